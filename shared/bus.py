@@ -1,0 +1,270 @@
+"""The message bus: FastStream consumers, one aiokafka producer, and a dead-letter middleware (DESIGN §5).
+
+Delivery is at least once. What a handler raises decides:
+- `TransientError`: a few quick retries, then the message is left uncommitted and comes again after a pause, so that
+  an outage never empties a topic into its dead-letter topic;
+- everything else, also what cannot be parsed: the record goes to `{topic}.dlq` byte for byte and is committed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from types import TracebackType
+from typing import Any, Protocol, TypeVar
+
+from aiokafka import AIOKafkaProducer, ConsumerRecord
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError
+from faststream import AckPolicy, BaseMiddleware
+from faststream.exceptions import NackMessage
+from faststream.kafka import KafkaBroker, KafkaMessage
+from prometheus_client import Counter
+
+from shared import envelope, ids
+from shared.errors import ConfigError, TransientError
+from shared.events import EVENTS, Event
+from shared.settings import Bus as BusSettings
+
+log = logging.getLogger(__name__)
+E = TypeVar("E", bound=Event)
+
+QUICK_RETRIES = (0.1, 0.5, 2.0)  # seconds; together far below the 5 minutes after which Kafka expels a consumer
+DLQ_SUFFIX = ".dlq"
+
+_consumed = Counter("tunestream_messages_consumed_total", "Messages handled", ["topic", "outcome"])
+_published = Counter("tunestream_messages_published_total", "Messages published", ["topic"])
+
+
+@dataclasses.dataclass(frozen=True)
+class Delivery:
+    """What came beside an event: its CloudEvents id (derived from its place when a stranger sent none)."""
+
+    topic: str
+    ce_id: str
+    source: str
+    traceparent: str | None
+
+
+class Publisher(Protocol):
+    """What the stage protocol needs of the bus."""
+
+    async def publish(
+        self, event: Event, *, ce_id: str, subject: str | None = None, traceparent: str | None = None
+    ) -> None:
+        """Returns when the broker has the event durably. Raises `TransientError`."""
+        ...
+
+
+class Bus:
+    """One service's connection to the bus. Subscribe first, then `start`."""
+
+    def __init__(self, settings: BusSettings, service: str, clock: Callable[[], float] = time.time) -> None:
+        self._settings = settings
+        self._service = service
+        self._clock = clock
+        self._producer: AIOKafkaProducer | None = None
+        self.broker = make_broker(settings, service, self._dead_letter)
+
+    def subscribe(
+        self,
+        event_type: type[E],
+        handler: Callable[[E, Delivery], Awaitable[None]],
+        *,
+        group: str | None = None,
+    ) -> None:
+        """Call `handler` for every event of `event_type`; replicas of a service share the group (its name)."""
+
+        async def handle(event: E, message: KafkaMessage) -> None:
+            await handler(event, _delivery(message))
+
+        # FastStream takes the type to validate from the annotation, which a type variable cannot give it
+        handle.__annotations__["event"] = event_type
+        handle.__annotations__["message"] = KafkaMessage
+        self.broker.subscriber(
+            event_type.topic,
+            group_id=group or self._service,
+            ack_policy=AckPolicy.NACK_ON_ERROR,
+            auto_offset_reset="earliest",
+            fetch_max_wait_ms=self._settings.fetch_max_wait_ms,
+            # a dead member blocks its partitions for as long as this
+            session_timeout_ms=10_000,
+            heartbeat_interval_ms=2_000,
+        )(handle)
+
+    async def start(self) -> None:
+        """Connect, waiting for the broker with back-off.
+
+        Raises:
+            ConfigError: the broker did not answer within a minute.
+        """
+        for attempt in range(30):
+            try:
+                if self._producer is None:
+                    self._producer = await self._start_producer()
+                await self.broker.start()
+                return
+            except KafkaError as error:
+                await self.broker.stop()
+                log.warning("the broker does not answer yet", extra={"reason": type(error).__name__})
+                await asyncio.sleep(min(0.25 * 2**attempt, 3.0))
+        raise ConfigError(
+            f"no Kafka broker answers at {self._settings.bootstrap} (TUNESTREAM_BUS__BOOTSTRAP): it is down, the "
+            "address is wrong, or it refuses these credentials"
+        )
+
+    async def stop(self) -> None:
+        await self.broker.stop()
+        if self._producer is not None:
+            await self._producer.stop()
+            self._producer = None
+
+    async def publish(
+        self, event: Event, *, ce_id: str, subject: str | None = None, traceparent: str | None = None
+    ) -> None:
+        await self._send(
+            event.topic,
+            envelope.body(event),
+            key=subject.encode() if subject else None,
+            headers=envelope.headers(
+                event,
+                ce_id=ce_id,
+                source=self._service,
+                subject=subject,
+                time=self._clock(),
+                traceparent=traceparent,
+            ),
+        )
+        _published.labels(event.topic).inc()
+
+    async def _start_producer(self) -> AIOKafkaProducer:
+        producer = AIOKafkaProducer(
+            bootstrap_servers=self._settings.bootstrap,
+            acks="all",
+            enable_idempotence=self._settings.idempotent,
+            request_timeout_ms=15_000,
+        )
+        try:
+            await producer.start()
+        except BaseException:
+            await producer.stop()
+            raise
+        return producer
+
+    async def _send(self, topic: str, value: bytes | None, key: bytes | None, headers: envelope.Headers) -> None:
+        if self._producer is None:
+            raise TransientError("not connected to the bus")
+        try:
+            await self._producer.send_and_wait(topic, value=value, key=key, headers=headers)
+        except KafkaError as error:
+            raise TransientError(f"the bus does not take events: {type(error).__name__}") from error
+
+    async def _dead_letter(self, record: ConsumerRecord, reason: str) -> None:
+        place = {
+            "dlq_reason": reason,
+            "dlq_topic": record.topic,
+            "dlq_partition": str(record.partition),
+            "dlq_offset": str(record.offset),
+            "dlq_group": self._service,
+        }
+        await self._send(
+            record.topic + DLQ_SUFFIX,
+            record.value,
+            record.key,
+            [*record.headers, *((name, text.encode()) for name, text in place.items())],
+        )
+
+
+DeadLetter = Callable[[ConsumerRecord, str], Coroutine[Any, Any, None]]
+
+
+def make_broker(settings: BusSettings, service: str, dead_letter: DeadLetter) -> KafkaBroker:
+    """The one place that decides how messages are consumed."""
+
+    class DeadLetterMiddleware(BaseMiddleware[Any, Any]):
+        async def consume_scope(self, call_next: Callable[[Any], Awaitable[Any]], msg: Any) -> Any:
+            for pause in QUICK_RETRIES:
+                try:
+                    return await call_next(msg)
+                except TransientError:
+                    await asyncio.sleep(pause)
+            return await call_next(msg)
+
+        async def after_processed(
+            self,
+            exc_type: type[BaseException] | None = None,
+            exc_val: BaseException | None = None,
+            exc_tb: TracebackType | None = None,
+        ) -> bool | None:
+            record: ConsumerRecord = self.msg
+            if exc_val is None:
+                _consumed.labels(record.topic, "handled").inc()
+                return False
+            if not isinstance(exc_val, Exception):  # cancelled: the service stops, the message comes again
+                return False
+            reason = type(exc_val).__name__
+            if not isinstance(exc_val, TransientError):
+                try:
+                    await dead_letter(record, reason)
+                except TransientError:
+                    reason = "DeadLetterUnavailable"
+                else:
+                    _consumed.labels(record.topic, "dead_letter").inc()
+                    log.warning("dead letter", extra={"topic": record.topic, "reason": reason, "offset": record.offset})
+                    return True
+            _consumed.labels(record.topic, "redelivered").inc()
+            log.warning("delivered again later", extra={"topic": record.topic, "reason": reason})
+            await asyncio.sleep(settings.retry_pause_seconds)
+            raise NackMessage from None
+
+    return KafkaBroker(
+        settings.bootstrap,
+        client_id=f"tunestream-{service}",
+        middlewares=[DeadLetterMiddleware],
+        parser=_lenient_parser,
+        enable_idempotence=settings.idempotent,
+        acks="all",
+        allow_auto_create_topics=False,
+        logger=logging.getLogger("faststream"),
+    )
+
+
+async def _lenient_parser(record: ConsumerRecord, original: Callable[[Any], Awaitable[Any]]) -> Any:
+    """FastStream's parser raises, and then drops the record silently, when a header is not UTF-8."""
+    cleaned = tuple((name, text.encode()) for name, text in envelope.decode(record.headers).items())
+    return await original(dataclasses.replace(record, headers=cleaned))
+
+
+def _delivery(message: KafkaMessage) -> Delivery:
+    record = message.raw_message
+    assert isinstance(record, ConsumerRecord)
+    return Delivery(
+        topic=record.topic,
+        ce_id=message.headers.get("ce_id") or ids.event_id("stranger", record.topic, record.partition, record.offset),
+        source=message.headers.get("ce_source", ""),
+        traceparent=message.headers.get("traceparent"),
+    )
+
+
+async def create_topics(settings: BusSettings) -> None:
+    """Create every topic and its dead-letter topic with the wanted partition counts; topics that exist are kept."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.bootstrap)
+    await admin.start()
+    try:
+        existing = set(await admin.list_topics())
+        wanted = {event.topic: settings.partitions for event in EVENTS}
+        wanted |= {event.topic + DLQ_SUFFIX: 1 for event in EVENTS}
+        missing = [
+            NewTopic(name=name, num_partitions=partitions, replication_factor=1)
+            for name, partitions in wanted.items()
+            if name not in existing
+        ]
+        if missing:
+            with contextlib.suppress(TopicAlreadyExistsError):  # another init was faster
+                await admin.create_topics(missing)
+    finally:
+        await admin.close()

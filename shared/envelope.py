@@ -1,0 +1,38 @@
+"""CloudEvents 1.0 in Kafka binary mode: the value is the event's data, everything about it is in `ce_*` headers.
+
+https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from shared.events import Event
+
+Headers = list[tuple[str, bytes]]
+
+
+def headers(
+    event: Event, *, ce_id: str, source: str, subject: str | None, time: float, traceparent: str | None
+) -> Headers:
+    """`source` is the service, `subject` the job id, `time` seconds since the epoch."""
+    fields = {
+        "content-type": "application/json",
+        "ce_specversion": "1.0",
+        "ce_id": ce_id,
+        "ce_type": event.ce_type(),
+        "ce_source": f"/tunestream/{source}",
+        "ce_time": datetime.fromtimestamp(time, UTC).isoformat(),
+        "ce_subject": subject,
+        "traceparent": traceparent,
+    }
+    return [(name, value.encode()) for name, value in fields.items() if value is not None]
+
+
+def body(event: Event) -> bytes:
+    return event.model_dump_json(exclude_none=True).encode()
+
+
+def decode(raw: tuple[tuple[str, bytes], ...]) -> dict[str, str]:
+    """Headers as text. Bytes that are not UTF-8 become U+FFFD: a stranger's odd header must not lose the event."""
+    return {name: (value or b"").decode("utf-8", errors="replace") for name, value in raw}

@@ -1,0 +1,50 @@
+"""Derived ids: the same request always has the same id, so that a repeated delivery is recognised, not repeated."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from typing import Any
+
+ID_CHARS = 24  # 24 base32 characters are 120 bits: collisions need 2**60 jobs
+
+
+def canonical(value: Any) -> bytes:
+    """JSON with sorted keys and no spaces: one spelling per value, fit for hashing."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def derive(*parts: Any, chars: int = ID_CHARS) -> str:
+    """Lower-case base32 of the SHA-256 over `parts`, cut to `chars` characters."""
+    digest = hashlib.sha256(canonical(list(parts))).digest()
+    return base64.b32encode(digest).decode().lower()[:chars]
+
+
+def job_id(bucket: str, key: str, sha256: str, spec: dict[str, Any]) -> str:
+    """`ftjob-…`: one job per dataset content, place and settings (the `rerun` counter is one of the settings)."""
+    return f"ftjob-{derive('job', bucket, key, sha256, spec)}"
+
+
+def event_id(job: str, topic: str, *parts: Any) -> str:
+    """The CloudEvents id of an event: the same on every delivery and every re-publication."""
+    return f"ftevent-{derive('event', job, topic, *parts)}"
+
+
+def model_id(job: str, base: str, organization: str, suffix: str | None) -> str:
+    """`ft:{base}:{org}:{suffix}:{8 chars}`, the immutable name of what job `job` trained.
+
+    The 8 characters are the first 8 of the job id, so the ledger finds the job of a model by prefix
+    (`jobs/ftjob-{8 chars}…`) without an index. `base` loses its hub namespace: ids hold no slash.
+    """
+    return f"ft:{slug(base.rsplit('/', 1)[-1])}:{slug(organization)}:{slug(suffix or '')}:{job_prefix_of(job)}"
+
+
+def job_prefix_of(job: str) -> str:
+    return job.removeprefix("ftjob-")[:8]
+
+
+def slug(text: str, limit: int = 64) -> str:
+    """Letters, digits, dot, dash and underscore; everything else becomes a dash."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-")[:limit]

@@ -1,0 +1,115 @@
+"""Leases: who works on a stage, until when, and what stops them (DESIGN §3).
+
+A lease only saves work: two owners may believe they hold it (a clock jumps, a process sleeps), and the stage still has
+one result, because that is create-once. `epoch` grows with every owner, so each writes into a folder of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from shared.errors import AlreadyExists, Cancelled, Conflict, LeaseLost, StoreUnavailable
+from shared.events import Claim
+from shared.ledger import Ledger
+
+
+@dataclass
+class Lease:
+    """A claim that is ours, and the ETag under which it is."""
+
+    ledger: Ledger
+    key: str
+    claim: Claim
+    etag: str
+
+    @classmethod
+    async def take(cls, ledger: Ledger, key: str, owner: str, now: float, seconds: float) -> Lease | None:
+        """Claim for `seconds`; None when somebody else has it, or nobody may have it yet (`Claim.not_before`)."""
+        found = await ledger.get(key)
+        try:
+            if found is None:
+                claim = Claim(owner=owner, epoch=1, expires=now + seconds)
+                return cls(ledger, key, claim, await ledger.create(key, _json(claim)))
+            held = Claim.model_validate_json(found[0])
+            # a claim of our own that we do not know of is a write whose reply got lost
+            if (held.owner != owner and held.expires > now) or held.not_before > now:
+                return None
+            claim = held.model_copy(
+                update={"owner": owner, "epoch": held.epoch + 1, "expires": now + seconds, "not_before": 0.0}
+            )
+            return cls(ledger, key, claim, await ledger.replace(key, _json(claim), found[1]))
+        except (AlreadyExists, Conflict):
+            return None
+
+    async def renew(self, expires: float) -> None:
+        await self._swap({"expires": expires})
+
+    async def give_back(self, *, not_before: float = 0.0, **counts: int) -> None:
+        """Let anybody claim from `not_before` on; `counts` are `bugs` and `failures`."""
+        await self._swap({"expires": 0.0, "not_before": not_before, **counts})
+
+    async def _swap(self, update: dict[str, Any]) -> None:
+        claim = self.claim.model_copy(update=update)
+        try:
+            self.etag = await self.ledger.replace(self.key, _json(claim), self.etag)
+        except Conflict:
+            # an earlier write of ours may have taken effect without our learning its ETag
+            found = await self.ledger.get(self.key)
+            held = Claim.model_validate_json(found[0]) if found else None
+            if found is None or held is None or (held.owner, held.epoch) != (claim.owner, claim.epoch):
+                raise LeaseLost(self.key) from None
+            try:
+                self.etag = await self.ledger.replace(self.key, _json(claim), found[1])
+            except Conflict:
+                raise LeaseLost(self.key) from None
+        self.claim = claim
+
+    @asynccontextmanager
+    async def held(
+        self, seconds: float, clock: Callable[[], float], bell: asyncio.Event, check: Callable[[], Awaitable[None]]
+    ) -> AsyncIterator[None]:
+        """Renew every third of `seconds` while the body runs. `bell` makes it `check` at once, for a wish of the user.
+
+        Raises:
+            LeaseLost: another owner has the claim, or the ledger was away until the lease ran out.
+            Cancelled: `check` raised it.
+        """
+        body = asyncio.current_task()
+        assert body is not None
+        why: list[Exception] = []
+
+        async def keep() -> None:
+            try:
+                while True:
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(bell.wait(), seconds / 3)
+                    bell.clear()
+                    try:
+                        await check()
+                        await self.renew(clock() + seconds)
+                    except StoreUnavailable:
+                        if clock() >= self.claim.expires:
+                            raise LeaseLost(self.key) from None
+            except (LeaseLost, Cancelled) as error:
+                why.append(error)
+                body.cancel()
+
+        keeper = asyncio.create_task(keep())
+        try:
+            yield
+        except asyncio.CancelledError:
+            if why and body.uncancel() == 0:  # it was the keeper who cancelled, not the service
+                raise why[0] from None
+            raise
+        finally:
+            keeper.cancel()
+            await asyncio.gather(keeper, return_exceptions=True)
+
+
+def _json(claim: Claim) -> bytes:
+    return claim.model_dump_json().encode()

@@ -1,0 +1,65 @@
+"""Where things lie in the ledger, and the few operations on it that correctness rests on (DESIGN §3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+JOBS = "jobs/"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One object of a listing. `size` in bytes, `modified` in seconds since the epoch."""
+
+    key: str
+    etag: str
+    size: int
+    modified: float
+
+
+class Ledger(Protocol):
+    """Small documents with create-once and compare-and-swap. All of it raises `StoreUnavailable` when the store is
+    away; a write that raised it may have taken effect all the same."""
+
+    async def get(self, key: str) -> tuple[bytes, str] | None:
+        """The bytes and their ETag; None when there is no such object."""
+        ...
+
+    async def create(self, key: str, data: bytes) -> str:
+        """Write only if absent; the new ETag. Raises `AlreadyExists`."""
+        ...
+
+    async def replace(self, key: str, data: bytes, etag: str) -> str:
+        """Write only over the version `etag`; the new ETag. Raises `Conflict`."""
+        ...
+
+    async def list(self, prefix: str) -> Sequence[Entry]:
+        """Every object whose key starts with `prefix`."""
+        ...
+
+    async def folders(self, prefix: str) -> Sequence[str]:
+        """Names of the folders directly in `prefix`, without their slash. The last part of `prefix` may be the
+        beginning of a name: `jobs/ftjob-ab` finds every job that starts so."""
+        ...
+
+
+def job_key(job_id: str) -> str:
+    return f"{JOBS}{job_id}/job.json"
+
+
+def stage_prefix(job_id: str, stage: str) -> str:
+    return f"{JOBS}{job_id}/{stage}/"
+
+
+def attempt_prefix(job_id: str, stage: str, epoch: int) -> str:
+    return f"{JOBS}{job_id}/{stage}/attempt-{epoch}/"
+
+
+def control_prefix(job_id: str) -> str:
+    return f"{JOBS}{job_id}/control/"
+
+
+def deployment_key(alias: str) -> str:
+    return f"deployments/{alias}.json"

@@ -1,0 +1,349 @@
+"""The object store through the `minio` client: create-once, compare-and-swap, multipart, digests verified on read.
+
+The client is synchronous, so every call runs in a thread. Writes go to one bucket; reads follow the reference.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import urllib3
+from minio import Minio
+from minio.error import InvalidResponseError, S3Error, ServerError
+
+from shared.errors import (
+    AlreadyExists,
+    ConfigError,
+    Conflict,
+    CorruptObject,
+    InputError,
+    StoreUnavailable,
+    TunestreamError,
+)
+from shared.events import DatasetPointer, FolderReference, Reference
+from shared.ledger import Entry
+from shared.settings import Store
+
+T = TypeVar("T")
+
+PART_SIZE = 16 * 2**20  # one request up to here, parts of it beyond; S3 allows 10,000 parts: 160 GB
+CHUNK = 2**20
+
+_ABSENT = {"NoSuchKey", "NoSuchObject", "NoSuchVersion"}
+_LOST = {"PreconditionFailed", "ConditionalRequestConflict"}
+_REFUSED = {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "NoSuchBucket"}
+
+
+class ObjectStore:
+    """One bucket to write to, any bucket to read from."""
+
+    def __init__(self, client: Minio, bucket: str) -> None:
+        self._client = client
+        self.bucket = bucket
+
+    @classmethod
+    def connect(cls, settings: Store, bucket: str | None = None) -> ObjectStore:
+        address = urlsplit(settings.endpoint)
+        if address.scheme not in ("http", "https") or not address.netloc:
+            raise ConfigError(
+                f"TUNESTREAM_STORE__ENDPOINT is {settings.endpoint!r}; give a URL such as http://127.0.0.1:9000"
+            )
+        client = Minio(
+            address.netloc,
+            access_key=settings.access_key,
+            secret_key=settings.secret_key.get_secret_value(),
+            secure=address.scheme == "https",
+            # without it every first call asks for the bucket's location, which a least-privilege user may not
+            region=settings.region,
+            http_client=urllib3.PoolManager(
+                maxsize=32,
+                timeout=urllib3.Timeout(connect=5, read=60),
+                retries=urllib3.Retry(total=3, backoff_factor=0.2, status_forcelist=(500, 502, 503, 504)),
+            ),
+        )
+        return cls(client, bucket or settings.system_bucket)
+
+    def at(self, bucket: str) -> ObjectStore:
+        """The same store, writing to another bucket."""
+        return ObjectStore(self._client, bucket)
+
+    # --- small documents --------------------------------------------------------------------------------------
+
+    async def get(self, key: str) -> tuple[bytes, str] | None:
+        def call() -> tuple[bytes, str] | None:
+            try:
+                response = self._client.get_object(self.bucket, key)
+            except S3Error as error:
+                if error.code in _ABSENT:
+                    return None
+                raise
+            try:
+                return response.read(), response.headers.get("etag", "").strip('"')
+            finally:
+                response.close()
+                response.release_conn()
+
+        return await _in_thread(call)
+
+    async def create(self, key: str, data: bytes) -> str:
+        try:
+            return await self._write(key, data, {"If-None-Match": "*"})
+        except Conflict:
+            if etag := await self._already_mine(key, data):
+                return etag
+            raise AlreadyExists(key) from None
+
+    async def replace(self, key: str, data: bytes, etag: str) -> str:
+        try:
+            return await self._write(key, data, {"If-Match": f'"{etag}"'})
+        except Conflict:
+            if mine := await self._already_mine(key, data):
+                return mine
+            raise
+
+    async def put(self, key: str, data: bytes) -> Reference:
+        etag = await self._write(key, data, {})
+        return Reference(
+            bucket=self.bucket, key=key, etag=etag, size=len(data), sha256=hashlib.sha256(data).hexdigest()
+        )
+
+    async def delete(self, key: str) -> None:
+        await _in_thread(lambda: self._client.remove_object(self.bucket, key))
+
+    async def list(self, prefix: str) -> Sequence[Entry]:
+        def call() -> Sequence[Entry]:
+            found = self._client.list_objects(self.bucket, prefix=prefix, recursive=True)
+            return [
+                Entry(
+                    item.object_name or "",
+                    (item.etag or "").strip('"'),
+                    item.size or 0,
+                    item.last_modified.timestamp() if item.last_modified else 0.0,
+                )
+                for item in found
+                if not item.is_dir
+            ]
+
+        return await _in_thread(call)
+
+    async def folders(self, prefix: str) -> Sequence[str]:
+        def call() -> Sequence[str]:
+            found = self._client.list_objects(self.bucket, prefix=prefix, recursive=False)
+            return [(item.object_name or "").rstrip("/").rsplit("/", 1)[-1] for item in found if item.is_dir]
+
+        return await _in_thread(call)
+
+    async def exists(self, key: str) -> bool:
+        def call() -> bool:
+            try:
+                self._client.stat_object(self.bucket, key)
+            except S3Error as error:
+                if error.code in _ABSENT | {"NoSuchBucket"}:
+                    return False
+                raise
+            return True
+
+        return await _in_thread(call)
+
+    async def metadata(self, key: str) -> dict[str, str]:
+        """The user metadata of an object, lower-case names without the `x-amz-meta-` prefix; empty when absent."""
+
+        def call() -> dict[str, str]:
+            try:
+                stat = self._client.stat_object(self.bucket, key)
+            except S3Error as error:
+                if error.code in _ABSENT:
+                    return {}
+                raise
+            prefix = "x-amz-meta-"
+            return {
+                name.lower().removeprefix(prefix): value
+                for name, value in (stat.metadata or {}).items()
+                if name.lower().startswith(prefix)
+            }
+
+        return await _in_thread(call)
+
+    # --- files ------------------------------------------------------------------------------------------------
+
+    async def upload(self, key: str, path: Path) -> Reference:
+        def call() -> Reference:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            size = path.stat().st_size
+            if size <= PART_SIZE:
+                result = self._client._put_object(self.bucket, key, path.read_bytes(), headers=_BINARY)
+            else:
+                result = self._client.fput_object(self.bucket, key, str(path), part_size=PART_SIZE)
+            return Reference(bucket=self.bucket, key=key, etag=result.etag or "", size=size, sha256=digest)
+
+        return await _in_thread(call)
+
+    async def read(self, reference: Reference) -> bytes:
+        buffer = io.BytesIO()
+        await _in_thread(lambda: self._copy(reference, buffer))
+        return buffer.getvalue()
+
+    async def download(self, reference: Reference, path: Path) -> None:
+        """Stream to `path`, which appears only when it is whole and its digest is right."""
+
+        def call() -> None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".part-", delete=False) as file:
+                try:
+                    self._copy(reference, file)
+                except BaseException:
+                    Path(file.name).unlink(missing_ok=True)
+                    raise
+            Path(file.name).replace(path)
+
+        await _in_thread(call)
+
+    async def describe(self, pointer: DatasetPointer) -> Reference:
+        """Turn a pointer into a reference by reading the object once.
+
+        Raises:
+            InputError: there is no such object, or it is not the one that the pointer describes.
+        """
+
+        def call() -> Reference:
+            where = f"{pointer.bucket}/{pointer.key}"
+            try:
+                response = self._client.get_object(pointer.bucket, pointer.key)
+            except S3Error as error:
+                if error.code in _ABSENT | {"NoSuchBucket"}:
+                    raise InputError(
+                        "file_not_found", f"There is no object {where}; upload it first.", "training_file"
+                    ) from None
+                raise
+            try:
+                digest, size = hashlib.sha256(), 0
+                for chunk in response.stream(CHUNK):
+                    digest.update(chunk)
+                    size += len(chunk)
+                etag = response.headers.get("etag", "").strip('"')
+            finally:
+                response.close()
+                response.release_conn()
+            for name, wanted, found in (
+                ("etag", pointer.etag and pointer.etag.strip('"'), etag),
+                ("size", pointer.size, size),
+                ("sha256", pointer.sha256, digest.hexdigest()),
+            ):
+                if wanted is not None and wanted != found:
+                    raise InputError(
+                        "file_changed",
+                        f"{where} has {name} {found}, the event says {wanted}: it was overwritten; publish again.",
+                        f"dataset.{name}",
+                    )
+            return Reference(bucket=pointer.bucket, key=pointer.key, etag=etag, size=size, sha256=digest.hexdigest())
+
+        return await _in_thread(call)
+
+    # --- folders ----------------------------------------------------------------------------------------------
+
+    async def upload_folder(self, prefix: str, path: Path) -> FolderReference:
+        """Upload every file below `path`; the manifest goes last, so a folder that has one is complete."""
+        prefix = prefix.rstrip("/") + "/"
+        files: dict[str, Reference] = {}
+        for file in sorted(item for item in path.rglob("*") if item.is_file()):
+            name = file.relative_to(path).as_posix()
+            files[name] = await self.upload(prefix + name, file)
+        manifest = json.dumps({"files": {name: ref.model_dump() for name, ref in files.items()}}, indent=1).encode()
+        return FolderReference(
+            bucket=self.bucket, prefix=prefix, manifest=await self.put(f"{prefix}manifest.json", manifest)
+        )
+
+    async def download_folder(self, folder: FolderReference, path: Path) -> None:
+        """Download into `path`, which appears only when all of it is there and right; a `path` that exists is kept."""
+        if path.exists():
+            return
+        manifest = json.loads(await self.read(folder.manifest))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
+        try:
+            for name, entry in manifest["files"].items():
+                target = partial / name
+                if not target.resolve().is_relative_to(partial.resolve()):
+                    raise CorruptObject(f"{folder.prefix}manifest.json names a file outside its folder: {name}")
+                await self.download(Reference.model_validate(entry), target)
+            try:
+                partial.rename(path)
+            except OSError:
+                if not path.exists():  # else somebody else was faster with the same bytes
+                    raise
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+    # --- the wire ---------------------------------------------------------------------------------------------
+
+    async def _write(self, key: str, data: bytes, condition: dict[str, str]) -> str:
+        def call() -> str:
+            try:
+                # the client's public put takes no condition; this is the one place that signs its own request
+                result = self._client._put_object(self.bucket, key, data, headers={**_BINARY, **condition})
+            except S3Error as error:
+                if condition and (error.code in _LOST or (error.code in _ABSENT and "If-Match" in condition)):
+                    raise Conflict(key) from None
+                raise
+            return result.etag or ""
+
+        return await _in_thread(call)
+
+    async def _already_mine(self, key: str, data: bytes) -> str | None:
+        """A reply that got lost makes the client repeat a write, which then loses against itself."""
+        found = await self.get(key)
+        return found[1] if found and found[0] == data else None
+
+    def _copy(self, reference: Reference, sink: Any) -> None:
+        try:
+            response = self._client.get_object(reference.bucket, reference.key)
+        except S3Error as error:
+            if error.code in _ABSENT:
+                raise CorruptObject(f"{reference.bucket}/{reference.key} is gone") from None
+            raise
+        digest = hashlib.sha256()
+        try:
+            for chunk in _chunks(response):
+                digest.update(chunk)
+                sink.write(chunk)
+        finally:
+            response.close()
+            response.release_conn()
+        if digest.hexdigest() != reference.sha256:
+            raise CorruptObject(
+                f"{reference.bucket}/{reference.key} is not what was promised (sha256 {reference.sha256[:12]}…): "
+                "it was overwritten or damaged"
+            )
+
+
+_BINARY = {"Content-Type": "application/octet-stream"}
+
+
+def _chunks(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
+    yield from response.stream(CHUNK)
+
+
+async def _in_thread(call: Callable[[], T]) -> T:
+    try:
+        return await asyncio.to_thread(call)
+    except TunestreamError:
+        raise
+    except S3Error as error:
+        if error.code in _REFUSED:
+            raise ConfigError(
+                f"the object store refuses this service ({error.code} on {error.bucket_name}): check "
+                "TUNESTREAM_STORE__ACCESS_KEY, TUNESTREAM_STORE__SECRET_KEY and the bucket names"
+            ) from None
+        raise StoreUnavailable(f"the object store answered {error.code}") from error
+    except (urllib3.exceptions.HTTPError, ServerError, InvalidResponseError, ConnectionError, TimeoutError) as error:
+        raise StoreUnavailable(f"the object store does not answer: {type(error).__name__}") from error

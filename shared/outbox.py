@@ -1,0 +1,77 @@
+"""The outbox of a stage: `result.json` decides, its event is published until `published.json` says that it went out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+
+from shared import ids
+from shared.bus import Publisher
+from shared.errors import AlreadyExists, StoreUnavailable
+from shared.events import Event, EventRecord, Job, JobFailed, StageName, StageResult
+from shared.ledger import Ledger, job_key, stage_prefix
+
+log = logging.getLogger(__name__)
+
+LONGEST_PAUSE = 30.0  # seconds between two tries at writing a result while the store is away
+
+
+def result_of(
+    job_id: str, stage: StageName, epoch: int, owner: str, outcome: str, event: Event, now: float
+) -> StageResult:
+    # a job fails once, so its job.failed has one id whichever stage says it; other events belong to a stage
+    source = "" if isinstance(event, JobFailed) else stage
+    return StageResult.model_validate(
+        {
+            "job_id": job_id,
+            "stage": stage,
+            "epoch": epoch,
+            "owner": owner,
+            "outcome": outcome,
+            "event": EventRecord.of(event, ids.event_id(job_id, event.topic, source)),
+            "finished_at": now,
+        }
+    )
+
+
+async def commit(ledger: Ledger, mine: StageResult) -> StageResult:
+    """Decide the stage. Whoever creates `result.json` first has decided; everybody else gets that result.
+
+    Tries until the store answers: hours of work must not be lost to a minute's outage.
+    """
+    for pause in _backoff():
+        try:
+            await ledger.create(stage_prefix(mine.job_id, mine.stage) + "result.json", mine.model_dump_json().encode())
+            return mine
+        except AlreadyExists:
+            found = await read(ledger, mine.job_id, mine.stage)
+            assert found is not None, "results are never deleted"
+            return found
+        except StoreUnavailable:
+            await asyncio.sleep(pause)
+    raise AssertionError("the back-off never ends")
+
+
+async def read(ledger: Ledger, job_id: str, stage: StageName) -> StageResult | None:
+    found = await ledger.get(stage_prefix(job_id, stage) + "result.json")
+    return StageResult.model_validate_json(found[0]) if found else None
+
+
+async def publish(ledger: Ledger, bus: Publisher, result: StageResult, owner: str, clock: Callable[[], float]) -> None:
+    """Send the event of a result, with the same id whoever sends it; if this dies half way, a sweep sends it again."""
+    found = await ledger.get(job_key(result.job_id))
+    traceparent = Job.model_validate_json(found[0]).traceparent if found else None
+    await bus.publish(result.event.event(), ce_id=result.event.id, subject=result.job_id, traceparent=traceparent)
+    with contextlib.suppress(AlreadyExists):
+        stamp = ids.canonical({"at": clock(), "by": owner})
+        await ledger.create(stage_prefix(result.job_id, result.stage) + "published.json", stamp)
+    log.info("stage finished", extra={"job_id": result.job_id, "stage": result.stage, "outcome": result.outcome})
+
+
+def _backoff() -> Iterator[float]:
+    pause = 0.2
+    while True:
+        yield pause
+        pause = min(pause * 2, LONGEST_PAUSE)

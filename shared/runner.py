@@ -1,0 +1,319 @@
+"""The stage runner (DESIGN §3): any number of processes work on one stage, any of them may die at any moment, and
+every job still has exactly one result of the stage, which was published at least once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from shared import ids, outbox
+from shared.bus import Publisher
+from shared.errors import AlreadyExists, Cancelled, InputError, LeaseLost, StoreUnavailable, TransientError
+from shared.events import Event, Job, JobFailed, JobProgress, StageName, StageResult
+from shared.lease import Lease
+from shared.ledger import JOBS, Ledger, attempt_prefix, control_prefix, job_key, stage_prefix
+from shared.settings import Stage as StageSettings
+from shared.stage import Attempt, Stage, Work
+
+log = logging.getLogger(__name__)
+
+Span = Callable[[Job, StageName, int], AbstractContextManager[Any]]
+Request = dict[str, Any]
+
+PROGRESS_TIMEOUT = 5.0  # seconds; progress is best effort and must not hold up the work
+PROGRESS_SILENCE = 10.0  # seconds without trying, after the bus did not take progress
+
+
+class StageRunner:
+    """Finds, claims and works on the requests of one stage."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        work: Work,
+        *,
+        ledger: Ledger,
+        bus: Publisher,
+        clock: Callable[[], float],
+        owner: str,
+        settings: StageSettings,
+        span: Span = lambda job, stage, epoch: nullcontext(),
+    ) -> None:
+        self._stage = stage
+        self._work = work
+        self._ledger = ledger
+        self._bus = bus
+        self._clock = clock
+        self._owner = owner
+        self._settings = settings
+        self._span = span
+        self._bell = asyncio.Event()
+        self._slots = asyncio.Semaphore(settings.concurrency)
+        self._due: dict[str, float] = {}
+        """When to look at each unfinished job, in the order in which they were asked for."""
+        self._queued: set[str] = set()
+        """Jobs that wait for a slot."""
+        self._finished: set[str] = set()
+        self._advancing: dict[str, asyncio.Task[None]] = {}
+        self._attempts: dict[str, asyncio.Event] = {}
+        """The jobs being worked on, with the bell that makes an attempt look for the user's wishes."""
+        self._discover_at = 0.0
+
+    # --- doorbells --------------------------------------------------------------------------------------------
+
+    async def ask(self, event: Event) -> None:
+        """Take an event that asks for this stage: durable when this returns.
+
+        Raises:
+            InputError: no such job; the event goes to the dead-letter topic.
+            TransientError: the ledger is away; deliver again.
+        """
+        job_id = str(getattr(event, "job_id", None))
+        if await self._ledger.get(job_key(job_id)) is None:
+            raise InputError("job_not_found", f"There is no job {job_id} in the ledger.", "job_id")
+        await self._create_request(job_id, event.model_dump(mode="json", exclude_none=True))
+        self.ring(job_id)
+
+    def ring(self, job_id: str) -> None:
+        """Look at this job now: it was asked for, or the user wants something of it."""
+        if job_id in self._finished:
+            return
+        self._due[job_id] = _NOW
+        if bell := self._attempts.get(job_id):
+            bell.set()
+        self._bell.set()
+
+    @property
+    def working(self) -> int:
+        """Attempts under way."""
+        return len(self._attempts)
+
+    # --- the loop ---------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Work until cancelled; then the work is stopped and its leases are given back."""
+        try:
+            while True:
+                self._bell.clear()
+                if self._clock() >= self._discover_at:
+                    await self._discover()
+                now = self._clock()
+                for job_id, due in list(self._due.items()):
+                    if due <= now and job_id not in self._advancing:
+                        self._advancing[job_id] = asyncio.create_task(self._advance(job_id))
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._bell.wait(), self._settings.poll_seconds)
+        finally:
+            tasks = list(self._advancing.values())
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _discover(self) -> None:
+        """List the ledger for jobs that no event told of: the message was lost, or their owner died."""
+        try:
+            for job_id in await self._ledger.folders(JOBS):
+                if job_id not in self._finished:
+                    self._due.setdefault(job_id, _NOW)
+        except StoreUnavailable:
+            log.warning("the ledger does not answer", extra={"stage": self._stage.name})
+            return
+        self._discover_at = self._clock() + self._settings.discover_seconds
+
+    async def _advance(self, job_id: str) -> None:
+        """Take one job as far as it goes for now, and note when to look at it again."""
+        self._due[job_id] = _NEVER  # a ring from here on sets it to now
+        again = self._clock() + self._settings.poll_seconds
+        try:
+            again = await self._step(job_id)
+        except TransientError as error:
+            log.warning("will look again", extra={"job_id": job_id, "reason": type(error).__name__})
+        except LeaseLost:
+            log.warning("lease lost", extra={"job_id": job_id, "stage": self._stage.name})
+        except Exception:
+            log.exception("the stage protocol failed", extra={"job_id": job_id, "stage": self._stage.name})
+        finally:
+            del self._advancing[job_id]
+            if again == _NEVER:
+                self._due.pop(job_id, None)
+                self._finished.add(job_id)
+            elif self._due[job_id] != _NOW:
+                self._due[job_id] = again
+            self._bell.set()
+
+    async def _step(self, job_id: str) -> float:
+        """One look at a job. Returns the time of the next one, `_NEVER` when there is nothing left to do."""
+        prefix = self._prefix(job_id)
+        names = {entry.key.removeprefix(prefix) for entry in await self._ledger.list(prefix)}
+        if "result.json" in names:
+            if "published.json" not in names and (result := await outbox.read(self._ledger, job_id, self._stage.name)):
+                await self._publish(result)
+            return _NEVER
+        found = await self._ledger.get(job_key(job_id))
+        if found is None:
+            return self._clock() + self._settings.discover_seconds
+        job = Job.model_validate_json(found[0])
+        request = await self._request(job, names)
+        if request is None:
+            return self._clock() + self._settings.discover_seconds
+        if request is _DEAD:
+            return _NEVER
+        if await self._cancel_asked(job_id):
+            await self._publish(await self._commit(job, 0, "cancelled", self._cancelled(job_id)))
+            return _NEVER
+        if self._slots.locked():
+            self._queued.add(job_id)
+            return self._clock() + self._settings.discover_seconds
+        try:
+            async with self._slots:
+                return await self._attempt(job, request)
+        finally:
+            for waiting in self._queued:
+                self._due[waiting] = _NOW
+            self._queued.clear()
+
+    # --- requests ---------------------------------------------------------------------------------------------
+
+    async def _request(self, job: Job, names: set[str]) -> Request | None:
+        """What was asked, None when nothing was yet, `_DEAD` when nothing ever will be.
+
+        When the event got lost (Kafka's disk did), the stage before has its result all the same: it is the request.
+        """
+        if "request.json" in names:
+            found = await self._ledger.get(self._prefix(job.job_id) + "request.json")
+            assert found is not None, "requests are never deleted"
+            asked: Request = json.loads(found[0])
+            return asked
+        result = await outbox.read(self._ledger, job.job_id, self._stage.upstream)
+        if result is None:
+            return None
+        if result.outcome != "completed":
+            return _DEAD
+        request = result.event.data
+        await self._create_request(job.job_id, request)
+        return request
+
+    async def _create_request(self, job_id: str, request: Request) -> None:
+        with contextlib.suppress(AlreadyExists):
+            await self._ledger.create(self._prefix(job_id) + "request.json", ids.canonical(request))
+
+    # --- attempts ---------------------------------------------------------------------------------------------
+
+    async def _attempt(self, job: Job, request: Request) -> float:
+        key = self._prefix(job.job_id) + "claim.json"
+        lease = await Lease.take(self._ledger, key, self._owner, self._clock(), self._settings.lease_seconds)
+        if lease is None:
+            return self._clock() + self._settings.poll_seconds
+        epoch = lease.claim.epoch
+        prefix = attempt_prefix(job.job_id, self._stage.name, epoch)
+        attempt = Attempt(job, request, self._stage.name, epoch, prefix, self._progress_publisher(job, epoch))
+        log.info("stage started", extra={"job_id": job.job_id, "stage": self._stage.name, "epoch": epoch})
+        bell = self._attempts[job.job_id] = asyncio.Event()
+
+        async def check() -> None:
+            if await self._cancel_asked(job.job_id):
+                raise Cancelled(job.job_id)
+
+        try:
+            with self._span(job, self._stage.name, epoch):
+                async with lease.held(self._settings.lease_seconds, self._clock, bell, check):
+                    await attempt.progress("started", f"{self._stage.name} started")
+                    outcome, event = await self._outcome(attempt)
+                    result = await self._commit(job, epoch, outcome, event)
+        except Cancelled:
+            result = await self._commit(job, epoch, "cancelled", self._cancelled(job.job_id))
+        except asyncio.CancelledError:  # the service stops: let a successor begin at once
+            with contextlib.suppress(LeaseLost, TransientError):
+                await lease.give_back()
+            raise
+        except LeaseLost:
+            raise
+        except Exception as error:
+            return await self._retry_later(attempt, lease, error)
+        finally:
+            del self._attempts[job.job_id]
+        await self._publish(result)
+        return _NEVER
+
+    async def _outcome(self, attempt: Attempt) -> tuple[str, Event]:
+        if attempt.epoch > self._settings.max_epochs:
+            # a job that kills its worker must not do so for ever
+            message = f"{attempt.stage} was tried {attempt.epoch - 1} times and never came to an end."
+            return "failed", self._failure(attempt.job.job_id, "too_many_attempts", message)
+        try:
+            return "completed", await self._work(attempt)
+        except InputError as error:
+            return "failed", self._failure(attempt.job.job_id, error.code, error.message, error.param)
+
+    async def _retry_later(self, attempt: Attempt, lease: Lease, error: Exception) -> float:
+        """Count the failure in the claim, where it outlives this process, and back off; a bug only so many times."""
+        job_id, stage = attempt.job.job_id, attempt.stage
+        transient = isinstance(error, TransientError)
+        bugs, failures = lease.claim.bugs + (not transient), lease.claim.failures + transient
+        log.warning(
+            "attempt failed",
+            exc_info=None if transient else error,
+            extra={"job_id": job_id, "stage": stage, "reason": type(error).__name__},
+        )
+        if bugs >= self._settings.max_bugs:
+            message = f"{stage} failed {bugs} times with {type(error).__name__}; look for {job_id} in its log."
+            failure = self._failure(job_id, "internal_error", message)
+            await self._publish(await self._commit(attempt.job, attempt.epoch, "failed", failure))
+            return _NEVER
+        pause = min(2.0 ** (bugs + failures - 1), self._settings.max_backoff_seconds)
+        await attempt.progress("retrying", f"{stage} is tried again in {pause:.0f} s", data={"seconds": pause})
+        until = self._clock() + pause
+        await lease.give_back(not_before=until, bugs=bugs, failures=failures)
+        return until
+
+    # --- results ----------------------------------------------------------------------------------------------
+
+    async def _commit(self, job: Job, epoch: int, outcome: str, event: Event) -> StageResult:
+        now = self._clock()
+        mine = outbox.result_of(job.job_id, self._stage.name, epoch, self._owner, outcome, event, now)
+        return await outbox.commit(self._ledger, mine)
+
+    async def _publish(self, result: StageResult) -> None:
+        await outbox.publish(self._ledger, self._bus, result, self._owner, self._clock)
+
+    def _progress_publisher(self, job: Job, epoch: int) -> Callable[[JobProgress], Awaitable[None]]:
+        count = 0
+        silent_until = 0.0
+
+        async def publish(event: JobProgress) -> None:
+            nonlocal count, silent_until
+            if self._clock() < silent_until:
+                return
+            count += 1
+            ce_id = ids.event_id(job.job_id, event.topic, self._stage.name, epoch, count)
+            try:
+                async with asyncio.timeout(PROGRESS_TIMEOUT):
+                    await self._bus.publish(event, ce_id=ce_id, subject=job.job_id, traceparent=job.traceparent)
+            except (TransientError, TimeoutError):
+                silent_until = self._clock() + PROGRESS_SILENCE
+
+        return publish
+
+    # --- small things -----------------------------------------------------------------------------------------
+
+    def _prefix(self, job_id: str) -> str:
+        return stage_prefix(job_id, self._stage.name)
+
+    async def _cancel_asked(self, job_id: str) -> bool:
+        return bool(await self._ledger.list(control_prefix(job_id) + "cancel"))
+
+    def _failure(self, job_id: str, code: str, message: str, param: str | None = None) -> JobFailed:
+        return JobFailed(job_id=job_id, stage=self._stage.name, code=code, message=message, param=param)
+
+    def _cancelled(self, job_id: str) -> JobFailed:
+        return self._failure(job_id, "cancelled", "The job was cancelled.")
+
+
+_NOW = 0.0
+_NEVER = float("inf")
+_DEAD: Request = {}  # compared by identity

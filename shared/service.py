@@ -1,0 +1,157 @@
+"""What every service process does around its own parts: settings, telemetry, store, bus, stage runner, HTTP, signals.
+
+`app.py` of a service calls `run(name, build)`, where `build(context)` makes its parts, and may subscribe to topics.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import uvicorn
+from fastapi import FastAPI
+
+from shared import health, ids, telemetry
+from shared.bus import Bus, Delivery
+from shared.errors import ConfigError
+from shared.events import Event, JobControl, StageName
+from shared.objects import ObjectStore
+from shared.runner import StageRunner
+from shared.settings import Settings, load_settings
+from shared.stage import STAGES, Work
+
+log = logging.getLogger(__name__)
+
+EXIT_CONFIG = 78  # EX_CONFIG of sysexits.h: restarting does not help
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a service's parts are built from."""
+
+    settings: Settings
+    objects: ObjectStore
+    bus: Bus
+    clock: Callable[[], float]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a service is made of; any of it may be missing.
+
+    `app` gets /health and /metrics added and is served at `address`; `background` tasks run as long as the service
+    does, and their failure is its failure; `close` is awaited at the end.
+    """
+
+    work: Work | None = None
+    app: FastAPI | None = None
+    address: tuple[str, int] | None = None
+    background: tuple[Callable[[], Awaitable[None]], ...] = ()
+    checks: dict[str, health.Check] = field(default_factory=dict)
+    close: Callable[[], Awaitable[None]] | None = None
+
+
+def run_stage_service(name: StageName, make_work: Callable[[Context], Work]) -> None:
+    """Run a service that is only a stage: no HTTP interface of its own."""
+    run(name, lambda context: Parts(work=make_work(context)))
+
+
+def run(name: str, build: Callable[[Context], Parts]) -> None:
+    """Run a service until SIGTERM; exit with one clear line when the settings are wrong."""
+    try:
+        settings = load_settings()
+        telemetry.set_up(name, settings.telemetry)
+        asyncio.run(_serve(name, settings, build))
+    except ConfigError as error:
+        print(f"tunestream {name}: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(EXIT_CONFIG)
+
+
+async def _serve(name: str, settings: Settings, build: Callable[[Context], Parts]) -> None:
+    context = Context(settings, ObjectStore.connect(settings.store), Bus(settings.bus, name), time.time)
+    parts = build(context)
+    runner = _runner(name, context, parts.work) if parts.work else None
+    started = asyncio.Event()
+    checks: dict[str, health.Check] = {
+        "start": lambda: None if started.is_set() else "starting",
+        "bus": health.bus_check(context.bus),
+        **parts.checks,
+    }
+    app = parts.app or FastAPI(title=f"tunestream {name}", openapi_url=None)
+    health.mount(app, checks)
+    host, port = parts.address or (settings.health.host, settings.health.port)
+    server = _Server(uvicorn.Config(app, host=host, port=port, log_config=None, access_log=False))
+
+    async def main() -> None:
+        await context.bus.start()
+        started.set()
+        log.info("service started", extra={"pid": os.getpid()})
+        async with asyncio.TaskGroup() as group:
+            for task in parts.background:
+                group.create_task(_forever(task))
+            if runner:
+                group.create_task(runner.run())
+            group.create_task(asyncio.Event().wait())  # a service with nothing but its HTTP interface runs on, too
+
+    serving, working = asyncio.create_task(server.serve()), asyncio.create_task(main())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, working.cancel)
+    try:
+        await asyncio.wait({serving, working}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        working.cancel()
+        outcome = (await asyncio.gather(working, return_exceptions=True))[0]
+        await context.bus.stop()
+        server.should_exit = True
+        await asyncio.gather(serving, return_exceptions=True)
+        if parts.close:
+            await parts.close()
+        log.info("service stopped", extra={"pid": os.getpid()})
+    if isinstance(outcome, Exception):
+        raise outcome
+
+
+def _runner(name: str, context: Context, work: Work) -> StageRunner:
+    stage = STAGES[name]  # type: ignore[index]  # a service with work is named after its stage
+    runner = StageRunner(
+        stage,
+        work,
+        ledger=context.objects,
+        bus=context.bus,
+        clock=context.clock,
+        owner=f"{socket.gethostname()}/{os.getpid()}/{ids.derive(time.time_ns(), chars=6)}",
+        settings=context.settings.stage,
+        span=telemetry.job_span,
+    )
+
+    async def asked(event: Event, delivery: Delivery) -> None:
+        # a stranger's dataset.uploaded has no job yet: ingest makes one and publishes the event again, whole
+        if getattr(event, "job_id", None) is not None:
+            await runner.ask(event)
+
+    async def control(event: JobControl, delivery: Delivery) -> None:
+        runner.ring(event.job_id)
+
+    context.bus.subscribe(stage.asked_by, asked)
+    context.bus.subscribe(JobControl, control)
+    return runner
+
+
+async def _forever(task: Callable[[], Awaitable[None]]) -> None:
+    await task()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers, which would end the process before leases are given back."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield

@@ -1,0 +1,197 @@
+"""All settings, one section per concern, from environment variables and `.env`.
+
+A field is set by `TUNESTREAM_{SECTION}__{FIELD}`, for example `TUNESTREAM_STORE__ENDPOINT`. Secrets may also be files:
+`TUNESTREAM_SECRETS_DIR` names a folder whose file names are variable names.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from shared.errors import ConfigError
+
+PREFIX = "TUNESTREAM_"
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, protected_namespaces=())
+
+
+class Bus(Section):
+    """Kafka, or anything that speaks its protocol."""
+
+    bootstrap: str = "127.0.0.1:9092"
+    idempotent: bool = True
+    """Off only where the broker refuses `InitProducerId` (Tansu does)."""
+    partitions: int = 6
+    fetch_max_wait_ms: int = 500
+    """How long the broker holds an empty fetch; Tansu delivers only when it ends, so 50 there."""
+    retry_pause_seconds: float = 5.0
+    """The pause before a message that met an outage is delivered again."""
+
+
+class Store(Section):
+    """MinIO, or any S3 with conditional writes."""
+
+    endpoint: str = "http://127.0.0.1:9000"
+    access_key: str = "tunestream"
+    secret_key: SecretStr = SecretStr("tunestream-secret")
+    region: str = "us-east-1"
+    datasets_bucket: str = "datasets"
+    system_bucket: str = "tunestream"
+
+
+class BaseModelSettings(Section):
+    """The model that is tuned when a job names none."""
+
+    id: str = "Qwen/Qwen2.5-0.5B-Instruct"
+    """What users call it, and what vLLM serves it as."""
+    path: str | None = None
+    """A local folder to load it from; None: the id is a hub name."""
+    allowed: tuple[str, ...] = ()
+    """Further base models that jobs may name. The default is always allowed."""
+    organization: str = "tunestream"
+    """The `{org}` of `ft:{base}:{org}:{suffix}:{8 chars}`."""
+
+    @property
+    def location(self) -> str:
+        return self.path or self.id
+
+
+class Stage(Section):
+    """The stage protocol: leases and retries."""
+
+    lease_seconds: float = 15.0
+    poll_seconds: float = 2.0
+    discover_seconds: float = 10.0
+    """How often the whole ledger is listed for work that no event announced (a lost message, a dead owner)."""
+    concurrency: int = 1
+    max_bugs: int = 3
+    """Attempts that may end in an unexpected exception before the job fails."""
+    max_epochs: int = 50
+    """Attempts in all, also those whose process died: a job that kills its worker must not do so for ever."""
+    max_backoff_seconds: float = 60.0
+
+
+class Ingest(Section):
+    sweep_seconds: float = 2.0
+    settle_seconds: float = 1.0
+    """An object younger than this is looked at again before it is taken: it may still be being overwritten."""
+
+
+class Validation(Section):
+    max_line_bytes: int = 16 * 2**20
+    max_problems: int = 1000
+
+
+class Trainer(Section):
+    gpu: str | None = None
+    """`CUDA_VISIBLE_DEVICES` of the training process; None: whatever is there; `cpu`: none."""
+    threads: int | None = None
+    """CPU threads of the training process; None: torch's own choice."""
+    work_dir: Path = Path(".tunestream/trainer")
+    keep_checkpoints: int = 3
+
+
+class Vllm(Section):
+    url: str | None = None
+    """An OpenAI server that shares `adapter_dir`; None: the inference service starts and supervises one itself."""
+    port: int = 0
+    """Of the supervised server, on loopback; 0: a free one."""
+    max_lora_rank: Literal[1, 8, 16, 32, 64, 128, 256, 320, 512] = 64
+    max_loras: int = 4
+    max_model_len: int | None = None
+    dtype: str = "bfloat16"
+    gpu_memory_utilization: float = 0.6
+    """vLLM's share of the GPU's memory (`gpu.share = split`)."""
+    cpu_kv_cache_gib: int = 1
+    extra_args: tuple[str, ...] = ()
+
+
+class Inference(Section):
+    host: str = "127.0.0.1"
+    port: int = 8000
+    url: str = "http://127.0.0.1:8000"
+    """Where others reach this service, without `/v1`."""
+    api_keys: tuple[str, ...] = ()
+    """Accepted bearer tokens; none: everyone may ask."""
+    adapter_dir: Path = Path(".tunestream/adapters")
+    start_timeout_seconds: float = 600.0
+
+
+class Evaluator(Section):
+    api_key: SecretStr | None = None
+    timeout_seconds: float = 300.0
+
+
+class Api(Section):
+    host: str = "127.0.0.1"
+    port: int = 8080
+    url: str = "http://127.0.0.1:8080"
+    database: Path = Path(".tunestream/api.sqlite3")
+
+
+class Health(Section):
+    """Where a worker without an HTTP interface of its own answers /health and /metrics."""
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    """0: a free one."""
+
+
+class Telemetry(Section):
+    otlp_endpoint: str | None = None
+    """OTLP over gRPC, for example http://127.0.0.1:4317; None: no traces are exported."""
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        env_file=".env",
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+        protected_namespaces=(),
+    )
+
+    bus: Bus = Bus()
+    store: Store = Store()
+    model: BaseModelSettings = BaseModelSettings()
+    stage: Stage = Stage()
+    ingest: Ingest = Ingest()
+    validation: Validation = Validation()
+    trainer: Trainer = Trainer()
+    vllm: Vllm = Vllm()
+    inference: Inference = Inference()
+    evaluator: Evaluator = Evaluator()
+    api: Api = Api()
+    health: Health = Health()
+    telemetry: Telemetry = Telemetry()
+
+
+@lru_cache(maxsize=1)
+def load_settings() -> Settings:
+    """Read the settings once.
+
+    Raises:
+        ConfigError: one line that names each wrong variable and what is wrong with it.
+    """
+    sources: dict[str, Any] = {}
+    if secrets := os.environ.get(f"{PREFIX}SECRETS_DIR"):
+        sources["_secrets_dir"] = secrets
+    try:
+        return Settings(**sources)
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{PREFIX}{'__'.join(str(part).upper() for part in problem['loc'])}: {problem['msg']}"
+            for problem in error.errors(include_input=False, include_url=False)
+        )
+        raise ConfigError(f"wrong settings: {wrong}") from None

@@ -1,0 +1,394 @@
+"""A small world to run the stage protocol in: an object store, a bus and processes that all fail as they please.
+
+Every call that leaves a process takes a random time; before and after its effect the process may be killed, may freeze
+for longer than its lease, or may get an error although the effect took place. Events are duplicated, reordered and
+lost. One seed is one history.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from shared import ids, outbox
+from shared.errors import AlreadyExists, Conflict, InputError, StoreUnavailable, TransientError
+from shared.events import (
+    BY_TOPIC,
+    DatasetPointer,
+    DatasetUploaded,
+    DatasetValidated,
+    EvalCompleted,
+    Event,
+    FolderReference,
+    Interval,
+    Job,
+    JobFailed,
+    JobProgress,
+    JobSpec,
+    ModelDeployed,
+    Origin,
+    Overfitting,
+    Reference,
+    Split,
+    StageName,
+    StageResult,
+    TrainingCompleted,
+)
+from shared.ledger import Entry, job_key, stage_prefix
+from shared.runner import StageRunner
+from shared.settings import Stage as StageSettings
+from shared.stage import STAGES, Attempt
+
+LEASE = 15.0
+REF = Reference(bucket="b", key="k", etag="e", size=1, sha256="0" * 64)
+FOLDER = FolderReference(bucket="b", prefix="p/", manifest=REF)
+
+
+@dataclass(frozen=True)
+class Faults:
+    """Chances per call, except where it says otherwise."""
+
+    kill: float = 0.01
+    freeze: float = 0.005
+    refused: float = 0.02
+    reply_lost: float = 0.02
+    event_lost: float = 0.1
+    event_twice: float = 0.2
+    work_fails: float = 0.1
+    bad_data: float = 0.15
+    """Per job."""
+    cancelled: float = 0.15
+    """Per job."""
+    calm_after: float = 150.0
+    """Seconds of trouble; then nothing fails any more, so that everything must come to its end."""
+    kill_at_call: int | None = None
+    """Kill exactly once: whoever makes this call."""
+
+
+@dataclass(eq=False)
+class Process:
+    """One replica of one stage's service."""
+
+    name: str
+    death: asyncio.Event = field(default_factory=asyncio.Event)
+    tasks: list[asyncio.Task[Any]] = field(default_factory=list)
+
+
+class World:
+    def __init__(self, seed: int, faults: Faults, *, create_once: bool = True) -> None:
+        self.random = random.Random(seed)
+        self.faults = faults
+        self.create_once = create_once
+        self.objects: dict[str, tuple[bytes, str]] = {}
+        self.writers: dict[str, set[str]] = {}
+        self.results_written: Counter[str] = Counter()
+        self.epochs_started: Counter[tuple[str, str, int]] = Counter()
+        self.published: dict[str, list[tuple[str, Event]]] = {topic: [] for topic in BY_TOPIC}
+        self.queues: dict[StageName, list[tuple[str, Event]]] = {stage: [] for stage in STAGES}
+        self.arrivals: dict[StageName, asyncio.Event] = {stage: asyncio.Event() for stage in STAGES}
+        self.processes: list[Process] = []
+        self.calls = 0
+        self.etags = 0
+        self.began = 0.0
+        self.over = False
+
+    # --- trouble ----------------------------------------------------------------------------------------------
+
+    @property
+    def now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    @property
+    def troubled(self) -> bool:
+        return self.now - self.began < self.faults.calm_after
+
+    def chance(self, share: float) -> bool:
+        return self.troubled and self.random.random() < share
+
+    async def hop(self, process: Process) -> None:
+        """A message on its way: time passes, and its process may not live to see it arrive."""
+        if self.over:
+            raise asyncio.CancelledError
+        self.calls += 1
+        mortal = process.name != "user"
+        if mortal and (self.calls == self.faults.kill_at_call or self.chance(self.faults.kill)):
+            process.death.set()
+        if self.chance(self.faults.freeze):
+            await asyncio.sleep(self.random.uniform(LEASE, 4 * LEASE))
+        await asyncio.sleep(self.random.uniform(0.001, 0.05))
+        if process.death.is_set():
+            await asyncio.Event().wait()  # whatever its code would still do, nobody sees it
+
+    # --- processes --------------------------------------------------------------------------------------------
+
+    async def replica(self, stage: StageName, number: int) -> None:
+        """A supervisor: starts the service again whenever it was killed."""
+        for life in range(10_000):
+            process = Process(f"{stage}-{number}-{life}")
+            self.processes.append(process)  # the garbage collector would run the `finally` blocks of the dead
+            runner = self.runner(stage, process)
+            process.tasks = [
+                asyncio.create_task(runner.run()),
+                asyncio.create_task(self.consume(stage, process, runner)),
+            ]
+            await process.death.wait()
+            await asyncio.sleep(self.random.uniform(0.5, 10.0))
+
+    def runner(self, stage: StageName, process: Process) -> StageRunner:
+        async def work(attempt: Attempt) -> Event:
+            return await self.work(process, attempt)
+
+        return StageRunner(
+            STAGES[stage],
+            work,
+            ledger=FakeLedger(self, process),
+            bus=FakeBus(self, process),
+            clock=asyncio.get_running_loop().time,
+            owner=process.name,
+            settings=StageSettings(lease_seconds=LEASE, poll_seconds=5.0, max_bugs=1000, max_epochs=1000),
+        )
+
+    async def consume(self, stage: StageName, process: Process, runner: StageRunner) -> None:
+        """A consumer group: whoever is free takes an event, and commits it only when it was handled."""
+        queue = self.queues[stage]
+        while True:
+            if not queue:
+                self.arrivals[stage].clear()
+                await self.arrivals[stage].wait()
+            await self.hop(process)
+            if not queue:
+                continue
+            index = self.random.randrange(len(queue))
+            taken = queue[index]
+            try:
+                await runner.ask(taken[1])
+            except TransientError:
+                continue
+            if taken in queue and not self.chance(self.faults.event_twice):
+                queue.remove(taken)
+
+    async def work(self, process: Process, attempt: Attempt) -> Event:
+        self.epochs_started[(attempt.job.job_id, attempt.stage, attempt.epoch)] += 1
+        ledger = FakeLedger(self, process)
+        await asyncio.sleep(self.random.uniform(0.1, 20.0))
+        await ledger.create(f"{attempt.prefix}artifact", process.name.encode())
+        await attempt.progress(message="half way")
+        if self.chance(self.faults.work_fails):
+            raise self.random.choice([TransientError("for now"), RuntimeError("a bug")])
+        if attempt.stage == "validate" and attempt.job.spec.suffix == "bad":
+            raise InputError("invalid_training_file", "Line 1 is bad", "training_file")
+        await asyncio.sleep(self.random.uniform(0.1, 20.0))
+        # what an attempt finds out differs from attempt to attempt, so two results could not be mistaken for one
+        return _event(attempt, finding=self.random.random())
+
+    # --- the whole of it --------------------------------------------------------------------------------------
+
+    async def live(self, jobs: int, replicas: int = 2, limit: float = 5_000.0) -> None:
+        """Run until every job has come to its end and the end was published, or `limit` seconds have passed."""
+        self.began = self.now
+        lives = [asyncio.create_task(self.replica(stage, n)) for stage in STAGES for n in range(replicas)]
+        lives += [asyncio.create_task(self.user(self.job(number))) for number in range(jobs)]
+        ids_ = [self.job(number).job_id for number in range(jobs)]
+        while self.now - self.began < limit and not all(self.ended(job_id) for job_id in ids_):
+            await asyncio.sleep(1.0)  # virtual seconds
+        self.over = True
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def job(self, number: int) -> Job:
+        draw = random.Random(f"{number}/{self.faults}")
+        return Job(
+            job_id=f"ftjob-{ids.derive(number)}",
+            created_at=0.0,
+            dataset=REF,
+            spec=JobSpec(suffix="bad" if draw.random() < self.faults.bad_data else "good"),
+            base="base",
+            model=f"ft:base:org::{number}",
+            alias="alias",
+            origin=Origin(),
+            traceparent="00-" + "1" * 32 + "-" + "2" * 16 + "-01",
+        )
+
+    async def user(self, job: Job) -> None:
+        """Drops a dataset, and sometimes thinks better of it."""
+        user = FakeLedger(self, Process("user"), reliable=True)
+        await asyncio.sleep(self.random.uniform(0, 20))
+        await user.create(job_key(job.job_id), job.model_dump_json().encode())
+        event = DatasetUploaded(job_id=job.job_id, dataset=DatasetPointer(bucket="b", key="k"))
+        result = outbox.result_of(job.job_id, "ingest", 1, "user", "completed", event, self.now)
+        await outbox.commit(user, result)
+        self.deliver(event, result.event.id)
+        if self.random.random() < self.faults.cancelled:
+            await asyncio.sleep(self.random.uniform(0, 120))
+            await user.create(f"jobs/{job.job_id}/control/cancel-1.json", b"{}")
+
+    def deliver(self, event: Event, ce_id: str) -> None:
+        self.published[event.topic].append((ce_id, event))
+        for stage, definition in STAGES.items():
+            if isinstance(event, definition.asked_by) and not self.chance(self.faults.event_lost):
+                self.queues[stage].append((ce_id, event))
+                self.arrivals[stage].set()
+
+    # --- what must hold ---------------------------------------------------------------------------------------
+
+    def result(self, job_id: str, stage: str) -> StageResult | None:
+        found = self.objects.get(stage_prefix(job_id, stage) + "result.json")
+        return StageResult.model_validate_json(found[0]) if found else None
+
+    def ended(self, job_id: str) -> bool:
+        """The job has a last result, and the ledger says that its event went out."""
+        for stage in STAGES:
+            result = self.result(job_id, stage)
+            if result is None or stage_prefix(job_id, stage) + "published.json" not in self.objects:
+                return False
+            if result.outcome != "completed":
+                return True
+        return True
+
+    def check(self, jobs: int) -> None:
+        """Every job ended, every stage was decided once, and the bus said what the ledger says."""
+        for key, count in self.results_written.items():
+            assert count == 1, f"{key} was decided {count} times"
+        for attempt, count in self.epochs_started.items():
+            assert count == 1, f"two owners worked under one epoch: {attempt}"
+        for key, writers in self.writers.items():
+            assert "/attempt-" not in key or len(writers) == 1, f"{key} was written by {writers}"
+        for number in range(jobs):
+            job_id = self.job(number).job_id
+            assert self.ended(job_id), f"job {number} was lost"
+            for stage in STAGES:
+                if result := self.result(job_id, stage):
+                    self.check_published(result)
+            failures = {ce_id for ce_id, event in self.published["job.failed"] if event.job_id == job_id}
+            assert len(failures) <= 1, f"job {number} failed more than once"
+
+    def check_published(self, result: StageResult) -> None:
+        wanted = (result.event.id, result.event.event())
+        said = [
+            (ce_id, event)
+            for ce_id, event in self.published[result.event.topic]
+            if getattr(event, "job_id", None) == result.job_id and not isinstance(event, JobProgress)
+        ]
+        assert wanted in said, f"{result.stage} of {result.job_id} was never published"
+        if not isinstance(wanted[1], JobFailed):
+            assert all(pair == wanted for pair in said), f"{result.stage} said two different things"
+
+
+class FakeLedger:
+    """An S3 bucket with conditional writes, seen from one process."""
+
+    def __init__(self, world: World, process: Process, *, reliable: bool = False) -> None:
+        self._world = world
+        self._process = process
+        self._reliable = reliable
+
+    async def _request(self) -> None:
+        await self._world.hop(self._process)
+        if not self._reliable and self._world.chance(self._world.faults.refused):
+            raise StoreUnavailable("refused")
+
+    async def _reply(self) -> None:
+        await self._world.hop(self._process)
+        if not self._reliable and self._world.chance(self._world.faults.reply_lost):
+            raise StoreUnavailable("the reply was lost")
+
+    async def get(self, key: str) -> tuple[bytes, str] | None:
+        await self._request()
+        found = self._world.objects.get(key)
+        await self._reply()
+        return found
+
+    async def create(self, key: str, data: bytes) -> str:
+        await self._request()
+        if self._world.create_once and key in self._world.objects:
+            await self._reply()
+            raise AlreadyExists(key)
+        return await self._write(key, data)
+
+    async def replace(self, key: str, data: bytes, etag: str) -> str:
+        await self._request()
+        if key not in self._world.objects or self._world.objects[key][1] != etag:
+            await self._reply()
+            raise Conflict(key)
+        return await self._write(key, data)
+
+    async def list(self, prefix: str) -> Sequence[Entry]:
+        await self._request()
+        found = [
+            Entry(key, etag, len(data), 0.0)
+            for key, (data, etag) in self._world.objects.items()
+            if key.startswith(prefix)
+        ]
+        await self._reply()
+        return found
+
+    async def folders(self, prefix: str) -> Sequence[str]:
+        await self._request()
+        depth = prefix.count("/")
+        found = sorted(
+            {key.split("/")[depth] for key in self._world.objects if key.startswith(prefix) and key.count("/") > depth}
+        )
+        await self._reply()
+        return found
+
+    async def _write(self, key: str, data: bytes) -> str:
+        world = self._world
+        world.etags += 1
+        world.objects[key] = (data, str(world.etags))
+        world.writers.setdefault(key, set()).add(self._process.name)
+        if key.endswith("/result.json"):
+            world.results_written[key] += 1
+        await self._reply()
+        return str(world.etags)
+
+
+class FakeBus:
+    """The producer side of a broker."""
+
+    def __init__(self, world: World, process: Process) -> None:
+        self._world = world
+        self._process = process
+
+    async def publish(
+        self, event: Event, *, ce_id: str, subject: str | None = None, traceparent: str | None = None
+    ) -> None:
+        await self._world.hop(self._process)
+        if self._world.chance(self._world.faults.refused):
+            raise TransientError("the broker is away")
+        self._world.deliver(event, ce_id)
+        await self._world.hop(self._process)
+        if self._world.chance(self._world.faults.reply_lost):
+            raise TransientError("the acknowledgement was lost")
+
+
+def _event(attempt: Attempt, finding: float) -> Event:
+    job = attempt.job
+    match attempt.stage:
+        case "validate":
+            return DatasetValidated(
+                job_id=job.job_id,
+                method="supervised",
+                format="chat",
+                train=Split(reference=REF, examples=10, tokens=100),
+                report=REF,
+                estimated_seconds=finding,
+            )
+        case "trainer":
+            return TrainingCompleted(
+                job_id=job.job_id, model=job.model, base=job.base, adapter=FOLDER, rank=8, steps=1, epochs=1,
+                trained_tokens=1, train_loss=finding, overfitting=Overfitting(verdict="healthy", reason="."),
+            )  # fmt: skip
+        case "evaluator":
+            return EvalCompleted(
+                job_id=job.job_id, model=job.model, base=job.base, examples=1, metric="rouge_l",
+                scores={"base": {"rouge_l": finding}}, passed=True, reasons=(), report=REF, html=REF,
+                delta=Interval(mean=1, low=1, high=1, confidence=0.95),
+            )  # fmt: skip
+        case _:
+            return ModelDeployed(job_id=job.job_id, model=job.model, alias=job.alias, endpoint="e", traffic=finding)
