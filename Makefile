@@ -1,0 +1,62 @@
+# Every target does its own set-up: the environment is made when it is missing or its definition changed.
+PYTHON ?= python3
+EXTRA ?= cpu
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed-$(EXTRA)
+BASE := .cache/tiny-base
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo up down test lint unit sim wiring e2e constraints clean
+
+help: ## Show this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(INSTALLED) ## Set up .venv (EXTRA=gpu on a machine with an NVIDIA GPU)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --editable '.[$(EXTRA),dev]'
+	@touch $@
+
+$(BASE)/config.json: examples/tiny_base.py | $(INSTALLED)
+	$(BIN)/python -m examples.tiny_base $(BASE)
+
+demo: install $(BASE)/config.json ## The whole line, end to end: drop a dataset, watch, evaluate, deploy, ask the tuned model
+	$(BIN)/python -m examples.demo --base $(BASE)
+
+up: install $(BASE)/config.json ## Start the stack in the background, on the tiny base unless TUNESTREAM_MODEL__ID is set
+	$(BIN)/tunestream up --detach $(if $(TUNESTREAM_MODEL__ID),,--base $(BASE))
+
+down: install ## Stop the stack; leaves no process behind
+	$(BIN)/tunestream down
+
+test: lint unit sim wiring e2e ## Everything, fast tests first
+
+lint: install ## Style, types, import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+unit: install ## Unit tests
+	$(BIN)/pytest tests/unit tests/contract -n $(WORKERS)
+
+sim: install ## The stage protocol under 2,000 seeded histories of failure
+	$(BIN)/pytest tests/sim -n $(WORKERS)
+
+wiring: install ## Bus, store and services on the real broker and S3 server
+	$(BIN)/pytest tests/wiring
+
+e2e: install $(BASE)/config.json ## The whole stack with the real vLLM, killed and restarted
+	$(BIN)/pytest tests/e2e
+
+constraints: install ## Pin what was tested anew
+	$(BIN)/uv pip compile --quiet --universal --no-emit-index-url --no-annotate --no-header --python-version 3.11 \
+		--extra cpu --extra dev pyproject.toml --output-file constraints.txt
+
+clean: ## Forget everything but the sources (the tiny base stays in .cache)
+	rm -rf $(VENV) .tunestream .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -1,0 +1,94 @@
+"""One variant's answers to all examples: asked concurrently, kept in the object store, reused by a later attempt."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from services.evaluator.client import Endpoint
+from services.evaluator.domain.answers import Answer, Variant
+from services.evaluator.domain.prompts import Prompt
+from shared import ids
+from shared.objects import ObjectStore
+from shared.stage import Attempt
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What one variant is asked: per example its prompt, then shorter ones for when that does not fit."""
+
+    variant: Variant
+    model: str
+    ladders: tuple[tuple[Prompt, ...], ...]
+
+    def digest(self, max_tokens: int) -> str:
+        """Of everything that the answers depend on."""
+        prompts = [[prompt.model_dump() for prompt in ladder] for ladder in self.ladders]
+        return hashlib.sha256(ids.canonical([self.model, max_tokens, prompts])).hexdigest()
+
+
+class AnswerBook:
+    """`{attempt}/answers-{variant}.jsonl`: a header line with the digest of the questions, then one answer per line.
+
+    Written once a variant is complete, so a file that exists is a whole one.
+    """
+
+    def __init__(self, objects: ObjectStore, attempt: Attempt) -> None:
+        self._objects = objects
+        self._attempt = attempt
+
+    async def find(self, questions: Questions, max_tokens: int) -> list[Answer] | None:
+        """The answers that an earlier attempt got to exactly these questions; the newest attempt is looked at first."""
+        for prefix in self._attempt.earlier:
+            found = await self._objects.get(_key(prefix, questions.variant))
+            if found is None:
+                continue
+            header, *lines = found[0].splitlines()
+            if json.loads(header)["digest"] == questions.digest(max_tokens):
+                return [Answer.model_validate_json(line) for line in lines]
+        return None
+
+    async def keep(self, questions: Questions, max_tokens: int, answers: Sequence[Answer]) -> None:
+        header = json.dumps({"variant": questions.variant, "digest": questions.digest(max_tokens)})
+        lines = [header, *(answer.model_dump_json() for answer in answers)]
+        await self._objects.put(_key(self._attempt.prefix, questions.variant), ("\n".join(lines) + "\n").encode())
+
+
+async def ask_all(
+    endpoint: Endpoint,
+    questions: Questions,
+    max_tokens: int,
+    concurrency: int,
+    answered: Callable[[], Awaitable[None]],
+) -> list[Answer]:
+    """The answers in the order of the questions; `answered` is awaited after each one."""
+    slots = asyncio.Semaphore(concurrency)
+
+    async def ask(ladder: tuple[Prompt, ...]) -> Answer:
+        async with slots:
+            answer = await endpoint.ask(questions.model, ladder, max_tokens)
+        await answered()
+        return answer
+
+    return await together(ask(ladder) for ladder in questions.ladders)
+
+
+async def together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """The results in order. The first failure, or a cancellation, ends everything that is under way."""
+    tasks = [asyncio.create_task(one) for one in work]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _key(prefix: str, variant: Variant) -> str:
+    return f"{prefix}answers-{variant}.jsonl"

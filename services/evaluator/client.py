@@ -1,0 +1,192 @@
+"""The inference endpoint over HTTP, as any user of the OpenAI API would call it: what is measured is what is served."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import httpx
+from opentelemetry.propagate import inject
+
+from services.evaluator.domain.answers import Answer
+from services.evaluator.domain.messages import message_text
+from services.evaluator.domain.prompts import Prompt
+from shared.errors import ConfigError, TransientError
+from shared.settings import Settings
+
+FIRST_PAUSE = 0.5
+LONGEST_PAUSE = 15.0
+FEWEST_TOKENS = 16
+"""A prompt that leaves less room than this for the answer is too long."""
+_TOO_LONG = re.compile(r"context.length|model.length|too long|too large|longer than|maximum length", re.IGNORECASE)
+_TOOL_CHOICE = re.compile(r"tool[ _-]choice", re.IGNORECASE)
+
+
+def connect(settings: Settings, concurrency: int) -> httpx.AsyncClient:
+    """An HTTP client of `inference.url`, for at most `concurrency` requests at a time."""
+    key = settings.evaluator.api_key
+    return httpx.AsyncClient(
+        base_url=settings.inference.url.rstrip("/") + "/v1",
+        headers={"authorization": f"Bearer {key.get_secret_value()}"} if key else {},
+        timeout=httpx.Timeout(settings.evaluator.timeout_seconds, connect=10),
+        limits=httpx.Limits(max_connections=concurrency),
+    )
+
+
+class Endpoint:
+    """Asks one question at a time and bears with an endpoint that is busy or being restarted."""
+
+    def __init__(
+        self,
+        http: httpx.AsyncClient,
+        *,
+        patience: float,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        """`patience`: seconds for which 429, 5xx and broken connections are tried again, per question."""
+        self._http = http
+        self._patience = patience
+        self._clock = clock
+        self._sleep = sleep
+        self.tools_unparsed = False
+        """The server has no tool parser, so `tool_choice` is `none` and tool calls come back as plain text."""
+
+    async def ask(
+        self, model: str, prompts: Sequence[Prompt], max_tokens: int, *, patience: float | None = None
+    ) -> Answer:
+        """The model's answer to the first of `prompts` that fits into its context, at temperature 0.
+
+        Where even the last leaves no room for `max_tokens`, it is tried with half of them, and half again. A request
+        that the endpoint refuses is an empty answer with its `error`.
+
+        Raises:
+            TransientError: the endpoint was unavailable for longer than `patience` seconds.
+            ConfigError: the endpoint does not accept the API key.
+            RuntimeError: the endpoint does not know the model, or does not speak the OpenAI protocol.
+        """
+        deadline = self._clock() + (self._patience if patience is None else patience)
+        fallback = 0
+        response, seconds = await self._post(model, prompts[0], max_tokens, deadline)
+        while fallback < len(prompts) - 1 and _lacks_room(response, max_tokens):
+            fallback += 1
+            response, seconds = await self._post(model, prompts[fallback], max_tokens, deadline)
+        while _too_long(response) and max_tokens >= 2 * FEWEST_TOKENS:
+            max_tokens //= 2
+            response, seconds = await self._post(model, prompts[fallback], max_tokens, deadline)
+        if response.status_code == 404:
+            raise RuntimeError(f"the endpoint does not know the model {model}: {_message(response)}")
+        if response.status_code in (401, 403):
+            raise ConfigError(
+                f"the endpoint refuses the evaluator ({response.status_code}): set TUNESTREAM_EVALUATOR__API_KEY "
+                "to one of TUNESTREAM_INFERENCE__API_KEYS"
+            )
+        if response.is_error:
+            error = f"{response.status_code}: {_message(response)}"
+            return Answer(error=error, fallback=fallback, latency_seconds=seconds)
+        return _answer(response, fallback, seconds)
+
+    async def _post(self, model: str, prompt: Prompt, max_tokens: int, deadline: float) -> tuple[httpx.Response, float]:
+        """The response (any status that another try would not change) and how long it took, in seconds."""
+        pause = FIRST_PAUSE
+        while True:
+            wait = None
+            started = self._clock()
+            try:
+                response = await self._http.post(
+                    "/chat/completions" if prompt.text is None else "/completions",
+                    json=self._body(model, prompt, max_tokens),
+                    headers=_trace_headers(),
+                )
+            except httpx.TransportError as error:
+                trouble = f"the endpoint does not answer ({type(error).__name__})"
+            else:
+                if response.status_code not in (408, 429) and response.status_code < 500:
+                    if prompt.tools and not self.tools_unparsed and _lacks_tool_parser(response):
+                        self.tools_unparsed = True
+                        continue
+                    return response, self._clock() - started
+                trouble = f"the endpoint answers {response.status_code}"
+                wait = _retry_after(response)
+            wait = pause if wait is None else wait
+            if self._clock() + wait > deadline:
+                raise TransientError(f"{trouble} at {self._http.base_url}; is the inference service up?")
+            await self._sleep(wait)
+            pause = min(pause * 2, LONGEST_PAUSE)
+
+    def _body(self, model: str, prompt: Prompt, max_tokens: int) -> dict[str, Any]:
+        body: dict[str, Any] = {"model": model, "temperature": 0, "max_tokens": max_tokens}
+        if prompt.stop:
+            body["stop"] = list(prompt.stop)
+        if prompt.text is not None:
+            return {**body, "prompt": prompt.text}
+        if prompt.tools:
+            body["tools"] = list(prompt.tools)
+            body["tool_choice"] = "none" if self.tools_unparsed else "auto"
+        return {**body, "messages": list(prompt.messages)}
+
+
+def _trace_headers() -> dict[str, str]:
+    """`traceparent` of the job, so that the requests of its evaluation are part of its trace."""
+    headers: dict[str, str] = {}
+    inject(headers)
+    return headers
+
+
+def _answer(response: httpx.Response, fallback: int, seconds: float) -> Answer:
+    try:
+        body = response.json()
+        choice = body["choices"][0]
+        used = body.get("usage") or {}
+        return Answer(
+            text=_whole(choice["text"] if "text" in choice else message_text(choice["message"])),
+            finish_reason=choice.get("finish_reason"),
+            fallback=fallback,
+            prompt_tokens=used.get("prompt_tokens") or 0,
+            completion_tokens=used.get("completion_tokens") or 0,
+            latency_seconds=seconds,
+        )
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise RuntimeError(f"the endpoint's answer is not that of an OpenAI server ({type(error).__name__})") from error
+
+
+def _too_long(response: httpx.Response) -> bool:
+    if response.status_code == 413:
+        return True
+    return response.status_code == 400 and bool(_TOO_LONG.search(response.text))
+
+
+def _lacks_room(response: httpx.Response, max_tokens: int) -> bool:
+    """The prompt was refused, or the server cut the answer short of `max_tokens` because its context was full."""
+    if response.is_error:
+        return _too_long(response)
+    answer = _answer(response, 0, 0.0)
+    return answer.finish_reason == "length" and 0 < answer.completion_tokens < max_tokens
+
+
+def _lacks_tool_parser(response: httpx.Response) -> bool:
+    return response.status_code == 400 and bool(_TOOL_CHOICE.search(response.text))
+
+
+def _message(response: httpx.Response) -> str:
+    """The message of an OpenAI error, or the beginning of whatever else was answered."""
+    try:
+        message = response.json()["error"]["message"]
+    except (ValueError, LookupError, TypeError):
+        message = response.text
+    return _whole(str(message)[:500])
+
+
+def _whole(text: str) -> str:
+    """JSON may hold half a surrogate pair (an emoji cut in the middle), which no file can."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    try:
+        return max(0.0, float(response.headers["retry-after"]))
+    except (KeyError, ValueError):  # absent, or a date: the back-off will do
+        return None

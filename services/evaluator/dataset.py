@@ -1,0 +1,76 @@
+"""The splits, downloaded and verified: what is asked, what is shown solved, and whether answers are labels."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+from services.evaluator.domain.examples import Example, choose, parse_row
+from services.evaluator.domain.labels import find_labels
+from shared.events import Evaluation, Split
+from shared.objects import ObjectStore
+
+
+@dataclass(frozen=True)
+class Dataset:
+    examples: tuple[Example, ...]
+    """Of the test split."""
+    solved: tuple[Example, ...]
+    """Of the train split, shown in the few-shot prompt."""
+    labels: tuple[str, ...] | None
+    """None: the answers are free text."""
+
+    @property
+    def completion(self) -> bool:
+        """The rows are texts to be continued, not chats."""
+        return any(example.prompt is not None for example in self.examples)
+
+
+async def load(
+    objects: ObjectStore, test: Split | None, train: Split | None, evaluation: Evaluation, seed: int
+) -> Dataset:
+    """Without a test split there is nothing to ask, and the dataset is empty.
+
+    Raises:
+        InputError: a row is none of the three formats; the message names its line.
+        CorruptObject: a split is not what its reference promises.
+    """
+    with tempfile.TemporaryDirectory(prefix="tunestream-evaluator-") as folder:
+        paths: list[Path | None] = []
+        for name, split in (("test", test), ("train", train)):
+            path = Path(folder) / f"{name}.jsonl" if split else None
+            if split and path:
+                await objects.download(split.reference, path)
+            paths.append(path)
+        return await asyncio.to_thread(_read, paths[0], paths[1], evaluation, seed)
+
+
+def _read(test: Path | None, train: Path | None, evaluation: Evaluation, seed: int) -> Dataset:
+    return Dataset(
+        examples=_chosen(test, evaluation.max_examples, seed),
+        solved=_chosen(train, evaluation.few_shot, seed),
+        labels=find_labels(example.reference for example in chain(_rows(test), _rows(train))),
+    )
+
+
+def _chosen(path: Path | None, wanted: int, seed: int) -> tuple[Example, ...]:
+    count = sum(1 for _ in _lines(path))
+    return tuple(_rows(path, only=frozenset(choose(count, wanted, seed))))
+
+
+def _rows(path: Path | None, only: frozenset[int] | None = None) -> Iterator[Example]:
+    numbered: Iterable[tuple[int, bytes]] = enumerate(_lines(path))
+    for index, raw in numbered:
+        if only is None or index in only:
+            yield parse_row(raw, index + 1)
+
+
+def _lines(path: Path | None) -> Iterator[bytes]:
+    if path is None:
+        return
+    with path.open("rb") as file:
+        yield from file

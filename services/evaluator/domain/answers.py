@@ -1,0 +1,51 @@
+"""What a model said, and the names under which its answers are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from shared.events import Model
+
+Variant = Literal["base", "few_shot", "tuned"]
+VARIANTS: tuple[Variant, ...] = ("base", "few_shot", "tuned")
+
+
+class Answer(Model):
+    """One answer. `error` says why there is none; `finish_reason` is the server's word (`stop`, `length`, ...)."""
+
+    text: str = ""
+    finish_reason: str | None = None
+    error: str | None = None
+    fallback: int = 0
+    """How many longer prompts were refused before the one that was answered (few-shot: examples left out)."""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    latency_seconds: float = 0.0
+
+
+class Usage(Model):
+    """What the answers of one variant took. Latencies are per request, retries not counted, in seconds."""
+
+    requests: int
+    refused: int
+    shortened: int
+    prompt_tokens: int
+    completion_tokens: int
+    latency_median: float
+    latency_p95: float
+
+
+def usage(answers: Sequence[Answer]) -> Usage:
+    latencies = [answer.latency_seconds for answer in answers] or [0.0]
+    return Usage(
+        requests=len(answers),
+        refused=sum(answer.error is not None for answer in answers),
+        shortened=sum(answer.fallback > 0 for answer in answers),
+        prompt_tokens=sum(answer.prompt_tokens for answer in answers),
+        completion_tokens=sum(answer.completion_tokens for answer in answers),
+        latency_median=float(np.median(latencies)),
+        latency_p95=float(np.quantile(latencies, 0.95)),
+    )

@@ -1,0 +1,101 @@
+"""Rows of the dataset as questions with a reference answer, and the seeded choice of those that are asked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+import numpy as np
+
+from services.evaluator.domain.messages import message_text, sendable
+from shared.errors import InputError
+from shared.events import Model
+
+
+class Example(Model):
+    """One row: what comes before the answer, and the answer it should get.
+
+    A chat row has `messages` (and perhaps `tools`), a completion row has `prompt`. `line` counts from 1.
+    """
+
+    line: int
+    reference: str
+    messages: tuple[dict[str, Any], ...] = ()
+    tools: tuple[dict[str, Any], ...] = ()
+    prompt: str | None = None
+
+
+def parse_row(raw: str | bytes, line: int) -> Example:
+    """A chat, completion or preference row, told by its keys.
+
+    The reference of a chat row is its last assistant turn that is trained on, of a preference row the preferred answer.
+
+    Raises:
+        InputError: code `invalid_test_file`, naming line, field and remedy.
+    """
+    try:
+        row = json.loads(raw)
+    except (ValueError, RecursionError):
+        _refuse(line, "the line", "is not JSON; write one JSON object per line")
+    if not isinstance(row, dict):
+        _refuse(line, "the line", "is not an object; write one JSON object per line")
+    if "messages" in row:
+        return _chat(row, line)
+    if "input" in row:
+        return _preference(row, line)
+    if isinstance(row.get("prompt"), str) and isinstance(row.get("completion"), str):
+        return Example(line=line, prompt=row["prompt"], reference=row["completion"])
+    return _refuse(line, "'messages'", "is missing; give messages, prompt and completion, or input and completions")
+
+
+def choose(count: int, wanted: int, seed: int) -> list[int]:
+    """Which of `count` rows are used: at most `wanted` indices in ascending order, the same for the same seed."""
+    if count <= wanted:
+        return list(range(count))
+    return sorted(np.random.default_rng(seed).choice(count, size=wanted, replace=False).tolist())
+
+
+def _chat(row: Mapping[str, Any], line: int) -> Example:
+    messages = _messages(row["messages"], line, "'messages'")
+    answers = [index for index, message in enumerate(messages) if message.get("role") == "assistant"]
+    trained = [index for index in answers if messages[index].get("weight") != 0]
+    if not answers:
+        _refuse(line, "'messages'", "holds no assistant message; add the answer that is wanted")
+    last = (trained or answers)[-1]
+    return Example(
+        line=line,
+        messages=tuple(sendable(message) for message in messages[:last]),
+        tools=_tools(row),
+        reference=message_text(messages[last]),
+    )
+
+
+def _preference(row: Mapping[str, Any], line: int) -> Example:
+    asked = row["input"]
+    if not isinstance(asked, dict):
+        _refuse(line, "'input'", "is not an object; give it messages")
+    preferred = _messages(row.get("preferred_completion"), line, "'preferred_completion'")
+    return Example(
+        line=line,
+        messages=tuple(sendable(message) for message in _messages(asked.get("messages"), line, "'input.messages'")),
+        tools=_tools(asked),
+        reference=message_text(preferred[-1]),
+    )
+
+
+def _messages(value: Any, line: int, field: str) -> list[dict[str, Any]]:
+    if not isinstance(value, list) or not value or not all(isinstance(message, dict) for message in value):
+        _refuse(line, field, "is not a list of messages; give each a role and a content")
+    return value
+
+
+def _tools(row: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
+    if tools := row.get("tools"):
+        return tuple(tools)
+    # `functions` is the older spelling; servers know only `tools`.
+    return tuple({"type": "function", "function": function} for function in row.get("functions") or ())
+
+
+def _refuse(line: int, field: str, trouble: str) -> NoReturn:
+    raise InputError("invalid_test_file", f"Line {line} of the split: {field} {trouble}.", "training_file")

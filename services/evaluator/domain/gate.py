@@ -1,0 +1,151 @@
+"""Is the tuned model good enough to be promoted? The decision and its reasons in plain words."""
+
+from __future__ import annotations
+
+from services.evaluator.domain.labels import RULE
+from services.evaluator.domain.metrics import TITLES
+from shared.events import Gate, Interval, Model
+
+MIN_EXAMPLES = 5
+"""Below this no interval means anything: five wins of five happen by chance once in 32 times, four of four in 16."""
+MIN_STOP_SHARE = 0.5
+
+
+class Measured(Model):
+    """What the gate decides by. Differences are tuned minus the other, on `metric`."""
+
+    metric: str
+    examples: int
+    base: float
+    tuned: float
+    over_base: Interval
+    few_shot: float | None = None
+    over_few_shot: Interval | None = None
+    stop_share: float | None = None
+    """Of the tuned model, over the answers that had room to end."""
+    refused: int = 0
+    """Examples to which the tuned model gave no answer, because the endpoint refused the request."""
+
+
+class Verdict(Model):
+    """`passed` is what promotion goes by; `shown` is what was measured, also when `promote` overrules it."""
+
+    passed: bool
+    shown: bool
+    reasons: tuple[str, ...]
+
+
+def gate_metric(gate: Gate, labels: tuple[str, ...] | None) -> tuple[str, str]:
+    """The metric that decides, and why it is this one."""
+    if gate.metric != "auto":
+        return gate.metric, "gate.metric names it"
+    if labels is None:
+        return "rouge_l", f"the answers are free text ({RULE})"
+    return "accuracy", f"the answers are {len(labels)} labels ({RULE})"
+
+
+def judge(gate: Gate, measured: Measured) -> Verdict:
+    """The first reason is the headline; the others are in the order of their weight."""
+    better, headline = _against_base(gate, measured)
+    ends, stop_reason = _ends(measured)
+    beats_prompt, prompt_reason = _against_few_shot(gate, measured)
+    shown = better and ends and (beats_prompt or not gate.require_better_than_few_shot)
+    reasons = [headline, stop_reason, prompt_reason, _refusals(measured)]
+    if gate.promote == "always":
+        reasons.insert(
+            0, f"Promoted without regard to the scores: gate.promote is 'always'{_otherwise(shown, 'pass')}."
+        )
+    if gate.promote == "never":
+        reasons.insert(0, f"Not promoted: gate.promote is 'never'{_otherwise(not shown, 'fail')}.")
+    passed = {"always": True, "never": False, "if_better": shown}[gate.promote]
+    return Verdict(passed=passed, shown=shown, reasons=tuple(reason for reason in reasons if reason))
+
+
+def _otherwise(same: bool, verb: str) -> str:
+    return "" if same else f" (by its scores it would not {verb})"
+
+
+def _against_base(gate: Gate, measured: Measured) -> tuple[bool, str]:
+    count = measured.examples
+    if count == 0:
+        return False, "Nothing was measured: there are no test examples. Set splits.test above 0."
+    if count < MIN_EXAMPLES:
+        return False, (
+            f"{count} test example(s) show nothing: at least {MIN_EXAMPLES} are needed. "
+            "Add rows to the dataset or raise splits.test."
+        )
+    scores = f"{title(measured.metric)} {measured.base:.3f} → {measured.tuned:.3f}"
+    figures = f"{scores}, difference {spelled(measured.over_base)} on {count} examples"
+    if measured.over_base.low > gate.min_delta:
+        margin = f" by more than {gate.min_delta:g}" if gate.min_delta else ""
+        return True, f"Better than the base{margin}: {figures}."
+    if measured.over_base.high < 0:
+        return False, f"Worse than the base: {figures}."
+    if measured.over_base.low > 0:
+        return (
+            False,
+            f"Better than the base, but not surely by more than gate.min_delta = {gate.min_delta:g}: {figures}.",
+        )
+    return False, (
+        f"Not shown to be better than the base: {figures}; the interval's lower end must be above {gate.min_delta:g}."
+    )
+
+
+def _ends(measured: Measured) -> tuple[bool, str]:
+    share = measured.stop_share
+    if share is None:
+        if measured.examples == measured.refused:
+            return True, ""
+        return True, (
+            "Every answer was cut at evaluation.max_tokens before it was as long as its reference, "
+            "so nobody knows whether the model ends its answers: raise evaluation.max_tokens."
+        )
+    if share >= MIN_STOP_SHARE:
+        return True, ""
+    how_often = "never ends" if share == 0 else f"ends only {share:.0%} of"
+    return False, (
+        f"The tuned model {how_often} its answers by itself but runs on until evaluation.max_tokens: "
+        "the end-of-turn token was not learned. Check that the training text ends with it, or train longer."
+    )
+
+
+def _against_few_shot(gate: Gate, measured: Measured) -> tuple[bool, str]:
+    over = measured.over_few_shot
+    if over is None or measured.few_shot is None or measured.examples < MIN_EXAMPLES:
+        required = gate.require_better_than_few_shot and measured.examples >= MIN_EXAMPLES
+        return False, (
+            "gate.require_better_than_few_shot is set, but no few-shot prompt was measured: "
+            "set evaluation.few_shot above 0."
+            if required
+            else ""
+        )
+    figures = f"{title(measured.metric)} {measured.few_shot:.3f}, tuned minus few-shot {spelled(over)}"
+    if over.low > 0:
+        return True, f"Also better than the base with solved examples in its prompt ({figures})."
+    consequence = (
+        "gate.require_better_than_few_shot makes that a failure."
+        if gate.require_better_than_few_shot
+        else "A prompt may be all that this task needs."
+    )
+    compared = "better than the tuned model" if over.high < 0 else "as good, as far as can be told"
+    return False, f"The base with solved examples in its prompt is {compared} ({figures}). {consequence}"
+
+
+def _refusals(measured: Measured) -> str:
+    if not measured.refused:
+        return ""
+    return (
+        f"{measured.refused} of {measured.examples} requests were refused by the endpoint and count as empty answers; "
+        "the report lists them."
+    )
+
+
+def title(metric: str) -> str:
+    return TITLES.get(metric, metric)
+
+
+def spelled(interval: Interval) -> str:
+    """`+0.412 [95 % interval +0.310 to +0.521]`."""
+    return (
+        f"{interval.mean:+.3f} [{interval.confidence * 100:.3g} % interval {interval.low:+.3f} to {interval.high:+.3f}]"
+    )

@@ -1,0 +1,34 @@
+"""Are the answers of this dataset labels of a classification, or free text?"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from services.evaluator.domain.metrics.accuracy import label_of
+
+MAX_LABELS = 20
+MAX_WORDS = 5
+MIN_ROWS_EACH = 5
+RULE = (
+    f"answers are labels when there are 2 to {MAX_LABELS} different ones of at most {MAX_WORDS} words each, "
+    f"and on average at least {MIN_ROWS_EACH} rows for each"
+)
+
+
+def find_labels(references: Iterable[str]) -> tuple[str, ...] | None:
+    """The labels (as `label_of` spells them, sorted), or None where the answers are free text.
+
+    Reads no further than it must: the first long answer, or the label too many, decides.
+    """
+    seen: Counter[str] = Counter()
+    for reference in references:
+        label = label_of(reference)
+        if not label or len(label.split()) > MAX_WORDS:
+            return None
+        seen[label] += 1
+        if len(seen) > MAX_LABELS:
+            return None
+    if len(seen) < 2 or seen.total() < MIN_ROWS_EACH * len(seen):
+        return None
+    return tuple(sorted(seen))

@@ -1,0 +1,25 @@
+"""One metric per file. `per_example` puts together those that are a mean over examples."""
+
+from __future__ import annotations
+
+from services.evaluator.domain.metrics.accuracy import accuracy
+from services.evaluator.domain.metrics.exact_match import exact_match
+from services.evaluator.domain.metrics.rouge import rouge
+
+TITLES = {
+    "rouge_1": "ROUGE-1",
+    "rouge_2": "ROUGE-2",
+    "rouge_l": "ROUGE-L",
+    "exact_match": "Exact match",
+    "accuracy": "Accuracy",
+    "macro_f1": "Macro F1",
+    "stop_share": "Stops by itself",
+}
+
+
+def per_example(reference: str, answer: str, *, as_labels: bool) -> dict[str, float]:
+    """Every score of one answer, each from 0 to 1; `accuracy` only where answers are labels."""
+    scores = {**rouge(reference, answer), "exact_match": exact_match(reference, answer)}
+    if as_labels:
+        scores["accuracy"] = accuracy(reference, answer)
+    return scores

@@ -1,0 +1,34 @@
+"""Macro F1: the F1 of each label, averaged, so that a rare label weighs as much as a common one.
+
+A metric of the whole set, not a mean over examples: the bootstrap calculates it anew in every resample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from services.evaluator.domain.bootstrap import Floats, Statistic
+from services.evaluator.domain.metrics.accuracy import label_of
+
+
+def macro_f1(references: Sequence[str], answers: Sequence[str]) -> Statistic:
+    """Macro F1 over the labels that the references of a sample hold.
+
+    An answer that is none of these labels lowers the recall of the right one and no precision.
+    """
+    wanted = [label_of(text) for text in references]
+    given = [label_of(text) for text in answers]
+    labels = sorted(set(wanted))
+    is_wanted = np.array([[text == label for label in labels] for text in wanted], dtype=np.float64)  # (n, labels)
+    is_given = np.array([[text == label for label in labels] for text in given], dtype=np.float64)
+    hit = is_wanted * is_given
+
+    def statistic(weights: Floats) -> Floats:
+        support = weights @ is_wanted  # (resamples, labels)
+        f1 = 2 * (weights @ hit) / np.maximum(support + weights @ is_given, 1.0)
+        present = support > 0
+        return np.asarray((f1 * present).sum(axis=1) / np.maximum(present.sum(axis=1), 1), dtype=np.float64)
+
+    return statistic

@@ -1,0 +1,54 @@
+"""What is sent to the endpoint for an example: as it is, or with solved examples before it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from services.evaluator.domain.examples import Example
+from shared.events import Model
+
+# Between solved examples of the completion format. It is also the stop sequence of such a prompt, because a model that
+# continues the text would otherwise invent further examples; so it must be something that no answer contains.
+SEPARATOR = "\n\n###\n\n"
+
+
+class Prompt(Model):
+    """One request: chat `messages` (with `tools`), or the `text` that is to be continued."""
+
+    messages: tuple[dict[str, Any], ...] = ()
+    tools: tuple[dict[str, Any], ...] = ()
+    text: str | None = None
+    stop: tuple[str, ...] = ()
+
+
+def zero_shot(example: Example) -> Prompt:
+    """The example as a user would ask it."""
+    return Prompt(messages=example.messages, tools=example.tools, text=example.prompt)
+
+
+def few_shot(example: Example, solved: Sequence[Example]) -> Prompt:
+    """The example with solved ones before it.
+
+    Chat: the example's own system messages stay first, then come the turns of the solved ones (without their
+    system messages), then its own turns.
+    """
+    if example.prompt is not None:
+        shots = [f"{shot.prompt}{shot.reference}" for shot in solved]
+        return Prompt(text=SEPARATOR.join([*shots, example.prompt]), stop=(SEPARATOR,))
+    system = [message for message in example.messages if _is_system(message)]
+    turns = [message for message in example.messages if not _is_system(message)]
+    shown: list[dict[str, Any]] = []
+    for shot in solved:
+        shown.extend(message for message in shot.messages if not _is_system(message))
+        shown.append({"role": "assistant", "content": shot.reference})
+    return Prompt(messages=(*system, *shown, *turns), tools=example.tools)
+
+
+def few_shot_ladder(example: Example, solved: Sequence[Example]) -> tuple[Prompt, ...]:
+    """The few-shot prompt, and the same with ever fewer solved examples, at last none, for when it is too long."""
+    return tuple(few_shot(example, solved[:count]) for count in range(len(solved), -1, -1))
+
+
+def _is_system(message: dict[str, Any]) -> bool:
+    return message.get("role") in ("system", "developer")

@@ -1,0 +1,50 @@
+"""How far the evaluation is, told at most once a second."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from shared.stage import Attempt
+
+EVERY_SECONDS = 1.0
+
+
+class Progress:
+    """Counts answers over all variants; the estimate of the time left goes by those that were really asked for."""
+
+    def __init__(self, attempt: Attempt, total: int, clock: Callable[[], float]) -> None:
+        self._attempt = attempt
+        self._total = total
+        self._clock = clock
+        self._started = self._told = clock()
+        self._asked = self._skipped = 0
+        self._part, self._part_done, self._part_total = "", 0, 0
+
+    async def begin(self, part: str, total: int) -> None:
+        """`part` is a variant, or the edge prompts."""
+        self._part, self._part_done, self._part_total = part, 0, total
+        await self._tell()
+
+    async def one(self) -> None:
+        self._asked += 1
+        self._part_done += 1
+        if self._part_done == self._part_total or self._clock() - self._told >= EVERY_SECONDS:
+            await self._tell()
+
+    async def reused(self) -> None:
+        """All answers of this part are there from an earlier attempt."""
+        self._skipped += self._part_total
+        self._part_done = self._part_total
+        await self._tell()
+
+    async def _tell(self) -> None:
+        self._told = self._clock()
+        done = self._asked + self._skipped
+        each = (self._told - self._started) / self._asked if self._asked else None
+        await self._attempt.progress(
+            message=f"{self._part}: {self._part_done} of {self._part_total} answers",
+            step=done,
+            total_steps=self._total,
+            eta_seconds=None if each is None else each * (self._total - done),
+            data={"part": self._part, "done": self._part_done, "total": self._part_total},
+        )

@@ -1,0 +1,117 @@
+"""The report: one document with everything that was measured, and the page that shows it to people."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from services.evaluator.domain.answers import Answer
+from services.evaluator.domain.edge_prompts import EdgeResult
+from services.evaluator.domain.evaluation import Evaluation, Row
+from services.evaluator.domain.forest import forest
+from services.evaluator.domain.gate import title
+from services.evaluator.domain.messages import message_text
+from shared.events import Evaluation as EvaluationSettings
+from shared.events import Gate, Model, TrainingCompleted
+
+TEMPLATES = Path(__file__).parent / "templates"
+SHOWN_CHARS = 20_000
+"""Of one text on the page; `report.json` has all of it."""
+
+
+class Report(Model):
+    """`report.json`."""
+
+    job_id: str
+    alias: str
+    training: TrainingCompleted
+    settings: EvaluationSettings
+    gate: Gate
+    seed: int
+    few_shot_lines: tuple[int, ...]
+    """Lines of the train split that were shown in the few-shot prompt."""
+    tools_unparsed: bool
+    evaluation: Evaluation
+    edges: tuple[EdgeResult, ...]
+
+
+def render(report: Report, curves: bytes | None) -> str:
+    """The page: self-contained, loads nothing, runs only its own script. `curves` is a PNG."""
+    environment = _environment()
+    script, style = (environment.get_template(name).render() for name in ("report.js.j2", "report.css.j2"))
+    evaluation = report.evaluation
+    return environment.get_template("report.html.j2").render(
+        report=report,
+        training=report.training,
+        evaluation=evaluation,
+        verdict=evaluation.verdict,
+        rows=sorted(evaluation.rows, key=lambda row: -abs(row.gain)),
+        counts=_counts(evaluation.rows),
+        forest=forest(evaluation.over_base, evaluation.over_few_shot, chosen=evaluation.metric),
+        curves=f"data:image/png;base64,{base64.b64encode(curves).decode()}" if curves else None,
+        style=Markup(style),  # both are files of ours, without any value in them
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+
+
+def state_of(row: Row) -> str:
+    """The filter button that shows this row."""
+    if row.gain == 0:
+        return "same"
+    return "better" if row.gain > 0 else "worse"
+
+
+def turns(row: Row) -> list[tuple[str, str]]:
+    """The prompt as (role, text) pairs."""
+    if row.example.prompt is not None:
+        return [("prompt", row.example.prompt)]
+    return [(str(message.get("role", "")), message_text(message)) for message in row.example.messages]
+
+
+def outcome(answer: Answer) -> str:
+    """In two or three words, for a badge."""
+    if answer.error is not None:
+        return "refused"
+    if not answer.text.strip():
+        return "empty answer"
+    return "cut at the limit" if answer.finish_reason == "length" else "answered"
+
+
+def shortened(text: str, limit: int = SHOWN_CHARS) -> str:
+    return text if len(text) <= limit else f"{text[:limit]}… ({len(text) - limit:,} more characters)"
+
+
+def _counts(rows: tuple[Row, ...]) -> dict[str, int]:
+    states = [state_of(row) for row in rows]
+    return {"all": len(states), **{state: states.count(state) for state in ("better", "same", "worse")}}
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Environment:
+    # autoescape by name would not know `.j2`: everything is escaped, always
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    filters: dict[str, Any] = {
+        "title_of": title,
+        "state_of": state_of,
+        "turns": turns,
+        "outcome": outcome,
+        "shortened": shortened,
+        "score": "{:.3f}".format,
+        "signed": "{:+.3f}".format,
+        "thousands": "{:,}".format,
+    }
+    environment.filters.update(filters)
+    return environment

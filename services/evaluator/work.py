@@ -1,0 +1,129 @@
+"""The stage's work: ask base, base with solved examples, and tuned model; compare; write the report; say who won."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from services.evaluator.answers import AnswerBook, Questions, ask_all, together
+from services.evaluator.client import Endpoint, connect
+from services.evaluator.dataset import Dataset, load
+from services.evaluator.domain.answers import Answer, Variant
+from services.evaluator.domain.edge_prompts import EDGE_PROMPTS, EdgePrompt, EdgeResult, as_prompt
+from services.evaluator.domain.evaluation import evaluate
+from services.evaluator.domain.prompts import few_shot_ladder, zero_shot
+from services.evaluator.progress import Progress
+from services.evaluator.report import Report, render
+from shared.errors import CorruptObject, TransientError
+from shared.events import EvalCompleted, Event, TrainingCompleted
+from shared.objects import ObjectStore
+from shared.settings import Settings
+from shared.stage import Attempt
+
+EDGE_PATIENCE = 30.0
+"""Seconds. An edge prompt that an endpoint cannot stand is a finding, not a reason to wait for minutes."""
+
+
+class EvaluateWork:
+    """`training.completed` -> `eval.completed`."""
+
+    def __init__(self, objects: ObjectStore, settings: Settings, clock: Callable[[], float] = time.time) -> None:
+        self._objects = objects
+        self._settings = settings
+        self._clock = clock
+
+    async def __call__(self, attempt: Attempt) -> Event:
+        training = TrainingCompleted.model_validate(attempt.request)
+        spec = attempt.job.spec
+        dataset = await load(self._objects, training.test, training.train, spec.evaluation, spec.seed)
+        plan = _plan(training, dataset)
+        progress = Progress(attempt, len(dataset.examples) * len(plan) + 2 * len(EDGE_PROMPTS), self._clock)
+        async with connect(self._settings, spec.evaluation.concurrency) as http:
+            endpoint = Endpoint(http, patience=self._settings.evaluator.timeout_seconds)
+            book = AnswerBook(self._objects, attempt)
+            answers: dict[Variant, list[Answer]] = {}
+            for questions in plan:
+                answers[questions.variant] = await self._answers(attempt, questions, endpoint, book, progress)
+            edges = await self._edge_prompts(attempt, endpoint, progress, training, dataset)
+        evaluation = await asyncio.to_thread(
+            evaluate, dataset.examples, answers, labels=dataset.labels, gate=spec.gate, seed=spec.seed
+        )
+        report = Report(
+            job_id=attempt.job.job_id,
+            alias=attempt.job.alias,
+            training=training,
+            settings=spec.evaluation,
+            gate=spec.gate,
+            seed=spec.seed,
+            few_shot_lines=tuple(example.line for example in dataset.solved),
+            tools_unparsed=endpoint.tools_unparsed,
+            evaluation=evaluation,
+            edges=tuple(edges),
+        )
+        html = await asyncio.to_thread(render, report, await self._curves(training))
+        return EvalCompleted(
+            job_id=attempt.job.job_id,
+            model=training.model,
+            base=training.base,
+            examples=evaluation.examples,
+            metric=evaluation.metric,
+            scores={**evaluation.scores},
+            delta=evaluation.over_base[evaluation.metric],
+            passed=evaluation.verdict.passed,
+            reasons=evaluation.verdict.reasons,
+            report=await self._objects.put(f"{attempt.prefix}report.json", report.model_dump_json(indent=1).encode()),
+            html=await self._objects.put(f"{attempt.prefix}report.html", html.encode()),
+        )
+
+    async def _answers(
+        self, attempt: Attempt, questions: Questions, endpoint: Endpoint, book: AnswerBook, progress: Progress
+    ) -> list[Answer]:
+        wanted = attempt.job.spec.evaluation
+        await progress.begin(questions.variant, len(questions.ladders))
+        if (kept := await book.find(questions, wanted.max_tokens)) is not None:
+            await progress.reused()
+            return kept
+        answers = await ask_all(endpoint, questions, wanted.max_tokens, wanted.concurrency, progress.one)
+        await book.keep(questions, wanted.max_tokens, answers)
+        return answers
+
+    async def _edge_prompts(
+        self, attempt: Attempt, endpoint: Endpoint, progress: Progress, training: TrainingCompleted, dataset: Dataset
+    ) -> list[EdgeResult]:
+        wanted = attempt.job.spec.evaluation
+        slots = asyncio.Semaphore(wanted.concurrency)
+        await progress.begin("edge prompts", 2 * len(EDGE_PROMPTS))
+
+        async def ask(model: str, edge: EdgePrompt) -> Answer:
+            async with slots:
+                try:
+                    prompt = as_prompt(edge, completion=dataset.completion)
+                    answer = await endpoint.ask(model, [prompt], wanted.max_tokens, patience=EDGE_PATIENCE)
+                except (TransientError, RuntimeError) as error:
+                    answer = Answer(error=str(error))
+            await progress.one()
+            return answer
+
+        async def both(edge: EdgePrompt) -> EdgeResult:
+            base, tuned = await together([ask(training.base, edge), ask(training.model, edge)])
+            return EdgeResult(prompt=edge, base=base, tuned=tuned)
+
+        return await together([both(edge) for edge in EDGE_PROMPTS])
+
+    async def _curves(self, training: TrainingCompleted) -> bytes | None:
+        reference = training.artifacts.get("curves.png")
+        if reference is None:
+            return None
+        try:
+            return await self._objects.read(reference)
+        except CorruptObject:  # a picture is no reason to fail
+            return None
+
+
+def _plan(training: TrainingCompleted, dataset: Dataset) -> list[Questions]:
+    """Which model is asked what, per variant. Without solved examples there is no few-shot variant."""
+    plain = tuple((zero_shot(example),) for example in dataset.examples)
+    shown = tuple(few_shot_ladder(example, dataset.solved) for example in dataset.examples)
+    plan = [Questions("base", training.base, plain), Questions("tuned", training.model, plain)]
+    return [plan[0], Questions("few_shot", training.base, shown), plan[1]] if dataset.solved else plan

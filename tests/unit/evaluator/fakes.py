@@ -1,0 +1,147 @@
+"""The object store in memory, an attempt that remembers its progress, and a language model that answers by rule."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import socket
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+
+from shared.errors import CorruptObject
+from shared.events import Job, JobProgress, Reference
+from shared.objects import ObjectStore
+from shared.stage import Attempt
+
+
+class FakeObjects:
+    """What the evaluator uses of the object store."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, bytes] = {}
+
+    async def put(self, key: str, data: bytes) -> Reference:
+        self.held[key] = data
+        sha256 = hashlib.sha256(data).hexdigest()
+        return Reference(bucket="tunestream", key=key, etag=sha256[:8], size=len(data), sha256=sha256)
+
+    async def get(self, key: str) -> tuple[bytes, str] | None:
+        return (self.held[key], "etag") if key in self.held else None
+
+    async def read(self, reference: Reference) -> bytes:
+        data = self.held.get(reference.key, b"")
+        if hashlib.sha256(data).hexdigest() != reference.sha256:
+            raise CorruptObject(reference.key)
+        return data
+
+    async def download(self, reference: Reference, path: Path) -> None:
+        path.write_bytes(await self.read(reference))
+
+    def as_store(self) -> ObjectStore:
+        return cast(ObjectStore, self)
+
+
+def make_attempt(job: Job, request: dict[str, Any], epoch: int = 1) -> tuple[Attempt, list[JobProgress]]:
+    told: list[JobProgress] = []
+
+    async def publish(event: JobProgress) -> None:
+        told.append(event)
+
+    prefix = f"jobs/{job.job_id}/evaluator/attempt-{epoch}/"
+    return Attempt(job, request, "evaluator", epoch, prefix, publish), told
+
+
+@dataclass
+class FakeModel:
+    """An OpenAI-shaped server. `models` maps an id to the function that answers the last user text."""
+
+    models: dict[str, Callable[[str], str]]
+    failures: list[tuple[int, dict[str, str]]] = field(default_factory=list)
+    """Answered first, one per request: (status, headers)."""
+    context_chars: int = 10**9
+    """Prompt characters plus `max_tokens` may not be more."""
+    tool_parser: bool = True
+    finish_reason: str = "stop"
+    always_down: bool = False
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
+    under_way: int = 0
+    most_under_way: int = 0
+
+    def app(self) -> FastAPI:
+        app = FastAPI()
+        app.post("/v1/chat/completions")(self._chat)
+        app.post("/v1/completions")(self._completions)
+        return app
+
+    async def _chat(self, request: Request) -> JSONResponse:
+        body = await request.json()
+        if body.get("tools") and body.get("tool_choice") == "auto" and not self.tool_parser:
+            return _error(400, '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set')
+        said = body["messages"][-1]["content"]
+        length = len("".join(str(message.get("content")) for message in body["messages"]))
+        return await self._answer(
+            request, body, said, length, lambda text: {"message": {"role": "assistant", "content": text}}
+        )
+
+    async def _completions(self, request: Request) -> JSONResponse:
+        body = await request.json()
+        return await self._answer(request, body, body["prompt"], len(body["prompt"]), lambda text: {"text": text})
+
+    async def _answer(
+        self, request: Request, body: dict[str, Any], said: str, length: int, choice: Callable[[str], dict[str, Any]]
+    ) -> JSONResponse:
+        self.requests.append(body)
+        self.headers.append(dict(request.headers))
+        self.under_way += 1
+        self.most_under_way = max(self.most_under_way, self.under_way)
+        await asyncio.sleep(0)
+        self.under_way -= 1
+        if self.always_down:
+            return _error(503, "loading")
+        if self.failures:
+            status, headers = self.failures.pop(0)
+            return _error(status, "try later", headers)
+        if body["model"] not in self.models:
+            return _error(404, f"The model `{body['model']}` does not exist.")
+        if length + body["max_tokens"] > self.context_chars:
+            return _error(400, f"This model's maximum context length is {self.context_chars} tokens.")
+        text = self.models[body["model"]](said)
+        return JSONResponse(
+            {
+                "choices": [{"index": 0, "finish_reason": self.finish_reason, **choice(text)}],
+                "usage": {"prompt_tokens": length, "completion_tokens": len(text)},
+            }
+        )
+
+
+def _error(status: int, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    return JSONResponse({"error": {"message": message, "type": "x"}}, status_code=status, headers=headers)
+
+
+@contextlib.asynccontextmanager
+async def serve(model: FakeModel) -> AsyncIterator[str]:
+    """The URL of a real HTTP server on a free port."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(model.app(), log_level="error", lifespan="off"))
+        running = asyncio.create_task(server.serve(sockets=[listener]))
+        while not server.started:
+            await asyncio.sleep(0.002)
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            await running
+
+
+def jsonl(rows: list[dict[str, Any]]) -> bytes:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()

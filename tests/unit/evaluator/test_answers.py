@@ -1,0 +1,42 @@
+"""Requests run together, and end together."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from services.evaluator.answers import together
+from shared.errors import TransientError
+
+
+async def test_results_come_in_the_order_of_the_work() -> None:
+    turn = asyncio.Event()
+
+    async def first() -> int:
+        await turn.wait()
+        return 1
+
+    async def second() -> int:
+        turn.set()
+        return 2
+
+    assert await together([first(), second()]) == [1, 2]
+
+
+async def test_the_first_failure_ends_all_the_others() -> None:
+    ended: list[str] = []
+
+    async def waits_for_ever() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("waiting")
+
+    async def fails() -> None:
+        raise TransientError("down")
+
+    async with asyncio.timeout(5):
+        with pytest.raises(TransientError):
+            await together([waits_for_ever(), fails()])
+    assert ended == ["waiting"]

@@ -1,0 +1,165 @@
+"""The client against a real HTTP server: what is sent, what is waited for, and what is given up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from services.evaluator.client import Endpoint, connect
+from services.evaluator.domain.prompts import Prompt
+from shared.errors import ConfigError, TransientError
+from shared.settings import Evaluator, Inference, Settings
+
+from .fakes import FakeModel, serve
+
+HELLO = Prompt(messages=({"role": "user", "content": "hello"},))
+
+
+def shout(text: str) -> str:
+    return text.upper()
+
+
+class Waiting:
+    """A clock that moves only by sleeping, and remembers how long."""
+
+    def __init__(self) -> None:
+        self.pauses: list[float] = []
+
+    def clock(self) -> float:
+        return sum(self.pauses)
+
+    async def sleep(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+
+
+def settings(url: str, **evaluator: Any) -> Settings:
+    return Settings(inference=Inference(url=url), evaluator=Evaluator(**evaluator))
+
+
+async def ask(
+    model: FakeModel, *prompts: Prompt, name: str = "m", waiting: Waiting | None = None, key: str | None = None
+) -> Any:
+    waiting = waiting or Waiting()
+    async with serve(model) as url, connect(settings(url, api_key=key), 4) as http:
+        endpoint = Endpoint(http, patience=60, clock=waiting.clock, sleep=waiting.sleep)
+        return await endpoint.ask(name, prompts or (HELLO,), 32)
+
+
+async def test_a_chat_is_asked_greedily_with_the_key_and_counted() -> None:
+    model = FakeModel({"m": shout})
+    answer = await ask(model, key="secret")
+    assert (answer.text, answer.finish_reason, answer.completion_tokens) == ("HELLO", "stop", 5)
+    assert model.headers[0]["authorization"] == "Bearer secret"
+    assert model.requests[0] == {
+        "model": "m",
+        "temperature": 0,
+        "max_tokens": 32,
+        "messages": [{"role": "user", "content": "hello"}],
+    }
+
+
+async def test_a_text_is_continued_by_the_completions_route() -> None:
+    model = FakeModel({"m": shout})
+    assert (await ask(model, Prompt(text="go on", stop=("#",)))).text == "GO ON"
+    assert (model.requests[0]["prompt"], model.requests[0]["stop"]) == ("go on", ["#"])
+
+
+async def test_busy_and_restarting_servers_are_waited_for_as_they_ask() -> None:
+    waiting = Waiting()
+    model = FakeModel({"m": shout}, failures=[(429, {"retry-after": "7"}), (503, {}), (502, {}), (500, {})])
+    assert (await ask(model, waiting=waiting)).text == "HELLO"
+    assert waiting.pauses == [7.0, 1.0, 2.0, 4.0]
+
+
+async def test_an_endpoint_that_stays_down_is_a_transient_error() -> None:
+    waiting = Waiting()
+    with pytest.raises(TransientError, match="answers 503"):
+        await ask(FakeModel({}, always_down=True), waiting=waiting)
+    assert 45 <= sum(waiting.pauses) <= 60
+
+
+async def test_a_refused_connection_is_a_transient_error() -> None:
+    waiting = Waiting()
+    async with connect(settings("http://127.0.0.1:9"), 1) as http:
+        endpoint = Endpoint(http, patience=5, clock=waiting.clock, sleep=waiting.sleep)
+        with pytest.raises(TransientError, match="ConnectError"):
+            await endpoint.ask("m", (HELLO,), 32)
+    assert waiting.pauses == [0.5, 1.0, 2.0]
+
+
+async def test_an_unknown_model_is_a_bug_and_not_waited_for() -> None:
+    waiting = Waiting()
+    with pytest.raises(RuntimeError, match="does not know the model other"):
+        await ask(FakeModel({"m": shout}), name="other", waiting=waiting)
+    assert waiting.pauses == []
+
+
+async def test_a_wrong_key_names_the_setting() -> None:
+    with pytest.raises(ConfigError, match="TUNESTREAM_EVALUATOR__API_KEY"):
+        await ask(FakeModel({"m": shout}, failures=[(401, {})]))
+
+
+async def test_a_prompt_that_leaves_less_room_than_max_tokens_gets_half_of_them() -> None:
+    model = FakeModel({"m": shout}, context_chars=25)
+    assert (await ask(model)).text == "HELLO"
+    assert [request["max_tokens"] for request in model.requests] == [32, 16]
+
+
+async def test_a_prompt_that_is_too_long_is_an_empty_answer_with_its_reason() -> None:
+    answer = await ask(FakeModel({"m": shout}, context_chars=3))
+    assert answer.text == ""
+    assert "maximum context length is 3" in answer.error
+
+
+async def test_a_shorter_prompt_is_tried_when_the_first_does_not_fit() -> None:
+    long = Prompt(messages=({"role": "user", "content": "hello " * 20},))
+    answer = await ask(FakeModel({"m": shout}, context_chars=60), long, HELLO)
+    assert (answer.text, answer.fallback) == ("HELLO", 1)
+
+
+async def test_a_shorter_prompt_is_tried_when_the_context_cuts_the_answer() -> None:
+    long = Prompt(messages=({"role": "user", "content": "hello " * 20},))
+    model = FakeModel({"m": lambda text: text[:30]}, finish_reason="length")
+    answer = await ask(model, long, HELLO)
+    assert (answer.text, answer.fallback) == ("hello", 1)
+    assert len(model.requests) == 2
+
+
+async def test_tools_are_sent_as_text_to_a_server_without_a_tool_parser() -> None:
+    model = FakeModel({"m": shout}, tool_parser=False)
+    tools = ({"type": "function", "function": {"name": "f"}},)
+    assert (await ask(model, Prompt(messages=HELLO.messages, tools=tools))).text == "HELLO"
+    assert model.requests[0]["tool_choice"] == "none"
+    assert model.requests[0]["tools"] == list(tools)
+
+
+def canned(body: Any) -> Callable[[httpx.Request], httpx.Response]:
+    return lambda request: httpx.Response(200, json=body)
+
+
+async def test_tool_calls_of_an_answer_are_its_text() -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}}
+    body = {"choices": [{"message": {"content": None, "tool_calls": [call]}, "finish_reason": "tool_calls"}]}
+    async with httpx.AsyncClient(transport=httpx.MockTransport(canned(body)), base_url="http://x/v1") as http:
+        answer = await Endpoint(http, patience=1).ask("m", (HELLO,), 32)
+    assert (answer.text, answer.finish_reason) == ('f({"a": 1})', "tool_calls")
+
+
+@pytest.mark.parametrize("body", [[], {"choices": []}, {"choices": [{"message": None}]}, "text"])
+async def test_a_foreign_answer_says_that_it_is_foreign(body: Any) -> None:
+    async with httpx.AsyncClient(transport=httpx.MockTransport(canned(body)), base_url="http://x/v1") as http:
+        with pytest.raises(RuntimeError, match="not that of an OpenAI server"):
+            await Endpoint(http, patience=1).ask("m", (HELLO,), 32)
+
+
+async def test_half_an_emoji_in_an_answer_can_be_written_to_a_file() -> None:
+    def half(request: httpx.Request) -> httpx.Response:
+        content = rb'{"choices": [{"text": "cut \ud83d", "finish_reason": "length"}]}'
+        return httpx.Response(200, content=content, headers={"content-type": "application/json"})
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(half), base_url="http://x/v1") as http:
+        answer = await Endpoint(http, patience=1).ask("m", (Prompt(text="x"),), 32)
+    assert answer.text.encode().decode() == "cut \ufffd"

@@ -1,0 +1,126 @@
+"""The page: hostile text stays text, nothing is loaded from elsewhere, the picture shows what was measured."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from services.evaluator.domain.answers import Answer, Variant
+from services.evaluator.domain.edge_prompts import EDGE_PROMPTS, EdgeResult
+from services.evaluator.domain.evaluation import evaluate
+from services.evaluator.domain.examples import Example
+from services.evaluator.domain.forest import LEFT, RIGHT, forest
+from services.evaluator.report import Report, render
+from shared.events import Evaluation, Gate, Interval, TrainingCompleted
+
+HOSTILE = "</pre><script>alert(1)</script><img src=x onerror=alert(2)>\"'&{{ 7*7 }}"
+
+
+def report(text: str = HOSTILE, rows: int = 6) -> Report:
+    examples = [
+        Example(line=line, messages=({"role": text, "content": text},), reference=text) for line in range(1, rows + 1)
+    ]
+    answers: dict[Variant, list[Answer]] = {
+        "base": [Answer(text="no", finish_reason="stop")] * rows,
+        "tuned": [Answer(text=text, finish_reason="stop"), *[Answer(error=text)] * (rows - 1)][:rows],
+    }
+    reference = {"bucket": "b", "key": "k", "etag": "e", "size": 1, "sha256": "0"}
+    training = TrainingCompleted(
+        job_id="j",
+        model=text,
+        base=text,
+        adapter={"bucket": "b", "prefix": "p", "manifest": reference},
+        rank=8,
+        steps=1,
+        epochs=1,
+        trained_tokens=1,
+        train_loss=1,
+        overfitting={"verdict": "unknown", "reason": text},
+    )
+    return Report(
+        job_id=text,
+        alias=text,
+        training=training,
+        settings=Evaluation(),
+        gate=Gate(promote="always"),
+        seed=0,
+        few_shot_lines=(),
+        tools_unparsed=False,
+        evaluation=evaluate(examples, answers, labels=None, gate=Gate(promote="always"), seed=0),
+        edges=(EdgeResult(prompt=EDGE_PROMPTS[0], base=Answer(error=text), tuned=Answer(text=text)),),
+    )
+
+
+class Tags(HTMLParser):
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_hostile_text_is_shown_and_not_run() -> None:
+    tags = Tags(render(report(), curves=None))
+    assert [tag for tag, _ in tags.found].count("script") == 1
+    assert not [tag for tag, _ in tags.found if tag == "img"]
+    assert not [name for _, attributes in tags.found for name in attributes if name.startswith("on")]
+    assert HOSTILE in tags.text
+
+
+def test_the_policy_of_the_page_admits_only_its_own_script() -> None:
+    page = render(report(), curves=None)
+    script = re.search(r"<script>(.*?)</script>", page, re.DOTALL)
+    assert script is not None
+    digest = base64.b64encode(hashlib.sha256(script.group(1).encode()).digest()).decode()
+    policy = next(dict(a)["content"] or "" for tag, a in Tags(page).found if "http-equiv" in dict(a) and tag == "meta")
+    assert f"script-src 'sha256-{digest}'" in policy
+    assert "default-src 'none'" in policy
+
+
+def test_nothing_is_loaded_from_elsewhere() -> None:
+    for _, attributes in Tags(render(report("plain"), curves=b"png")).found:
+        for name in ("src", "href"):
+            assert (attributes.get(name) or "data:").startswith("data:")
+
+
+def test_examples_come_with_the_biggest_change_first_and_their_filter_state() -> None:
+    articles = [a for tag, a in Tags(render(report("some words"), curves=None)).found if tag == "article"]
+    assert [article["data-state"] for article in articles] == ["better"] + ["same"] * 5
+    assert articles[0]["data-line"] == "1"
+
+
+def test_a_report_without_examples_renders() -> None:
+    assert "There are no test examples" in render(report("x", rows=0), curves=None)
+
+
+def test_very_long_texts_are_cut_on_the_page_only() -> None:
+    long = report("y" * 100_000, rows=1)
+    assert "(80,000 more characters)" in render(long, curves=None)
+    assert len(long.evaluation.rows[0].example.reference) == 100_000
+
+
+def test_the_picture_puts_zero_gains_and_losses_in_their_places() -> None:
+    gain = Interval(mean=0.4, low=0.3, high=0.5, confidence=0.95)
+    loss = Interval(mean=-0.2, low=-0.3, high=-0.1, confidence=0.95)
+    drawn = forest({"rouge_l": gain}, {"rouge_l": loss}, chosen="rouge_l")
+    up, down = drawn.lines[0].bars
+    assert LEFT <= down.low < down.mean < down.high < drawn.zero < up.low < up.mean < up.high <= RIGHT
+    assert (drawn.zero, "0") in drawn.ticks
+    assert up.mean - drawn.zero == pytest.approx(2 * (drawn.zero - down.mean), abs=0.2)
+
+
+def test_the_picture_of_no_difference_at_all_still_has_an_axis() -> None:
+    nothing = Interval(mean=0.0, low=0.0, high=0.0, confidence=0.95)
+    drawn = forest({"rouge_l": nothing}, {}, chosen="rouge_l")
+    assert len(drawn.ticks) >= 2
+    assert drawn.lines[0].bars[0].mean == drawn.zero

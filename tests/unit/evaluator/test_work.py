@@ -1,0 +1,239 @@
+"""The whole stage against a real HTTP server: event in, event and reports out, resumed where an attempt died."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from services.evaluator.work import EvaluateWork
+from shared.errors import TransientError
+from shared.events import EvalCompleted, Job, JobProgress, Reference, Split, TrainingCompleted
+from shared.settings import Evaluator, Inference, Settings
+
+from .fakes import FakeModel, FakeObjects, jsonl, make_attempt, serve
+
+BASE, TUNED = "base-model", "ft:base-model:org::12345678"
+NOWHERE = Reference(bucket="b", key="k", etag="e", size=1, sha256="0" * 64)
+CITIES = ["Oslo", "Rome", "Cairo", "Lima", "Kyiv", "Paris", "Accra", "Seoul", "Quito", "Delhi", "Turin", "Perth"]
+
+
+def house_style(city: str) -> str:
+    return f"Dear customer, the parcel to {city} arrives in two days. Kind regards!"
+
+
+def question(text: str) -> str:
+    return text.rsplit(" ", 1)[-1].rstrip("?")
+
+
+def chat_rows(cities: list[str]) -> list[dict[str, Any]]:
+    return [
+        {
+            "messages": [
+                {"role": "system", "content": "You help."},
+                {"role": "user", "content": f"When does my parcel come to {city}?"},
+                {"role": "assistant", "content": house_style(city)},
+            ]
+        }
+        for city in cities
+    ]
+
+
+def models(
+    base: Callable[[str], str] = lambda text: "I do not know.",
+    tuned: Callable[[str], str] = lambda text: house_style(question(text)),
+) -> dict[str, Callable[[str], str]]:
+    return {BASE: base, TUNED: tuned}
+
+
+async def request_for(
+    objects: FakeObjects, test: list[dict[str, Any]] | None, train: list[dict[str, Any]], **more: Any
+) -> dict[str, Any]:
+    async def split(name: str, rows: list[dict[str, Any]]) -> Split:
+        return Split(reference=await objects.put(f"{name}.jsonl", jsonl(rows)), examples=len(rows), tokens=1)
+
+    training = TrainingCompleted(
+        job_id="ftjob-1",
+        model=TUNED,
+        base=BASE,
+        adapter={"bucket": "b", "prefix": "p/", "manifest": NOWHERE},
+        rank=8,
+        steps=100,
+        epochs=3,
+        trained_tokens=12_345,
+        train_loss=0.5,
+        valid_loss=0.6,
+        overfitting={"verdict": "healthy", "reason": "validation loss fell with training loss"},
+        test=await split("test", test) if test is not None else None,
+        train=await split("train", train),
+        **more,
+    )
+    return training.model_dump(mode="json", exclude_none=True)
+
+
+def job(**spec: Any) -> Job:
+    return Job(
+        job_id="ftjob-1",
+        created_at=0,
+        dataset=NOWHERE,
+        spec=spec,
+        base=BASE,
+        model=TUNED,
+        alias="support",
+        origin={},
+        traceparent="",
+    )
+
+
+async def run(
+    objects: FakeObjects, model: FakeModel, request: dict[str, Any], *, epoch: int = 1, **spec: Any
+) -> tuple[EvalCompleted, list[JobProgress]]:
+    attempt, told = make_attempt(job(**spec), request, epoch)
+    async with serve(model) as url:
+        settings = Settings(inference=Inference(url=url), evaluator=Evaluator(timeout_seconds=0.2))
+        event = await EvaluateWork(objects.as_store(), settings)(attempt)
+    assert isinstance(event, EvalCompleted)
+    return event, told
+
+
+async def test_a_better_model_passes_and_the_report_has_every_answer() -> None:
+    objects, model = FakeObjects(), FakeModel(models())
+    event, told = await run(objects, model, await request_for(objects, chat_rows(CITIES), chat_rows(CITIES[:4])))
+    assert event.passed and event.metric == "rouge_l" and event.examples == 12
+    assert event.scores["tuned"]["exact_match"] == 1.0
+    assert event.scores["base"]["rouge_l"] < 0.2
+    assert event.delta.low > 0.5
+    report = json.loads(await objects.read(event.report))
+    rows = report["evaluation"]["rows"]
+    assert [row["example"]["line"] for row in rows] == list(range(1, 13))
+    assert rows[0]["answers"]["tuned"]["answer"]["text"] == house_style("Oslo")
+    assert set(rows[0]["answers"]) == {"base", "few_shot", "tuned"}
+    assert {edge["prompt"]["name"] for edge in report["edges"]} >= {"empty", "very long", "jailbreak", "emoji"}
+    page = (await objects.read(event.html)).decode()
+    assert house_style("Oslo") in page and "Better than its base: promoted" in page
+    assert (told[-1].step, told[-1].total_steps) == (12 * 3 + 16 * 2,) * 2
+    assert {event.data["part"] for event in told} == {"base", "few_shot", "tuned", "edge prompts"}
+
+
+async def test_a_model_that_is_no_better_is_not_promoted() -> None:
+    objects, model = FakeObjects(), FakeModel(models(tuned=lambda text: "I do not know."))
+    event, _ = await run(objects, model, await request_for(objects, chat_rows(CITIES), chat_rows(CITIES[:4])))
+    assert not event.passed
+    assert "Not shown to be better" in event.reasons[0]
+    assert "Not promoted" in (await objects.read(event.html)).decode()
+
+
+async def test_labels_are_judged_by_accuracy_and_macro_f1() -> None:
+    def rows(count: int) -> list[dict[str, Any]]:
+        return [{"prompt": f"{index} ->", "completion": "even" if index % 2 == 0 else "odd"} for index in range(count)]
+
+    def parity(text: str) -> str:
+        return "Even." if int(text.rsplit("\n", 1)[-1].split(maxsplit=1)[0]) % 2 == 0 else "Odd."
+
+    objects = FakeObjects()
+    model = FakeModel(models(base=lambda text: "even", tuned=lambda text: parity(text) if "->" in text else "?"))
+    event, _ = await run(objects, model, await request_for(objects, rows(30), rows(30)))
+    assert event.metric == "accuracy" and event.passed
+    assert event.scores["base"]["accuracy"] == 0.5
+    assert event.scores["base"]["macro_f1"] == pytest.approx(1 / 3)
+    assert event.scores["tuned"]["macro_f1"] == 1.0
+    assert any("stop" in request for request in model.requests)  # few-shot, by /v1/completions
+
+
+async def test_at_most_max_examples_are_asked_concurrently_the_same_ones_each_time() -> None:
+    objects = FakeObjects()
+    request = await request_for(objects, chat_rows([f"Town{index}" for index in range(100)]), chat_rows(CITIES))
+    evaluation = {"max_examples": 20, "concurrency": 3, "few_shot": 0}
+    model = FakeModel(models())
+    first, _ = await run(objects, model, request, evaluation=evaluation)
+    second, _ = await run(objects, FakeModel(models()), request, evaluation=evaluation)
+    assert first.examples == 20
+    assert first.delta == second.delta
+    assert set(first.scores) == {"base", "tuned"}
+    assert 2 <= model.most_under_way <= 3
+
+
+async def test_an_attempt_that_died_leaves_its_finished_variants_to_the_next() -> None:
+    objects = FakeObjects()
+    request = await request_for(objects, chat_rows(CITIES), chat_rows(CITIES))
+
+    def breaks(text: str) -> str:
+        raise ValueError("the server dies")  # a 500 for each tuned question
+
+    with pytest.raises(TransientError):
+        await run(objects, FakeModel(models(tuned=breaks)), request)
+    assert "jobs/ftjob-1/evaluator/attempt-1/answers-few_shot.jsonl" in objects.held
+    model = FakeModel(models())
+    event, told = await run(objects, model, request, epoch=2)
+    assert event.passed
+    scored = [asked for asked in model.requests if "parcel to" in str(asked) and asked["model"] == BASE]
+    assert scored == []
+    assert told[-1].step == told[-1].total_steps
+
+
+async def test_answers_to_other_questions_are_not_reused() -> None:
+    objects = FakeObjects()
+    request = await request_for(objects, chat_rows(CITIES), chat_rows(CITIES))
+    await run(objects, FakeModel(models()), request)
+    model = FakeModel(models())
+    await run(objects, model, request, epoch=2, evaluation={"max_tokens": 99})
+    assert sum(asked["model"] == TUNED for asked in model.requests) >= len(CITIES)
+
+
+async def test_without_a_test_split_nothing_is_shown_unless_promotion_is_ordered() -> None:
+    objects = FakeObjects()
+    request = await request_for(objects, None, chat_rows(CITIES))
+    event, _ = await run(objects, FakeModel(models()), request)
+    assert (event.passed, event.examples) == (False, 0)
+    assert "there are no test examples" in event.reasons[0]
+    ordered, _ = await run(objects, FakeModel(models()), request, gate={"promote": "always"})
+    assert ordered.passed
+
+
+async def test_edge_prompts_that_the_endpoint_cannot_stand_do_not_stop_the_stage() -> None:
+    objects = FakeObjects()
+    model = FakeModel(models(), context_chars=3_000)
+    event, _ = await run(objects, model, await request_for(objects, chat_rows(CITIES), chat_rows(CITIES)))
+    report = json.loads(await objects.read(event.report))
+    edges = {edge["prompt"]["name"]: edge for edge in report["edges"]}
+    assert event.passed
+    assert "maximum context length" in edges["very long"]["tuned"]["error"]
+    assert edges["emoji"]["tuned"].get("error") is None
+
+
+async def test_examples_that_do_not_fit_count_as_empty_answers_and_are_named() -> None:
+    objects = FakeObjects()
+    rows = chat_rows([*CITIES, "x" * 2_000])
+    model = FakeModel(models(), context_chars=1_500)
+    event, _ = await run(objects, model, await request_for(objects, rows, chat_rows(CITIES)))
+    assert any("1 of 13 requests were refused" in reason for reason in event.reasons)
+
+
+async def test_the_curves_of_the_training_are_in_the_page() -> None:
+    objects = FakeObjects()
+    curves = await objects.put("curves.png", b"\x89PNG-bytes")
+    request = await request_for(objects, chat_rows(CITIES), chat_rows(CITIES), artifacts={"curves.png": curves})
+    event, _ = await run(objects, FakeModel(models()), request)
+    assert "data:image/png;base64,iVBORy1ieXRlcw==" in (await objects.read(event.html)).decode()
+    del objects.held["curves.png"]
+    event, _ = await run(objects, FakeModel(models()), request)
+    assert "data:image/png" not in (await objects.read(event.html)).decode()
+
+
+async def test_cancelling_ends_the_requests_under_way() -> None:
+    objects = FakeObjects()
+    attempt, _ = make_attempt(job(), await request_for(objects, chat_rows(CITIES), chat_rows(CITIES)))
+    model = FakeModel(models(), always_down=True)
+    async with serve(model) as url:
+        work = EvaluateWork(objects.as_store(), Settings(inference=Inference(url=url)))
+        before = asyncio.all_tasks()
+        running = asyncio.ensure_future(work(attempt))
+        while not model.requests:
+            await asyncio.sleep(0.002)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert not [task for task in asyncio.all_tasks() - before if "ask" in repr(task)]
