@@ -8,7 +8,7 @@ BASE := .cache/tiny-base
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up down test lint unit sim wiring e2e constraints clean
+.PHONY: help install docs demo up down test lint unit sim wiring e2e constraints clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ wiring: install ## Bus, store and services on the real broker and S3 server
 
 e2e: install $(BASE)/config.json ## The whole stack with the real vLLM, killed and restarted
 	$(BIN)/pytest tests/e2e
+
+docs: install ## Generate docs/schemas and docs/asyncapi.json from shared/events.py
+	$(BIN)/python -m docs.generate
 
 constraints: install ## Pin what was tested anew
 	$(BIN)/uv pip compile --quiet --universal --no-emit-index-url --no-annotate --no-header --python-version 3.11 \

@@ -1,0 +1,51 @@
+"""What other systems rely on: the generated documents, and that events written by older versions stay readable."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from docs.generate import HERE, documents
+from shared.events import BY_TOPIC, EVENTS, DatasetUploaded, JobSpec
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.mark.parametrize("name", sorted(documents()))
+def test_the_documents_say_what_the_code_says(name: str) -> None:
+    assert (HERE / name).read_text() == documents()[name], "run `make docs` and commit what it writes"
+
+
+@pytest.mark.parametrize("path", sorted(GOLDEN.glob("*.json")), ids=lambda path: path.stem)
+def test_events_of_every_released_version_stay_readable(path: Path) -> None:
+    topic, _, version = path.stem.rpartition(".")
+    assert version == "v1"
+    written = json.loads(path.read_text())
+    read = BY_TOPIC[topic].model_validate({**written, "a_field_of_the_future": 1})
+    assert read.model_dump(mode="json", exclude_unset=True) == written
+
+
+def test_there_is_a_golden_file_of_every_event() -> None:
+    assert {path.stem for path in GOLDEN.glob("*.json")} == {f"{event.topic}.v1" for event in EVENTS}
+
+
+def test_a_stranger_need_only_say_where_the_dataset_is() -> None:
+    event = DatasetUploaded.model_validate({"dataset": {"bucket": "b", "key": "k.jsonl"}})
+    assert event.job_id is None and event.spec is None
+
+
+def test_events_cannot_be_changed_and_errors_quote_no_data() -> None:
+    event = DatasetUploaded.model_validate({"dataset": {"bucket": "b", "key": "k"}})
+    with pytest.raises(ValidationError):
+        event.job_id = "x"  # type: ignore[misc]
+    with pytest.raises(ValidationError) as caught:
+        DatasetUploaded.model_validate({"dataset": {"bucket": ["secret-canary"], "key": "k"}})
+    assert "secret-canary" not in str(caught.value)
+
+
+def test_a_misspelt_setting_is_an_error_not_a_default() -> None:
+    with pytest.raises(ValidationError, match="n_epoch"):
+        JobSpec.model_validate({"hyperparameters": {"n_epoch": 3}})
