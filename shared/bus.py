@@ -48,6 +48,8 @@ class Delivery:
     ce_id: str
     source: str
     traceparent: str | None
+    time: float | None = None
+    """When it happened, in seconds since the epoch, as far as the sender said."""
 
 
 class Publisher(Protocol):
@@ -77,7 +79,7 @@ class Bus:
         *,
         group: str | None = None,
     ) -> None:
-        """Call `handler` for every event of `event_type`; replicas of a service share the group (its name)."""
+        """Call `handler` for every event of `event_type`; replicas of a service share the group `{name}.{topic}`."""
 
         async def handle(event: E, message: KafkaMessage) -> None:
             await handler(event, _delivery(message))
@@ -87,13 +89,13 @@ class Bus:
         handle.__annotations__["message"] = KafkaMessage
         self.broker.subscriber(
             event_type.topic,
-            group_id=group or self._service,
+            # a group of its own per topic: members of one group wait for each other at every join
+            group_id=f"{group or self._service}.{event_type.topic}",
             ack_policy=AckPolicy.NACK_ON_ERROR,
             auto_offset_reset="earliest",
             fetch_max_wait_ms=self._settings.fetch_max_wait_ms,
-            # a dead member blocks its partitions for as long as this
-            session_timeout_ms=10_000,
-            heartbeat_interval_ms=2_000,
+            session_timeout_ms=self._settings.session_timeout_ms,
+            heartbeat_interval_ms=self._settings.session_timeout_ms // 5,
         )(handle)
 
     async def start(self) -> None:
@@ -106,7 +108,9 @@ class Bus:
             try:
                 if self._producer is None:
                     self._producer = await self._start_producer()
-                await self.broker.start()
+                await self.broker.connect()
+                # not broker.start(): it starts one after the other, and each join of a group may take seconds
+                await asyncio.gather(*(subscriber.start() for subscriber in self.broker.subscribers))
                 return
             except KafkaError as error:
                 await self.broker.stop()
@@ -247,6 +251,7 @@ def _delivery(message: KafkaMessage) -> Delivery:
         ce_id=message.headers.get("ce_id") or ids.event_id("stranger", record.topic, record.partition, record.offset),
         source=message.headers.get("ce_source", ""),
         traceparent=message.headers.get("traceparent"),
+        time=envelope.time_of(message.headers),
     )
 
 

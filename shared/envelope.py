@@ -5,6 +5,7 @@ https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-proto
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from shared.events import Event
@@ -36,3 +37,11 @@ def body(event: Event) -> bytes:
 def decode(raw: tuple[tuple[str, bytes], ...]) -> dict[str, str]:
     """Headers as text. Bytes that are not UTF-8 become U+FFFD: a stranger's odd header must not lose the event."""
     return {name: (value or b"").decode("utf-8", errors="replace") for name, value in raw}
+
+
+def time_of(fields: Mapping[str, str]) -> float | None:
+    """`ce_time` in seconds since the epoch; None when it is missing or no time."""
+    try:
+        return datetime.fromisoformat(fields.get("ce_time", "")).timestamp()
+    except (ValueError, OverflowError):
+        return None

@@ -90,16 +90,20 @@ async def _serve(name: str, settings: Settings, build: Callable[[Context], Parts
     host, port = parts.address or (settings.health.host, settings.health.port)
     server = _Server(uvicorn.Config(app, host=host, port=port, log_config=None, access_log=False))
 
-    async def main() -> None:
+    async def listen() -> None:
         await context.bus.start()
         started.set()
         log.info("service started", extra={"pid": os.getpid()})
+        await asyncio.Event().wait()
+
+    async def main() -> None:
+        # nothing waits for the bus: the ledger alone is enough to go on with
         async with asyncio.TaskGroup() as group:
+            group.create_task(listen())
             for task in parts.background:
                 group.create_task(_forever(task))
             if runner:
                 group.create_task(runner.run())
-            group.create_task(asyncio.Event().wait())  # a service with nothing but its HTTP interface runs on, too
 
     serving, working = asyncio.create_task(server.serve()), asyncio.create_task(main())
     for number in (signal.SIGTERM, signal.SIGINT):

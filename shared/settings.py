@@ -32,6 +32,8 @@ class Bus(Section):
     partitions: int = 6
     fetch_max_wait_ms: int = 500
     """How long the broker holds an empty fetch; Tansu delivers only when it ends, so 50 there."""
+    session_timeout_ms: int = 10_000
+    """How long a dead consumer keeps its partitions. Tansu also holds each join of a group for half of it."""
     retry_pause_seconds: float = 5.0
     """The pause before a message that met an outage is delivered again."""
 

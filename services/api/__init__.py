@@ -1,0 +1,1 @@
+"""api: every job as one JSON object, projected from the ledger and the topics into SQLite, over HTTP."""

@@ -1,0 +1,70 @@
+"""Composition: the projection and what feeds it, and the HTTP interface. No decision is made here."""
+
+from __future__ import annotations
+
+import socket
+
+from fastapi import Depends, FastAPI
+
+from services.api import envelope
+from services.api.auth import bearer
+from services.api.projection import Projection
+from services.api.routes import events, files, jobs
+from services.api.routes.desk import Desk
+from services.api.store import Store
+from shared import ids
+from shared.events import (
+    DatasetUploaded,
+    DatasetValidated,
+    EvalCompleted,
+    Event,
+    JobFailed,
+    JobProgress,
+    ModelDeployed,
+    TrainingCompleted,
+)
+from shared.service import Context, Parts, run
+
+TOPICS: tuple[type[Event], ...] = (
+    DatasetUploaded,
+    DatasetValidated,
+    TrainingCompleted,
+    EvalCompleted,
+    ModelDeployed,
+    JobProgress,
+    JobFailed,
+)
+
+
+def main() -> None:
+    run("api", build)
+
+
+def build(context: Context) -> Parts:
+    settings = context.settings
+    store = Store(settings.api.database)
+    projection = Projection(store, context.objects, context.clock, settings.stage.discover_seconds)
+    group = group_of(store, str(settings.api.database.resolve()))
+    for event_type in TOPICS:
+        context.bus.subscribe(event_type, projection.take, group=group)
+    desk = Desk(store, projection, context.objects, context.bus, context.clock, settings.api.url)
+    return Parts(
+        app=make_app(desk, settings.inference.api_keys),
+        address=(settings.api.host, settings.api.port),
+        background=(projection.run,),
+        checks={"projection": lambda: None if projection.complete else "reading the ledger"},
+        close=store.close,
+    )
+
+
+def make_app(desk: Desk, api_keys: tuple[str, ...]) -> FastAPI:
+    app = FastAPI(title="Tunestream", docs_url=None, redoc_url=None)
+    envelope.install(app)
+    for resource in (jobs, events, files):
+        app.include_router(resource.router(desk), dependencies=[Depends(bearer(api_keys))])
+    return app
+
+
+def group_of(store: Store, path: str) -> str:
+    """The consumer group of this database on this machine: a new database reads the topics from their beginning."""
+    return f"api-{ids.derive(socket.gethostname(), path, store.birth, chars=12)}"

@@ -1,0 +1,129 @@
+"""A job's history in words: what a user reads of each fact, in OpenAI's words where OpenAI has some."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from services.api.domain.projection import Claimed, Fact, Manifest, ends
+from shared import ids
+from shared.events import (
+    DatasetValidated,
+    EvalCompleted,
+    Event,
+    JobFailed,
+    JobProgress,
+    ModelDeployed,
+    TrainingCompleted,
+)
+
+LOSSES = {"train_loss": "training loss", "valid_loss": "validation loss", "full_valid_loss": "full validation loss"}
+STARTED = {
+    "validate": "Validating training file",
+    "trainer": "Fine-tuning job started",
+    "evaluator": "Evaluating the fine-tuned model against its base",
+    "inference": "Loading the fine-tuned model for serving",
+}
+SUCCEEDED = "The job has successfully completed"
+
+
+@dataclass(frozen=True)
+class Message:
+    """One entry of a job's history. `id` is derived from the fact, so that a repetition is the same entry."""
+
+    id: str
+    at: float
+    message: str
+    level: Literal["info", "warn", "error"] = "info"
+    type: Literal["message", "metrics"] = "message"
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+def messages(fact: Fact) -> list[Message]:
+    """What the fact adds to the history, in reading order; often nothing."""
+    if isinstance(fact, Manifest):
+        job = fact.job
+        return [Message(ids.event_id(job.job_id, "created"), job.created_at, f"Created fine-tuning job: {job.job_id}")]
+    if isinstance(fact, Claimed):
+        return []
+    event = fact.event
+    if isinstance(event, JobProgress) and event.state == "started":
+        if event.stage not in STARTED:
+            return []
+        # named after the stage, not the event: a second attempt does not start the stage again
+        started = ids.event_id(event.job_id, "started", event.stage)
+        return [Message(started, fact.at, STARTED[event.stage], data={"stage": event.stage})]
+    found = list(_of_event(event, fact.ce_id, fact.at))
+    if ends(event) == ("inference", "completed"):
+        found.append(Message(ids.event_id(_job_id(event), "succeeded"), fact.at, SUCCEEDED))
+    return found
+
+
+def _of_event(event: Event, ce_id: str, at: float) -> Iterator[Message]:
+    data: dict[str, Any]
+    match event:
+        case DatasetValidated():
+            splits = {"train": event.train, "validation": event.validation, "test": event.test}
+            data = {f"{name}_examples": split.examples for name, split in splits.items() if split}
+            yield Message(ce_id, at, "Files validated, moving job to queued state", data=data)
+        case TrainingCompleted():
+            data = event.model_dump(
+                mode="json", include={"model", "steps", "epochs", "trained_tokens", "train_loss", "valid_loss"}
+            )
+            yield Message(ce_id, at, f"New fine-tuned model created: {event.model}", data=data)
+            if event.overfitting.verdict in ("overfitting", "underfitting"):
+                warning = ids.event_id(event.job_id, ce_id, "verdict")
+                yield Message(
+                    warning, at, f"The model shows {event.overfitting.verdict}: {event.overfitting.reason}", "warn"
+                )
+        case EvalCompleted():
+            data = event.model_dump(mode="json", include={"metric", "examples", "scores", "delta", "passed", "reasons"})
+            yield Message(ce_id, at, _verdict(event), data=data)
+        case ModelDeployed():
+            instead = f" (before: {event.previous})" if event.previous else ""
+            data = event.model_dump(mode="json", include={"model", "alias", "previous", "endpoint", "traffic"})
+            yield Message(
+                ce_id, at, f"Model deployed: {event.alias} now answers with {event.model}{instead}", data=data
+            )
+        case JobFailed(code="cancelled"):
+            yield Message(ce_id, at, "The job was cancelled", data={"stage": event.stage})
+        case JobFailed():
+            data = {"error_code": event.code, "error_param": event.param, "stage": event.stage}
+            yield Message(ce_id, at, event.message, "error", data=data)
+        case JobProgress():
+            yield from _of_progress(event, ce_id, at)
+
+
+def _of_progress(event: JobProgress, ce_id: str, at: float) -> Iterator[Message]:
+    counted = {"step": event.step, "total_steps": event.total_steps}
+    data = {name: value for name, value in counted.items() if value is not None} | event.data
+    stage = {"stage": event.stage}
+    if event.state == "retrying":
+        yield Message(ce_id, at, event.message or f"{event.stage} is tried again", "warn", data=data | stage)
+    elif event.state == "not_promoted":
+        yield Message(ce_id, at, event.message or "The model was not promoted", "warn", data=data | stage)
+    elif event.state == "checkpoint":
+        yield Message(ce_id, at, f"Checkpoint created at step {event.step}", data=data)
+    elif losses := [f"{name}={event.data[key]:.4g}" for key, name in LOSSES.items() if _number(event.data.get(key))]:
+        of = f"/{event.total_steps}" if event.total_steps is not None else ""
+        yield Message(ce_id, at, f"Step {event.step}{of}: {', '.join(losses)}", type="metrics", data=data)
+    elif event.message and event.step is None:  # a counter that moves every second is no history
+        yield Message(ce_id, at, event.message, data=data | stage)
+
+
+def _verdict(event: EvalCompleted) -> str:
+    scores = {name: values.get(event.metric) for name, values in event.scores.items()}
+    told = ", ".join(f"{name} {score:.3f}" for name, score in scores.items() if score is not None)
+    delta = event.delta
+    interval = f"{delta.mean:+.3f} [{delta.low:+.3f}, {delta.high:+.3f}] at {delta.confidence:.0%}"
+    gate = "passed the gate" if event.passed else "did not pass the gate"
+    return f"Evaluation on {event.examples} examples {gate}: {event.metric} {told}; tuned - base {interval}"
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float)
+
+
+def _job_id(event: Event) -> str:
+    return str(getattr(event, "job_id", ""))

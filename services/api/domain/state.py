@@ -1,0 +1,141 @@
+"""What is known of a job, in registers that merge: whatever the order and the repetition of the facts, one state.
+
+Every register is a minimum or a maximum over an order that is total, so `project` is commutative, associative and
+idempotent (a state-based CRDT, Shapiro et al. 2011, "A comprehensive study of convergent and commutative replicated
+data types"). That is what makes lost, late, repeated and reordered events harmless, and a rebuild exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal, TypeAlias, TypeVar
+
+from pydantic import Field
+
+from shared.events import Event, EventRecord, Job, JobFailed, Model, StageName
+
+E = TypeVar("E", bound=Event)
+
+Status: TypeAlias = Literal["validating_files", "queued", "running", "succeeded", "failed", "cancelled"]
+Ending: TypeAlias = Literal["completed", "failed", "cancelled"]
+Shown: TypeAlias = Literal["waiting", "running", "retrying", "completed", "failed", "cancelled"]
+
+ORDER: tuple[StageName, ...] = ("ingest", "validate", "trainer", "evaluator", "inference")
+FINAL: frozenset[Status] = frozenset({"succeeded", "failed", "cancelled"})
+
+
+class Stamped(Model):
+    """A value, when it was said (seconds) and by which event. Of two values of one register the later one stays."""
+
+    at: float
+    id: str
+    value: Any
+
+
+class Outcome(Model):
+    """How a stage ended. `committed`: read from `result.json`, which beats whatever the topics say.
+
+    `epoch` is the attempt that decided, known only when committed.
+    """
+
+    ending: Ending
+    at: float
+    event: EventRecord
+    committed: bool = False
+    epoch: int | None = None
+
+    @property
+    def rank(self) -> tuple[bool, float, str]:
+        """Of two outcomes of one stage the lower rank stays: committed first, then the earliest."""
+        return (not self.committed, self.at, self.event.id)
+
+
+class StageState(Model):
+    """One stage. `latest` holds state, message, step, total_steps and eta_seconds; `figures` the data, key by key."""
+
+    started_at: float | None = None
+    claimed_at: float | None = None
+    """When a live claim was first seen in the ledger: the start, where the event that said so got lost."""
+    latest: dict[str, Stamped] = Field(default_factory=dict)
+    figures: dict[str, Stamped] = Field(default_factory=dict)
+    outcome: Outcome | None = None
+
+    @property
+    def begun(self) -> bool:
+        return self.started_at is not None or self.claimed_at is not None or self.outcome is not None
+
+    def value(self, field: str) -> Any:
+        stamped = self.latest.get(field)
+        return stamped.value if stamped else None
+
+
+class JobState(Model):
+    """One job. `manifest` is None until `job.json` was read; without it, it is only what somebody said is a job."""
+
+    job_id: str
+    manifest: Job | None = None
+    stages: dict[StageName, StageState] = Field(default_factory=dict)
+
+    def stage(self, name: StageName) -> StageState:
+        return self.stages.get(name) or StageState()
+
+    def outcomes(self) -> Iterator[Outcome]:
+        """The outcomes that are known, in the order of the stages."""
+        for name in ORDER:
+            if outcome := self.stage(name).outcome:
+                yield outcome
+
+    def event_of(self, kind: type[E]) -> E | None:
+        """The event of this kind among the outcomes of the stages."""
+        for outcome in self.outcomes():
+            if outcome.event.topic == kind.topic and isinstance(event := outcome.event.event(), kind):
+                return event
+        return None
+
+    @property
+    def visible(self) -> bool:
+        return self.manifest is not None
+
+    @property
+    def created_at(self) -> float:
+        return self.manifest.created_at if self.manifest else 0.0
+
+    @property
+    def ending(self) -> Outcome | None:
+        """The outcome that ended the job; None while it goes on."""
+        last = self.stage("inference").outcome
+        if last and last.ending == "completed":
+            return last
+        return next((outcome for outcome in self.outcomes() if outcome.ending != "completed"), None)
+
+    @property
+    def status(self) -> Status:
+        ending = self.ending
+        if ending:
+            return "succeeded" if ending.ending == "completed" else ending.ending
+        if any(self.stage(name).begun for name in ("trainer", "evaluator", "inference")):
+            return "running"
+        return "queued" if self.stage("validate").outcome else "validating_files"
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing can change any more: it ended, and the ledger says so."""
+        return self.manifest is not None and self.ending is not None and self.ending.committed
+
+    @property
+    def failure(self) -> JobFailed | None:
+        event = self.ending.event.event() if self.ending else None
+        return event if isinstance(event, JobFailed) else None
+
+    def shown(self, name: StageName) -> Shown:
+        """The state of a stage as a user sees it."""
+        stage = self.stage(name)
+        if stage.outcome:
+            return stage.outcome.ending
+        if any(self.stage(later).begun for later in ORDER[ORDER.index(name) + 1 :]):
+            return "completed"  # its own event is still on the way
+        if self.ending:
+            return "cancelled"  # it will never run
+        if stage.value("state") == "retrying":
+            return "retrying"
+        return "running" if stage.begun or name == "ingest" else "waiting"

@@ -1,0 +1,133 @@
+"""Keeps the projection right: takes every event, and compares with the ledger for those that never came."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+from collections.abc import Callable, Sequence
+
+from prometheus_client import Gauge
+
+from services.api.domain.messages import messages
+from services.api.domain.projection import Fact, Occurred, ends, project
+from services.api.domain.state import JobState
+from services.api.ledger import read_job
+from services.api.store import Store, StoreBroken
+from shared.bus import Delivery
+from shared.errors import StoreUnavailable, TransientError
+from shared.events import Event
+from shared.ledger import JOBS, Ledger
+
+log = logging.getLogger(__name__)
+
+UNFINISHED_SECONDS = 5.0
+"""How often the ledger is asked about every job that has not ended: two or three small reads each."""
+READERS = 8  # jobs that are read from the ledger at the same time
+
+_jobs = Gauge("tunestream_jobs", "Jobs by status", ["status"])
+
+
+class Projection:
+    """`discover_seconds`: how often the whole ledger is listed for jobs that no event announced."""
+
+    def __init__(self, store: Store, ledger: Ledger, clock: Callable[[], float], discover_seconds: float) -> None:
+        self._store = store
+        self._ledger = ledger
+        self._clock = clock
+        self._discover_seconds = discover_seconds
+        self._discover_at = 0.0
+        self.complete = False
+        """Whether the ledger was read once from end to end."""
+
+    # --- the topics -------------------------------------------------------------------------------------------
+
+    async def take(self, event: Event, delivery: Delivery) -> None:
+        """Take an event of any topic of a job. An event without a job is a stranger's: ingest makes a job of it.
+
+        Raises:
+            TransientError: it could not be kept; deliver it again.
+        """
+        job_id = getattr(event, "job_id", None)
+        if job_id is None:
+            return
+        # its own time, so that a rebuild tells the same story; only an event without one is dated by its arrival
+        at = delivery.time or self._clock()
+        state = await self._apply(job_id, [*await self._before(event, job_id), Occurred(event, delivery.ce_id, at)])
+        if state.manifest is None:
+            await self.refresh(job_id)
+
+    async def _before(self, event: Event, job_id: str) -> list[Fact]:
+        """What the ledger has up to an event that ends a stage: the topics keep no order among themselves, and a
+        client that sees a job at its end asks for its history once more and then no longer."""
+        if ends(event):
+            state = await self._store.job(job_id) or JobState(job_id=job_id)
+            with contextlib.suppress(StoreUnavailable):
+                return await read_job(self._ledger, state, self._clock())
+        return []
+
+    # --- the ledger -------------------------------------------------------------------------------------------
+
+    async def refresh(self, job_id: str) -> JobState | None:
+        """Compare one job with the ledger; None when neither knows it.
+
+        Raises:
+            TransientError: the ledger or the database is away.
+        """
+        known = await self._store.job(job_id)
+        facts = await read_job(self._ledger, known or JobState(job_id=job_id), self._clock())
+        return await self._apply(job_id, facts) if facts else known
+
+    async def look_up(self, job_id: str) -> JobState | None:
+        """A job as the projection has it, or else as the ledger has it; None when there is none."""
+        state = await self._store.job(job_id)
+        if state is None or not state.visible:
+            state = await self.refresh(job_id)
+        return state if state and state.visible else None
+
+    async def run(self) -> None:
+        """Reconcile until cancelled.
+
+        Raises:
+            StoreBroken: the database does not work; the service must start again.
+        """
+        while True:
+            try:
+                await self.reconcile()
+            except StoreBroken:
+                raise
+            except TransientError as error:
+                log.warning("the ledger does not answer", extra={"reason": type(error).__name__})
+            await asyncio.sleep(UNFINISHED_SECONDS)
+
+    async def reconcile(self) -> None:
+        """Compare all unfinished jobs with the ledger, and now and then find those that nobody told of."""
+        now = self._clock()
+        if now >= self._discover_at:
+            known = await self._store.known()
+            await self._refresh_all([name for name in await self._ledger.folders(JOBS) if name not in known])
+            self._discover_at = now + self._discover_seconds
+        await self._refresh_all(await self._store.unsettled())
+        self.complete = True
+        _jobs.clear()
+        for status, count in (await self._store.counts()).items():
+            _jobs.labels(status).set(count)
+
+    async def _refresh_all(self, job_ids: Sequence[str]) -> None:
+        for start in range(0, len(job_ids), READERS):
+            await asyncio.gather(*map(self._try_refresh, job_ids[start : start + READERS]))
+
+    async def _try_refresh(self, job_id: str) -> None:
+        try:
+            await self.refresh(job_id)
+        except TransientError:
+            raise
+        except Exception:  # one job's document that cannot be read must not hide the other jobs
+            log.exception("a job cannot be read from the ledger", extra={"job_id": job_id})
+
+    async def _apply(self, job_id: str, facts: Sequence[Fact]) -> JobState:
+        said = [message for fact in facts for message in messages(fact)]
+        return await self._store.update(
+            job_id, lambda state: functools.reduce(project, facts, state), said, self._clock()
+        )

@@ -1,0 +1,74 @@
+"""/jobs/{id}/report and /jobs/{id}/files/{name}: what the stages left behind, straight from the ledger."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from fastapi import APIRouter, Response
+from fastapi.responses import StreamingResponse
+
+from services.api.domain.files import VALIDATION_REPORT, failed_report_key, media_type, names_of, references
+from services.api.envelope import ApiError
+from services.api.routes.desk import Desk
+from shared.errors import CorruptObject
+from shared.events import Reference
+
+CHUNK = 2**16
+HEADERS = {
+    "x-content-type-options": "nosniff",
+    # a report quotes rows and answers: should it ever run what it quotes, then with nothing in reach
+    "content-security-policy": "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; "
+    "style-src 'unsafe-inline'; img-src data:",
+}
+
+
+def router(desk: Desk) -> APIRouter:
+    routes = APIRouter(tags=["files"])
+
+    @routes.get("/jobs/{job_id}/report")
+    async def report(job_id: str) -> Response:
+        """The evaluation side by side, as one self-contained HTML page."""
+        state = await desk.job(job_id)
+        if html := references(state).get("report.html"):
+            return await _send(desk, "report.html", html)
+        message = f"Job {job_id} was not evaluated yet (it is {state.status}); there is no report."
+        raise ApiError(404, message, param="job_id", code="report_not_found")
+
+    @routes.get("/jobs/{job_id}/files/{name}")
+    async def file(job_id: str, name: str) -> Response:
+        state = await desk.job(job_id)
+        if reference := references(state).get(name):
+            return await _send(desk, name, reference)
+        key = failed_report_key(state) if name == VALIDATION_REPORT else None
+        if key and (found := await desk.objects.get(key)):
+            return Response(found[0], media_type=media_type(name), headers=HEADERS)
+        there = ", ".join(names_of(state)) or "none yet"
+        raise ApiError(404, f"Job {job_id} has no file {name!r}; it has: {there}.", param="name", code="file_not_found")
+
+    return routes
+
+
+async def _send(desk: Desk, name: str, reference: Reference) -> Response:
+    """By way of a temporary file: the digest is verified before the first byte goes out, and the memory stays flat."""
+    with tempfile.TemporaryDirectory(prefix="tunestream-api-") as folder:
+        path = Path(folder) / "file"
+        try:
+            await desk.objects.download(reference, path)
+        except CorruptObject as error:
+            raise ApiError(
+                502, f"{name} cannot be read: {error}.", kind="server_error", code="corrupt_object"
+            ) from None
+        # open, it outlives its name: nothing is left behind when the client goes away half-way
+        file = path.open("rb")
+    return StreamingResponse(
+        _chunks(file), media_type=media_type(name), headers={**HEADERS, "content-length": str(reference.size)}
+    )
+
+
+def _chunks(file: BinaryIO) -> Iterator[bytes]:
+    with file:
+        while chunk := file.read(CHUNK):
+            yield chunk

@@ -1,0 +1,52 @@
+"""/jobs: list, look at, cancel."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+
+from services.api import control
+from services.api.domain.state import FINAL, Status
+from services.api.envelope import ApiError, json_response, listing
+from services.api.routes.desk import Desk
+
+
+def router(desk: Desk) -> APIRouter:
+    routes = APIRouter(tags=["jobs"])
+
+    @routes.get("/jobs")
+    async def list_jobs(
+        limit: Annotated[int, Query(ge=1, le=100)] = 20,
+        after: str | None = None,
+        status: Status | None = None,
+    ) -> Response:
+        """Newest first; `after` is the id of the last job of the page before."""
+        cursor = await desk.store.job(after) if after is not None else None
+        if after is not None and cursor is None:
+            raise ApiError(404, f"There is no job {after!r} to continue after.", param="after", code="job_not_found")
+        page = await desk.store.jobs(limit=limit, after=cursor, status=status)
+        return json_response(listing([desk.view(state) for state in page.rows], page.has_more))
+
+    @routes.get("/jobs/{job_id}")
+    async def retrieve_job(job_id: str) -> Response:
+        return json_response(desk.view(await desk.job(job_id)))
+
+    @routes.post("/jobs/{job_id}/cancel")
+    async def cancel_job(job_id: str) -> Response:
+        """Returns at once; the job is `cancelled` when whoever works on it has stopped."""
+        await desk.job(job_id)
+        # the topics may be behind: only the ledger knows whether it is too late
+        state = await desk.projection.refresh(job_id) or await desk.job(job_id)
+        if state.status in FINAL:
+            raise ApiError(
+                400,
+                f"Job {job_id} has already ended ({state.status}); only a job that is under way can be cancelled.",
+                param="job_id",
+                code="job_finished",
+                headers={"x-should-retry": "false"},
+            )
+        await control.cancel(state, desk.objects, desk.bus, desk.clock())
+        return json_response(desk.view(state))
+
+    return routes

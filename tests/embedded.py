@@ -1,0 +1,128 @@
+"""The real broker and the real object store for a test, without the services: started, killed and started again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import socket
+import subprocess
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cli.stack.plan import make_stack
+from cli.stack.ports import USUAL, choose
+from cli.stack.programs import parts_environment, programs
+from cli.stack.state import Stack, make_socket_folder
+from shared.bus import create_topics
+from shared.errors import TunestreamError
+from shared.objects import ObjectStore
+from shared.settings import Settings
+
+
+class Embedded:
+    """weed and tansu under a directory of their own, on ports of their own."""
+
+    def __init__(self, folder: Path) -> None:
+        # far from the usual ports and from other workers: two tests may choose at the same moment
+        shift = 1_000 + random.randrange(60) * 50
+        self.stack: Stack = make_stack(folder, folder, Settings(), None)
+        self.stack.ports = choose({name: port + shift for name, port in USUAL.items()})
+        (folder / "data" / "s3").mkdir(parents=True)
+        self.stack.logs.mkdir()
+        make_socket_folder(self.stack.sockets)
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+
+    @property
+    def settings(self) -> Settings:
+        return Settings.model_validate(
+            {
+                "store": {
+                    "endpoint": self.stack.s3_url,
+                    "access_key": self.stack.access_key,
+                    "secret_key": self.stack.secret_key,
+                },
+                "bus": {
+                    "bootstrap": self.stack.kafka,
+                    "idempotent": False,
+                    "fetch_max_wait_ms": 50,
+                    "retry_pause_seconds": 0.2,
+                    "session_timeout_ms": 2_000,
+                },
+            }
+        )
+
+    @property
+    def objects(self) -> ObjectStore:
+        return ObjectStore.connect(self.settings.store)
+
+    def start(self, name: str) -> None:
+        program = next(program for program in programs(self.stack) if program.name == name)
+        log = (self.stack.logs / f"{name}.log").open("ab")
+        self._running[name] = subprocess.Popen(
+            program.command,
+            env={**os.environ, **parts_environment(self.stack), **program.environment},
+            stdout=log,
+            stderr=log,
+            cwd=self.stack.state,
+            start_new_session=True,
+        )
+        log.close()
+
+    def kill(self, name: str, number: int = signal.SIGKILL) -> None:
+        process = self._running.pop(name)
+        os.killpg(process.pid, number)
+        process.wait(30)
+
+    async def ready(self) -> None:
+        """The buckets are there and every topic exists."""
+        for bucket in (self.stack.datasets_bucket, self.stack.system_bucket):
+            await eventually(lambda bucket=bucket: self.objects.at(bucket).list(""), TunestreamError)
+        if "tansu" in self._running:
+            host, port = self.stack.kafka.split(":")
+            await eventually(lambda: asyncio.to_thread(socket.create_connection((host, int(port)), 1).close), OSError)
+            await eventually(lambda: create_topics(self.settings.bus), Exception)
+
+    def stop(self) -> None:
+        for name in reversed(list(self._running)):
+            self.kill(name, signal.SIGTERM)
+
+
+@contextmanager
+def embedded(folder: Path, *names: str) -> Iterator[Embedded]:
+    parts = Embedded(folder)
+    try:
+        for name in names or ("weed", "tansu"):
+            parts.start(name)
+            asyncio.run(parts.ready())
+        yield parts
+    finally:
+        parts.stop()
+
+
+async def eventually(call: Callable[[], Awaitable[object]], errors: type[Exception], seconds: float = 30.0) -> None:
+    """Repeat `call` until it raises none of `errors`."""
+    deadline = asyncio.get_running_loop().time() + seconds
+    while True:
+        try:
+            await call()
+            return
+        except errors:
+            if asyncio.get_running_loop().time() > deadline:
+                raise
+            await asyncio.sleep(0.1)
+
+
+async def until(condition: Callable[[], Awaitable[bool] | bool], what: str, seconds: float = 30.0) -> None:
+    """Wait for a condition; fail with its name."""
+    deadline = asyncio.get_running_loop().time() + seconds
+    while True:
+        answer = condition()
+        if isinstance(answer, Awaitable):
+            answer = await answer
+        if answer:
+            return
+        assert asyncio.get_running_loop().time() < deadline, f"not within {seconds} s: {what}"
+        await asyncio.sleep(0.05)

@@ -1,0 +1,111 @@
+"""The object store client against the real S3 server."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from shared.errors import AlreadyExists, ConfigError, Conflict, CorruptObject, InputError
+from shared.events import DatasetPointer
+from shared.objects import PART_SIZE, ObjectStore
+from tests.embedded import Embedded
+
+RACERS = 32
+ROUNDS = 12
+
+
+async def test_exactly_one_racer_creates(parts: Embedded) -> None:
+    objects = parts.objects
+
+    async def race(round_: int, racer: int) -> bool:
+        try:
+            await objects.create(f"race/create-{round_}", f"racer {racer}".encode())
+        except AlreadyExists:
+            return False
+        return True
+
+    for round_ in range(ROUNDS):
+        won = await asyncio.gather(*(race(round_, racer) for racer in range(RACERS)))
+        assert sum(won) == 1
+        found = await objects.get(f"race/create-{round_}")
+        assert found is not None and found[0] == f"racer {won.index(True)}".encode()
+
+
+async def test_exactly_one_racer_swaps(parts: Embedded) -> None:
+    objects = parts.objects
+    etag = await objects.create("race/swap", b"start")
+
+    async def race(round_: int, racer: int, etag: str) -> str | None:
+        try:
+            return await objects.replace("race/swap", f"{round_}/{racer}".encode(), etag)
+        except Conflict:
+            return None
+
+    for round_ in range(ROUNDS):
+        etags = await asyncio.gather(*(race(round_, racer, etag) for racer in range(RACERS)))
+        winners = [new for new in etags if new]
+        assert len(winners) == 1
+        etag = winners[0]
+
+
+async def test_a_repeated_write_of_the_same_bytes_recognises_itself(parts: Embedded) -> None:
+    """What the client does when the reply to its first try got lost."""
+    etag = await parts.objects.create("repeat/create", b"mine")
+    assert await parts.objects.create("repeat/create", b"mine") == etag
+    new = await parts.objects.replace("repeat/create", b"later", etag)
+    assert await parts.objects.replace("repeat/create", b"later", etag) == new
+
+
+async def test_swapping_what_is_not_there_is_a_conflict(parts: Embedded) -> None:
+    with pytest.raises(Conflict):
+        await parts.objects.replace("nothing/here", b"x", "0" * 32)
+
+
+async def test_a_large_file_goes_in_parts_and_comes_back_whole(parts: Embedded, tmp_path: Path) -> None:
+    source = tmp_path / "large"
+    source.write_bytes(b"0123456789abcdef" * (PART_SIZE // 16) + b"tail")
+    reference = await parts.objects.upload("files/large", source)
+    assert reference.sha256 == hashlib.sha256(source.read_bytes()).hexdigest()
+    await parts.objects.download(reference, tmp_path / "back")
+    assert (tmp_path / "back").read_bytes() == source.read_bytes()
+    described = await parts.objects.describe(DatasetPointer(bucket="tunestream", key="files/large"))
+    assert described == reference
+
+
+async def test_overwritten_bytes_are_refused_and_leave_no_file(parts: Embedded, tmp_path: Path) -> None:
+    reference = await parts.objects.put("files/small", b"as promised")
+    await parts.objects.put("files/small", b"tampered with")
+    with pytest.raises(CorruptObject):
+        await parts.objects.download(reference, tmp_path / "small")
+    with pytest.raises(CorruptObject):
+        await parts.objects.read(reference)
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_folder_comes_back_as_it_went(parts: Embedded, tmp_path: Path) -> None:
+    (tmp_path / "out/deep").mkdir(parents=True)
+    (tmp_path / "out/a.json").write_bytes(b"{}")
+    (tmp_path / "out/deep/b ü.bin").write_bytes(bytes(1000))
+    folder = await parts.objects.upload_folder("folders/one", tmp_path / "out")
+    await parts.objects.download_folder(folder, tmp_path / "in")
+    names = {file.relative_to(tmp_path / "in").as_posix() for file in (tmp_path / "in").rglob("*") if file.is_file()}
+    assert names == {"a.json", "deep/b ü.bin"}
+    assert "one" in await parts.objects.folders("folders/")
+    assert await parts.objects.folders("folders/o") == ["one"]
+
+
+async def test_describing_something_else_than_was_announced_says_what_differs(parts: Embedded) -> None:
+    await parts.objects.put("files/known", b"123")
+    with pytest.raises(InputError, match="size 3, the event says 4"):
+        await parts.objects.describe(DatasetPointer(bucket="tunestream", key="files/known", size=4))
+    with pytest.raises(InputError, match="no object tunestream/files/unknown"):
+        await parts.objects.describe(DatasetPointer(bucket="tunestream", key="files/unknown"))
+
+
+async def test_wrong_credentials_name_the_settings(parts: Embedded) -> None:
+    wrong = parts.settings.store.model_copy(update={"access_key": "nobody"})
+    with pytest.raises(ConfigError, match="TUNESTREAM_STORE__ACCESS_KEY"):
+        await ObjectStore.connect(wrong).get("anything")
