@@ -1,0 +1,1 @@
+"""validate: from an uploaded dataset to checked, counted and split rows."""

@@ -1,0 +1,3 @@
+from services.validate.app import main
+
+main()

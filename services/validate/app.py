@@ -1,0 +1,12 @@
+"""The validate service: `dataset.uploaded` in, `dataset.validated` out."""
+
+from __future__ import annotations
+
+from services.validate.tokenizer import without_torch
+from services.validate.work import ValidateWork
+from shared.service import run_stage_service
+
+
+def main() -> None:
+    without_torch()
+    run_stage_service("validate", lambda context: ValidateWork(context.objects, context.settings))

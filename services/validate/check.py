@@ -1,0 +1,123 @@
+"""The validator without a stack: files and settings in, a report out. `tunestream check` and the stage both call it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from services.validate.checks import Context
+from services.validate.domain.formats import METHOD_OF
+from services.validate.domain.report import Report, Role, Side, failure, wrong_method
+from services.validate.domain.split import SIDES, TRAIN, VALIDATION, assign, sizes
+from services.validate.domain.statistics import estimate, max_length
+from services.validate.reader import Reader, Source
+from services.validate.scan import Scan, Watch, scan
+from services.validate.tokenizer import Tokenizer, load
+from shared.events import JobSpec
+from shared.settings import Validation
+
+
+@dataclass(frozen=True)
+class Examined:
+    """The report, and what is needed to write the splits: nothing of it when the report is not ok."""
+
+    report: Report
+    training: Scan | None = None
+    validation: Scan | None = None
+    sides: bytes = b""
+
+
+def check(path: Path, *, spec: JobSpec, base_location: str | None, limits: Validation) -> Report:
+    """Check one training file.
+
+    `base_location`: a folder or hub id of the base, whose tokenizer counts; None: nothing is tokenized.
+
+    Raises:
+        InputError: the settings or the base are wrong. What is wrong with the file is in the report.
+        TransientError: the model hub does not answer.
+        OSError: the file cannot be read.
+    """
+    tokenizer = load(base_location, base_location) if base_location else None
+    return examine(Source(path, path.name), None, spec=spec, tokenizer=tokenizer, limits=limits, watch=Watch()).report
+
+
+def examine(
+    training: Source,
+    validation: Source | None,
+    *,
+    spec: JobSpec,
+    tokenizer: Tokenizer | None,
+    limits: Validation,
+    watch: Watch,
+) -> Examined:
+    """Check a training file and the validation file of the job, if it has one; decide the split."""
+    wanted = spec.hyperparameters.max_length
+    length = max_length(wanted, tokenizer.context, tokenizer.base) if tokenizer else None
+    prompt_tokens = tokenizer.prompt_tokens if tokenizer else None
+    context = Context("training", spec, length, prompt_tokens)
+    trained = scan(training, context, tokenizer=tokenizer, limits=limits, watch=watch)
+    validated = None
+    if validation is not None:
+        own = Context("validation", spec, length, prompt_tokens, training=context, format=trained.report.format)
+        validated = scan(validation, own, tokenizer=tokenizer, limits=limits, watch=watch)
+    report = Report(
+        ok=True,
+        base=tokenizer.base if tokenizer else None,
+        format=trained.report.format,
+        method=METHOD_OF[trained.report.format] if trained.report.format else None,
+        max_length=length,
+        over_length=spec.hyperparameters.over_length,
+        seed=spec.seed,
+        training=trained.report,
+        validation=validated.report if validated else None,
+    )
+    failed = (
+        # the method before the rows: a file that is meant for another method is full of "problems"
+        wrong_method(trained.report, spec.method)
+        or failure(trained.report, "training")
+        or (failure(validated.report, "validation") if validated else None)
+    )
+    if failed:
+        return Examined(report.model_copy(update={"ok": False, "failure": failed}))
+    sides = assign(trained.ranks, sizes(trained.report.usable, spec.splits, own_validation=validated is not None))
+    splits = _sides(trained, validated, sides)
+    guess = estimate(splits["train"].tokens, spec.hyperparameters) if tokenizer else None
+    return Examined(report.model_copy(update={"splits": splits, "estimate": guess}), trained, validated, bytes(sides))
+
+
+def write_splits(examined: Examined, training: Source, validation: Source | None, folder: Path, watch: Watch) -> None:
+    """Write `train.jsonl`, `validation.jsonl` and `test.jsonl` (those that have rows) into `folder`: the rows as they
+    came, byte for byte, one per line."""
+    assert examined.training is not None, "a file with errors has no splits"
+    with ExitStack() as stack:
+        files = [stack.enter_context((folder / f"{side}.jsonl").open("wb")) for side in SIDES]
+        for row, raw in enumerate(_usable(training, "training", examined.training, watch)):
+            files[examined.sides[row]].write(raw + b"\n")
+        if validation is not None and examined.validation is not None:
+            for raw in _usable(validation, "validation", examined.validation, watch):
+                files[VALIDATION].write(raw + b"\n")
+
+
+def _usable(source: Source, role: Role, scanned: Scan, watch: Watch) -> Iterator[bytes]:
+    reader = Reader(source.path, scanned.report.size)  # what was valid a moment ago needs no limit now
+    for line, raw in reader:
+        watch.look(role, line, reader.position / reader.size)
+        if scanned.usable[line - 1]:
+            assert isinstance(raw, bytes)
+            yield raw
+
+
+def _sides(training: Scan, validation: Scan | None, sides: Sequence[int]) -> dict[str, Side]:
+    examples, tokens = [0, 0, 0], [0, 0, 0]
+    for side, count in zip(sides, training.tokens, strict=True):
+        examples[side] += 1
+        tokens[side] += count
+    if validation is not None:
+        examples[VALIDATION], tokens[VALIDATION] = len(validation.tokens), sum(validation.tokens)
+    return {
+        name: Side(examples=examples[index], tokens=tokens[index])
+        for index, name in enumerate(SIDES)
+        if examples[index] or index == TRAIN
+    }

@@ -1,0 +1,28 @@
+"""Exact duplicates: the first of them is used, the others are left out and counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from services.validate.checks.base import Check
+from services.validate.domain.content import Row, identify
+from services.validate.domain.findings import Finding
+
+
+class Duplicates(Check):
+    """An example that is repeated would be trained on more often than others by accident, and a copy on two sides of
+    the split would make the test worthless. Who wants repetition has `n_epochs`."""
+
+    def row(self, row: Row) -> Iterator[Finding]:
+        identify(row)
+        context = self.context
+        if context.training is not None and context.training.holds(row.group):
+            text, remedy = "this example is in the training file too", "validate on other examples than you train on"
+            yield Finding("in_training_file", "", text, remedy, "warning", drops=True)
+            return
+        first = context.seen.setdefault(row.example, row.line)
+        if first != row.line:
+            text, remedy = f"is the same example as line {first}", "remove it; raise n_epochs to train on it more often"
+            yield Finding("duplicate", "", text, remedy, "warning", drops=True)
+        elif row.group != row.example:
+            context.groups.add(row.group)

@@ -1,0 +1,35 @@
+"""Rows longer than the base or the job allows, by the policy `hyperparameters.over_length`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from services.validate.checks.base import Check
+from services.validate.domain.content import Row
+from services.validate.domain.findings import Finding
+
+OVER_LENGTH = "over_length"
+
+
+class Length(Check):
+    needs_tokens = True
+
+    def row(self, row: Row) -> Iterator[Finding]:
+        limit = self.context.max_length
+        if limit is None or row.longest <= limit:
+            return
+        text = f"has {row.longest} tokens, {limit} are allowed"
+        policy = self.context.spec.hyperparameters.over_length
+        if policy == "fail":
+            remedy = "shorten it, raise max_length, or set over_length to drop or truncate"
+            yield Finding(OVER_LENGTH, "", text, remedy)
+        elif policy == "drop":
+            yield Finding(
+                OVER_LENGTH, "", f"{text}: it is left out", "shorten it, or raise max_length", "warning", True
+            )
+        elif self.context.prompt_tokens and self.context.prompt_tokens(row) >= limit:
+            # cut there, the row would be all prompt: the trainer would read it and learn nothing
+            text += ", and what is to be learnt begins after them: it is left out"
+            yield Finding("nothing_left_to_learn", "", text, "shorten the prompt, or raise max_length", "warning", True)
+        else:
+            yield Finding(OVER_LENGTH, "", f"{text}: its end is cut off", "shorten it, or raise max_length", "warning")

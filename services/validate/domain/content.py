@@ -1,0 +1,134 @@
+"""What of a row is trained on: as text for the base's chat template, and as a digest that tells equal examples."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from services.validate.domain.formats import Format
+from shared.ids import canonical
+
+DIGEST_BYTES = 16  # 2**64 rows until two different ones are likely to share a digest
+
+
+@dataclass(slots=True)
+class Row:
+    """A row that is a JSON object, on its way through the checks.
+
+    `example` tells exact duplicates. `group` is the same for rows that hold the same conversation with other `weight`s:
+    both are wanted in training, but never on two sides of the split. `sequences` holds the tokens of what the row is
+    trained as: one sequence, or two for a preference pair; it stays empty where no base is known.
+    """
+
+    line: int
+    value: dict[str, Any]
+    format: Format
+    size: int = 0
+    group: bytes = b""
+    example: bytes = b""
+    sequences: tuple[int, ...] = ()
+
+    @property
+    def longest(self) -> int:
+        return max(self.sequences, default=0)
+
+
+def identify(row: Row) -> None:
+    """Set `group` and `example`. The row must have passed the rules of its format."""
+    value, unweighted = row.value, ""
+    if row.format == "chat":
+        said = [_said(message) for message in value["messages"]]
+        content: list[Any] = [said, value.get("tools"), value.get("functions")]
+        unweighted = ",".join(str(i) for i, message in enumerate(value["messages"]) if message.get("weight") == 0)
+    elif row.format == "completion":
+        content = [value["prompt"], value["completion"]]
+    else:
+        asked = value["input"]
+        answers = [_said(value[side][0]) for side in ("preferred_completion", "non_preferred_completion")]
+        content = [[_said(message) for message in asked["messages"]], asked.get("tools"), answers]
+    row.group = _digest(canonical(content))
+    row.example = _digest(row.group + unweighted.encode()) if unweighted else row.group
+
+
+def _said(message: dict[str, Any]) -> dict[str, Any]:
+    """A message without what is not trained on: weights, nulls, unknown keys, and how its text is cut into parts."""
+    said = {key: message[key] for key in _SAID if message.get(key) is not None}
+    if "content" in said:
+        said["content"] = text_of(said["content"])
+    return said
+
+
+_SAID = ("role", "content", "name", "tool_calls", "function_call", "tool_call_id", "reasoning_content")
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=DIGEST_BYTES).digest()
+
+
+def text_of(content: Any) -> str:
+    """The text of a content: itself, or its parts joined as vLLM joins them when it serves."""
+    return content if isinstance(content, str) else "\n".join(part["text"] for part in content or ())
+
+
+# --- for the chat template ------------------------------------------------------------------------------------------
+
+
+def conversations(row: Row) -> list[list[dict[str, Any]]]:
+    """The sequences of a chat or preference row in the form that chat templates expect, each up to the last message
+    that is trained on."""
+    if row.format == "chat":
+        return [template_messages(row.value["messages"][: _trained(row)[-1] + 1])]
+    asked = template_messages(row.value["input"]["messages"])
+    return [asked + template_messages(row.value[side]) for side in ("preferred_completion", "non_preferred_completion")]
+
+
+def prompt_of(row: Row) -> list[dict[str, Any]]:
+    """The messages of a chat or preference row before the first that is trained on."""
+    if row.format == "preference":
+        return template_messages(row.value["input"]["messages"])
+    return template_messages(row.value["messages"][: _trained(row)[0]])
+
+
+def _trained(row: Row) -> list[int]:
+    """Indexes of the messages of a chat row that are trained on; a weight of null counts as 1."""
+    return [
+        index
+        for index, message in enumerate(row.value["messages"])
+        if message["role"] == "assistant" and message.get("weight") != 0
+    ]
+
+
+def template_tools(row: Row) -> list[dict[str, Any]] | None:
+    """The tools of a row; the older `functions` become tools, which is what templates know."""
+    source = row.value["input"] if row.format == "preference" else row.value
+    tools = list(source.get("tools") or ())
+    tools += [{"type": "function", "function": function} for function in source.get("functions") or ()]
+    return tools or None
+
+
+def template_messages(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Messages as chat templates expect them and as vLLM passes them on: content is text, arguments are objects,
+    the older function calls are tool calls."""
+    return [_template_message(message) for message in messages]
+
+
+def _template_message(message: dict[str, Any]) -> dict[str, Any]:
+    made = {key: value for key, value in message.items() if key in _SAID and value is not None}
+    made["content"] = text_of(message.get("content"))
+    calls = [(call.get("id"), call["function"]) for call in message.get("tool_calls") or ()]
+    if function_call := made.pop("function_call", None):
+        calls.append((None, function_call))
+    if calls:
+        made["tool_calls"] = [
+            {
+                **({"id": identity} if identity else {}),
+                "type": "function",
+                "function": {"name": function["name"], "arguments": json.loads(function["arguments"])},
+            }
+            for identity, function in calls
+        ]
+    if made["role"] == "function":
+        made["role"] = "tool"
+    return made

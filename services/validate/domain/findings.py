@@ -1,0 +1,120 @@
+"""What is wrong with a dataset: findings of a rule, problems of a file, and how they are counted and said."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any, Literal
+
+from shared.events import Model
+
+Severity = Literal["error", "warning"]
+
+# Warnings are kept apart from errors and kept fewer: a million rows with one harmless extra key must not
+# push the one error that matters out of the report. All of them are counted.
+MAX_WARNINGS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a rule has to say of one row. `field` is a path (`messages[2].role`), empty for the row itself.
+
+    `drops`: the row is left out of the splits (only meaningful for a warning; an error fails the whole file).
+    """
+
+    code: str
+    field: str
+    message: str
+    remedy: str
+    severity: Severity = "error"
+    drops: bool = False
+
+
+class Problem(Model):
+    """A finding and its place. `line` counts from 1; None when the whole file is meant."""
+
+    line: int | None
+    field: str
+    code: str
+    message: str
+    remedy: str
+    severity: Severity
+
+    def __str__(self) -> str:
+        """`Line 12, messages[2].role: 'role' is missing; add one of system, user, assistant, tool`"""
+        place = ", ".join(part for part in (f"Line {self.line}" if self.line else "", self.field) if part)
+        return f"{place}: {self.message}; {self.remedy}" if place else f"{self.message}; {self.remedy}"
+
+
+@dataclass
+class Problems:
+    """Counts every problem by code and keeps the first of them."""
+
+    limit: int
+    errors: list[Problem] = field(default_factory=list)
+    warnings: list[Problem] = field(default_factory=list)
+    error_counts: Counter[str] = field(default_factory=Counter)
+    warning_counts: Counter[str] = field(default_factory=Counter)
+
+    def add(self, line: int | None, finding: Finding) -> None:
+        if finding.severity == "error":
+            self.error_counts[finding.code] += 1
+            kept, room = self.errors, self.limit
+        else:
+            self.warning_counts[finding.code] += 1
+            kept, room = self.warnings, min(self.limit, MAX_WARNINGS)
+        if len(kept) < room:
+            kept.append(
+                Problem(
+                    line=line,
+                    field=finding.field,
+                    code=finding.code,
+                    message=finding.message,
+                    remedy=finding.remedy,
+                    severity=finding.severity,
+                )
+            )
+
+
+def missing(at: str, name: str, remedy: str) -> Finding:
+    return Finding("missing_field", join(at, name), f"'{name}' is missing", remedy)
+
+
+def wrong_type(at: str, value: Any, wanted: str) -> Finding:
+    return Finding("wrong_type", at, f"is {kind(value)}", f"make it {wanted}")
+
+
+def unknown_keys(value: dict[str, Any], known: frozenset[str], at: str) -> list[Finding]:
+    """An unknown key is ignored with a warning; one that looks like a misspelt known key is an error."""
+    findings = []
+    for key in sorted(value.keys() - known):
+        if close := get_close_matches(key.lower(), known, n=1, cutoff=0.8):
+            findings.append(
+                Finding("misspelt_key", join(at, short(key)), "is not a known key", f"did you mean '{close[0]}'?")
+            )
+        else:
+            remedy = "remove it, or leave it if that is what you want"
+            findings.append(
+                Finding("unknown_key", join(at, short(key)), "is not a known key and is ignored", remedy, "warning")
+            )
+    return findings
+
+
+def join(at: str, name: str) -> str:
+    return f"{at}.{name}" if at else name
+
+
+def short(text: str, limit: int = 40) -> str:
+    """A key or a word of the user's, fit for a message: printable and cut."""
+    cut = text if len(text) <= limit else text[: limit - 1] + "…"
+    return json.dumps(cut, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()[1:-1]
+
+
+def kind(value: Any) -> str:
+    """The JSON name of a value's type, with its article."""
+    if value is None:
+        return "null"
+    names = {bool: "true or false", int: "a number", float: "a number", str: "a string", list: "a list"}
+    return names.get(type(value), "an object")

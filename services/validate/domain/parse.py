@@ -1,0 +1,179 @@
+"""One line of bytes to one JSON object, or to what is wrong with it. Never raises, whatever the bytes."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from services.validate.domain.findings import Finding, join, kind, short
+
+# Tool schemas nest about ten deep. Templates and other readers recurse, so a row far beyond that is refused here.
+MAX_DEPTH = 64
+# Beyond 64 bits, readers disagree about a number: some round it, some refuse it.
+MAX_INTEGER = 2**64
+
+
+def parse(raw: bytes) -> dict[str, Any] | list[Finding]:
+    """The object of a line, or the findings that say why there is none."""
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        byte = f"byte {error.start + 1} of the line (0x{raw[error.start]:02x})"
+        return [Finding("invalid_utf8", "", f"{byte} is not UTF-8 text", "save the file as UTF-8")]
+    try:
+        value = _FAST.decode(text)
+    except _FlawFound:
+        return _flaws(text)
+    except RecursionError:
+        return [_TOO_DEEP]
+    except json.JSONDecodeError as error:
+        return [_invalid_json(error, text)]
+    if not isinstance(value, dict):
+        return [_not_an_object(value)]
+    if _could_be_deep(raw) and _depth(value) > MAX_DEPTH:
+        return [_TOO_DEEP]
+    # Only an escape can bring a surrogate or a NUL into a string: raw ones are not UTF-8 or not JSON.
+    if b"\\ud" in raw.lower() or b"\\u0000" in raw:
+        return list(_characters(value)) or value
+    return value
+
+
+_TOO_DEEP = Finding(
+    "nested_too_deeply", "", f"is nested more than {MAX_DEPTH} levels deep", "flatten the example; is it damaged?"
+)
+
+
+def _not_an_object(value: Any) -> Finding:
+    if isinstance(value, list):
+        remedy = "write JSONL: one object per line, without a list around them"
+    else:
+        remedy = 'write one object per line, such as {"messages": [...]}'
+    return Finding("not_an_object", "", f"is {kind(value)}", remedy)
+
+
+def _invalid_json(error: json.JSONDecodeError, text: str) -> Finding:
+    rest = text[error.pos :].strip()
+    if error.msg == "Extra data":
+        remedy = "put every example on a line of its own"
+    elif not rest:
+        remedy = "the line ends too early: put every example whole on a single line"
+    elif rest.startswith("'"):
+        remedy = "use double quotes"
+    elif rest[0] in ",}]":
+        remedy = "remove the comma that has nothing after it, or add what is missing"
+    else:
+        remedy = "write each line with a JSON library"
+    return Finding("invalid_json", "", f"is not valid JSON: {error.msg} at column {error.pos + 1}", remedy)
+
+
+# --- numbers and keys that JSON readers disagree about --------------------------------------------------------------
+
+
+class _FlawFound(Exception):
+    """The fast decoder met something that needs a place, which hooks don't know: decode again, then walk."""
+
+
+@dataclass(frozen=True)
+class _Flaw:
+    """Planted into the decoded tree where something is wrong."""
+
+    code: str
+    message: str
+    remedy: str
+
+
+def _decoder(report: Callable[[_Flaw], Any]) -> json.JSONDecoder:
+    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(items)
+        if len(made) != len(items):
+            seen: set[str] = set()
+            for key, _ in items:
+                if key in seen:
+                    made[key] = report(_Flaw("duplicate_key", "is there twice in the same object", "keep one of them"))
+                seen.add(key)
+        return made
+
+    def constant(name: str) -> Any:
+        return report(_Flaw("not_a_number", f"is {name}, which is not JSON", "use a number or null"))
+
+    def integer(digits: str) -> Any:
+        # the length first: int() of very long digits is slow, and refused by Python
+        if len(digits) > 20 or abs(value := int(digits)) >= MAX_INTEGER:
+            return report(_Flaw("number_too_large", "is a number of more than 64 bits", "write it as a string"))
+        return value
+
+    def fraction(digits: str) -> Any:
+        value = float(digits)
+        if math.isinf(value):
+            return report(_Flaw("number_too_large", "is a number beyond 1e308", "write it as a string"))
+        return value
+
+    return json.JSONDecoder(object_pairs_hook=pairs, parse_constant=constant, parse_int=integer, parse_float=fraction)
+
+
+def _raise(_: _Flaw) -> Any:
+    raise _FlawFound
+
+
+_FAST = _decoder(_raise)
+_PLANTING = _decoder(lambda flaw: flaw)
+
+
+def _flaws(text: str) -> list[Finding]:
+    try:
+        value = _PLANTING.decode(text)
+    except RecursionError:
+        return [_TOO_DEEP]
+    except json.JSONDecodeError as error:
+        return [_invalid_json(error, text)]
+    return [
+        Finding(leaf.code, path, leaf.message, leaf.remedy) for path, leaf in _leaves(value) if isinstance(leaf, _Flaw)
+    ]
+
+
+# --- walking, without recursion -------------------------------------------------------------------------------------
+
+
+def _leaves(value: Any) -> Iterator[tuple[str, Any]]:
+    """Every value that is no container with its path, and every key (as a string at its own path), in order."""
+    stack = [("", value)]
+    while stack:
+        path, item = stack.pop()
+        if isinstance(item, dict):
+            children = [(join(path, short(key)), child) for key, child in item.items()]
+            yield from ((place, key) for (place, _), key in zip(children, item, strict=True))
+            stack.extend(reversed(children))
+        elif isinstance(item, list):
+            stack.extend((f"{path}[{index}]", item[index]) for index in range(len(item) - 1, -1, -1))
+        else:
+            yield path, item
+
+
+def _characters(value: Any) -> Iterator[Finding]:
+    for path, leaf in _leaves(value):
+        if not isinstance(leaf, str):
+            continue
+        if "\x00" in leaf:
+            yield Finding("nul_character", path, "holds a NUL character (\\u0000)", "remove it; is it binary data?")
+        if not leaf.isascii() and any("\ud800" <= character <= "\udfff" for character in leaf):
+            remedy = "write the character itself, or both halves of its escape"
+            yield Finding("lone_surrogate", path, "holds half of a \\ud8xx\\udcxx pair", remedy)
+
+
+def _could_be_deep(raw: bytes) -> bool:
+    return raw.count(b"{") + raw.count(b"[") > MAX_DEPTH
+
+
+def _depth(value: Any) -> int:
+    deepest, stack = 0, [(value, 1)]
+    while stack:
+        item, depth = stack.pop()
+        if isinstance(item, dict | list):
+            deepest = max(deepest, depth)
+            if deepest > MAX_DEPTH:
+                break
+            stack.extend((child, depth + 1) for child in (item.values() if isinstance(item, dict) else item))
+    return deepest

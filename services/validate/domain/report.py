@@ -1,0 +1,105 @@
+"""What validation found, as one document: `report.json`, and the error of a job whose file is not good."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from services.validate.domain.findings import Problem
+from services.validate.domain.formats import METHOD_OF, Format
+from services.validate.domain.statistics import Estimate, Tokens
+from shared.errors import InputError
+from shared.events import Method, Model
+
+Role = Literal["training", "validation"]
+MIN_EXAMPLES = 10  # OpenAI's limit; below it neither training nor the test means anything
+
+
+class Failure(Model):
+    """Why the job cannot go on, in the words of the OpenAI API's job error."""
+
+    code: str
+    message: str
+    param: str | None = None
+
+
+class FileReport(Model):
+    """One file. `usable` rows are those that go into the splits; every other row is a problem, dropped or blank."""
+
+    name: str
+    size: int
+    lines: int
+    blank_lines: int
+    rows: int
+    usable: int
+    format: Format | None
+    duplicates: int
+    duplicate_lines: tuple[int, ...]
+    """Lines whose example was there before, the first of them."""
+    over_length: int
+    tokens: Tokens | None
+    errors: int
+    warnings: int
+    error_counts: dict[str, int]
+    warning_counts: dict[str, int]
+    problems: tuple[Problem, ...]
+    """The first errors, then the first warnings."""
+
+
+class Side(Model):
+    examples: int
+    tokens: int
+
+
+class Report(Model):
+    ok: bool
+    failure: Failure | None = None
+    base: str | None
+    """None: no base was known, so nothing was tokenized."""
+    format: Format | None
+    method: Method | None
+    max_length: int | None
+    over_length: Literal["drop", "truncate", "fail"]
+    seed: int
+    training: FileReport
+    validation: FileReport | None = None
+    splits: dict[str, Side] = Field(default_factory=dict)
+    estimate: Estimate | None = None
+
+
+def failure(file: FileReport, role: Role) -> Failure | None:
+    """The error of the job that a file's problems make; the first problem speaks for all."""
+    first = next((problem for problem in file.problems if problem.severity == "error"), None)
+    if first is None:
+        return None
+    if first.code == TOO_FEW:
+        return Failure(code="invalid_n_examples", message=f"{first.message}; {first.remedy}", param=f"{role}_file")
+    text = f"The job failed due to an invalid {role} file. {first}"
+    if more := file.errors - 1:
+        text += f" (and {more} more problem{'s' if more > 1 else ''}; see the report)"
+    return Failure(code=f"invalid_{role}_file", message=text, param=f"{role}_file")
+
+
+TOO_FEW = "too_few_examples"
+
+
+def wrong_method(file: FileReport, method: Method | None) -> Failure | None:
+    """The error of a job whose method cannot train on the file's format, in OpenAI's words."""
+    if method is None or file.format is None or METHOD_OF[file.format] == method:
+        return None
+    needed = METHOD_OF[file.format]
+    message = (
+        f"Input file {file.name} is in the fine-tune-{file.format} format, but the specified fine-tuning job is not "
+        f"using '{needed}' as the training method (provided method={method}); set the method to {needed}, or give a "
+        f"file of another format"
+    )
+    return Failure(code="invalid_training_file", message=message, param="training_file")
+
+
+def error_of(report: Report, where: str) -> InputError | None:
+    """The exception that ends the job; `where` is where the whole report lies."""
+    if report.failure is None:
+        return None
+    message = report.failure.message.replace("see the report", f"see {where}")
+    return InputError(report.failure.code, message, report.failure.param)

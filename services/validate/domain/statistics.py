@@ -1,0 +1,94 @@
+"""Token counts: their distribution, the length a row may have, and what training will roughly cost."""
+
+from __future__ import annotations
+
+from collections import Counter
+from math import ceil
+
+from shared.errors import InputError
+from shared.events import Auto, Hyperparameters, Model
+
+# What `auto` allows at most: longer rows are rare in tuning sets, and memory for activations grows with the length.
+AUTO_MAX_LENGTH = 4096
+
+# QLoRA of an 8B model on one datacenter GPU runs at 10,000 to 16,000 tokens/s (shared/TRAINING.md), a model of a few
+# million parameters on two CPU cores at 8,500. The trainer replaces this guess by its own ETA after a few steps.
+TOKENS_PER_SECOND = 10_000
+START_SECONDS = 30.0  # loading and quantizing the base
+AUTO_EPOCHS = 3  # what the trainer mostly chooses
+
+
+class Tokens(Model):
+    """The distribution of tokens per row, by the base's own tokenizer; percentiles by nearest rank.
+    Rows that are too long are counted as they are, and a preference pair is the sum of its two sequences."""
+
+    total: int
+    min: int
+    mean: float
+    median: int
+    p95: int
+    max: int
+
+
+class Estimate(Model):
+    """A guess before anything ran. `reason` says what it rests on."""
+
+    epochs: int
+    training_tokens: int
+    seconds: float
+    reason: str
+
+
+def distribution(histogram: Counter[int]) -> Tokens | None:
+    """`histogram`: tokens of a row -> number of rows; None when there are no rows."""
+    rows = histogram.total()
+    if not rows:
+        return None
+    total = sum(tokens * count for tokens, count in histogram.items())
+    lengths = sorted(histogram)
+
+    def percentile(share: float) -> int:
+        left = ceil(share * rows)
+        for tokens in lengths:
+            left -= histogram[tokens]
+            if left <= 0:
+                break
+        return tokens
+
+    return Tokens(
+        total=total,
+        min=lengths[0],
+        mean=round(total / rows, 2),
+        median=percentile(0.5),
+        p95=percentile(0.95),
+        max=lengths[-1],
+    )
+
+
+def max_length(wanted: int | Auto, context: int | None, base: str) -> int:
+    """The tokens a row may have; `context` is what the base can read, None where it does not say.
+
+    Raises:
+        InputError: more is wanted than the base can read.
+    """
+    if wanted == "auto":
+        return min(context or AUTO_MAX_LENGTH, AUTO_MAX_LENGTH)
+    if context is not None and wanted > context:
+        raise InputError(
+            "invalid_hyperparameters",
+            f"max_length is {wanted}, but {base} reads at most {context} tokens; set max_length to {context} or less.",
+            "hyperparameters.max_length",
+        )
+    return wanted
+
+
+def estimate(train_tokens: int, hyperparameters: Hyperparameters) -> Estimate:
+    epochs = AUTO_EPOCHS if hyperparameters.n_epochs == "auto" else hyperparameters.n_epochs
+    tokens = train_tokens * epochs
+    return Estimate(
+        epochs=epochs,
+        training_tokens=tokens,
+        seconds=round(START_SECONDS + tokens / TOKENS_PER_SECOND, 1),
+        reason=f"{train_tokens} tokens x {epochs} epochs at about {TOKENS_PER_SECOND} tokens/s, and "
+        f"{START_SECONDS:.0f} s to load the base; the trainer knows better after its first steps",
+    )

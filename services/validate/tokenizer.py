@@ -1,0 +1,152 @@
+"""The base's own tokenizer and chat template, through transformers but without torch."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from jinja2 import TemplateError
+
+from services.validate.domain.content import Row, conversations, prompt_of, template_tools
+from services.validate.domain.findings import Finding, short
+from shared.errors import InputError, TransientError
+
+# A template is somebody's program: besides its own errors it may raise these on a conversation that it does not expect.
+_TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, KeyError, IndexError, AttributeError)
+
+# Tokenizers without a limit say 10**30.
+_NO_LIMIT = 10**9
+
+
+class Tokenizer(Protocol):
+    """What validation needs of a base."""
+
+    base: str
+    context: int | None
+    """Tokens that the base can read; None where it does not say."""
+
+    def measure(self, rows: Sequence[Row]) -> list[tuple[int, ...] | Finding]:
+        """Tokens of each row's sequences (two for a preference pair), or why the base cannot read the row.
+
+        Raises:
+            InputError: the base has no chat template, but the rows are chats.
+        """
+        ...
+
+    def prompt_tokens(self, row: Row) -> int:
+        """Tokens of a row before the first that is trained on."""
+        ...
+
+
+def without_torch() -> None:
+    """Keep torch out of this process; call it before anything imports transformers.
+
+    transformers imports torch wherever it is installed, which costs several seconds and hundreds of megabytes that
+    tokenizing does not need. For processes that do nothing else: after it, `import torch` fails.
+    """
+    sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # "PyTorch was not found"
+
+
+def load(location: str, base: str) -> BaseTokenizer:
+    """Load from a local folder or a hub id. `base` is what users call the model.
+
+    Raises:
+        InputError: there is no such model, or no tokenizer that can be loaded without running foreign code.
+        TransientError: the hub does not answer.
+    """
+    import transformers  # noqa: PLC0415  takes seconds, and a check without a base does not need it
+
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(location, trust_remote_code=False)
+        config = transformers.AutoConfig.from_pretrained(location, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        if _is_outage(error):
+            raise TransientError(f"the model hub does not answer while loading {base}") from error
+        raise InputError(
+            "model_not_found",
+            f"The base model {base} cannot be loaded: there is no usable tokenizer or config.json at {location!r}. "
+            "Name a folder or a hub id that transformers can load without remote code.",
+            "model",
+        ) from error
+    limits = [getattr(config.get_text_config(), "max_position_embeddings", None), tokenizer.model_max_length]
+    known = [limit for limit in limits if isinstance(limit, int) and 0 < limit < _NO_LIMIT]
+    return BaseTokenizer(tokenizer, base, min(known, default=None))
+
+
+def _is_outage(error: BaseException) -> bool:
+    """Whether the hub was out of reach and has left no cached copy; who works offline has chosen to."""
+    from huggingface_hub import is_offline_mode  # noqa: PLC0415  comes with transformers, see load
+    from huggingface_hub.errors import LocalEntryNotFoundError  # noqa: PLC0415
+
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, LocalEntryNotFoundError):
+        cause = cause.__cause__
+    return cause is not None and not is_offline_mode()
+
+
+class BaseTokenizer:
+    """A transformers tokenizer; `context` in tokens."""
+
+    def __init__(self, tokenizer: Any, base: str, context: int | None) -> None:
+        self._tokenizer = tokenizer
+        self.base = base
+        self.context = context
+
+    def measure(self, rows: Sequence[Row]) -> list[tuple[int, ...] | Finding]:
+        texts: list[str] = []
+        spans: list[range | Finding] = []
+        for row in rows:
+            try:
+                found = self._texts(row)
+            except _TEMPLATE_ERRORS as error:
+                spans.append(_refused(row, self.base, error))
+                continue
+            spans.append(range(len(texts), len(texts) + len(found)))
+            texts.extend(found)
+        lengths = self._lengths(texts, special=any(row.format == "completion" for row in rows))
+        return [span if isinstance(span, Finding) else tuple(lengths[index] for index in span) for span in spans]
+
+    def prompt_tokens(self, row: Row) -> int:
+        if row.format == "completion":
+            return self._lengths([row.value["prompt"]], special=True)[0]
+        messages = prompt_of(row)
+        if not messages:
+            return 0
+        return self._lengths([self._render(messages, template_tools(row), answer=True)], special=False)[0]
+
+    def _texts(self, row: Row) -> list[str]:
+        if row.format == "completion":
+            return [row.value["prompt"] + row.value["completion"] + (self._tokenizer.eos_token or "")]
+        tools = template_tools(row)
+        return [self._render(messages, tools) for messages in conversations(row)]
+
+    def _render(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, answer: bool = False) -> str:
+        if not self._tokenizer.chat_template:
+            raise InputError(
+                "base_has_no_chat_template",
+                f"The base model {self.base} has no chat template, so chat rows cannot become its text. Choose an "
+                "instruction-tuned base, add a chat_template.jinja to its folder, or use prompt/completion rows.",
+                "model",
+            )
+        text: str = self._tokenizer.apply_chat_template(
+            messages, tools=tools, tokenize=False, add_generation_prompt=answer
+        )
+        return text
+
+    def _lengths(self, texts: list[str], *, special: bool) -> list[int]:
+        """`special`: with the tokens that the tokenizer puts round a text; a chat template writes its own."""
+        if not texts:
+            return []
+        encoded = self._tokenizer(texts, add_special_tokens=special, return_attention_mask=False, verbose=False)
+        return [len(ids) for ids in encoded["input_ids"]]
+
+
+def _refused(row: Row, base: str, error: Exception) -> Finding:
+    place = {"chat": "messages", "preference": "input.messages", "completion": ""}[row.format]
+    # what a template says with raise_exception is its own text; other errors may quote the row
+    said = f": {short(str(error), 120)}" if isinstance(error, TemplateError) else f" ({type(error).__name__})"
+    remedy = "change the order of the roles as it asks, or choose another base"
+    return Finding("chat_template", place, f"the chat template of {base} refuses this conversation{said}", remedy)

@@ -1,0 +1,131 @@
+"""The validate stage: download, check, split, upload; or fail the job with the first problem of its file."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from services.validate.background import in_thread, reporting
+from services.validate.check import Examined, examine, write_splits
+from services.validate.domain.report import error_of
+from services.validate.reader import Source
+from services.validate.scan import Watch
+from services.validate.tokenizer import Tokenizer, load
+from shared.errors import CorruptObject, InputError
+from shared.events import DatasetValidated, Job, Reference, Split
+from shared.settings import Settings
+from shared.stage import Attempt
+
+
+class Objects(Protocol):
+    """What the stage needs of the object store."""
+
+    async def download(self, reference: Reference, path: Path) -> None: ...
+
+    async def put(self, key: str, data: bytes) -> Reference: ...
+
+    async def upload(self, key: str, path: Path) -> Reference: ...
+
+
+class ValidateWork:
+    """One attempt at validating the dataset of a job."""
+
+    def __init__(
+        self,
+        objects: Objects,
+        settings: Settings,
+        *,
+        load_tokenizer: Callable[[str, str], Tokenizer] = load,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.objects = objects
+        self.settings = settings
+        self.load_tokenizer = load_tokenizer
+        self.clock = clock
+
+    async def __call__(self, attempt: Attempt) -> DatasetValidated:
+        job, watch = attempt.job, Watch()
+        location = base_location(self.settings, job.base)
+        with tempfile.TemporaryDirectory(prefix="tunestream-validate-") as name:
+            folder = Path(name)
+            training = await self._download(job.dataset, folder / "dataset", "training_file")
+            validation = None
+            if job.validation_file is not None:
+                validation = await self._download(job.validation_file, folder / "validation_file", "validation_file")
+            async with reporting(attempt, "checking", watch, self.clock):
+                examined = await in_thread(
+                    lambda: examine(
+                        training,
+                        validation,
+                        spec=job.spec,
+                        tokenizer=self.load_tokenizer(location, job.base),
+                        limits=self.settings.validation,
+                        watch=watch,
+                    ),
+                    watch,
+                )
+            document = examined.report.model_dump_json(indent=1).encode()
+            report = await self.objects.put(f"{attempt.prefix}report.json", document)
+            if error := error_of(examined.report, f"{report.bucket}/{report.key}"):
+                raise error
+            async with reporting(attempt, "splitting", watch, self.clock):
+                await in_thread(lambda: write_splits(examined, training, validation, folder, watch), watch)
+            splits = await self._upload(examined, folder, attempt.prefix)
+        return _validated(job, examined, splits, report)
+
+    async def _download(self, reference: Reference, path: Path, param: str) -> Source:
+        try:
+            await self.objects.download(reference, path)
+        except CorruptObject:
+            raise InputError(
+                "file_changed",
+                f"{reference.bucket}/{reference.key} is not what it was when the job was made: it was overwritten or "
+                "deleted. Upload it again to start a new job.",
+                param,
+            ) from None
+        return Source(path, reference.key.rsplit("/", 1)[-1])
+
+    async def _upload(self, examined: Examined, folder: Path, prefix: str) -> dict[str, Split]:
+        return {
+            name: Split(
+                reference=await self.objects.upload(f"{prefix}{name}.jsonl", folder / f"{name}.jsonl"),
+                examples=side.examples,
+                tokens=side.tokens,
+            )
+            for name, side in examined.report.splits.items()
+        }
+
+
+def base_location(settings: Settings, base: str) -> str:
+    """Where the base of a job is loaded from.
+
+    Raises:
+        InputError: jobs may not use this base.
+    """
+    if base == settings.model.id:
+        return settings.model.location
+    if base in settings.model.allowed:
+        return base
+    known = ", ".join((settings.model.id, *settings.model.allowed))
+    raise InputError("model_not_found", f"The model {base} cannot be fine-tuned here; choose one of: {known}.", "model")
+
+
+def _validated(job: Job, examined: Examined, splits: dict[str, Split], report: Reference) -> DatasetValidated:
+    found = examined.report
+    assert found.format is not None and found.method is not None, "a report without errors has a format"
+    scans = [scanned for scanned in (examined.training, examined.validation) if scanned]
+    return DatasetValidated(
+        job_id=job.job_id,
+        method=found.method,
+        format=found.format,
+        train=splits["train"],
+        validation=splits.get("validation"),
+        test=splits.get("test"),
+        report=report,
+        longest_tokens=max(scanned.longest for scanned in scans),
+        max_length=found.max_length,
+        estimated_seconds=found.estimate.seconds if found.estimate else None,
+    )

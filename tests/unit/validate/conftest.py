@@ -1,0 +1,139 @@
+"""A base whose tokens are bytes, so that counts can be computed by hand; rows and files; fakes of the outside."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizers import Tokenizer as Fast
+from tokenizers import decoders, models, pre_tokenizers
+
+from services.validate.check import Examined, examine
+from services.validate.domain.content import Row, conversations, prompt_of, template_tools
+from services.validate.domain.findings import Finding
+from services.validate.reader import Source
+from services.validate.scan import Watch
+from shared.events import JobSpec
+from shared.settings import Validation
+from tests.bad_datasets import good_row
+
+CONTEXT = 512
+CHATML = (
+    "{% if tools %}<|im_start|>system\n{{ tools | tojson }}<|im_end|>\n{% endif %}"
+    "{% for message in messages %}"
+    "{% if message.role == 'developer' %}{{ raise_exception('the developer role is not supported') }}{% endif %}"
+    "<|im_start|>{{ message.role }}\n{{ message.content }}"
+    "{% for call in message.tool_calls or [] %}"
+    "{{ call.function.name }}{{ call.function.arguments | tojson }}{% endfor %}"
+    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.fixture(scope="session")
+def make_base(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """A folder with a tokenizer of one token per byte, and one per special token."""
+
+    def make(template: str | None = CHATML, context: int = CONTEXT) -> Path:
+        folder = tmp_path_factory.mktemp("base")
+        letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+        tokenizer = Fast(models.BPE(vocab={letter: index for index, letter in enumerate(letters)}, merges=[]))
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        tokenizer.add_special_tokens(["<|im_start|>", "<|im_end|>"])
+        tokenizer.save(str(folder / "tokenizer.json"))
+        config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>"}
+        if template:
+            config["chat_template"] = template
+        (folder / "tokenizer_config.json").write_text(json.dumps(config))
+        (folder / "config.json").write_text(json.dumps({"model_type": "llama", "max_position_embeddings": context}))
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def base(make_base: Callable[..., Path]) -> Path:
+    return make_base()
+
+
+class WordTokenizer:
+    """Counts words, and goes through the same normalisation as the real one."""
+
+    base = "words"
+
+    def __init__(self, context: int | None = None) -> None:
+        self.context = context
+
+    def measure(self, rows: Sequence[Row]) -> list[tuple[int, ...] | Finding]:
+        return [self._sequences(row) for row in rows]
+
+    def prompt_tokens(self, row: Row) -> int:
+        return len(row.value["prompt"].split()) if row.format == "completion" else _words([prompt_of(row)])
+
+    def _sequences(self, row: Row) -> tuple[int, ...]:
+        if row.format == "completion":
+            return (len((row.value["prompt"] + " " + row.value["completion"]).split()),)
+        json.dumps(template_tools(row))
+        return tuple(_words([one]) for one in conversations(row))
+
+
+def _words(many: Iterable[Sequence[dict[str, Any]]]) -> int:
+    return sum(len(message["content"].split()) for messages in many for message in messages)
+
+
+Examine = Callable[..., Examined]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Examine:
+    """Examine rows (values, or bytes for a line that is no JSON) as a file, and perhaps a validation file."""
+
+    def examine_rows(
+        rows: Iterable[Any] | bytes,
+        *,
+        validation: Iterable[Any] | None = None,
+        tokenizer: Any = None,
+        limits: Validation | None = None,
+        **spec: Any,
+    ) -> Examined:
+        return examine(
+            write(tmp_path / "train-me.jsonl", rows),
+            write(tmp_path / "validate-me.jsonl", validation) if validation is not None else None,
+            spec=JobSpec.model_validate(spec),
+            tokenizer=tokenizer,
+            limits=limits or Validation(),
+            watch=Watch(),
+        )
+
+    return examine_rows
+
+
+def write(path: Path, rows: Iterable[Any] | bytes) -> Source:
+    if not isinstance(rows, bytes):
+        rows = b"".join(row + b"\n" if isinstance(row, bytes) else json.dumps(row).encode() + b"\n" for row in rows)
+    path.write_bytes(rows)
+    return Source(path, path.name)
+
+
+def chats(count: int, start: int = 0) -> list[dict[str, Any]]:
+    return [good_row(number) for number in range(start, start + count)]
+
+
+def completions(count: int, start: int = 0) -> list[dict[str, Any]]:
+    return [
+        {"prompt": f"Question {number}:", "completion": f" answer {number}"} for number in range(start, start + count)
+    ]
+
+
+def preferences(count: int, start: int = 0) -> list[dict[str, Any]]:
+    return [
+        {
+            "input": {"messages": [{"role": "user", "content": f"Say {number}"}]},
+            "preferred_completion": [{"role": "assistant", "content": f"{number}, gladly"}],
+            "non_preferred_completion": [{"role": "assistant", "content": "No"}],
+        }
+        for number in range(start, start + count)
+    ]

@@ -1,0 +1,172 @@
+"""Token counts by the base's own tokenizer and template. The base of these tests has one token per byte."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub.errors import LocalEntryNotFoundError
+
+from services.validate.domain.content import Row
+from services.validate.domain.findings import Finding
+from services.validate.tokenizer import load
+from shared.errors import InputError, TransientError
+from tests.bad_datasets import good
+from tests.unit.validate.conftest import CONTEXT, Examine, chats, completions, preferences
+
+# <|im_start|> role \n content <|im_end|> \n
+FRAME = 4
+
+
+def chat(*messages: dict[str, Any], **beside: Any) -> Row:
+    return Row(1, {"messages": list(messages), **beside}, "chat")
+
+
+USER = {"role": "user", "content": "hi"}
+ANSWER = {"role": "assistant", "content": "hello"}
+TURNS = FRAME + len("user" + "hi") + FRAME + len("assistant" + "hello")
+
+
+def test_a_chat_is_counted_as_its_template_writes_it(base: Path) -> None:
+    assert load(str(base), "tiny").measure([chat(USER, ANSWER), chat(USER, {**ANSWER, "content": "é"})]) == [
+        (TURNS,),
+        (TURNS - len("hello") + 2,),
+    ]
+
+
+def test_what_comes_after_the_last_trained_turn_is_not_counted(base: Path) -> None:
+    row = chat(USER, ANSWER, USER, {**ANSWER, "weight": 0})
+    assert load(str(base), "tiny").measure([row]) == [(TURNS,)]
+
+
+def test_parts_tools_and_old_function_calls_reach_the_template(base: Path) -> None:
+    tokenizer = load(str(base), "tiny")
+    parts = {"role": "user", "content": [{"type": "text", "text": "h"}, {"type": "text", "text": "i"}]}
+    function = {"name": "look", "arguments": '{"a":   1}'}
+    call = {"role": "assistant", "tool_calls": [{"id": "c", "type": "function", "function": function}]}
+    old = {"role": "assistant", "function_call": function}
+    tool = {"type": "function", "function": {"name": "look"}}
+    [(joined,), (called,), (called_of_old,), (offered,), (offered_of_old,)] = tokenizer.measure(
+        [
+            chat(parts, ANSWER),
+            chat(USER, call),
+            chat(USER, old),
+            chat(USER, ANSWER, tools=[tool]),
+            chat(USER, ANSWER, functions=[tool["function"]]),
+        ]
+    )
+    assert joined == TURNS + 1  # vLLM joins parts with a line end
+    assert called == called_of_old == TURNS - len("hello") + len('look{"a": 1}')
+    assert offered == offered_of_old == TURNS + FRAME + len("system") + len(json.dumps([tool]))
+
+
+def test_a_completion_gets_the_end_token_and_a_pair_has_two_sequences(base: Path) -> None:
+    tokenizer = load(str(base), "tiny")
+    assert tokenizer.measure([Row(1, {"prompt": "ab", "completion": "c"}, "completion")]) == [(4,)]
+    pair = {"input": {"messages": [USER]}, "preferred_completion": [ANSWER]}
+    row = Row(1, {**pair, "non_preferred_completion": [{**ANSWER, "content": "go"}]}, "preference")
+    assert tokenizer.measure([row]) == [(TURNS, TURNS - 3)]
+
+
+def test_only_completions_get_what_the_tokenizer_adds_by_itself(make_base: Callable[..., Path]) -> None:
+    """A chat template writes its own beginning; with both, the text would begin twice."""
+    folder = make_base()
+    path = folder / "tokenizer.json"
+    settings = json.loads(path.read_text())
+    start = {"id": "<|im_start|>", "ids": [256], "tokens": ["<|im_start|>"]}
+    single = [{"SpecialToken": {"id": "<|im_start|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
+    pair = [*single, {"Sequence": {"id": "B", "type_id": 1}}]
+    added = {"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": {"<|im_start|>": start}}
+    path.write_text(json.dumps({**settings, "post_processor": added}))
+    tokenizer = load(str(folder), "beginning")
+    assert tokenizer.measure([Row(1, {"prompt": "ab", "completion": "c"}, "completion")]) == [(5,)]
+    assert tokenizer.measure([chat(USER, ANSWER)]) == [(TURNS,)]
+
+
+def test_what_a_template_refuses_is_a_finding_of_that_row_alone(base: Path) -> None:
+    refused, fine = load(str(base), "tiny").measure([chat({**USER, "role": "developer"}, ANSWER), chat(USER, ANSWER)])
+    assert isinstance(refused, Finding)
+    assert (refused.code, refused.field) == ("chat_template", "messages")
+    assert "the developer role is not supported" in refused.message
+    assert fine == (TURNS,)
+
+
+def test_the_context_is_the_smallest_limit_that_the_base_names(base: Path, make_base: Callable[..., Path]) -> None:
+    assert load(str(base), "tiny").context == CONTEXT
+    assert load(str(make_base(context=64)), "tiny").context == 64
+
+
+def test_a_base_without_a_chat_template_is_told_with_the_remedy(make_base: Callable[..., Path], run: Examine) -> None:
+    tokenizer = load(str(make_base(template=None)), "plain")
+    with pytest.raises(InputError, match=r"plain has no chat template.*instruction-tuned") as caught:
+        run(chats(10), tokenizer=tokenizer)
+    assert (caught.value.code, caught.value.param) == ("base_has_no_chat_template", "model")
+    assert run(completions(10), tokenizer=tokenizer).report.ok
+
+
+def test_a_base_that_is_not_there_is_an_input_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be loaded") as caught:
+        load(str(tmp_path), "nowhere")
+    assert (caught.value.code, caught.value.param) == ("model_not_found", "model")
+
+
+@pytest.mark.parametrize(("offline", "kind"), [(False, TransientError), (True, InputError)])
+def test_a_hub_out_of_reach_is_tried_again_unless_offline_is_wanted(
+    offline: bool, kind: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(location: str, **_: Any) -> None:
+        raise OSError("no connection") from LocalEntryNotFoundError("not in the cache")
+
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", unreachable)
+    monkeypatch.setattr("huggingface_hub.is_offline_mode", lambda: offline)
+    with pytest.raises(kind, match="acme/tiny"):
+        load("acme/tiny", "acme/tiny")
+
+
+def test_the_distribution_counts_every_row(base: Path, run: Examine) -> None:
+    rows = [{"prompt": "p" * length, "completion": "c"} for length in [*range(1, 20), 98]]  # 3 to 21, and 100 tokens
+    report = run(rows, tokenizer=load(str(base), "tiny"), splits={"validation": 0, "test": 0}).report
+    tokens = report.training.tokens
+    assert tokens is not None
+    assert (tokens.total, tokens.min, tokens.median, tokens.p95, tokens.max) == (328, 3, 12, 21, 100)
+    assert tokens.mean == 16.4
+    assert report.splits["train"].tokens == 328
+    assert report.estimate is not None and report.estimate.training_tokens == 3 * 328
+
+
+def test_preference_tokens_are_those_of_both_sequences(base: Path, run: Examine) -> None:
+    examined = run(preferences(10), tokenizer=load(str(base), "tiny"))
+    assert examined.training is not None and examined.report.training.tokens is not None
+    assert examined.training.longest < examined.report.training.tokens.max < 2 * examined.training.longest
+
+
+def test_a_check_alone_counts_without_torch(base: Path, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_bytes(good(12))
+    program = (
+        "import sys; from pathlib import Path; from services.validate.tokenizer import without_torch; without_torch()\n"
+        "from services.validate.check import check; from shared.events import JobSpec\n"
+        "from shared.settings import Validation\n"
+        "report = check(Path(sys.argv[1]), spec=JobSpec(), base_location=sys.argv[2], limits=Validation())\n"
+        "print(report.ok, report.training.tokens.total > 0, sys.modules['torch'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "rows.jsonl"), str(base)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "True True None"
+
+
+def test_limits_of_the_job(base: Path, run: Examine) -> None:
+    """`auto` is the base's context; more than that is refused before anything is read."""
+    tokenizer = load(str(base), "tiny")
+    assert run(chats(10), tokenizer=tokenizer).report.max_length == CONTEXT
+    with pytest.raises(InputError, match=f"max_length is 4096, but tiny reads at most {CONTEXT} tokens") as caught:
+        run(chats(10), tokenizer=tokenizer, hyperparameters={"max_length": 4096})
+    assert caught.value.param == "hyperparameters.max_length"

@@ -1,0 +1,220 @@
+"""The stage: what it writes, what it returns, how it fails and how it stops."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.validate.background import reporting
+from services.validate.domain.content import Row
+from services.validate.scan import Watch
+from services.validate.work import ValidateWork
+from shared.errors import CorruptObject, InputError
+from shared.events import DatasetValidated, Job, JobProgress, JobSpec, Origin, Reference
+from shared.settings import BaseModelSettings, Settings
+from shared.stage import Attempt
+from tests.bad_datasets import good, lines
+from tests.unit.validate.conftest import WordTokenizer, completions
+
+BASE = "acme/tiny-instruct"
+
+
+class FakeObjects:
+    """Objects in a dictionary; a reference is checked by its digest, as in the store."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+
+    def add(self, key: str, data: bytes) -> Reference:
+        self.objects[key] = data
+        digest = hashlib.sha256(data).hexdigest()
+        return Reference(bucket="tunestream", key=key, etag=digest[:8], size=len(data), sha256=digest)
+
+    async def put(self, key: str, data: bytes) -> Reference:
+        return self.add(key, data)
+
+    async def upload(self, key: str, path: Path) -> Reference:
+        return self.add(key, path.read_bytes())
+
+    async def download(self, reference: Reference, path: Path) -> None:
+        data = self.objects.get(reference.key, b"")
+        if hashlib.sha256(data).hexdigest() != reference.sha256:
+            raise CorruptObject(reference.key)
+        path.write_bytes(data)
+
+
+@pytest.fixture
+def objects() -> FakeObjects:
+    return FakeObjects()
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return Settings(_env_file=None, model=BaseModelSettings(id=BASE, path="models/tiny", allowed=("acme/other",)))
+
+
+def attempt(dataset: Reference, *, base: str = BASE, own: Reference | None = None, **spec: Any) -> Attempt:
+    job = Job(
+        job_id="ftjob-1",
+        created_at=0.0,
+        dataset=dataset,
+        validation_file=own,
+        spec=JobSpec.model_validate(spec),
+        base=base,
+        model="ft:tiny:acme::1",
+        alias="rows",
+        origin=Origin(),
+        traceparent="",
+    )
+
+    async def publish(event: JobProgress) -> None:
+        pass
+
+    return Attempt(job, {}, "validate", 2, "jobs/ftjob-1/validate/attempt-2/", publish)
+
+
+def work(objects: FakeObjects, settings: Settings, located: list[str] | None = None) -> ValidateWork:
+    def load(location: str, base: str) -> WordTokenizer:
+        if located is not None:
+            located.append(location)
+        return WordTokenizer(context=64)
+
+    return ValidateWork(objects, settings, load_tokenizer=load, clock=lambda: 0.0)
+
+
+async def test_a_good_dataset_becomes_three_splits_and_a_report(objects: FakeObjects, settings: Settings) -> None:
+    dataset = objects.add("drops/rows.jsonl", lines(*completions(40)))
+    event = await work(objects, settings)(attempt(dataset, seed=1))
+
+    assert isinstance(event, DatasetValidated)
+    assert (event.job_id, event.method, event.format) == ("ftjob-1", "supervised", "completion")
+    assert event.validation is not None and event.test is not None
+    sides = {"train": event.train, "validation": event.validation, "test": event.test}
+    assert {name: side.examples for name, side in sides.items()} == {"train": 32, "validation": 4, "test": 4}
+    assert (event.longest_tokens, event.max_length) == (4, 64)
+    for name, side in sides.items():
+        assert side.reference.key == f"jobs/ftjob-1/validate/attempt-2/{name}.jsonl"
+        assert len(objects.objects[side.reference.key].splitlines()) == side.examples
+        assert side.tokens == 4 * side.examples
+    report = json.loads(objects.objects[event.report.key])
+    assert report["ok"] and report["training"]["name"] == "rows.jsonl"
+    assert report["estimate"]["seconds"] == event.estimated_seconds
+
+
+@pytest.mark.parametrize(("policy", "longest"), [("drop", 4), ("truncate", 64)])
+async def test_the_longest_row_is_the_longest_that_is_used(
+    policy: str, longest: int, objects: FakeObjects, settings: Settings
+) -> None:
+    dataset = objects.add("d", lines(*completions(20), {"prompt": "why?", "completion": "word " * 100}))
+    event = await work(objects, settings)(attempt(dataset, hyperparameters={"over_length": policy}))
+    assert event.longest_tokens == longest
+
+
+async def test_a_split_without_a_share_is_not_made(objects: FakeObjects, settings: Settings) -> None:
+    event = await work(objects, settings)(attempt(objects.add("d", good(10)), splits={"validation": 0, "test": 0}))
+    assert (event.train.examples, event.validation, event.test) == (10, None, None)
+
+
+async def test_a_bad_dataset_ends_the_job_and_leaves_its_report(objects: FakeObjects, settings: Settings) -> None:
+    broken = {"messages": [{"content": "hi"}, {"role": "assistant", "content": ""}]}
+    with pytest.raises(InputError) as caught:
+        await work(objects, settings)(attempt(objects.add("d", good(11) + lines(broken))))
+    key = "jobs/ftjob-1/validate/attempt-2/report.json"
+    assert (caught.value.code, caught.value.param) == ("invalid_training_file", "training_file")
+    assert caught.value.message == (
+        "The job failed due to an invalid training file. Line 12, messages[0].role: 'role' is missing; "
+        f"add one of system, user, assistant, tool (and 1 more problem; see tunestream/{key})"
+    )
+    report = json.loads(objects.objects[key])
+    assert [problem["line"] for problem in report["training"]["problems"]] == [12, 12]
+    assert set(objects.objects) == {"d", key}
+
+
+async def test_a_validation_file_of_its_own_is_used(objects: FakeObjects, settings: Settings) -> None:
+    dataset, own = objects.add("d", lines(*completions(20))), objects.add("v", lines(*completions(3, 50)))
+    event = await work(objects, settings)(attempt(dataset, own=own))
+    assert event.validation is not None
+    assert objects.objects[event.validation.reference.key] == objects.objects["v"]
+    assert event.train.examples == 18
+
+
+async def test_the_base_is_loaded_from_where_the_settings_say(objects: FakeObjects, settings: Settings) -> None:
+    located: list[str] = []
+    for base in (BASE, "acme/other"):
+        await work(objects, settings, located)(attempt(objects.add("d", good(10)), base=base))
+    assert located == ["models/tiny", "acme/other"]
+    with pytest.raises(InputError, match="acme/secret cannot be fine-tuned here; choose one of: acme/tiny") as caught:
+        await work(objects, settings)(attempt(objects.add("d", good(10)), base="acme/secret"))
+    assert (caught.value.code, caught.value.param) == ("model_not_found", "model")
+
+
+async def test_a_dataset_that_was_overwritten_is_told(objects: FakeObjects, settings: Settings) -> None:
+    dataset = objects.add("d", good(10))
+    objects.add("d", good(11))
+    with pytest.raises(InputError, match="Upload it again") as caught:
+        await work(objects, settings)(attempt(dataset))
+    assert caught.value.code == "file_changed"
+
+
+async def test_a_cancelled_attempt_stops_its_thread_and_leaves_nothing(
+    objects: FakeObjects, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    reached, go_on = threading.Event(), threading.Event()
+
+    class Slow(WordTokenizer):
+        measured = 0
+
+        def measure(self, rows: Sequence[Row]) -> list[Any]:
+            self.measured += 1
+            reached.set()
+            go_on.wait(10)
+            return super().measure(rows)
+
+    tokenizer = Slow()
+    stage = ValidateWork(objects, settings, load_tokenizer=lambda location, base: tokenizer)
+    task = asyncio.create_task(stage(attempt(objects.add("d", lines(*completions(5000))))))
+    await asyncio.to_thread(reached.wait, 10)
+    task.cancel()
+    asyncio.get_running_loop().call_soon(go_on.set)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert tokenizer.measured == 1
+    assert list(tmp_path.iterdir()) == []
+    assert set(objects.objects) == {"d"}
+
+
+async def test_progress_has_rows_share_and_the_time_left() -> None:
+    published: list[JobProgress] = []
+    done = asyncio.Event()
+
+    async def publish(event: JobProgress) -> None:
+        published.append(event)
+        done.set()
+
+    job = attempt(Reference(bucket="b", key="k", etag="", size=0, sha256="")).job
+    watch, clock = Watch(), _Clock(100.0)
+    async with reporting(Attempt(job, {}, "validate", 1, "p/", publish), "checking", watch, clock, every=0):
+        watch.tell("training", 100, 0.1)
+        clock.now += 30
+        watch.tell("training", 400, 0.4)
+        done.clear()
+        await done.wait()
+    last = published[-1]
+    assert last.message == "checking the training file: 400 rows, 40%"
+    assert (last.eta_seconds, last.data) == (45.0, {"rows": 400, "share": 0.4, "file": "training"})
+
+
+class _Clock:
+    def __init__(self, now: float) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
