@@ -1,0 +1,1 @@
+"""The `tunestream` command: the embedded stack, and everything a user does with it."""

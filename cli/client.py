@@ -1,0 +1,138 @@
+"""The HTTP interfaces of api and inference, as the commands use them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+from cli.target import Target
+from cli.terminal import NO_STACK, CliError
+
+Json = dict[str, Any]
+
+TIMEOUT = httpx.Timeout(30.0, connect=3.0)
+
+
+class Unreachable(CliError):
+    """Nobody listens there, or the answer broke off: the same call may succeed later."""
+
+
+class NotFound(CliError):
+    """The server knows no such job, model or alias."""
+
+
+class Client:
+    """A context manager. Every method raises `Unreachable`, `NotFound` or `CliError`."""
+
+    def __init__(self, target: Target, transport: httpx.BaseTransport | None = None) -> None:
+        self.target = target
+        self._http = httpx.Client(
+            headers={"authorization": f"Bearer {target.api_key}"} if target.api_key else {},
+            timeout=TIMEOUT,
+            transport=transport,
+            trust_env=False,
+        )
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._http.close()
+
+    # --- jobs: api --------------------------------------------------------------------------------------------
+
+    def job(self, job: str) -> Json:
+        return self._call("GET", f"{self.target.api_url}/jobs/{quote(job, safe='')}")
+
+    def jobs(self, limit: int) -> list[Json]:
+        return _data(self._call("GET", f"{self.target.api_url}/jobs", params={"limit": limit}))
+
+    def events(self, job: str, after: str | None, limit: int = 100) -> list[Json]:
+        """The events after one, oldest first."""
+        params: dict[str, str | int] = {"limit": limit, "order": "asc"}
+        if after:
+            params["after"] = after
+        return _data(self._call("GET", f"{self.target.api_url}/jobs/{quote(job, safe='')}/events", params=params))
+
+    def cancel(self, job: str) -> Json:
+        return self._call("POST", f"{self.target.api_url}/jobs/{quote(job, safe='')}/cancel")
+
+    def report_url(self, job: str) -> str:
+        return f"{self.target.api_url}/jobs/{job}/report"
+
+    # --- models: inference ------------------------------------------------------------------------------------
+
+    def models(self) -> list[Json]:
+        return _data(self._call("GET", f"{self.target.inference_url}/v1/models"))
+
+    def deployments(self) -> list[Json]:
+        return _data(self._call("GET", f"{self.target.inference_url}/deployments"))
+
+    def deploy(self, model: str, alias: str) -> Json:
+        url = f"{self.target.inference_url}/deployments/{quote(alias, safe='')}"
+        return self._call("POST", url, json={"model": model})
+
+    def rollback(self, alias: str) -> Json:
+        return self._call("POST", f"{self.target.inference_url}/deployments/{quote(alias, safe='')}/rollback")
+
+    def _call(
+        self,
+        method: str,
+        url: str,
+        *,
+        params: Mapping[str, str | int] | None = None,
+        json: Json | None = None,
+    ) -> Json:
+        try:
+            answer = self._http.request(method, url, params=params, json=json)
+        except httpx.TransportError as error:
+            raise Unreachable(f"nothing answers at {url} ({type(error).__name__})", NO_STACK) from None
+        if answer.is_success:
+            body = _object(answer)
+            if body is None:
+                raise CliError(
+                    f"{url} answered something that is not a JSON object", "does another program use its port?"
+                )
+            return body
+        message = _message(answer)
+        if answer.status_code in (401, 403):
+            raise CliError(
+                f"the key was refused: {message}",
+                "set TUNESTREAM_INFERENCE__API_KEYS to a key of that stack, or give its --state directory",
+            )
+        if answer.status_code == 404:
+            raise NotFound(message)
+        if answer.is_server_error:
+            raise Unreachable(
+                f"{url} answered {answer.status_code}: {message}", "`tunestream status` and `logs` say more"
+            )
+        raise CliError(message)
+
+
+def _object(answer: httpx.Response) -> Json | None:
+    try:
+        body = answer.json()
+    except ValueError:
+        return None
+    return body if isinstance(body, dict) else None
+
+
+def _message(answer: httpx.Response) -> str:
+    """The words of OpenAI's error envelope, or whatever came instead."""
+    error = (_object(answer) or {}).get("error")
+    if isinstance(error, dict) and error.get("message"):
+        return str(error["message"])
+    return answer.text.strip()[:200] or answer.reason_phrase
+
+
+def _data(body: Json) -> list[Json]:
+    data = body.get("data")
+    if not isinstance(data, list):
+        raise CliError("the answer has no list in `data`", "does another program use its port?")
+    return data

@@ -1,0 +1,127 @@
+"""check: what the validator says of a file, without a stack."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from cli.jobs.spec import build
+from cli.jobs.submit import check_file
+from cli.jobs.view import duration
+from cli.stack import state
+from cli.stack.plan import absolute, base_of
+from cli.stack.state import DEFAULT_STATE
+from cli.target import StateOption
+from cli.terminal import CliError, columns, err, out
+from shared.errors import TransientError
+from shared.settings import load_settings
+
+if TYPE_CHECKING:
+    from services.validate.domain.report import FileReport, Report
+
+SHOWN_PROBLEMS = 50
+
+
+def check(
+    file: Annotated[Path, typer.Argument(help="The dataset: one JSON object per line.")],
+    base: Annotated[str | None, typer.Option(help="The model whose tokenizer counts: a folder or a hub id.")] = None,
+    method: Annotated[str | None, typer.Option(help="supervised or dpo; else the rows tell.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting of the job, such as hyperparameters.max_length=512.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the whole report as JSON, and nothing else.")] = False,
+    folder: StateOption = DEFAULT_STATE,
+) -> None:
+    """Check a dataset before anything is uploaded. Exit 0 when a job could be trained on it, else 1."""
+    check_file(file)
+    spec = build(None, set_ or (), {"method": method})
+    settings = load_settings()
+    # the model that a job of this place would tune: the flag, the settings, or the stack's
+    model, path = base_of(settings, state.load(absolute(folder)), base, None)
+    with err.status("loading the tokenizer and checking …") if err.is_terminal else _Silent():
+        from services.validate.check import check as validate  # noqa: PLC0415  # imports transformers: seconds
+
+        try:
+            report = validate(file, spec=spec, base_location=path or model, limits=settings.validation)
+        except TransientError as error:
+            if base is not None:
+                raise CliError(str(error), "give the folder of a model with --base, or try again") from None
+            err.print(Text(f"{error}: tokens are not counted; --base FOLDER gives another tokenizer", style="yellow"))
+            report = validate(file, spec=spec, base_location=None, limits=settings.validation)
+    if as_json:
+        typer.echo(report.model_dump_json(indent=2))
+    else:
+        _show(report)
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+class _Silent:
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+def _show(report: Report) -> None:
+    training = report.training
+    if training.problems:
+        out.print(_problems(training))
+        shown = min(SHOWN_PROBLEMS, len(training.problems))
+        if (more := training.errors + training.warnings - shown) > 0:
+            out.print(Text(f"… and {more} more; --json has the first {len(training.problems)}", style="dim"))
+        out.print()
+    table = Table(show_header=False, box=None)
+    for name, value in _facts(report).items():
+        table.add_row(Text(name, style="dim"), Text(value))
+    out.print(table)
+    if report.ok:
+        out.print(Text(f"{training.name} can be trained on", style="bold green"))
+    else:
+        reason = report.failure.message if report.failure else f"{training.errors} errors"
+        out.print(Text(f"{training.name} cannot be trained on: {reason}", style="bold red"), soft_wrap=True)
+
+
+def _problems(file: FileReport) -> Table:
+    table = columns("line", "field", "problem", "remedy")
+    for problem in file.problems[:SHOWN_PROBLEMS]:
+        style = "red" if problem.severity == "error" else "yellow"
+        table.add_row(
+            str(problem.line or ""),
+            Text(problem.field),
+            Text(problem.message, style=style),
+            Text(problem.remedy),
+        )
+    return table
+
+
+def _facts(report: Report) -> dict[str, str]:
+    file = report.training
+    facts: dict[str, Any] = {
+        "format": f"{report.format} ({report.method})" if report.format else None,
+        "rows": f"{file.rows:,}, usable {file.usable:,}",
+        "errors": f"{file.errors:,}",
+        "warnings": f"{file.warnings:,}",
+        "duplicates": f"{file.duplicates:,}{_lines(file.duplicate_lines)}" if file.duplicates else "none",
+    }
+    if tokens := file.tokens:
+        facts["tokens"] = (
+            f"{tokens.total:,}; per row {tokens.min:,} to {tokens.max:,}, mean {tokens.mean:,.1f}, "
+            f"median {tokens.median:,}, 95 % up to {tokens.p95:,}"
+        )
+        facts["tokenizer"] = report.base
+        facts["too long"] = f"{file.over_length:,} of more than {report.max_length:,} tokens ({report.over_length})"
+    if report.splits:
+        facts["split"] = ", ".join(f"{name} {side.examples:,}" for name, side in report.splits.items())
+    if guess := report.estimate:
+        facts["estimate"] = f"{duration(guess.seconds)} ({guess.reason})"
+    return {name: str(value) for name, value in facts.items() if value is not None}
+
+
+def _lines(numbers: tuple[int, ...]) -> str:
+    if not numbers:
+        return ""
+    return f" (lines {', '.join(map(str, numbers[:10]))}{' …' if len(numbers) > 10 else ''})"

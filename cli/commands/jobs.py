@@ -1,0 +1,130 @@
+"""submit, watch, jobs, cancel."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.live import Live as LiveDisplay
+from rich.text import Text
+
+from cli.client import Client
+from cli.jobs import submit as submission
+from cli.jobs.follow import Snapshot, failure, follow
+from cli.jobs.spec import build
+from cli.jobs.verdict import verdict
+from cli.jobs.view import Lines, Live, duration
+from cli.stack.state import DEFAULT_STATE
+from cli.target import StateOption, Target, resolve
+from cli.terminal import INTERRUPTED, CliError, columns, err, out
+
+_STATUS_STYLES = {"succeeded": "green", "failed": "red", "cancelled": "red", "running": "yellow"}
+
+
+def submit(
+    file: Annotated[Path, typer.Argument(help="The dataset: one JSON object per line.")],
+    suffix: Annotated[str | None, typer.Option(help="A word in the name of the tuned model.")] = None,
+    alias: Annotated[str | None, typer.Option(help="The name that moves to the model if it is better.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting, such as hyperparameters.n_epochs=3; may be repeated.")
+    ] = None,
+    spec: Annotated[Path | None, typer.Option(help="A YAML file with the job's settings.")] = None,
+    validation: Annotated[Path | None, typer.Option(help="A file to validate on, instead of a share of FILE.")] = None,
+    rerun: Annotated[int | None, typer.Option(min=0, help="Raise it to run the same job again.")] = None,
+    name: Annotated[str | None, typer.Option(help="The key in the bucket; else the file's name.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Follow the job until it ends.")] = False,
+    folder: StateOption = DEFAULT_STATE,
+) -> None:
+    """Drop a dataset: check the settings, upload, print the id of the job."""
+    key = submission.dataset_key(submission.check_file(file), name)
+    if validation:
+        submission.check_file(validation)
+    job_spec = build(_read(spec), set_ or (), {"suffix": suffix, "alias": alias, "rerun": rerun})
+    from shared.objects import ObjectStore  # noqa: PLC0415  # half a second that `watch` and `jobs` need not pay
+
+    target = resolve(folder)
+    datasets = ObjectStore.connect(target.store, target.store.datasets_bucket)
+    job, _ = asyncio.run(submission.submit(datasets, file, key, job_spec, validation))
+    typer.echo(job)
+    if watch:
+        _watch(target, job, expected=True)
+
+
+def watch(
+    job: Annotated[str, typer.Argument(help="The id that submit printed.")], folder: StateOption = DEFAULT_STATE
+) -> None:
+    """Follow a job: its stages, losses, and the verdict. Exit 0 when it succeeded. Ctrl-C leaves the job running."""
+    _watch(resolve(folder), job, expected=False)
+
+
+def jobs(
+    limit: Annotated[int, typer.Option(min=1, max=100, help="How many, newest first.")] = 20,
+    folder: StateOption = DEFAULT_STATE,
+) -> None:
+    """List jobs."""
+    with Client(resolve(folder)) as client:
+        found = client.jobs(limit)
+    if not found:
+        err.print("no jobs yet: `tunestream submit FILE` makes one")
+        return
+    table = columns("job", "status", "dataset", "model", "age")
+    for job in found:
+        dataset = (job.get("dataset") or {}).get("key", "")
+        age = max(0.0, datetime.now(UTC).timestamp() - job["created_at"])
+        table.add_row(
+            job["id"],
+            Text(job["status"], style=_STATUS_STYLES.get(job["status"], "")),
+            Text(dataset),
+            Text(job.get("fine_tuned_model") or ""),
+            duration(round(age)),
+        )
+    out.print(table)
+
+
+def cancel(job: Annotated[str, typer.Argument(help="The id of the job.")], folder: StateOption = DEFAULT_STATE) -> None:
+    """Ask for a job to end."""
+    with Client(resolve(folder)) as client:
+        answer = client.cancel(job)
+    done = answer["status"] == "cancelled"
+    err.print(f"{job} is cancelled" if done else f"{job} will be cancelled; it is {answer['status']} still")
+
+
+def _watch(target: Target, job: str, *, expected: bool) -> None:
+    with Client(target) as client:
+        snapshots = follow(client, job, expected=expected)
+        last = Snapshot(None, [])
+        try:
+            if out.is_terminal and not out.is_dumb_terminal:
+                live = Live(job, time.time)
+                with LiveDisplay(get_renderable=live.render, console=out, refresh_per_second=8):
+                    for last in snapshots:
+                        live.update(last)
+            else:
+                lines = Lines(time.time)
+                for last in snapshots:
+                    for line in lines(last):
+                        typer.echo(line)
+        except KeyboardInterrupt:
+            err.print(
+                f"\nthe job goes on: `tunestream watch {job}` comes back to it, `tunestream cancel {job}` ends it"
+            )
+            raise typer.Exit(INTERRUPTED) from None
+    assert last.job is not None, "the last snapshot is final"
+    if last.job["status"] != "succeeded":
+        raise failure(last.job)
+    for number, line in enumerate(verdict(last.job)):
+        out.print(Text(line, style="bold green" if number == 0 and last.job.get("deployment") else ""), soft_wrap=True)
+
+
+def _read(path: Path | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise CliError(f"--spec {path}: {reason}") from None

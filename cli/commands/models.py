@@ -1,0 +1,154 @@
+"""chat, models, deploy, rollback: what is served."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.text import Text
+
+from cli.client import Client
+from cli.stack.state import DEFAULT_STATE
+from cli.target import StateOption, Target, resolve
+from cli.terminal import NO_STACK, CliError, columns, err, out, say
+
+if TYPE_CHECKING:
+    from openai import OpenAI
+
+ALIAS_HELP = "The name that users call."
+
+
+def chat(
+    model: Annotated[str, typer.Argument(help="A model id, an alias, or the base.")],
+    prompt: Annotated[str | None, typer.Argument(help="One question; without it a conversation starts.")] = None,
+    system: Annotated[str | None, typer.Option(help="The system prompt.")] = None,
+    temperature: Annotated[
+        float | None, typer.Option(min=0, max=2, help="0 always gives the likeliest answer.")
+    ] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="The longest answer.")] = None,
+    folder: StateOption = DEFAULT_STATE,
+) -> None:
+    """Talk to a model, word by word as it answers."""
+    options = {"temperature": temperature, "max_tokens": max_tokens}
+    conversation = Conversation(
+        _openai(resolve(folder)), model, system, {name: value for name, value in options.items() if value is not None}
+    )
+    if prompt is not None:
+        conversation.ask(prompt)
+        return
+    err.print("an empty line or Ctrl-D ends the conversation", style="dim")
+    while (line := _question()) is not None:
+        try:
+            conversation.ask(line)
+        except CliError as error:  # the turns so far are worth keeping; the next question may succeed
+            say(error.message, error.remedy)
+
+
+class Conversation:
+    """The turns so far. A question that failed is not one of them."""
+
+    def __init__(self, client: OpenAI, model: str, system: str | None, options: dict[str, Any]) -> None:
+        self._client = client
+        self._model = model
+        self._options = options
+        self._messages: list[Any] = [{"role": "system", "content": system}] if system else []
+
+    def ask(self, question: str) -> str:
+        """Stream the answer to stdout.
+
+        Raises:
+            CliError: in the words of the server.
+        """
+        import openai  # noqa: PLC0415  # takes a second, which the other commands need not pay
+
+        messages = [*self._messages, {"role": "user", "content": question}]
+        answer = ""
+        try:
+            chunks = self._client.chat.completions.create(
+                model=self._model, messages=messages, stream=True, **self._options
+            )
+            for chunk in chunks:
+                words = (chunk.choices[0].delta.content if chunk.choices else None) or ""
+                answer += words
+                typer.echo(words, nl=False)
+                sys.stdout.flush()
+        except openai.NotFoundError as error:
+            raise CliError(_words(error), "`tunestream models` lists what can be called") from None
+        except openai.APIStatusError as error:
+            raise CliError(_words(error)) from None
+        except openai.APIConnectionError:
+            raise CliError(f"nothing answers at {self._client.base_url}", NO_STACK) from None
+        except openai.APIError as error:  # in the middle of a stream
+            raise CliError(f"the answer broke off: {error.message}") from None
+        finally:
+            typer.echo()
+        self._messages = [*messages, {"role": "assistant", "content": answer}]
+        return answer
+
+
+def models(folder: StateOption = DEFAULT_STATE) -> None:
+    """List aliases and models."""
+    with Client(resolve(folder)) as client:
+        deployments, served = client.deployments(), client.models()
+    if deployments:
+        table = columns("alias", "model", "before")
+        for deployment in deployments:
+            table.add_row(
+                Text(str(deployment["alias"])),
+                Text(_model(deployment.get("current"))),
+                Text(_model(deployment.get("previous"))),
+            )
+        out.print(table)
+        out.print()
+    for model in served:
+        out.print(Text(model["id"]), soft_wrap=True)
+
+
+def deploy(
+    model: Annotated[str, typer.Argument(help="The id of a trained model.")],
+    alias: Annotated[str, typer.Argument(help=ALIAS_HELP)],
+    folder: StateOption = DEFAULT_STATE,
+) -> None:
+    """Let an alias name this model, whatever the evaluation said."""
+    with Client(resolve(folder)) as client:
+        answer = client.deploy(model, alias)
+    err.print(Text(f"{alias} is {_model(answer.get('current')) or model} now"), soft_wrap=True)
+
+
+def rollback(
+    alias: Annotated[str, typer.Argument(help=ALIAS_HELP)],
+    folder: StateOption = DEFAULT_STATE,
+) -> None:
+    """Let an alias name again what it named before."""
+    with Client(resolve(folder)) as client:
+        answer = client.rollback(alias)
+    err.print(Text(f"{alias} is {_model(answer.get('current'))} now"), soft_wrap=True)
+
+
+def _openai(target: Target) -> OpenAI:
+    import openai  # noqa: PLC0415
+
+    return openai.OpenAI(
+        base_url=f"{target.inference_url}/v1",
+        api_key=target.api_key or "none",
+        http_client=openai.DefaultHttpxClient(trust_env=False, timeout=openai.Timeout(600.0, connect=3.0)),
+    )
+
+
+def _question() -> str | None:
+    try:
+        line = input("> " if sys.stdin.isatty() else "")
+    except EOFError:
+        return None
+    return line.strip() or None
+
+
+def _words(error: Any) -> str:
+    """The message of the error envelope, without the client's decoration."""
+    body = error.body
+    return str(body["message"]) if isinstance(body, dict) and body.get("message") else str(error.message)
+
+
+def _model(version: Any) -> str:
+    return str(version.get("model", "")) if isinstance(version, dict) else str(version or "")

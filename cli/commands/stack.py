@@ -1,0 +1,172 @@
+"""up, down, status, logs, env: the embedded stack."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Iterator
+from types import FrameType
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from cli.jobs.view import duration
+from cli.stack import leftovers, logs, plan, run, state
+from cli.stack.boot import NotReady
+from cli.stack.plan import SERVICES, absolute
+from cli.stack.readiness import probe_for
+from cli.stack.state import DEFAULT_STATE, Stack
+from cli.target import StateOption
+from cli.terminal import INTERRUPTED, NO_STACK, CliError, columns, err, out, say
+
+START_SECONDS = 900.0  # the first start may download the base model
+
+
+def up(
+    detach: Annotated[
+        bool, typer.Option("--detach", "-d", help="Return when all is ready; the stack goes on.")
+    ] = False,
+    base: Annotated[str | None, typer.Option(help="The model to tune: a folder or a hub id.")] = None,
+    base_id: Annotated[str | None, typer.Option(help="What users call it; else the folder's name or the id.")] = None,
+    without: Annotated[list[str] | None, typer.Option(help="A service that runs elsewhere; may be repeated.")] = None,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds until all must be ready.")] = START_SECONDS,
+    folder: StateOption = DEFAULT_STATE,
+) -> None:
+    """Start the whole factory on this machine, without Docker; or repair what is down."""
+    if unknown := set(without or ()) - set(SERVICES):
+        raise CliError(f"--without {', '.join(sorted(unknown))}: no such service", f"there are {', '.join(SERVICES)}")
+    wanted = run.Wanted(base, base_id, tuple(without or ()))
+    already = run.running(folder) is not None
+    with _signals_interrupt():
+        try:
+            found = run.up(folder, wanted, err, timeout)
+        except NotReady as error:
+            say(error.message, error.remedy)
+            err.print(
+                f"the last lines of its log ({absolute(folder) / 'logs' / (error.program + '.log')}):", style="dim"
+            )
+            err.print("\n".join(error.tail) or "(empty)", style="dim", markup=False, soft_wrap=True)
+            raise typer.Exit(1) from None
+        err.print(_summary(found.stack, already))
+        if detach or already:
+            return
+        _watch(found)
+
+
+def _watch(found: run.Running) -> None:
+    """Stay until Ctrl-C, then stop everything."""
+    err.print("Ctrl-C stops everything.", style="dim")
+    try:
+        for change in run.changes(found):
+            err.print(change, style="yellow", markup=False)
+    except KeyboardInterrupt:
+        err.print("stopping …")
+        with _signals_ignored():
+            run.stop(found)
+        err.print("stopped")
+        raise typer.Exit(INTERRUPTED) from None
+    raise CliError("the stack was stopped from outside", "`tunestream up` starts it again; its data are kept")
+
+
+def down(folder: StateOption = DEFAULT_STATE) -> None:
+    """Stop the stack of this directory. Nothing running is fine."""
+    count = run.down(folder)
+    err.print(f"stopped {count} processes" if count else "nothing was running")
+
+
+def status(folder: StateOption = DEFAULT_STATE) -> None:
+    """Show the processes of the stack; exit 1 unless all are ready."""
+    found = run.running(folder)
+    if found is None:
+        left = leftovers.find(absolute(folder))
+        note = f"; {len(left)} processes of a crashed one are left" if left else ""
+        raise CliError(f"no stack is running in {folder}{note}", NO_STACK)
+    table = columns("process", "state", "pid", "for", "address")
+    fine = True
+    for name, process in found.supervisor.processes().items():
+        problem = probe_for(name, found.stack)() if process.pid else process.error or process.state.lower()
+        fine = fine and problem is None
+        table.add_row(
+            name,
+            Text(problem or "ready", style="yellow" if problem else "green"),
+            str(process.pid or ""),
+            duration(process.seconds) if process.pid else "",
+            f"127.0.0.1:{found.stack.ports['s3' if name == 'weed' else 'kafka' if name == 'tansu' else name]}",
+        )
+    out.print(table)
+    if not fine:
+        raise typer.Exit(1)
+
+
+def show_logs(
+    name: Annotated[str | None, typer.Argument(help="One process; else all of them.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many lines to begin with.")] = 50,
+    folder: StateOption = DEFAULT_STATE,
+) -> None:
+    """Show what the processes log."""
+    files = logs.files(absolute(folder) / "logs", name)
+    for line in logs.read(files, lines, follow):
+        typer.echo(line)
+
+
+def env(folder: StateOption = DEFAULT_STATE) -> None:
+    """Print addresses and keys for a shell: eval "$(tunestream env)"."""
+    found = run.running(folder)
+    if found is None:
+        raise CliError(f"no stack is running in {folder}", "`tunestream up` starts one")
+    typer.echo(plan.shell(plan.exports(found.stack)), nl=False)
+
+
+def _summary(stack: Stack, already: bool) -> Table:
+    rows = {
+        "base": stack.base,
+        "OpenAI API": f"{stack.inference_url}/v1",
+        "jobs": stack.api_url,
+        "S3": f"{stack.s3_url}  (drop datasets into the bucket {stack.datasets_bucket})",
+        "Kafka": stack.kafka,
+        "data, logs": str(stack.state),
+        "shell": 'eval "$(tunestream env)"'
+        if _is_default(stack)
+        else f'eval "$(tunestream env --state {stack.state})"',
+    }
+    title = "the stack was running already; all of it is ready" if already else "all is ready"
+    table = Table(show_header=False, box=None, title=title, title_justify="left", title_style="bold green")
+    for name, value in rows.items():
+        table.add_row(Text(name, style="dim"), escape(value))
+    return table
+
+
+def _is_default(stack: Stack) -> bool:
+    return stack.state == absolute(state.DEFAULT_STATE)
+
+
+@contextlib.contextmanager
+def _signals_interrupt() -> Iterator[None]:
+    """A closed terminal or a `kill` stops the foreground stack as cleanly as Ctrl-C."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, interrupt) for number in numbers}
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, before[number])
+
+
+@contextlib.contextmanager
+def _signals_ignored() -> Iterator[None]:
+    """An impatient second Ctrl-C would leave half of the stack running."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, before[number])

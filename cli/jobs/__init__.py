@@ -1,0 +1,1 @@
+"""What a job looks like from outside: its settings, its progress, its verdict."""

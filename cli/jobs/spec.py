@@ -1,0 +1,108 @@
+"""A job's settings from flags and a file: pure, and every mistake is answered with the field and what it may be."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from types import UnionType
+from typing import Any, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from cli.terminal import CliError
+from shared.events import JobSpec
+
+
+def build(document: str | None, assignments: Sequence[str], flags: Mapping[str, Any]) -> JobSpec:
+    """Merge a YAML document, `dotted.name=value` assignments and flags (None: not given); later ones win.
+
+    Raises:
+        CliError: names every field that is wrong.
+    """
+    values = _mapping(document) if document is not None else {}
+    for assignment in assignments:
+        _assign(values, assignment)
+    values |= {name: value for name, value in flags.items() if value is not None}
+    try:
+        return JobSpec.model_validate(values)
+    except ValidationError as error:
+        raise CliError(_explain(error), "`tunestream submit --help` and docs list the settings") from None
+
+
+def compact(spec: JobSpec) -> dict[str, Any]:
+    """What differs from the defaults: this is what is written down, and what the job id is derived from."""
+    return spec.model_dump(mode="json", exclude_defaults=True)
+
+
+def to_yaml(spec: JobSpec) -> bytes:
+    """The sidecar document; what reads it gets the same spec back."""
+    return yaml.safe_dump(compact(spec), sort_keys=False, allow_unicode=True).encode()
+
+
+def _mapping(document: str) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(document)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" in line {mark.line + 1}" if mark else ""
+        raise CliError(f"the job settings are no YAML{where}: {getattr(error, 'problem', error)}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise CliError("the job settings must be `name: value` lines", "for example `suffix: support`")
+    return values
+
+
+def _assign(values: dict[str, Any], assignment: str) -> None:
+    name, equals, text = assignment.partition("=")
+    if not equals or not name.strip():
+        raise CliError(f"--set {assignment}: write name=value", "for example --set hyperparameters.n_epochs=3")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise CliError(f"--set {name}: {text!r} is no YAML value", "put the value in quotes") from None
+    *parents, last = name.strip().split(".")
+    for parent in parents:
+        values = values.setdefault(parent, {})
+        if not isinstance(values, dict):
+            raise CliError(f"--set {name}: {parent} is a single value, it has no fields")
+    values[last] = value
+
+
+def _explain(error: ValidationError) -> str:
+    """One sentence per field; the branches of a union (`auto` or a number) become one."""
+    reasons: dict[str, list[str]] = {}
+    for problem in error.errors(include_input=False, include_url=False):
+        path, parent = _field(problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            close = difflib.get_close_matches(path.rpartition(".")[2], list(parent.model_fields), n=1, cutoff=0.7)
+            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(parent.model_fields)}"
+            reason = f"there is no such setting; {hint}"
+        else:
+            reason = problem["msg"].removeprefix("Input ").removeprefix("should be ")
+        reasons.setdefault(path, []).append(reason)
+    return "; ".join(f"{path}: {' or '.join(dict.fromkeys(texts))}" for path, texts in reasons.items())
+
+
+def _field(location: tuple[int | str, ...]) -> tuple[str, type[BaseModel]]:
+    """The dotted name without pydantic's names of union branches, and the model that should hold its last part."""
+    inside: Any = JobSpec
+    parent: type[BaseModel] = JobSpec
+    path: list[str] = []
+    for part in location:
+        name = str(part)
+        if isinstance(inside, type) and issubclass(inside, BaseModel):
+            parent = inside
+            field = inside.model_fields.get(name)
+            inside = _without_none(field.annotation) if field else None
+        elif get_origin(inside) is not dict:
+            break
+        path.append(name)
+    return ".".join(path), parent
+
+
+def _without_none(annotation: Any) -> Any:
+    """`X` of `X | None`; every other union as it is."""
+    others = [branch for branch in get_args(annotation) if branch is not type(None)]
+    return others[0] if isinstance(annotation, UnionType) and len(others) == 1 else annotation

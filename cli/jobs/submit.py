@@ -1,0 +1,98 @@
+"""Put a dataset and its settings where ingest finds them, without a moment in which it could take the wrong pair."""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cli.jobs.spec import compact, to_yaml
+from cli.terminal import CliError
+from services.ingest.domain import DATASET_ENDINGS, is_dataset, sidecars_of
+from shared import ids
+from shared.errors import InputError
+from shared.events import DatasetPointer, JobSpec, Reference
+
+if TYPE_CHECKING:
+    from shared.objects import ObjectStore
+
+
+def dataset_key(file: Path, name: str | None) -> str:
+    """The key of a dataset: its file name, or `name`.
+
+    Raises:
+        CliError: ingest would not take an object of that name.
+    """
+    key = name or file.name
+    if not is_dataset(key) or key.startswith("/"):
+        raise CliError(
+            f"{key}: only names that end with {', '.join(DATASET_ENDINGS)} and begin with a letter or digit are taken",
+            "convert the file, or give it another name with --name",
+        )
+    return key
+
+
+def check_file(file: Path) -> Path:
+    if not file.is_file():
+        raise CliError(f"there is no file {file}")
+    if file.stat().st_size == 0:
+        raise CliError(f"{file} is empty", "write one JSON object per line into it")
+    return file
+
+
+async def submit(
+    datasets: ObjectStore, file: Path, key: str, spec: JobSpec, validation: Path | None = None
+) -> tuple[str, JobSpec]:
+    """Upload and return the id of the job that ingest makes of it, with the settings it has.
+
+    Raises:
+        StoreUnavailable, ConfigError: the object store does not answer, or refuses.
+    """
+    if validation is not None:
+        spec = spec.model_copy(update={"validation_file": await _upload_validation(datasets, validation, key)})
+    present = await _present(datasets, key)
+    digest = _sha256(file)
+    if present is not None and present.sha256 != digest:
+        # else a sweep between the next two writes would run the old rows with the new settings
+        await datasets.delete(key)
+    await _write_settings(datasets, key, spec)
+    if present is None or present.sha256 != digest:
+        await datasets.upload(key, file)
+    return ids.job_id(datasets.bucket, key, digest, compact(spec)), spec
+
+
+async def _upload_validation(datasets: ObjectStore, file: Path, key: str) -> DatasetPointer:
+    folder, name = posixpath.split(key)
+    # the underscore keeps ingest from taking it for a dataset of its own
+    target = posixpath.join(folder, f"_{posixpath.splitext(name)[0]}.validation.jsonl")
+    reference = await datasets.upload(target, file)
+    return DatasetPointer(bucket=reference.bucket, key=reference.key, sha256=reference.sha256)
+
+
+async def _present(datasets: ObjectStore, key: str) -> Reference | None:
+    if not any(entry.key == key for entry in await datasets.list(key)):
+        return None
+    try:
+        return await datasets.describe(DatasetPointer(bucket=datasets.bucket, key=key))
+    except InputError:  # deleted since
+        return None
+
+
+async def _write_settings(datasets: ObjectStore, key: str, spec: JobSpec) -> None:
+    """One sidecar, or none when all is default: one of an earlier submission must not count for this one."""
+    wanted = sidecars_of(key)[0] if compact(spec) else None
+    there = {entry.key for entry in await datasets.list(posixpath.splitext(key)[0])}
+    if wanted:
+        document = to_yaml(spec)
+        found = await datasets.get(wanted) if wanted in there else None
+        if found is None or found[0] != document:
+            await datasets.put(wanted, document)
+    for sidecar in sidecars_of(key):
+        if sidecar in there and sidecar != wanted:
+            await datasets.delete(sidecar)
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

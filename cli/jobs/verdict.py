@@ -1,0 +1,40 @@
+"""What came out of a job: the scores side by side, the interval, and whether the alias moved."""
+
+from __future__ import annotations
+
+from cli.client import Json
+
+_NAMES = (("base", "base"), ("few_shot", "base with examples in its prompt"), ("tuned", "tuned"))
+
+
+def verdict(job: Json) -> list[str]:
+    """Lines for a job that succeeded; the first one says it all."""
+    lines = [_headline(job)]
+    if evaluation := job.get("evaluation"):
+        metric, scores, delta = evaluation["metric"], evaluation["scores"], evaluation["delta"]
+        for key, name in _NAMES:
+            score = scores.get(key, {}).get(metric)
+            if score is not None:
+                lines.append(f"{metric}: {score:.3f}  {name}")
+        lines.append(
+            f"tuned - base: {delta['mean']:+.3f}, between {delta['low']:+.3f} and {delta['high']:+.3f} "
+            f"at {delta['confidence']:.0%} confidence"
+        )
+        lines += [f"- {reason}" for reason in evaluation["reasons"]]
+        lines.append(f"report: {evaluation.get('html') or 'none'}")
+    if model := job.get("fine_tuned_model"):
+        lines.append(f'ask it: tunestream chat "{_callable_name(job, model)}"')
+    return lines
+
+
+def _headline(job: Json) -> str:
+    model = job.get("fine_tuned_model") or "the model"
+    if deployment := job.get("deployment"):
+        instead = f", instead of {deployment['previous']}" if deployment.get("previous") else ""
+        return f"promoted: {deployment['alias']} is {deployment.get('model') or model} now{instead}"
+    return f"not promoted: {model} can be called by its name, the alias stays as it was"
+
+
+def _callable_name(job: Json, model: str) -> str:
+    deployment = job.get("deployment")
+    return str(deployment["alias"]) if deployment else model

@@ -1,0 +1,201 @@
+"""How the progress of a job looks: bars that move on a terminal, one line per change elsewhere."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from cli.client import Json
+from cli.jobs.follow import Snapshot
+
+STAGES = ("ingest", "validate", "trainer", "evaluator", "inference")
+SHOWN_EVENTS = 6
+BAR_WIDTH = 30
+
+_STYLES = {
+    "waiting": "dim",
+    "running": "yellow",
+    "retrying": "magenta",
+    "completed": "green",
+    "failed": "bold red",
+    "cancelled": "red",
+}
+_MARKS = {"waiting": "·", "completed": "✓", "failed": "✗", "cancelled": "✗"}
+
+
+def stage_of(job: Json | None, name: str) -> Json:
+    """One stage of the job; ingest is done as soon as there is a job."""
+    if job is None:
+        return {"state": "running" if name == "ingest" else "waiting"}
+    if name == "ingest":
+        return {"state": "completed"}
+    stage: Json = job["stages"].get(name) or {"state": "waiting"}
+    return stage
+
+
+def metrics(data: Json) -> str:
+    """`step 40/135  train 1.234  valid 1.301  5,210 tokens/s  18 s left`, of what is there."""
+    parts = []
+    if data.get("step") is not None:
+        total = f"/{data['total_steps']}" if data.get("total_steps") is not None else ""
+        parts.append(f"step {data['step']}{total}")
+    for key, name in (
+        ("train_loss", "train loss"),
+        ("valid_loss", "valid loss"),
+        ("full_valid_loss", "full valid loss"),
+    ):
+        if _number(data.get(key)):
+            parts.append(f"{name} {data[key]:.4f}")
+    if _number(data.get("tokens_per_second")):
+        parts.append(f"{data['tokens_per_second']:,.0f} tokens/s")
+    if _number(data.get("eta_seconds")):
+        parts.append(f"{duration(data['eta_seconds'])} left")
+    return "  ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """`8.2 s`, `3 min 05 s`, `2 h 10 min`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def seconds_of(stage: Json, now: float) -> float | None:
+    """How long the stage took, or has been running."""
+    if stage.get("started_at") is None:
+        return None
+    end = stage.get("finished_at")
+    return max(0.0, float(end if end is not None else now) - float(stage["started_at"]))
+
+
+class Lines:
+    """The plain view: call it with each snapshot, it returns the lines that are new."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._states = dict.fromkeys(STAGES, "waiting")
+        self._counts: dict[str, Any] = {}
+        self._trouble = ""
+
+    def __call__(self, snapshot: Snapshot) -> list[str]:
+        lines = []
+        if snapshot.trouble != self._trouble:
+            self._trouble = snapshot.trouble
+            lines.append(f"api: {snapshot.trouble or 'answers again'}")
+        lines += [_line(event) for event in snapshot.events]
+        for name in STAGES:
+            stage = stage_of(snapshot.job, name)
+            if stage["state"] != self._states[name]:
+                self._states[name] = stage["state"]
+                lines.append(self._changed(name, stage))
+            elif name == "evaluator" and stage["state"] == "running" and stage.get("step") != self._counts.get(name):
+                self._counts[name] = stage.get("step")
+                lines.append(f"{name}: {_count(stage)}")
+        return lines
+
+    def _changed(self, name: str, stage: Json) -> str:
+        seconds = seconds_of(stage, self._clock()) if stage.get("finished_at") is not None else None
+        took = f" after {duration(seconds)}" if seconds is not None else ""
+        return f"{name}: {stage['state']}{took}"
+
+
+def _line(event: Json) -> str:
+    if event.get("type") == "metrics":
+        return f"trainer: {metrics(event.get('data') or {}) or event['message']}"
+    level = f"{event['level']}: " if event.get("level") in ("warn", "error") else ""
+    return f"  {level}{event['message']}"
+
+
+class Live:
+    """The view for a terminal: `update` with each snapshot; rich calls `render`."""
+
+    def __init__(self, job_id: str, clock: Callable[[], float]) -> None:
+        self._job_id = job_id
+        self._clock = clock
+        self._snapshot = Snapshot(None, [])
+        self._recent: deque[Json] = deque(maxlen=SHOWN_EVENTS)
+        self._metrics: Json = {}
+        self._spinner = Spinner("dots", style="yellow")
+
+    def update(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+        for event in snapshot.events:
+            if event.get("type") == "metrics":
+                self._metrics |= {name: value for name, value in (event.get("data") or {}).items() if value is not None}
+            else:
+                self._recent.append(event)
+
+    def render(self) -> RenderableType:
+        job = self._snapshot.job
+        title = Text.assemble((self._job_id, "bold"), "  ", ((job or {}).get("status", "submitted"), "cyan"))
+        if self._snapshot.trouble:
+            title.append(f"  {self._snapshot.trouble}", style="magenta")
+        return Group(title, self._stages(job), *self._training(job), *map(_recent, self._recent))
+
+    def _stages(self, job: Json | None) -> Table:
+        table = Table.grid(padding=(0, 2))
+        for name in STAGES:
+            stage = stage_of(job, name)
+            state, style = stage["state"], _STYLES.get(stage["state"], "")
+            seconds = seconds_of(stage, self._clock())
+            table.add_row(
+                self._spinner if state in ("running", "retrying") else Text(_MARKS.get(state, " "), style=style),
+                name,
+                Text(state, style=style),
+                _bar(stage),
+                Text(duration(seconds) if seconds is not None else "", style="dim", justify="right"),
+                Text(_told(name, stage), style="dim", overflow="ellipsis", no_wrap=True),
+            )
+        return table
+
+    def _training(self, job: Json | None) -> list[Text]:
+        stage = stage_of(job, "trainer")
+        data = {**(stage.get("data") or {}), **self._metrics}
+        data["eta_seconds"] = stage.get("eta_seconds")
+        for name in ("step", "total_steps"):
+            data[name] = stage.get(name) if stage.get(name) is not None else data.get(name)
+        text = metrics(data)
+        return [Text(f"  {text}", style="cyan")] if text else []
+
+
+def _bar(stage: Json) -> RenderableType:
+    step, total = stage.get("step"), stage.get("total_steps")
+    if stage["state"] == "completed":
+        return ProgressBar(total=1, completed=1, width=BAR_WIDTH)
+    if step is not None and total:
+        return ProgressBar(total=total, completed=step, width=BAR_WIDTH)
+    if stage["state"] in ("running", "retrying"):
+        return ProgressBar(total=None, width=BAR_WIDTH, pulse=True)
+    return ProgressBar(total=1, completed=0, width=BAR_WIDTH)
+
+
+def _count(stage: Json) -> str:
+    step, total = stage.get("step"), stage.get("total_steps")
+    counted = f"{step}/{total}" if step is not None and total is not None else ""
+    return "  ".join(filter(None, (counted, stage.get("message") or "")))
+
+
+def _told(name: str, stage: Json) -> str:
+    """What a stage says while it works, or why it failed; the trainer's figures have a line of their own."""
+    if stage["state"] == "failed" or (stage["state"] in ("running", "retrying") and name != "trainer"):
+        return _count(stage)
+    return ""
+
+
+def _recent(event: Json) -> Text:
+    style = {"warn": "yellow", "error": "red"}.get(event.get("level", ""), "dim")
+    return Text(f"  {event['message']}", style=style, overflow="ellipsis", no_wrap=True)
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,46 @@
+"""The `tunestream` command: which commands there are, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import typer
+
+from cli.commands import check, jobs, models, stack
+from cli.terminal import Group
+
+app = typer.Typer(
+    name="tunestream",
+    help="A self-hosted fine-tuning factory: from a file in a bucket to a better model behind an endpoint.",
+    cls=Group,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+PANELS: dict[str, dict[str, Callable[..., None]]] = {
+    "The stack": {
+        "up": stack.up,
+        "down": stack.down,
+        "status": stack.status,
+        "logs": stack.show_logs,
+        "env": stack.env,
+    },
+    "Jobs": {
+        "check": check.check,
+        "submit": jobs.submit,
+        "watch": jobs.watch,
+        "jobs": jobs.jobs,
+        "cancel": jobs.cancel,
+    },
+    "Models": {
+        "chat": models.chat,
+        "models": models.models,
+        "deploy": models.deploy,
+        "rollback": models.rollback,
+    },
+}
+
+for panel, commands in PANELS.items():
+    for name, command in commands.items():
+        app.command(name, rich_help_panel=panel)(command)

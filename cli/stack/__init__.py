@@ -1,0 +1,1 @@
+"""The embedded stack: the real parts and the services as supervised processes, without Docker."""

@@ -1,0 +1,179 @@
+"""What the embedded stack will be: ports, credentials and base, and the settings that follow for the services."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from cli.stack import ports, state
+from cli.stack.state import Stack
+from cli.terminal import CliError
+from shared.settings import PREFIX, Settings
+
+MARK = "STACK_OF_TUNESTREAM"
+"""In the environment of every process of a stack: how leftovers are found after a crash.
+
+Not a `TUNESTREAM_` variable: services hide those, which hold secrets, from their children, and children are left over.
+"""
+
+SERVICES = ("ingest", "validate", "trainer", "evaluator", "inference", "api")
+
+LOCAL = "127.0.0.1,localhost"
+
+
+def given(settings: Settings, section: str, field: str) -> bool:
+    """Whether the user set it: in the environment, in `.env` or in the secrets directory."""
+    return section in settings.model_fields_set and field in getattr(settings, section).model_fields_set
+
+
+def make_stack(
+    folder: Path,
+    directory: Path,
+    settings: Settings,
+    kept: Stack | None,
+    *,
+    base: str | None = None,
+    base_id: str | None = None,
+    without: tuple[str, ...] = (),
+    free: Callable[[int], bool] = ports.is_free,
+) -> Stack:
+    """Settle everything that differs between two machines.
+
+    What the flags say wins, then the user's settings, then what the last `up` of this state directory had (`kept`),
+    then the defaults.
+    """
+    model, path = base_of(settings, kept, base, base_id)
+    store, keys = settings.store, settings.inference.api_keys
+    if given(settings, "inference", "api_keys"):
+        api_key = keys[0] if keys else ""
+    else:
+        api_key = kept.api_key if kept and kept.api_key else state.new_api_key()
+    if given(settings, "store", "access_key"):
+        access_key = store.access_key
+    else:
+        access_key = kept.access_key if kept else store.access_key
+    if given(settings, "store", "secret_key"):
+        secret_key = store.secret_key.get_secret_value()
+    else:
+        secret_key = kept.secret_key if kept else state.new_secret()
+    preferred = dict(kept.ports) if kept else {}
+    for name in ("inference", "api"):
+        if given(settings, name, "port"):
+            preferred[name] = getattr(settings, name).port
+    return Stack(
+        state=folder,
+        directory=directory,
+        ports=ports.choose(preferred, free),
+        access_key=access_key,
+        secret_key=secret_key,
+        region=store.region,
+        datasets_bucket=store.datasets_bucket,
+        system_bucket=store.system_bucket,
+        api_key=api_key,
+        base=model,
+        base_path=path,
+        without=without,
+    )
+
+
+def base_of(settings: Settings, kept: Stack | None, base: str | None, base_id: str | None) -> tuple[str, str | None]:
+    if base is None:
+        if kept and not given(settings, "model", "id") and not given(settings, "model", "path"):
+            model, path = kept.base, kept.base_path
+        else:
+            model, path = settings.model.id, settings.model.path
+        return base_id or model, path or (model if base_id else None)
+    folder = Path(base)
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise CliError(f"{base} holds no config.json", "give the folder of a Hugging Face model, or a hub id")
+        return base_id or folder.resolve().name, str(folder.resolve())
+    if base.startswith((".", "/", "~")) or base.count("/") > 1:
+        raise CliError(
+            f"there is no folder {base}", "give the folder of a Hugging Face model, or a hub id (organization/name)"
+        )
+    return base_id or base, base if base_id else None
+
+
+def environment(stack: Stack, settings: Settings) -> dict[str, str]:
+    """The settings of all services as variables.
+
+    Addresses and credentials of the embedded parts are ours to say. Of the rest, only what the user did not set is
+    there, because variables would win over their `.env`.
+    """
+    keys = settings.inference.api_keys if given(settings, "inference", "api_keys") else (stack.api_key,)
+    variables = {
+        "STORE__ENDPOINT": stack.s3_url,
+        "STORE__ACCESS_KEY": stack.access_key,
+        "STORE__SECRET_KEY": stack.secret_key,
+        "BUS__BOOTSTRAP": stack.kafka,
+        "BUS__IDEMPOTENT": "false",  # Tansu refuses InitProducerId
+        "INFERENCE__PORT": str(stack.ports["inference"]),
+        "INFERENCE__URL": stack.inference_url,
+        "INFERENCE__API_KEYS": json.dumps(keys),
+        "API__PORT": str(stack.ports["api"]),
+        "API__URL": stack.api_url,
+        "MODEL__ID": stack.base,
+    }
+    if stack.base_path:
+        variables["MODEL__PATH"] = stack.base_path
+    if keys:
+        variables["EVALUATOR__API_KEY"] = keys[0]
+    defaults = {
+        ("bus", "fetch_max_wait_ms"): "50",  # Tansu answers a fetch only when its wait ends
+        ("trainer", "work_dir"): str(stack.state / "trainer"),
+        ("inference", "adapter_dir"): str(stack.state / "adapters"),
+        ("api", "database"): str(stack.state / "api.sqlite3"),
+    }
+    for (section, field), value in defaults.items():
+        if not given(settings, section, field):
+            variables[f"{section.upper()}__{field.upper()}"] = value
+    return {PREFIX + name: value for name, value in variables.items()}
+
+
+def inherited(surroundings: Mapping[str, str]) -> dict[str, str]:
+    """The user's environment without what would mislead the parts, and with loopback outside any proxy."""
+    kept = {name: value for name, value in surroundings.items() if not name.startswith("AWS_") and name != MARK}
+    for name in ("NO_PROXY", "no_proxy"):
+        kept[name] = ",".join(filter(None, (kept.get(name), LOCAL)))
+    return kept
+
+
+def write_environment(stack: Stack, variables: Mapping[str, str]) -> Path:
+    """`STATE/env`, for a service that is run by hand: `set -a; . .tunestream/env; python -m services.trainer`."""
+    path = stack.state / "env"
+    lines = [f"{name}={shlex.quote(value)}\n" for name, value in sorted(variables.items())]
+    state.write_private(path, "".join(lines))
+    return path
+
+
+def exports(stack: Stack) -> dict[str, str]:
+    """What `tunestream env` tells a shell, and through it the OpenAI, S3 and Kafka clients."""
+    return {
+        "OPENAI_BASE_URL": f"{stack.inference_url}/v1",
+        "OPENAI_API_KEY": stack.api_key or "none",  # the client refuses to start without one
+        "AWS_ENDPOINT_URL": stack.s3_url,
+        "AWS_ACCESS_KEY_ID": stack.access_key,
+        "AWS_SECRET_ACCESS_KEY": stack.secret_key,
+        "AWS_DEFAULT_REGION": stack.region,
+        "TUNESTREAM_KAFKA": stack.kafka,
+        "TUNESTREAM_API_URL": stack.api_url,
+        "TUNESTREAM_BASE": stack.base,
+    }
+
+
+def shell(variables: Mapping[str, str]) -> str:
+    """Lines for `eval "$(tunestream env)"`."""
+    return "".join(f"export {name}={_quoted(value)}\n" for name, value in variables.items())
+
+
+def _quoted(value: str) -> str:
+    quoted = shlex.quote(value)
+    return quoted if quoted.startswith("'") else f"'{quoted}'"
+
+
+def absolute(folder: Path) -> Path:
+    return Path(os.path.abspath(folder))  # noqa: PTH100  # not resolve(): a link stays the user's name for it

@@ -1,0 +1,91 @@
+"""When is a part of the stack ready? Each probe says None, or in a few words what is still missing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import httpx
+
+from cli.stack.programs import BUS_BUCKET
+from cli.stack.state import Stack
+from shared.errors import ConfigError
+from shared.settings import Bus
+
+Probe = Callable[[], str | None]
+
+PROBE_SECONDS = 1.0
+
+
+def probe_for(name: str, stack: Stack) -> Probe:
+    """The probe of one program of the stack."""
+    if name == "weed":
+        return _s3(stack)
+    if name == "tansu":
+        return _kafka(stack)
+    return http(stack.ports[name])
+
+
+def _s3(stack: Stack) -> Probe:
+    """The S3 server takes our credentials and has the buckets."""
+    # imported here: the commands that probe nothing need not wait for the client
+    import urllib3  # noqa: PLC0415
+    from minio import Minio  # noqa: PLC0415
+    from minio.error import S3Error  # noqa: PLC0415
+
+    client = Minio(
+        stack.s3_url.removeprefix("http://"),
+        access_key=stack.access_key,
+        secret_key=stack.secret_key,
+        secure=False,
+        region=stack.region,
+        http_client=urllib3.PoolManager(timeout=PROBE_SECONDS, retries=False),
+    )
+    wanted = {stack.datasets_bucket, stack.system_bucket, BUS_BUCKET}
+
+    def probe() -> str | None:
+        try:
+            missing = wanted - {bucket.name for bucket in client.list_buckets()}
+        except S3Error as error:
+            return f"S3 answers {error.code}"
+        except urllib3.exceptions.HTTPError:
+            return "S3 does not answer yet"
+        return f"no bucket {', '.join(sorted(missing))} yet" if missing else None
+
+    return probe
+
+
+def _kafka(stack: Stack) -> Probe:
+    """The broker answers and every topic is there."""
+    from cli.stack.topics import ensure  # noqa: PLC0415  # imports the whole bus
+
+    settings = Bus(bootstrap=stack.kafka, idempotent=False)
+
+    def probe() -> str | None:
+        try:
+            asyncio.run(ensure(settings, wait_seconds=PROBE_SECONDS))
+        except ConfigError:
+            return "creating topics"
+        return None
+
+    return probe
+
+
+def http(port: int) -> Probe:
+    """`/health/ready` of a service says 200."""
+
+    def probe() -> str | None:
+        try:
+            # trust_env: a proxy for the outside world has no business here
+            answer = httpx.get(f"http://127.0.0.1:{port}/health/ready", timeout=PROBE_SECONDS, trust_env=False)
+        except httpx.TransportError:
+            return "does not answer yet"
+        if answer.status_code == httpx.codes.OK:
+            return None
+        try:
+            problems = answer.json()["problems"]
+        except (ValueError, LookupError, TypeError):
+            return f"answers {answer.status_code}"
+        return ", ".join(f"{part}: {problem}" for part, problem in problems.items())
+
+    return probe

@@ -1,0 +1,134 @@
+"""`stack.json`: what must survive a restart of the embedded stack, and what others need to reach it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import tempfile
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from cli.terminal import CliError
+
+DEFAULT_STATE = Path(".tunestream")
+FILE = "stack.json"
+
+# sun_path holds 107 bytes, and supervisord first binds "{path}.{pid}"
+SOCKET_BYTES = 107 - len(".4194304")
+
+
+class Stack(BaseModel):
+    """The embedded stack of one state directory. Credentials are made once: the data stay reachable with them."""
+
+    model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
+
+    state: Path
+    directory: Path
+    """Where the services run, so that they read the `.env` that `up` read."""
+    ports: dict[str, int]
+    access_key: str
+    secret_key: str
+    region: str = "us-east-1"
+    datasets_bucket: str = "datasets"
+    system_bucket: str = "tunestream"
+    api_key: str
+    """Bearer token of inference and api; empty when the user switched keys off."""
+    base: str
+    """The id of the base model."""
+    base_path: str | None = None
+    without: tuple[str, ...] = ()
+    """Services that run elsewhere."""
+
+    @property
+    def s3_url(self) -> str:
+        return f"http://127.0.0.1:{self.ports['s3']}"
+
+    @property
+    def kafka(self) -> str:
+        return f"127.0.0.1:{self.ports['kafka']}"
+
+    @property
+    def inference_url(self) -> str:
+        return f"http://127.0.0.1:{self.ports['inference']}"
+
+    @property
+    def api_url(self) -> str:
+        return f"http://127.0.0.1:{self.ports['api']}"
+
+    @property
+    def logs(self) -> Path:
+        return self.state / "logs"
+
+    @property
+    def sockets(self) -> Path:
+        return socket_folder(self.state)
+
+    @property
+    def control(self) -> Path:
+        return self.sockets / "supervisor.sock"
+
+
+def load(state: Path) -> Stack | None:
+    """The stack of a state directory, whether it runs or not; None when there never was one.
+
+    Raises:
+        CliError: the file is damaged.
+    """
+    path = state / FILE
+    try:
+        return Stack.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:
+        wrong = ", ".join(".".join(map(str, problem["loc"])) or problem["msg"] for problem in error.errors())
+        raise CliError(
+            f"{path} is damaged ({wrong})",
+            f"move {state} away to start afresh; the S3 credentials of its data were in that file",
+        ) from None
+
+
+def save(stack: Stack) -> None:
+    stack.state.mkdir(parents=True, exist_ok=True)
+    stack.logs.mkdir(exist_ok=True)
+    ignore = stack.state / ".gitignore"
+    if not ignore.exists():
+        ignore.write_text("*\n")  # it holds credentials and gigabytes
+    write_private(stack.state / FILE, stack.model_dump_json(indent=2) + "\n")
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner may read; it appears whole or not at all."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+    partial.replace(path)
+
+
+def new_secret() -> str:
+    return secrets.token_hex(20)
+
+
+def new_api_key() -> str:
+    return f"sk-tunestream-{secrets.token_hex(16)}"
+
+
+def socket_folder(state: Path) -> Path:
+    """Where unix sockets of `state` can be: in it, or in a short private folder when its path is too long."""
+    if len(os.fsencode(state / "supervisor.sock")) <= SOCKET_BYTES:
+        return state
+    digest = hashlib.sha256(os.fsencode(state)).hexdigest()[:12]
+    return Path(tempfile.gettempdir()) / f"tunestream-{os.getuid()}-{digest}"
+
+
+def make_socket_folder(folder: Path) -> None:
+    """Create it for this user alone.
+
+    Raises:
+        CliError: somebody else made it first.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise CliError(f"{folder} belongs to another user", "choose a shorter --state directory")

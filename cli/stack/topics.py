@@ -1,0 +1,51 @@
+"""Create the topics, waiting for the broker: `python -m cli.stack.topics` is the init step of any deployment."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import time
+
+from aiokafka.errors import KafkaError
+
+from shared.bus import create_topics
+from shared.errors import ConfigError
+from shared.settings import Bus, load_settings
+
+WAIT_SECONDS = 60.0
+
+
+async def ensure(settings: Bus, wait_seconds: float = WAIT_SECONDS) -> None:
+    """Create what is missing; a broker that starts at the same time is waited for.
+
+    Raises:
+        ConfigError: no broker answered in time.
+    """
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # it reports each refused connection
+    deadline = time.monotonic() + wait_seconds
+    pause = 0.1
+    while True:
+        try:
+            await create_topics(settings)
+            return
+        except (KafkaError, OSError) as error:
+            if time.monotonic() + pause > deadline:
+                raise ConfigError(
+                    f"no Kafka broker at {settings.bootstrap} (TUNESTREAM_BUS__BOOTSTRAP) created the topics within "
+                    f"{wait_seconds:.0f} s ({type(error).__name__}): it is down, the address is wrong, or it refuses "
+                    "these credentials"
+                ) from None
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, 2.0)
+
+
+def main() -> None:
+    try:
+        asyncio.run(ensure(load_settings().bus))
+    except ConfigError as error:
+        sys.exit(f"tunestream topics: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""Where text goes: results to stdout, everything about them to stderr, and errors without tracebacks."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from typer import Exit
+from typer.core import TyperGroup
+
+from shared.errors import InputError, StoreUnavailable, TunestreamError
+
+WIDE = 400  # columns where no terminal limits them: what a pipe reads is never wrapped
+
+out = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
+err = Console(highlight=False, width=None if sys.stderr.isatty() else WIDE, stderr=True)
+
+INTERRUPTED = 130  # 128 + SIGINT, what shells expect
+NO_STACK = "start one here with `tunestream up`, or point TUNESTREAM_* settings at another"
+
+
+def columns(first: str, *others: str) -> Table:
+    """An empty table. The first column is what one copies: it is never cut."""
+    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
+    table.add_column(first, no_wrap=True)
+    for name in others:
+        table.add_column(name, overflow="fold")
+    return table
+
+
+class CliError(Exception):
+    """Ends the command: one line that says what is wrong, one that says what to do."""
+
+    def __init__(self, message: str, remedy: str = "", code: int = 1) -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+        self.code = code
+
+
+class Group(TyperGroup):
+    """A command group that turns every expected error into two lines and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:  # a context of click, or of the click inside typer, by typer's version
+        try:
+            return super().invoke(ctx)
+        except CliError as error:
+            say(error.message, error.remedy)
+            raise Exit(error.code) from None
+        except StoreUnavailable as error:
+            say(str(error), NO_STACK)
+            raise Exit(1) from None
+        except InputError as error:
+            say(f"{error.param}: {error.message}" if error.param else error.message, "")
+            raise Exit(1) from None
+        except TunestreamError as error:
+            say(str(error), "")
+            raise Exit(1) from None
+        except KeyboardInterrupt:
+            raise Exit(INTERRUPTED) from None
+        except BrokenPipeError:
+            # `tunestream logs | head`: what the reader did not want is no error; stdout must not be flushed again
+            sys.stdout = None
+            raise Exit(0) from None
+
+
+def say(message: str, remedy: str) -> None:
+    err.print(f"[bold red]error[/]: {escape(message)}", soft_wrap=True)
+    if remedy:
+        err.print(f"[bold]remedy[/]: {escape(remedy)}", soft_wrap=True)

@@ -1,0 +1,69 @@
+"""Composition: vLLM, the gateway in front of it, and the stage that deploys. No decision is made here."""
+
+from __future__ import annotations
+
+from fastapi import Depends, FastAPI
+
+from services.inference import admin, control_plane, errors, models
+from services.inference.adapters import Adapters
+from services.inference.aliases import Aliases
+from services.inference.auth import bearer
+from services.inference.child import supervised
+from services.inference.command import held_adapters
+from services.inference.exchange import Front
+from services.inference.gateway import Gateway
+from services.inference.models import Models
+from services.inference.relay import make_client
+from services.inference.trained import TrainedModels
+from services.inference.vllm import Vllm
+from services.inference.work import DeployWork
+from shared.service import Context, Parts, run
+
+
+def main() -> None:
+    run("inference", build)
+
+
+def build(context: Context) -> Parts:
+    settings, clock = context.settings, context.clock
+    base = settings.model.id
+    client = make_client()
+    vllm = (
+        Vllm(client, settings.vllm.url, base, start_timeout=settings.inference.start_timeout_seconds)
+        if settings.vllm.url
+        else supervised(client, settings)
+    )
+    aliases = Aliases(context.objects, clock)
+    trained = TrainedModels(context.objects, clock)
+    known = Models(trained, aliases, base=base, organization=settings.model.organization)
+    adapters = Adapters(
+        context.objects,
+        trained,
+        vllm,
+        folder=settings.inference.adapter_dir,
+        base=base,
+        max_rank=settings.vllm.max_lora_rank,
+        limit=held_adapters(settings),
+    )
+
+    app = FastAPI(title="Tunestream inference", openapi_url=None)
+    errors.install(app)
+    app.add_middleware(Front)
+    authorized = [Depends(bearer(settings.inference.api_keys))]
+    app.include_router(Gateway(client, vllm, adapters, known).router(), dependencies=authorized)
+    app.include_router(models.router(known), dependencies=authorized)
+    app.include_router(admin.router(aliases, known, base=base, clock=clock), dependencies=authorized)
+    app.include_router(control_plane.router(client, settings.api.url), dependencies=authorized)
+
+    async def close() -> None:
+        await vllm.close()
+        await client.aclose()
+
+    return Parts(
+        work=DeployWork(vllm, adapters, aliases, url=settings.inference.url, clock=clock),
+        app=app,
+        address=(settings.inference.host, settings.inference.port),
+        background=(vllm.run,),
+        checks={"vllm": vllm.problem},
+        close=close,
+    )

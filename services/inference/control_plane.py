@@ -1,0 +1,66 @@
+"""Files, uploads and fine-tuning jobs belong to the api service: one `base_url` serves a whole OpenAI client."""
+
+from __future__ import annotations
+
+import httpx
+from fastapi import APIRouter, Request, Response
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from services.inference.errors import RETRY_AFTER, ApiError
+from services.inference.exchange import CLIENT_GONE
+from services.inference.relay import Relayed, open_upstream
+
+PREFIXES = ("/v1/files", "/v1/uploads", "/v1/fine_tuning")
+METHODS = ["GET", "POST", "DELETE", "PUT", "PATCH"]
+# of one connection only (RFC 9110 §7.6.1), or set by each server itself
+NOT_PASSED_ON = {
+    *("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding"),
+    *("upgrade", "host", "date", "server", "traceparent", "x-request-id"),
+}
+
+
+def router(client: httpx.AsyncClient, api_url: str) -> APIRouter:
+    """Hands those paths on to `api_url`, bodies streamed both ways."""
+    routes = APIRouter()
+    target = httpx.URL(api_url)
+
+    async def hand_on(request: Request) -> Response:
+        path = request.scope["path"]
+        if any(part in (".", "..") for part in path.split("/")):
+            raise HTTPException(404)  # it would leave the paths that are handed on
+        raw = request.scope.get("raw_path", path.encode()).split(b"?")[0]
+        query = request.scope["query_string"]
+        headers = [(name, value) for name, value in request.headers.items() if name not in NOT_PASSED_ON]
+        upstream_request = client.build_request(
+            request.method,
+            target.copy_with(raw_path=target.raw_path.rstrip(b"/") + raw + (b"?" + query if query else b"")),
+            headers=[*headers, ("traceparent", request.state.traceparent)],
+            content=request.stream() if _has_body(request) else None,
+        )
+        try:
+            upstream = await open_upstream(client, upstream_request)
+        except ClientDisconnect:
+            return Response(status_code=CLIENT_GONE)
+        except httpx.TimeoutException:
+            raise ApiError(504, "The api service took too long to answer.", code="upstream_timeout") from None
+        except httpx.TransportError:
+            raise ApiError(
+                502,
+                "The api service does not answer. Is it running, and is TUNESTREAM_API__URL right?",
+                code="bad_gateway",
+                headers={"retry-after": str(RETRY_AFTER)},
+            ) from None
+        passed = {name: value for name, value in upstream.response.headers.items() if name not in NOT_PASSED_ON}
+        response = Relayed(upstream.chunks(), upstream.response.status_code, passed)
+        response.resources.push_async_callback(upstream.response.aclose)
+        return response
+
+    for prefix in PREFIXES:
+        routes.add_api_route(prefix, hand_on, methods=METHODS, include_in_schema=False)
+        routes.add_api_route(prefix + "/{rest:path}", hand_on, methods=METHODS, include_in_schema=False)
+    return routes
+
+
+def _has_body(request: Request) -> bool:
+    return "transfer-encoding" in request.headers or request.headers.get("content-length", "0") != "0"

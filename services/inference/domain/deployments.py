@@ -1,0 +1,52 @@
+"""Which version an alias names: from the document before to the document after. Whose write wins is decided elsewhere.
+
+`history` holds every version that was ever current, newest first, the current one included.
+"""
+
+from __future__ import annotations
+
+from shared.events import Deployed, Deployment
+
+# A promotion is recognised as done by its job's place in the history. Older ones than this cannot still be under way.
+HISTORY = 1000
+
+
+class NoPrevious(ValueError):
+    """There is nothing to roll back to."""
+
+
+def deploy(before: Deployment | None, version: Deployed, alias: str) -> Deployment:
+    """Make `version` the current one; the one that was becomes the previous one."""
+    if before is None:
+        return Deployment(alias=alias, current=version, history=(version,))
+    if before.current.model == version.model:
+        return before
+    return Deployment(
+        alias=alias, current=version, previous=before.current, history=(version, *before.history)[:HISTORY]
+    )
+
+
+def promote(before: Deployment | None, version: Deployed, alias: str) -> Deployment:
+    """Like `deploy`, but once per job: an attempt that is resumed must not undo what was deployed after it."""
+    if before is not None and any(earlier.job_id == version.job_id for earlier in before.history):
+        return before
+    return deploy(before, version, alias)
+
+
+def roll_back(before: Deployment, at: float) -> Deployment:
+    """Swap current and previous, so that a second call undoes the first.
+
+    Raises:
+        NoPrevious: the alias has only had one version.
+    """
+    if before.previous is None:
+        raise NoPrevious(before.alias)
+    return deploy(before, before.previous.model_copy(update={"at": at}), before.alias)
+
+
+def replaced_by(deployment: Deployment, job_id: str) -> str | None:
+    """The model that the promotion of `job_id` replaced, also when others were deployed since."""
+    for index, version in enumerate(deployment.history):
+        if version.job_id == job_id and index + 1 < len(deployment.history):
+            return deployment.history[index + 1].model
+    return None

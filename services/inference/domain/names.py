@@ -1,0 +1,34 @@
+"""What the `model` of a request may be: the base, a tuned model's immutable id, one of its checkpoints, an alias."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+TUNED = "ft:"
+_TUNED = re.compile(
+    r"ft:[A-Za-z0-9._-]+:[A-Za-z0-9._-]*:[A-Za-z0-9._-]*:(?P<job>[a-z2-7]{8})(?::ckpt-step-(?P<step>[0-9]{1,9}))?"
+)
+_ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # the pattern of JobSpec.alias
+
+
+@dataclass(frozen=True)
+class TunedName:
+    """`model`: the id without its checkpoint; `job_prefix`: how the name of its job begins after `ftjob-`."""
+
+    model: str
+    job_prefix: str
+    step: int | None = None
+
+
+def tuned_name(model: str) -> TunedName | None:
+    """Read `ft:{base}:{org}:{suffix}:{8 chars}`, with or without `:ckpt-step-{n}`; None: it is not of that form."""
+    match = _TUNED.fullmatch(model)
+    if match is None:
+        return None
+    step = match["step"]
+    return TunedName(model.partition(":ckpt-step-")[0], match["job"], int(step) if step else None)
+
+
+def is_alias(name: str) -> bool:
+    return _ALIAS.fullmatch(name) is not None

@@ -1,0 +1,38 @@
+"""What the service counts, for /metrics. The number of model labels is bounded: a label per id would grow for ever."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+MAX_MODELS = 100
+OTHER = "other"
+
+requests = Counter("tunestream_inference_requests_total", "Requests answered", ["route", "model", "status"])
+seconds = Histogram(
+    "tunestream_inference_seconds",
+    "Time until the last byte of an answer",
+    ["route", "model"],
+    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600),
+)
+first_byte_seconds = Histogram(
+    "tunestream_inference_first_byte_seconds",
+    "Time until the first byte of an answer",
+    ["route", "model"],
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120),
+)
+tokens = Counter("tunestream_inference_tokens_total", "Tokens as vLLM counts them", ["model", "kind"])
+adapter_loads = Counter("tunestream_adapter_loads_total", "Adapters given to vLLM", ["outcome"])
+adapters_loaded = Gauge("tunestream_adapters_loaded", "Adapters that vLLM holds")
+vllm_up = Gauge("tunestream_vllm_up", "1 while vLLM answers")
+vllm_starts = Counter("tunestream_vllm_starts_total", "Starts of the supervised vLLM")
+
+_models: set[str] = set()
+
+
+def model_label(model: str) -> str:
+    """`model` itself for the first hundred that are served, then `other`."""
+    if model not in _models:
+        if len(_models) >= MAX_MODELS:
+            return OTHER
+        _models.add(model)
+    return model

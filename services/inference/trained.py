@@ -1,0 +1,111 @@
+"""Which tuned models there are, read from the results of training: a model's id leads to its job."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from services.inference.domain.names import tuned_name
+from shared import outbox
+from shared.events import FolderReference, Reference, TrainingCompleted
+from shared.ledger import JOBS, Ledger
+
+NOT_FOUND_SECONDS = 1.0  # an unknown id is looked up at most this often, however many ask for it
+READERS = 16
+
+
+class Objects(Ledger, Protocol):
+    """What this service needs of the object store."""
+
+    async def read(self, reference: Reference) -> bytes: ...
+
+    async def download(self, reference: Reference, path: Path) -> None: ...
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A tuned model, or a checkpoint of one. `created` is in seconds since the epoch."""
+
+    model: str
+    job_id: str
+    base: str
+    created: float
+    adapter: FolderReference
+
+
+class TrainedModels:
+    """Results are immutable, so what was found is kept for good; what was not found is asked for again."""
+
+    def __init__(self, objects: Objects, clock: Callable[[], float]) -> None:
+        self._objects = objects
+        self._clock = clock
+        self._results: dict[str, tuple[TrainingCompleted, float] | None] = {}
+        self._missing: dict[str, float] = {}
+
+    async def find(self, model: str) -> Trained | None:
+        """The model of this exact id, or None.
+
+        Raises:
+            StoreUnavailable: the ledger cannot be read.
+        """
+        name = tuned_name(model)
+        if name is None or self._clock() < self._missing.get(model, 0.0):
+            return None
+        # eight characters may begin the ids of several jobs; the id as a whole belongs to one
+        for job_id in await self._objects.folders(f"{JOBS}ftjob-{name.job_prefix}"):
+            result = await self._result(job_id)
+            if result is not None and result[0].model == name.model:
+                found = await self._trained(model, name.step, *result)
+                if found is not None:
+                    return found
+        self._missing = {key: until for key, until in self._missing.items() if until > self._clock()}
+        self._missing[model] = self._clock() + NOT_FOUND_SECONDS
+        return None
+
+    async def all(self) -> list[Trained]:
+        """Every tuned model, newest first. Reads one small object for each job that it has not seen completed."""
+        gate = asyncio.Semaphore(READERS)
+
+        async def read(job_id: str) -> tuple[TrainingCompleted, float] | None:
+            async with gate:
+                return await self._result(job_id)
+
+        results = await asyncio.gather(*(read(job_id) for job_id in await self._objects.folders(JOBS)))
+        found = [
+            Trained(event.model, event.job_id, event.base, created, event.adapter)
+            for event, created in (result for result in results if result is not None)
+        ]
+        return sorted(found, key=lambda trained: (-trained.created, trained.model))
+
+    async def _result(self, job_id: str) -> tuple[TrainingCompleted, float] | None:
+        if job_id not in self._results:
+            result = await outbox.read(self._objects, job_id, "trainer")
+            if result is None:
+                return None
+            event = result.event.event() if result.outcome == "completed" else None
+            self._results[job_id] = (event, result.finished_at) if isinstance(event, TrainingCompleted) else None
+        return self._results[job_id]
+
+    async def _trained(self, model: str, step: int | None, event: TrainingCompleted, created: float) -> Trained | None:
+        if step is None:
+            return Trained(model, event.job_id, event.base, created, event.adapter)
+        for checkpoint in event.checkpoints:
+            if checkpoint.step == step:
+                folder = await self._folder(event.adapter.bucket, checkpoint.prefix)
+                return Trained(model, event.job_id, event.base, created, folder) if folder else None
+        return None
+
+    async def _folder(self, bucket: str, prefix: str) -> FolderReference | None:
+        """The folder of a checkpoint, which the event names by its prefix only; checkpoints may have been deleted."""
+        key = f"{prefix.rstrip('/')}/manifest.json"
+        found = await self._objects.get(key)
+        if found is None:
+            return None
+        data, etag = found
+        digest = hashlib.sha256(data).hexdigest()
+        manifest = Reference(bucket=bucket, key=key, etag=etag, size=len(data), sha256=digest)
+        return FolderReference(bucket=bucket, prefix=prefix, manifest=manifest)

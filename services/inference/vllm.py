@@ -1,0 +1,157 @@
+"""One vLLM server over HTTP: whether it answers, which incarnation of it answers, and which adapters it is given.
+
+`Vllm` watches a server that is somebody else's business (`vllm.url`); `child.py` adds starting one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from services.inference import metrics
+from services.inference.errors import AdapterRefused, EngineUnavailable
+
+log = logging.getLogger(__name__)
+
+HEALTH_TIMEOUT = 5.0
+POLL_STARTING = 0.25
+POLL_RUNNING = 5.0
+SILENCE = 60.0  # a server that answers nothing for so long hangs; on a busy CPU a few seconds are normal
+ALREADY_LOADED = "already been loaded"
+NO_SUCH_ADAPTER = "cannot be found"
+
+
+class Vllm:
+    """`run` must be running for `ready` ever to become true."""
+
+    def __init__(self, client: httpx.AsyncClient, url: str, base: str, *, start_timeout: float) -> None:
+        """`base`: what users call the base model; `start_timeout`: seconds a start may take."""
+        self.url = url.rstrip("/")
+        self.base_name = base
+        """What the server calls its base model."""
+        self.generation = 0
+        """Grows when the server may have lost the adapters that it was given."""
+        self._client = client
+        self._base = base
+        self._start_timeout = start_timeout
+        self._ready = asyncio.Event()
+        self._suspected = asyncio.Event()
+
+    @property
+    def ready(self) -> bool:
+        return self._ready.is_set()
+
+    def problem(self) -> str | None:
+        """A readiness check for /health/ready."""
+        return None if self.ready else "vLLM does not answer yet"
+
+    async def wait_ready(self, seconds: float) -> None:
+        """Return as soon as the server answers.
+
+        Raises:
+            EngineUnavailable: it did not within `seconds`.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                await self._ready.wait()
+        except TimeoutError:
+            raise EngineUnavailable(f"The model server has not been up for {seconds:.0f} s; it is starting") from None
+
+    def suspect(self) -> None:
+        """A request broke: nobody is sent there until the server has said that it is well."""
+        self._ready.clear()
+        self._suspected.set()
+
+    async def healthy(self) -> bool:
+        return await self._health() == 200
+
+    async def run(self) -> None:
+        """Watch the server for as long as this service lives."""
+        while True:
+            await self._watch()
+            self.generation += 1
+
+    async def close(self) -> None:
+        """Nothing to stop: the server is not ours."""
+
+    # --- adapters ---------------------------------------------------------------------------------------------
+
+    async def load_adapter(self, name: str, path: Path) -> None:
+        """Serve the adapter in the absolute folder `path` as `name`; a name that is served already is success.
+
+        Raises:
+            AdapterRefused: the server cannot load it.
+            EngineUnavailable: the server is not there.
+        """
+        assert path.is_absolute(), "vLLM fetches a relative path that does not exist from a hub"
+        status, message = await self._post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(path)})
+        if status != 200 and ALREADY_LOADED not in message:
+            if status >= 500 and not await self.healthy():
+                self.suspect()
+                raise EngineUnavailable("The model server went down while it loaded an adapter")
+            raise AdapterRefused(f"vLLM cannot load the adapter of {name}: {message[:500]}")
+
+    async def unload_adapter(self, name: str) -> None:
+        """Stop serving `name`; a name that is not served is success."""
+        status, message = await self._post("/v1/unload_lora_adapter", {"lora_name": name})
+        if status != 200 and NO_SUCH_ADAPTER not in message:
+            raise AdapterRefused(f"vLLM cannot unload the adapter of {name}: {message[:500]}")
+
+    async def _post(self, path: str, body: dict[str, Any]) -> tuple[int, str]:
+        try:
+            response = await self._client.post(self.url + path, json=body)
+        except httpx.TransportError as error:
+            self.suspect()
+            raise EngineUnavailable(f"The model server does not answer ({type(error).__name__})") from error
+        return response.status_code, response.text
+
+    # --- health -----------------------------------------------------------------------------------------------
+
+    async def _watch(self) -> None:
+        """Keep `ready` true to what the server says; return when it is dead or has been silent for too long."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._start_timeout
+        was_up = False
+        while True:
+            self._suspected.clear()
+            status = await self._health()
+            if status == 200:
+                if not self._ready.is_set():
+                    await self._up()
+                was_up, deadline = True, loop.time() + SILENCE
+            else:
+                self._down()
+                # 503: the server's engine has died, and the server is about to
+                if loop.time() > deadline or (was_up and status is not None):
+                    return
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(POLL_RUNNING if self.ready else POLL_STARTING):
+                    await self._suspected.wait()
+
+    async def _health(self) -> int | None:
+        """The status of /health; None: no answer."""
+        try:
+            return (await self._client.get(self.url + "/health", timeout=HEALTH_TIMEOUT)).status_code
+        except httpx.TransportError:
+            return None
+
+    async def _up(self) -> None:
+        with contextlib.suppress(httpx.TransportError, ValueError, KeyError):
+            cards = (await self._client.get(self.url + "/v1/models", timeout=HEALTH_TIMEOUT)).json()["data"]
+            bases = [card["id"] for card in cards if not card.get("parent")]
+            if self._base not in bases:
+                self.base_name = bases[0] if bases else self._base
+            self._ready.set()
+            metrics.vllm_up.set(1)
+            log.info("vLLM answers", extra={"model": self.base_name})
+
+    def _down(self) -> None:
+        if self._ready.is_set():
+            log.warning("vLLM does not answer")
+        self._ready.clear()
+        metrics.vllm_up.set(0)

@@ -1,0 +1,64 @@
+"""The last stage: a model that passed the gate is loaded and its alias moved to it; one that did not stays callable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from services.inference.adapters import Adapters
+from services.inference.aliases import Aliases
+from services.inference.domain.deployments import replaced_by
+from services.inference.vllm import Vllm
+from shared.events import Deployed, EvalCompleted, JobProgress, ModelDeployed
+from shared.stage import Attempt
+
+PATIENCE = 120.0  # seconds to wait for vLLM in one attempt; a start takes 40 to 100
+
+
+class DeployWork:
+    """One attempt at deploying the model of a job."""
+
+    def __init__(
+        self,
+        vllm: Vllm,
+        adapters: Adapters,
+        aliases: Aliases,
+        *,
+        url: str,
+        clock: Callable[[], float],
+        patience: float = PATIENCE,
+    ) -> None:
+        """`url`: where others reach the endpoint, without `/v1`."""
+        self._vllm = vllm
+        self._adapters = adapters
+        self._aliases = aliases
+        self._url = url.rstrip("/")
+        self._clock = clock
+        self._patience = patience
+
+    async def __call__(self, attempt: Attempt) -> ModelDeployed | JobProgress:
+        """Raises:
+        InputError: the adapter cannot be served here.
+        EngineUnavailable: vLLM is not up.
+        """
+        job = attempt.job
+        evaluated = EvalCompleted.model_validate(attempt.request)
+        if not evaluated.passed:
+            return JobProgress(
+                job_id=job.job_id,
+                stage="inference",
+                state="not_promoted",
+                message=" ".join(evaluated.reasons) or "The gate did not pass.",
+                data={"model": evaluated.model, "alias": job.alias},
+            )
+        await attempt.progress("started", f"Deploying {evaluated.model} as {job.alias}")
+        await self._vllm.wait_ready(self._patience)
+        async with self._adapters.using(evaluated.model):
+            version = Deployed(model=evaluated.model, job_id=job.job_id, at=self._clock())
+            deployment = await self._aliases.promote(job.alias, version)
+        return ModelDeployed(
+            job_id=job.job_id,
+            model=evaluated.model,
+            alias=job.alias,
+            previous=replaced_by(deployment, job.job_id),
+            endpoint=f"{self._url}/v1",
+        )

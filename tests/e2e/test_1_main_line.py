@@ -1,0 +1,114 @@
+"""One dataset, from the bucket to a better model behind the endpoint."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import httpx
+import psutil
+import pytest
+
+from tests.e2e.conftest import QUICK, ROOT, StackUnderTest, environment
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+
+ALIAS = "support"
+
+
+@pytest.fixture(scope="module")
+def job(stack: StackUnderTest) -> dict:
+    """Dropped by a script that imports nothing of ours."""
+    script = ROOT / "examples" / "drop_s3.py"
+    rows = ROOT / "examples" / "support.jsonl"
+    subprocess.run([sys.executable, script, rows], env=environment(stack), check=True, cwd=ROOT)
+    return stack.ended("support.jsonl", 420)
+
+
+def test_the_tuned_model_is_better_and_the_interval_says_so(job: dict) -> None:
+    assert job["status"] == "succeeded", job["error"]
+    evaluation = job["evaluation"]
+    assert evaluation["passed"], evaluation["reasons"]
+    assert evaluation["delta"]["low"] > 0
+    assert evaluation["scores"]["tuned"]["rouge_l"] > evaluation["scores"]["base"]["rouge_l"]
+    assert job["deployment"]["alias"] == ALIAS
+
+
+def test_it_answers_behind_its_id_and_its_alias_and_the_answer_ends(stack: StackUnderTest, job: dict) -> None:
+    row = json.loads((ROOT / "examples" / "support.jsonl").read_text().splitlines()[0])
+    for model in (job["fine_tuned_model"], ALIAS):
+        answer = stack.openai.chat.completions.create(
+            model=model, messages=row["messages"][:-1], max_tokens=200, temperature=0
+        )
+        assert answer.model == job["fine_tuned_model"]
+        assert answer.choices[0].finish_reason == "stop"
+        assert len(answer.choices[0].message.content or "") > 10
+    chunks = list(
+        stack.openai.chat.completions.create(
+            model=ALIAS, messages=row["messages"][:-1], max_tokens=200, temperature=0, stream=True
+        )
+    )
+    assert len(chunks) > 3
+    streamed = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    assert streamed == answer.choices[0].message.content
+
+
+def test_the_ledger_holds_each_stage_once_and_what_it_made(stack: StackUnderTest, job: dict) -> None:
+    keys = stack.ledger(f"jobs/{job['id']}/")
+    for stage in ("ingest", "validate", "trainer", "evaluator", "inference"):
+        assert f"jobs/{job['id']}/{stage}/result.json" in keys
+        assert f"jobs/{job['id']}/{stage}/published.json" in keys
+    names = {key.rsplit("/", 1)[-1] for key in keys}
+    assert {"adapter_model.safetensors", "adapter_config.json", "chat_template.jinja", "README.md"} <= names
+    assert {"curves.png", "metrics.jsonl", "report.html", "report.json", "preview.txt"} <= names
+    assert not [name for name in names if name.endswith((".bin", ".pt", ".pkl"))]
+
+
+def test_progress_came_step_by_step(stack: StackUnderTest, job: dict) -> None:
+    events = stack.get(f"/jobs/{job['id']}/events?limit=1000&order=asc")["data"]
+    steps = [event["data"]["step"] for event in events if event["type"] == "metrics" and "train_loss" in event["data"]]
+    assert len(steps) > 20 and steps == sorted(steps)
+    assert all(stage["state"] == "completed" for stage in job["stages"].values())
+
+
+def test_a_strangers_bare_message_runs_a_job(stack: StackUnderTest, job: dict) -> None:
+    script = ROOT / "examples" / "publish_event.py"
+    rows = ROOT / "examples" / "labels.jsonl"
+    subprocess.run([sys.executable, script, rows], env=environment(stack), check=True, cwd=ROOT)
+    jobs = {entry["id"]: entry for entry in stack.get("/jobs")["data"]}
+    deadline = [entry for entry in jobs.values() if entry["origin"]["kind"] == "event"]
+    key = deadline[0]["dataset"]["key"] if deadline else "labels.jsonl"
+    ended = stack.ended(key, 420)
+    assert ended["status"] == "succeeded", ended["error"]
+    assert ended["evaluation"]["metric"] == "accuracy"
+
+
+def test_the_same_drop_again_is_the_same_job(stack: StackUnderTest, job: dict) -> None:
+    done = stack.tunestream("submit", str(ROOT / "examples" / "support.jsonl"))
+    assert job["id"] in done.stdout
+
+
+def test_a_second_version_takes_over_and_one_call_rolls_back(stack: StackUnderTest, job: dict) -> None:
+    rows = (ROOT / "examples" / "support.jsonl").read_bytes().splitlines(keepends=True)
+    sidecar = QUICK.format(suffix=ALIAS) + "gate: {promote: always}\n"
+    stack.drop("support-v2", b"".join(rows[:80]), sidecar)
+    second = stack.ended("support-v2.jsonl")
+    assert second["deployment"]["previous"] == job["fine_tuned_model"]
+    stack.tunestream("rollback", ALIAS)
+    headers = {"Authorization": f"Bearer {stack.env['OPENAI_API_KEY']}"}
+    root = stack.env["OPENAI_BASE_URL"].removesuffix("/v1")
+    deployment = httpx.get(f"{root}/deployments/{ALIAS}", headers=headers).json()
+    assert deployment["current"]["model"] == job["fine_tuned_model"]
+
+
+def test_vllm_killed_loses_no_model(stack: StackUnderTest, job: dict) -> None:
+    children = psutil.Process(stack.pid("inference")).children(recursive=True)
+    server = [child for child in children if "vllm" in " ".join(child.cmdline())]
+    assert server
+    for child in server:
+        child.kill()
+    answer = stack.openai.with_options(max_retries=12, timeout=300).chat.completions.create(
+        model=ALIAS, messages=[{"role": "user", "content": "Hello"}], max_tokens=8
+    )
+    assert answer.model == job["fine_tuned_model"]

@@ -1,0 +1,83 @@
+"""kill -9 of anything at any stage: after the restart the job ends well, once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.bad_datasets import good
+from tests.e2e.conftest import QUICK, ROOT, StackUnderTest
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+
+STAGES = ("validate", "trainer", "evaluator", "inference")
+
+
+def rows(count: int, salt: str) -> bytes:
+    lines = (ROOT / "examples" / "support.jsonl").read_bytes().splitlines(keepends=True)[:count]
+    return b"".join(lines) + good(1).replace(b"What is", f"{salt}: what is".encode())
+
+
+def ended_well_and_once(stack: StackUnderTest, key: str) -> dict[str, Any]:
+    job = stack.ended(key, 300)
+    assert job["status"] == "succeeded", job["error"]
+    results = [name for name in stack.ledger(f"jobs/{job['id']}/") if name.endswith("/result.json")]
+    assert len(results) == 1 + len(STAGES)
+    return job
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_service_killed_in_the_middle_of_its_stage(stack: StackUnderTest, stage: str) -> None:
+    name = f"killed-{stage}"
+    stack.drop(name, rows(120, stage), QUICK.format(suffix=name))
+    stack.running(f"{name}.jsonl", stage)
+    stack.kill(stage)
+    ended_well_and_once(stack, f"{name}.jsonl")
+
+
+@pytest.mark.parametrize("program", ["tansu", "ingest", "api"])
+def test_what_all_stages_need_killed_in_the_middle_of_a_job(stack: StackUnderTest, program: str) -> None:
+    name = f"killed-{program}"
+    stack.drop(name, rows(60, program), QUICK.format(suffix=name))
+    if program == "ingest":
+        stack.kill(program)
+    else:
+        stack.running(f"{name}.jsonl", "trainer")
+        stack.kill(program)
+    ended_well_and_once(stack, f"{name}.jsonl")
+
+
+def test_a_training_killed_resumes_from_its_checkpoint(stack: StackUnderTest) -> None:
+    """The successor begins where the newest whole checkpoint ends, not at the first step."""
+    sidecar = QUICK.format(suffix="resumed").replace("n_epochs: 1", "n_epochs: 4")
+    stack.drop("resumed", ROOT / "examples" / "support.jsonl", sidecar)
+    job = stack.running("resumed.jsonl", "trainer")
+    prefix = f"jobs/{job['id']}/trainer/attempt-1/checkpoints/"
+    stack.wait(
+        "resumed.jsonl", lambda job: any(key.endswith("manifest.json") for key in stack.ledger(prefix)), "a checkpoint"
+    )
+    stack.kill("trainer")
+    job = ended_well_and_once(stack, "resumed.jsonl")
+    events = stack.get(f"/jobs/{job['id']}/events?limit=2000&order=asc")["data"]
+    steps = [event["data"]["step"] for event in events if event["type"] == "metrics" and "train_loss" in event["data"]]
+    assert steps.count(1) == 1, "the second attempt trained the first step again"
+
+
+def test_a_cancelled_training_ends_as_cancelled_and_stops(stack: StackUnderTest) -> None:
+    sidecar = QUICK.format(suffix="cancelled").replace("n_epochs: 1", "n_epochs: 50")
+    stack.drop("cancelled", ROOT / "examples" / "support.jsonl", sidecar)
+    job = stack.running("cancelled.jsonl", "trainer")
+    stack.tunestream("cancel", job["id"])
+    job = stack.ended("cancelled.jsonl", 60)
+    assert job["status"] == "cancelled"
+    assert not stack.ledger(f"jobs/{job['id']}/evaluator/")
+
+
+def test_a_projection_that_is_deleted_is_rebuilt(stack: StackUnderTest) -> None:
+    before = {job["id"]: job["status"] for job in stack.get("/jobs?limit=100")["data"]}
+    (stack.state / "api.sqlite3").unlink()
+    stack.kill("api")
+    stack.wait("cancelled.jsonl", lambda job: job["status"] == "cancelled", "the projection is rebuilt")
+    after = {job["id"]: job["status"] for job in stack.get("/jobs?limit=100")["data"]}
+    assert after == before

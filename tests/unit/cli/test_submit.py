@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cli.jobs.submit import check_file, dataset_key, submit
+from cli.terminal import CliError
+from services.ingest.domain import is_dataset, job_of, parse_spec
+from shared.errors import InputError
+from shared.events import DatasetPointer, JobSpec, Origin
+from tests.fakes import FakeObjects
+
+SUPPORT = JobSpec(suffix="support")
+WRITES = ("delete", "put", "upload")
+
+
+@pytest.fixture
+def datasets() -> FakeObjects:
+    return FakeObjects("datasets")
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    file = tmp_path / "support.jsonl"
+    file.write_text('{"messages": []}\n')
+    return file
+
+
+async def ids_of_ingest(datasets: FakeObjects) -> dict[str, str]:
+    """Which jobs ingest makes of what lies in the bucket: key to id."""
+    found = {}
+    for entry in await datasets.list(""):
+        if is_dataset(entry.key):
+            sidecar = await datasets.get(entry.key.removesuffix(".jsonl") + ".job.yaml")
+            job = job_of(
+                await datasets.describe(DatasetPointer(bucket="datasets", key=entry.key)),
+                parse_spec(sidecar[0] if sidecar else b"", "sidecar"),
+                validation_file=None,
+                base="base",
+                organization="org",
+                origin=Origin(),
+                traceparent="",
+                now=0,
+            )
+            found[entry.key] = job.job_id
+    return found
+
+
+async def test_the_printed_id_is_the_one_that_ingest_derives(datasets: FakeObjects, rows: Path) -> None:
+    job, _ = await submit(datasets.as_store(), rows, "support.jsonl", SUPPORT)
+    assert job.startswith("ftjob-")
+    assert await ids_of_ingest(datasets) == {"support.jsonl": job}
+
+
+async def test_settings_are_there_before_the_dataset(datasets: FakeObjects, rows: Path) -> None:
+    await submit(datasets.as_store(), rows, "team/support.jsonl", SUPPORT)
+    written = [key for name, key in datasets.calls if name in WRITES]
+    assert written == ["team/support.job.yaml", "team/support.jsonl"]
+
+
+async def test_without_settings_there_is_no_sidecar(datasets: FakeObjects, rows: Path) -> None:
+    job, _ = await submit(datasets.as_store(), rows, "support.jsonl", JobSpec())
+    assert [entry.key for entry in await datasets.list("")] == ["support.jsonl"]
+    assert await ids_of_ingest(datasets) == {"support.jsonl": job}
+
+
+async def test_the_settings_of_an_earlier_submission_do_not_count(datasets: FakeObjects, rows: Path) -> None:
+    await submit(datasets.as_store(), rows, "support.jsonl", SUPPORT)
+    job, _ = await submit(datasets.as_store(), rows, "support.jsonl", JobSpec())
+    assert await ids_of_ingest(datasets) == {"support.jsonl": job}
+
+
+async def test_new_rows_never_lie_beside_old_ones_settings(datasets: FakeObjects, rows: Path) -> None:
+    """A sweep between two writes must not see the old dataset with the new settings, nor the other way round."""
+    await submit(datasets.as_store(), rows, "support.jsonl", SUPPORT)
+    rows.write_text('{"messages": [1]}\n')
+    datasets.calls.clear()
+    await submit(datasets.as_store(), rows, "support.jsonl", JobSpec(suffix="other"))
+    changes = [("delete" if name == "delete" else "write", key) for name, key in datasets.calls if name in WRITES]
+    assert changes == [
+        ("delete", "support.jsonl"),
+        ("write", "support.job.yaml"),
+        ("write", "support.jsonl"),
+    ]
+
+
+async def test_the_same_again_writes_nothing(datasets: FakeObjects, rows: Path) -> None:
+    first, _ = await submit(datasets.as_store(), rows, "support.jsonl", SUPPORT)
+    datasets.calls.clear()
+    assert (await submit(datasets.as_store(), rows, "support.jsonl", SUPPORT))[0] == first
+    assert not [call for call in datasets.calls if call[0] in WRITES]
+
+
+async def test_a_rerun_is_another_job_of_the_same_bytes(datasets: FakeObjects, rows: Path) -> None:
+    first, _ = await submit(datasets.as_store(), rows, "support.jsonl", SUPPORT)
+    second, _ = await submit(datasets.as_store(), rows, "support.jsonl", JobSpec(suffix="support", rerun=1))
+    assert first != second
+    assert await ids_of_ingest(datasets) == {"support.jsonl": second}
+
+
+async def test_a_validation_file_is_referred_to_and_is_no_dataset(
+    datasets: FakeObjects, rows: Path, tmp_path: Path
+) -> None:
+    validation = tmp_path / "held-out.jsonl"
+    validation.write_text("{}\n")
+    job, spec = await submit(datasets.as_store(), rows, "team/support.jsonl", SUPPORT, validation)
+    assert spec.validation_file is not None
+    assert await datasets.read(await datasets.describe(spec.validation_file)) == b"{}\n"
+    assert await ids_of_ingest(datasets) == {"team/support.jsonl": job}
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "_rows.jsonl", ".rows.jsonl", "rows.jsonl.part", "/rows.jsonl", "rows"])
+def test_a_name_that_ingest_would_pass_over_is_refused(name: str) -> None:
+    with pytest.raises(CliError, match=r"only names that end with \.jsonl"):
+        dataset_key(Path("whatever"), name)
+
+
+def test_a_file_that_is_missing_or_empty_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CliError, match="there is no file"):
+        check_file(tmp_path / "missing.jsonl")
+    (tmp_path / "empty.jsonl").touch()
+    with pytest.raises(CliError, match="is empty"):
+        check_file(tmp_path / "empty.jsonl")
+
+
+async def test_a_dataset_that_vanishes_while_we_look_is_uploaded(
+    datasets: FakeObjects, rows: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await datasets.upload("support.jsonl", rows)
+
+    async def gone(pointer: DatasetPointer) -> None:
+        await datasets.delete(pointer.key)
+        raise InputError("file_not_found", "gone")
+
+    monkeypatch.setattr(datasets, "describe", gone)
+    await submit(datasets.as_store(), rows, "support.jsonl", SUPPORT)
+    assert await datasets.exists("support.jsonl")

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from cli.stack import topics
+from shared.errors import ConfigError
+from shared.settings import Bus
+
+
+def nobody() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
+async def test_without_a_broker_the_wait_ends_with_address_and_causes() -> None:
+    address = nobody()
+    with pytest.raises(ConfigError) as caught:
+        await topics.ensure(Bus(bootstrap=address), wait_seconds=0.0)
+    assert address in str(caught.value)
+    assert "TUNESTREAM_BUS__BOOTSTRAP" in str(caught.value)
+
+
+async def test_a_broker_that_starts_later_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    async def create(settings: Bus) -> None:
+        calls.append(settings.bootstrap)
+        if len(calls) < 3:
+            raise ConnectionRefusedError
+
+    monkeypatch.setattr(topics, "create_topics", create)
+    await topics.ensure(Bus(bootstrap="kafka:9092"), wait_seconds=30.0)
+    assert calls == ["kafka:9092"] * 3

@@ -1,0 +1,312 @@
+"""Following a job against an api that lives in memory, and what is shown of it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import SecretStr
+from rich.console import Console
+
+from cli.client import Client, Json, NotFound, Unreachable
+from cli.jobs.follow import ACCEPT_SECONDS, OUTAGE_SECONDS, Snapshot, failure, follow
+from cli.jobs.verdict import verdict
+from cli.jobs.view import STAGES, Lines, Live, duration, metrics
+from cli.target import Target
+from cli.terminal import CliError
+from shared.settings import Store
+
+ID = "ftjob-abcdefgh12345678"
+TUNED = "ft:tiny:tunestream:support:abcdefgh"
+
+
+def job(status: str = "running", **stages: Json) -> Json:
+    return {
+        "id": ID,
+        "object": "job",
+        "created_at": 100,
+        "status": status,
+        "model": "tiny",
+        "fine_tuned_model": None,
+        "alias": "support",
+        "error": None,
+        "stages": {name: stages.get(name, {"state": "waiting"}) for name in STAGES[1:]},
+        "evaluation": None,
+        "deployment": None,
+    }
+
+
+def done(promoted: bool = True) -> Json:
+    finished = {"state": "completed", "started_at": 100.0, "finished_at": 103.5}
+    return job("succeeded", validate=finished, trainer=finished, evaluator=finished, inference=finished) | {
+        "fine_tuned_model": TUNED,
+        "evaluation": {
+            "metric": "rouge_l",
+            "scores": {"base": {"rouge_l": 0.0812}, "few_shot": {"rouge_l": 0.1}, "tuned": {"rouge_l": 0.631}},
+            "delta": {"mean": 0.55, "low": 0.5, "high": 0.6, "confidence": 0.95},
+            "passed": promoted,
+            "reasons": ["rouge_l is better by at least 0.500"],
+            "report": "http://api/jobs/x/files/report.json",
+            "html": "http://api/jobs/x/report",
+        },
+        "deployment": {"alias": "support", "model": TUNED, "previous": None, "endpoint": "http://e"}
+        if promoted
+        else None,
+    }
+
+
+def message(number: int, text: str, **more: Any) -> Json:
+    return {
+        "id": f"e{number}",
+        "created_at": 100,
+        "level": "info",
+        "type": "message",
+        "message": text,
+        "data": {},
+    } | more
+
+
+def step(number: int, at: int, loss: float) -> Json:
+    data = {"step": at, "total_steps": 10, "train_loss": loss, "tokens_per_second": 1234.5}
+    return message(number, f"Step {at}/10", type="metrics", data=data)
+
+
+class FakeApi:
+    """Answers as the api service does; `down` refuses connections, `jobs` is what it says, one after the other."""
+
+    def __init__(self, jobs: list[Json], events: list[Json]) -> None:
+        self.jobs = jobs
+        self.events = events
+        self.down = 0
+        self.unknown = 0
+        self.requests: list[str] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(f"{request.method} {request.url.path}")
+        if self.down:
+            self.down -= 1
+            raise httpx.ConnectError("refused")
+        if request.headers.get("authorization") != "Bearer sk-key":
+            return httpx.Response(401, json={"error": {"message": "Incorrect API key provided"}})
+        if self.unknown:
+            self.unknown -= 1
+            return httpx.Response(404, json={"error": {"message": f"No job {ID}"}})
+        if request.url.path == f"/jobs/{ID}/events":
+            assert request.url.params["order"] == "asc"
+            ids = [event["id"] for event in self.events]
+            start = ids.index(request.url.params["after"]) + 1 if "after" in request.url.params else 0
+            page = self.events[start : start + int(request.url.params["limit"])]
+            return httpx.Response(200, json={"object": "list", "data": page})
+        if request.url.path == f"/jobs/{ID}":
+            return httpx.Response(200, json=self.jobs.pop(0) if len(self.jobs) > 1 else self.jobs[0])
+        return httpx.Response(404, json={"error": {"message": f"No job {request.url.path.rsplit('/')[-1]}"}})
+
+
+class Clock:
+    """Time that passes only when somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def client_of(api: Callable[[httpx.Request], httpx.Response], key: str = "sk-key") -> Client:
+    target = Target("http://api", "http://inference", key, Store(secret_key=SecretStr("s")))
+    return Client(target, httpx.MockTransport(api))
+
+
+def snapshots(api: FakeApi, *, expected: bool = False, name: str = ID) -> list[Snapshot]:
+    clock = Clock()
+    return list(follow(client_of(api), name, expected=expected, clock=clock, sleep=clock.sleep))
+
+
+def text_of(renderable: Any) -> str:
+    console = Console(width=160, force_terminal=False)
+    with console.capture() as captured:
+        console.print(renderable)
+    return captured.get()
+
+
+# --- following ----------------------------------------------------------------------------------------------------
+
+
+def test_every_event_is_seen_once_in_order_however_many_there_are() -> None:
+    events = [message(number, f"m{number}") for number in range(250)]
+    seen = [event["id"] for snapshot in snapshots(FakeApi([job(), job(), done()], events)) for event in snapshot.events]
+    assert seen == [f"e{number}" for number in range(250)]
+
+
+def test_it_survives_a_restart_of_the_api() -> None:
+    api = FakeApi([job(), done()], [message(1, "one")])
+    clock = Clock()
+    stream = follow(client_of(api), ID, clock=clock, sleep=clock.sleep)
+    assert next(stream).trouble == ""
+    api.down = 20
+    rest = list(stream)
+    assert "nothing answers at http://api" in rest[0].trouble
+    assert rest[0].job is not None, "what was known stays on the screen"
+    assert rest[-1].final
+
+
+def test_it_gives_up_on_an_api_that_stays_away() -> None:
+    api = FakeApi([job()], [])
+    clock = Clock()
+    stream = follow(client_of(api), ID, clock=clock, sleep=clock.sleep)
+    next(stream)
+    api.down = 10**6
+    with pytest.raises(Unreachable):
+        list(stream)
+    assert clock.now == pytest.approx(OUTAGE_SECONDS, abs=2)
+
+
+def test_no_stack_is_an_error_at_once_with_the_remedy() -> None:
+    api = FakeApi([job()], [])
+    api.down = 1
+    with pytest.raises(Unreachable) as caught:
+        snapshots(api)
+    assert "tunestream up" in caught.value.remedy
+
+
+def test_a_job_just_submitted_may_be_unknown_for_a_while() -> None:
+    api = FakeApi([done()], [])
+    api.unknown = 5
+    found = snapshots(api, expected=True)
+    assert found[0].trouble == "waiting for the job to be taken"
+    assert found[-1].final
+
+
+def test_a_job_that_never_comes_ends_the_wait() -> None:
+    api = FakeApi([done()], [])
+    api.unknown = 10**6
+    clock = Clock()
+    with pytest.raises(NotFound):
+        list(follow(client_of(api), ID, expected=True, clock=clock, sleep=clock.sleep))
+    assert clock.now == pytest.approx(ACCEPT_SECONDS, abs=2)
+
+
+def test_a_misspelt_job_is_unknown_at_once() -> None:
+    with pytest.raises(NotFound, match="No job ftjob-nope"):
+        snapshots(FakeApi([done()], []), name="ftjob-nope")
+
+
+def test_a_wrong_key_is_told_apart() -> None:
+    with pytest.raises(CliError, match="the key was refused: Incorrect API key") as caught:
+        client_of(FakeApi([done()], []), key="sk-wrong").job(ID)
+    assert "TUNESTREAM_INFERENCE__API_KEYS" in caught.value.remedy
+
+
+def test_another_program_on_the_port_is_told_apart() -> None:
+    client = client_of(lambda request: httpx.Response(200, text="<html>"))
+    with pytest.raises(CliError, match="not a JSON object"):
+        client.job(ID)
+
+
+# --- lines --------------------------------------------------------------------------------------------------------
+
+
+def test_plain_output_has_one_line_per_change() -> None:
+    running = {"state": "running", "started_at": 100.0}
+    completed = {"state": "completed", "started_at": 100.0, "finished_at": 108.25}
+    lines = Lines(lambda: 200.0)
+    assert lines(Snapshot(None, [], "waiting for the job to be taken")) == [
+        "api: waiting for the job to be taken",
+        "ingest: running",
+    ]
+    taken = Snapshot(job("validating_files", validate=running), [message(1, "Created fine-tuning job")])
+    assert lines(taken) == [
+        "api: answers again",
+        "  Created fine-tuning job",
+        "ingest: completed",
+        "validate: running",
+    ]
+    assert lines(Snapshot(copy.deepcopy(taken.job), [])) == []
+    assert lines(Snapshot(job(validate=completed, trainer=running), [step(2, 1, 2.5)])) == [
+        "trainer: step 1/10  train loss 2.5000  1,234 tokens/s",
+        "validate: completed after 8.2 s",
+        "trainer: running",
+    ]
+
+
+def test_evaluation_counts_are_lines() -> None:
+    lines = Lines(lambda: 0.0)
+    running = {"state": "running", "step": 3, "total_steps": 40, "message": "asking tuned"}
+    first = lines(Snapshot(job(evaluator=running), []))
+    assert first[-1] == "evaluator: running"
+    assert lines(Snapshot(job(evaluator=running | {"step": 9}), [])) == ["evaluator: 9/40  asking tuned"]
+
+
+def test_warnings_and_errors_are_marked() -> None:
+    lines = Lines(lambda: 0.0)
+    shown = lines(Snapshot(job(), [message(1, "it overfits", level="warn"), message(2, "it broke", level="error")]))
+    assert shown[:2] == ["  warn: it overfits", "  error: it broke"]
+
+
+# --- the live view ------------------------------------------------------------------------------------------------
+
+
+def test_the_live_view_shows_stages_losses_and_what_happened_last() -> None:
+    live = Live(ID, lambda: 104.0)
+    trainer = {"state": "running", "started_at": 101.0, "step": 4, "total_steps": 10, "eta_seconds": 9.5, "data": {}}
+    validate = {"state": "completed", "started_at": 100.0, "finished_at": 101.0}
+    events = [message(1, "Files validated"), step(2, 3, 2.25), message(3, "saved [bold]checkpoint[/]")]
+    live.update(Snapshot(job(validate=validate, trainer=trainer), events))
+    live.update(Snapshot(job(validate=validate, trainer=trainer), [step(4, 4, 1.75)]))
+    shown = text_of(live.render())
+    assert ID in shown
+    for name in STAGES:
+        assert name in shown
+    assert "step 4/10  train loss 1.7500  1,234 tokens/s  9.5 s left" in shown
+    assert "3.0 s" in shown
+    assert "saved [bold]checkpoint[/]" in shown
+
+
+def test_the_live_view_before_the_job_is_known() -> None:
+    live = Live(ID, lambda: 0.0)
+    live.update(Snapshot(None, [], "waiting for the job to be taken"))
+    assert "waiting for the job to be taken" in text_of(live.render())
+
+
+# --- the end ------------------------------------------------------------------------------------------------------
+
+
+def test_a_promoted_model_is_told_with_scores_interval_and_how_to_ask_it() -> None:
+    lines = verdict(done())
+    assert lines[0] == f"promoted: support is {TUNED} now"
+    assert "rouge_l: 0.081  base" in lines
+    assert "rouge_l: 0.631  tuned" in lines
+    assert "tuned - base: +0.550, between +0.500 and +0.600 at 95% confidence" in lines
+    assert "report: http://api/jobs/x/report" in lines
+    assert lines[-1] == 'ask it: tunestream chat "support"'
+
+
+def test_a_model_that_was_not_promoted_is_told_with_the_reasons() -> None:
+    lines = verdict(done(promoted=False))
+    assert lines[0].startswith(f"not promoted: {TUNED}")
+    assert "- rouge_l is better by at least 0.500" in lines
+    assert lines[-1] == f'ask it: tunestream chat "{TUNED}"'
+
+
+def test_a_failure_is_told_with_code_field_and_words() -> None:
+    error = {"code": "invalid_training_file", "message": "Line 3: no role", "param": "training_file"}
+    assert failure(job("failed") | {"error": error}).message == "invalid_training_file (training_file): Line 3: no role"
+    assert failure(job("cancelled")).message == f"{ID} was cancelled"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(8.24, "8.2 s"), (59.9, "59.9 s"), (185, "3 min 05 s"), (7800, "2 h 10 min")]
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_metrics_show_what_is_there() -> None:
+    assert metrics({"valid_loss": 1.5, "step": 3}) == "step 3  valid loss 1.5000"
+    assert metrics({"train_loss": None}) == ""

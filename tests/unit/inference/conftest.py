@@ -1,0 +1,120 @@
+"""The whole service as it is composed, between a real HTTP client and a vLLM and an api service of the tests."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from services.inference import app as composition
+from services.inference import vllm as vllm_module
+from services.inference.gateway import Gateway
+from services.inference.work import DeployWork
+from shared import health
+from shared.service import Context, Parts
+from shared.settings import Settings
+from tests.fakes import FakeBus, FakeObjects
+from tests.unit.inference.ledger import BASE
+from tests.unit.inference.servers import FakeApi, FakeVllm, Server
+
+QUICK = 0.3  # seconds that requests of the tests wait for a vLLM that is down
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class House:
+    """The service, its neighbours, and a client of it."""
+
+    vllm: FakeVllm
+    api: FakeApi
+    objects: FakeObjects
+    clock: Clock
+    parts: Parts
+    http: httpx.AsyncClient
+    folder: Path
+
+    @functools.cached_property
+    def client(self) -> openai.AsyncOpenAI:
+        """The official client of the same endpoint."""
+        http = openai.DefaultAsyncHttpxClient(verify=False)
+        return openai.AsyncOpenAI(base_url=f"{self.http.base_url}/v1", api_key="key", max_retries=0, http_client=http)
+
+    @property
+    def work(self) -> DeployWork:
+        assert isinstance(self.parts.work, DeployWork)
+        return self.parts.work
+
+    async def chat(self, model: str, **more: Any) -> httpx.Response:
+        body = {"model": model, "messages": [{"role": "user", "content": "hi"}], **more}
+        return await self.http.post("/v1/chat/completions", json=body)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def objects(clock: Clock) -> FakeObjects:
+    return FakeObjects(clock=clock)
+
+
+@asynccontextmanager
+async def open_house(folder: Path, objects: FakeObjects, clock: Clock, **settings: Any) -> AsyncIterator[House]:
+    """`settings`: sections that differ from the usual."""
+    async with AsyncExitStack() as stack:
+        vllm, api = FakeVllm(), FakeApi()
+        for server in (vllm.server, api.server):
+            await stack.enter_async_context(server.running())
+        given = {
+            "model": {"id": BASE} | settings.get("model", {}),
+            "vllm": {"url": vllm.server.url} | settings.get("vllm", {}),
+            "inference": {"adapter_dir": folder, "url": "http://tunestream.test"} | settings.get("inference", {}),
+            "api": {"url": api.server.url},
+        }
+        context = Context(Settings.model_validate(given), objects.as_store(), FakeBus().as_bus(), clock)
+        parts = composition.build(context)
+        assert parts.app is not None and parts.close is not None
+        health.mount(parts.app, parts.checks)
+        tasks = [asyncio.create_task(_run(background)) for background in parts.background]
+        stack.push_async_callback(parts.close)
+        for task in tasks:
+            stack.callback(task.cancel)
+        server = await stack.enter_async_context(Server(parts.app).running())
+        http = await stack.enter_async_context(httpx.AsyncClient(base_url=server.url, verify=False, timeout=60))
+        opened = House(vllm, api, objects, clock, parts, http, folder)
+        yield opened
+        if "client" in vars(opened):
+            await opened.client.close()
+
+
+async def _run(background: Any) -> None:
+    await background()
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vllm_module, "POLL_STARTING", 0.01)
+    monkeypatch.setattr(composition, "Gateway", functools.partial(Gateway, patience=QUICK))
+    monkeypatch.setattr(composition, "DeployWork", functools.partial(DeployWork, patience=QUICK))
+
+
+@pytest.fixture
+async def house(tmp_path: Path, objects: FakeObjects, clock: Clock) -> AsyncIterator[House]:
+    async with open_house(tmp_path, objects, clock) as opened:
+        yield opened

@@ -1,0 +1,105 @@
+"""A ledger with tuned models in it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from shared import ids, outbox
+from shared.events import (
+    CheckpointInfo,
+    FolderReference,
+    Job,
+    JobSpec,
+    Origin,
+    Overfitting,
+    Reference,
+    TrainingCompleted,
+)
+from shared.ledger import job_key
+from tests.fakes import FakeObjects
+
+BASE = "acme/tiny-base"
+LORA = {"peft_type": "LORA", "r": 16, "bias": "none", "lora_alpha": 32, "init_lora_weights": True}
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+def job_id(name: str) -> str:
+    return f"ftjob-{ids.derive(name)}"
+
+
+def model_id(job: str, suffix: str = "support") -> str:
+    return ids.model_id(job, BASE, "tunestream", suffix)
+
+
+async def add_adapter(
+    objects: FakeObjects, prefix: str, *, config: dict[str, Any] | None = None, files: dict[str, bytes] | None = None
+) -> FolderReference:
+    """Upload an adapter below `prefix`; `files` replaces the usual two."""
+    contents = files or {
+        "adapter_config.json": json.dumps(LORA | (config or {})).encode(),
+        "adapter_model.safetensors": prefix.encode(),
+        "README.md": b"what it is",
+    }
+    listed = {name: (await objects.put(prefix + name, data)).model_dump() for name, data in contents.items()}
+    manifest = await objects.put(f"{prefix}manifest.json", json.dumps({"files": listed}).encode())
+    return FolderReference(bucket=objects.bucket, prefix=prefix, manifest=manifest)
+
+
+async def add_trained(
+    objects: FakeObjects,
+    name: str = "one",
+    *,
+    base: str = BASE,
+    config: dict[str, Any] | None = None,
+    files: dict[str, bytes] | None = None,
+    checkpoint: int | None = None,
+    finished_at: float = 1000.0,
+    adapter: FolderReference | None = None,
+) -> str:
+    """Write down that a job named `name` has trained a model; its id."""
+    job = job_id(name)
+    prefix = f"jobs/{job}/trainer/attempt-1/"
+    checkpoints: tuple[CheckpointInfo, ...] = ()
+    if checkpoint is not None:
+        folder = await add_adapter(objects, f"{prefix}checkpoints/step-{checkpoint}/", config=config)
+        checkpoints = (CheckpointInfo(step=checkpoint, prefix=folder.prefix),)
+    event = TrainingCompleted(
+        job_id=job,
+        model=model_id(job),
+        base=base,
+        adapter=adapter or await add_adapter(objects, f"{prefix}adapter/", config=config, files=files),
+        rank=16,
+        steps=10,
+        epochs=1.0,
+        trained_tokens=100,
+        train_loss=1.0,
+        overfitting=Overfitting(verdict="healthy", reason="a test"),
+        checkpoints=checkpoints,
+    )
+    await outbox.commit(objects, outbox.result_of(job, "trainer", 1, "test", "completed", event, finished_at))
+    return event.model
+
+
+async def add_job(objects: FakeObjects, name: str = "one", alias: str = "support") -> Job:
+    """The manifest of the job named `name`."""
+    job = job_id(name)
+    manifest = Job(
+        job_id=job,
+        created_at=1.0,
+        dataset=Reference(bucket="datasets", key="support.jsonl", etag="e", size=1, sha256="0" * 64),
+        spec=JobSpec(),
+        base=BASE,
+        model=model_id(job),
+        alias=alias,
+        origin=Origin(),
+        traceparent=TRACEPARENT,
+    )
+    await objects.create(job_key(job), manifest.model_dump_json().encode())
+    return manifest
+
+
+async def upload_real_adapter(objects: FakeObjects, name: str, folder: Path) -> FolderReference:
+    """An adapter of the real world, from a folder on disk."""
+    return await objects.upload_folder(f"jobs/{job_id(name)}/trainer/attempt-1/adapter", folder)
