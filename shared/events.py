@@ -51,7 +51,7 @@ class DatasetPointer(Model):
 
 
 class FolderReference(Model):
-    """A set of objects under `prefix`; `manifest` is a JSON object `{"files": {name: {size, sha256}}}`."""
+    """A set of objects under `prefix`; `manifest` is a JSON object `{"files": {name: Reference}}`."""
 
     bucket: str
     prefix: str

@@ -119,8 +119,8 @@ async def _serve(name: str, settings: Settings, build: Callable[[Context], Parts
         if parts.close:
             await parts.close()
         log.info("service stopped", extra={"pid": os.getpid()})
-    if isinstance(outcome, Exception):
-        raise outcome
+    if isinstance(outcome, BaseExceptionGroup):
+        raise _first(outcome)
 
 
 def _runner(name: str, context: Context, work: Work) -> StageRunner:
@@ -147,6 +147,14 @@ def _runner(name: str, context: Context, work: Work) -> StageRunner:
     context.bus.subscribe(stage.asked_by, asked)
     context.bus.subscribe(JobControl, control)
     return runner
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The task that failed is why the others were cancelled."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 async def _forever(task: Callable[[], Awaitable[None]]) -> None:

@@ -123,7 +123,7 @@ def environment(stack: Stack, settings: Settings) -> dict[str, str]:
     if keys:
         variables["EVALUATOR__API_KEY"] = keys[0]
     defaults = {
-        ("bus", "fetch_max_wait_ms"): "50",  # Tansu answers a fetch only when its wait ends
+        ("bus", "fetch_max_wait_ms"): "250",  # Tansu holds an empty fetch for half of it, also when news come meanwhile
         ("trainer", "work_dir"): str(stack.state / "trainer"),
         ("inference", "adapter_dir"): str(stack.state / "adapters"),
         ("api", "database"): str(stack.state / "api.sqlite3"),

@@ -9,8 +9,9 @@ from typing import Any, Protocol
 
 from jinja2 import TemplateError
 
-from services.validate.domain.content import Row, conversations, prompt_of, template_tools
+from services.validate.domain.content import Row, asked_of, conversations, prompt_of
 from services.validate.domain.findings import Finding, short
+from shared.conversation import template_tools
 from shared.errors import InputError, TransientError
 
 # A template is somebody's program: besides its own errors it may raise these on a conversation that it does not expect.
@@ -115,12 +116,12 @@ class BaseTokenizer:
         messages = prompt_of(row)
         if not messages:
             return 0
-        return self._lengths([self._render(messages, template_tools(row), answer=True)], special=False)[0]
+        return self._lengths([self._render(messages, template_tools(asked_of(row)), answer=True)], special=False)[0]
 
     def _texts(self, row: Row) -> list[str]:
         if row.format == "completion":
             return [row.value["prompt"] + row.value["completion"] + (self._tokenizer.eos_token or "")]
-        tools = template_tools(row)
+        tools = template_tools(asked_of(row))
         return [self._render(messages, tools) for messages in conversations(row)]
 
     def _render(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, answer: bool = False) -> str:

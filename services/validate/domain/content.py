@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from typing import Any
 
 from services.validate.domain.formats import Format
+from shared.conversation import SAID, template_messages, text_of
 from shared.ids import canonical
 
 DIGEST_BYTES = 16  # 2**64 rows until two different ones are likely to share a digest
@@ -54,22 +54,14 @@ def identify(row: Row) -> None:
 
 def _said(message: dict[str, Any]) -> dict[str, Any]:
     """A message without what is not trained on: weights, nulls, unknown keys, and how its text is cut into parts."""
-    said = {key: message[key] for key in _SAID if message.get(key) is not None}
+    said = {key: message[key] for key in SAID if message.get(key) is not None}
     if "content" in said:
         said["content"] = text_of(said["content"])
     return said
 
 
-_SAID = ("role", "content", "name", "tool_calls", "function_call", "tool_call_id", "reasoning_content")
-
-
 def _digest(data: bytes) -> bytes:
     return hashlib.blake2b(data, digest_size=DIGEST_BYTES).digest()
-
-
-def text_of(content: Any) -> str:
-    """The text of a content: itself, or its parts joined as vLLM joins them when it serves."""
-    return content if isinstance(content, str) else "\n".join(part["text"] for part in content or ())
 
 
 # --- for the chat template ------------------------------------------------------------------------------------------
@@ -100,35 +92,7 @@ def _trained(row: Row) -> list[int]:
     ]
 
 
-def template_tools(row: Row) -> list[dict[str, Any]] | None:
-    """The tools of a row; the older `functions` become tools, which is what templates know."""
-    source = row.value["input"] if row.format == "preference" else row.value
-    tools = list(source.get("tools") or ())
-    tools += [{"type": "function", "function": function} for function in source.get("functions") or ()]
-    return tools or None
-
-
-def template_messages(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Messages as chat templates expect them and as vLLM passes them on: content is text, arguments are objects,
-    the older function calls are tool calls."""
-    return [_template_message(message) for message in messages]
-
-
-def _template_message(message: dict[str, Any]) -> dict[str, Any]:
-    made = {key: value for key, value in message.items() if key in _SAID and value is not None}
-    made["content"] = text_of(message.get("content"))
-    calls = [(call.get("id"), call["function"]) for call in message.get("tool_calls") or ()]
-    if function_call := made.pop("function_call", None):
-        calls.append((None, function_call))
-    if calls:
-        made["tool_calls"] = [
-            {
-                **({"id": identity} if identity else {}),
-                "type": "function",
-                "function": {"name": function["name"], "arguments": json.loads(function["arguments"])},
-            }
-            for identity, function in calls
-        ]
-    if made["role"] == "function":
-        made["role"] = "tool"
-    return made
+def asked_of(row: Row) -> dict[str, Any]:
+    """Where a chat or preference row says which tools there are."""
+    asked: dict[str, Any] = row.value["input"] if row.format == "preference" else row.value
+    return asked

@@ -12,10 +12,11 @@ from tokenizers import Tokenizer as Fast
 from tokenizers import decoders, models, pre_tokenizers
 
 from services.validate.check import Examined, examine
-from services.validate.domain.content import Row, conversations, prompt_of, template_tools
+from services.validate.domain.content import Row, asked_of, conversations, prompt_of
 from services.validate.domain.findings import Finding
 from services.validate.reader import Source
 from services.validate.scan import Watch
+from shared.conversation import template_tools
 from shared.events import JobSpec
 from shared.settings import Validation
 from tests.bad_datasets import good_row
@@ -76,7 +77,7 @@ class WordTokenizer:
     def _sequences(self, row: Row) -> tuple[int, ...]:
         if row.format == "completion":
             return (len((row.value["prompt"] + " " + row.value["completion"]).split()),)
-        json.dumps(template_tools(row))
+        json.dumps(template_tools(asked_of(row)))
         return tuple(_words([one]) for one in conversations(row))
 
 
