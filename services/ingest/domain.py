@@ -19,9 +19,10 @@ PARTIAL_ENDINGS = (".part", ".partial", ".tmp", ".crdownload", ".filepart", ".sw
 
 
 def is_dataset(key: str) -> bool:
-    """Names that upload tools give to files they have not finished, hidden files and sidecars are none."""
+    """Names that upload tools give to files they have not finished, and sidecars, are none; nor is what its user keeps
+    apart under a name or a folder that begins with `.` or `_`."""
     name = posixpath.basename(key).lower()
-    if not name or name.startswith((".", "_")) or name.endswith(PARTIAL_ENDINGS + SIDECAR_ENDINGS):
+    if any(part.startswith((".", "_")) for part in key.split("/")) or name.endswith(PARTIAL_ENDINGS + SIDECAR_ENDINGS):
         return False
     return name.endswith(DATASET_ENDINGS)
 

@@ -76,10 +76,8 @@ def test_a_strangers_bare_message_runs_a_job(stack: StackUnderTest, job: dict) -
     script = ROOT / "examples" / "publish_event.py"
     rows = ROOT / "examples" / "labels.jsonl"
     subprocess.run([sys.executable, script, rows], env=environment(stack), check=True, cwd=ROOT)
-    jobs = {entry["id"]: entry for entry in stack.get("/jobs")["data"]}
-    deadline = [entry for entry in jobs.values() if entry["origin"]["kind"] == "event"]
-    key = deadline[0]["dataset"]["key"] if deadline else "labels.jsonl"
-    ended = stack.ended(key, 420)
+    ended = stack.ended("_announced/labels.jsonl", 420)
+    assert ended["origin"]["kind"] == "event"
     assert ended["status"] == "succeeded", ended["error"]
     assert ended["evaluation"]["metric"] == "accuracy"
 

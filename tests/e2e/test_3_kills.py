@@ -27,25 +27,21 @@ def ended_well_and_once(stack: StackUnderTest, key: str) -> dict[str, Any]:
     return job
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_a_service_killed_in_the_middle_of_its_stage(stack: StackUnderTest, stage: str) -> None:
-    name = f"killed-{stage}"
-    stack.drop(name, rows(120, stage), QUICK.format(suffix=name))
-    stack.running(f"{name}.jsonl", stage)
-    stack.kill(stage)
-    ended_well_and_once(stack, f"{name}.jsonl")
+def test_every_service_killed_in_the_middle_of_its_stage(stack: StackUnderTest) -> None:
+    stack.drop("killed", rows(120, "stages"), QUICK.format(suffix="killed"))
+    for stage in STAGES:
+        stack.running("killed.jsonl", stage)
+        stack.kill(stage)
+    ended_well_and_once(stack, "killed.jsonl")
 
 
-@pytest.mark.parametrize("program", ["tansu", "ingest", "api"])
-def test_what_all_stages_need_killed_in_the_middle_of_a_job(stack: StackUnderTest, program: str) -> None:
-    name = f"killed-{program}"
-    stack.drop(name, rows(60, program), QUICK.format(suffix=name))
-    if program == "ingest":
-        stack.kill(program)
-    else:
-        stack.running(f"{name}.jsonl", "trainer")
-        stack.kill(program)
-    ended_well_and_once(stack, f"{name}.jsonl")
+def test_what_all_stages_need_killed_in_the_middle_of_a_job(stack: StackUnderTest) -> None:
+    stack.drop("shaken", rows(120, "parts"), QUICK.format(suffix="shaken"))
+    stack.kill("ingest")
+    stack.running("shaken.jsonl", "trainer")
+    stack.kill("tansu")
+    stack.kill("api")
+    ended_well_and_once(stack, "shaken.jsonl")
 
 
 def test_a_training_killed_resumes_from_its_checkpoint(stack: StackUnderTest) -> None:

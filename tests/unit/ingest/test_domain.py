@@ -31,6 +31,8 @@ def job(dataset: Reference = DATASET, spec: JobSpec | None = None, **changes: ob
         ("a.jsonl.part", False),
         ("a.jsonl.crdownload", False),
         (".a.jsonl", False),
+        ("_a.jsonl", False),
+        ("_announced/a.jsonl", False),
         ("folder/", False),
         ("notes.txt", False),
     ],

@@ -1,0 +1,1 @@
+"""The trainer's decisions: the plan, automatic hyperparameters, schedules, the overfitting verdict. Pure."""

@@ -1,0 +1,79 @@
+"""The plan: everything the training process is told, in one JSON file, so that it can also run alone."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from shared.errors import InputError
+from shared.events import Auto, Hyperparameters, Lora, Method, Strict
+
+
+class Base(Strict):
+    """The model that is tuned. `id` is its public name; `location` a local folder, or a name on a hub."""
+
+    id: str
+    location: str
+
+
+class Plan(Strict):
+    """One training run. Paths are relative to the working directory of the process."""
+
+    job_id: str
+    model: str
+    """The id that the result will have."""
+    base: Base
+    method: Method = "supervised"
+    format: Literal["chat", "completion", "preference"] = "chat"
+    train: str
+    validation: str | None = None
+    hyperparameters: Hyperparameters = Hyperparameters()
+    lora: Lora = Lora()
+    max_length: Annotated[int, Field(ge=8)] | None = None
+    """Tokens a row may have, as the validate stage decided; None: decided here."""
+    seed: Annotated[int, Field(ge=0, le=2_147_483_647)] = 0
+    train_examples: int | None = None
+    """Rows and tokens as the validate stage counted them, for whoever reads the plan; they are counted again here."""
+    train_tokens: int | None = None
+    max_lora_rank: Annotated[int, Field(ge=1)] = 64
+    """What the server that will serve the adapter accepts."""
+    resume_from: str | None = None
+    """A checkpoint, or a folder of `step-N` checkpoints of which the newest complete one is taken."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: Annotated[int, Field(ge=1)] | None = None
+    checkpoint_every: Auto | Annotated[int, Field(ge=1)] = "auto"
+    eval_every: Auto | Annotated[int, Field(ge=1)] = "auto"
+
+    def identity(self) -> dict[str, Any]:
+        """What must be equal for the checkpoint of one run to be continued by another. Where things lie, on what
+        device, and how often checkpoints are written may differ."""
+        may_differ = {
+            "base",
+            "train",
+            "validation",
+            "train_examples",
+            "train_tokens",
+            "max_lora_rank",
+            "resume_from",
+            "device",
+            "threads",
+            "checkpoint_every",
+        }
+        identity: dict[str, Any] = self.model_dump(mode="json", exclude=may_differ)
+        return {**identity, "base": self.base.id}
+
+
+def parse_plan(text: str | bytes) -> Plan:
+    """Read a plan.
+
+    Raises:
+        InputError: `invalid_plan`, naming each field that is wrong.
+    """
+    try:
+        return Plan.model_validate_json(text)
+    except ValidationError as error:
+        problems = error.errors(include_input=False, include_url=False)
+        wrong = "; ".join(f"{'.'.join(map(str, problem['loc'])) or 'plan'}: {problem['msg']}" for problem in problems)
+        first = ".".join(map(str, problems[0]["loc"])) or None
+        raise InputError("invalid_plan", f"the training plan is wrong: {wrong}", first) from None

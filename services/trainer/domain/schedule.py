@@ -1,0 +1,114 @@
+"""When things happen in a run: learning rate, validations, checkpoints, the end. Pure functions of the step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+VALIDATIONS_PER_RUN = 10
+FEWEST_CHECKPOINTS = 4
+MOST_EPOCH_CHECKPOINTS = 10
+CHECKPOINT_SECONDS = 30.0
+CHECKPOINT_SHARE = 0.05  # at most this share of the time goes into writing checkpoints
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The shape of a run: `examples` rows in batches of `batch_size`, `epochs` times. The last batch may be smaller."""
+
+    examples: int
+    batch_size: int
+    epochs: int
+
+    @property
+    def per_epoch(self) -> int:
+        return math.ceil(self.examples / self.batch_size)
+
+    @property
+    def total(self) -> int:
+        return self.per_epoch * self.epochs
+
+    def position(self, step: int) -> tuple[int, int]:
+        """(epoch, first index into that epoch's order) of the batch of `step`, which counts from 0."""
+        epoch, batch = divmod(step, self.per_epoch)
+        return epoch, batch * self.batch_size
+
+    def ends_epoch(self, step: int) -> bool:
+        """Whether `step` finished steps are a whole number of epochs."""
+        return step > 0 and step % self.per_epoch == 0
+
+    def epochs_done(self, step: int) -> float:
+        return step / self.per_epoch
+
+
+def learning_rate(step: int, total: int, peak: float, warmup_ratio: float) -> float:
+    """Linear warm-up to `peak`, then a cosine down to zero; `step` counts from 0, and never has a rate of zero."""
+    warmup = max(1, round(total * warmup_ratio))
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    progress = (step - warmup) / max(1, total - warmup)
+    return peak * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def validation_steps(steps: Steps, every: int | Literal["auto"]) -> frozenset[int]:
+    """The finished-step counts after which validation runs: every so many steps, and at every end of an epoch."""
+    interval = math.ceil(steps.total / VALIDATIONS_PER_RUN) if every == "auto" else every
+    ends = range(steps.per_epoch, steps.total + 1, steps.per_epoch)
+    due = set(range(interval, steps.total + 1, interval))
+    if every == "auto":
+        # A validation just before an epoch's end would measure the same model twice.
+        due = {step for step in due if all(abs(step - end) > interval // 2 for end in ends)}
+    return frozenset(due | set(ends))
+
+
+def checkpoint_steps(steps: Steps, every: int | Literal["auto"]) -> frozenset[int]:
+    """The finished-step counts after which a checkpoint is always written, whatever the clock says."""
+    if every != "auto":
+        return frozenset({*range(every, steps.total + 1, every), steps.total})
+    marks = steps.epochs if FEWEST_CHECKPOINTS <= steps.epochs <= MOST_EPOCH_CHECKPOINTS else None
+    if marks is None and steps.epochs < FEWEST_CHECKPOINTS:
+        marks = steps.epochs * math.ceil(FEWEST_CHECKPOINTS / steps.epochs)
+    marks = marks or MOST_EPOCH_CHECKPOINTS
+    return frozenset(max(1, round(steps.total * mark / marks)) for mark in range(1, marks + 1))
+
+
+def checkpoint_overdue(seconds_since: float, seconds_to_write: float) -> bool:
+    """Whether the clock asks for a checkpoint: about every 30 s of work, less often where writing one is slow."""
+    return seconds_since >= max(CHECKPOINT_SECONDS, seconds_to_write / CHECKPOINT_SHARE)
+
+
+@dataclass(frozen=True)
+class BestSoFar:
+    """The best validation loss, and how many validations have passed since."""
+
+    loss: float | None = None
+    step: int = 0
+    since: int = 0
+
+    def after(self, step: int, loss: float) -> BestSoFar:
+        """What is known after a validation at `step`; a loss that is not a number is never an improvement."""
+        if math.isfinite(loss) and (self.loss is None or loss < self.loss):
+            return BestSoFar(loss, step, 0)
+        return BestSoFar(self.loss, self.step, self.since + 1)
+
+    def exhausted(self, patience: int) -> bool:
+        """Whether training should stop early; a patience of 0 never does."""
+        return patience > 0 and self.since >= patience
+
+
+def micro_batches(order: list[int], lengths: list[int], most_tokens: int) -> Iterator[list[int]]:
+    """Cut one batch into micro-batches of at most `most_tokens` padded tokens (a longer single row stands alone).
+
+    The gradient of a batch does not depend on the order of its rows, so rows of like length are put together and
+    little is padded; the longest come first, so that memory runs out at once or never.
+    """
+    micro: list[int] = []
+    for index in sorted(order, key=lambda i: (-lengths[i], i)):
+        if micro and lengths[micro[0]] * (len(micro) + 1) > most_tokens:
+            yield micro
+            micro = []
+        micro.append(index)
+    if micro:
+        yield micro

@@ -1,0 +1,95 @@
+"""What fits on the device: how many tokens go through it at once, and whether activations are kept or recomputed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, TypeVar
+
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from services.trainer import checkpoints
+from services.trainer.model import recompute_activations
+from shared.errors import InputError
+
+T = TypeVar("T")
+
+
+class Fit(BaseModel):
+    """`micro_tokens`: padded tokens per micro-batch (0: one row at a time). `recompute`: gradient checkpointing."""
+
+    model_config = ConfigDict(frozen=True)
+
+    micro_tokens: int
+    recompute: bool
+
+
+ON_CPU = (Fit(micro_tokens=1024, recompute=False),)  # larger ones are no faster, only larger
+ON_GPU = (
+    # Fastest first. Keeping activations beats large micro-batches down to about 4k tokens; below, dequantizing all
+    # 4-bit weights once per micro-batch costs more than recomputing.
+    Fit(micro_tokens=16384, recompute=False),
+    Fit(micro_tokens=8192, recompute=False),
+    Fit(micro_tokens=4096, recompute=False),
+    Fit(micro_tokens=8192, recompute=True),
+    Fit(micro_tokens=4096, recompute=True),
+    Fit(micro_tokens=2048, recompute=True),
+    Fit(micro_tokens=0, recompute=True),
+)
+
+
+class Memory:
+    """The fit in use for one model on one device; a smaller one is taken when memory runs out."""
+
+    def __init__(self, model: Any, device: Any, longest: int) -> None:
+        """`longest`: tokens of the longest row, for the message when not even that fits."""
+        self.model = model
+        self.device = device
+        self.longest = longest
+        self._fits = ON_CPU if device.type == "cpu" else ON_GPU
+        self.fit = self._fits[0]
+
+    def use(self, fit: Fit) -> None:
+        """Take a fit that was found before, so that a continued run computes as the broken one did; one of another
+        kind of device is passed over."""
+        if fit in self._fits:
+            self.fit = fit
+            recompute_activations(self.model, fit.recompute)
+
+    def within(self, work: Callable[[int], T]) -> T:
+        """Do `work(micro_tokens)`, again with the next smaller fit as long as memory runs out. What random numbers a
+        failed try drew is undone.
+
+        Raises:
+            InputError: `out_of_memory`, when not even one row fits.
+        """
+        random_before = checkpoints.capture_random()
+        while True:
+            try:
+                return work(self.fit.micro_tokens)
+            except torch.cuda.OutOfMemoryError:
+                pass  # the exception holds the tensors of the failed try: only after this block can they be freed
+            self._shrink()
+            checkpoints.restore_random(random_before)
+
+    def _shrink(self) -> None:
+        for parameter in self.model.parameters():
+            parameter.grad = None
+        torch.cuda.empty_cache()
+        smaller = self._fits[self._fits.index(self.fit) + 1 :]
+        if not smaller:
+            raise InputError(
+                "out_of_memory",
+                f"the GPU's memory does not hold even one row of {self.longest} tokens: lower "
+                "hyperparameters.max_length, hyperparameters.batch_size or lora.r, or choose a smaller base model",
+                "hyperparameters.max_length",
+            )
+        self.use(smaller[0])
+
+    def precision(self) -> AbstractContextManager[Any]:
+        """On a GPU the adapter's float32 weights compute in bfloat16, like the base."""
+        if self.device.type == "cpu":
+            return nullcontext()
+        autocast: AbstractContextManager[Any] = torch.autocast("cuda", dtype=torch.bfloat16)
+        return autocast

@@ -1,0 +1,172 @@
+"""One training run from plan to result, phase by phase."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from services.trainer import base, checkpoints, model
+from services.trainer.card import model_card
+from services.trainer.curves import draw
+from services.trainer.data import Dataset, Encoder
+from services.trainer.domain.auto import Chosen, Facts, choose, choose_max_length
+from services.trainer.domain.plan import Plan
+from services.trainer.domain.verdict import verdict
+from services.trainer.evaluate import Validator
+from services.trainer.loop import Loop
+from services.trainer.loss import Dpo, Supervised
+from services.trainer.memory import Memory
+from services.trainer.report import Report
+from services.trainer.step import Stepper
+from shared.errors import InputError
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What is known before the weights are loaded."""
+
+    base: base.BaseFacts
+    train: Dataset
+    validation: Dataset | None
+    chosen: Chosen
+
+
+def run(plan: Plan, out: Path, report: Report, stop: Callable[[], bool]) -> dict[str, Any]:
+    """Train as `plan` says; everything is written below `out`. Returns what `result.json` holds.
+
+    Raises:
+        InputError: the data, the settings or the base are wrong.
+        Interrupted: asked to stop; the newest checkpoint holds what was reached.
+    """
+    device = _device(plan)
+    _settle(plan, device)
+    report.say("started", device=str(device), model=plan.model, base=plan.base.id, method=plan.method)
+    resumed = _checkpoint(plan)
+
+    report.say("phase", phase="tokenize")
+    prepared = _prepare(plan, out)
+
+    report.say("phase", phase="load")
+    tuned = model.load(plan, prepared.chosen, device)
+
+    report.say("phase", phase="train")
+    report.begin(b"")
+    loop = _loop(plan, prepared, tuned, Memory(tuned, device, prepared.train.longest), report, stop)
+    torch.manual_seed(plan.seed + 1)  # dropout; the adapter's start had the seed itself
+    if resumed is not None:
+        loop.resume(resumed)
+        report.say("resumed", step=loop.state.step)
+    loop.run()
+
+    report.say("phase", phase="save")
+    result = _result(plan, prepared, loop)
+    _save(plan, prepared, loop, result, out)
+    return result
+
+
+def _device(plan: Plan) -> Any:
+    if plan.device == "cpu" or (plan.device == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise InputError("no_gpu", "device is 'cuda', but no GPU is visible: use 'auto', or check the driver", "device")
+    return torch.device("cuda", 0)
+
+
+def _settle(plan: Plan, device: Any) -> None:
+    if plan.threads:
+        torch.set_num_threads(plan.threads)
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+
+
+def _checkpoint(plan: Plan) -> Path | None:
+    if plan.resume_from is None:
+        return None
+    found = checkpoints.newest_complete(Path(plan.resume_from))
+    if found is None:
+        message = f"{plan.resume_from!r} holds no complete checkpoint: name a step-N folder, or leave resume_from out"
+        raise InputError("no_checkpoint", message, "resume_from")
+    return found
+
+
+def _prepare(plan: Plan, out: Path) -> Prepared:
+    """Encode the rows, choose the hyperparameters, and write down how both came out."""
+    facts = base.look_at(plan)
+    encoder = Encoder(facts.tokenizer, facts.stop_ids, plan.format)
+    train = encoder.read(Path(plan.train), "training_file")
+    (out / "preview.txt").write_text(encoder.preview(train))
+    validation = encoder.read(Path(plan.validation), "validation_file") if plan.validation else None
+    longest = max(train.longest, validation.longest if validation else 0)
+    max_length = choose_max_length(plan, facts.context, longest)
+    policy = plan.hyperparameters.over_length
+    train = train.limited(max_length.value, policy, "training_file")
+    if validation is not None:
+        validation = validation.limited(max_length.value, policy, "validation_file")
+    measured = Facts(
+        examples=len(train.items),
+        trained_tokens=train.trained_tokens,
+        parameters=facts.parameters,
+        has_validation=validation is not None,
+    )
+    chosen = choose(plan, measured, max_length)
+    base.check_servable(plan.lora, chosen.lora_r.value, plan.max_lora_rank, facts.linears)
+    (out / "hyperparameters.json").write_text(json.dumps(chosen.document(), indent=2) + "\n")
+    return Prepared(facts, train, validation, chosen)
+
+
+def _loop(plan: Plan, prepared: Prepared, tuned: Any, memory: Memory, report: Report, stop: Callable[[], bool]) -> Loop:
+    beta = prepared.chosen.beta
+    objective = Supervised() if beta is None else Dpo(beta.value)
+    pad_id = prepared.base.pad_id
+    stepper = Stepper(tuned, objective, prepared.train, prepared.chosen, pad_id=pad_id, memory=memory, stop=stop)
+    validator = None
+    if prepared.validation is not None:
+        validator = Validator(tuned, objective, prepared.validation, pad_id=pad_id, memory=memory, seed=plan.seed)
+    return Loop(plan, stepper, validator, report)
+
+
+def _result(plan: Plan, prepared: Prepared, loop: Loop) -> dict[str, Any]:
+    state = loop.state
+    judged = verdict(state.points)
+    last = [row["train_loss"] for row in loop.report.rows()[-loop.steps.per_epoch :]]
+    return {
+        "model": plan.model,
+        "base": plan.base.id,
+        "method": plan.method,
+        "rank": prepared.chosen.lora_r.value,
+        "steps": state.step,
+        "total_steps": loop.steps.total,
+        "epochs": loop.steps.epochs_done(state.step),
+        "trained_tokens": state.trained_tokens,
+        "train_loss": sum(last) / len(last),
+        "valid_loss": state.best.loss,
+        "saved_step": state.best.step or state.step,
+        "stopped_early": loop.stopped_early,
+        "overfitting": judged.model_dump(),
+        "hyperparameters": prepared.chosen.values(),
+        "checkpoints": [checkpoint.model_dump() for checkpoint in state.checkpoints],
+        "train_examples": len(prepared.train.items),
+        "valid_examples": len(prepared.validation.items) if prepared.validation else 0,
+        "dropped_examples": prepared.train.dropped,
+        "truncated_examples": prepared.train.truncated,
+        "seconds": round(state.seconds, 3),
+    }
+
+
+def _save(plan: Plan, prepared: Prepared, loop: Loop, result: dict[str, Any], out: Path) -> None:
+    loop.report.write_results()
+    draw(loop.report.rows(), result["saved_step"] if prepared.validation else None, out / "curves.png")
+    adapter = out / "adapter"
+    shutil.rmtree(adapter, ignore_errors=True)
+    model.save_adapter(loop.model, adapter, plan, prepared.base)
+    (adapter / "README.md").write_text(model_card(result))
+    (out / "result.json").write_text(json.dumps(result, indent=2) + "\n")

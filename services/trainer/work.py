@@ -1,0 +1,218 @@
+"""The trainer's work on one attempt: fetch the splits, run the training process, hand over what it made."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+from services.trainer.domain.plan import Base, Plan
+from services.trainer.process import TrainingProcess
+from services.trainer.uploads import CheckpointUploads, find_checkpoints
+from shared.errors import CorruptObject, InputError, TransientError
+from shared.events import CheckpointInfo, DatasetValidated, FolderReference, Job, Overfitting, TrainingCompleted
+from shared.objects import ObjectStore
+from shared.settings import Settings
+from shared.stage import Attempt
+
+log = logging.getLogger(__name__)
+
+ARTIFACTS = ("curves.png", "metrics.jsonl", "results.csv", "preview.txt", "hyperparameters.json")
+GRACE_SECONDS = 20.0
+"""What the process gets to write a checkpoint, and we to upload it, when the work is cancelled."""
+DONE, WRONG_INPUT, STOPPED = 0, 65, 75  # exit codes of services/trainer/train.py
+
+
+class TrainWork:
+    """Called with an attempt, returns `training.completed`.
+
+    Raises:
+        InputError: the data, the settings or the base are wrong; the training process says what to change.
+        TransientError: the process was stopped from outside, or the store is away: try again.
+        RuntimeError: the process crashed.
+    """
+
+    def __init__(self, objects: ObjectStore, settings: Settings) -> None:
+        self._objects = objects
+        self._settings = settings
+
+    async def __call__(self, attempt: Attempt) -> TrainingCompleted:
+        asked = DatasetValidated.model_validate(attempt.request)
+        location = base_location(attempt.job, self._settings)
+        folder = self._settings.trainer.work_dir.absolute() / attempt.job.job_id / f"attempt-{attempt.epoch}"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        try:
+            earlier = await find_checkpoints(self._objects, attempt.earlier)
+            resume_from = await self._fetch_newest(earlier, folder)
+            plan = await self._plan(attempt.job, asked, location, folder, resume_from)
+            uploads = CheckpointUploads(self._objects, attempt, folder / "out", self._settings.trainer.keep_checkpoints)
+            try:
+                await self._train(attempt, plan, folder, uploads)
+            except InputError as error:
+                if error.code != "checkpoint_mismatch":
+                    raise
+                # Another version of this program made it: not the user's fault, only lost time.
+                log.warning("checkpoint does not fit, starting anew", extra={"job_id": attempt.job.job_id})
+                earlier = {}
+                await self._train(attempt, plan.model_copy(update={"resume_from": None}), folder, uploads)
+            return await self._hand_over(attempt, asked, folder / "out", {**earlier, **uploads.done})
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    # --- before ----------------------------------------------------------------------------------------------------
+
+    async def _plan(
+        self, job: Job, asked: DatasetValidated, location: str, folder: Path, resume_from: Path | None
+    ) -> Plan:
+        """Fetch the splits and write down what to do with them."""
+        train = folder / "train.jsonl"
+        await self._objects.download(asked.train.reference, train)
+        validation = None
+        if asked.validation is not None and asked.validation.examples:
+            validation = folder / "validation.jsonl"
+            await self._objects.download(asked.validation.reference, validation)
+        return Plan(
+            job_id=job.job_id,
+            model=job.model,
+            base=Base(id=job.base, location=location),
+            method=asked.method,
+            format=asked.format,
+            train=str(train),
+            validation=str(validation) if validation else None,
+            hyperparameters=job.spec.hyperparameters,
+            lora=job.spec.lora,
+            max_length=asked.max_length,
+            seed=job.spec.seed,
+            train_examples=asked.train.examples,
+            train_tokens=asked.train.tokens,
+            max_lora_rank=self._settings.vllm.max_lora_rank,
+            resume_from=str(resume_from) if resume_from else None,
+            device="cpu" if self._settings.trainer.gpu == "cpu" else "auto",
+            threads=self._settings.trainer.threads,
+        )
+
+    async def _fetch_newest(self, earlier: dict[int, FolderReference], folder: Path) -> Path | None:
+        """Download the newest checkpoint that is whole; one that is not only costs the steps since the one before."""
+        for step in sorted(earlier, reverse=True):
+            target = folder / "resume" / f"step-{step}"
+            try:
+                await self._objects.download_folder(earlier[step], target)
+                return target
+            except CorruptObject:
+                log.warning("corrupt checkpoint passed over", extra={"step": step})
+        return None
+
+    # --- the process -----------------------------------------------------------------------------------------------
+
+    async def _train(self, attempt: Attempt, plan: Plan, folder: Path, uploads: CheckpointUploads) -> None:
+        out = folder / "out"
+        plan_path = folder / "plan.json"
+        plan_path.write_text(plan.model_dump_json())
+        process = await TrainingProcess.start(
+            plan_path, out, gpu=self._settings.trainer.gpu, threads=self._settings.trainer.threads
+        )
+        log.info("training process started", extra={"job_id": attempt.job.job_id, "pid": process.pid})
+        try:
+            async with uploads:
+                async for event in process.events():
+                    await self._tell(attempt, event, uploads)
+                code = await process.wait()
+        except asyncio.CancelledError:
+            await self._stop(process, uploads)
+            raise
+        finally:
+            await process.kill()
+        check_ended(code, process.trace, out)
+
+    async def _tell(self, attempt: Attempt, event: dict[str, Any], uploads: CheckpointUploads) -> None:
+        kind = event.pop("event")
+        if kind == "step":
+            await attempt.progress(
+                step=event.pop("step"),
+                total_steps=event.pop("total_steps"),
+                eta_seconds=event.pop("eta_seconds"),
+                data=event,
+            )
+        elif kind == "checkpoint":
+            uploads.add(event)
+        elif kind == "phase":
+            await attempt.progress(message=f"training: {event['phase']}", data=event)
+        elif kind == "resumed":
+            await attempt.progress(message=f"continued from step {event['step']}", step=event["step"])
+
+    async def _stop(self, process: TrainingProcess, uploads: CheckpointUploads) -> None:
+        """Let the process write a checkpoint and bring it to safety, within the grace."""
+        process.terminate()
+        with contextlib.suppress(TimeoutError, TransientError):
+            async with asyncio.timeout(GRACE_SECONDS), uploads:
+                async for event in process.events():
+                    if event.pop("event") == "checkpoint":
+                        uploads.add(event)
+
+    # --- after -----------------------------------------------------------------------------------------------------
+
+    async def _hand_over(
+        self, attempt: Attempt, asked: DatasetValidated, out: Path, checkpoints: dict[int, FolderReference]
+    ) -> TrainingCompleted:
+        result: dict[str, Any] = json.loads((out / "result.json").read_bytes())
+        await attempt.progress(message="training: upload")
+        adapter = await self._objects.upload_folder(f"{attempt.prefix}adapter/", out / "adapter")
+        artifacts = {name: await self._objects.upload(f"{attempt.prefix}{name}", out / name) for name in ARTIFACTS}
+        made = [CheckpointInfo.model_validate(checkpoint) for checkpoint in result["checkpoints"]]
+        return TrainingCompleted(
+            job_id=attempt.job.job_id,
+            model=attempt.job.model,
+            base=attempt.job.base,
+            method=asked.method,
+            adapter=adapter,
+            rank=result["rank"],
+            steps=result["steps"],
+            epochs=result["epochs"],
+            trained_tokens=result["trained_tokens"],
+            train_loss=result["train_loss"],
+            valid_loss=result["valid_loss"],
+            overfitting=Overfitting.model_validate(result["overfitting"]),
+            hyperparameters=result["hyperparameters"],
+            checkpoints=tuple(
+                info.model_copy(update={"prefix": checkpoints[info.step].prefix})
+                for info in made
+                if info.step in checkpoints
+            ),
+            artifacts=artifacts,
+            test=asked.test,
+            train=asked.train,
+            seconds=result["seconds"],
+        )
+
+
+def base_location(job: Job, settings: Settings) -> str:
+    """Where the job's base is loaded from.
+
+    Raises:
+        InputError: `model_not_allowed`.
+    """
+    if job.base == settings.model.id:
+        return settings.model.location
+    if job.base in settings.model.allowed:
+        return job.base
+    known = ", ".join(dict.fromkeys([settings.model.id, *settings.model.allowed]))
+    message = f"base model {job.base!r} is not one that may be tuned here; these are: {known}"
+    raise InputError("model_not_allowed", message, "model")
+
+
+def check_ended(code: int, trace: str, out: Path) -> None:
+    if code == DONE:
+        return
+    if code == WRONG_INPUT:
+        error = json.loads((out / "error.json").read_bytes())
+        raise InputError(error["code"], error["message"], error["param"])
+    if code == STOPPED:
+        raise TransientError("the training process was told to stop")
+    if code < 0:
+        raise RuntimeError(f"the training process was ended by signal {-code} (9: often, memory ran out); {trace}")
+    raise RuntimeError(f"the training process ended with exit code {code}: {trace}")

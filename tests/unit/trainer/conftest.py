@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from services.trainer.domain.plan import Plan
+from tests.unit.trainer.micro import make_base, make_tokenizer, support_rows, write_rows
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_base(tmp_path_factory.mktemp("base") / "micro")
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Any:
+    return make_tokenizer()
+
+
+@pytest.fixture
+def make_plan(base: Path, tmp_path: Path) -> Callable[..., Plan]:
+    """A plan on 40 training and 8 validation rows; keyword arguments change it."""
+
+    def make(**changes: Any) -> Plan:
+        plan = {
+            "job_id": "ftjob-test",
+            "model": "ft:micro:org::test",
+            "base": {"id": "micro", "location": str(base)},
+            "train": str(write_rows(tmp_path / "train.jsonl", support_rows(40))),
+            "validation": str(write_rows(tmp_path / "valid.jsonl", support_rows(8, start=40))),
+            "hyperparameters": {"n_epochs": 2, "batch_size": 4, "learning_rate": 0.01},
+            "device": "cpu",
+        }
+        return Plan.model_validate({**plan, **changes})
+
+    return make

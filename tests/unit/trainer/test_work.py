@@ -1,0 +1,260 @@
+"""The stage's work with a real training process: what is published, and what survives kill -9."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from services.trainer.process import child_environment, safe_trace
+from services.trainer.report import Report
+from services.trainer.run import run
+from services.trainer.work import TrainWork, base_location, check_ended
+from shared.errors import CorruptObject, InputError, TransientError
+from shared.events import DatasetValidated, Job, JobProgress, JobSpec, Reference, Split, TrainingCompleted
+from shared.objects import ObjectStore
+from shared.settings import Settings
+from shared.stage import Attempt
+from tests.unit.trainer.micro import support_rows
+
+
+class FolderlessStore(ObjectStore):
+    """The object store in a dictionary; folders and digests are the real code."""
+
+    def __init__(self) -> None:
+        self.bucket = "tunestream"
+        self.objects: dict[str, bytes] = {}
+
+    async def get(self, key: str) -> tuple[bytes, str] | None:
+        return (self.objects[key], "etag") if key in self.objects else None
+
+    async def put(self, key: str, data: bytes) -> Reference:
+        self.objects[key] = data
+        digest = hashlib.sha256(data).hexdigest()
+        return Reference(bucket=self.bucket, key=key, etag="etag", size=len(data), sha256=digest)
+
+    async def upload(self, key: str, path: Path) -> Reference:
+        return await self.put(key, path.read_bytes())
+
+    async def folders(self, prefix: str) -> list[str]:
+        return sorted({key.removeprefix(prefix).split("/")[0] for key in self.objects if key.startswith(prefix)})
+
+    def _copy(self, reference: Reference, sink: Any) -> None:
+        data = self.objects[reference.key]
+        if hashlib.sha256(data).hexdigest() != reference.sha256:
+            raise CorruptObject(reference.key)
+        sink.write(data)
+
+
+@pytest.fixture
+def store() -> FolderlessStore:
+    return FolderlessStore()
+
+
+@pytest.fixture
+def settings(base: Path, tmp_path: Path) -> Settings:
+    return Settings.model_validate(
+        {
+            "model": {"id": "org/micro", "path": str(base), "allowed": ("org/other",)},
+            "trainer": {"gpu": "cpu", "threads": 1, "work_dir": tmp_path / "work"},
+        }
+    )
+
+
+class Run:
+    """Attempts at the trainer stage of one job; `told` is the progress that was published."""
+
+    def __init__(self, store: FolderlessStore, settings: Settings, **spec: Any) -> None:
+        self.work = TrainWork(store, settings)
+        self.store = store
+        self.told: list[JobProgress] = []
+        self.tell: Callable[[JobProgress], None] = self.told.append
+        hyperparameters = {"n_epochs": 4, "batch_size": 4, "learning_rate": 0.01}
+        self.spec = JobSpec.model_validate(
+            {"hyperparameters": hyperparameters, "lora": {"r": 8, "dropout": 0.2}, **spec}
+        )
+
+    async def attempt(self, epoch: int) -> TrainingCompleted:
+        data = Reference(bucket="datasets", key="d.jsonl", etag="e", size=1, sha256="0")
+        job = Job.model_validate(
+            {
+                "job_id": "ftjob-abc",
+                "created_at": 0.0,
+                "dataset": data,
+                "spec": self.spec,
+                "base": "org/micro",
+                "model": "ft:micro:org::abc",
+                "alias": "d",
+                "origin": {},
+                "traceparent": "",
+            }
+        )
+        request = DatasetValidated(
+            job_id=job.job_id,
+            method="supervised",
+            format="chat",
+            train=await self._split("train", support_rows(40)),
+            validation=await self._split("validation", support_rows(8, start=40)),
+            test=await self._split("test", support_rows(4, start=48)),
+            report=data,
+        )
+
+        async def publish(event: JobProgress) -> None:
+            self.tell(event)
+
+        prefix = f"jobs/{job.job_id}/trainer/attempt-{epoch}/"
+        return await self.work(Attempt(job, request.model_dump(mode="json"), "trainer", epoch, prefix, publish))
+
+    async def _split(self, name: str, rows: list[dict[str, Any]]) -> Split:
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        reference = await self.store.put(f"splits/{name}.jsonl", text.encode())
+        return Split(reference=reference, examples=len(rows), tokens=1000)
+
+    def metrics(self, epoch: int) -> list[dict[str, Any]]:
+        text = self.store.objects[f"jobs/ftjob-abc/trainer/attempt-{epoch}/metrics.jsonl"].decode()
+        return without_clock(text)
+
+
+def without_clock(metrics: str) -> list[dict[str, Any]]:
+    return [{k: v for k, v in json.loads(line).items() if k != "tokens_per_second"} for line in metrics.splitlines()]
+
+
+def children() -> list[psutil.Process]:
+    return [p for p in psutil.Process().children() if p.status() != psutil.STATUS_ZOMBIE]
+
+
+async def test_killed_in_the_middle_the_next_attempt_goes_on_exactly(
+    store: FolderlessStore, settings: Settings, make_plan: Any, tmp_path: Path
+):
+    job = Run(store, settings)
+
+    def kill_after_the_second_checkpoint(event: JobProgress) -> None:
+        if event.state == "checkpoint" and event.step == 20:
+            [child] = children()
+            child.kill()
+
+    job.tell = kill_after_the_second_checkpoint
+    with pytest.raises(RuntimeError, match="ended by signal 9"):
+        await job.attempt(1)
+    job.tell = job.told.append
+    completed = await job.attempt(2)
+
+    plan = make_plan(hyperparameters=job.spec.hyperparameters, lora=job.spec.lora)
+    (tmp_path / "unbroken").mkdir()
+    unbroken = run(plan, tmp_path / "unbroken", Report(tmp_path / "unbroken", events=True), lambda: False)
+    assert job.metrics(2) == without_clock((tmp_path / "unbroken" / "metrics.jsonl").read_text())
+    weights = store.objects[f"{completed.adapter.prefix}adapter_model.safetensors"]
+    assert weights == (tmp_path / "unbroken" / "adapter" / "adapter_model.safetensors").read_bytes()
+
+    assert (completed.model, completed.base, completed.rank) == ("ft:micro:org::abc", "org/micro", 8)
+    assert (completed.steps, completed.valid_loss) == (40, unbroken["valid_loss"])
+    assert completed.test is not None
+    assert completed.hyperparameters["batch_size"] == 4
+    assert set(completed.artifacts) == {
+        *("curves.png", "metrics.jsonl", "results.csv", "preview.txt", "hyperparameters.json")
+    }
+    assert [c.step for c in completed.checkpoints] == [10, 20, 30, 40]
+    assert {c.prefix.split("/")[3] for c in completed.checkpoints} == {"attempt-1", "attempt-2"}
+
+    steps = [told for told in job.told if "grad_norm" in told.data]
+    continued = next(told.step for told in job.told if told.message.startswith("continued from step"))
+    assert continued in (20, 30)
+    assert [told.step for told in steps] == list(range(continued + 1, 41))
+    assert steps[-1].eta_seconds == 0.0
+    assert [told.step for told in job.told if told.state == "checkpoint"] == list(range(continued + 10, 41, 10))
+    assert not children()
+    assert list((tmp_path / "work").rglob("*.jsonl")) == []
+
+
+async def test_cancelled_it_leaves_a_checkpoint_and_no_process(store: FolderlessStore, settings: Settings):
+    job = Run(store, settings, hyperparameters={"n_epochs": 50, "batch_size": 1, "early_stopping_patience": 0})
+    began = asyncio.Event()
+
+    def notice(event: JobProgress) -> None:
+        if event.step == 3:
+            began.set()
+
+    job.tell = notice
+    attempt = asyncio.create_task(job.attempt(1))
+    await began.wait()
+    attempt.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await attempt
+    assert not children()
+    assert [key for key in store.objects if key.endswith("manifest.json") and "attempt-1/checkpoints/step-" in key]
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "message"),
+    [(65, InputError, "lower it"), (75, TransientError, "told to stop"), (-9, RuntimeError, "signal 9.*a.py:1 in f")],
+)
+def test_how_the_process_ended_decides_what_happens_next(
+    tmp_path: Path, code: int, error: type[Exception], message: str
+):
+    (tmp_path / "error.json").write_text('{"code": "lora_rank_too_high", "message": "lower it", "param": "lora.r"}')
+    check_ended(0, "", tmp_path)
+    with pytest.raises(error, match=message) as caught:
+        check_ended(code, "a.py:1 in f", tmp_path)
+    if isinstance(caught.value, InputError):
+        assert (caught.value.code, caught.value.param) == ("lora_rank_too_high", "lora.r")
+
+
+async def test_the_training_process_dies_with_its_parent():
+    child = (
+        "import signal, sys; from services.trainer.train import die_with; die_with(int(sys.argv[1])); "
+        "print('ready', flush=True); signal.pause()"
+    )
+    parent = (
+        "import os, subprocess, sys\n"
+        "child = subprocess.Popen([sys.executable, '-c', sys.argv[1], str(os.getpid())], stdout=subprocess.PIPE)\n"
+        "child.stdout.readline()\n"
+        "print(child.pid, flush=True)\n"
+        "child.wait()\n"
+    )
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", parent, child),
+        stdout=asyncio.subprocess.PIPE,
+        env=child_environment(os.environ, gpu="cpu", threads=1),
+    )
+    assert process.stdout is not None
+    orphan = psutil.Process(int(await process.stdout.readline()))
+    process.kill()
+    await process.wait()
+    orphan.wait(timeout=10)
+
+
+def test_a_base_that_is_not_allowed_is_refused(settings: Settings):
+    job = Job.model_construct(base="org/micro")
+    assert base_location(job, settings) == settings.model.path
+    assert base_location(Job.model_construct(base="org/other"), settings) == "org/other"
+    with pytest.raises(InputError, match=r"org/secret.*org/micro, org/other") as caught:
+        base_location(Job.model_construct(base="org/secret"), settings)
+    assert caught.value.param == "model"
+
+
+def test_the_child_gets_no_secrets_and_its_own_gpu():
+    environment = {"PATH": "/bin", "TUNESTREAM_STORE__SECRET_KEY": "x", "CUDA_VISIBLE_DEVICES": "0,1"}
+    assert "TUNESTREAM_STORE__SECRET_KEY" not in child_environment(environment, gpu=None, threads=None)
+    assert child_environment(environment, gpu=None, threads=None)["CUDA_VISIBLE_DEVICES"] == "0,1"
+    assert child_environment(environment, gpu="1", threads=4)["CUDA_VISIBLE_DEVICES"] == "1"
+    assert child_environment(environment, gpu="cpu", threads=4)["CUDA_VISIBLE_DEVICES"] == ""
+    assert child_environment(environment, gpu="cpu", threads=4)["OMP_NUM_THREADS"] == "4"
+
+
+def test_a_crash_is_told_without_user_text():
+    stderr = [
+        "Traceback (most recent call last):",
+        '  File "/srv/services/trainer/data.py", line 12, in read',
+        "    raise ValueError(f'bad {row}')",
+        "ValueError: bad my password is hunter2",
+    ]
+    assert safe_trace(stderr) == "data.py:12 in read > ValueError"
+    assert "CUDA error: an illegal memory access" in safe_trace(["RuntimeError: CUDA error: an illegal memory access"])
