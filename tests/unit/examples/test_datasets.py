@@ -1,0 +1,81 @@
+"""The bundled datasets are what their generators say, and fit to be tuned on and scored."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+from string import Formatter
+
+import pytest
+
+from examples import labels, support
+from examples.support_topics import TOPICS, Topic
+
+
+def messages(path: Path) -> list[list[dict[str, str]]]:
+    return [json.loads(line)["messages"] for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def slots(text: str) -> set[str]:
+    return {name for _, name, _, _ in Formatter().parse(text) if name}
+
+
+@pytest.mark.parametrize("dataset", [support, labels], ids=["support", "labels"])
+def test_the_file_is_what_the_generator_writes(dataset):
+    assert dataset.PATH.read_text(encoding="utf-8") == support.jsonl(dataset.rows()), (
+        f"run python -m {dataset.__name__} and commit the file"
+    )
+
+
+@pytest.mark.parametrize("dataset", [support, labels], ids=["support", "labels"])
+def test_rows_are_chats_and_no_question_comes_twice(dataset):
+    rows = messages(dataset.PATH)
+    assert all([message["role"] for message in row] == ["system", "user", "assistant"] for row in rows)
+    assert max(Counter(row[1]["content"] for row in rows).values()) == 1
+    assert dataset.PATH.stat().st_size < 300_000
+
+
+def test_support_answers_repeat_the_order_number_of_the_question_and_no_other():
+    for _, question, answer in messages(support.PATH):
+        assert re.findall(r"\d{5}", answer["content"]) == re.findall(r"\d{5}", question["content"])
+
+
+def test_support_answers_greet_whoever_gave_a_name():
+    named = 0
+    for _, question, answer in messages(support.PATH):
+        given = {name for name in support.NAMES if re.search(rf"\b{name}\b", question["content"])}
+        greeted = re.match(r"Hello(?: (\w+))?, thank you for asking about ", answer["content"])
+        assert greeted
+        assert ({greeted[1]} if greeted[1] else set()) == given
+        named += bool(given)
+    assert 0.5 < named / support.ROWS < 0.9
+
+
+@pytest.mark.parametrize("topic", TOPICS, ids=lambda topic: topic.subject)
+def test_every_detail_of_a_policy_can_be_known_from_each_question(topic: Topic):
+    for question in topic.questions:
+        told = slots(question)
+        for missing in slots(topic.policy) - told:
+            assert any(
+                len({facet[missing] for facet in topic.facets if facet.get(key) == value}) == 1
+                for key in told & set(topic.facets[0])
+                for value in {facet[key] for facet in topic.facets}
+            ), f"{question!r} does not tell {missing}"
+
+
+def test_support_covers_every_topic_evenly():
+    answers = [row[2]["content"] for row in messages(support.PATH)]
+    counts = Counter(
+        next(t.subject for t in TOPICS if re.search(rf"about {t.subject}( in order|\.)", answer)) for answer in answers
+    )
+    assert len(TOPICS) >= 30
+    assert set(counts) == {topic.subject for topic in TOPICS}
+    assert max(counts.values()) <= 2 * min(counts.values())
+
+
+def test_labels_are_balanced_and_named_in_the_prompt():
+    rows = messages(labels.PATH)
+    assert Counter(row[2]["content"] for row in rows) == dict.fromkeys(labels.LABELS, labels.PER_LABEL)
+    assert all(label in rows[0][0]["content"] for label in labels.LABELS)
