@@ -340,12 +340,13 @@ class FakeLedger:
     async def _write(self, key: str, data: bytes) -> str:
         world = self._world
         world.etags += 1
-        world.objects[key] = (data, str(world.etags))
+        etag = str(world.etags)
+        world.objects[key] = (data, etag)
         world.writers.setdefault(key, set()).add(self._process.name)
         if key.endswith("/result.json"):
             world.results_written[key] += 1
         await self._reply()
-        return str(world.etags)
+        return etag
 
 
 class FakeBus:
