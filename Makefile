@@ -43,7 +43,7 @@ lint: install ## Style, types, import rules
 	$(BIN)/lint-imports
 
 unit: install ## Unit tests
-	$(BIN)/pytest tests/unit tests/contract -m 'not e2e' -n $(WORKERS)
+	$(BIN)/pytest tests/unit tests/contract -n $(WORKERS)
 
 sim: install ## The stage protocol under 2,000 seeded histories of failure
 	$(BIN)/pytest tests/sim -n $(WORKERS)
@@ -52,7 +52,7 @@ wiring: install ## Bus, store and services on the real broker and S3 server
 	$(BIN)/pytest tests/wiring
 
 e2e: install $(BASE)/config.json ## The whole stack with the real vLLM, killed and restarted
-	$(BIN)/pytest tests/e2e tests/unit/inference -m e2e
+	$(BIN)/pytest tests/e2e --durations=8
 
 docs: install ## Generate docs/schemas and docs/asyncapi.json from shared/events.py
 	$(BIN)/python -m docs.generate

@@ -145,6 +145,12 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StackUnderTest]:
         assert not left, f"down left processes: {left}"
 
 
+def support_rows(count: int) -> bytes:
+    """The first rows of the bundled dataset: as many as a test needs, since every step costs time on two cores."""
+    lines = (ROOT / "examples" / "support.jsonl").read_bytes().splitlines(keepends=True)
+    return b"".join(lines[:count])
+
+
 def environment(stack: StackUnderTest) -> Mapping[str, str]:
     """A stranger's shell after `eval "$(tunestream env)"`."""
     return {**os.environ, **stack.env}

@@ -5,24 +5,35 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 
-from tests.e2e.conftest import QUICK, ROOT, StackUnderTest, environment
+from tests.e2e.conftest import QUICK, ROOT, StackUnderTest, environment, support_rows
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 ALIAS = "support"
+SETTINGS = "evaluation: {max_examples: 16, few_shot: 2, max_tokens: 80}\n"
+LABELS = {"hyperparameters": {"n_epochs": 1}, "evaluation": {"max_examples": 8, "few_shot": 1, "max_tokens": 8}}
 
 
 @pytest.fixture(scope="module")
-def job(stack: StackUnderTest) -> dict:
-    """Dropped by a script that imports nothing of ours."""
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("main") / "support.jsonl"
+    path.write_bytes(support_rows(320))
+    return path
+
+
+@pytest.fixture(scope="module")
+def job(stack: StackUnderTest, dataset: Path) -> dict:
+    """Dropped by a script that imports nothing of ours, with default hyperparameters."""
+    settings = dataset.with_suffix(".job.yaml")
+    settings.write_text(SETTINGS)
     script = ROOT / "examples" / "drop_s3.py"
-    rows = ROOT / "examples" / "support.jsonl"
-    subprocess.run([sys.executable, script, rows], env=environment(stack), check=True, cwd=ROOT)
+    subprocess.run([sys.executable, script, dataset, "--job", settings], env=environment(stack), check=True, cwd=ROOT)
     return stack.ended("support.jsonl", 420)
 
 
@@ -75,22 +86,22 @@ def test_progress_came_step_by_step(stack: StackUnderTest, job: dict) -> None:
 def test_a_strangers_bare_message_runs_a_job(stack: StackUnderTest, job: dict) -> None:
     script = ROOT / "examples" / "publish_event.py"
     rows = ROOT / "examples" / "labels.jsonl"
-    subprocess.run([sys.executable, script, rows], env=environment(stack), check=True, cwd=ROOT)
+    command = [sys.executable, script, rows, "--spec", json.dumps(LABELS)]
+    subprocess.run(command, env=environment(stack), check=True, cwd=ROOT)
     ended = stack.ended("_announced/labels.jsonl", 420)
     assert ended["origin"]["kind"] == "event"
     assert ended["status"] == "succeeded", ended["error"]
     assert ended["evaluation"]["metric"] == "accuracy"
 
 
-def test_the_same_drop_again_is_the_same_job(stack: StackUnderTest, job: dict) -> None:
-    done = stack.tunestream("submit", str(ROOT / "examples" / "support.jsonl"))
+def test_the_same_drop_again_is_the_same_job(stack: StackUnderTest, dataset: Path, job: dict) -> None:
+    done = stack.tunestream("submit", str(dataset), "--spec", str(dataset.with_suffix(".job.yaml")))
     assert job["id"] in done.stdout
 
 
 def test_a_second_version_takes_over_and_one_call_rolls_back(stack: StackUnderTest, job: dict) -> None:
-    rows = (ROOT / "examples" / "support.jsonl").read_bytes().splitlines(keepends=True)
     sidecar = QUICK.format(suffix=ALIAS) + "gate: {promote: always}\n"
-    stack.drop("support-v2", b"".join(rows[:80]), sidecar)
+    stack.drop("support-v2", support_rows(40), sidecar)
     second = stack.ended("support-v2.jsonl")
     assert second["deployment"]["previous"] == job["fine_tuned_model"]
     stack.tunestream("rollback", ALIAS)

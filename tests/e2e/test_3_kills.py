@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.bad_datasets import good
-from tests.e2e.conftest import QUICK, ROOT, StackUnderTest
+from tests.e2e.conftest import QUICK, StackUnderTest, support_rows
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
@@ -15,8 +15,7 @@ STAGES = ("validate", "trainer", "evaluator", "inference")
 
 
 def rows(count: int, salt: str) -> bytes:
-    lines = (ROOT / "examples" / "support.jsonl").read_bytes().splitlines(keepends=True)[:count]
-    return b"".join(lines) + good(1).replace(b"What is", f"{salt}: what is".encode())
+    return support_rows(count) + good(1).replace(b"What is", f"{salt}: what is".encode())
 
 
 def ended_well_and_once(stack: StackUnderTest, key: str) -> dict[str, Any]:
@@ -28,7 +27,7 @@ def ended_well_and_once(stack: StackUnderTest, key: str) -> dict[str, Any]:
 
 
 def test_every_service_killed_in_the_middle_of_its_stage(stack: StackUnderTest) -> None:
-    stack.drop("killed", rows(120, "stages"), QUICK.format(suffix="killed"))
+    stack.drop("killed", rows(80, "stages"), QUICK.format(suffix="killed"))
     for stage in STAGES:
         stack.running("killed.jsonl", stage)
         stack.kill(stage)
@@ -36,7 +35,7 @@ def test_every_service_killed_in_the_middle_of_its_stage(stack: StackUnderTest) 
 
 
 def test_what_all_stages_need_killed_in_the_middle_of_a_job(stack: StackUnderTest) -> None:
-    stack.drop("shaken", rows(120, "parts"), QUICK.format(suffix="shaken"))
+    stack.drop("shaken", rows(80, "parts"), QUICK.format(suffix="shaken"))
     stack.kill("ingest")
     stack.running("shaken.jsonl", "trainer")
     stack.kill("tansu")
@@ -46,8 +45,8 @@ def test_what_all_stages_need_killed_in_the_middle_of_a_job(stack: StackUnderTes
 
 def test_a_training_killed_resumes_from_its_checkpoint(stack: StackUnderTest) -> None:
     """The successor begins where the newest whole checkpoint ends, not at the first step."""
-    sidecar = QUICK.format(suffix="resumed").replace("n_epochs: 1", "n_epochs: 4")
-    stack.drop("resumed", ROOT / "examples" / "support.jsonl", sidecar)
+    sidecar = QUICK.format(suffix="resumed").replace("n_epochs: 1", "n_epochs: 2")
+    stack.drop("resumed", support_rows(240), sidecar)
     job = stack.running("resumed.jsonl", "trainer")
     prefix = f"jobs/{job['id']}/trainer/attempt-1/checkpoints/"
     stack.wait(
@@ -62,7 +61,7 @@ def test_a_training_killed_resumes_from_its_checkpoint(stack: StackUnderTest) ->
 
 def test_a_cancelled_training_ends_as_cancelled_and_stops(stack: StackUnderTest) -> None:
     sidecar = QUICK.format(suffix="cancelled").replace("n_epochs: 1", "n_epochs: 50")
-    stack.drop("cancelled", ROOT / "examples" / "support.jsonl", sidecar)
+    stack.drop("cancelled", support_rows(240), sidecar)
     job = stack.running("cancelled.jsonl", "trainer")
     stack.tunestream("cancel", job["id"])
     job = stack.ended("cancelled.jsonl", 60)
