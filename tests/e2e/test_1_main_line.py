@@ -23,7 +23,7 @@ LABELS = {"hyperparameters": {"n_epochs": 1}, "evaluation": {"max_examples": 8, 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("main") / "support.jsonl"
-    path.write_bytes(support_rows(320))
+    path.write_bytes(support_rows(260))
     return path
 
 

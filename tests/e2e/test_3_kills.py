@@ -27,7 +27,7 @@ def ended_well_and_once(stack: StackUnderTest, key: str) -> dict[str, Any]:
 
 
 def test_every_service_killed_in_the_middle_of_its_stage(stack: StackUnderTest) -> None:
-    stack.drop("killed", rows(80, "stages"), QUICK.format(suffix="killed"))
+    stack.drop("killed", rows(60, "stages"), QUICK.format(suffix="killed"))
     for stage in STAGES:
         stack.running("killed.jsonl", stage)
         stack.kill(stage)
@@ -35,7 +35,7 @@ def test_every_service_killed_in_the_middle_of_its_stage(stack: StackUnderTest) 
 
 
 def test_what_all_stages_need_killed_in_the_middle_of_a_job(stack: StackUnderTest) -> None:
-    stack.drop("shaken", rows(80, "parts"), QUICK.format(suffix="shaken"))
+    stack.drop("shaken", rows(60, "parts"), QUICK.format(suffix="shaken"))
     stack.kill("ingest")
     stack.running("shaken.jsonl", "trainer")
     stack.kill("tansu")
@@ -46,7 +46,7 @@ def test_what_all_stages_need_killed_in_the_middle_of_a_job(stack: StackUnderTes
 def test_a_training_killed_resumes_from_its_checkpoint(stack: StackUnderTest) -> None:
     """The successor begins where the newest whole checkpoint ends, not at the first step."""
     sidecar = QUICK.format(suffix="resumed").replace("n_epochs: 1", "n_epochs: 2")
-    stack.drop("resumed", support_rows(240), sidecar)
+    stack.drop("resumed", support_rows(160), sidecar)
     job = stack.running("resumed.jsonl", "trainer")
     prefix = f"jobs/{job['id']}/trainer/attempt-1/checkpoints/"
     stack.wait(
@@ -54,7 +54,7 @@ def test_a_training_killed_resumes_from_its_checkpoint(stack: StackUnderTest) ->
     )
     stack.kill("trainer")
     job = ended_well_and_once(stack, "resumed.jsonl")
-    events = stack.get(f"/jobs/{job['id']}/events?limit=2000&order=asc")["data"]
+    events = stack.get(f"/jobs/{job['id']}/events?limit=1000&order=asc")["data"]
     steps = [event["data"]["step"] for event in events if event["type"] == "metrics" and "train_loss" in event["data"]]
     assert steps.count(1) == 1, "the second attempt trained the first step again"
 
