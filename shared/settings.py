@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from shared.errors import ConfigError
+from shared.errors import ConfigError, InputError
 
 PREFIX = "TUNESTREAM_"
 
@@ -64,6 +64,20 @@ class BaseModelSettings(Section):
     @property
     def location(self) -> str:
         return self.path or self.id
+
+    def location_of(self, base: str) -> str:
+        """Where the base of a job is loaded from.
+
+        Raises:
+            InputError: jobs may not use this base.
+        """
+        if base == self.id:
+            return self.location
+        if base in self.allowed:
+            return base
+        known = ", ".join((self.id, *self.allowed))
+        message = f"The model {base} cannot be fine-tuned here; choose one of: {known}."
+        raise InputError("model_not_found", message, "model")
 
 
 class Stage(Section):

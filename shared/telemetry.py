@@ -126,9 +126,3 @@ def job_span(job: Job, stage: StageName, epoch: int) -> Iterator[Span]:
         pass
     with span(stage, job.traceparent, **attributes) as current:
         yield current
-
-
-def current_traceparent() -> str | None:
-    carrier: dict[str, str] = {}
-    _propagator.inject(carrier)
-    return carrier.get("traceparent")

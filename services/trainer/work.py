@@ -42,7 +42,7 @@ class TrainWork:
 
     async def __call__(self, attempt: Attempt) -> TrainingCompleted:
         asked = DatasetValidated.model_validate(attempt.request)
-        location = base_location(attempt.job, self._settings)
+        location = self._settings.model.location_of(attempt.job.base)
         folder = self._settings.trainer.work_dir.absolute() / attempt.job.job_id / f"attempt-{attempt.epoch}"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -188,21 +188,6 @@ class TrainWork:
             train=asked.train,
             seconds=result["seconds"],
         )
-
-
-def base_location(job: Job, settings: Settings) -> str:
-    """Where the job's base is loaded from.
-
-    Raises:
-        InputError: `model_not_allowed`.
-    """
-    if job.base == settings.model.id:
-        return settings.model.location
-    if job.base in settings.model.allowed:
-        return job.base
-    known = ", ".join(dict.fromkeys([settings.model.id, *settings.model.allowed]))
-    message = f"base model {job.base!r} is not one that may be tuned here; these are: {known}"
-    raise InputError("model_not_allowed", message, "model")
 
 
 def check_ended(code: int, trace: str, out: Path) -> None:

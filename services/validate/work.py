@@ -48,7 +48,7 @@ class ValidateWork:
 
     async def __call__(self, attempt: Attempt) -> DatasetValidated:
         job, watch = attempt.job, Watch()
-        location = base_location(self.settings, job.base)
+        location = self.settings.model.location_of(job.base)
         with tempfile.TemporaryDirectory(prefix="tunestream-validate-") as name:
             folder = Path(name)
             training = await self._download(job.dataset, folder / "dataset", "training_file")
@@ -97,20 +97,6 @@ class ValidateWork:
             )
             for name, side in examined.report.splits.items()
         }
-
-
-def base_location(settings: Settings, base: str) -> str:
-    """Where the base of a job is loaded from.
-
-    Raises:
-        InputError: jobs may not use this base.
-    """
-    if base == settings.model.id:
-        return settings.model.location
-    if base in settings.model.allowed:
-        return base
-    known = ", ".join((settings.model.id, *settings.model.allowed))
-    raise InputError("model_not_found", f"The model {base} cannot be fine-tuned here; choose one of: {known}.", "model")
 
 
 def _validated(job: Job, examined: Examined, splits: dict[str, Split], report: Reference) -> DatasetValidated:

@@ -17,7 +17,7 @@ import pytest
 from services.trainer.process import child_environment, safe_trace
 from services.trainer.report import Report
 from services.trainer.run import run
-from services.trainer.work import TrainWork, base_location, check_ended
+from services.trainer.work import TrainWork, check_ended
 from shared.errors import CorruptObject, InputError, TransientError
 from shared.events import DatasetValidated, Job, JobProgress, JobSpec, Reference, Split, TrainingCompleted
 from shared.objects import ObjectStore
@@ -232,11 +232,10 @@ async def test_the_training_process_dies_with_its_parent():
 
 
 def test_a_base_that_is_not_allowed_is_refused(settings: Settings):
-    job = Job.model_construct(base="org/micro")
-    assert base_location(job, settings) == settings.model.path
-    assert base_location(Job.model_construct(base="org/other"), settings) == "org/other"
+    assert settings.model.location_of("org/micro") == settings.model.path
+    assert settings.model.location_of("org/other") == "org/other"
     with pytest.raises(InputError, match=r"org/secret.*org/micro, org/other") as caught:
-        base_location(Job.model_construct(base="org/secret"), settings)
+        settings.model.location_of("org/secret")
     assert caught.value.param == "model"
 
 
