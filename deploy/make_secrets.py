@@ -38,6 +38,10 @@ def main() -> None:
     _certificates(folder)
     for name, text in _files(folder, passwords).items():
         _write_once(folder / name, text)
+    # it follows the ports and the place of the folder, so it is written anew each time
+    key = (folder / "api_key").read_text()
+    client = _client_env(folder.resolve() / "ca.pem", key, passwords["kafka"], passwords["s3"]["stranger"])
+    (folder / "client.env").write_text(client)
     for path in folder.iterdir():
         path.chmod(0o644)
     (folder / "ca.key").chmod(0o600)
@@ -67,23 +71,21 @@ def _files(folder: Path, passwords: dict[str, dict[str, str]]) -> dict[str, str]
         f"export MINIO_ROOT_USER=admin\nexport MINIO_ROOT_PASSWORD={admins['s3']}\n"
         f"export MINIO_NOTIFY_KAFKA_SASL_PASSWORD_bus={kafka['minio']}\n"
     )
-    files["client.env"] = _client_env(folder.resolve() / "ca.pem", key, kafka, s3["stranger"])
     return files
 
 
 def _client_env(ca: Path, key: str, kafka: dict[str, str], s3_password: str) -> str:
     """Variables for our command, for any OpenAI or S3 client, and for the examples that speak Kafka."""
-    api, inference, store, bus = (
-        "http://127.0.0.1:8080",
-        "http://127.0.0.1:8000",
-        "https://127.0.0.1:9000",
-        "127.0.0.1:9094",
+    # the ports of docker-compose.yml, by the same variables
+    api, inference, bus, store, jaeger = (
+        f"127.0.0.1:{os.environ.get(f'{name}_PORT', default)}"
+        for name, default in (("API", 8080), ("INFERENCE", 8000), ("KAFKA", 9094), ("S3", 9000), ("JAEGER", 16686))
     )
     variables = {
-        "TUNESTREAM_API__URL": api,
-        "TUNESTREAM_INFERENCE__URL": inference,
+        "TUNESTREAM_API__URL": f"http://{api}",
+        "TUNESTREAM_INFERENCE__URL": f"http://{inference}",
         "TUNESTREAM_INFERENCE__API_KEYS": json.dumps([key]),
-        "TUNESTREAM_STORE__ENDPOINT": store,
+        "TUNESTREAM_STORE__ENDPOINT": f"https://{store}",
         "TUNESTREAM_STORE__ACCESS_KEY": "stranger",
         "TUNESTREAM_STORE__SECRET_KEY": s3_password,
         "TUNESTREAM_STORE__CA_FILE": ca,
@@ -92,10 +94,10 @@ def _client_env(ca: Path, key: str, kafka: dict[str, str], s3_password: str) -> 
         "TUNESTREAM_BUS__SASL_USERNAME": "operator",
         "TUNESTREAM_BUS__SASL_PASSWORD": kafka["operator"],
         "TUNESTREAM_BUS__CA_FILE": ca,
-        "TUNESTREAM_TELEMETRY__JAEGER_URL": "http://127.0.0.1:16686",
-        "OPENAI_BASE_URL": f"{inference}/v1",
+        "TUNESTREAM_TELEMETRY__JAEGER_URL": f"http://{jaeger}",
+        "OPENAI_BASE_URL": f"http://{inference}/v1",
         "OPENAI_API_KEY": key,
-        "AWS_ENDPOINT_URL": store,
+        "AWS_ENDPOINT_URL": f"https://{store}",
         "AWS_ACCESS_KEY_ID": "stranger",
         "AWS_SECRET_ACCESS_KEY": s3_password,
         "AWS_DEFAULT_REGION": "us-east-1",
