@@ -9,7 +9,6 @@ Delivery is at least once. What a handler raises decides:
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import logging
 import time
@@ -19,7 +18,7 @@ from typing import Any, Protocol, TypeVar
 
 from aiokafka import AIOKafkaProducer, ConsumerRecord
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 from faststream import AckPolicy, BaseMiddleware
 from faststream.exceptions import NackMessage
 from faststream.kafka import KafkaBroker, KafkaMessage
@@ -28,6 +27,9 @@ from prometheus_client import Counter
 from shared import envelope, ids
 from shared.errors import ConfigError, TransientError
 from shared.events import EVENTS, Event
+from shared.kafka_access import ConsumerLog, denied
+from shared.kafka_diagnosis import find_cause
+from shared.kafka_security import broker_security, client_options
 from shared.settings import Bus as BusSettings
 
 log = logging.getLogger(__name__)
@@ -102,8 +104,9 @@ class Bus:
         """Connect, waiting for the broker with back-off.
 
         Raises:
-            ConfigError: the broker did not answer within a minute.
+            ConfigError: the broker did not answer within a minute, or waiting for it is of no use.
         """
+        began = time.monotonic()
         for attempt in range(30):
             try:
                 if self._producer is None:
@@ -114,11 +117,15 @@ class Bus:
                 return
             except KafkaError as error:
                 await self.broker.stop()
-                log.warning("the broker does not answer yet", extra={"reason": type(error).__name__})
+                cause = await find_cause(self._settings, error)
+                if cause and time.monotonic() - began >= cause.patience_seconds:
+                    raise ConfigError(cause.line) from None
+                line = cause.line if cause else "the broker does not answer yet"
+                log.warning(line, extra={"reason": type(error).__name__})
                 await asyncio.sleep(min(0.25 * 2**attempt, 3.0))
         raise ConfigError(
-            f"no Kafka broker answers at {self._settings.bootstrap} (TUNESTREAM_BUS__BOOTSTRAP): it is down, the "
-            "address is wrong, or it refuses these credentials"
+            f"no Kafka broker answers at {self._settings.bootstrap} (TUNESTREAM_BUS__BOOTSTRAP): it is down, or the "
+            "address is wrong"
         )
 
     async def stop(self) -> None:
@@ -151,6 +158,7 @@ class Bus:
             acks="all",
             enable_idempotence=self._settings.idempotent,
             request_timeout_ms=15_000,
+            **client_options(self._settings),
         )
         try:
             await producer.start()
@@ -165,6 +173,9 @@ class Bus:
         try:
             await self._producer.send_and_wait(topic, value=value, key=key, headers=headers)
         except KafkaError as error:
+            # also a missing ACL is transient: the operator's mistake must not lose the event
+            if line := denied(error, self._settings, "write to"):
+                log.error(line)
             raise TransientError(f"the bus does not take events: {type(error).__name__}") from error
 
     async def _dead_letter(self, record: ConsumerRecord, reason: str) -> None:
@@ -227,13 +238,14 @@ def make_broker(settings: BusSettings, service: str, dead_letter: DeadLetter) ->
 
     return KafkaBroker(
         settings.bootstrap,
+        security=broker_security(settings),
         client_id=f"tunestream-{service}",
         middlewares=[DeadLetterMiddleware],
         parser=_lenient_parser,
         enable_idempotence=settings.idempotent,
         acks="all",
         allow_auto_create_topics=False,
-        logger=logging.getLogger("faststream"),
+        logger=ConsumerLog(settings),
     )
 
 
@@ -257,7 +269,7 @@ def _delivery(message: KafkaMessage) -> Delivery:
 
 async def create_topics(settings: BusSettings) -> None:
     """Create every topic and its dead-letter topic with the wanted partition counts; topics that exist are kept."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=settings.bootstrap)
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.bootstrap, **client_options(settings))
     await admin.start()
     try:
         existing = set(await admin.list_topics())
@@ -269,7 +281,9 @@ async def create_topics(settings: BusSettings) -> None:
             if name not in existing
         ]
         if missing:
-            with contextlib.suppress(TopicAlreadyExistsError):  # another init was faster
-                await admin.create_topics(missing)
+            answer = await admin.create_topics(missing)
+            for topic, code, *_ in answer.topic_errors:
+                if code not in (0, TopicAlreadyExistsError.errno):  # another init was faster
+                    raise for_code(code)(topic)
     finally:
         await admin.close()

@@ -57,6 +57,9 @@ class FakeObjects:
         """Itself, under the type that the services name."""
         return cast(ObjectStore, self)
 
+    async def check(self) -> None:
+        self._called("check", "jobs/")
+
     @property
     def held(self) -> dict[str, Held]:
         """What the own bucket holds."""
