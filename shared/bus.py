@@ -22,6 +22,7 @@ from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 from faststream import AckPolicy, BaseMiddleware
 from faststream.exceptions import NackMessage
 from faststream.kafka import KafkaBroker, KafkaMessage
+from faststream.kafka.subscriber.usecase import DefaultSubscriber
 from prometheus_client import Counter
 
 from shared import envelope, ids
@@ -36,6 +37,7 @@ log = logging.getLogger(__name__)
 E = TypeVar("E", bound=Event)
 
 QUICK_RETRIES = (0.1, 0.5, 2.0)  # seconds; together far below the 5 minutes after which Kafka expels a consumer
+OPTIONAL_PAUSE = 5.0  # seconds between two tries at a topic that may be missing
 DLQ_SUFFIX = ".dlq"
 
 _consumed = Counter("tunestream_messages_consumed_total", "Messages handled", ["topic", "outcome"])
@@ -72,6 +74,8 @@ class Bus:
         self._service = service
         self._clock = clock
         self._producer: AIOKafkaProducer | None = None
+        self._optional: list[DefaultSubscriber] = []
+        self._starting: asyncio.Future[Any] | None = None
         self.broker = make_broker(settings, service, self._dead_letter)
 
     def subscribe(
@@ -89,16 +93,40 @@ class Bus:
         # FastStream takes the type to validate from the annotation, which a type variable cannot give it
         handle.__annotations__["event"] = event_type
         handle.__annotations__["message"] = KafkaMessage
-        self.broker.subscriber(
-            event_type.topic,
+        self._subscriber(event_type.topic, group)(handle)
+
+    def subscribe_raw(self, topic: str, handler: Callable[[bytes], Awaitable[None]]) -> None:
+        """Call `handler` with every message of a topic that is not ours, in its foreign format.
+
+        The topic is optional: the service starts and is ready without it. It has no dead-letter topic, so `handler`
+        should raise nothing but bugs.
+        """
+
+        async def handle(message: KafkaMessage) -> None:
+            record = message.raw_message
+            assert isinstance(record, ConsumerRecord)
+            await handler(record.value or b"")
+
+        subscriber = self._subscriber(topic, None)
+        subscriber(handle)
+        self._optional.append(subscriber)
+
+    @property
+    def required(self) -> list[Any]:
+        """The subscribers without which the service is not ready."""
+        return [subscriber for subscriber in self.broker.subscribers if subscriber not in self._optional]
+
+    def _subscriber(self, topic: str, group: str | None) -> DefaultSubscriber:
+        return self.broker.subscriber(
+            topic,
             # a group of its own per topic: members of one group wait for each other at every join
-            group_id=f"{group or self._service}.{event_type.topic}",
+            group_id=f"{group or self._service}.{topic}",
             ack_policy=AckPolicy.NACK_ON_ERROR,
             auto_offset_reset="earliest",
             fetch_max_wait_ms=self._settings.fetch_max_wait_ms,
             session_timeout_ms=self._settings.session_timeout_ms,
             heartbeat_interval_ms=self._settings.session_timeout_ms // 5,
-        )(handle)
+        )
 
     async def start(self) -> None:
         """Connect, waiting for the broker with back-off.
@@ -113,7 +141,8 @@ class Bus:
                     self._producer = await self._start_producer()
                 await self.broker.connect()
                 # not broker.start(): it starts one after the other, and each join of a group may take seconds
-                await asyncio.gather(*(subscriber.start() for subscriber in self.broker.subscribers))
+                await asyncio.gather(*(subscriber.start() for subscriber in self.required))
+                self._starting = asyncio.gather(*map(_start_when_there, self._optional))
                 return
             except KafkaError as error:
                 await self.broker.stop()
@@ -129,6 +158,9 @@ class Bus:
         )
 
     async def stop(self) -> None:
+        if self._starting is not None:
+            self._starting.cancel()
+            await asyncio.gather(self._starting, return_exceptions=True)
         await self.broker.stop()
         if self._producer is not None:
             await self._producer.stop()
@@ -253,6 +285,18 @@ async def _lenient_parser(record: ConsumerRecord, original: Callable[[Any], Awai
     """FastStream's parser raises, and then drops the record silently, when a header is not UTF-8."""
     cleaned = tuple((name, text.encode()) for name, text in envelope.decode(record.headers).items())
     return await original(dataclasses.replace(record, headers=cleaned))
+
+
+async def _start_when_there(subscriber: DefaultSubscriber) -> None:
+    """aiokafka waits for a missing topic for a while and then raises: begin again until somebody makes the topic."""
+    while True:
+        try:
+            await subscriber.start()
+            return
+        except KafkaError as error:
+            await subscriber.stop()
+            log.warning("optional topic", extra={"topic": subscriber.topics[0], "reason": type(error).__name__})
+            await asyncio.sleep(OPTIONAL_PAUSE)
 
 
 def _delivery(message: KafkaMessage) -> Delivery:

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import urllib3
 from minio import Minio
+from minio.datatypes import Object
 from minio.error import InvalidResponseError, S3Error, ServerError
 from urllib3.exceptions import HTTPError
 
@@ -146,16 +147,7 @@ class ObjectStore:
     async def list(self, prefix: str) -> Sequence[Entry]:
         def call() -> Sequence[Entry]:
             found = self._client.list_objects(self.bucket, prefix=prefix, recursive=True)
-            return [
-                Entry(
-                    item.object_name or "",
-                    (item.etag or "").strip('"'),
-                    item.size or 0,
-                    item.last_modified.timestamp() if item.last_modified else 0.0,
-                )
-                for item in found
-                if not item.is_dir
-            ]
+            return [_entry(item) for item in found if not item.is_dir]
 
         return await self._in_thread(call)
 
@@ -167,14 +159,18 @@ class ObjectStore:
         return await self._in_thread(call)
 
     async def exists(self, key: str) -> bool:
-        def call() -> bool:
+        return await self.stat(key) is not None
+
+    async def stat(self, key: str) -> Entry | None:
+        """One object as `list` shows it; None when there is no such object or bucket."""
+
+        def call() -> Entry | None:
             try:
-                self._client.stat_object(self.bucket, key)
+                return _entry(self._client.stat_object(self.bucket, key))
             except S3Error as error:
                 if error.code in _ABSENT | {"NoSuchBucket"}:
-                    return False
+                    return None
                 raise
-            return True
 
         return await self._in_thread(call)
 
@@ -357,6 +353,15 @@ class ObjectStore:
 
 
 _BINARY = {"Content-Type": "application/octet-stream"}
+
+
+def _entry(item: Object) -> Entry:
+    return Entry(
+        item.object_name or "",
+        (item.etag or "").strip('"'),
+        item.size or 0,
+        item.last_modified.timestamp() if item.last_modified else 0.0,
+    )
 
 
 def _chunks(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:

@@ -111,6 +111,11 @@ class FakeObjects:
         self._called("exists", key)
         return key in self.held
 
+    async def stat(self, key: str) -> Entry | None:
+        self._called("stat", key)
+        held = self.held.get(key)
+        return Entry(key, held.etag, len(held.data), held.modified) if held else None
+
     async def metadata(self, key: str) -> dict[str, str]:
         self._called("metadata", key)
         held = self.held.get(key)

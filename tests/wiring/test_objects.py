@@ -2,53 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from pathlib import Path
 
 import pytest
 
-from shared.errors import AlreadyExists, ConfigError, Conflict, CorruptObject, InputError
+from shared.errors import ConfigError, Conflict, CorruptObject, InputError
 from shared.events import DatasetPointer
 from shared.objects import PART_SIZE, ObjectStore
+from tests import races
 from tests.embedded import Embedded
-
-RACERS = 32
-ROUNDS = 12
 
 
 async def test_exactly_one_racer_creates(parts: Embedded) -> None:
-    objects = parts.objects
-
-    async def race(round_: int, racer: int) -> bool:
-        try:
-            await objects.create(f"race/create-{round_}", f"racer {racer}".encode())
-        except AlreadyExists:
-            return False
-        return True
-
-    for round_ in range(ROUNDS):
-        won = await asyncio.gather(*(race(round_, racer) for racer in range(RACERS)))
-        assert sum(won) == 1
-        found = await objects.get(f"race/create-{round_}")
-        assert found is not None and found[0] == f"racer {won.index(True)}".encode()
+    await races.create_once(parts.objects, "race")
 
 
 async def test_exactly_one_racer_swaps(parts: Embedded) -> None:
-    objects = parts.objects
-    etag = await objects.create("race/swap", b"start")
-
-    async def race(round_: int, racer: int, etag: str) -> str | None:
-        try:
-            return await objects.replace("race/swap", f"{round_}/{racer}".encode(), etag)
-        except Conflict:
-            return None
-
-    for round_ in range(ROUNDS):
-        etags = await asyncio.gather(*(race(round_, racer, etag) for racer in range(RACERS)))
-        winners = [new for new in etags if new]
-        assert len(winners) == 1
-        etag = winners[0]
+    await races.compare_and_swap(parts.objects, "race")
 
 
 async def test_a_repeated_write_of_the_same_bytes_recognises_itself(parts: Embedded) -> None:
