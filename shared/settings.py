@@ -259,6 +259,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
         env_nested_delimiter="__",
+        env_ignore_empty=True,  # docker compose sets what is not given to nothing
         env_file=".env",
         extra="ignore",
         frozen=True,

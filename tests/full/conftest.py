@@ -1,4 +1,4 @@
-"""The full stack as `make full` starts it: real Kafka, MinIO, Jaeger, Prometheus and vLLM in containers, from nothing."""
+"""The full stack as `make full` starts it, from nothing: Kafka, MinIO, Jaeger, Prometheus and vLLM in containers."""
 
 from __future__ import annotations
 

@@ -1,19 +1,14 @@
-"""A file dropped with a plain S3 client ends as a deployed model behind the published endpoint, in one readable trace."""
+"""A file dropped with a plain S3 client ends as a deployed model behind the endpoint, in one readable trace."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from typing import Any
 
-import httpx
 import pytest
 
-from deploy.init import plan
 from tests.full.conftest import SERVICES, FullStack
 from tests.races import compare_and_swap, create_once
-from tests.user import QUICK, ROOT, support_rows
+from tests.user import QUICK, support_rows
 
 pytestmark = pytest.mark.timeout(900)
 

@@ -66,7 +66,9 @@ def test_other_bytes_are_another_job_and_the_same_bytes_are_none(stack: FullStac
 def test_a_copy_is_a_job_of_its_own(stack: FullStack) -> None:
     stack.drop("original", SMALL)
     original = taken(stack, "original.jsonl")
-    stack.s3.copy_object(Bucket="datasets", Key="copy.jsonl", CopySource={"Bucket": "datasets", "Key": "original.jsonl"})
+    stack.s3.copy_object(
+        Bucket="datasets", Key="copy.jsonl", CopySource={"Bucket": "datasets", "Key": "original.jsonl"}
+    )
     copy = taken(stack, "copy.jsonl")
     assert copy["id"] != original["id"]
     assert copy["dataset"]["sha256"] == original["dataset"]["sha256"]

@@ -227,7 +227,8 @@ def test_the_gpu_profile_pins_training_and_serving_to_their_gpus(stack: FullStac
 
 
 @pytest.mark.parametrize(
-    "check", [("check", "config", "prometheus.yml"), ("check", "rules", "alerts.yml"), ("test", "rules", "alerts_test.yml")]
+    "check",
+    [("check", "config", "prometheus.yml"), ("check", "rules", "alerts.yml"), ("test", "rules", "alerts_test.yml")],
 )
 def test_promtool_accepts_configuration_and_rules(stack: FullStack, check: tuple[str, ...]) -> None:
     folder = ROOT / "deploy" / "prometheus"
