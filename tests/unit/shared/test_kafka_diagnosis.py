@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 import ssl
 import struct
 from collections.abc import AsyncIterator
@@ -172,6 +174,30 @@ async def test_a_client_without_tls_at_a_listener_with_it(authority: Authority) 
 async def test_a_client_with_tls_at_a_listener_without_it(authority: Authority) -> None:
     async with broker() as address:
         assert f"Kafka at {address} speaks no TLS here" in await line(sasl(address, authority.ca))
+
+
+async def test_a_certificate_of_ours_that_the_broker_does_not_trust(authority: Authority, tmp_path: Path) -> None:
+    strict = server_context(authority.issue())
+    strict.verify_mode = ssl.CERT_REQUIRED
+    strict.load_verify_locations(authority.ca)
+    strict.maximum_version = ssl.TLSVersion.TLSv1_2  # later ones refuse only after the handshake
+    ours = Authority(tmp_path, "other").issue()
+    # not asyncio's server: it hangs up without saying why
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+
+        def refuse() -> None:
+            connection, _ = server.accept()
+            with connection, contextlib.suppress(ssl.SSLError):
+                strict.wrap_socket(connection, server_side=True)
+
+        refusing = asyncio.create_task(asyncio.to_thread(refuse))
+        settings = BusSettings(
+            bootstrap=address, security_protocol="SSL", ca_file=authority.ca, cert_file=ours, key_file=ours
+        )
+        found = await line(settings)
+        await refusing
+    assert f"Kafka at {address} refuses TUNESTREAM_BUS__CERT_FILE ({ours})" in found
 
 
 async def test_a_service_stops_at_once_when_the_certificate_is_refused(authority: Authority, tmp_path: Path) -> None:
