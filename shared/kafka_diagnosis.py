@@ -78,7 +78,9 @@ async def _examine(settings: Bus, options: dict[str, Any], host: str, port: int)
         return Cause(line)
     except (ConnectionRefusedError, TimeoutError, socket.gaierror):
         return None
-    except (KafkaError, OSError):
+    except (KafkaError, OSError) as error:
+        if tls.refuses_ours(error.__cause__ or error):
+            return Cause(_our_certificate(settings, peer))
         if settings.uses_tls:
             if await _speaks_plaintext(host, port):
                 return Cause(
@@ -93,6 +95,15 @@ async def _examine(settings: Bus, options: dict[str, Any], host: str, port: int)
     finally:
         connection.close()
     return None
+
+
+def _our_certificate(settings: Bus, peer: str) -> str:
+    if settings.cert_file is None:
+        return f"{peer} wants a certificate of ours: set TUNESTREAM_BUS__CERT_FILE and TUNESTREAM_BUS__KEY_FILE"
+    return (
+        f"{peer} refuses TUNESTREAM_BUS__CERT_FILE ({settings.cert_file}): it has expired, or is not signed by a CA "
+        "that Kafka trusts"
+    )
 
 
 async def _speaks_plaintext(host: str, port: int) -> bool:

@@ -98,7 +98,7 @@ async def _serve(name: str, settings: Settings, build: Callable[[Context], Parts
 
     async def main() -> None:
         async with asyncio.TaskGroup() as group:
-            await _reach(context.objects)
+            await reach(context.objects)
             # nothing waits for the bus: the ledger alone is enough to go on with
             group.create_task(listen())
             for task in parts.background:
@@ -124,7 +124,7 @@ async def _serve(name: str, settings: Settings, build: Callable[[Context], Parts
         raise _first(outcome)
 
 
-async def _reach(objects: ObjectStore) -> None:
+async def reach(objects: ObjectStore) -> None:
     """Wait while the object store is down.
 
     Raises:

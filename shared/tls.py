@@ -68,6 +68,12 @@ def rejected(
     return f"the certificate of {peer} is refused: {error.verify_message}"
 
 
+def refuses_ours(error: BaseException | None) -> bool:
+    """Whether the server ended the handshake over our certificate, or because we have none."""
+    reason = (isinstance(error, ssl.SSLError) and error.reason) or ""
+    return "ALERT" in reason and ("CERTIFICATE" in reason or "UNKNOWN_CA" in reason)
+
+
 def speaks_tls(host: str, port: int) -> bool:
     """Whether a server answers a TLS handshake; its certificate is not looked at."""
     context = ssl.create_default_context()

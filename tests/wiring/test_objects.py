@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from shared.errors import ConfigError, Conflict, CorruptObject, InputError
 from shared.events import DatasetPointer
@@ -76,7 +78,25 @@ async def test_describing_something_else_than_was_announced_says_what_differs(pa
         await parts.objects.describe(DatasetPointer(bucket="tunestream", key="files/unknown"))
 
 
-async def test_wrong_credentials_name_the_settings(parts: Embedded) -> None:
-    wrong = parts.settings.store.model_copy(update={"access_key": "nobody"})
-    with pytest.raises(ConfigError, match="TUNESTREAM_STORE__ACCESS_KEY"):
-        await ObjectStore.connect(wrong).get("anything")
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"access_key": "nobody"}, "knows no access key 'nobody' (TUNESTREAM_STORE__ACCESS_KEY)"),
+        ({"secret_key": SecretStr("canary")}, "refuses TUNESTREAM_STORE__SECRET_KEY"),
+        ({"system_bucket": "nowhere"}, "has no bucket 'nowhere' (TUNESTREAM_STORE__SYSTEM_BUCKET)"),
+    ],
+)
+async def test_a_wrong_setting_is_named_at_the_start_and_later(
+    parts: Embedded, wrong: dict[str, Any], words: str
+) -> None:
+    objects = ObjectStore.connect(parts.settings.store.model_copy(update=wrong))
+    with pytest.raises(ConfigError) as caught:
+        await objects.check()
+    assert words in str(caught.value)
+    assert "canary" not in str(caught.value)
+    with pytest.raises(ConfigError, match="TUNESTREAM_STORE__"):
+        await objects.list("files/")
+
+
+async def test_the_right_settings_pass_the_check(parts: Embedded) -> None:
+    await parts.objects.check()
