@@ -33,14 +33,20 @@ def denied(error: BaseException, settings: Bus, action: str = "use") -> str | No
     return None
 
 
+_EXPECTED = "Auto create topics is disabled"  # a warning for each subscriber; the init step makes the topics
+
+
 class ConsumerLog:
-    """FastStream's logger: it reports a missing ACL by a traceback, every 5 s and for ever; this writes the line."""
+    """FastStream's logger, writing our JSON lines. FastStream reports a missing ACL by a traceback, every 5 s and for
+    ever; this writes the line that says which."""
 
     def __init__(self, settings: Bus) -> None:
         self._settings = settings
-        self._log = logging.getLogger("faststream")
+        self._log = logging.getLogger(__name__)  # not FastStream's own, which has a handler and a format of its own
 
     def log(self, level: int, msg: Any, /, *, exc_info: Any = None, extra: Mapping[str, Any] | None = None) -> None:
+        if level < logging.WARNING or str(msg).startswith(_EXPECTED):  # below: a line for every record
+            return
         if isinstance(exc_info, KafkaError) and (line := denied(exc_info, self._settings, "read")):
             msg, exc_info = line, None
         self._log.log(level, msg, exc_info=exc_info, extra=extra)
