@@ -24,6 +24,7 @@ class Target:
     inference_url: str
     api_key: str | None
     store: Store
+    jaeger_url: str | None = None
 
 
 def resolve(folder: Path) -> Target:
@@ -32,6 +33,7 @@ def resolve(folder: Path) -> Target:
     Raises:
         CliError, ConfigError: `stack.json` or the settings are damaged.
     """
+    jaeger_url = load_settings().telemetry.jaeger_url
     if stack := state.load(absolute(folder)):
         store = Store(
             endpoint=stack.s3_url,
@@ -41,7 +43,8 @@ def resolve(folder: Path) -> Target:
             datasets_bucket=stack.datasets_bucket,
             system_bucket=stack.system_bucket,
         )
-        return Target(stack.api_url, stack.inference_url, stack.api_key or None, store)
+        return Target(stack.api_url, stack.inference_url, stack.api_key or None, store, jaeger_url)
     settings = load_settings()
     keys = settings.inference.api_keys
-    return Target(settings.api.url, settings.inference.url, keys[0] if keys else None, settings.store)
+    key = keys[0] if keys else None
+    return Target(settings.api.url, settings.inference.url, key, settings.store, jaeger_url)

@@ -252,6 +252,8 @@ class Health(Section):
 class Telemetry(Section):
     otlp_endpoint: str | None = None
     """OTLP over gRPC, for example http://127.0.0.1:4317; None: no traces are exported."""
+    jaeger_url: str | None = None
+    """Where traces are read, for example http://127.0.0.1:16686: what `tunestream trace` shows and links to."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
 

@@ -14,6 +14,7 @@ from services.inference.exchange import Front
 from services.inference.gateway import Gateway
 from services.inference.models import Models
 from services.inference.relay import make_client
+from services.inference.stories import Stories
 from services.inference.trained import TrainedModels
 from services.inference.vllm import Vllm
 from services.inference.work import DeployWork
@@ -35,6 +36,7 @@ def build(context: Context) -> Parts:
     )
     aliases = Aliases(context.objects, clock)
     trained = TrainedModels(context.objects, clock)
+    stories = Stories(trained)
     known = Models(trained, aliases, base=base, organization=settings.model.organization)
     adapters = Adapters(
         context.objects,
@@ -50,7 +52,7 @@ def build(context: Context) -> Parts:
     errors.install(app)
     app.add_middleware(Front)
     authorized = [Depends(bearer(settings.inference.api_keys))]
-    app.include_router(Gateway(client, vllm, adapters, known).router(), dependencies=authorized)
+    app.include_router(Gateway(client, vllm, adapters, known, stories).router(), dependencies=authorized)
     app.include_router(models.router(known), dependencies=authorized)
     app.include_router(admin.router(aliases, known, base=base, clock=clock), dependencies=authorized)
     app.include_router(control_plane.router(client, settings.api.url), dependencies=authorized)
@@ -60,7 +62,7 @@ def build(context: Context) -> Parts:
         await client.aclose()
 
     return Parts(
-        work=DeployWork(vllm, adapters, aliases, url=settings.inference.url, clock=clock),
+        work=DeployWork(vllm, adapters, aliases, stories, url=settings.inference.url, clock=clock),
         app=app,
         address=(settings.inference.host, settings.inference.port),
         background=(vllm.run,),

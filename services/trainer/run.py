@@ -56,7 +56,7 @@ def run(plan: Plan, out: Path, report: Report, stop: Callable[[], bool]) -> dict
     report.say("phase", phase="load")
     tuned = model.load(plan, prepared.chosen, device)
 
-    report.say("phase", phase="train")
+    report.say("phase", phase="prepare")
     report.begin(b"")
     loop = _loop(plan, prepared, tuned, Memory(tuned, device, prepared.train.longest), report, stop)
     torch.manual_seed(plan.seed + 1)  # dropout; the adapter's start had the seed itself

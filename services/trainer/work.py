@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from services.trainer.domain.plan import Base, Plan
+from services.trainer.phases import Phases
 from services.trainer.process import TrainingProcess
 from services.trainer.uploads import CheckpointUploads, find_checkpoints
+from shared import telemetry
 from shared.errors import CorruptObject, InputError, TransientError
 from shared.events import CheckpointInfo, DatasetValidated, FolderReference, Job, Overfitting, TrainingCompleted
 from shared.objects import ObjectStore
@@ -47,9 +49,10 @@ class TrainWork:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         try:
-            earlier = await find_checkpoints(self._objects, attempt.earlier)
-            resume_from = await self._fetch_newest(earlier, folder)
-            plan = await self._plan(attempt.job, asked, location, folder, resume_from)
+            with telemetry.span("trainer.download"):
+                earlier = await find_checkpoints(self._objects, attempt.earlier)
+                resume_from = await self._fetch_newest(earlier, folder)
+                plan = await self._plan(attempt.job, asked, location, folder, resume_from)
             uploads = CheckpointUploads(self._objects, attempt, folder / "out", self._settings.trainer.keep_checkpoints)
             try:
                 await self._train(attempt, plan, folder, uploads)
@@ -60,7 +63,8 @@ class TrainWork:
                 log.warning("checkpoint does not fit, starting anew", extra={"job_id": attempt.job.job_id})
                 earlier = {}
                 await self._train(attempt, plan.model_copy(update={"resume_from": None}), folder, uploads)
-            return await self._hand_over(attempt, asked, folder / "out", {**earlier, **uploads.done})
+            with telemetry.span("trainer.upload"):
+                return await self._hand_over(attempt, asked, folder / "out", {**earlier, **uploads.done})
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -113,24 +117,26 @@ class TrainWork:
         out = folder / "out"
         plan_path = folder / "plan.json"
         plan_path.write_text(plan.model_dump_json())
-        process = await TrainingProcess.start(
-            plan_path, out, gpu=self._settings.trainer.gpu, threads=self._settings.trainer.threads
-        )
-        log.info("training process started", extra={"job_id": attempt.job.job_id, "pid": process.pid})
-        try:
-            async with uploads:
-                async for event in process.events():
-                    await self._tell(attempt, event, uploads)
-                code = await process.wait()
-        except asyncio.CancelledError:
-            await self._stop(process, uploads)
-            raise
-        finally:
-            await process.kill()
-        check_ended(code, process.trace, out)
+        with Phases("start") as phases:
+            process = await TrainingProcess.start(
+                plan_path, out, gpu=self._settings.trainer.gpu, threads=self._settings.trainer.threads
+            )
+            log.info("training process started", extra={"job_id": attempt.job.job_id, "pid": process.pid})
+            try:
+                async with uploads:
+                    async for event in process.events():
+                        phases.hear(event)
+                        await self._tell(attempt, event, uploads)
+                    code = await process.wait()
+            except asyncio.CancelledError:
+                await self._stop(process, uploads)
+                raise
+            finally:
+                await process.kill()
+            check_ended(code, process.trace, out)
 
     async def _tell(self, attempt: Attempt, event: dict[str, Any], uploads: CheckpointUploads) -> None:
-        kind = event.pop("event")
+        kind, _ = event.pop("event"), event.pop("at")
         if kind == "step":
             await attempt.progress(
                 step=event.pop("step"),
