@@ -97,11 +97,11 @@ class Gateway:
         """The answer's first chunk has come, with whatever status.
 
         Raises:
-            EngineUnavailable: vLLM is not up.
+            EngineUnavailable: vLLM is not up, or asleep.
             ApiError: vLLM broke twice.
         """
         for last in (False, True):
-            await self._vllm.wait_ready(self._patience)
+            await stack.enter_async_context(self._vllm.using(self._patience))
             try:
                 if target.tuned:
                     await stack.enter_async_context(self._adapters.using(target.model))

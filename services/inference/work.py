@@ -51,8 +51,9 @@ class DeployWork:
                 data={"model": evaluated.model, "alias": job.alias},
             )
         await attempt.progress("started", f"Deploying {evaluated.model} as {job.alias}")
-        await self._vllm.wait_ready(self._patience)
-        async with self._adapters.using(evaluated.model):
+        # without limit: another job's training may take hours, and attempts are limited
+        await self._vllm.wait_awake()
+        async with self._vllm.using(self._patience), self._adapters.using(evaluated.model):
             version = Deployed(model=evaluated.model, job_id=job.job_id, at=self._clock())
             deployment = await self._aliases.promote(job.alias, version)
         return ModelDeployed(
