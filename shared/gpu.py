@@ -84,6 +84,8 @@ class GpuTurns:
             lease = await Lease.take(self._ledger, self._turn, owner, now, self._lease_seconds)
         if lease is None:
             await self._wish(owner, now)
+        else:
+            await self._withdraw(owner)
         return lease
 
     @asynccontextmanager
@@ -114,6 +116,12 @@ class GpuTurns:
         wish = await self._claim(self._wanted)
         if wish is None or wish.expires < now + self._lease_seconds / 2:
             await Lease.take(self._ledger, self._wanted, owner, now, self._lease_seconds)
+
+    async def _withdraw(self, owner: str) -> None:
+        with contextlib.suppress(LeaseLost, StoreUnavailable):  # it runs out by itself
+            found = await self._ledger.get(self._wanted)
+            if found and (wish := Claim.model_validate_json(found[0])).owner == owner:
+                await Lease(self._ledger, self._wanted, wish, found[1]).renew(self._clock())
 
     async def _claim(self, key: str) -> Claim | None:
         found = await self._ledger.get(key)

@@ -112,6 +112,7 @@ class Gateway:
                 raise ApiError(504, "The model took too long to answer.", code="upstream_timeout") from None
             except (httpx.TransportError, EngineUnavailable):
                 self._vllm.suspect()
+                self._adapters.forget(target.model)  # a server that was restarted comes back without
                 continue
             stack.push_async_callback(upstream.response.aclose)
             status = upstream.response.status_code

@@ -9,7 +9,7 @@ import logging
 
 from services.inference.errors import EngineUnavailable
 from services.inference.vllm import Vllm
-from shared.errors import LeaseLost, StoreUnavailable
+from shared.errors import LeaseLost, StoreUnavailable, TunestreamError
 from shared.gpu import GpuTurns
 from shared.lease import Lease
 
@@ -55,7 +55,7 @@ class Sleeper:
         lease, self._lease = self._lease, None
         if lease is None:
             return
-        with contextlib.suppress(TimeoutError, LeaseLost, EngineUnavailable, StoreUnavailable):
+        with contextlib.suppress(TimeoutError, TunestreamError):
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self._vllm.sleep(0)
                 await self._turns.release(lease)

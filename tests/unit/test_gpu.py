@@ -103,6 +103,18 @@ async def test_a_trainer_that_waits_stays_wanted(turns: GpuTurns, clock: Clock) 
         clock.now += LEASE / 4
 
 
+async def test_who_has_its_turn_wishes_no_more(turns: GpuTurns) -> None:
+    serving = await turns.for_serving()
+    assert serving is not None
+    await turns.for_training("trainer/a")
+    await turns.release(serving)
+
+    training = await turns.for_training("trainer/a")
+
+    assert training is not None
+    assert not await turns.wanted()
+
+
 async def test_a_dead_inference_service_keeps_the_gpu_until_its_turn_runs_out(turns: GpuTurns, clock: Clock) -> None:
     """Its vLLM, if it is no child, still holds the memory."""
     await turns.for_serving()

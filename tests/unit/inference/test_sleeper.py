@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from services.inference.errors import EngineAsleep
 from shared.errors import ConfigError
 from shared.gpu import GpuTurns
 from shared.lease import Lease
 from tests.fakes import FakeObjects
-from tests.unit.inference.conftest import Clock, House, open_house
+from tests.unit.inference.conftest import QUICK, Clock, House, open_house
 from tests.unit.inference.ledger import BASE, add_trained
+from tests.unit.inference.test_work import attempt
 
 ALTERNATE: dict[str, Any] = {"share": "alternate", "serve_seconds": 0.0}
 TRAINER = "trainer/a"
@@ -110,9 +110,7 @@ async def test_a_trainer_that_dies_leaves_the_gpu_to_the_endpoint(house: House, 
     assert not house.vllm.sleeping
 
 
-async def test_a_vllm_that_does_not_fall_asleep_keeps_the_turn(
-    house: House, turns: GpuTurns, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_vllm_that_does_not_fall_asleep_keeps_the_turn(house: House, turns: GpuTurns) -> None:
     house.vllm.server.stop_listening()
     house.vllm.server.break_connections()
 
@@ -147,17 +145,16 @@ async def test_after_a_training_the_next_one_waits_for_the_serving_window(
 async def test_a_deployment_waits_until_the_model_is_awake_and_no_attempt_is_lost(
     house: House, turns: GpuTurns
 ) -> None:
+    model = await add_trained(house.objects)
     lease = await turn_of_training(turns)
-    vllm = house.work._vllm
-    with pytest.raises(EngineAsleep):
-        await vllm.wait_ready(1)
-    waiting = asyncio.create_task(vllm.wait_awake())
-    await asyncio.sleep(0)
-    assert not waiting.done()
+    deploying = asyncio.create_task(house.work(await attempt(house.objects)))
+    done, _ = await asyncio.wait({deploying}, timeout=2 * QUICK)  # longer than it would wait for a vLLM that is down
+    assert not done
 
     await turns.release(lease)
 
-    await asyncio.wait_for(waiting, 10)
+    await asyncio.wait_for(deploying, 10)
+    assert (await house.chat("support")).json()["model"] == model
 
 
 async def test_stopping_the_service_leaves_the_gpu_to_training(
@@ -165,19 +162,12 @@ async def test_stopping_the_service_leaves_the_gpu_to_training(
 ) -> None:
     async with open_house(tmp_path, objects, clock, gpu=ALTERNATE) as house:
         await awake(house)
-        for background in asyncio.all_tasks():
-            if background.get_coro().__qualname__ == "_run":  # type: ignore[union-attr]
-                background.cancel()
-        assert house.parts.close is not None
-        await house.parts.close()
 
-        assert house.vllm.sleeping
-        assert await turns.for_training(TRAINER) is not None
+    assert house.vllm.sleeping
+    assert await turns.for_training(TRAINER) is not None
 
 
-async def test_a_vllm_that_cannot_sleep_is_a_wrong_setting(
-    tmp_path: Path, objects: FakeObjects, clock: Clock
-) -> None:
+async def test_a_vllm_that_cannot_sleep_is_a_wrong_setting(tmp_path: Path, objects: FakeObjects, clock: Clock) -> None:
     async with open_house(tmp_path, objects, clock, gpu=ALTERNATE) as house:
         house.vllm.can_sleep = False
         _, sleeper = house.parts.background
