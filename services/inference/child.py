@@ -151,7 +151,7 @@ class SupervisedVllm(Vllm):
         environment = dict(self._environment)
         if self._sockets is not None:
             shutil.rmtree(self._sockets, ignore_errors=True)  # of a server that was killed
-            self._sockets.mkdir(mode=0o700)
+            self._sockets.mkdir(mode=0o700, exist_ok=True)
             environment["VLLM_RPC_BASE_PATH"] = str(self._sockets)
         reading, writing = os.pipe()
         try:
