@@ -14,10 +14,12 @@ from services.inference.exchange import Front
 from services.inference.gateway import Gateway
 from services.inference.models import Models
 from services.inference.relay import make_client
+from services.inference.sleeper import Sleeper
 from services.inference.stories import Stories
 from services.inference.trained import TrainedModels
 from services.inference.vllm import Vllm
 from services.inference.work import DeployWork
+from shared.gpu import GpuTurns
 from shared.service import Context, Parts, run
 
 
@@ -29,10 +31,20 @@ def build(context: Context) -> Parts:
     settings, clock = context.settings, context.clock
     base = settings.model.id
     client = make_client()
+    alternate = settings.gpu.share == "alternate"
+    start_timeout = settings.inference.start_timeout_seconds
     vllm = (
-        Vllm(client, settings.vllm.url, base, start_timeout=settings.inference.start_timeout_seconds)
+        Vllm(client, settings.vllm.url, base, start_timeout=start_timeout, awake=not alternate)
         if settings.vllm.url
         else supervised(client, settings)
+    )
+    turns = GpuTurns(context.objects, settings.gpu.name, clock, lease_seconds=settings.stage.lease_seconds)
+    sleeper = Sleeper(
+        vllm,
+        turns,
+        serve_seconds=settings.gpu.serve_seconds,
+        start_timeout=start_timeout,
+        poll_seconds=settings.stage.poll_seconds,
     )
     aliases = Aliases(context.objects, clock)
     trained = TrainedModels(context.objects, clock)
@@ -58,6 +70,7 @@ def build(context: Context) -> Parts:
     app.include_router(control_plane.router(client, settings.api.url), dependencies=authorized)
 
     async def close() -> None:
+        await sleeper.close()
         await vllm.close()
         await client.aclose()
 
@@ -65,7 +78,7 @@ def build(context: Context) -> Parts:
         work=DeployWork(vllm, adapters, aliases, stories, url=settings.inference.url, clock=clock),
         app=app,
         address=(settings.inference.host, settings.inference.port),
-        background=(vllm.run,),
+        background=(vllm.run, sleeper.run) if alternate else (vllm.run,),
         checks={"vllm": vllm.problem},
         close=close,
     )

@@ -107,11 +107,11 @@ class Gateway:
         """The answer's first chunk has come, with whatever status.
 
         Raises:
-            EngineUnavailable: vLLM is not up.
+            EngineUnavailable: vLLM is not up, or asleep.
             ApiError: vLLM broke twice.
         """
         for last in (False, True):
-            await self._vllm.wait_ready(self._patience)
+            await stack.enter_async_context(self._vllm.using(self._patience))
             try:
                 if target.tuned:
                     with current.inside():
@@ -123,6 +123,7 @@ class Gateway:
                 raise ApiError(504, "The model took too long to answer.", code="upstream_timeout") from None
             except (httpx.TransportError, EngineUnavailable):
                 self._vllm.suspect()
+                self._adapters.forget(target.model)  # a server that was restarted comes back without
                 continue
             stack.push_async_callback(upstream.response.aclose)
             status = upstream.response.status_code

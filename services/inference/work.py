@@ -55,9 +55,11 @@ class DeployWork:
                 data={"model": evaluated.model, "alias": job.alias},
             )
         await attempt.progress("started", f"Deploying {evaluated.model} as {job.alias}")
+        # without limit: another job's training may take hours, and attempts are limited
         with telemetry.span("inference.wait_for_vllm"):
+            await self._vllm.wait_awake()
             await self._vllm.wait_ready(self._patience)
-        async with self._adapters.using(evaluated.model):
+        async with self._vllm.using(self._patience), self._adapters.using(evaluated.model):
             with telemetry.span("inference.move_alias", attributes={"tunestream.model": evaluated.model}):
                 version = Deployed(model=evaluated.model, job_id=job.job_id, at=self._clock())
                 deployment = await self._aliases.promote(job.alias, version)

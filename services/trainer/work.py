@@ -7,9 +7,12 @@ import contextlib
 import json
 import logging
 import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from services.trainer import gpu
 from services.trainer.domain.plan import Base, Plan
 from services.trainer.phases import Phases
 from services.trainer.process import TrainingProcess
@@ -34,13 +37,14 @@ class TrainWork:
 
     Raises:
         InputError: the data, the settings or the base are wrong; the training process says what to change.
-        TransientError: the process was stopped from outside, or the store is away: try again.
+        TransientError: the process was stopped from outside, the store is away, or the GPU was lost: try again.
         RuntimeError: the process crashed.
     """
 
-    def __init__(self, objects: ObjectStore, settings: Settings) -> None:
+    def __init__(self, objects: ObjectStore, settings: Settings, clock: Callable[[], float] = time.time) -> None:
         self._objects = objects
         self._settings = settings
+        self._clock = clock
 
     async def __call__(self, attempt: Attempt) -> TrainingCompleted:
         asked = DatasetValidated.model_validate(attempt.request)
@@ -54,15 +58,16 @@ class TrainWork:
                 resume_from = await self._fetch_newest(earlier, folder)
                 plan = await self._plan(attempt.job, asked, location, folder, resume_from)
             uploads = CheckpointUploads(self._objects, attempt, folder / "out", self._settings.trainer.keep_checkpoints)
-            try:
-                await self._train(attempt, plan, folder, uploads)
-            except InputError as error:
-                if error.code != "checkpoint_mismatch":
-                    raise
-                # Another version of this program made it: not the user's fault, only lost time.
-                log.warning("checkpoint does not fit, starting anew", extra={"job_id": attempt.job.job_id})
-                earlier = {}
-                await self._train(attempt, plan.model_copy(update={"resume_from": None}), folder, uploads)
+            async with gpu.turn(self._objects, self._settings, self._clock, attempt):
+                try:
+                    await self._train(attempt, plan, folder, uploads)
+                except InputError as error:
+                    if error.code != "checkpoint_mismatch":
+                        raise
+                    # Another version of this program made it: not the user's fault, only lost time.
+                    log.warning("checkpoint does not fit, starting anew", extra={"job_id": attempt.job.job_id})
+                    earlier = {}
+                    await self._train(attempt, plan.model_copy(update={"resume_from": None}), folder, uploads)
             with telemetry.span("trainer.upload"):
                 return await self._hand_over(attempt, asked, folder / "out", {**earlier, **uploads.done})
         finally:
