@@ -11,7 +11,7 @@ from collections.abc import Callable
 from services.ingest.domain import datasets, jobs
 from shared import outbox, telemetry
 from shared.bus import Publisher
-from shared.errors import AlreadyExists, InputError
+from shared.errors import AlreadyExists, ConfigError, InputError
 from shared.events import DatasetPointer, Event, Job, JobFailed, JobSpec, Origin, Reference
 from shared.ledger import job_key
 from shared.objects import ObjectStore
@@ -97,6 +97,9 @@ class Intake:
             return await self._objects.describe(wanted)
         except InputError as error:
             raise InputError("invalid_validation_file", error.message, "validation_file") from None
+        except ConfigError:  # the dataset could be read, so it is not the credentials: the user named a forbidden place
+            message = f"{wanted.bucket}/{wanted.key} may not be read here; put it beside the dataset."
+            raise InputError("invalid_validation_file", message, "validation_file") from None
 
     async def _manifest(self, job: Job) -> tuple[Job, bool]:
         """The job as it is in the ledger, and whether it came there just now."""
