@@ -20,6 +20,7 @@ import urllib3
 from minio import Minio
 from minio.error import InvalidResponseError, S3Error, ServerError
 
+from shared import metrics
 from shared.errors import (
     AlreadyExists,
     ConfigError,
@@ -92,7 +93,7 @@ class ObjectStore:
                 response.close()
                 response.release_conn()
 
-        return await _in_thread(call)
+        return await _in_thread("get", call)
 
     async def create(self, key: str, data: bytes) -> str:
         try:
@@ -117,7 +118,7 @@ class ObjectStore:
         )
 
     async def delete(self, key: str) -> None:
-        await _in_thread(lambda: self._client.remove_object(self.bucket, key))
+        await _in_thread("delete", lambda: self._client.remove_object(self.bucket, key))
 
     async def list(self, prefix: str) -> Sequence[Entry]:
         def call() -> Sequence[Entry]:
@@ -133,14 +134,14 @@ class ObjectStore:
                 if not item.is_dir
             ]
 
-        return await _in_thread(call)
+        return await _in_thread("list", call)
 
     async def folders(self, prefix: str) -> Sequence[str]:
         def call() -> Sequence[str]:
             found = self._client.list_objects(self.bucket, prefix=prefix, recursive=False)
             return [(item.object_name or "").rstrip("/").rsplit("/", 1)[-1] for item in found if item.is_dir]
 
-        return await _in_thread(call)
+        return await _in_thread("folders", call)
 
     async def exists(self, key: str) -> bool:
         def call() -> bool:
@@ -152,7 +153,7 @@ class ObjectStore:
                 raise
             return True
 
-        return await _in_thread(call)
+        return await _in_thread("exists", call)
 
     async def metadata(self, key: str) -> dict[str, str]:
         """The user metadata of an object, lower-case names without the `x-amz-meta-` prefix; empty when absent."""
@@ -171,7 +172,7 @@ class ObjectStore:
                 if name.lower().startswith(prefix)
             }
 
-        return await _in_thread(call)
+        return await _in_thread("metadata", call)
 
     # --- files ------------------------------------------------------------------------------------------------
 
@@ -186,11 +187,11 @@ class ObjectStore:
                 result = self._client.fput_object(self.bucket, key, str(path), part_size=PART_SIZE)
             return Reference(bucket=self.bucket, key=key, etag=result.etag or "", size=size, sha256=digest)
 
-        return await _in_thread(call)
+        return await _in_thread("upload", call)
 
     async def read(self, reference: Reference) -> bytes:
         buffer = io.BytesIO()
-        await _in_thread(lambda: self._copy(reference, buffer))
+        await _in_thread("read", lambda: self._copy(reference, buffer))
         return buffer.getvalue()
 
     async def download(self, reference: Reference, path: Path) -> None:
@@ -206,7 +207,7 @@ class ObjectStore:
                     raise
             Path(file.name).replace(path)
 
-        await _in_thread(call)
+        await _in_thread("download", call)
 
     async def describe(self, pointer: DatasetPointer) -> Reference:
         """Turn a pointer into a reference by reading the object once.
@@ -247,7 +248,7 @@ class ObjectStore:
                     )
             return Reference(bucket=pointer.bucket, key=pointer.key, etag=etag, size=size, sha256=digest.hexdigest())
 
-        return await _in_thread(call)
+        return await _in_thread("describe", call)
 
     # --- folders ----------------------------------------------------------------------------------------------
 
@@ -297,7 +298,7 @@ class ObjectStore:
                 raise
             return result.etag or ""
 
-        return await _in_thread(call)
+        return await _in_thread("write", call)
 
     async def _already_mine(self, key: str, data: bytes) -> str | None:
         """A reply that got lost makes the client repeat a write, which then loses against itself."""
@@ -333,12 +334,14 @@ def _chunks(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
     yield from response.stream(CHUNK)
 
 
-async def _in_thread(call: Callable[[], T]) -> T:
+async def _in_thread(operation: str, call: Callable[[], T]) -> T:
     try:
-        return await asyncio.to_thread(call)
+        with metrics.store_seconds.labels(operation).time():
+            return await asyncio.to_thread(call)
     except TunestreamError:
         raise
     except S3Error as error:
+        metrics.store_errors.labels(operation).inc()
         if error.code in _REFUSED:
             raise ConfigError(
                 f"the object store refuses this service ({error.code} on {error.bucket_name}): check "
@@ -346,4 +349,5 @@ async def _in_thread(call: Callable[[], T]) -> T:
             ) from None
         raise StoreUnavailable(f"the object store answered {error.code}") from error
     except (urllib3.exceptions.HTTPError, ServerError, InvalidResponseError, ConnectionError, TimeoutError) as error:
+        metrics.store_errors.labels(operation).inc()
         raise StoreUnavailable(f"the object store does not answer: {type(error).__name__}") from error

@@ -11,7 +11,7 @@ import logging
 import posixpath
 from collections.abc import Awaitable, Callable, Sequence
 
-from services.ingest import domain
+from services.ingest import domain, metrics
 from services.ingest.intake import Intake
 from shared import ids
 from shared.bus import Delivery
@@ -78,7 +78,9 @@ class Sweep:
             self._bell.clear()
             try:
                 await self.once()
+                metrics.sweeps.labels("completed").inc()
             except TransientError as error:
+                metrics.sweeps.labels("cut_short").inc()
                 log.warning("sweep cut short", extra={"reason": type(error).__name__})
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._bell.wait(), self._settings.sweep_seconds)
@@ -89,7 +91,7 @@ class Sweep:
         for entry in await self._objects.list(INBOX):
             name = posixpath.basename(entry.key)
             if name not in self._seen:
-                await self._take(name, self._take_announcement(entry.key))
+                await self._take("event", name, self._take_announcement(entry.key))
         listing = await self._datasets.list("")
         sidecars = _sidecar_etags(listing)
         for entry in listing:
@@ -100,14 +102,16 @@ class Sweep:
             name = ids.derive("drop", self._datasets.bucket, entry.key, entry.etag, sidecars.get(entry.key))
             if name in self._seen or not domain.settled(entry, before, self._clock(), self._settings.settle_seconds):
                 continue
-            await self._take(name, self._take_drop(entry))
+            await self._take("drop", name, self._take_drop(entry))
 
-    async def _take(self, name: str, taking: Awaitable[None]) -> None:
+    async def _take(self, kind: str, name: str, taking: Awaitable[None]) -> None:
         assert self._seen is not None
         try:
             await taking
+            metrics.taken.labels(kind, "job").inc()
         except InputError as error:
             # it vanished or changed between the listing and the reading: there is nothing to make a job of
+            metrics.taken.labels(kind, "refused").inc()
             log.warning("not taken", extra={"reason": error.code})
         with contextlib.suppress(AlreadyExists):
             await self._objects.create(SEEN + name, b"{}")
@@ -116,6 +120,7 @@ class Sweep:
     async def _take_drop(self, entry: Entry) -> None:
         pointer = DatasetPointer(bucket=self._datasets.bucket, key=entry.key)
         job = await self._intake.take(pointer, origin=Origin(kind="drop", source=f"s3://{pointer.bucket}"))
+        metrics.seconds.observe(max(0.0, self._clock() - entry.modified))
         log.info("job made", extra={"job_id": job.job_id})
 
     async def _take_announcement(self, key: str) -> None:

@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from services.trainer import metrics
 from services.trainer.domain.plan import Base, Plan
 from services.trainer.process import TrainingProcess
 from services.trainer.uploads import CheckpointUploads, find_checkpoints
@@ -119,8 +120,9 @@ class TrainWork:
         log.info("training process started", extra={"job_id": attempt.job.job_id, "pid": process.pid})
         try:
             async with uploads:
-                async for event in process.events():
-                    await self._tell(attempt, event, uploads)
+                with metrics.training():
+                    async for event in process.events():
+                        await self._tell(attempt, event, uploads)
                 code = await process.wait()
         except asyncio.CancelledError:
             await self._stop(process, uploads)
@@ -132,6 +134,7 @@ class TrainWork:
     async def _tell(self, attempt: Attempt, event: dict[str, Any], uploads: CheckpointUploads) -> None:
         kind = event.pop("event")
         if kind == "step":
+            metrics.stepped(event)
             await attempt.progress(
                 step=event.pop("step"),
                 total_steps=event.pop("total_steps"),
