@@ -21,35 +21,32 @@ async def test_lag_is_what_was_not_taken_yet(parts: Embedded) -> None:
         taken.append(event.model)
         await may_go_on.wait()
 
-    bus = Bus(parts.settings.bus, "lag")
+    sender, bus = Bus(parts.settings.bus, "lag-sender"), Bus(parts.settings.bus, "lag")
     bus.subscribe(ModelDegraded, handler)
 
     async def look() -> Scrape:
         return await scrape(measure=lambda: lag.measure(bus))
 
+    async def behind(count: int) -> bool:
+        seen = await look()
+        return (
+            seen.has("tunestream_consumer_lag", topic=TOPIC)
+            and seen.value("tunestream_consumer_lag", topic=TOPIC) == count
+        )
+
     assert not (await look()).has("tunestream_consumer_lag", topic=TOPIC)  # not connected: nothing is known
-    await bus.start()
+    await sender.start()
     try:
         for number in range(5):  # one key: one partition, whose messages come one after the other
-            event = ModelDegraded(model=f"m{number}", alert="x")
-            await bus.publish(event, ce_id=f"lag-{number}", subject="one")
+            await sender.publish(ModelDegraded(model=f"m{number}", alert="x"), ce_id=f"lag-{number}", subject="one")
+        await bus.start()
         await until(lambda: bool(taken), "the first event arrives")
-
-        async def behind() -> bool:
-            return (await look()).value("tunestream_consumer_lag", topic=TOPIC) == 4
-
-        await until(behind, "four events wait")
+        await until(lambda: behind(4), "four events wait")
         may_go_on.set()
-
-        async def caught_up() -> bool:
-            seen = await look()
-            return seen.has("tunestream_consumer_lag", topic=TOPIC) and not seen.value(
-                "tunestream_consumer_lag", topic=TOPIC
-            )
-
-        await until(caught_up, "all events are taken")
+        await until(lambda: behind(0), "all events are taken")
     finally:
         await bus.stop()
+        await sender.stop()
     assert len(taken) == 5
 
 
