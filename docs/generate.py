@@ -1,4 +1,5 @@
-"""Writes `docs/schemas/` and `docs/asyncapi.json` from `shared/events.py`; a test holds them to it."""
+"""Writes `docs/schemas/` and `docs/asyncapi.json` from `shared/events.py`, and `docs/metrics.md` from the metrics of
+the services; a test holds them to it."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from docs import metrics
 from shared.events import EVENTS, Event
 
 HERE = Path(__file__).parent
@@ -62,7 +64,8 @@ def documents() -> dict[str, str]:
     """Every generated file by its path below `docs/`."""
     files: dict[str, Any] = {f"schemas/{event.topic}.v1.json": schema(event) for event in EVENTS}
     files["asyncapi.json"] = asyncapi()
-    return {name: json.dumps(content, indent=2, sort_keys=True) + "\n" for name, content in files.items()}
+    texts = {name: json.dumps(content, indent=2, sort_keys=True) + "\n" for name, content in files.items()}
+    return {**texts, "metrics.md": metrics.page()}
 
 
 def main() -> None:

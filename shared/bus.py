@@ -23,9 +23,8 @@ from faststream import AckPolicy, BaseMiddleware
 from faststream.exceptions import NackMessage
 from faststream.kafka import KafkaBroker, KafkaMessage
 from faststream.kafka.subscriber.usecase import DefaultSubscriber
-from prometheus_client import Counter
 
-from shared import envelope, ids
+from shared import envelope, ids, metrics
 from shared.errors import ConfigError, TransientError
 from shared.events import EVENTS, Event
 from shared.kafka_access import ConsumerLog, denied
@@ -39,9 +38,6 @@ E = TypeVar("E", bound=Event)
 QUICK_RETRIES = (0.1, 0.5, 2.0)  # seconds; together far below the 5 minutes after which Kafka expels a consumer
 OPTIONAL_PAUSE = 5.0  # seconds between two tries at a topic that may be missing
 DLQ_SUFFIX = ".dlq"
-
-_consumed = Counter("tunestream_messages_consumed_total", "Messages handled", ["topic", "outcome"])
-_published = Counter("tunestream_messages_published_total", "Messages published", ["topic"])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,7 +178,7 @@ class Bus:
                 traceparent=traceparent,
             ),
         )
-        _published.labels(event.topic).inc()
+        metrics.messages_published.labels(event.topic).inc()
 
     async def _start_producer(self) -> AIOKafkaProducer:
         producer = AIOKafkaProducer(
@@ -249,7 +245,7 @@ def make_broker(settings: BusSettings, service: str, dead_letter: DeadLetter) ->
         ) -> bool | None:
             record: ConsumerRecord = self.msg
             if exc_val is None:
-                _consumed.labels(record.topic, "handled").inc()
+                metrics.messages_consumed.labels(record.topic, "handled").inc()
                 return False
             if not isinstance(exc_val, Exception):  # cancelled: the service stops, the message comes again
                 return False
@@ -260,10 +256,10 @@ def make_broker(settings: BusSettings, service: str, dead_letter: DeadLetter) ->
                 except TransientError:
                     reason = "DeadLetterUnavailable"
                 else:
-                    _consumed.labels(record.topic, "dead_letter").inc()
+                    metrics.dead_letters.labels(record.topic, reason).inc()
                     log.warning("dead letter", extra={"topic": record.topic, "reason": reason, "offset": record.offset})
                     return True
-            _consumed.labels(record.topic, "redelivered").inc()
+            metrics.messages_consumed.labels(record.topic, "redelivered").inc()
             log.warning("delivered again later", extra={"topic": record.topic, "reason": reason})
             await asyncio.sleep(settings.retry_pause_seconds)
             raise NackMessage from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from fastapi import FastAPI, Response
 from fastapi.responses import JSONResponse
@@ -17,8 +17,8 @@ Check = Callable[[], str | None]
 """None when all is well, else what is wrong, in a few words."""
 
 
-def mount(app: FastAPI, ready: dict[str, Check]) -> None:
-    """Add /health/live, /health/ready and /metrics to `app`."""
+def mount(app: FastAPI, ready: dict[str, Check], measure: Callable[[], Awaitable[None]] | None = None) -> None:
+    """Add /health/live, /health/ready and /metrics to `app`; `measure` is awaited before every scrape."""
 
     @app.get("/health/live", include_in_schema=False)
     async def live() -> dict[str, str]:
@@ -32,6 +32,8 @@ def mount(app: FastAPI, ready: dict[str, Check]) -> None:
 
     @app.get("/metrics", include_in_schema=False)
     async def metrics() -> Response:
+        if measure is not None:
+            await measure()
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
 

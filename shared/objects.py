@@ -22,7 +22,7 @@ from minio.datatypes import Object
 from minio.error import InvalidResponseError, S3Error, ServerError
 from urllib3.exceptions import HTTPError
 
-from shared import tls
+from shared import metrics, tls
 from shared.errors import (
     AlreadyExists,
     ConfigError,
@@ -95,7 +95,7 @@ class ObjectStore:
             next(iter(self._client.list_objects(self.bucket, prefix=JOBS)), None)
 
         try:
-            await self._in_thread(one_page)
+            await self._in_thread("check", one_page)
         except StoreUnavailable:
             if line := await asyncio.to_thread(wants_tls, self._settings):
                 raise ConfigError(line) from None
@@ -117,7 +117,7 @@ class ObjectStore:
                 response.close()
                 response.release_conn()
 
-        return await self._in_thread(call)
+        return await self._in_thread("get", call)
 
     async def create(self, key: str, data: bytes) -> str:
         try:
@@ -142,21 +142,21 @@ class ObjectStore:
         )
 
     async def delete(self, key: str) -> None:
-        await self._in_thread(lambda: self._client.remove_object(self.bucket, key))
+        await self._in_thread("delete", lambda: self._client.remove_object(self.bucket, key))
 
     async def list(self, prefix: str) -> Sequence[Entry]:
         def call() -> Sequence[Entry]:
             found = self._client.list_objects(self.bucket, prefix=prefix, recursive=True)
             return [_entry(item) for item in found if not item.is_dir]
 
-        return await self._in_thread(call)
+        return await self._in_thread("list", call)
 
     async def folders(self, prefix: str) -> Sequence[str]:
         def call() -> Sequence[str]:
             found = self._client.list_objects(self.bucket, prefix=prefix, recursive=False)
             return [(item.object_name or "").rstrip("/").rsplit("/", 1)[-1] for item in found if item.is_dir]
 
-        return await self._in_thread(call)
+        return await self._in_thread("folders", call)
 
     async def exists(self, key: str) -> bool:
         return await self.stat(key) is not None
@@ -172,7 +172,7 @@ class ObjectStore:
                     return None
                 raise
 
-        return await self._in_thread(call)
+        return await self._in_thread("stat", call)
 
     async def metadata(self, key: str) -> dict[str, str]:
         """The user metadata of an object, lower-case names without the `x-amz-meta-` prefix; empty when absent."""
@@ -191,7 +191,7 @@ class ObjectStore:
                 if name.lower().startswith(prefix)
             }
 
-        return await self._in_thread(call)
+        return await self._in_thread("metadata", call)
 
     # --- files ------------------------------------------------------------------------------------------------
 
@@ -206,11 +206,11 @@ class ObjectStore:
                 result = self._client.fput_object(self.bucket, key, str(path), part_size=PART_SIZE)
             return Reference(bucket=self.bucket, key=key, etag=result.etag or "", size=size, sha256=digest)
 
-        return await self._in_thread(call)
+        return await self._in_thread("upload", call)
 
     async def read(self, reference: Reference) -> bytes:
         buffer = io.BytesIO()
-        await self._in_thread(lambda: self._copy(reference, buffer))
+        await self._in_thread("read", lambda: self._copy(reference, buffer))
         return buffer.getvalue()
 
     async def download(self, reference: Reference, path: Path) -> None:
@@ -226,7 +226,7 @@ class ObjectStore:
                     raise
             Path(file.name).replace(path)
 
-        await self._in_thread(call)
+        await self._in_thread("download", call)
 
     async def describe(self, pointer: DatasetPointer) -> Reference:
         """Turn a pointer into a reference by reading the object once.
@@ -267,7 +267,7 @@ class ObjectStore:
                     )
             return Reference(bucket=pointer.bucket, key=pointer.key, etag=etag, size=size, sha256=digest.hexdigest())
 
-        return await self._in_thread(call)
+        return await self._in_thread("describe", call)
 
     # --- folders ----------------------------------------------------------------------------------------------
 
@@ -306,10 +306,12 @@ class ObjectStore:
 
     # --- the wire ---------------------------------------------------------------------------------------------
 
-    async def _in_thread(self, call: Callable[[], T]) -> T:
+    async def _in_thread(self, operation: str, call: Callable[[], T]) -> T:
         try:
-            return await asyncio.to_thread(call)
+            with metrics.store_seconds.labels(operation).time():
+                return await asyncio.to_thread(call)
         except (S3Error, ServerError, InvalidResponseError, HTTPError, ConnectionError, TimeoutError) as error:
+            metrics.store_errors.labels(operation).inc()
             raise translate(error, self._settings) from None  # their messages name object keys
 
     async def _write(self, key: str, data: bytes, condition: dict[str, str]) -> str:
@@ -323,7 +325,7 @@ class ObjectStore:
                 raise
             return result.etag or ""
 
-        return await self._in_thread(call)
+        return await self._in_thread("write", call)
 
     async def _already_mine(self, key: str, data: bytes) -> str | None:
         """A reply that got lost makes the client repeat a write, which then loses against itself."""

@@ -9,9 +9,10 @@ import json
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from typing import Any
 
-from shared import ids, outbox
+from shared import ids, metrics, outbox
 from shared.bus import Publisher
 from shared.errors import AlreadyExists, Cancelled, InputError, LeaseLost, StoreUnavailable, TransientError
 from shared.events import Event, Job, JobFailed, JobProgress, StageName, StageResult
@@ -61,8 +62,10 @@ class StageRunner:
         """Jobs that wait for a slot."""
         self._finished: set[str] = set()
         self._advancing: dict[str, asyncio.Task[None]] = {}
-        self._attempts: dict[str, asyncio.Event] = {}
-        """The jobs being worked on, with the bell that makes an attempt look for the user's wishes."""
+        self._asked: dict[str, float] = {}
+        """When each job was asked for that has no result yet."""
+        self._attempts: dict[str, _Running] = {}
+        """The jobs being worked on."""
         self._discover_at = 0.0
 
     # --- doorbells --------------------------------------------------------------------------------------------
@@ -85,14 +88,24 @@ class StageRunner:
         if job_id in self._finished:
             return
         self._due[job_id] = _NOW
-        if bell := self._attempts.get(job_id):
-            bell.set()
+        if running := self._attempts.get(job_id):
+            running.bell.set()
         self._bell.set()
 
     @property
     def working(self) -> int:
         """Attempts under way."""
         return len(self._attempts)
+
+    @property
+    def pending(self) -> int:
+        """Jobs that were asked for and have no result yet, whoever works on them: as of the last look at each."""
+        return len(self._asked)
+
+    @property
+    def oldest_pending(self) -> float:
+        """Seconds since the first of them was asked for; 0 when there is none."""
+        return max(0.0, self._clock() - min(self._asked.values())) if self._asked else 0.0
 
     # --- the loop ---------------------------------------------------------------------------------------------
 
@@ -150,8 +163,10 @@ class StageRunner:
     async def _step(self, job_id: str) -> float:
         """One look at a job. Returns the time of the next one, `_NEVER` when there is nothing left to do."""
         prefix = self._prefix(job_id)
-        names = {entry.key.removeprefix(prefix) for entry in await self._ledger.list(prefix)}
+        entries = {entry.key.removeprefix(prefix): entry for entry in await self._ledger.list(prefix)}
+        names = set(entries)
         if "result.json" in names:
+            self._asked.pop(job_id, None)
             if "published.json" not in names and (result := await outbox.read(self._ledger, job_id, self._stage.name)):
                 await self._publish(result)
             return _NEVER
@@ -164,6 +179,7 @@ class StageRunner:
             return self._clock() + self._settings.discover_seconds
         if request is _DEAD:
             return _NEVER
+        self._asked[job_id] = entries["request.json"].modified if "request.json" in names else self._clock()
         if await self._cancel_asked(job_id):
             await self._publish(await self._commit(job, 0, "cancelled", self._cancelled(job_id)))
             return _NEVER
@@ -214,7 +230,8 @@ class StageRunner:
         prefix = attempt_prefix(job.job_id, self._stage.name, epoch)
         attempt = Attempt(job, request, self._stage.name, epoch, prefix, self._progress_publisher(job, epoch))
         log.info("stage started", extra={"job_id": job.job_id, "stage": self._stage.name, "epoch": epoch})
-        bell = self._attempts[job.job_id] = asyncio.Event()
+        running = self._attempts[job.job_id] = _Running(since=self._clock())
+        metrics.stage_attempts.labels(self._stage.name).inc()
 
         async def check() -> None:
             if await self._cancel_asked(job.job_id):
@@ -222,7 +239,7 @@ class StageRunner:
 
         try:
             with self._span(job, self._stage.name, epoch) as ended:
-                async with lease.held(self._settings.lease_seconds, self._clock, bell, check):
+                async with lease.held(self._settings.lease_seconds, self._clock, running.bell, check):
                     await attempt.progress("started", f"{self._stage.name} started")
                     outcome, event = await self._outcome(attempt)
                     result = await self._commit(job, epoch, outcome, event)
@@ -234,6 +251,7 @@ class StageRunner:
                 await lease.give_back()
             raise
         except LeaseLost:
+            metrics.stage_retries.labels(self._stage.name, "lease_lost").inc()
             raise
         except Exception as error:
             return await self._retry_later(attempt, lease, error)
@@ -267,6 +285,7 @@ class StageRunner:
             failure = self._failure(job_id, "internal_error", message)
             await self._publish(await self._commit(attempt.job, attempt.epoch, "failed", failure))
             return _NEVER
+        metrics.stage_retries.labels(stage, "transient" if transient else "bug").inc()
         pause = min(2.0 ** (bugs + failures - 1), self._settings.max_backoff_seconds)
         await attempt.progress("retrying", f"{stage} is tried again in {pause:.0f} s", data={"seconds": pause})
         until = self._clock() + pause
@@ -278,7 +297,13 @@ class StageRunner:
     async def _commit(self, job: Job, epoch: int, outcome: str, event: Event) -> StageResult:
         now = self._clock()
         mine = outbox.result_of(job.job_id, self._stage.name, epoch, self._owner, outcome, event, now)
-        return await outbox.commit(self._ledger, mine)
+        result = await outbox.commit(self._ledger, mine)
+        self._asked.pop(job.job_id, None)
+        if result is mine:
+            metrics.stage_results.labels(result.stage, result.outcome).inc()
+            if running := self._attempts.get(job.job_id):
+                metrics.stage_seconds.labels(result.stage, result.outcome).observe(now - running.since)
+        return result
 
     async def _publish(self, result: StageResult) -> None:
         await outbox.publish(self._ledger, self._bus, result, self._owner, self._clock)
@@ -314,6 +339,14 @@ class StageRunner:
 
     def _cancelled(self, job_id: str) -> JobFailed:
         return self._failure(job_id, "cancelled", "The job was cancelled.")
+
+
+@dataclass(frozen=True)
+class _Running:
+    """An attempt under way: since when, and the bell that makes it look for the user's wishes."""
+
+    since: float
+    bell: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 _NOW = 0.0

@@ -19,10 +19,11 @@ from dataclasses import dataclass, field
 import uvicorn
 from fastapi import FastAPI
 
-from shared import health, ids, otlp, telemetry
+from shared import health, ids, lag, metrics, otlp, telemetry
 from shared.bus import Bus, Delivery
 from shared.errors import ConfigError, StoreUnavailable
 from shared.events import Event, JobControl, StageName
+from shared.http_metrics import HttpMetrics
 from shared.objects import ObjectStore
 from shared.runner import StageRunner
 from shared.settings import Settings, load_settings
@@ -88,7 +89,8 @@ async def _serve(name: str, settings: Settings, build: Callable[[Context], Parts
         **parts.checks,
     }
     app = parts.app or FastAPI(title=f"tunestream {name}", openapi_url=None)
-    health.mount(app, checks)
+    health.mount(app, checks, measure=lambda: lag.measure(context.bus))
+    app.add_middleware(HttpMetrics)
     host, port = parts.address or (settings.health.host, settings.health.port)
     server = _Server(uvicorn.Config(app, host=host, port=port, log_config=None, access_log=False))
 
@@ -153,6 +155,9 @@ def _runner(name: str, context: Context, work: Work) -> StageRunner:
         owner=f"{socket.gethostname()}/{os.getpid()}/{ids.derive(time.time_ns(), chars=6)}",
         settings=context.settings.stage,
         span=telemetry.job_span,
+    )
+    metrics.watch_stage(
+        name, pending=lambda: runner.pending, oldest=lambda: runner.oldest_pending, running=lambda: runner.working
     )
 
     async def asked(event: Event, delivery: Delivery) -> None:

@@ -8,8 +8,7 @@ import functools
 import logging
 from collections.abc import Callable, Sequence
 
-from prometheus_client import Gauge
-
+from services.api import metrics
 from services.api.domain.messages import messages
 from services.api.domain.projection import Fact, Occurred, ends, project
 from services.api.domain.state import JobState
@@ -25,8 +24,6 @@ log = logging.getLogger(__name__)
 UNFINISHED_SECONDS = 5.0
 """How often the ledger is asked about every job that has not ended: two or three small reads each."""
 READERS = 8  # jobs that are read from the ledger at the same time
-
-_jobs = Gauge("tunestream_jobs", "Jobs by status", ["status"])
 
 
 class Projection:
@@ -110,9 +107,7 @@ class Projection:
             self._discover_at = now + self._discover_seconds
         await self._refresh_all(await self._store.unsettled())
         self.complete = True
-        _jobs.clear()
-        for status, count in (await self._store.counts()).items():
-            _jobs.labels(status).set(count)
+        metrics.show(await self._store.counts())
 
     async def _refresh_all(self, job_ids: Sequence[str]) -> None:
         for start in range(0, len(job_ids), READERS):

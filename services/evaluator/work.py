@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
+from services.evaluator import metrics
 from services.evaluator.answers import AnswerBook, Questions, ask_all, together
 from services.evaluator.client import Endpoint, connect
 from services.evaluator.dataset import Dataset, load
@@ -53,6 +54,7 @@ class EvaluateWork:
             evaluation = await asyncio.to_thread(
                 evaluate, dataset.examples, answers, labels=dataset.labels, gate=spec.gate, seed=spec.seed
             )
+        metrics.gate.labels(str(evaluation.verdict.passed).lower()).inc()
         report = Report(
             job_id=attempt.job.job_id,
             alias=attempt.job.alias,
@@ -97,6 +99,7 @@ class EvaluateWork:
                 await progress.reused()
                 return kept
             answers = await ask_all(endpoint, questions, wanted.max_tokens, wanted.concurrency, progress.one)
+            metrics.count(questions.variant, answers)
             await book.keep(questions, wanted.max_tokens, answers)
             return answers
 
@@ -114,6 +117,7 @@ class EvaluateWork:
                     answer = await endpoint.ask(model, [prompt], wanted.max_tokens, patience=EDGE_PATIENCE)
                 except (TransientError, RuntimeError) as error:
                     answer = Answer(error=str(error))
+            metrics.count("edge", [answer])
             await progress.one()
             return answer
 

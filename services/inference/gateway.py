@@ -14,7 +14,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.requests import ClientDisconnect
 
 from services.inference.adapters import Adapters
-from services.inference.domain.usage import TAIL, usage_of, usage_of_stream
+from services.inference.domain.usage import StreamedUsage, ask_for_usage, usage_of
 from services.inference.errors import (
     RETRY_AFTER,
     ApiError,
@@ -85,7 +85,8 @@ class Gateway:
 
     async def _answer(self, stack: AsyncExitStack, current: Exchange, target: Target, body: dict[str, Any]) -> Response:
         """The whole answer, or a stream of it that still needs what is on `stack`."""
-        upstream = await self._ask(stack, current, target, body)
+        wish = ask_for_usage(body)
+        upstream = await self._ask(stack, current, target, body | (wish or {}))
         current.first_byte()
         status = upstream.response.status_code
         headers = {"x-tunestream-model": target.model}
@@ -98,7 +99,8 @@ class Gateway:
         headers["content-type"] = upstream.response.headers.get("content-type", "application/json")
         if body.get("stream"):
             headers |= {"cache-control": "no-cache", "x-accel-buffering": "no"}
-            return Relayed(_stream(upstream, current), status, headers)
+            usage = StreamedUsage(hidden=wish is not None)
+            return Relayed(_stream(upstream, current, usage), status, headers)
         content = await upstream.body()
         current.count(usage_of(content))
         return Response(content, status, headers)
@@ -151,18 +153,19 @@ class Gateway:
         )
 
 
-async def _stream(upstream: Upstream, current: Exchange) -> AsyncIterator[bytes]:
-    tail = b""
+async def _stream(upstream: Upstream, current: Exchange, usage: StreamedUsage) -> AsyncIterator[bytes]:
     try:
         async for chunk in upstream.chunks():
-            tail = (tail + chunk)[-TAIL:]
-            yield chunk
+            if passed := usage.pass_on(chunk):
+                yield passed
+        if rest := usage.rest():
+            yield rest
     except httpx.TransportError:
         # the status is sent long ago; the official clients raise an error for such an event
         current.status = 502
         error = envelope(ApiError(502, "The model server broke in the middle of the answer.", code="bad_gateway"))
         yield f"data: {json.dumps(error)}\n\n".encode()
-    current.count(usage_of_stream(tail))
+    current.count(usage.found)
 
 
 async def _read(request: Request) -> dict[str, Any]:

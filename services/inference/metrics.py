@@ -7,7 +7,11 @@ from prometheus_client import Counter, Gauge, Histogram
 MAX_MODELS = 100
 OTHER = "other"
 
-requests = Counter("tunestream_inference_requests_total", "Requests answered", ["route", "model", "status"])
+requests = Counter(
+    "tunestream_inference_requests_total",
+    "Generations answered; model: base or immutable id, the first 100 of them, else other",
+    ["route", "model", "status"],
+)
 seconds = Histogram(
     "tunestream_inference_seconds",
     "Time until the last byte of an answer",
@@ -20,8 +24,16 @@ first_byte_seconds = Histogram(
     ["route", "model"],
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120),
 )
-tokens = Counter("tunestream_inference_tokens_total", "Tokens as vLLM counts them", ["model", "kind"])
-adapter_loads = Counter("tunestream_adapter_loads_total", "Adapters given to vLLM", ["outcome"])
+tokens = Counter(
+    "tunestream_inference_tokens_total",
+    "Tokens as vLLM counts them, streams included; kind: prompt, completion",
+    ["model", "kind"],
+)
+adapter_loads = Counter(
+    "tunestream_adapter_loads_total",
+    "Adapters given to vLLM; outcome: loaded, failed, unavailable (vLLM is away)",
+    ["outcome"],
+)
 adapters_loaded = Gauge("tunestream_adapters_loaded", "Adapters that vLLM holds")
 vllm_up = Gauge("tunestream_vllm_up", "1 while vLLM answers")
 vllm_asleep = Gauge("tunestream_vllm_asleep", "1 while vLLM leaves the GPU to a training")

@@ -14,7 +14,7 @@ from shared.service import Context, Parts, run
 def build(context: Context) -> Parts:
     settings, bucket = context.settings, context.objects.at(context.settings.store.datasets_bucket)
     intake = Intake(context.objects, context.bus, settings, context.clock)
-    taking = Taking(context.objects, intake, bucket.bucket)
+    taking = Taking(context.objects, intake, bucket.bucket, context.clock)
     inbox = Inbox(context.objects, intake, taking)
     sweep = Sweep(bucket, taking, settings.ingest, context.clock)
     doorbell = Doorbell(bucket, taking)

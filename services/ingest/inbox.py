@@ -69,7 +69,7 @@ class Inbox:
     async def once(self) -> None:
         for entry in await self._objects.list(INBOX):
             try:
-                await self._taking.once(posixpath.basename(entry.key), partial(self._take, entry.key))
+                await self._taking.once("event", posixpath.basename(entry.key), partial(self._take, entry.key))
             except ConfigError as error:
                 # a stranger may name a place where this service may not read: that must not end the service
                 log.warning("not taken", extra={"reason": type(error).__name__})

@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from prometheus_client import Counter
-
+from services.ingest import metrics
 from services.ingest.domain import datasets, notifications
 from services.ingest.taking import Taking
 from shared.errors import TransientError
@@ -20,8 +19,6 @@ log = logging.getLogger(__name__)
 
 WORKERS = 4  # drops taken at a time: one of many gigabytes must not hold up the small ones behind it
 WAITING = 1000  # keys held in memory; beyond, the rest waits in Kafka
-
-_rung = Counter("tunestream_bucket_notifications_total", "Bucket notifications read", ["outcome"])
 
 
 class Doorbell:
@@ -35,10 +32,10 @@ class Doorbell:
         try:
             keys = notifications.created_keys(value, self._bucket.bucket)
         except ValueError:
-            _rung.labels("unreadable").inc()
+            metrics.notifications.labels("unreadable").inc()
             log.warning("a bucket notification cannot be read")
             return
-        _rung.labels("read").inc()
+        metrics.notifications.labels("read").inc()
         for key in filter(datasets.is_dataset, keys):
             await self._keys.put(key)
 

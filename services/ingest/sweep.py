@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from services.ingest import metrics
 from services.ingest.domain import datasets
 from services.ingest.taking import Taking
 from shared.errors import TransientError
@@ -34,7 +35,9 @@ class Sweep:
             began, found = self._clock(), False
             try:
                 found = await self.once()
+                metrics.sweeps.labels("completed").inc()
             except TransientError as error:
+                metrics.sweeps.labels("cut_short").inc()
                 log.warning("sweep cut short", extra={"reason": type(error).__name__})
             pause = datasets.next_pause(pause, self._clock() - began, found, self._settings.sweep_seconds)
             await asyncio.sleep(pause)

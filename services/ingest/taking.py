@@ -9,7 +9,9 @@ import contextlib
 import logging
 import posixpath
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Literal
 
+from services.ingest import metrics
 from services.ingest.domain import datasets
 from services.ingest.intake import Intake
 from shared.errors import AlreadyExists, InputError
@@ -26,10 +28,11 @@ class Taking:
     """What was taken, and what is being taken. It saves work and is not needed for correctness: taking something
     twice makes the same job, because ids are derived and manifests are created once."""
 
-    def __init__(self, objects: ObjectStore, intake: Intake, datasets_bucket: str) -> None:
+    def __init__(self, objects: ObjectStore, intake: Intake, datasets_bucket: str, clock: Callable[[], float]) -> None:
         self._objects = objects
         self._intake = intake
         self._bucket = datasets_bucket
+        self._clock = clock
         self._taken: set[str] = set()
         self._underway: set[str] = set()
 
@@ -42,9 +45,15 @@ class Taking:
         pointer = DatasetPointer(bucket=self._bucket, key=entry.key)
         origin = Origin(kind="drop", source=f"s3://{self._bucket}")
         name = datasets.drop_name(self._bucket, entry, etags)
-        return await self.once(name, lambda: self._intake.take(pointer, origin=origin))
 
-    async def once(self, name: str, take: Callable[[], Awaitable[Job]]) -> bool:
+        async def take() -> Job:
+            job = await self._intake.take(pointer, origin=origin)
+            metrics.seconds.observe(max(0.0, self._clock() - entry.modified))
+            return job
+
+        return await self.once("drop", name, take)
+
+    async def once(self, kind: Literal["drop", "event"], name: str, take: Callable[[], Awaitable[Job]]) -> bool:
         """Call `take` unless it was called for `name` before, or is being called. False: it was not called."""
         if name in self._taken or name in self._underway:
             return False
@@ -55,9 +64,11 @@ class Taking:
                 return False
             try:
                 job = await take()
+                metrics.taken.labels(kind, "job").inc()
                 log.info("job made", extra={"job_id": job.job_id})
             except InputError as error:
                 # it vanished or changed since it was found: there is nothing to make a job of
+                metrics.taken.labels(kind, "refused").inc()
                 log.warning("not taken", extra={"reason": error.code})
             with contextlib.suppress(AlreadyExists):
                 await self._objects.create(SEEN + name, b"{}")

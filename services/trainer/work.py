@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from services.trainer import gpu
+from services.trainer import gpu, metrics
 from services.trainer.domain.plan import Base, Plan
 from services.trainer.phases import Phases
 from services.trainer.process import TrainingProcess
@@ -129,9 +129,10 @@ class TrainWork:
             log.info("training process started", extra={"job_id": attempt.job.job_id, "pid": process.pid})
             try:
                 async with uploads:
-                    async for event in process.events():
-                        phases.hear(event)
-                        await self._tell(attempt, event, uploads)
+                    with metrics.training():
+                        async for event in process.events():
+                            phases.hear(event)
+                            await self._tell(attempt, event, uploads)
                     code = await process.wait()
             except asyncio.CancelledError:
                 await self._stop(process, uploads)
@@ -143,6 +144,7 @@ class TrainWork:
     async def _tell(self, attempt: Attempt, event: dict[str, Any], uploads: CheckpointUploads) -> None:
         kind, _ = event.pop("event"), event.pop("at")
         if kind == "step":
+            metrics.stepped(event)
             await attempt.progress(
                 step=event.pop("step"),
                 total_steps=event.pop("total_steps"),

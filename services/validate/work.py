@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from services.validate import metrics
 from services.validate.background import in_thread, reporting
 from services.validate.check import Examined, examine, write_splits
 from services.validate.domain.report import error_of
@@ -73,6 +74,7 @@ class ValidateWork:
                         ),
                         watch,
                     )
+            metrics.count(examined.report)
             document = examined.report.model_dump_json(indent=1).encode()
             report = await self.objects.put(f"{attempt.prefix}report.json", document)
             if error := error_of(examined.report, f"{report.bucket}/{report.key}"):

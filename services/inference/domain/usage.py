@@ -1,12 +1,17 @@
-"""How many tokens an answer says that it took: in its JSON, or in the last events of its stream."""
+"""How many tokens an answer took, as the server itself says: in its JSON, or in the last event of its stream.
+
+A stream tells its usage only if it is asked to (`stream_options.include_usage`), in an event of its own, without
+choices. We always ask, and take that event away again where the client did not.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
-TAIL = 8192  # bytes of a stream's end to keep: its last events are far shorter
+_EVENT_END = re.compile(rb"\r?\n\r?\n")
 
 
 @dataclass(frozen=True)
@@ -20,12 +25,52 @@ def usage_of(body: bytes) -> Usage | None:
     return _usage(_parse(body))
 
 
-def usage_of_stream(tail: bytes) -> Usage | None:
-    """From the end of a stream of server-sent events; None unless the client asked for `include_usage`."""
-    for line in reversed(tail.split(b"\n")):
-        if line.startswith(b"data: {"):
-            return _usage(_parse(line.removeprefix(b"data: ")))
-    return None
+def ask_for_usage(body: dict[str, Any]) -> dict[str, Any] | None:
+    """What to change in a request so that its stream tells the usage; None when nothing is: it does already, is no
+    stream, or is wrong in a way that the server must tell."""
+    options = body.get("stream_options") or {}
+    if body.get("stream") is not True or not isinstance(options, dict) or options.get("include_usage"):
+        return None
+    # without `include_usage` vLLM ignores this wish, and with it would put a usage into every event
+    kept = {name: value for name, value in options.items() if name != "continuous_usage_stats"}
+    return {"stream_options": {**kept, "include_usage": True}}
+
+
+class StreamedUsage:
+    """Finds the usage in a stream of server-sent events that passes by. `hidden`: the client did not ask for it."""
+
+    def __init__(self, *, hidden: bool) -> None:
+        self.found: Usage | None = None
+        self._hidden = hidden
+        self._held = b""
+        """The beginning of an event whose end has not come yet."""
+
+    def pass_on(self, chunk: bytes) -> bytes:
+        """What the client gets now: whole events only, each as it came."""
+        self._held += chunk
+        passed, start = [], 0
+        for end in _EVENT_END.finditer(self._held):
+            event = self._held[start : end.end()]
+            start = end.end()
+            if not (self._tells_usage(event) and self._hidden):
+                passed.append(event)
+        self._held = self._held[start:]
+        return b"".join(passed)
+
+    def rest(self) -> bytes:
+        """What is left when the stream has come to its end."""
+        return self._held
+
+    def _tells_usage(self, event: bytes) -> bool:
+        """Whether it is the event that exists only for the usage."""
+        if not event.startswith(b"data:") or b'"usage"' not in event:  # most are not worth parsing
+            return False
+        answer = _parse(event.removeprefix(b"data:"))
+        usage = _usage(answer)
+        if usage is None:
+            return False
+        self.found = usage
+        return not answer.get("choices")
 
 
 def _parse(text: bytes) -> Any:

@@ -11,6 +11,7 @@ from services.api.app import TOPICS, group_of
 from services.api.store import Store, StoreBroken
 from shared.errors import ConfigError, TransientError
 from shared.events import JobProgress
+from tests.scrape import scrape
 from tests.unit.api.conftest import Api
 from tests.unit.api.story import T0, Story, delivery
 
@@ -213,3 +214,13 @@ def test_every_topic_of_a_job_is_followed() -> None:
         "job.progress",
         "job.failed",
     }
+
+
+async def test_a_scrape_sees_how_many_jobs_have_each_status(api: Api) -> None:
+    stories = [Story(1), Story(2)]
+    for story in stories:
+        await story.happens(api.objects)
+    await api.projection.reconcile()
+    seen = await scrape()
+    assert seen.value("tunestream_jobs", status="succeeded") == 2
+    assert seen.has("tunestream_jobs", status="failed") and not seen.value("tunestream_jobs", status="failed")

@@ -14,6 +14,7 @@ from services.evaluator.work import EvaluateWork
 from shared.errors import TransientError
 from shared.events import EvalCompleted, Job, JobProgress, Reference, Split, TrainingCompleted
 from shared.settings import Evaluator, Inference, Settings
+from tests.scrape import scrape
 from tests.spans import Spans, parent_id
 
 from .fakes import FakeModel, FakeObjects, jsonl, make_attempt, serve
@@ -263,3 +264,19 @@ async def test_cancelling_ends_the_requests_under_way() -> None:
         with pytest.raises(asyncio.CancelledError):
             await running
         assert not [task for task in asyncio.all_tasks() - before if "ask" in repr(task)]
+
+
+async def test_a_scrape_sees_answers_by_variant_and_the_verdict() -> None:
+    objects, model = FakeObjects(), FakeModel(models())
+    request = await request_for(objects, chat_rows(CITIES), chat_rows(CITIES[:4]))
+    before = await scrape()
+    await run(objects, model, request)
+    after = await scrape()
+
+    def grown(name: str, **labels: str) -> float:
+        return after.value(name, **labels) - before.value(name, **labels)
+
+    for variant, count in (("base", 12), ("few_shot", 12), ("tuned", 12), ("edge", 32)):
+        assert grown("tunestream_eval_answers_total", variant=variant, outcome="answered") == count
+    assert grown("tunestream_eval_gate_total", passed="true") == 1
+    assert grown("tunestream_eval_gate_total", passed="false") == 0

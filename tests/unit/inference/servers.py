@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.types import ASGIApp
 
 BASE_AT_VLLM = "acme/tiny-base"
+USAGE = {"prompt_tokens": 3, "completion_tokens": 2}
 
 
 class Server:
@@ -163,7 +164,7 @@ class FakeVllm:
         if body["model"] != BASE_AT_VLLM and body["model"] not in self.adapters:
             return _refuse(404, f"The model `{body['model']}` does not exist.")
         if body.get("stream"):
-            return StreamingResponse(self._events(body["model"]), media_type="text/event-stream")
+            return StreamingResponse(self._events(body), media_type="text/event-stream")
         waiting = asyncio.create_task(self.first.wait())
         gone = asyncio.create_task(_disconnected(request))
         await asyncio.wait({waiting, gone}, return_when=asyncio.FIRST_COMPLETED)
@@ -171,9 +172,11 @@ class FakeVllm:
             self.hung_up.set()
         waiting.cancel()
         gone.cancel()
-        return JSONResponse({**_answer(body["model"]), "usage": {"prompt_tokens": 3, "completion_tokens": 2}})
+        return JSONResponse({**_answer(body["model"]), "usage": USAGE})
 
-    async def _events(self, model: str) -> AsyncIterator[str]:
+    async def _events(self, body: dict[str, Any]) -> AsyncIterator[str]:
+        model = body["model"]
+        options = body.get("stream_options") or {}
         try:
             await self.first.wait()
             yield _event(_chunk(model, "one"))
@@ -181,6 +184,10 @@ class FakeVllm:
             if self.breaks_midway:
                 self.server.break_connections()
             yield _event(_chunk(model, "two"))
+            if options.get("include_usage"):
+                usage = _event({**_chunk(model, ""), "choices": [], "usage": USAGE})
+                yield usage[:20]  # a network cuts events where it likes
+                yield usage[20:]
             yield "data: [DONE]\n\n"
         except asyncio.CancelledError:
             self.hung_up.set()

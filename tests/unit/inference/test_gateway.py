@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
 from openai.types.chat import ChatCompletionMessageParam
 
 from tests.fakes import FakeObjects
+from tests.scrape import scrape
 from tests.unit.inference.conftest import Clock, House, open_house
 from tests.unit.inference.ledger import BASE, TRACEPARENT, add_trained
 
@@ -277,6 +279,62 @@ async def test_requests_and_tokens_are_counted_under_the_immutable_id(house: Hou
     assert f'tunestream_inference_requests_total{{model="{model}",{route},status="200"}} 1.0' in metrics
     assert f'tunestream_inference_tokens_total{{kind="completion",model="{model}"}} 2.0' in metrics
     assert "no-such-model" not in metrics
+
+
+@pytest.mark.parametrize("options", [{}, {"stream_options": None}, {"stream_options": {"include_usage": False}}])
+async def test_the_tokens_of_a_stream_are_counted_though_its_client_does_not_ask_for_them(
+    house: House, options: dict[str, Any]
+) -> None:
+    model = await add_trained(house.objects, "streamed")
+    before = await scrape()
+    answer = await house.chat(model, stream=True, **options)
+    after = await scrape()
+
+    for kind, count in (("prompt", 3), ("completion", 2)):
+        name, labels = "tunestream_inference_tokens_total", {"model": model, "kind": kind}
+        assert after.value(name, **labels) - before.value(name, **labels) == count
+    events = answer.content.split(b"\n\n")
+    assert [json.loads(event.removeprefix(b"data: "))["choices"][0]["delta"]["content"] for event in events[:2]] == [
+        "one",
+        "two",
+    ]
+    assert events[2:] == [b"data: [DONE]", b""]
+    assert b"usage" not in answer.content
+
+
+async def test_a_client_that_asks_for_the_usage_of_a_stream_gets_it(house: House) -> None:
+    before = await scrape()
+    stream = await house.client.chat.completions.create(
+        model=BASE, messages=MESSAGES, stream=True, stream_options={"include_usage": True}
+    )
+    chunks = [chunk async for chunk in stream]
+    after = await scrape()
+
+    assert chunks[-1].choices == []
+    assert chunks[-1].usage is not None and chunks[-1].usage.completion_tokens == 2
+    labels = {"model": BASE, "kind": "completion"}
+    name = "tunestream_inference_tokens_total"
+    assert after.value(name, **labels) - before.value(name, **labels) == 2
+
+
+async def test_wishes_that_are_wrong_reach_vllm_as_they_are(house: House) -> None:
+    """It refuses them in its own words; ours must not make them right."""
+    await house.chat(BASE, stream=True, stream_options="usage please")
+    await house.chat(BASE, stream_options={"include_usage": True})
+    await house.chat(BASE)
+
+    assert [body.get("stream_options") for body in house.vllm.asked] == [
+        "usage please",
+        {"include_usage": True},
+        None,
+    ]
+
+
+async def test_usage_is_not_put_into_every_event_of_a_client_that_wanted_it_in_none(house: House) -> None:
+    """vLLM ignores `continuous_usage_stats` without `include_usage`, which is added here."""
+    await house.chat(BASE, stream=True, stream_options={"continuous_usage_stats": True})
+
+    assert house.vllm.asked[0]["stream_options"] == {"include_usage": True}
 
 
 async def test_with_keys_every_route_but_health_needs_one(tmp_path: Path, objects: FakeObjects, clock: Clock) -> None:

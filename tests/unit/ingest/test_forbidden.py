@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from services.ingest.inbox import Inbox
 from services.ingest.intake import Intake
 from services.ingest.taking import Taking
@@ -26,7 +28,7 @@ class GuardedObjects(FakeObjects):
 async def test_a_stranger_who_names_a_forbidden_place_stops_neither_the_service_nor_the_others() -> None:
     objects, bus = GuardedObjects(), FakeBus()
     intake = Intake(objects.as_store(), bus, Settings(), lambda: 1.0)
-    inbox = Inbox(objects.as_store(), intake, Taking(objects.as_store(), intake, "datasets"))
+    inbox = Inbox(objects.as_store(), intake, Taking(objects.as_store(), intake, "datasets", time.time))
     await objects.put(SECRET.key, b"{}")
     for pointer in (ROWS, OTHER):
         await objects.at("datasets").put(pointer.key, b"{}")

@@ -21,6 +21,7 @@ from shared.events import DatasetValidated, Job, JobProgress, JobSpec, Origin, R
 from shared.settings import BaseModelSettings, Settings
 from shared.stage import Attempt
 from tests.bad_datasets import good, lines
+from tests.scrape import scrape
 from tests.spans import Spans
 from tests.unit.validate.conftest import WordTokenizer, completions
 
@@ -230,3 +231,18 @@ class _Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+async def test_a_scrape_sees_rows_bytes_and_problems_by_code(objects: FakeObjects, settings: Settings) -> None:
+    data = lines(*completions(20), {"prompt": "only a prompt"})
+    before = await scrape()
+    with pytest.raises(InputError):
+        await work(objects, settings)(attempt(objects.add("d", data)))
+    after = await scrape()
+
+    def grown(name: str, **labels: str) -> float:
+        return after.value(name, **labels) - before.value(name, **labels)
+
+    assert grown("tunestream_validation_rows_total") == 21
+    assert grown("tunestream_validation_bytes_total") == len(data)
+    assert grown("tunestream_validation_problems_total", code="missing_field", severity="error") == 1

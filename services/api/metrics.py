@@ -1,0 +1,17 @@
+"""What the api counts, for /metrics, beside its requests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import get_args
+
+from prometheus_client import Gauge
+
+from services.api.domain.state import Status
+
+jobs = Gauge("tunestream_jobs", "Jobs by status, as the projection knows them", ["status"])
+
+
+def show(counts: Mapping[str, int]) -> None:
+    for status in get_args(Status):
+        jobs.labels(status).set(counts.get(status, 0))

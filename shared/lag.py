@@ -1,0 +1,32 @@
+"""How far a service's consumers are behind their topics."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from typing import Any
+
+from aiokafka.errors import KafkaError
+
+from shared import metrics
+from shared.bus import Bus
+
+PATIENCE = 1.0  # seconds: a position may have to be asked of the broker first, and Prometheus waits for 10 s
+
+
+async def measure(bus: Bus) -> None:
+    """Set `tunestream_consumer_lag` of every topic: the sum over the partitions of this process. A partition that was
+    not fetched from yet is left out."""
+    behind: Counter[str] = Counter()
+    with contextlib.suppress(TimeoutError, KafkaError):
+        async with asyncio.timeout(PATIENCE):
+            for subscriber in bus.broker.subscribers:
+                consumer: Any = getattr(subscriber, "consumer", None)
+                for partition in consumer.assignment() if consumer else ():
+                    end = consumer.highwater(partition)
+                    if end is not None:
+                        behind[partition.topic] += end - await consumer.position(partition)
+    metrics.consumer_lag.clear()
+    for topic, count in behind.items():
+        metrics.consumer_lag.labels(topic).set(count)

@@ -1,0 +1,45 @@
+"""What Prometheus sees: the text of /metrics, parsed."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import httpx
+from fastapi import FastAPI
+from prometheus_client.parser import text_string_to_metric_families
+
+from shared import health
+
+
+class Scrape:
+    """One look at /metrics. Counters outlive a test, so tests compare two looks."""
+
+    def __init__(self, text: str) -> None:
+        families = text_string_to_metric_families(text)
+        self._samples = {
+            (sample.name, frozenset(sample.labels.items())): sample.value
+            for family in families
+            for sample in family.samples
+        }
+
+    def value(self, name: str, **labels: str) -> float:
+        """0 when there is no such sample."""
+        return self._samples.get((name, frozenset(labels.items())), 0.0)
+
+    def has(self, name: str, **labels: str) -> bool:
+        return (name, frozenset(labels.items())) in self._samples
+
+    def labels(self, name: str) -> list[dict[str, str]]:
+        """The labels of every sample of this name."""
+        return [dict(labels) for found, labels in self._samples if found == name]
+
+
+async def scrape(app: FastAPI | None = None, measure: Callable[[], Awaitable[None]] | None = None) -> Scrape:
+    """Look at `app`, else at an app that has nothing but the routes of every service."""
+    if app is None:
+        app = FastAPI()
+        health.mount(app, {}, measure)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service.test") as client:
+        answer = await client.get("/metrics")
+    assert answer.status_code == 200
+    return Scrape(answer.text)

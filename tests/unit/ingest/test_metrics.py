@@ -1,0 +1,30 @@
+"""What a scrape sees of ingest."""
+
+from __future__ import annotations
+
+from services.ingest.intake import Intake
+from services.ingest.sweep import Sweep
+from shared.settings import Ingest, Settings
+from tests.fakes import FakeBus, FakeObjects
+from tests.scrape import scrape
+
+
+async def test_a_drop_is_counted_with_the_time_until_its_event() -> None:
+    now = [1_000_000.0]
+    objects = FakeObjects(clock=lambda: now[0])
+    store = objects.as_store()
+    intake = Intake(store, FakeBus(), Settings(_env_file=None), lambda: now[0])
+    sweep = Sweep(store, intake, Ingest(), "datasets", lambda: now[0])
+    await objects.at("datasets").put("canary.jsonl", b"{}\n")
+    before = await scrape()
+    now[0] += 3
+    await sweep.once()
+    await sweep.once()
+    after = await scrape()
+
+    def grown(name: str, **labels: str) -> float:
+        return after.value(name, **labels) - before.value(name, **labels)
+
+    assert grown("tunestream_ingest_taken_total", kind="drop", outcome="job") == 1
+    assert grown("tunestream_ingest_seconds_count") == 1
+    assert grown("tunestream_ingest_seconds_sum") == 3

@@ -1,0 +1,31 @@
+"""What a scrape sees of a training."""
+
+from __future__ import annotations
+
+import pytest
+
+from services.trainer import metrics
+from tests.scrape import scrape
+
+ROW = {"step": 7, "total_steps": 20, "train_loss": 1.5, "tokens": 512, "tokens_per_second": 128.0}
+
+
+async def test_the_figures_are_those_of_the_training_that_runs() -> None:
+    before = await scrape()
+    with pytest.raises(RuntimeError), metrics.training():
+        metrics.stepped(ROW)
+        metrics.stepped({**ROW, "step": 8, "valid_loss": 1.25})
+        during = await scrape()
+        raise RuntimeError("the process crashed")
+    after = await scrape()
+
+    tokens = "tunestream_training_tokens_total"
+    assert during.value(tokens) - before.value(tokens) == 1024
+    assert during.value("tunestream_training_tokens_per_second") == 128
+    assert during.value("tunestream_training_step") == 8
+    assert during.value("tunestream_training_total_steps") == 20
+    assert during.value("tunestream_training_loss", split="train") == 1.5
+    assert during.value("tunestream_training_loss", split="valid") == 1.25
+    assert after.value(tokens) == during.value(tokens)
+    assert after.value("tunestream_training_tokens_per_second") == after.value("tunestream_training_step") == 0
+    assert not after.labels("tunestream_training_loss")
