@@ -1,18 +1,36 @@
 """All settings, one section per concern, from environment variables and `.env`.
 
 A field is set by `TUNESTREAM_{SECTION}__{FIELD}`, for example `TUNESTREAM_STORE__ENDPOINT`. Secrets may also be files:
-`TUNESTREAM_SECRETS_DIR` names a folder whose file names are variable names.
+`TUNESTREAM_SECRETS_DIR` names a folder whose file names are variable names. A variable of the environment wins over
+`.env`, and both win over a file.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    NestedSecretsSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from shared.errors import ConfigError, InputError
 
@@ -23,10 +41,41 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, protected_namespaces=())
 
 
+def _readable(path: Path) -> Path:
+    if not (os.access(path, os.R_OK) and path.is_file()):
+        raise ValueError(f"there is no file {path} that this process may read")
+    return path
+
+
+def _keys(given: object) -> object:
+    """A JSON list as everywhere else, or one key per line: what a secret's file usually holds."""
+    if not isinstance(given, str):
+        return given
+    if not given.lstrip().startswith("["):
+        return given.split()
+    try:
+        return json.loads(given)
+    except ValueError:
+        raise ValueError("is not a JSON list; give one, or one key per line") from None
+
+
+ReadableFile = Annotated[Path, AfterValidator(_readable)]
+ApiKeys = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_keys)]
+
+
 class Bus(Section):
     """Kafka, or anything that speaks its protocol."""
 
     bootstrap: str = "127.0.0.1:9092"
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    sasl_username: str | None = None
+    sasl_password: SecretStr | None = None
+    ca_file: ReadableFile | None = None
+    """The CAs (PEM) that may have signed the brokers' certificates; None: those that the system trusts."""
+    cert_file: ReadableFile | None = None
+    """Our own certificate (PEM), where the brokers ask for one, and in `key_file` its key."""
+    key_file: ReadableFile | None = None
     idempotent: bool = True
     """Off only where the broker refuses `InitProducerId` (Tansu does)."""
     partitions: int = 6
@@ -36,6 +85,32 @@ class Bus(Section):
     """How long a dead consumer keeps its partitions. Tansu also holds each join of a group for half of it."""
     retry_pause_seconds: float = 5.0
     """The pause before a message that met an outage is delivered again."""
+
+    @property
+    def uses_tls(self) -> bool:
+        return self.security_protocol.endswith("SSL")
+
+    @property
+    def uses_sasl(self) -> bool:
+        return self.security_protocol.startswith("SASL")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Bus:
+        """A setting that would silently do nothing is refused: somebody believes that it protects them."""
+        protocol = f"TUNESTREAM_BUS__SECURITY_PROTOCOL is {self.security_protocol}"
+        user, password = self.sasl_username, self.sasl_password and self.sasl_password.get_secret_value()
+        if self.uses_sasl and not (user and password):
+            missing = "TUNESTREAM_BUS__SASL_PASSWORD" if user else "TUNESTREAM_BUS__SASL_USERNAME"
+            raise ValueError(f"{protocol}, so {missing} is needed")
+        if not self.uses_sasl and (user or password):
+            name = "TUNESTREAM_BUS__SASL_USERNAME" if user else "TUNESTREAM_BUS__SASL_PASSWORD"
+            raise ValueError(f"{name} is set, but {protocol}: set it to SASL_SSL (or SASL_PLAINTEXT)")
+        for name, file in (("CA_FILE", self.ca_file), ("CERT_FILE", self.cert_file), ("KEY_FILE", self.key_file)):
+            if file and not self.uses_tls:
+                raise ValueError(f"TUNESTREAM_BUS__{name} is set, but {protocol}: set it to SASL_SSL or SSL")
+        if bool(self.cert_file) != bool(self.key_file):
+            raise ValueError("TUNESTREAM_BUS__CERT_FILE and TUNESTREAM_BUS__KEY_FILE belong together: set both")
+        return self
 
 
 class Store(Section):
@@ -47,6 +122,16 @@ class Store(Section):
     region: str = "us-east-1"
     datasets_bucket: str = "datasets"
     system_bucket: str = "tunestream"
+    ca_file: ReadableFile | None = None
+    """The CAs (PEM) that may have signed the store's certificate; None: those that the system trusts."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Store:
+        if self.ca_file and not self.endpoint.startswith("https://"):
+            raise ValueError(
+                "TUNESTREAM_STORE__CA_FILE is set, but TUNESTREAM_STORE__ENDPOINT is no https:// address: give one"
+            )
+        return self
 
 
 class BaseModelSettings(Section):
@@ -135,7 +220,7 @@ class Inference(Section):
     port: int = 8000
     url: str = "http://127.0.0.1:8000"
     """Where others reach this service, without `/v1`."""
-    api_keys: tuple[str, ...] = ()
+    api_keys: ApiKeys = Field(default=(), repr=False)
     """Accepted bearer tokens; none: everyone may ask."""
     adapter_dir: Path = Path(".tunestream/adapters")
     start_timeout_seconds: float = 600.0
@@ -192,6 +277,19 @@ class Settings(BaseSettings):
     health: Health = Health()
     telemetry: Telemetry = Telemetry()
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        # the usual source of files knows whole sections only; this one knows `{SECTION}__{FIELD}`
+        files = NestedSecretsSettingsSource(file_secret_settings)
+        return init_settings, env_settings, dotenv_settings, files
+
 
 @lru_cache(maxsize=1)
 def load_settings() -> Settings:
@@ -200,14 +298,24 @@ def load_settings() -> Settings:
     Raises:
         ConfigError: one line that names each wrong variable and what is wrong with it.
     """
-    sources: dict[str, Any] = {}
-    if secrets := os.environ.get(f"{PREFIX}SECRETS_DIR"):
-        sources["_secrets_dir"] = secrets
+    folder = os.environ.get(f"{PREFIX}SECRETS_DIR")
+    if folder and not Path(folder).is_dir():
+        raise ConfigError(f"{PREFIX}SECRETS_DIR: there is no folder {folder}")
+    sources: dict[str, Any] = {"_secrets_dir": folder} if folder else {}
     try:
         return Settings(**sources)
     except ValidationError as error:
-        wrong = "; ".join(
-            f"{PREFIX}{'__'.join(str(part).upper() for part in problem['loc'])}: {problem['msg']}"
-            for problem in error.errors(include_input=False, include_url=False)
-        )
-        raise ConfigError(f"wrong settings: {wrong}") from None
+        raise ConfigError(f"wrong settings: {'; '.join(map(_wording, error.errors(include_url=False)))}") from None
+    except OSError as error:
+        raise ConfigError(f"wrong settings: cannot read {error.filename}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"wrong settings: .env, or a file in {PREFIX}SECRETS_DIR, is not text in UTF-8") from None
+    except SettingsError as error:
+        raise ConfigError(f"wrong settings: {error}") from None
+
+
+def _wording(problem: Any) -> str:
+    reason = str(problem["msg"]).removeprefix("Value error, ")
+    if problem["type"] == "value_error" and len(problem["loc"]) == 1:
+        return reason  # a rule about several fields of a section: it names them itself
+    return f"{PREFIX}{'__'.join(str(part).upper() for part in problem['loc'])}: {reason}"
