@@ -26,6 +26,7 @@ from faststream.kafka import KafkaBroker, KafkaMessage
 from prometheus_client import Counter
 
 from shared import envelope, ids
+from shared.envelope import DLQ_SUFFIX
 from shared.errors import ConfigError, TransientError
 from shared.events import EVENTS, Event
 from shared.settings import Bus as BusSettings
@@ -34,7 +35,6 @@ log = logging.getLogger(__name__)
 E = TypeVar("E", bound=Event)
 
 QUICK_RETRIES = (0.1, 0.5, 2.0)  # seconds; together far below the 5 minutes after which Kafka expels a consumer
-DLQ_SUFFIX = ".dlq"
 # twice Kafka's usual limit: a dead letter is its record and some headers, and must never be the one that is too large
 MAX_LETTER_BYTES = 2 * 2**20
 

@@ -14,6 +14,9 @@ from shared.events import Event
 
 Headers = list[tuple[str, bytes]]
 
+DLQ_SUFFIX = ".dlq"
+"""`{topic}.dlq` holds the records of a topic that could not be handled."""
+
 
 def headers(
     event: Event, *, ce_id: str, source: str, subject: str | None, time: float, traceparent: str | None
