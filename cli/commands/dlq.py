@@ -109,15 +109,11 @@ def replay(
 
 
 async def _summaries(folder: Path | None, wanted: str | None) -> list[Summary]:
-    found = []
+    found: dict[str, Summary] = {}
     async with _dead_letters(folder) as dead:
-        for topic in await dead.topics(wanted):
-            summary = Summary(topic)
-            async for letter in dead.read(topic):
-                summary.add(letter)
-            if summary.letters:
-                found.append(summary)
-    return found
+        async for letter in dead.read(await dead.topics(wanted)):
+            found.setdefault(letter.topic, Summary(letter.topic)).add(letter)
+    return [found[topic] for topic in sorted(found)]
 
 
 async def _letter(folder: Path | None, wanted: str, offset: int) -> Letter:
@@ -152,7 +148,7 @@ async def _chosen(dead: DeadLetters, topic: str, offsets: Sequence[int]) -> Asyn
         for letter in [await dead.at(topic, offset) for offset in offsets]:  # one that is not there stops all of them
             yield letter
     else:
-        async for letter in dead.read(topic):
+        async for letter in dead.read([topic]):
             yield letter
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -68,33 +68,41 @@ class DeadLetters:
             raise CliError(f"there is no topic {topic} on {self._bootstrap}", f"there are dead letters of: {there}")
         return [topic]
 
-    async def read(self, topic: str, first: int = 0) -> AsyncIterator[Letter]:
-        """Every letter that is there now from offset `first` on, in order; what comes meanwhile is left out."""
-        partition = TopicPartition(topic, 0)  # dead-letter topics have one partition
-        self._consumer.assign([partition])
+    async def read(self, topics: Sequence[str], first: int = 0) -> AsyncIterator[Letter]:
+        """Every letter that is there now from offset `first` on, those of one topic in order; what comes meanwhile is
+        left out."""
+        # dead-letter topics have one partition each
+        unread = {TopicPartition(topic, 0) for topic in topics}
+        self._consumer.assign(list(unread))
         if first:
-            self._consumer.seek(partition, first)
-        # where it ends is what the first fetch says: asked for the offset alone, Tansu answers with an old one
-        end: int | None = None
+            for partition in unread:
+                self._consumer.seek(partition, first)
+        # where a topic ends is what its first fetch says: asked for the offset alone, Tansu answers with an old one
+        ends: dict[TopicPartition, int] = {}
         clock = asyncio.get_running_loop().time
         heard = clock()
         try:
-            while end is None or await self._consumer.position(partition) < end:
-                batch = await self._consumer.getmany(partition, timeout_ms=FETCH_MILLIS)
-                end = self._consumer.highwater(partition) if end is None else end
-                for record in batch.get(partition, ()):
-                    if end is None or record.offset < end:
-                        yield _letter(record)
-                if batch:
+            while unread:
+                batches = await self._consumer.getmany(*unread, timeout_ms=FETCH_MILLIS)
+                for partition in list(unread):
+                    if partition not in ends and (end := self._consumer.highwater(partition)) is not None:
+                        ends[partition] = end
+                    for record in batches.get(partition, ()):
+                        if record.offset < ends[partition]:
+                            yield _letter(record)
+                    if partition in ends and await self._consumer.position(partition) >= ends[partition]:
+                        unread.remove(partition)
+                        heard = clock()
+                if batches:
                     heard = clock()
                 elif clock() - heard > STALL_SECONDS:
-                    raise CliError(f"{self._bootstrap} gives no more of {topic}", "it may be overloaded: try again")
+                    raise CliError(f"{self._bootstrap} gives no more letters", "it may be overloaded: try again")
         except KafkaError as error:
-            message = f"{self._bootstrap} does not give {topic} ({type(error).__name__})"
+            message = f"{self._bootstrap} does not give {', '.join(topics)} ({type(error).__name__})"
             raise CliError(message, "may this user read it? docs/events.md says what a user may") from None
 
     async def at(self, topic: str, offset: int) -> Letter:
-        async for letter in self.read(topic, offset):
+        async for letter in self.read([topic], offset):
             if letter.offset == offset:
                 return letter
             break
