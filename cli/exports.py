@@ -9,8 +9,12 @@ from cli.target import Target
 from shared.settings import Bus
 
 
-def exports(target: Target) -> dict[str, str]:
+def exports(target: Target, surroundings: Mapping[str, str]) -> dict[str, str]:
+    """A Kafka login that `surroundings` have for the same broker stays: a stranger's may do less than our own."""
     store = target.store
+    kafka = _kafka(target.bus)
+    if surroundings.get("TUNESTREAM_KAFKA") == target.bus.bootstrap and surroundings.get("KAFKA_USERNAME"):
+        kafka |= {name: surroundings[name] for name in kafka if name in surroundings}
     variables = {
         "OPENAI_BASE_URL": f"{target.inference_url}/v1",
         "OPENAI_API_KEY": target.api_key or "none",  # the client refuses to start without one
@@ -19,7 +23,7 @@ def exports(target: Target) -> dict[str, str]:
         "AWS_SECRET_ACCESS_KEY": store.secret_key.get_secret_value(),
         "AWS_DEFAULT_REGION": store.region,
         "AWS_CA_BUNDLE": str(store.ca_file) if store.ca_file else None,
-        **_kafka(target.bus),
+        **kafka,
         "TUNESTREAM_API_URL": target.api_url,
         "TUNESTREAM_BASE": target.base,
     }

@@ -9,7 +9,6 @@ Delivery is at least once. What a handler raises decides:
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import logging
 import time
@@ -19,22 +18,27 @@ from typing import Any, Protocol, TypeVar
 
 from aiokafka import AIOKafkaProducer, ConsumerRecord
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import KafkaError, MessageSizeTooLargeError, TopicAlreadyExistsError
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError, TopicAlreadyExistsError, for_code
 from faststream import AckPolicy, BaseMiddleware
 from faststream.exceptions import NackMessage
 from faststream.kafka import KafkaBroker, KafkaMessage
+from faststream.kafka.subscriber.usecase import DefaultSubscriber
 from prometheus_client import Counter
 
 from shared import envelope, ids
 from shared.envelope import DLQ_SUFFIX
 from shared.errors import ConfigError, TransientError
 from shared.events import EVENTS, Event
+from shared.kafka_access import ConsumerLog, denied
+from shared.kafka_diagnosis import find_cause
+from shared.kafka_security import broker_security, client_options
 from shared.settings import Bus as BusSettings
 
 log = logging.getLogger(__name__)
 E = TypeVar("E", bound=Event)
 
 QUICK_RETRIES = (0.1, 0.5, 2.0)  # seconds; together far below the 5 minutes after which Kafka expels a consumer
+OPTIONAL_PAUSE = 5.0  # seconds between two tries at a topic that may be missing
 # twice Kafka's usual limit: a dead letter is its record and some headers, and must never be the one that is too large
 MAX_LETTER_BYTES = 2 * 2**20
 
@@ -72,6 +76,8 @@ class Bus:
         self._service = service
         self._clock = clock
         self._producer: AIOKafkaProducer | None = None
+        self._optional: list[DefaultSubscriber] = []
+        self._starting: asyncio.Future[Any] | None = None
         self.broker = make_broker(settings, service, self._dead_letter)
 
     def subscribe(
@@ -89,41 +95,74 @@ class Bus:
         # FastStream takes the type to validate from the annotation, which a type variable cannot give it
         handle.__annotations__["event"] = event_type
         handle.__annotations__["message"] = KafkaMessage
-        self.broker.subscriber(
-            event_type.topic,
+        self._subscriber(event_type.topic, group)(handle)
+
+    def subscribe_raw(self, topic: str, handler: Callable[[bytes], Awaitable[None]]) -> None:
+        """Call `handler` with every message of a topic that is not ours, in its foreign format.
+
+        The topic is optional: the service starts and is ready without it. It has no dead-letter topic, so `handler`
+        should raise nothing but bugs.
+        """
+
+        async def handle(message: KafkaMessage) -> None:
+            record = message.raw_message
+            assert isinstance(record, ConsumerRecord)
+            await handler(record.value or b"")
+
+        subscriber = self._subscriber(topic, None)
+        subscriber(handle)
+        self._optional.append(subscriber)
+
+    @property
+    def required(self) -> list[Any]:
+        """The subscribers without which the service is not ready."""
+        return [subscriber for subscriber in self.broker.subscribers if subscriber not in self._optional]
+
+    def _subscriber(self, topic: str, group: str | None) -> DefaultSubscriber:
+        return self.broker.subscriber(
+            topic,
             # a group of its own per topic: members of one group wait for each other at every join
-            group_id=f"{group or self._service}.{event_type.topic}",
+            group_id=f"{group or self._service}.{topic}",
             ack_policy=AckPolicy.NACK_ON_ERROR,
             auto_offset_reset="earliest",
             fetch_max_wait_ms=self._settings.fetch_max_wait_ms,
             session_timeout_ms=self._settings.session_timeout_ms,
             heartbeat_interval_ms=self._settings.session_timeout_ms // 5,
-        )(handle)
+        )
 
     async def start(self) -> None:
         """Connect, waiting for the broker with back-off.
 
         Raises:
-            ConfigError: the broker did not answer within a minute.
+            ConfigError: the broker did not answer within a minute, or waiting for it is of no use.
         """
+        began = time.monotonic()
         for attempt in range(30):
             try:
                 if self._producer is None:
                     self._producer = await self._start_producer()
                 await self.broker.connect()
                 # not broker.start(): it starts one after the other, and each join of a group may take seconds
-                await asyncio.gather(*(subscriber.start() for subscriber in self.broker.subscribers))
+                await asyncio.gather(*(subscriber.start() for subscriber in self.required))
+                self._starting = asyncio.gather(*map(_start_when_there, self._optional))
                 return
             except KafkaError as error:
                 await self.broker.stop()
-                log.warning("the broker does not answer yet", extra={"reason": type(error).__name__})
+                cause = await find_cause(self._settings, error)
+                if cause and time.monotonic() - began >= cause.patience_seconds:
+                    raise ConfigError(cause.line) from None
+                line = cause.line if cause else "the broker does not answer yet"
+                log.warning(line, extra={"reason": type(error).__name__})
                 await asyncio.sleep(min(0.25 * 2**attempt, 3.0))
         raise ConfigError(
-            f"no Kafka broker answers at {self._settings.bootstrap} (TUNESTREAM_BUS__BOOTSTRAP): it is down, the "
-            "address is wrong, or it refuses these credentials"
+            f"no Kafka broker answers at {self._settings.bootstrap} (TUNESTREAM_BUS__BOOTSTRAP): it is down, or the "
+            "address is wrong"
         )
 
     async def stop(self) -> None:
+        if self._starting is not None:
+            self._starting.cancel()
+            await asyncio.gather(self._starting, return_exceptions=True)
         await self.broker.stop()
         if self._producer is not None:
             await self._producer.stop()
@@ -154,6 +193,7 @@ class Bus:
             enable_idempotence=self._settings.idempotent,
             request_timeout_ms=15_000,
             max_request_size=MAX_LETTER_BYTES,
+            **client_options(self._settings),
         )
         try:
             await producer.start()
@@ -168,6 +208,9 @@ class Bus:
         try:
             await self._producer.send_and_wait(topic, value=value, key=key, headers=headers)
         except KafkaError as error:
+            # also a missing ACL is transient: the operator's mistake must not lose the event
+            if line := denied(error, self._settings, "write to"):
+                log.error(line)
             raise TransientError(f"the bus does not take events: {type(error).__name__}") from error
 
     async def _dead_letter(self, record: ConsumerRecord, reason: str) -> None:
@@ -236,6 +279,7 @@ def make_broker(settings: BusSettings, service: str, dead_letter: DeadLetter) ->
 
     return KafkaBroker(
         settings.bootstrap,
+        security=broker_security(settings),
         client_id=f"tunestream-{service}",
         middlewares=[DeadLetterMiddleware],
         parser=_lenient_parser,
@@ -243,7 +287,7 @@ def make_broker(settings: BusSettings, service: str, dead_letter: DeadLetter) ->
         enable_idempotence=settings.idempotent,
         acks="all",
         allow_auto_create_topics=False,
-        logger=logging.getLogger("faststream"),
+        logger=ConsumerLog(settings),
     )
 
 
@@ -256,6 +300,18 @@ async def _lenient_parser(record: ConsumerRecord, original: Callable[[Any], Awai
 async def _json_decoder(message: Any) -> Any:
     """FastStream goes by the content type, which strangers forget or get wrong; every value is JSON here."""
     return envelope.parse(message.body)
+
+
+async def _start_when_there(subscriber: DefaultSubscriber) -> None:
+    """aiokafka waits for a missing topic for a while and then raises: begin again until somebody makes the topic."""
+    while True:
+        try:
+            await subscriber.start()
+            return
+        except KafkaError as error:
+            await subscriber.stop()
+            log.warning("optional topic", extra={"topic": subscriber.topics[0], "reason": type(error).__name__})
+            await asyncio.sleep(OPTIONAL_PAUSE)
 
 
 def _delivery(message: KafkaMessage) -> Delivery:
@@ -272,7 +328,7 @@ def _delivery(message: KafkaMessage) -> Delivery:
 
 async def create_topics(settings: BusSettings) -> None:
     """Create every topic and its dead-letter topic with the wanted partition counts; topics that exist are kept."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=settings.bootstrap)
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.bootstrap, **client_options(settings))
     await admin.start()
     try:
         existing = set(await admin.list_topics())
@@ -289,7 +345,9 @@ async def create_topics(settings: BusSettings) -> None:
             if name not in existing
         ]
         if missing:
-            with contextlib.suppress(TopicAlreadyExistsError):  # another init was faster
-                await admin.create_topics(missing)
+            answer = await admin.create_topics(missing)
+            for topic, code, *_ in answer.topic_errors:
+                if code not in (0, TopicAlreadyExistsError.errno):  # another init was faster
+                    raise for_code(code)(topic)
     finally:
         await admin.close()

@@ -39,7 +39,7 @@ def bus_check(bus: Bus) -> Check:
     """A consumer that was expelled from its group still answers pings, so ask for partitions and for its last poll."""
 
     def check() -> str | None:
-        for subscriber in bus.broker.subscribers:
+        for subscriber in bus.required:
             consumer = getattr(subscriber, "consumer", None)
             if consumer is None:
                 return "not connected"

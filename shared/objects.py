@@ -18,8 +18,11 @@ from urllib.parse import urlsplit
 
 import urllib3
 from minio import Minio
+from minio.datatypes import Object
 from minio.error import InvalidResponseError, S3Error, ServerError
+from urllib3.exceptions import HTTPError
 
+from shared import tls
 from shared.errors import (
     AlreadyExists,
     ConfigError,
@@ -27,11 +30,11 @@ from shared.errors import (
     CorruptObject,
     InputError,
     StoreUnavailable,
-    TunestreamError,
 )
 from shared.events import DatasetPointer, FolderReference, Reference
-from shared.ledger import Entry
+from shared.ledger import JOBS, Entry
 from shared.settings import Store
+from shared.store_errors import translate, wants_tls
 
 T = TypeVar("T")
 
@@ -40,14 +43,14 @@ CHUNK = 2**20
 
 _ABSENT = {"NoSuchKey", "NoSuchObject", "NoSuchVersion"}
 _LOST = {"PreconditionFailed", "ConditionalRequestConflict"}
-_REFUSED = {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "NoSuchBucket"}
 
 
 class ObjectStore:
     """One bucket to write to, any bucket to read from."""
 
-    def __init__(self, client: Minio, bucket: str) -> None:
+    def __init__(self, client: Minio, bucket: str, settings: Store) -> None:
         self._client = client
+        self._settings = settings
         self.bucket = bucket
 
     @classmethod
@@ -67,14 +70,36 @@ class ObjectStore:
             http_client=urllib3.PoolManager(
                 maxsize=32,
                 timeout=urllib3.Timeout(connect=5, read=60),
-                retries=urllib3.Retry(total=3, backoff_factor=0.2, status_forcelist=(500, 502, 503, 504)),
+                # other=0: a certificate that was refused is refused again
+                retries=urllib3.Retry(total=3, other=0, backoff_factor=0.2, status_forcelist=(500, 502, 503, 504)),
+                ssl_context=tls.client_context("STORE", settings.ca_file) if address.scheme == "https" else None,
             ),
         )
-        return cls(client, bucket or settings.system_bucket)
+        return cls(client, bucket or settings.system_bucket, settings)
 
     def at(self, bucket: str) -> ObjectStore:
         """The same store, writing to another bucket."""
-        return ObjectStore(self._client, bucket)
+        return ObjectStore(self._client, bucket, self._settings)
+
+    async def check(self) -> None:
+        """Find out whether these settings lead to the bucket, by listing `jobs/`.
+
+        It asks for what every service may do anyway: `s3:ListBucket` on the bucket, with the prefix `jobs/`.
+
+        Raises:
+            ConfigError: they do not; one line that names the setting.
+            StoreUnavailable: the store is down.
+        """
+
+        def one_page() -> None:
+            next(iter(self._client.list_objects(self.bucket, prefix=JOBS)), None)
+
+        try:
+            await self._in_thread(one_page)
+        except StoreUnavailable:
+            if line := await asyncio.to_thread(wants_tls, self._settings):
+                raise ConfigError(line) from None
+            raise
 
     # --- small documents --------------------------------------------------------------------------------------
 
@@ -92,7 +117,7 @@ class ObjectStore:
                 response.close()
                 response.release_conn()
 
-        return await _in_thread(call)
+        return await self._in_thread(call)
 
     async def create(self, key: str, data: bytes) -> str:
         try:
@@ -117,42 +142,37 @@ class ObjectStore:
         )
 
     async def delete(self, key: str) -> None:
-        await _in_thread(lambda: self._client.remove_object(self.bucket, key))
+        await self._in_thread(lambda: self._client.remove_object(self.bucket, key))
 
     async def list(self, prefix: str) -> Sequence[Entry]:
         def call() -> Sequence[Entry]:
             found = self._client.list_objects(self.bucket, prefix=prefix, recursive=True)
-            return [
-                Entry(
-                    item.object_name or "",
-                    (item.etag or "").strip('"'),
-                    item.size or 0,
-                    item.last_modified.timestamp() if item.last_modified else 0.0,
-                )
-                for item in found
-                if not item.is_dir
-            ]
+            return [_entry(item) for item in found if not item.is_dir]
 
-        return await _in_thread(call)
+        return await self._in_thread(call)
 
     async def folders(self, prefix: str) -> Sequence[str]:
         def call() -> Sequence[str]:
             found = self._client.list_objects(self.bucket, prefix=prefix, recursive=False)
             return [(item.object_name or "").rstrip("/").rsplit("/", 1)[-1] for item in found if item.is_dir]
 
-        return await _in_thread(call)
+        return await self._in_thread(call)
 
     async def exists(self, key: str) -> bool:
-        def call() -> bool:
+        return await self.stat(key) is not None
+
+    async def stat(self, key: str) -> Entry | None:
+        """One object as `list` shows it; None when there is no such object or bucket."""
+
+        def call() -> Entry | None:
             try:
-                self._client.stat_object(self.bucket, key)
+                return _entry(self._client.stat_object(self.bucket, key))
             except S3Error as error:
                 if error.code in _ABSENT | {"NoSuchBucket"}:
-                    return False
+                    return None
                 raise
-            return True
 
-        return await _in_thread(call)
+        return await self._in_thread(call)
 
     async def metadata(self, key: str) -> dict[str, str]:
         """The user metadata of an object, lower-case names without the `x-amz-meta-` prefix; empty when absent."""
@@ -171,7 +191,7 @@ class ObjectStore:
                 if name.lower().startswith(prefix)
             }
 
-        return await _in_thread(call)
+        return await self._in_thread(call)
 
     # --- files ------------------------------------------------------------------------------------------------
 
@@ -186,11 +206,11 @@ class ObjectStore:
                 result = self._client.fput_object(self.bucket, key, str(path), part_size=PART_SIZE)
             return Reference(bucket=self.bucket, key=key, etag=result.etag or "", size=size, sha256=digest)
 
-        return await _in_thread(call)
+        return await self._in_thread(call)
 
     async def read(self, reference: Reference) -> bytes:
         buffer = io.BytesIO()
-        await _in_thread(lambda: self._copy(reference, buffer))
+        await self._in_thread(lambda: self._copy(reference, buffer))
         return buffer.getvalue()
 
     async def download(self, reference: Reference, path: Path) -> None:
@@ -206,7 +226,7 @@ class ObjectStore:
                     raise
             Path(file.name).replace(path)
 
-        await _in_thread(call)
+        await self._in_thread(call)
 
     async def describe(self, pointer: DatasetPointer) -> Reference:
         """Turn a pointer into a reference by reading the object once.
@@ -247,7 +267,7 @@ class ObjectStore:
                     )
             return Reference(bucket=pointer.bucket, key=pointer.key, etag=etag, size=size, sha256=digest.hexdigest())
 
-        return await _in_thread(call)
+        return await self._in_thread(call)
 
     # --- folders ----------------------------------------------------------------------------------------------
 
@@ -286,6 +306,12 @@ class ObjectStore:
 
     # --- the wire ---------------------------------------------------------------------------------------------
 
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        try:
+            return await asyncio.to_thread(call)
+        except (S3Error, ServerError, InvalidResponseError, HTTPError, ConnectionError, TimeoutError) as error:
+            raise translate(error, self._settings) from None  # their messages name object keys
+
     async def _write(self, key: str, data: bytes, condition: dict[str, str]) -> str:
         def call() -> str:
             try:
@@ -297,7 +323,7 @@ class ObjectStore:
                 raise
             return result.etag or ""
 
-        return await _in_thread(call)
+        return await self._in_thread(call)
 
     async def _already_mine(self, key: str, data: bytes) -> str | None:
         """A reply that got lost makes the client repeat a write, which then loses against itself."""
@@ -329,21 +355,14 @@ class ObjectStore:
 _BINARY = {"Content-Type": "application/octet-stream"}
 
 
+def _entry(item: Object) -> Entry:
+    return Entry(
+        item.object_name or "",
+        (item.etag or "").strip('"'),
+        item.size or 0,
+        item.last_modified.timestamp() if item.last_modified else 0.0,
+    )
+
+
 def _chunks(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
     yield from response.stream(CHUNK)
-
-
-async def _in_thread(call: Callable[[], T]) -> T:
-    try:
-        return await asyncio.to_thread(call)
-    except TunestreamError:
-        raise
-    except S3Error as error:
-        if error.code in _REFUSED:
-            raise ConfigError(
-                f"the object store refuses this service ({error.code} on {error.bucket_name}): check "
-                "TUNESTREAM_STORE__ACCESS_KEY, TUNESTREAM_STORE__SECRET_KEY and the bucket names"
-            ) from None
-        raise StoreUnavailable(f"the object store answered {error.code}") from error
-    except (urllib3.exceptions.HTTPError, ServerError, InvalidResponseError, ConnectionError, TimeoutError) as error:
-        raise StoreUnavailable(f"the object store does not answer: {type(error).__name__}") from error

@@ -21,7 +21,7 @@ from fastapi import FastAPI
 
 from shared import health, ids, telemetry
 from shared.bus import Bus, Delivery
-from shared.errors import ConfigError
+from shared.errors import ConfigError, StoreUnavailable
 from shared.events import Event, JobControl, StageName
 from shared.objects import ObjectStore
 from shared.runner import StageRunner
@@ -97,8 +97,9 @@ async def _serve(name: str, settings: Settings, build: Callable[[Context], Parts
         await asyncio.Event().wait()
 
     async def main() -> None:
-        # nothing waits for the bus: the ledger alone is enough to go on with
         async with asyncio.TaskGroup() as group:
+            await reach(context.objects)
+            # nothing waits for the bus: the ledger alone is enough to go on with
             group.create_task(listen())
             for task in parts.background:
                 group.create_task(_forever(task))
@@ -121,6 +122,22 @@ async def _serve(name: str, settings: Settings, build: Callable[[Context], Parts
         log.info("service stopped", extra={"pid": os.getpid()})
     if isinstance(outcome, BaseExceptionGroup):
         raise _first(outcome)
+
+
+async def reach(objects: ObjectStore) -> None:
+    """Wait while the object store is down.
+
+    Raises:
+        ConfigError: it is not, and these settings do not lead to it.
+    """
+    pause = 0.25
+    while True:
+        try:
+            return await objects.check()
+        except StoreUnavailable:
+            log.warning("the object store does not answer yet")
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, 3.0)
 
 
 def _runner(name: str, context: Context, work: Work) -> StageRunner:

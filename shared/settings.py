@@ -181,9 +181,12 @@ class Stage(Section):
 
 
 class Ingest(Section):
+    notifications_topic: str | None = None
+    """Where the store's bucket notifications arrive; None: only the sweep finds what was dropped."""
     sweep_seconds: float = 2.0
+    """The shortest pause between two sweeps; a large bucket that is idle is listed less often."""
     settle_seconds: float = 1.0
-    """An object younger than this is looked at again before it is taken: it may still be being overwritten."""
+    """An object younger than this is swept twice before it is taken: it may still be being overwritten."""
 
 
 class Validation(Section):
@@ -256,6 +259,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
         env_nested_delimiter="__",
+        env_ignore_empty=True,  # docker compose sets what is not given to nothing
         env_file=".env",
         extra="ignore",
         frozen=True,

@@ -75,7 +75,7 @@ def set_up(service: str, settings: Telemetry) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter(service))
     logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
-    for chatty in ("aiokafka", "httpx", "httpcore", "faststream", "urllib3"):
+    for chatty in ("aiokafka", "httpx", "httpcore", "urllib3"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     # aiokafka reports every refused connection and every rebalance as an error with a stack
     logging.getLogger("aiokafka.consumer.group_coordinator").setLevel(logging.CRITICAL)

@@ -57,6 +57,9 @@ class FakeObjects:
         """Itself, under the type that the services name."""
         return cast(ObjectStore, self)
 
+    async def check(self) -> None:
+        self._called("check", "jobs/")
+
     @property
     def held(self) -> dict[str, Held]:
         """What the own bucket holds."""
@@ -107,6 +110,11 @@ class FakeObjects:
     async def exists(self, key: str) -> bool:
         self._called("exists", key)
         return key in self.held
+
+    async def stat(self, key: str) -> Entry | None:
+        self._called("stat", key)
+        held = self.held.get(key)
+        return Entry(key, held.etag, len(held.data), held.modified) if held else None
 
     async def metadata(self, key: str) -> dict[str, str]:
         self._called("metadata", key)

@@ -155,8 +155,7 @@ async def _chosen(dead: DeadLetters, topic: str, offsets: Sequence[int]) -> Asyn
 def _dead_letters(folder: Path | None) -> DeadLetters:
     from cli.dlq.topics import DeadLetters  # noqa: PLC0415  # half a second that other commands need not pay
 
-    bus = resolve(folder).bus
-    return DeadLetters(bus.bootstrap, {})
+    return DeadLetters(resolve(folder).bus)
 
 
 def _time(seconds: float | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 from collections.abc import Iterator
 from types import FrameType
@@ -122,7 +123,7 @@ def env(folder: TargetOption = None) -> None:
         raise CliError("no stack was started here", NO_STACK)
     if stack is not None and run.running(stack.state) is None:
         raise CliError(f"no stack is running in {stack.state}", NO_STACK)
-    typer.echo(shell(exports(resolve(folder))), nl=False)
+    typer.echo(shell(exports(resolve(folder), os.environ)), nl=False)
 
 
 def _summary(stack: Stack, already: bool) -> Table:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
-from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
@@ -15,26 +14,31 @@ from cli.dlq.letter import Letter
 from cli.terminal import NO_STACK, CliError
 from shared.bus import MAX_LETTER_BYTES
 from shared.envelope import DLQ_SUFFIX
+from shared.kafka_diagnosis import find_cause
+from shared.kafka_security import client_options
+from shared.settings import Bus
 
 FETCH_MILLIS = 50
 STALL_SECONDS = 30.0
 
 
 class DeadLetters:
-    """An async context manager. `security` are the keyword arguments with which aiokafka logs in.
+    """An async context manager. Every method raises `CliError`.
 
-    Every method raises `CliError`.
+    Raises:
+        ConfigError: a certificate or key of our own cannot be used.
     """
 
-    def __init__(self, bootstrap: str, security: Mapping[str, Any]) -> None:
-        self._bootstrap = bootstrap
-        self._security = security
+    def __init__(self, settings: Bus) -> None:
+        self._settings = settings
+        self._bootstrap = settings.bootstrap
+        self._security = client_options(settings)
         self._consumer = AIOKafkaConsumer(
-            bootstrap_servers=bootstrap,
+            bootstrap_servers=self._bootstrap,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             fetch_max_wait_ms=FETCH_MILLIS,
-            **security,
+            **self._security,
         )
         self._producer: AIOKafkaProducer | None = None
 
@@ -44,6 +48,8 @@ class DeadLetters:
             await self._consumer.start()
         except (KafkaError, OSError) as error:
             await self._consumer.stop()
+            if cause := await find_cause(self._settings, error):
+                raise CliError(cause.line) from None
             raise self._unreachable(error) from None
         return self
 
@@ -128,8 +134,8 @@ class DeadLetters:
 
     def _unreachable(self, error: Exception) -> CliError:
         return CliError(
-            f"no Kafka broker answers at {self._bootstrap} ({type(error).__name__}): it is down, the address is "
-            "wrong, or it refuses these credentials",
+            f"no Kafka broker answers at {self._bootstrap} ({type(error).__name__}): it is down, or the "
+            "address is wrong",
             NO_STACK,
         )
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cli.jobs.spec import compact, to_yaml
 from cli.terminal import CliError
-from services.ingest.domain import DATASET_ENDINGS, is_dataset, sidecars_of
+from services.ingest.domain.datasets import DATASET_ENDINGS, is_dataset, sidecars_of
 from shared import ids
 from shared.errors import InputError
 from shared.events import DatasetPointer, JobSpec, Reference

@@ -11,6 +11,7 @@ from aiokafka.errors import KafkaError
 
 from shared.bus import create_topics
 from shared.errors import ConfigError
+from shared.kafka_diagnosis import find_cause
 from shared.settings import Bus, load_settings
 
 WAIT_SECONDS = 60.0
@@ -20,21 +21,25 @@ async def ensure(settings: Bus, wait_seconds: float = WAIT_SECONDS) -> None:
     """Create what is missing; a broker that starts at the same time is waited for.
 
     Raises:
-        ConfigError: no broker answered in time.
+        ConfigError: no broker answered in time, or waiting for it is of no use.
     """
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # it reports each refused connection
-    deadline = time.monotonic() + wait_seconds
+    began = time.monotonic()
+    deadline = began + wait_seconds
     pause = 0.1
     while True:
         try:
             await create_topics(settings)
             return
         except (KafkaError, OSError) as error:
-            if time.monotonic() + pause > deadline:
+            cause = await find_cause(settings, error)
+            last = time.monotonic() + pause > deadline
+            if cause and (last or time.monotonic() - began >= cause.patience_seconds):
+                raise ConfigError(cause.line) from None
+            if last:
                 raise ConfigError(
                     f"no Kafka broker at {settings.bootstrap} (TUNESTREAM_BUS__BOOTSTRAP) created the topics within "
-                    f"{wait_seconds:.0f} s ({type(error).__name__}): it is down, the address is wrong, or it refuses "
-                    "these credentials"
+                    f"{wait_seconds:.0f} s ({type(error).__name__}): it is down, or the address is wrong"
                 ) from None
         await asyncio.sleep(pause)
         pause = min(pause * 2, 2.0)

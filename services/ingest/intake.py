@@ -8,7 +8,7 @@ import os
 import socket
 from collections.abc import Callable
 
-from services.ingest import domain
+from services.ingest.domain import datasets, jobs
 from shared import outbox, telemetry
 from shared.bus import Publisher
 from shared.errors import AlreadyExists, InputError
@@ -51,17 +51,17 @@ class Intake:
         if spec is None:
             text, where = await self._settings_of(pointer)
             try:
-                spec = domain.parse_spec(text, where)
+                spec = jobs.parse_spec(text, where)
             except InputError as error:
                 problem, spec, salt = error, JobSpec(), hashlib.sha256(text).hexdigest()
         try:
-            base = domain.resolve_base(spec, self._settings.model.id, self._settings.model.allowed)
+            base = jobs.resolve_base(spec, self._settings.model.id, self._settings.model.allowed)
             if wanted := validation_file or spec.validation_file:
                 validation = await self._validation(wanted)
         except InputError as error:
             problem = problem or error
         job = await self._manifest(
-            domain.job_of(
+            jobs.job_of(
                 dataset,
                 spec,
                 validation_file=validation,
@@ -79,7 +79,7 @@ class Intake:
     async def _settings_of(self, pointer: DatasetPointer) -> tuple[bytes, str]:
         """The sidecar's text, else the object's metadata `job`, else nothing; and what to call it in an error."""
         bucket = self._objects.at(pointer.bucket)
-        for key in domain.sidecars_of(pointer.key):
+        for key in datasets.sidecars_of(pointer.key):
             if found := await bucket.get(key):
                 return found[0], key
         return (await bucket.metadata(pointer.key)).get("job", "").encode(), "the object's metadata `job`"
@@ -99,7 +99,7 @@ class Intake:
         return Job.model_validate_json(found[0])
 
     async def _announce(self, job: Job, problem: InputError | None) -> None:
-        event: Event = domain.uploaded(job)
+        event: Event = jobs.uploaded(job)
         if problem:
             event = JobFailed(
                 job_id=job.job_id, stage="ingest", code=problem.code, message=problem.message, param=problem.param

@@ -11,7 +11,8 @@ import httpx
 import psutil
 import pytest
 
-from tests.e2e.conftest import QUICK, ROOT, StackUnderTest, environment, support_rows
+from tests.e2e.conftest import StackUnderTest, environment
+from tests.user import QUICK, ROOT, support_rows
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from tests.bad_datasets import good
-from tests.e2e.conftest import QUICK, StackUnderTest, support_rows
+from tests.e2e.conftest import StackUnderTest
+from tests.user import QUICK, support_rows
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 

@@ -2,53 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
-from shared.errors import AlreadyExists, ConfigError, Conflict, CorruptObject, InputError
+from shared.errors import ConfigError, Conflict, CorruptObject, InputError
 from shared.events import DatasetPointer
 from shared.objects import PART_SIZE, ObjectStore
+from tests import races
 from tests.embedded import Embedded
-
-RACERS = 32
-ROUNDS = 12
 
 
 async def test_exactly_one_racer_creates(parts: Embedded) -> None:
-    objects = parts.objects
-
-    async def race(round_: int, racer: int) -> bool:
-        try:
-            await objects.create(f"race/create-{round_}", f"racer {racer}".encode())
-        except AlreadyExists:
-            return False
-        return True
-
-    for round_ in range(ROUNDS):
-        won = await asyncio.gather(*(race(round_, racer) for racer in range(RACERS)))
-        assert sum(won) == 1
-        found = await objects.get(f"race/create-{round_}")
-        assert found is not None and found[0] == f"racer {won.index(True)}".encode()
+    await races.create_once(parts.objects, "race")
 
 
 async def test_exactly_one_racer_swaps(parts: Embedded) -> None:
-    objects = parts.objects
-    etag = await objects.create("race/swap", b"start")
-
-    async def race(round_: int, racer: int, etag: str) -> str | None:
-        try:
-            return await objects.replace("race/swap", f"{round_}/{racer}".encode(), etag)
-        except Conflict:
-            return None
-
-    for round_ in range(ROUNDS):
-        etags = await asyncio.gather(*(race(round_, racer, etag) for racer in range(RACERS)))
-        winners = [new for new in etags if new]
-        assert len(winners) == 1
-        etag = winners[0]
+    await races.compare_and_swap(parts.objects, "race")
 
 
 async def test_a_repeated_write_of_the_same_bytes_recognises_itself(parts: Embedded) -> None:
@@ -105,7 +78,25 @@ async def test_describing_something_else_than_was_announced_says_what_differs(pa
         await parts.objects.describe(DatasetPointer(bucket="tunestream", key="files/unknown"))
 
 
-async def test_wrong_credentials_name_the_settings(parts: Embedded) -> None:
-    wrong = parts.settings.store.model_copy(update={"access_key": "nobody"})
-    with pytest.raises(ConfigError, match="TUNESTREAM_STORE__ACCESS_KEY"):
-        await ObjectStore.connect(wrong).get("anything")
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"access_key": "nobody"}, "knows no access key 'nobody' (TUNESTREAM_STORE__ACCESS_KEY)"),
+        ({"secret_key": SecretStr("canary")}, "refuses TUNESTREAM_STORE__SECRET_KEY"),
+        ({"system_bucket": "nowhere"}, "has no bucket 'nowhere' (TUNESTREAM_STORE__SYSTEM_BUCKET)"),
+    ],
+)
+async def test_a_wrong_setting_is_named_at_the_start_and_later(
+    parts: Embedded, wrong: dict[str, Any], words: str
+) -> None:
+    objects = ObjectStore.connect(parts.settings.store.model_copy(update=wrong))
+    with pytest.raises(ConfigError) as caught:
+        await objects.check()
+    assert words in str(caught.value)
+    assert "canary" not in str(caught.value)
+    with pytest.raises(ConfigError, match="TUNESTREAM_STORE__"):
+        await objects.list("files/")
+
+
+async def test_the_right_settings_pass_the_check(parts: Embedded) -> None:
+    await parts.objects.check()

@@ -92,7 +92,7 @@ def test_the_folder_of_the_environment_is_found_and_a_dotenv_changes_nothing(mon
 def test_exports_of_the_embedded_stack_survive_a_shell(tmp_path: Path) -> None:
     stack = made(tmp_path / "state", 8080)
     stack.base = "it's; $(touch owned) `x`"
-    script = shell(exports(of_stack(stack)))
+    script = shell(exports(of_stack(stack), {}))
     found = environment(script, tmp_path)
     for name, value in {
         "OPENAI_BASE_URL": "http://127.0.0.1:8000/v1",
@@ -133,6 +133,17 @@ def test_env_of_a_stack_elsewhere_says_how_to_log_in(runner: CliRunner, tmp_path
         "TUNESTREAM_BASE": "acme/base",
     }.items():
         assert found[name] == value
+
+
+@pytest.mark.usefixtures("client_env")
+def test_env_keeps_a_strangers_login_of_the_same_broker_only(
+    runner: CliRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KAFKA_USERNAME", "stranger")
+    monkeypatch.setenv("TUNESTREAM_KAFKA", "factory:9094")
+    assert "KAFKA_USERNAME='stranger'" in runner.invoke(app, ["env"]).stdout
+    monkeypatch.setenv("TUNESTREAM_KAFKA", "another:9092")
+    assert "KAFKA_USERNAME='client'" in runner.invoke(app, ["env"]).stdout
 
 
 def test_env_of_an_embedded_stack_that_is_down_is_an_error(runner: CliRunner) -> None:

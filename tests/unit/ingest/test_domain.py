@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from services.ingest import domain
+from services.ingest.domain import datasets, jobs
 from shared.errors import InputError
 from shared.events import JobSpec, Origin, Reference
 from shared.ledger import Entry
@@ -17,7 +17,7 @@ def job(dataset: Reference = DATASET, spec: JobSpec | None = None, **changes: ob
         "validation_file": None, "base": "org/Base-1B", "organization": "acme", "origin": Origin(),
         "traceparent": "t", "now": 1.0, "salt": None,
     } | changes  # fmt: skip
-    return domain.job_of(dataset, spec or JobSpec(), **arguments)  # type: ignore[arg-type]
+    return jobs.job_of(dataset, spec or JobSpec(), **arguments)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -38,15 +38,15 @@ def job(dataset: Reference = DATASET, spec: JobSpec | None = None, **changes: ob
     ],
 )
 def test_datasets_are_told_from_sidecars_and_unfinished_uploads(key: str, taken: bool) -> None:
-    assert domain.is_dataset(key) is taken
+    assert datasets.is_dataset(key) is taken
 
 
 def test_a_fresh_object_is_looked_at_twice() -> None:
     entry = Entry("a.jsonl", "etag-2", 1, modified=100.0)
-    assert not domain.settled(entry, None, now=100.5, settle_seconds=1)
-    assert not domain.settled(entry, "etag-1", now=100.5, settle_seconds=1)
-    assert domain.settled(entry, "etag-2", now=100.5, settle_seconds=1)
-    assert domain.settled(entry, None, now=101.0, settle_seconds=1)
+    assert not datasets.settled(entry, None, now=100.5, settle_seconds=1)
+    assert not datasets.settled(entry, "etag-1", now=100.5, settle_seconds=1)
+    assert datasets.settled(entry, "etag-2", now=100.5, settle_seconds=1)
+    assert datasets.settled(entry, None, now=101.0, settle_seconds=1)
 
 
 def test_the_same_wish_is_the_same_job_whenever_it_is_made() -> None:
@@ -94,18 +94,18 @@ def test_the_alias_is_said_or_follows_from_suffix_or_file_name() -> None:
 )
 def test_wrong_settings_name_the_file_and_the_field(text: str, field: str | None, says: str) -> None:
     with pytest.raises(InputError) as caught:
-        domain.parse_spec(text.encode(), "a.job.yaml")
+        jobs.parse_spec(text.encode(), "a.job.yaml")
     assert "a.job.yaml" in caught.value.message and says in caught.value.message
     assert caught.value.code == "invalid_job_settings"
     assert field is None or (caught.value.param or "").startswith(field)
 
 
 def test_no_settings_are_all_defaults() -> None:
-    assert domain.parse_spec(b"", "x") == JobSpec()
-    assert domain.parse_spec(b"suffix: a\nlora: {r: 8}\n", "x").lora.r == 8
+    assert jobs.parse_spec(b"", "x") == JobSpec()
+    assert jobs.parse_spec(b"suffix: a\nlora: {r: 8}\n", "x").lora.r == 8
 
 
 def test_a_base_that_is_not_allowed_says_which_are() -> None:
     with pytest.raises(InputError, match="use one of: base, other"):
-        domain.resolve_base(JobSpec(model="gpt-5"), "base", ("other",))
-    assert domain.resolve_base(JobSpec(model="other"), "base", ("other",)) == "other"
+        jobs.resolve_base(JobSpec(model="gpt-5"), "base", ("other",))
+    assert jobs.resolve_base(JobSpec(model="other"), "base", ("other",)) == "other"

@@ -104,7 +104,7 @@ def test_secrets_are_not_printed_with_the_settings(monkeypatch: pytest.MonkeyPat
     assert "canary" not in repr(settings) + str(settings)
 
 
-# --- settings that contradict each other ----------------------------------------------------------------------------
+# --- settings that contradict each other --------------------------------------------------------------------------
 
 SASL = {"BUS__SECURITY_PROTOCOL": "SASL_SSL", "BUS__SASL_USERNAME": "trainer", "BUS__SASL_PASSWORD": "canary"}
 

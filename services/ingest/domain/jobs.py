@@ -1,4 +1,4 @@
-"""What is a dataset, what did its user ask for, and which job is that: pure decisions."""
+"""What did the user of a dataset ask for, and which job is that?"""
 
 from __future__ import annotations
 
@@ -11,31 +11,6 @@ from pydantic import ValidationError
 from shared import ids
 from shared.errors import InputError
 from shared.events import DatasetPointer, DatasetUploaded, Job, JobSpec, Origin, Reference
-from shared.ledger import Entry
-
-DATASET_ENDINGS = (".jsonl", ".ndjson", ".json")
-SIDECAR_ENDINGS = (".job.yaml", ".job.yml", ".job.json")
-PARTIAL_ENDINGS = (".part", ".partial", ".tmp", ".crdownload", ".filepart", ".swp", "~")
-
-
-def is_dataset(key: str) -> bool:
-    """Names that upload tools give to files they have not finished, and sidecars, are none; nor is what its user keeps
-    apart under a name or a folder that begins with `.` or `_`."""
-    name = posixpath.basename(key).lower()
-    if any(part.startswith((".", "_")) for part in key.split("/")) or name.endswith(PARTIAL_ENDINGS + SIDECAR_ENDINGS):
-        return False
-    return name.endswith(DATASET_ENDINGS)
-
-
-def sidecars_of(key: str) -> tuple[str, ...]:
-    """Where the job's settings may lie: `name.job.yaml` beside `name.jsonl`."""
-    stem = posixpath.splitext(key)[0]
-    return tuple(stem + ending for ending in SIDECAR_ENDINGS)
-
-
-def settled(entry: Entry, before: str | None, now: float, settle_seconds: float) -> bool:
-    """An object that has just been written is looked at twice: it may be one of several quick overwrites."""
-    return now - entry.modified >= settle_seconds or before == entry.etag
 
 
 def parse_spec(text: bytes, where: str) -> JobSpec:

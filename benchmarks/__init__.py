@@ -1,0 +1,1 @@
+"""Measurements of a running Tunestream, each against a named rival in the same run."""

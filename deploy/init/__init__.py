@@ -1,0 +1,1 @@
+"""The init step: topics, users, access rules, buckets, policies and notifications, from `deploy/stack.yaml`."""

@@ -1,0 +1,121 @@
+"""`stack.yaml` and what follows from it: which topics, access rules and policies there have to be. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import yaml
+from pydantic import BaseModel, ConfigDict
+
+DEAD_LETTERS = ".dlq"
+DAY_MILLIS = 24 * 3600 * 1000
+
+Policy = dict[str, Any]
+
+
+class Declared(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Topic(Declared):
+    partitions: int
+    retention_days: int
+
+
+class KafkaUser(Declared):
+    read: tuple[str, ...] = ()
+    write: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    dead_letters: bool = True
+    """May write the dead letters of what it reads."""
+
+
+class Kafka(Declared):
+    topics: dict[str, Topic]
+    dead_letters: Topic
+    users: dict[str, KafkaUser]
+
+
+class S3User(Declared):
+    list: tuple[str, ...] = ()
+    read: tuple[str, ...] = ()
+    write: tuple[str, ...] = ()
+
+
+class Notification(Declared):
+    bucket: str
+    arn: str
+    events: tuple[str, ...]
+
+
+class S3(Declared):
+    buckets: tuple[str, ...]
+    notifications: tuple[Notification, ...]
+    users: dict[str, S3User]
+
+
+class Stack(Declared):
+    kafka: Kafka
+    s3: S3
+
+
+def load(path: Path) -> Stack:
+    return Stack.model_validate(yaml.safe_load(path.read_text()))
+
+
+# --- Kafka ------------------------------------------------------------------------------------------------------
+
+
+class Rule(NamedTuple):
+    """One thing that one user may do. A rule about a `prefix` is about every name that starts so."""
+
+    user: str
+    resource: Literal["topic", "group"]
+    name: str
+    prefix: bool
+    operation: Literal["READ", "WRITE"]
+
+
+def topics(kafka: Kafka) -> dict[str, Topic]:
+    """Every topic, each with its dead letters."""
+    return kafka.topics | {name + DEAD_LETTERS: kafka.dead_letters for name in kafka.topics}
+
+
+def rules(kafka: Kafka) -> set[Rule]:
+    """Everything that is allowed; READ and WRITE include to see that the topic is there."""
+    found: set[Rule] = set()
+    for user, allowed in kafka.users.items():
+        letters = [name + DEAD_LETTERS for name in allowed.read if allowed.dead_letters and not name.endswith("*")]
+        found |= set(_rules(user, "topic", allowed.read, "READ"))
+        found |= set(_rules(user, "topic", (*allowed.write, *letters), "WRITE"))
+        found |= set(_rules(user, "group", allowed.groups, "READ"))
+    return found
+
+
+def _rules(
+    user: str, resource: Literal["topic", "group"], names: Iterable[str], operation: Literal["READ", "WRITE"]
+) -> Iterable[Rule]:
+    for name in names:
+        # Kafka's own word for every name is `*`, taken literally
+        prefix = name.endswith("*") and name != "*"
+        yield Rule(user, resource, name.removesuffix("*") if prefix else name, prefix, operation)
+
+
+# --- S3 ---------------------------------------------------------------------------------------------------------
+
+
+def policy(user: S3User) -> Policy:
+    """The S3 policy of a user: lists below some prefixes, reads and writes some objects, deletes none."""
+    statements: list[Policy] = []
+    for bucket, pattern in (name.split("/", 1) for name in user.list):
+        listing: Policy = {"Effect": "Allow", "Action": ["s3:ListBucket"], "Resource": [f"arn:aws:s3:::{bucket}"]}
+        if pattern != "*":  # a listing of the whole bucket names no prefix, which no condition would match
+            listing["Condition"] = {"StringLike": {"s3:prefix": [pattern]}}
+        statements.append(listing)
+    for action, names in (("s3:GetObject", user.read), ("s3:PutObject", user.write)):
+        if names:
+            resources = [f"arn:aws:s3:::{name}" for name in names]
+            statements.append({"Effect": "Allow", "Action": [action], "Resource": resources})
+    return {"Version": "2012-10-17", "Statement": statements}

@@ -1,0 +1,55 @@
+"""Which objects a bucket notification names.
+
+The format is Amazon's, https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html;
+MinIO and Ceph send the same, MinIO with `s3:` before the event's name.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import unquote_plus
+
+from pydantic import Field, ValidationError
+
+from shared.events import Model
+
+CREATED = "ObjectCreated:"  # Put, Post, Copy, CompleteMultipartUpload
+
+
+class Bucket(Model):
+    name: str
+
+
+class Object(Model):
+    key: str
+    """URL-encoded as in a form: `+` is a space."""
+
+
+class Entity(Model):
+    bucket: Bucket
+    object: Object
+
+
+class Record(Model):
+    event_name: str = Field(alias="eventName")
+    s3: Entity
+
+
+class Notification(Model):
+    records: tuple[Record, ...] = Field((), alias="Records")
+
+
+def created_keys(value: bytes, bucket: str) -> list[str]:
+    """The plain keys of what was created in `bucket`, in order; none when the message tells of something else.
+
+    Raises:
+        ValueError: it is no bucket notification.
+    """
+    try:
+        notification = Notification.model_validate_json(value)
+    except ValidationError as error:
+        raise ValueError(f"no bucket notification: {error.error_count()} fields are wrong") from None
+    return [
+        unquote_plus(record.s3.object.key)
+        for record in notification.records
+        if record.s3.bucket.name == bucket and record.event_name.removeprefix("s3:").startswith(CREATED)
+    ]

@@ -1,0 +1,153 @@
+"""The full stack as `make full` starts it, from nothing: Kafka, MinIO, Jaeger, Prometheus and vLLM in containers."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import boto3
+import httpx
+import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from deploy.init import plan
+from shared.kafka_security import client_options
+from shared.settings import Bus
+from tests.user import ROOT, User, parse_exports
+
+BASE = ROOT / ".cache" / "tiny-base"
+SERVICES = ("ingest", "validate", "trainer", "evaluator", "inference", "api")
+# beside a stack that may be running already
+PORTS = {
+    "API_PORT": "18080",
+    "INFERENCE_PORT": "18000",
+    "KAFKA_PORT": "19094",
+    "S3_PORT": "19000",
+    "JAEGER_PORT": "26686",
+    "OTLP_PORT": "14317",
+    "PROMETHEUS_PORT": "19090",
+}
+
+
+@dataclass
+class FullStack(User):
+    """The containers, and what only their administrator has."""
+
+    secrets: Path
+    settings: dict[str, str] = field(default_factory=dict)
+
+    def compose(self, *arguments: str, check: bool = True, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+        command = ["docker", "compose", *arguments]
+        environment = {**os.environ, **self.settings}
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout, check=False
+        )
+        assert not check or done.returncode == 0, f"{arguments}: {done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+        return done
+
+    def kill(self, *services: str) -> None:
+        """SIGKILL; what was killed stays down until it is started."""
+        self.compose("kill", *services)
+
+    def start(self, *services: str) -> None:
+        self.compose("start", *services)
+
+    def inspect(self, service: str) -> dict[str, Any]:
+        container = self.compose("ps", "--all", "--quiet", service).stdout.split()[0]
+        found: list[dict[str, Any]] = json.loads(
+            subprocess.run(["docker", "inspect", container], check=True, capture_output=True).stdout
+        )
+        return found[0]
+
+    @property
+    def passwords(self) -> dict[str, dict[str, str]]:
+        found: dict[str, dict[str, str]] = json.loads((self.secrets / "passwords.json").read_text())
+        return found
+
+    def s3_of(self, user: str) -> Any:
+        """An S3 client with the credentials of one service, or of the administrator."""
+        passwords = self.passwords
+        return boto3.client(
+            "s3",
+            endpoint_url=self.env["AWS_ENDPOINT_URL"],
+            aws_access_key_id=user,
+            aws_secret_access_key=passwords["admins"]["s3"] if user == "admin" else passwords["s3"][user],
+            region_name=self.env["AWS_DEFAULT_REGION"],
+            verify=self.env["AWS_CA_BUNDLE"],
+        )
+
+    def ledger(self, prefix: str) -> list[str]:
+        pages = self.s3_of("admin").get_paginator("list_objects_v2").paginate(Bucket="tunestream", Prefix=prefix)
+        return [item["Key"] for page in pages for item in page.get("Contents", [])]
+
+    def kafka_of(self, user: str) -> dict[str, Any]:
+        """aiokafka's keyword arguments for one user."""
+        bus = Bus.model_validate(
+            {
+                "bootstrap": self.env["TUNESTREAM_KAFKA"],
+                "security_protocol": "SASL_SSL",
+                "sasl_username": user,
+                "sasl_password": self.passwords["kafka"][user],
+                "ca_file": self.secrets / "ca.pem",
+            }
+        )
+        return {"bootstrap_servers": bus.bootstrap, **client_options(bus)}
+
+    async def records(self, *topics: str) -> list[Any]:
+        """Everything that the topics hold now, read as the operator."""
+        consumer = AIOKafkaConsumer(**self.kafka_of("operator"), auto_offset_reset="earliest")
+        await consumer.start()
+        try:
+            declared = plan.topics(plan.load(ROOT / "deploy" / "stack.yaml").kafka)
+            partitions = [
+                TopicPartition(topic, number) for topic in topics for number in range(declared[topic].partitions)
+            ]
+            consumer.assign(partitions)
+            ends = await consumer.end_offsets(partitions)
+            found: list[Any] = []
+            while [p for p in partitions if await consumer.position(p) < ends[p]]:
+                for records in (await consumer.getmany(timeout_ms=1000)).values():
+                    found.extend(records)
+            return found
+        finally:
+            await consumer.stop()
+
+    def jaeger(self, path: str) -> Any:
+        answer = httpx.get(self.env["TUNESTREAM_TELEMETRY__JAEGER_URL"] + path, timeout=30)
+        answer.raise_for_status()
+        return answer.json()["data"]
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FullStack]:
+    assert (BASE / "config.json").is_file(), "no tiny base: python -m examples.tiny_base"
+    secrets = tmp_path_factory.mktemp("secrets")
+    settings = PORTS | {
+        "COMPOSE_PROJECT_NAME": "tunestream-test",
+        "COMPOSE_PROFILES": "cpu",
+        "SECRETS": str(secrets),
+        "MODELS": str(BASE.parent),
+        "TUNESTREAM_MODEL__ID": "tiny-base",
+        "TUNESTREAM_MODEL__PATH": "/models/tiny-base",
+    }
+    subprocess.run(
+        [sys.executable, ROOT / "deploy" / "make_secrets.py", "--folder", secrets],
+        check=True,
+        env={**os.environ, **PORTS},
+    )
+    started = FullStack(parse_exports((secrets / "client.env").read_text()), secrets, settings)
+    try:
+        started.compose("build", timeout=1800)
+        started.compose("up", "--detach", "--wait", timeout=600)
+        started.compose("up", "--detach", "--no-deps", "prometheus")
+        yield started
+    finally:
+        logs = started.compose("logs", "--no-color", "--timestamps", check=False).stdout
+        (ROOT / ".cache" / "full-stack.log").write_text(logs)
+        started.compose("--profile", "observability", "down", "--volumes", "--remove-orphans", check=False)

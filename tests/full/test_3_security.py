@@ -1,0 +1,240 @@
+"""Nobody can do more than `deploy/stack.yaml` gives them, and a service that is refused says why in one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import GroupAuthorizationFailedError, TopicAuthorizationFailedError
+from botocore.exceptions import ClientError
+
+from deploy.init import plan
+from tests.full.conftest import SERVICES, FullStack
+from tests.user import ROOT
+
+pytestmark = pytest.mark.timeout(600)
+
+DECLARED = plan.load(ROOT / "deploy" / "stack.yaml")
+# the first place in the ledger that belongs to each service, and one that does not
+OWN = {
+    "ingest": "jobs/ftjob-x/ingest/probe.json",
+    "validate": "jobs/ftjob-x/validate/probe.json",
+    "trainer": "jobs/ftjob-x/trainer/probe.json",
+    "evaluator": "jobs/ftjob-x/evaluator/probe.json",
+    "inference": "jobs/ftjob-x/inference/probe.json",
+    "api": "jobs/ftjob-x/control/probe.json",
+}
+
+
+def denied(call: Any) -> None:
+    with pytest.raises(ClientError) as raised:
+        call()
+    assert raised.value.response["Error"]["Code"] == "AccessDenied"
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_writes_only_its_own_rows_of_the_ledger_and_deletes_nothing(stack: FullStack, service: str) -> None:
+    s3 = stack.s3_of(service)
+    s3.put_object(Bucket="tunestream", Key=OWN[service], Body=b"{}")
+    for other in set(SERVICES) - {service}:
+        denied(lambda key=OWN[other]: s3.put_object(Bucket="tunestream", Key=key, Body=b"{}"))
+    denied(lambda: s3.put_object(Bucket="datasets", Key="planted.jsonl", Body=b"{}"))
+    denied(lambda: s3.delete_object(Bucket="tunestream", Key=OWN[service]))
+
+
+def test_a_service_reads_only_what_its_stage_needs(stack: FullStack) -> None:
+    admin = stack.s3_of("admin")
+    for key in (*OWN.values(), "deployments/probe.json"):
+        admin.put_object(Bucket="tunestream", Key=key, Body=b"{}")
+    readable = {
+        service: {key for key in (*OWN.values(), "deployments/probe.json") if _reads(stack, service, key)}
+        for service in SERVICES
+    }
+    assert readable == {
+        "ingest": {OWN["ingest"]},
+        "validate": {OWN["validate"], OWN["api"]},
+        "trainer": {OWN["validate"], OWN["trainer"], OWN["api"]},
+        "evaluator": {OWN["validate"], OWN["trainer"], OWN["evaluator"], OWN["api"]},
+        "inference": {OWN["trainer"], OWN["inference"], OWN["api"], "deployments/probe.json"},
+        "api": set(OWN.values()),
+    }
+
+
+def _reads(stack: FullStack, service: str, key: str) -> bool:
+    try:
+        stack.s3_of(service).get_object(Bucket="tunestream", Key=key)
+    except ClientError as error:
+        assert error.response["Error"]["Code"] == "AccessDenied"
+        return False
+    return True
+
+
+def test_who_drops_datasets_sees_nothing_of_the_ledger(stack: FullStack) -> None:
+    denied(lambda: stack.s3.list_objects_v2(Bucket="tunestream"))
+    denied(lambda: stack.s3.get_object(Bucket="tunestream", Key=OWN["api"]))
+
+
+@pytest.mark.parametrize("user", [*SERVICES, "stranger"])
+async def test_a_user_publishes_and_reads_only_its_topics(stack: FullStack, user: str) -> None:
+    allowed = DECLARED.kafka.users[user]
+    letters = {f"{name}.dlq" for name in allowed.read} if allowed.dead_letters else set()
+    producer = AIOKafkaProducer(**stack.kafka_of(user))
+    await producer.start()
+    try:
+        for topic in set(plan.topics(DECLARED.kafka)) - set(allowed.write) - letters:
+            with pytest.raises(TopicAuthorizationFailedError):
+                await producer.send_and_wait(topic, b"{}")
+    finally:
+        await producer.stop()
+    consumer = AIOKafkaConsumer(**stack.kafka_of(user), group_id=None)
+    await consumer.start()
+    try:
+        for topic in set(DECLARED.kafka.topics) - set(allowed.read):
+            consumer.assign([TopicPartition(topic, 0)])
+            with pytest.raises(TopicAuthorizationFailedError):
+                await consumer.seek_to_beginning()
+                await consumer.getone()
+    finally:
+        await consumer.stop()
+
+
+async def test_a_user_cannot_join_the_group_of_another(stack: FullStack) -> None:
+    consumer = AIOKafkaConsumer("dataset.uploaded", **stack.kafka_of("ingest"), group_id="validate.dataset.uploaded")
+    with pytest.raises(GroupAuthorizationFailedError):
+        try:
+            await consumer.start()
+            await consumer.getone()
+        finally:
+            await consumer.stop()
+
+
+def test_the_endpoints_want_a_key(stack: FullStack) -> None:
+    for url in (f"{stack.env['OPENAI_BASE_URL']}/models", f"{stack.env['TUNESTREAM_API__URL']}/jobs"):
+        assert httpx.get(url).status_code == 401
+        assert httpx.get(url, headers={"authorization": "Bearer sk-wrong"}).status_code == 401
+
+
+def test_containers_are_not_root_and_cannot_write_their_own_files(stack: FullStack) -> None:
+    for service in (*SERVICES, "vllm", "minio", "jaeger"):
+        found = stack.inspect(service)
+        assert found["Config"]["User"] not in ("", "root", "0"), service
+        assert found["HostConfig"]["ReadonlyRootfs"], service
+        assert found["HostConfig"]["Memory"] > 0, service
+        for bindings in (found["HostConfig"]["PortBindings"] or {}).values():
+            assert all(binding["HostIp"] == "127.0.0.1" for binding in bindings), service
+        secrets = [value for value in found["Config"]["Env"] if "PASSWORD" in value or "SECRET_KEY" in value]
+        assert not secrets, f"{service} has a secret in its environment"
+
+
+def test_images_without_torch_are_small(stack: FullStack) -> None:
+    """Under 400 MB with the public python:3.11-slim-bookworm, which has 130 MB; so 270 MB of our own."""
+    base = _layers("python:3.11-slim-bookworm")
+    for service in ("ingest", "validate", "evaluator", "api", "inference"):
+        own = _layers(f"tunestream/{service}")[len(base) :]
+        assert sum(own) < 270e6, f"{service}: {sum(own) / 1e6:.0f} MB"
+
+
+def _layers(image: str) -> list[int]:
+    """Sizes in bytes, oldest first."""
+    command = ["docker", "history", "--human=false", "--format", "{{.Size}}", image]
+    return [int(line) for line in subprocess.run(command, check=True, capture_output=True).stdout.split()][::-1]
+
+
+# --- services that are refused ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def other_ca(tmp_path: Path) -> Path:
+    path = tmp_path / "other-ca.pem"
+    subprocess.run(
+        [*("openssl", "req", "-x509", "-newkey", "rsa:2048", "-noenc", "-subj", "/CN=other", "-days", "2"),
+         *("-keyout", tmp_path / "other.key", "-out", path)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return path
+
+
+def refused(stack: FullStack, **changes: str) -> str:
+    """The last words of a validate service on this machine that has those settings."""
+    settings = {name: value for name, value in stack.env.items() if name.startswith("TUNESTREAM_")}
+    settings |= {
+        "TUNESTREAM_BUS__SASL_USERNAME": "validate",
+        "TUNESTREAM_BUS__SASL_PASSWORD": stack.passwords["kafka"]["validate"],
+        "TUNESTREAM_STORE__ACCESS_KEY": "validate",
+        "TUNESTREAM_STORE__SECRET_KEY": stack.passwords["s3"]["validate"],
+    }
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TUNESTREAM_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "services.validate"],
+        env={**environment, **settings, **{f"TUNESTREAM_{name}": value for name, value in changes.items()}},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert done.returncode == 78, done.stderr[-2000:]
+    words = [line for line in done.stderr.splitlines() if not line.startswith("{")]
+    assert len(words) == 1, done.stderr[-2000:]
+    return words[0]
+
+
+def test_a_wrong_kafka_password_is_told_from_a_broker_that_is_down(stack: FullStack) -> None:
+    said = refused(stack, BUS__SASL_PASSWORD="wrong")
+    assert "'validate'" in said and "TUNESTREAM_BUS__SASL_PASSWORD" in said
+    said = refused(stack, BUS__BOOTSTRAP="127.0.0.1:1")
+    assert "TUNESTREAM_BUS__BOOTSTRAP" in said and "down" in said
+
+
+def test_a_wrong_key_of_the_store_says_which(stack: FullStack) -> None:
+    assert "TUNESTREAM_STORE__SECRET_KEY" in refused(stack, STORE__SECRET_KEY="wrong-wrong")
+    assert "TUNESTREAM_STORE__ACCESS_KEY" in refused(stack, STORE__ACCESS_KEY="nobody")
+
+
+def test_a_ca_that_did_not_sign_says_so(stack: FullStack, other_ca: Path) -> None:
+    assert "TUNESTREAM_BUS__CA_FILE" in refused(stack, BUS__CA_FILE=str(other_ca))
+    assert "TUNESTREAM_STORE__CA_FILE" in refused(stack, STORE__CA_FILE=str(other_ca))
+
+
+def test_plain_text_against_tls_says_so(stack: FullStack) -> None:
+    plain = stack.env["TUNESTREAM_STORE__ENDPOINT"].replace("https", "http")
+    assert "https" in refused(stack, STORE__ENDPOINT=plain, STORE__CA_FILE="")
+
+
+# --- what is only checked -----------------------------------------------------------------------------------------
+
+
+def test_the_gpu_profile_pins_training_and_serving_to_their_gpus(stack: FullStack) -> None:
+    settings = {"COMPOSE_PROFILES": "gpu", "TRAINER_GPU": "1", "VLLM_GPU": "0"}
+    command = ["docker", "compose", "--profile", "gpu", "config", "--format", "json"]
+    environment = {**os.environ, **stack.settings, **settings}
+    done = subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True)
+    services = json.loads(done.stdout)["services"]
+    assert {"trainer", "vllm"}.isdisjoint(services)
+    for name, gpu in (("trainer-gpu", "1"), ("vllm-gpu", "0")):
+        (device,) = services[name]["deploy"]["resources"]["reservations"]["devices"]
+        assert (device["driver"], device["device_ids"], device["capabilities"]) == ("nvidia", [gpu], ["gpu"])
+    assert services["vllm-gpu"]["build"]["args"]["EXTRA"] == "gpu"
+    assert services["vllm-gpu"]["networks"]["model"]["aliases"] == ["vllm"]
+    assert services["trainer-gpu"]["environment"]["TUNESTREAM_TRAINER__GPU"] == "0"
+
+
+@pytest.mark.parametrize(
+    "check",
+    [("check", "config", "prometheus.yml"), ("check", "rules", "alerts.yml"), ("test", "rules", "alerts_test.yml")],
+)
+def test_promtool_accepts_configuration_and_rules(stack: FullStack, check: tuple[str, ...]) -> None:
+    folder = ROOT / "deploy" / "prometheus"
+    done = subprocess.run(
+        [*("docker", "run", "--rm", "--volume", f"{folder}:/rules:ro", "--workdir", "/rules"),
+         *("--entrypoint", "promtool", "prom/prometheus:v3.7.3", *check)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,63 @@
+"""The race that correctness rests on, run against any store: of many writers with one condition, exactly one wins."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from shared.errors import AlreadyExists, Conflict
+from shared.objects import ObjectStore
+
+RACERS = 32
+ROUNDS = 100
+LANES = 10  # rounds at a time, each on an object of its own: SeaweedFS lets losers wait for seconds
+
+
+async def create_once(store: ObjectStore, prefix: str, racers: int = RACERS, rounds: int = ROUNDS) -> None:
+    """`rounds` times, `racers` writers create one object, each with bytes of its own."""
+
+    async def race(key: str, racer: int) -> bool:
+        try:
+            await store.create(key, f"racer {racer}".encode())
+        except AlreadyExists:
+            return False
+        return True
+
+    async def lane(number: int) -> None:
+        for round_ in range(number, rounds, LANES):
+            key = f"{prefix}/create-{round_}"
+            won = await asyncio.gather(*(race(key, racer) for racer in range(racers)))
+            assert sum(won) == 1, f"round {round_}: {sum(won)} of {racers} writers were told that they created it"
+            found = await store.get(key)
+            assert found is not None and found[0] == f"racer {won.index(True)}".encode(), f"round {round_}: other bytes"
+
+    await _run(lane, racers)
+
+
+async def compare_and_swap(store: ObjectStore, prefix: str, racers: int = RACERS, rounds: int = ROUNDS) -> None:
+    """`rounds` times, `racers` writers replace the same version of one object."""
+
+    async def race(key: str, bytes_: bytes, etag: str) -> str | None:
+        try:
+            return await store.replace(key, bytes_, etag)
+        except Conflict:
+            return None
+
+    async def lane(number: int) -> None:
+        key = f"{prefix}/swap-{number}"
+        etag = await store.create(key, b"start")
+        for round_ in range(number, rounds, LANES):
+            etags = await asyncio.gather(*(race(key, f"{round_}/{racer}".encode(), etag) for racer in range(racers)))
+            winners = [(racer, new) for racer, new in enumerate(etags) if new]
+            assert len(winners) == 1, f"round {round_}: {len(winners)} of {racers} were told that they replaced it"
+            racer, etag = winners[0]
+            assert await store.get(key) == (f"{round_}/{racer}".encode(), etag), f"round {round_}: other bytes"
+
+    await _run(lane, racers)
+
+
+async def _run(lane: Callable[[int], Awaitable[None]], racers: int) -> None:
+    # the store's calls run in the loop's own threads, of which there are too few by default for a race
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(racers * LANES))
+    await asyncio.gather(*map(lane, range(LANES)))

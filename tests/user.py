@@ -1,0 +1,104 @@
+"""What a user of any Tunestream has: addresses and keys, an S3 client, the OpenAI client, and patience."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+import httpx
+from openai import OpenAI
+
+ROOT = Path(__file__).parents[1]
+QUICK = """
+hyperparameters: {{n_epochs: 1, batch_size: 8}}
+evaluation: {{max_examples: 4, few_shot: 1, max_tokens: 16}}
+suffix: {suffix}
+"""
+
+
+@dataclass
+class User:
+    """`env` is what `tunestream env` prints, or `client.env` of the full stack."""
+
+    env: dict[str, str]
+
+    @property
+    def openai(self) -> OpenAI:
+        return OpenAI(base_url=self.env["OPENAI_BASE_URL"], api_key=self.env["OPENAI_API_KEY"])
+
+    @property
+    def s3(self) -> Any:
+        return boto3.client(
+            "s3",
+            endpoint_url=self.env["AWS_ENDPOINT_URL"],
+            aws_access_key_id=self.env["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=self.env["AWS_SECRET_ACCESS_KEY"],
+            region_name=self.env["AWS_DEFAULT_REGION"],
+            verify=self.env.get("AWS_CA_BUNDLE"),
+        )
+
+    def drop(self, name: str, rows: bytes | Path, sidecar: str | None = None) -> None:
+        """As any S3 client would, the settings first."""
+        if sidecar is not None:
+            self.s3.put_object(Bucket="datasets", Key=f"{name}.job.yaml", Body=sidecar.encode())
+        if isinstance(rows, Path):
+            self.s3.upload_file(str(rows), "datasets", f"{name}.jsonl")
+        else:
+            self.s3.put_object(Bucket="datasets", Key=f"{name}.jsonl", Body=rows)
+
+    # --- the api service --------------------------------------------------------------------------------------
+
+    def get(self, path: str) -> Any:
+        headers = {"Authorization": f"Bearer {self.env['OPENAI_API_KEY']}"}
+        answer = httpx.get(self.env["TUNESTREAM_API__URL"] + path, headers=headers, timeout=30)
+        answer.raise_for_status()
+        return answer.json()
+
+    def job_of(self, key: str) -> dict[str, Any] | None:
+        """The newest job of a dataset; None while there is none, or while the api is down."""
+        try:
+            jobs = self.get("/jobs?limit=100")["data"]
+        except httpx.HTTPError:
+            return None
+        return next((job for job in jobs if job["dataset"]["key"] == key), None)
+
+    def wait(
+        self, key: str, condition: Callable[[dict[str, Any]], bool], what: str, seconds: float = 240
+    ) -> dict[str, Any]:
+        deadline = time.monotonic() + seconds
+        job = None
+        while time.monotonic() < deadline:
+            job = self.job_of(key)
+            if job and condition(job):
+                return job
+            time.sleep(0.2)
+        raise AssertionError(f"{key}: not within {seconds} s: {what}; last seen: {job}")
+
+    def ended(self, key: str, seconds: float = 240) -> dict[str, Any]:
+        return self.wait(
+            key, lambda job: job["status"] in ("succeeded", "failed", "cancelled"), "the job ends", seconds
+        )
+
+    def running(self, key: str, stage: str) -> dict[str, Any]:
+        return self.wait(key, lambda job: job["stages"][stage]["state"] != "waiting", f"{stage} begins")
+
+    # --- the ledger -------------------------------------------------------------------------------------------
+
+    def ledger(self, prefix: str) -> list[str]:
+        pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket="tunestream", Prefix=prefix)
+        return [item["Key"] for page in pages for item in page.get("Contents", [])]
+
+
+def parse_exports(text: str) -> dict[str, str]:
+    lines = (line.removeprefix("export ").partition("=") for line in text.splitlines())
+    return {name: value.strip("'") for name, _, value in lines}
+
+
+def support_rows(count: int) -> bytes:
+    """The first rows of the bundled dataset: as many as a test needs, since every step costs time on two cores."""
+    lines = (ROOT / "examples" / "support.jsonl").read_bytes().splitlines(keepends=True)
+    return b"".join(lines[:count])
