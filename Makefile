@@ -6,9 +6,12 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed-$(EXTRA)
 BASE := .cache/tiny-base
 WORKERS ?= 2
+# a model that the environment or .env names; else the tiny base, which containers see below /models
+NAMED_BASE := $(or $(TUNESTREAM_MODEL__ID),$(shell grep -s '^TUNESTREAM_MODEL__ID=' .env))
+FULL := $(if $(NAMED_BASE),,MODELS=./.cache TUNESTREAM_MODEL__ID=tiny-base TUNESTREAM_MODEL__PATH=/models/tiny-base) docker compose
 
 .DEFAULT_GOAL := help
-.PHONY: help install docs demo up down test lint unit sim wiring e2e constraints clean
+.PHONY: help install docs demo up down full full-down secrets test test-full lint unit sim wiring e2e constraints clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,7 +37,30 @@ up: install $(BASE)/config.json ## Start the stack in the background, on the tin
 down: install ## Stop the stack; leaves no process behind
 	$(BIN)/tunestream down
 
-test: lint unit sim wiring e2e ## Everything, fast tests first
+secrets: ## Passwords and certificates of the full stack, in deploy/secrets; what is there is kept
+	@python3 deploy/make_secrets.py
+
+.env:
+	cp .env.example .env
+
+full: .env secrets $(if $(NAMED_BASE),,$(BASE)/config.json) ## The full stack in Docker Compose, on the tiny base unless a model is set
+	$(FULL) up --build --detach --wait
+	@$(FULL) ps --format 'table {{.Service}}\t{{.Status}}\t{{.Ports}}'
+	@echo
+	@echo "OpenAI API  http://127.0.0.1:$${INFERENCE_PORT:-8000}/v1"
+	@echo "jobs        http://127.0.0.1:$${API_PORT:-8080}/jobs"
+	@echo "S3          https://127.0.0.1:$${S3_PORT:-9000}  (drop datasets into the bucket datasets)"
+	@echo "Kafka       127.0.0.1:$${KAFKA_PORT:-9094}"
+	@echo "Jaeger      http://127.0.0.1:$${JAEGER_PORT:-16686}"
+	@echo "shell       source deploy/secrets/client.env"
+
+full-down: ## Stop the full stack; its data stay on their volumes, unless VOLUMES=--volumes
+	$(FULL) --profile cpu --profile gpu --profile observability down $(VOLUMES)
+
+test: lint unit sim wiring e2e ## Everything that needs no Docker, fast tests first
+
+test-full: install $(BASE)/config.json ## The full stack from nothing: end to end, rights, outages; torn down at the end
+	$(BIN)/pytest tests/full --durations=12
 
 lint: install ## Style, types, import rules
 	$(BIN)/ruff check .

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import typer
 
-from cli.commands import check, dlq, jobs, models, stack
+from cli.commands import check, dlq, jobs, models, stack, trace
 from cli.terminal import Group
 
 app = typer.Typer(
@@ -30,6 +30,7 @@ PANELS: dict[str, dict[str, Callable[..., None]]] = {
         "check": check.check,
         "submit": jobs.submit,
         "watch": jobs.watch,
+        "trace": trace.trace,
         "jobs": jobs.jobs,
         "cancel": jobs.cancel,
     },

@@ -46,6 +46,7 @@ class Target:
     bus: Bus
     base: str
     """The id of the base model."""
+    jaeger_url: str | None = None
 
 
 def resolve(folder: Path | None) -> Target:
@@ -54,9 +55,10 @@ def resolve(folder: Path | None) -> Target:
     Raises:
         CliError, ConfigError: there is no stack in `folder`, or `stack.json` or the settings are damaged.
     """
-    if stack := embedded(folder):
-        return of_stack(stack)
     settings = load_settings()
+    jaeger_url = settings.telemetry.jaeger_url
+    if stack := embedded(folder):
+        return of_stack(stack, jaeger_url)
     keys = settings.inference.api_keys
     return Target(
         api_url=settings.api.url,
@@ -65,6 +67,7 @@ def resolve(folder: Path | None) -> Target:
         store=settings.store,
         bus=settings.bus,
         base=settings.model.id,
+        jaeger_url=jaeger_url,
     )
 
 
@@ -83,7 +86,7 @@ def embedded(folder: Path | None) -> Stack | None:
     return state.load(absolute(Path(os.environ.get(STATE_VARIABLE) or DEFAULT_STATE)))
 
 
-def of_stack(stack: Stack) -> Target:
+def of_stack(stack: Stack, jaeger_url: str | None) -> Target:
     return Target(
         api_url=stack.api_url,
         inference_url=stack.inference_url,
@@ -98,4 +101,5 @@ def of_stack(stack: Stack) -> Target:
         ),
         bus=Bus(bootstrap=stack.kafka),
         base=stack.base,
+        jaeger_url=jaeger_url,
     )

@@ -63,3 +63,7 @@ def control_prefix(job_id: str) -> str:
 
 def deployment_key(alias: str) -> str:
     return f"deployments/{alias}.json"
+
+
+def gpu_prefix(name: str) -> str:
+    return f"gpu/{name}/"

@@ -7,7 +7,9 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator
 
-from shared import ids
+from opentelemetry.trace import SpanKind
+
+from shared import ids, telemetry
 from shared.bus import Publisher
 from shared.errors import AlreadyExists, StoreUnavailable
 from shared.events import Event, EventRecord, Job, JobFailed, StageName, StageResult
@@ -63,7 +65,9 @@ async def publish(ledger: Ledger, bus: Publisher, result: StageResult, owner: st
     """Send the event of a result, with the same id whoever sends it; if this dies half way, a sweep sends it again."""
     found = await ledger.get(job_key(result.job_id))
     traceparent = Job.model_validate_json(found[0]).traceparent if found else None
-    await bus.publish(result.event.event(), ce_id=result.event.id, subject=result.job_id, traceparent=traceparent)
+    about = {"tunestream.job_id": result.job_id, "messaging.destination.name": result.event.topic}
+    with telemetry.span(f"publish {result.event.topic}", traceparent, kind=SpanKind.PRODUCER, attributes=about):
+        await bus.publish(result.event.event(), ce_id=result.event.id, subject=result.job_id, traceparent=traceparent)
     with contextlib.suppress(AlreadyExists):
         stamp = ids.canonical({"at": clock(), "by": owner})
         await ledger.create(stage_prefix(result.job_id, result.stage) + "published.json", stamp)

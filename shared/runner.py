@@ -22,7 +22,8 @@ from shared.stage import Attempt, Stage, Work
 
 log = logging.getLogger(__name__)
 
-Span = Callable[[Job, StageName, int], AbstractContextManager[Any]]
+Span = Callable[[Job, StageName, int], AbstractContextManager[Callable[[str], None]]]
+"""Is around an attempt, and takes the outcome of the stage."""
 Request = dict[str, Any]
 
 PROGRESS_TIMEOUT = 5.0  # seconds; progress is best effort and must not hold up the work
@@ -42,7 +43,7 @@ class StageRunner:
         clock: Callable[[], float],
         owner: str,
         settings: StageSettings,
-        span: Span = lambda job, stage, epoch: nullcontext(),
+        span: Span = lambda job, stage, epoch: nullcontext(lambda outcome: None),
     ) -> None:
         self._stage = stage
         self._work = work
@@ -220,11 +221,12 @@ class StageRunner:
                 raise Cancelled(job.job_id)
 
         try:
-            with self._span(job, self._stage.name, epoch):
+            with self._span(job, self._stage.name, epoch) as ended:
                 async with lease.held(self._settings.lease_seconds, self._clock, bell, check):
                     await attempt.progress("started", f"{self._stage.name} started")
                     outcome, event = await self._outcome(attempt)
                     result = await self._commit(job, epoch, outcome, event)
+                ended(result.outcome)
         except Cancelled:
             result = await self._commit(job, epoch, "cancelled", self._cancelled(job.job_id))
         except asyncio.CancelledError:  # the service stops: let a successor begin at once

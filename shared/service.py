@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 import uvicorn
 from fastapi import FastAPI
 
-from shared import health, ids, telemetry
+from shared import health, ids, otlp, telemetry
 from shared.bus import Bus, Delivery
 from shared.errors import ConfigError, StoreUnavailable
 from shared.events import Event, JobControl, StageName
@@ -73,6 +73,8 @@ def run(name: str, build: Callable[[Context], Parts]) -> None:
     except ConfigError as error:
         print(f"tunestream {name}: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(EXIT_CONFIG)
+    finally:
+        otlp.stop()
 
 
 async def _serve(name: str, settings: Settings, build: Callable[[Context], Parts]) -> None:

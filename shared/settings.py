@@ -203,11 +203,25 @@ class Trainer(Section):
     keep_checkpoints: int = 3
 
 
+class Gpu(Section):
+    """A GPU that training and vLLM share. With one each there is nothing to set here."""
+
+    share: Literal["split", "alternate"] = "split"
+    """`split`: both at once, vLLM within `vllm.gpu_memory_utilization`, the trainer within what is free. `alternate`:
+    one at a time; while a training runs, vLLM sleeps or is stopped, and requests get 503 with `retry-after`."""
+    name: str = Field(default="0", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    """Which GPU `alternate` is about: unique in one object store, the same for trainer and inference."""
+    serve_seconds: float = 300.0
+    """After a training vLLM serves for at least so long before the next one gets the GPU (`alternate`)."""
+
+
 class Vllm(Section):
     url: str | None = None
     """An OpenAI server that shares `adapter_dir`; None: the inference service starts and supervises one itself."""
+    host: str = "127.0.0.1"
+    """Where `python -m services.inference.vllm_server` listens; a supervised server always does on loopback."""
     port: int = 0
-    """Of the supervised server, on loopback; 0: a free one."""
+    """Of the server; 0: a free one if it is supervised, else 8000."""
     max_lora_rank: Literal[1, 8, 16, 32, 64, 128, 256, 320, 512] = 64
     max_loras: int = 4
     max_model_len: int | None = None
@@ -252,6 +266,8 @@ class Health(Section):
 class Telemetry(Section):
     otlp_endpoint: str | None = None
     """OTLP over gRPC, for example http://127.0.0.1:4317; None: no traces are exported."""
+    jaeger_url: str | None = None
+    """Where traces are read, for example http://127.0.0.1:16686: what `tunestream trace` shows and links to."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
 
@@ -274,6 +290,7 @@ class Settings(BaseSettings):
     ingest: Ingest = Ingest()
     validation: Validation = Validation()
     trainer: Trainer = Trainer()
+    gpu: Gpu = Gpu()
     vllm: Vllm = Vllm()
     inference: Inference = Inference()
     evaluator: Evaluator = Evaluator()

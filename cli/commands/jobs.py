@@ -13,6 +13,7 @@ from rich.live import Live as LiveDisplay
 from rich.text import Text
 
 from cli.client import Client
+from cli.jobs import jaeger
 from cli.jobs import submit as submission
 from cli.jobs.follow import Snapshot, failure, follow
 from cli.jobs.spec import build
@@ -110,6 +111,9 @@ def _watch(target: Target, job: str, *, expected: bool) -> None:
                 f"\nthe job goes on: `tunestream watch {job}` comes back to it, `tunestream cancel {job}` ends it"
             )
             raise typer.Exit(INTERRUPTED) from None
+        finally:
+            if target.jaeger_url and last.job and (trace_id := last.job.get("trace_id")):
+                err.print(f"trace: {jaeger.link(target.jaeger_url, trace_id)}", soft_wrap=True)
     assert last.job is not None, "the last snapshot is final"
     if last.job["status"] != "succeeded":
         raise failure(last.job)

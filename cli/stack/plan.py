@@ -124,6 +124,9 @@ def environment(stack: Stack, settings: Settings) -> dict[str, str]:
         variables["EVALUATOR__API_KEY"] = keys[0]
     defaults = {
         ("bus", "fetch_max_wait_ms"): "250",  # Tansu holds an empty fetch for half of it, also when news come meanwhile
+        # SeaweedFS rings no bell: look often. Its puts are atomic, so what is there may be taken at first sight
+        ("ingest", "sweep_seconds"): "0.2",
+        ("ingest", "settle_seconds"): "0",
         ("trainer", "work_dir"): str(stack.state / "trainer"),
         ("inference", "adapter_dir"): str(stack.state / "adapters"),
         ("api", "database"): str(stack.state / "api.sqlite3"),

@@ -116,13 +116,18 @@ class Frame:
             await self._app(scope, receive, send)
             return
         given = telemetry.valid_traceparent(Headers(scope=scope).get("traceparent"))
-        request_id = telemetry.trace_id(given or telemetry.new_traceparent())
+        with telemetry.request_span(scope, given) as span:
+            await self._answer(scope, receive, send, span)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, span: telemetry.RequestSpan) -> None:
+        request_id = telemetry.trace_id(span.traceparent)
         started = False
 
         async def framed(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
+                span.answered(message["status"])
                 MutableHeaders(scope=message)["x-request-id"] = request_id
             await send(message)
 

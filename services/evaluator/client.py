@@ -19,6 +19,7 @@ from shared.settings import Settings
 
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 15.0
+SLEEPING = "model_sleeping"
 FEWEST_TOKENS = 16
 """A prompt that leaves less room than this for the answer is too long."""
 _TOO_LONG = re.compile(r"context.length|model.length|too long|too large|longer than|maximum length", re.IGNORECASE)
@@ -47,7 +48,8 @@ class Endpoint:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """`patience`: seconds for which 429, 5xx and broken connections are tried again, per question."""
+        """`patience`: seconds for which 429, 5xx and broken connections are tried again, per request. A model that
+        sleeps while a training has its GPU is waited for without limit: attempts at a stage are counted."""
         self._http = http
         self._patience = patience
         self._clock = clock
@@ -64,19 +66,19 @@ class Endpoint:
         that the endpoint refuses is an empty answer with its `error`.
 
         Raises:
-            TransientError: the endpoint was unavailable for longer than `patience` seconds.
+            TransientError: the endpoint was unavailable for longer than `patience` seconds; not merely asleep.
             ConfigError: the endpoint does not accept the API key.
             RuntimeError: the endpoint does not know the model, or does not speak the OpenAI protocol.
         """
-        deadline = self._clock() + (self._patience if patience is None else patience)
+        patience = self._patience if patience is None else patience
         fallback = 0
-        response, seconds = await self._post(model, prompts[0], max_tokens, deadline)
+        response, seconds = await self._post(model, prompts[0], max_tokens, patience)
         while fallback < len(prompts) - 1 and _lacks_room(response, max_tokens):
             fallback += 1
-            response, seconds = await self._post(model, prompts[fallback], max_tokens, deadline)
+            response, seconds = await self._post(model, prompts[fallback], max_tokens, patience)
         while _too_long(response) and max_tokens >= 2 * FEWEST_TOKENS:
             max_tokens //= 2
-            response, seconds = await self._post(model, prompts[fallback], max_tokens, deadline)
+            response, seconds = await self._post(model, prompts[fallback], max_tokens, patience)
         if response.status_code == 404:
             raise RuntimeError(f"the endpoint does not know the model {model}: {_message(response)}")
         if response.status_code in (401, 403):
@@ -89,9 +91,10 @@ class Endpoint:
             return Answer(error=error, fallback=fallback, latency_seconds=seconds)
         return _answer(response, fallback, seconds)
 
-    async def _post(self, model: str, prompt: Prompt, max_tokens: int, deadline: float) -> tuple[httpx.Response, float]:
+    async def _post(self, model: str, prompt: Prompt, max_tokens: int, patience: float) -> tuple[httpx.Response, float]:
         """The response (any status that another try would not change) and how long it took, in seconds."""
         pause = FIRST_PAUSE
+        deadline = self._clock() + patience
         while True:
             wait = None
             started = self._clock()
@@ -111,6 +114,11 @@ class Endpoint:
                     return response, self._clock() - started
                 trouble = f"the endpoint answers {response.status_code}"
                 wait = _retry_after(response)
+                if _sleeps(response):
+                    wait = LONGEST_PAUSE if wait is None else wait
+                    await self._sleep(wait)
+                    deadline, pause = self._clock() + patience, FIRST_PAUSE
+                    continue
             wait = pause if wait is None else wait
             if self._clock() + wait > deadline:
                 raise TransientError(f"{trouble} at {self._http.base_url}; is the inference service up?")
@@ -157,6 +165,14 @@ def _too_long(response: httpx.Response) -> bool:
     if response.status_code == 413:
         return True
     return response.status_code == 400 and bool(_TOO_LONG.search(response.text))
+
+
+def _sleeps(response: httpx.Response) -> bool:
+    """The endpoint is well, but its GPU is in use by a training."""
+    try:
+        return response.status_code == 503 and bool(response.json()["error"]["code"] == SLEEPING)
+    except (ValueError, LookupError, TypeError):
+        return False
 
 
 def _lacks_room(response: httpx.Response, max_tokens: int) -> bool:

@@ -15,6 +15,7 @@ from services.evaluator.domain.evaluation import evaluate
 from services.evaluator.domain.prompts import few_shot_ladder, zero_shot
 from services.evaluator.progress import Progress
 from services.evaluator.report import Report, render
+from shared import telemetry
 from shared.errors import CorruptObject, TransientError
 from shared.events import EvalCompleted, Event, TrainingCompleted
 from shared.objects import ObjectStore
@@ -36,7 +37,8 @@ class EvaluateWork:
     async def __call__(self, attempt: Attempt) -> Event:
         training = TrainingCompleted.model_validate(attempt.request)
         spec = attempt.job.spec
-        dataset = await load(self._objects, training.test, training.train, spec.evaluation, spec.seed)
+        with telemetry.span("evaluator.load"):
+            dataset = await load(self._objects, training.test, training.train, spec.evaluation, spec.seed)
         plan = _plan(training, dataset)
         progress = Progress(attempt, len(dataset.examples) * len(plan) + 2 * len(EDGE_PROMPTS), self._clock)
         async with connect(self._settings, spec.evaluation.concurrency) as http:
@@ -45,10 +47,12 @@ class EvaluateWork:
             answers: dict[Variant, list[Answer]] = {}
             for questions in plan:
                 answers[questions.variant] = await self._answers(attempt, questions, endpoint, book, progress)
-            edges = await self._edge_prompts(attempt, endpoint, progress, training, dataset)
-        evaluation = await asyncio.to_thread(
-            evaluate, dataset.examples, answers, labels=dataset.labels, gate=spec.gate, seed=spec.seed
-        )
+            with telemetry.span("evaluator.edge_prompts"):
+                edges = await self._edge_prompts(attempt, endpoint, progress, training, dataset)
+        with telemetry.span("evaluator.score"):
+            evaluation = await asyncio.to_thread(
+                evaluate, dataset.examples, answers, labels=dataset.labels, gate=spec.gate, seed=spec.seed
+            )
         report = Report(
             job_id=attempt.job.job_id,
             alias=attempt.job.alias,
@@ -61,7 +65,11 @@ class EvaluateWork:
             evaluation=evaluation,
             edges=tuple(edges),
         )
-        html = await asyncio.to_thread(render, report, await self._curves(training))
+        with telemetry.span("evaluator.report"):
+            html = await asyncio.to_thread(render, report, await self._curves(training))
+            document = report.model_dump_json(indent=1).encode()
+            kept = await self._objects.put(f"{attempt.prefix}report.json", document)
+            page = await self._objects.put(f"{attempt.prefix}report.html", html.encode())
         return EvalCompleted(
             job_id=attempt.job.job_id,
             model=training.model,
@@ -72,8 +80,8 @@ class EvaluateWork:
             delta=evaluation.over_base[evaluation.metric],
             passed=evaluation.verdict.passed,
             reasons=evaluation.verdict.reasons,
-            report=await self._objects.put(f"{attempt.prefix}report.json", report.model_dump_json(indent=1).encode()),
-            html=await self._objects.put(f"{attempt.prefix}report.html", html.encode()),
+            report=kept,
+            html=page,
         )
 
     async def _answers(
@@ -81,12 +89,16 @@ class EvaluateWork:
     ) -> list[Answer]:
         wanted = attempt.job.spec.evaluation
         await progress.begin(questions.variant, len(questions.ladders))
-        if (kept := await book.find(questions, wanted.max_tokens)) is not None:
-            await progress.reused()
-            return kept
-        answers = await ask_all(endpoint, questions, wanted.max_tokens, wanted.concurrency, progress.one)
-        await book.keep(questions, wanted.max_tokens, answers)
-        return answers
+        about = {"tunestream.model": questions.model, "tunestream.examples": len(questions.ladders)}
+        with telemetry.span(f"evaluator.{questions.variant}", attributes=about) as current:
+            kept = await book.find(questions, wanted.max_tokens)
+            current.set_attribute("tunestream.reused", kept is not None)
+            if kept is not None:
+                await progress.reused()
+                return kept
+            answers = await ask_all(endpoint, questions, wanted.max_tokens, wanted.concurrency, progress.one)
+            await book.keep(questions, wanted.max_tokens, answers)
+            return answers
 
     async def _edge_prompts(
         self, attempt: Attempt, endpoint: Endpoint, progress: Progress, training: TrainingCompleted, dataset: Dataset

@@ -22,6 +22,7 @@ from services.inference.domain.adapter import SERVED_FILES, config_problems, fil
 from services.inference.errors import EngineUnavailable, model_not_found
 from services.inference.trained import Objects, Trained, TrainedModels
 from services.inference.vllm import Vllm
+from shared import telemetry
 from shared.errors import InputError, TunestreamError
 from shared.events import Reference
 
@@ -111,7 +112,12 @@ class Adapters:
             trained = await self._trained.find(model)
             if trained is None:
                 raise model_not_found(model)
-            await self._vllm.load_adapter(model, await self._fetch(trained))
+            about = {"tunestream.model": model}
+            # below whoever asked first: the evaluation, the deployment, or a request
+            with telemetry.span("inference.fetch_adapter", attributes=about):
+                path = await self._fetch(trained)
+            with telemetry.span("inference.load_adapter", attributes=about):
+                await self._vllm.load_adapter(model, path)
         except Exception as error:
             metrics.adapter_loads.labels("unavailable" if isinstance(error, EngineUnavailable) else "failed").inc()
             raise

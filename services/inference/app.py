@@ -14,9 +14,12 @@ from services.inference.exchange import Front
 from services.inference.gateway import Gateway
 from services.inference.models import Models
 from services.inference.relay import make_client
+from services.inference.sleeper import Sleeper
+from services.inference.stories import Stories
 from services.inference.trained import TrainedModels
 from services.inference.vllm import Vllm
 from services.inference.work import DeployWork
+from shared.gpu import GpuTurns
 from shared.service import Context, Parts, run
 
 
@@ -28,13 +31,24 @@ def build(context: Context) -> Parts:
     settings, clock = context.settings, context.clock
     base = settings.model.id
     client = make_client()
+    alternate = settings.gpu.share == "alternate"
+    start_timeout = settings.inference.start_timeout_seconds
     vllm = (
-        Vllm(client, settings.vllm.url, base, start_timeout=settings.inference.start_timeout_seconds)
+        Vllm(client, settings.vllm.url, base, start_timeout=start_timeout, awake=not alternate)
         if settings.vllm.url
         else supervised(client, settings)
     )
+    turns = GpuTurns(context.objects, settings.gpu.name, clock, lease_seconds=settings.stage.lease_seconds)
+    sleeper = Sleeper(
+        vllm,
+        turns,
+        serve_seconds=settings.gpu.serve_seconds,
+        start_timeout=start_timeout,
+        poll_seconds=settings.stage.poll_seconds,
+    )
     aliases = Aliases(context.objects, clock)
     trained = TrainedModels(context.objects, clock)
+    stories = Stories(trained)
     known = Models(trained, aliases, base=base, organization=settings.model.organization)
     adapters = Adapters(
         context.objects,
@@ -50,20 +64,21 @@ def build(context: Context) -> Parts:
     errors.install(app)
     app.add_middleware(Front)
     authorized = [Depends(bearer(settings.inference.api_keys))]
-    app.include_router(Gateway(client, vllm, adapters, known).router(), dependencies=authorized)
+    app.include_router(Gateway(client, vllm, adapters, known, stories).router(), dependencies=authorized)
     app.include_router(models.router(known), dependencies=authorized)
     app.include_router(admin.router(aliases, known, base=base, clock=clock), dependencies=authorized)
     app.include_router(control_plane.router(client, settings.api.url), dependencies=authorized)
 
     async def close() -> None:
+        await sleeper.close()
         await vllm.close()
         await client.aclose()
 
     return Parts(
-        work=DeployWork(vllm, adapters, aliases, url=settings.inference.url, clock=clock),
+        work=DeployWork(vllm, adapters, aliases, stories, url=settings.inference.url, clock=clock),
         app=app,
         address=(settings.inference.host, settings.inference.port),
-        background=(vllm.run,),
+        background=(vllm.run, sleeper.run) if alternate else (vllm.run,),
         checks={"vllm": vllm.problem},
         close=close,
     )

@@ -6,18 +6,20 @@ import asyncio
 import contextlib
 import logging
 import os
+import shutil
 import signal
 import socket
 import sys
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
 
 from services.inference import guard, metrics
-from services.inference.command import HOST, command_line, cpu_build, environment
+from services.inference.command import HOST, command_line, cpu_build, environment, socket_folder
 from services.inference.vllm import Vllm
 from shared.errors import ConfigError
 from shared.settings import Settings
@@ -46,11 +48,17 @@ class SupervisedVllm(Vllm):
         *,
         port: int = 0,
         start_timeout: float,
+        awake: bool = True,
+        sockets: Path | None = None,
     ) -> None:
-        super().__init__(client, f"http://{HOST}:{port}", base, start_timeout=start_timeout)
+        """`sockets`: a folder of this server's own, in which its processes meet."""
+        super().__init__(client, f"http://{HOST}:{port}", base, start_timeout=start_timeout, awake=awake)
         self._command = command
         self._environment = environment
         self._port = port
+        self._sockets = sockets
+        self._lock = asyncio.Lock()
+        """Of starting and stopping, so that who stops the server knows that none is left."""
         self._process: Process | None = None
         self._pipe: int | None = None
 
@@ -66,10 +74,13 @@ class SupervisedVllm(Vllm):
         loop = asyncio.get_running_loop()
         pause, failed_starts, ever_up = FIRST_PAUSE, 0, False
         while True:
+            await self._awake.wait()
             self.generation += 1
             started = loop.time()
             up = await self._run_once()
             ever_up = ever_up or up
+            if not self._awake.is_set():
+                continue
             failed_starts = 0 if up else failed_starts + 1
             if failed_starts >= MAX_FAILED_STARTS and not ever_up:
                 raise ConfigError(
@@ -82,6 +93,10 @@ class SupervisedVllm(Vllm):
 
     async def close(self) -> None:
         """Stop the server: politely, then the whole group by force."""
+        async with self._lock:
+            await self._stop()
+
+    async def _stop(self) -> None:
         process, self._process = self._process, None
         if process is None:
             return
@@ -102,25 +117,45 @@ class SupervisedVllm(Vllm):
     async def _run_once(self) -> bool:
         """One life of the server. True if it ever answered. A cancellation leaves it running, for `close`: requests
         that are under way may end first."""
-        await self._start()
-        assert self._process is not None
-        ended, silent, up = map(_task, (self._process.wait(), self._watch(), self._ready.wait()))
+        async with self._lock:
+            if not self._awake.is_set():
+                return False
+            process = await self._start()
+        ended, silent, up = map(_task, (process.wait(), self._watch(), self._ready.wait()))
         async with ended as end, silent as silence, up as first_answer:
             done, _ = await asyncio.wait({end, silence}, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
             answered = first_answer.done()
-        outcome = "died" if end in done else "silent"
-        log.warning("vLLM ended", extra={"code": self._process.returncode, "outcome": outcome})
+        if self._awake.is_set():
+            outcome = "died" if end in done else "silent"
+            log.warning("vLLM ended", extra={"code": process.returncode, "outcome": outcome})
         await self.close()
         return answered
 
-    async def _start(self) -> None:
+    # --- sleep: a child is stopped. It frees all of its memory, on every build of vLLM, and none of the routes that
+    # sleep mode opens is there; the price is a start after each training.
+
+    async def _free_memory(self) -> None:
+        await self.close()
+
+    async def _fill_memory(self) -> None:
+        """`run` starts it."""
+
+    async def _sleeps(self) -> bool:
+        return self._process is None
+
+    async def _start(self) -> Process:
         port = self._port or _free_port()
         self.url = f"http://{HOST}:{port}"
+        environment = dict(self._environment)
+        if self._sockets is not None:
+            shutil.rmtree(self._sockets, ignore_errors=True)  # of a server that was killed
+            self._sockets.mkdir(mode=0o700, exist_ok=True)
+            environment["VLLM_RPC_BASE_PATH"] = str(self._sockets)
         reading, writing = os.pipe()
         try:
-            self._process = await asyncio.create_subprocess_exec(
+            self._process = process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-P",
                 guard.__file__,
@@ -128,7 +163,7 @@ class SupervisedVllm(Vllm):
                 *self._command(port),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=2,  # our log goes to stderr, so vLLM's does
-                env=dict(self._environment),
+                env=environment,
                 pass_fds=(reading,),
                 start_new_session=True,
             )
@@ -139,7 +174,8 @@ class SupervisedVllm(Vllm):
             os.close(reading)
         self._pipe = writing
         metrics.vllm_starts.inc()
-        log.info("vLLM is starting", extra={"port": port, "pid": self._process.pid})
+        log.info("vLLM is starting", extra={"port": port, "pid": process.pid})
+        return process
 
 
 @asynccontextmanager
@@ -165,6 +201,8 @@ def supervised(client: httpx.AsyncClient, settings: Settings) -> SupervisedVllm:
         settings.model.id,
         port=settings.vllm.port,
         start_timeout=settings.inference.start_timeout_seconds,
+        awake=settings.gpu.share == "split",
+        sockets=socket_folder(settings.inference.adapter_dir),
     )
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import os
 import sys
+import tempfile
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
+from shared import ids
 from shared.errors import ConfigError
 from shared.settings import Settings
 
@@ -36,8 +39,9 @@ def cpu_build() -> bool:
     )
 
 
-def command_line(settings: Settings, port: int, *, cpu: bool) -> list[str]:
-    """vLLM's OpenAI server on loopback, with LoRA on."""
+def command_line(settings: Settings, port: int, *, cpu: bool, host: str = HOST, can_sleep: bool = False) -> list[str]:
+    """vLLM's OpenAI server with LoRA on. `can_sleep`: it frees the GPU's memory when told to, as its environment must
+    allow too."""
     vllm = settings.vllm
     base = settings.model.location
     command = [
@@ -45,7 +49,7 @@ def command_line(settings: Settings, port: int, *, cpu: bool) -> list[str]:
         *(sys.executable, "-P", "-m", "vllm.entrypoints.openai.api_server"),
         *("--model", str(Path(base).resolve()) if settings.model.path else base),
         *("--served-model-name", settings.model.id),
-        *("--host", HOST, "--port", str(port)),
+        *("--host", host, "--port", str(port)),
         *("--dtype", vllm.dtype),
         *("--enable-lora", "--max-lora-rank", str(vllm.max_lora_rank)),
         *("--max-loras", str(vllm.max_loras), "--max-cpu-loras", str(held_adapters(settings))),
@@ -55,12 +59,16 @@ def command_line(settings: Settings, port: int, *, cpu: bool) -> list[str]:
         command += ["--max-model-len", str(vllm.max_model_len)]
     # compiling takes minutes on a CPU and gains little there; on a GPU it is most of the speed
     command += ["--enforce-eager"] if cpu else ["--gpu-memory-utilization", str(vllm.gpu_memory_utilization)]
+    if can_sleep and not cpu:  # the CPU build refuses the option; told to sleep, it only pauses
+        command += ["--enable-sleep-mode"]
     if settings.telemetry.otlp_endpoint and importlib.util.find_spec("opentelemetry.semconv_ai"):
         command += ["--otlp-traces-endpoint", settings.telemetry.otlp_endpoint]
     return [*command, *vllm.extra_args]
 
 
-def environment(settings: Settings, inherited: Mapping[str, str], *, cpu: bool) -> dict[str, str]:
+def environment(
+    settings: Settings, inherited: Mapping[str, str], *, cpu: bool, can_sleep: bool = False
+) -> dict[str, str]:
     """The server's environment: ours without our secrets."""
     # without byte code every start compiles all of torch and vLLM in three processes: 62 s instead of 36 s on 2 cores
     kept = {
@@ -74,9 +82,19 @@ def environment(settings: Settings, inherited: Mapping[str, str], *, cpu: bool) 
         "DO_NOT_TRACK": "1",
         "OTEL_SERVICE_NAME": "vllm",
     }
+    if can_sleep:
+        # opens /sleep and /wake_up, but also routes that run code: such a server is on a network of its own
+        added["VLLM_SERVER_DEV_MODE"] = "1"
     if settings.model.path:
         added["HF_HUB_OFFLINE"] = "1"
     if cpu:
         added["VLLM_CPU_KVCACHE_SPACE"] = str(settings.vllm.cpu_kv_cache_gib)
         added["OMP_WAIT_POLICY"] = "PASSIVE"  # threads that spin while they wait slow a training beside them sixfold
     return kept | added
+
+
+def socket_folder(adapter_dir: Path) -> Path:
+    """Where the processes of the server meet, so that the sockets of a killed one are found again: one folder per user
+    and stack. Not below `adapter_dir` itself: the path of a socket may have 107 bytes."""
+    stack = ids.derive(str(adapter_dir.resolve()), os.getuid(), chars=12)
+    return Path(tempfile.gettempdir()) / f"tunestream-vllm-{stack}"

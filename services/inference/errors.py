@@ -1,6 +1,7 @@
 """Errors as the OpenAI API words them: `{"error": {"message", "type", "param", "code"}}` on every route.
 
 EngineUnavailable    (a TransientError) vLLM is starting, restarting, or does not answer
+└── EngineAsleep     a training has the GPU (`gpu.share = alternate`)
 AdapterRefused       vLLM does not take an adapter that passed our checks
 ApiError             an answer that is decided where it is raised
 """
@@ -20,10 +21,15 @@ from shared.errors import CorruptObject, InputError, TransientError, TunestreamE
 log = logging.getLogger(__name__)
 
 RETRY_AFTER = 5  # seconds; the official client obeys it and tries twice more
+ASLEEP_RETRY_AFTER = 30  # a training takes minutes to hours; the official client does not obey more than 60
 
 
 class EngineUnavailable(TransientError):
     """vLLM does not answer for now."""
+
+
+class EngineAsleep(EngineUnavailable):
+    """vLLM has let go of the GPU until a training is over."""
 
 
 class AdapterRefused(TunestreamError):
@@ -74,6 +80,9 @@ def translate(error: Exception) -> ApiError:
     if isinstance(error, InputError):
         status = 404 if error.code == "model_not_found" else 400
         return ApiError(status, error.message, code=error.code, param=error.param)
+    if isinstance(error, EngineAsleep):
+        headers = {"retry-after": str(ASLEEP_RETRY_AFTER)}
+        return ApiError(503, f"{error}. Try again.", code="model_sleeping", headers=headers)
     if isinstance(error, TransientError):
         return ApiError(503, f"{error}. Try again.", code="unavailable", headers={"retry-after": str(RETRY_AFTER)})
     if isinstance(error, AdapterRefused | CorruptObject):

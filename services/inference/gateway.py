@@ -23,12 +23,12 @@ from services.inference.errors import (
     envelope,
     translate,
 )
-from services.inference.exchange import CLIENT_GONE, Exchange, exchange
+from services.inference.exchange import CLIENT_GONE, GENERATION, Exchange, exchange
 from services.inference.models import Models, Target
 from services.inference.relay import ClientGone, Relayed, Upstream, open_upstream, unless_gone
+from services.inference.stories import Stories
 from services.inference.vllm import Vllm
 
-ROUTES = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
 MAX_BODY = 32 * 2**20  # bytes; a prompt of a million tokens is a tenth of it
 # How long a request waits for a vLLM that starts. Longer than a restart on two cores takes (about 45 s).
 PATIENCE = 90.0
@@ -39,29 +39,39 @@ class Gateway:
     """Forwards a generation to vLLM; once more, if vLLM breaks before the first byte."""
 
     def __init__(
-        self, client: httpx.AsyncClient, vllm: Vllm, adapters: Adapters, models: Models, *, patience: float = PATIENCE
+        self,
+        client: httpx.AsyncClient,
+        vllm: Vllm,
+        adapters: Adapters,
+        models: Models,
+        stories: Stories,
+        *,
+        patience: float = PATIENCE,
     ) -> None:
         """`patience`: seconds that a request waits for vLLM to be up."""
         self._client = client
         self._vllm = vllm
         self._adapters = adapters
         self._models = models
+        self._stories = stories
         self._patience = patience
 
     def router(self) -> APIRouter:
         routes = APIRouter()
-        for route in ROUTES:
+        for route in GENERATION:
             routes.add_api_route(route, self.generate, methods=["POST"])
         return routes
 
     async def generate(self, request: Request) -> Response:
         route = request.scope["path"]
         async with AsyncExitStack() as stack:
-            current = stack.enter_context(exchange(route, request.state.traceparent))
+            current = stack.enter_context(exchange(route, request.state))
             try:
                 body = await _read(request)
                 target = await self._models.resolve(body["model"])
-                current.model, current.alias = target.model, target.alias
+                asked_by = request.state.asked_by
+                story = await self._stories.of(target.model, tuned=target.tuned, asked_by=asked_by)
+                current.concerns(target.model, story)
                 work = self._answer(stack, current, target, body)
                 response = await unless_gone(request, work)
                 if isinstance(response, Relayed):
@@ -97,14 +107,15 @@ class Gateway:
         """The answer's first chunk has come, with whatever status.
 
         Raises:
-            EngineUnavailable: vLLM is not up.
+            EngineUnavailable: vLLM is not up, or asleep.
             ApiError: vLLM broke twice.
         """
         for last in (False, True):
-            await self._vllm.wait_ready(self._patience)
+            await stack.enter_async_context(self._vllm.using(self._patience))
             try:
                 if target.tuned:
-                    await stack.enter_async_context(self._adapters.using(target.model))
+                    with current.inside():
+                        await stack.enter_async_context(self._adapters.using(target.model))
                 upstream = await open_upstream(self._client, self._request(current, target, body))
             except httpx.PoolTimeout:
                 raise EngineUnavailable("Too many requests are under way") from None
@@ -112,6 +123,7 @@ class Gateway:
                 raise ApiError(504, "The model took too long to answer.", code="upstream_timeout") from None
             except (httpx.TransportError, EngineUnavailable):
                 self._vllm.suspect()
+                self._adapters.forget(target.model)  # a server that was restarted comes back without
                 continue
             stack.push_async_callback(upstream.response.aclose)
             status = upstream.response.status_code

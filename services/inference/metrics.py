@@ -24,6 +24,7 @@ tokens = Counter("tunestream_inference_tokens_total", "Tokens as vLLM counts the
 adapter_loads = Counter("tunestream_adapter_loads_total", "Adapters given to vLLM", ["outcome"])
 adapters_loaded = Gauge("tunestream_adapters_loaded", "Adapters that vLLM holds")
 vllm_up = Gauge("tunestream_vllm_up", "1 while vLLM answers")
+vllm_asleep = Gauge("tunestream_vllm_asleep", "1 while vLLM leaves the GPU to a training")
 vllm_starts = Counter("tunestream_vllm_starts_total", "Starts of the supervised vLLM")
 
 _models: set[str] = set()

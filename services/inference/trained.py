@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Protocol
 
 from services.inference.domain.names import tuned_name
-from shared import outbox
-from shared.events import FolderReference, Reference, TrainingCompleted
-from shared.ledger import JOBS, Ledger
+from shared import outbox, telemetry
+from shared.errors import StoreUnavailable
+from shared.events import FolderReference, Job, Reference, TrainingCompleted
+from shared.ledger import JOBS, Ledger, job_key
 
 NOT_FOUND_SECONDS = 1.0  # an unknown id is looked up at most this often, however many ask for it
 READERS = 16
@@ -45,6 +46,7 @@ class TrainedModels:
         self._clock = clock
         self._results: dict[str, tuple[TrainingCompleted, float] | None] = {}
         self._missing: dict[str, float] = {}
+        self._traceparents: dict[str, str | None] = {}
 
     async def find(self, model: str) -> Trained | None:
         """The model of this exact id, or None.
@@ -80,6 +82,18 @@ class TrainedModels:
             for event, created in (result for result in results if result is not None)
         ]
         return sorted(found, key=lambda trained: (-trained.created, trained.model))
+
+    async def traceparent(self, model: str) -> str | None:
+        """Of the job that trained `model`; None where it is not known, or cannot be read right now."""
+        if model not in self._traceparents:
+            try:
+                trained = await self.find(model)
+                found = await self._objects.get(job_key(trained.job_id)) if trained else None
+            except StoreUnavailable:
+                return None
+            given = Job.model_validate_json(found[0]).traceparent if found else None
+            self._traceparents[model] = telemetry.valid_traceparent(given)
+        return self._traceparents[model]
 
     async def _result(self, job_id: str) -> tuple[TrainingCompleted, float] | None:
         if job_id not in self._results:

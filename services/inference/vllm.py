@@ -1,4 +1,5 @@
-"""One vLLM server over HTTP: whether it answers, which incarnation of it answers, and which adapters it is given.
+"""One vLLM server over HTTP: whether it answers, which incarnation of it answers, which adapters it is given, and
+whether it has let go of the GPU.
 
 `Vllm` watches a server that is somebody else's business (`vllm.url`); `child.py` adds starting one.
 """
@@ -8,13 +9,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 from services.inference import metrics
-from services.inference.errors import AdapterRefused, EngineUnavailable
+from services.inference.errors import AdapterRefused, EngineAsleep, EngineUnavailable
+from shared.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +33,11 @@ NO_SUCH_ADAPTER = "cannot be found"
 class Vllm:
     """`run` must be running for `ready` ever to become true."""
 
-    def __init__(self, client: httpx.AsyncClient, url: str, base: str, *, start_timeout: float) -> None:
-        """`base`: what users call the base model; `start_timeout`: seconds a start may take."""
+    def __init__(
+        self, client: httpx.AsyncClient, url: str, base: str, *, start_timeout: float, awake: bool = True
+    ) -> None:
+        """`base`: what users call the base model; `start_timeout`: seconds a start may take; `awake`: it need not be
+        told to `wake` first."""
         self.url = url.rstrip("/")
         self.base_name = base
         """What the server calls its base model."""
@@ -41,21 +48,47 @@ class Vllm:
         self._start_timeout = start_timeout
         self._ready = asyncio.Event()
         self._suspected = asyncio.Event()
+        self._awake = asyncio.Event()
+        if awake:
+            self._awake.set()
+        self._under_way = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     @property
     def ready(self) -> bool:
         return self._ready.is_set()
 
     def problem(self) -> str | None:
-        """A readiness check for /health/ready."""
-        return None if self.ready else "vLLM does not answer yet"
+        """A readiness check for /health/ready. Asleep is ready: the service still answers everything but generations,
+        and tells those when to come back, which a load balancer without anybody behind it could not."""
+        return None if self.ready or not self._awake.is_set() else "vLLM does not answer yet"
+
+    async def wait_awake(self) -> None:
+        """Return when no training has the GPU, however long that takes."""
+        await self._awake.wait()
+
+    @asynccontextmanager
+    async def using(self, seconds: float) -> AsyncIterator[None]:
+        """The server answers, and does not fall asleep before the block is left (unless it is left too late).
+
+        Raises:
+            EngineAsleep: a training has the GPU.
+            EngineUnavailable: it did not answer within `seconds`.
+        """
+        await self.wait_ready(seconds)
+        with self._counted():
+            yield
 
     async def wait_ready(self, seconds: float) -> None:
         """Return as soon as the server answers.
 
         Raises:
+            EngineAsleep: a training has the GPU.
             EngineUnavailable: it did not within `seconds`.
         """
+        if not self._awake.is_set():
+            raise EngineAsleep("A training has the GPU; the model server sleeps until it is over")
         try:
             async with asyncio.timeout(seconds):
                 await self._ready.wait()
@@ -78,6 +111,74 @@ class Vllm:
 
     async def close(self) -> None:
         """Nothing to stop: the server is not ours."""
+
+    # --- sleep ------------------------------------------------------------------------------------------------
+
+    async def sleep(self, drain: float) -> None:
+        """Refuse requests from now on, let those under way end (for at most `drain` seconds), free the GPU's memory.
+
+        Raises:
+            EngineUnavailable: whether the memory is free is not known; try again.
+            ConfigError: the server cannot sleep.
+        """
+        self._awake.clear()
+        metrics.vllm_asleep.set(1)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(drain):
+                await self._idle.wait()
+        await self._free_memory()
+
+    async def keep_asleep(self) -> None:
+        """Put it back to sleep if it is awake: a server that is not ours may have been restarted. Raises as `sleep`."""
+        if not await self._sleeps():
+            await self.sleep(0)
+
+    async def wake(self) -> None:
+        """Let it fill the GPU's memory again, and take requests; nothing happens if it is awake. Raises as `sleep`."""
+        await self._fill_memory()
+        self._awake.set()
+        metrics.vllm_asleep.set(0)
+
+    async def _free_memory(self) -> None:
+        # 1: the weights, and the adapters' slots with them, go to the host's memory; at level 2 they would be lost.
+        # wait: the default cuts answers short that are under way, and they look like whole ones.
+        await self._control("POST", "/sleep?level=1&mode=wait")
+        if not await self._sleeps():
+            raise EngineUnavailable("The model server did not fall asleep")
+
+    async def _fill_memory(self) -> None:
+        if await self._sleeps():
+            await self._control("POST", "/wake_up")
+            if await self._sleeps():
+                raise EngineUnavailable("The model server did not wake up")
+
+    async def _sleeps(self) -> bool:
+        return bool((await self._control("GET", "/is_sleeping")).json()["is_sleeping"])
+
+    async def _control(self, method: str, path: str) -> httpx.Response:
+        try:
+            response = await self._client.request(method, self.url + path)
+        except httpx.TransportError as error:
+            raise EngineUnavailable(f"The model server does not answer ({type(error).__name__})") from error
+        if response.status_code == 404:
+            raise ConfigError(
+                "TUNESTREAM_GPU__SHARE=alternate needs a vLLM that can sleep: start it with `python -m "
+                "services.inference.vllm_server`, or with --enable-sleep-mode and VLLM_SERVER_DEV_MODE=1"
+            )
+        if response.is_error:
+            raise EngineUnavailable(f"The model server answers {response.status_code}")
+        return response
+
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[None]:
+        self._under_way += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._under_way -= 1
+            if not self._under_way:
+                self._idle.set()
 
     # --- adapters ---------------------------------------------------------------------------------------------
 
@@ -104,7 +205,8 @@ class Vllm:
 
     async def _post(self, path: str, body: dict[str, Any]) -> tuple[int, str]:
         try:
-            response = await self._client.post(self.url + path, json=body)
+            with self._counted():  # an adapter that is unloaded in the background has no request around it
+                response = await self._client.post(self.url + path, json=body)
         except httpx.TransportError as error:
             self.suspect()
             raise EngineUnavailable(f"The model server does not answer ({type(error).__name__})") from error

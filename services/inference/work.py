@@ -7,7 +7,9 @@ from collections.abc import Callable
 from services.inference.adapters import Adapters
 from services.inference.aliases import Aliases
 from services.inference.domain.deployments import replaced_by
+from services.inference.stories import Stories
 from services.inference.vllm import Vllm
+from shared import telemetry
 from shared.events import Deployed, EvalCompleted, JobProgress, ModelDeployed
 from shared.stage import Attempt
 
@@ -22,6 +24,7 @@ class DeployWork:
         vllm: Vllm,
         adapters: Adapters,
         aliases: Aliases,
+        stories: Stories,
         *,
         url: str,
         clock: Callable[[], float],
@@ -31,6 +34,7 @@ class DeployWork:
         self._vllm = vllm
         self._adapters = adapters
         self._aliases = aliases
+        self._stories = stories
         self._url = url.rstrip("/")
         self._clock = clock
         self._patience = patience
@@ -51,10 +55,16 @@ class DeployWork:
                 data={"model": evaluated.model, "alias": job.alias},
             )
         await attempt.progress("started", f"Deploying {evaluated.model} as {job.alias}")
-        await self._vllm.wait_ready(self._patience)
-        async with self._adapters.using(evaluated.model):
-            version = Deployed(model=evaluated.model, job_id=job.job_id, at=self._clock())
-            deployment = await self._aliases.promote(job.alias, version)
+        # without limit: another job's training may take hours, and attempts are limited
+        with telemetry.span("inference.wait_for_vllm"):
+            await self._vllm.wait_awake()
+            await self._vllm.wait_ready(self._patience)
+        async with self._vllm.using(self._patience), self._adapters.using(evaluated.model):
+            with telemetry.span("inference.move_alias", attributes={"tunestream.model": evaluated.model}):
+                version = Deployed(model=evaluated.model, job_id=job.job_id, at=self._clock())
+                deployment = await self._aliases.promote(job.alias, version)
+        if deployment.current.job_id == job.job_id:
+            self._stories.deployed(evaluated.model)
         return ModelDeployed(
             job_id=job.job_id,
             model=evaluated.model,

@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import logging
 import posixpath
+from functools import partial
 
 from services.ingest.intake import Intake
 from services.ingest.taking import Taking
 from shared import ids
 from shared.bus import Delivery
-from shared.errors import AlreadyExists, InputError, TransientError
+from shared.errors import AlreadyExists, ConfigError, InputError, TransientError
 from shared.events import DatasetUploaded, Job, Model, Origin
 from shared.objects import ObjectStore
 
@@ -67,7 +68,11 @@ class Inbox:
 
     async def once(self) -> None:
         for entry in await self._objects.list(INBOX):
-            await self._taking.once(posixpath.basename(entry.key), lambda key=entry.key: self._take(key))  # type: ignore[misc]
+            try:
+                await self._taking.once(posixpath.basename(entry.key), partial(self._take, entry.key))
+            except ConfigError as error:
+                # a stranger may name a place where this service may not read: that must not end the service
+                log.warning("not taken", extra={"reason": type(error).__name__})
 
     async def _take(self, key: str) -> Job:
         found = await self._objects.get(key)

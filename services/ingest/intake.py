@@ -11,7 +11,7 @@ from collections.abc import Callable
 from services.ingest.domain import datasets, jobs
 from shared import outbox, telemetry
 from shared.bus import Publisher
-from shared.errors import AlreadyExists, InputError
+from shared.errors import AlreadyExists, ConfigError, InputError
 from shared.events import DatasetPointer, Event, Job, JobFailed, JobSpec, Origin, Reference
 from shared.ledger import job_key
 from shared.objects import ObjectStore
@@ -40,9 +40,12 @@ class Intake:
         """Make the job of a dataset, or find the one that is there, and announce it. `spec` None: look beside the
         dataset for settings.
 
+        `traceparent`: of whoever asked, whose trace the job then becomes a part of.
+
         Raises:
             InputError: the dataset itself is not there.
         """
+        root = telemetry.JobRoot(traceparent)
         dataset = await self._objects.describe(pointer)
         problem: InputError | None = None
         salt: str | None = None
@@ -60,7 +63,7 @@ class Intake:
                 validation = await self._validation(wanted)
         except InputError as error:
             problem = problem or error
-        job = await self._manifest(
+        job, made = await self._manifest(
             jobs.job_of(
                 dataset,
                 spec,
@@ -68,12 +71,17 @@ class Intake:
                 base=base,
                 organization=self._settings.model.organization,
                 origin=origin,
-                traceparent=telemetry.valid_traceparent(traceparent) or telemetry.new_traceparent(),
+                traceparent=root.traceparent,
                 now=self._clock(),
                 salt=salt,
             )
         )
-        await self._announce(job, problem)
+        if made:
+            root.emit(job.job_id)
+        # it began with the root, but only now is it certain which job's trace it belongs to
+        about = {"tunestream.job_id": job.job_id}
+        with telemetry.span("ingest", job.traceparent, at=root.at, attributes=about) as current:
+            telemetry.set_outcome(current, await self._announce(job, problem))
         return job
 
     async def _settings_of(self, pointer: DatasetPointer) -> tuple[bytes, str]:
@@ -89,16 +97,21 @@ class Intake:
             return await self._objects.describe(wanted)
         except InputError as error:
             raise InputError("invalid_validation_file", error.message, "validation_file") from None
+        except ConfigError:  # the dataset could be read, so it is not the credentials: the user named a forbidden place
+            message = f"{wanted.bucket}/{wanted.key} may not be read here; put it beside the dataset."
+            raise InputError("invalid_validation_file", message, "validation_file") from None
 
-    async def _manifest(self, job: Job) -> Job:
+    async def _manifest(self, job: Job) -> tuple[Job, bool]:
+        """The job as it is in the ledger, and whether it came there just now."""
         with contextlib.suppress(AlreadyExists):
             await self._objects.create(job_key(job.job_id), job.model_dump_json().encode())
-            return job
+            return job, True
         found = await self._objects.get(job_key(job.job_id))
         assert found is not None, "manifests are never deleted"
-        return Job.model_validate_json(found[0])
+        return Job.model_validate_json(found[0]), False
 
-    async def _announce(self, job: Job, problem: InputError | None) -> None:
+    async def _announce(self, job: Job, problem: InputError | None) -> str:
+        """Returns the outcome."""
         event: Event = jobs.uploaded(job)
         if problem:
             event = JobFailed(
@@ -107,5 +120,5 @@ class Intake:
         outcome = "failed" if problem else "completed"
         mine = outbox.result_of(job.job_id, "ingest", 1, self._owner, outcome, event, self._clock())
         result = await outbox.commit(self._objects, mine)
-        with telemetry.span("ingest", job.traceparent, **{"tunestream.job_id": job.job_id}):
-            await outbox.publish(self._objects, self._bus, result, self._owner, self._clock)
+        await outbox.publish(self._objects, self._bus, result, self._owner, self._clock)
+        return result.outcome

@@ -58,6 +58,8 @@ class Loop:
         began = written = time.monotonic()
         seconds_to_write = 0.0
         while self.state.step < self.steps.total and not self.stopped_early:
+            if self.state.step == first or self.steps.ends_epoch(self.state.step):
+                self.report.say("phase", phase=f"epoch {self.steps.position(self.state.step)[0] + 1}")
             row = self._step()
             self.state.seconds = seconds_before + time.monotonic() - began
             if row is None:

@@ -39,6 +39,32 @@ ON_GPU = (
 )
 
 
+ROOM = (
+    "leave training more of the GPU: lower TUNESTREAM_VLLM__GPU_MEMORY_UTILIZATION, or set "
+    "TUNESTREAM_GPU__SHARE=alternate, if vLLM is on it too"
+)
+
+
+def loaded(load: Callable[[], T], device: Any) -> T:
+    """What `load` puts on the device, into the memory that is free there.
+
+    Raises:
+        InputError: `out_of_memory`: it does not fit.
+    """
+    if device.type == "cpu":
+        return load()
+    free, total = torch.cuda.mem_get_info(device)  # before, because what a failed try holds is not given back at once
+    try:
+        return load()
+    except torch.cuda.OutOfMemoryError:
+        raise InputError(
+            "out_of_memory",
+            f"the base model does not fit on the GPU, where {free / 2**30:.1f} of {total / 2**30:.1f} GiB were free: "
+            f"choose a smaller base model or lora.quantization 'nf4', or {ROOM}",
+            "model",
+        ) from None
+
+
 class Memory:
     """The fit in use for one model on one device; a smaller one is taken when memory runs out."""
 
@@ -82,7 +108,8 @@ class Memory:
             raise InputError(
                 "out_of_memory",
                 f"the GPU's memory does not hold even one row of {self.longest} tokens: lower "
-                "hyperparameters.max_length, hyperparameters.batch_size or lora.r, or choose a smaller base model",
+                "hyperparameters.max_length, hyperparameters.batch_size or lora.r, choose a smaller base model, "
+                f"or {ROOM}",
                 "hyperparameters.max_length",
             )
         self.use(smaller[0])

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ RESULT_FIELDS = {
 
 
 class Report:
-    """`events`: one JSON object per line for the parent process, instead of lines for people."""
+    """`events`: one JSON object per line for the parent process, instead of lines for people; `at` in it is the time in
+    seconds since the epoch."""
 
     def __init__(self, out: Path, *, events: bool) -> None:
         self.out = out
@@ -28,7 +30,7 @@ class Report:
         self.metrics = out / "metrics.jsonl"
 
     def say(self, event: str, **data: Any) -> None:
-        line = json.dumps({"event": event, **data}) if self.events else _for_people(event, data)
+        line = json.dumps({"event": event, "at": time.time(), **data}) if self.events else _for_people(event, data)
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
 

@@ -22,7 +22,7 @@ from services.trainer.domain.verdict import verdict
 from services.trainer.evaluate import Validator
 from services.trainer.loop import Loop
 from services.trainer.loss import Dpo, Supervised
-from services.trainer.memory import Memory
+from services.trainer.memory import Memory, loaded
 from services.trainer.report import Report
 from services.trainer.step import Stepper
 from shared.errors import InputError
@@ -54,9 +54,9 @@ def run(plan: Plan, out: Path, report: Report, stop: Callable[[], bool]) -> dict
     prepared = _prepare(plan, out)
 
     report.say("phase", phase="load")
-    tuned = model.load(plan, prepared.chosen, device)
+    tuned = loaded(lambda: model.load(plan, prepared.chosen, device), device)
 
-    report.say("phase", phase="train")
+    report.say("phase", phase="prepare")
     report.begin(b"")
     loop = _loop(plan, prepared, tuned, Memory(tuned, device, prepared.train.longest), report, stop)
     torch.manual_seed(plan.seed + 1)  # dropout; the adapter's start had the seed itself

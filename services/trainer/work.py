@@ -7,12 +7,17 @@ import contextlib
 import json
 import logging
 import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from services.trainer import gpu
 from services.trainer.domain.plan import Base, Plan
+from services.trainer.phases import Phases
 from services.trainer.process import TrainingProcess
 from services.trainer.uploads import CheckpointUploads, find_checkpoints
+from shared import telemetry
 from shared.errors import CorruptObject, InputError, TransientError
 from shared.events import CheckpointInfo, DatasetValidated, FolderReference, Job, Overfitting, TrainingCompleted
 from shared.objects import ObjectStore
@@ -32,13 +37,14 @@ class TrainWork:
 
     Raises:
         InputError: the data, the settings or the base are wrong; the training process says what to change.
-        TransientError: the process was stopped from outside, or the store is away: try again.
+        TransientError: the process was stopped from outside, the store is away, or the GPU was lost: try again.
         RuntimeError: the process crashed.
     """
 
-    def __init__(self, objects: ObjectStore, settings: Settings) -> None:
+    def __init__(self, objects: ObjectStore, settings: Settings, clock: Callable[[], float] = time.time) -> None:
         self._objects = objects
         self._settings = settings
+        self._clock = clock
 
     async def __call__(self, attempt: Attempt) -> TrainingCompleted:
         asked = DatasetValidated.model_validate(attempt.request)
@@ -47,20 +53,23 @@ class TrainWork:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         try:
-            earlier = await find_checkpoints(self._objects, attempt.earlier)
-            resume_from = await self._fetch_newest(earlier, folder)
-            plan = await self._plan(attempt.job, asked, location, folder, resume_from)
+            with telemetry.span("trainer.download"):
+                earlier = await find_checkpoints(self._objects, attempt.earlier)
+                resume_from = await self._fetch_newest(earlier, folder)
+                plan = await self._plan(attempt.job, asked, location, folder, resume_from)
             uploads = CheckpointUploads(self._objects, attempt, folder / "out", self._settings.trainer.keep_checkpoints)
-            try:
-                await self._train(attempt, plan, folder, uploads)
-            except InputError as error:
-                if error.code != "checkpoint_mismatch":
-                    raise
-                # Another version of this program made it: not the user's fault, only lost time.
-                log.warning("checkpoint does not fit, starting anew", extra={"job_id": attempt.job.job_id})
-                earlier = {}
-                await self._train(attempt, plan.model_copy(update={"resume_from": None}), folder, uploads)
-            return await self._hand_over(attempt, asked, folder / "out", {**earlier, **uploads.done})
+            async with gpu.turn(self._objects, self._settings, self._clock, attempt):
+                try:
+                    await self._train(attempt, plan, folder, uploads)
+                except InputError as error:
+                    if error.code != "checkpoint_mismatch":
+                        raise
+                    # Another version of this program made it: not the user's fault, only lost time.
+                    log.warning("checkpoint does not fit, starting anew", extra={"job_id": attempt.job.job_id})
+                    earlier = {}
+                    await self._train(attempt, plan.model_copy(update={"resume_from": None}), folder, uploads)
+            with telemetry.span("trainer.upload"):
+                return await self._hand_over(attempt, asked, folder / "out", {**earlier, **uploads.done})
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -113,24 +122,26 @@ class TrainWork:
         out = folder / "out"
         plan_path = folder / "plan.json"
         plan_path.write_text(plan.model_dump_json())
-        process = await TrainingProcess.start(
-            plan_path, out, gpu=self._settings.trainer.gpu, threads=self._settings.trainer.threads
-        )
-        log.info("training process started", extra={"job_id": attempt.job.job_id, "pid": process.pid})
-        try:
-            async with uploads:
-                async for event in process.events():
-                    await self._tell(attempt, event, uploads)
-                code = await process.wait()
-        except asyncio.CancelledError:
-            await self._stop(process, uploads)
-            raise
-        finally:
-            await process.kill()
-        check_ended(code, process.trace, out)
+        with Phases("start") as phases:
+            process = await TrainingProcess.start(
+                plan_path, out, gpu=self._settings.trainer.gpu, threads=self._settings.trainer.threads
+            )
+            log.info("training process started", extra={"job_id": attempt.job.job_id, "pid": process.pid})
+            try:
+                async with uploads:
+                    async for event in process.events():
+                        phases.hear(event)
+                        await self._tell(attempt, event, uploads)
+                    code = await process.wait()
+            except asyncio.CancelledError:
+                await self._stop(process, uploads)
+                raise
+            finally:
+                await process.kill()
+            check_ended(code, process.trace, out)
 
     async def _tell(self, attempt: Attempt, event: dict[str, Any], uploads: CheckpointUploads) -> None:
-        kind = event.pop("event")
+        kind, _ = event.pop("event"), event.pop("at")
         if kind == "step":
             await attempt.progress(
                 step=event.pop("step"),

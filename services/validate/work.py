@@ -14,6 +14,7 @@ from services.validate.domain.report import error_of
 from services.validate.reader import Source
 from services.validate.scan import Watch
 from services.validate.tokenizer import Tokenizer, load
+from shared import telemetry
 from shared.errors import CorruptObject, InputError
 from shared.events import DatasetValidated, Job, Reference, Split
 from shared.settings import Settings
@@ -51,29 +52,36 @@ class ValidateWork:
         location = self.settings.model.location_of(job.base)
         with tempfile.TemporaryDirectory(prefix="tunestream-validate-") as name:
             folder = Path(name)
-            training = await self._download(job.dataset, folder / "dataset", "training_file")
-            validation = None
-            if job.validation_file is not None:
-                validation = await self._download(job.validation_file, folder / "validation_file", "validation_file")
+            with telemetry.span("validate.download"):
+                training = await self._download(job.dataset, folder / "dataset", "training_file")
+                validation = None
+                if job.validation_file is not None:
+                    path = folder / "validation_file"
+                    validation = await self._download(job.validation_file, path, "validation_file")
             async with reporting(attempt, "checking", watch, self.clock):
-                examined = await in_thread(
-                    lambda: examine(
-                        training,
-                        validation,
-                        spec=job.spec,
-                        tokenizer=self.load_tokenizer(location, job.base),
-                        limits=self.settings.validation,
-                        watch=watch,
-                    ),
-                    watch,
-                )
+                with telemetry.span("validate.load_tokenizer"):
+                    tokenizer = await in_thread(lambda: self.load_tokenizer(location, job.base), watch)
+                with telemetry.span("validate.check"):
+                    examined = await in_thread(
+                        lambda: examine(
+                            training,
+                            validation,
+                            spec=job.spec,
+                            tokenizer=tokenizer,
+                            limits=self.settings.validation,
+                            watch=watch,
+                        ),
+                        watch,
+                    )
             document = examined.report.model_dump_json(indent=1).encode()
             report = await self.objects.put(f"{attempt.prefix}report.json", document)
             if error := error_of(examined.report, f"{report.bucket}/{report.key}"):
                 raise error
             async with reporting(attempt, "splitting", watch, self.clock):
-                await in_thread(lambda: write_splits(examined, training, validation, folder, watch), watch)
-            splits = await self._upload(examined, folder, attempt.prefix)
+                with telemetry.span("validate.split"):
+                    await in_thread(lambda: write_splits(examined, training, validation, folder, watch), watch)
+            with telemetry.span("validate.upload"):
+                splits = await self._upload(examined, folder, attempt.prefix)
         return _validated(job, examined, splits, report)
 
     async def _download(self, reference: Reference, path: Path, param: str) -> Source:

@@ -1,4 +1,4 @@
-"""Ingest on the real store and broker: what is dropped or announced becomes exactly one job."""
+"""Ingest on the real store and broker: what is dropped or announced becomes exactly one job, however it is noticed."""
 
 from __future__ import annotations
 
@@ -6,21 +6,26 @@ import asyncio
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from urllib.parse import quote_plus
 
+import pytest
 from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from services.ingest.intake import Intake
-from services.ingest.sweep import Sweep
+from services.ingest.app import build
+from shared import health
 from shared.bus import Bus, Delivery
-from shared.events import DatasetUploaded, Job, JobFailed
+from shared.events import Job, JobFailed
 from shared.ledger import job_key
-from shared.objects import ObjectStore
+from shared.service import Context
+from tests import drops
+from tests.drops import ROWS, Bucket, Ears, ears
 from tests.embedded import Embedded, until
 
-ROWS = b'{"messages": []}\n' * 10
+NEVER = 3600.0
 
 
 @dataclass
@@ -28,13 +33,10 @@ class Ingest:
     """A running ingest, and what it told the others."""
 
     parts: Embedded
-    bucket: str
-    datasets: ObjectStore
-    uploaded: list[DatasetUploaded] = field(default_factory=list)
+    bus: Bus
+    told: Ears
+    bucket: Bucket
     failed: list[JobFailed] = field(default_factory=list)
-
-    def jobs_of(self, key: str) -> set[str | None]:
-        return {event.job_id for event in self.uploaded if event.dataset.key == key}
 
     async def manifest(self, job_id: str | None) -> Job:
         found = await self.parts.objects.get(job_key(str(job_id)))
@@ -43,66 +45,158 @@ class Ingest:
 
 
 @asynccontextmanager
-async def ingest(parts: Embedded) -> AsyncIterator[Ingest]:
-    settings = parts.settings.model_copy(
-        update={"ingest": parts.settings.ingest.model_copy(update={"sweep_seconds": 0.2, "settle_seconds": 0.1})}
-    )
-    name = f"ingest-{uuid.uuid4().hex[:6]}"
-    objects, bus, ears = parts.objects, Bus(settings.bus, name), Bus(settings.bus, f"{name}-ears")
-    sweep = Sweep(objects, Intake(objects, bus, settings, time.time), settings.ingest, "datasets", time.time)
-    told = Ingest(parts, "datasets", objects.at("datasets"))
+async def ingest(parts: Embedded, *, topic: str | None = None, sweep_seconds: float = 0.2) -> AsyncIterator[Ingest]:
+    """With `sweep_seconds=NEVER` the bucket is swept once, before anything is dropped."""
+    updates = {"sweep_seconds": sweep_seconds, "settle_seconds": 0.1, "notifications_topic": topic}
+    settings = parts.settings.model_copy(update={"ingest": parts.settings.ingest.model_copy(update=updates)})
+    bus = Bus(settings.bus, f"ingest-{uuid.uuid4().hex[:6]}")
+    failed: list[JobFailed] = []
 
-    async def uploaded(event: DatasetUploaded, delivery: Delivery) -> None:
-        if event.job_id:
-            told.uploaded.append(event)
+    async def fail(event: JobFailed, delivery: Delivery) -> None:
+        failed.append(event)
 
-    async def failed(event: JobFailed, delivery: Delivery) -> None:
-        told.failed.append(event)
+    bus.subscribe(JobFailed, fail)
+    background = build(Context(settings, parts.objects, bus, time.time)).background
+    async with ears(settings.bus) as told:
+        tasks = [asyncio.ensure_future(task()) for task in background]
+        await bus.start()
+        try:
+            yield Ingest(parts, bus, told, Bucket(parts.objects._client), failed)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await bus.stop()
 
-    bus.subscribe(DatasetUploaded, sweep.announced)
-    ears.subscribe(DatasetUploaded, uploaded)
-    ears.subscribe(JobFailed, failed)
-    await bus.start()
-    await ears.start()
-    sweeping = asyncio.create_task(sweep.run())
+
+@dataclass
+class Notifications:
+    """A topic of its own on which a test plays the store that rings."""
+
+    topic: str
+    producer: AIOKafkaProducer
+
+    async def ring(self, event: str, key: str) -> None:
+        record = {"eventName": event, "s3": {"bucket": {"name": "datasets"}, "object": {"key": quote_plus(key)}}}
+        await self.send(json.dumps({"EventName": event, "Key": f"datasets/{key}", "Records": [record]}).encode())
+
+    async def send(self, value: bytes) -> None:
+        await self.producer.send_and_wait(self.topic, value)
+
+
+@asynccontextmanager
+async def notifications(parts: Embedded, *, made: bool = True) -> AsyncIterator[Notifications]:
+    producer = AIOKafkaProducer(bootstrap_servers=parts.stack.kafka)
+    await producer.start()
     try:
+        told = Notifications(f"bucket.notifications.{uuid.uuid4().hex[:6]}", producer)
+        if made:
+            await create_topic(parts, told.topic)
         yield told
     finally:
-        sweeping.cancel()
-        await asyncio.gather(sweeping, return_exceptions=True)
-        await bus.stop()
-        await ears.stop()
+        await producer.stop()
+
+
+async def create_topic(parts: Embedded, topic: str) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=parts.stack.kafka)
+    await admin.start()
+    try:
+        await admin.create_topics([NewTopic(topic, num_partitions=1, replication_factor=1)])
+    finally:
+        await admin.close()
+
+
+@asynccontextmanager
+async def doorbell(parts: Embedded) -> AsyncIterator[tuple[Ingest, Notifications]]:
+    """An ingest that only its doorbell can tell of a drop: every put rings, and no sweep comes by."""
+    async with notifications(parts) as bell, ingest(parts, topic=bell.topic, sweep_seconds=NEVER) as running:
+        running.bucket.ring = bell.ring
+        yield running, bell
 
 
 async def test_a_drop_becomes_one_job_with_its_sidecars_settings(parts: Embedded) -> None:
-    async with ingest(parts) as told:
-        await told.datasets.put("drop one/a b.job.yaml", b"suffix: helper\nhyperparameters: {n_epochs: 2}\n")
-        await told.datasets.put("drop one/a b.jsonl", ROWS)
-        await told.datasets.put("drop one/a b.jsonl.part", ROWS)
-        await until(lambda: bool(told.jobs_of("drop one/a b.jsonl")), "the drop becomes a job")
-        (job_id,) = told.jobs_of("drop one/a b.jsonl")
-        job = await told.manifest(job_id)
+    async with ingest(parts) as running:
+        await running.bucket.put("drop one/a b.job.yaml", b"suffix: helper\nhyperparameters: {n_epochs: 2}\n")
+        await running.bucket.put("drop one/a b.jsonl")
+        await until(lambda: bool(running.told.jobs("drop one/a b.jsonl")), "the drop becomes a job")
+        (job_id,) = running.told.jobs("drop one/a b.jsonl")
+        job = await running.manifest(job_id)
     assert (job.spec.suffix, job.spec.hyperparameters.n_epochs, job.alias) == ("helper", 2, "helper")
     assert job.dataset.size == len(ROWS) and job.origin.kind == "drop"
-    assert not told.jobs_of("drop one/a b.jsonl.part")
+
+
+Scenario = Callable[[Bucket, Ears], Awaitable[None]]
+
+
+@pytest.mark.parametrize("scenario", drops.SCENARIOS, ids=lambda scenario: scenario.__name__)
+async def test_swept(parts: Embedded, scenario: Scenario) -> None:
+    async with ingest(parts) as running:
+        await scenario(running.bucket, running.told)
+
+
+@pytest.mark.parametrize("scenario", drops.SCENARIOS, ids=lambda scenario: scenario.__name__)
+async def test_rung(parts: Embedded, scenario: Scenario) -> None:
+    async with doorbell(parts) as (running, _):
+        await scenario(running.bucket, running.told)
 
 
 async def test_seen_again_after_a_restart_it_is_still_one_job(parts: Embedded) -> None:
-    async with ingest(parts) as told:
-        await told.datasets.put("again.jsonl", ROWS)
-        await until(lambda: bool(told.jobs_of("again.jsonl")), "the drop becomes a job")
-        first = told.jobs_of("again.jsonl")
-    async with ingest(parts) as told:
-        await told.datasets.put("again.jsonl", ROWS)
-        await told.datasets.put("marker.jsonl", ROWS)
-        await until(lambda: bool(told.jobs_of("marker.jsonl")), "a later drop becomes a job")
-        await told.datasets.put("again.jsonl", ROWS + b"\n")
-        await until(lambda: len(told.jobs_of("again.jsonl")) == 2, "other bytes become another job")
-    assert first < told.jobs_of("again.jsonl")
+    async with ingest(parts) as running:
+        await running.bucket.put("again.jsonl")
+        await until(lambda: bool(running.told.jobs("again.jsonl")), "the drop becomes a job")
+        first = running.told.jobs("again.jsonl")
+    async with ingest(parts) as running:
+        await drops.what_is_no_dataset_is_left_alone(running.bucket, running.told)
+        assert running.told.jobs("again.jsonl") == first
+
+
+async def test_notifications_that_lead_nowhere_do_not_stop_the_bell(parts: Embedded) -> None:
+    async with doorbell(parts) as (running, bell):
+        await bell.send(b"\xff not a notification")
+        await bell.send(b'{"Records": [{"eventName": 7}]}')
+        await bell.ring("s3:ObjectCreated:Put", "gone already.jsonl")
+        await running.bucket.put("rung/there.jsonl")
+        await until(lambda: bool(running.told.jobs("rung/there.jsonl")), "the drop behind them becomes a job")
+        assert not running.told.jobs("gone already.jsonl")
+
+
+async def test_a_drop_is_taken_once_whether_the_sweep_or_the_bell_comes_first(parts: Embedded) -> None:
+    """The events are counted, not only the jobs: the second to come does not even read the dataset again."""
+    async with notifications(parts) as bell:
+        async with ingest(parts, topic=bell.topic) as swept:
+            await swept.bucket.put("both/swept.jsonl")
+            await until(lambda: bool(swept.told.jobs("both/swept.jsonl")), "the sweep takes it")
+            for _ in range(3):
+                await bell.ring("s3:ObjectCreated:Put", "both/swept.jsonl")
+            swept.bucket.ring = bell.ring
+            await swept.bucket.put("both/at once.jsonl")
+            await until(lambda: bool(swept.told.jobs("both/at once.jsonl")), "either takes it")
+        async with ingest(parts, topic=bell.topic, sweep_seconds=NEVER) as rung:
+            await bell.ring("s3:ObjectCreated:Put", "both/at once.jsonl")
+            rung.bucket.ring = bell.ring
+            await rung.bucket.put("both/rung.jsonl")
+            await until(lambda: bool(rung.told.jobs("both/rung.jsonl")), "the bell takes it")
+        async with ingest(parts) as later:
+            await drops.what_is_no_dataset_is_left_alone(later.bucket, later.told)
+            for key in ("both/swept.jsonl", "both/at once.jsonl", "both/rung.jsonl"):
+                await until(lambda key=key: bool(later.told.events(key)), "the whole topic was read")
+                assert len(later.told.events(key)) == 1
+
+
+async def test_the_service_is_ready_without_the_topic_and_the_bell_works_once_there_is_one(parts: Embedded) -> None:
+    async with notifications(parts, made=False) as bell:
+        await parts.objects.at("datasets").put("no topic/before.jsonl", ROWS)
+        async with ingest(parts, topic=bell.topic, sweep_seconds=NEVER) as running:
+            await until(lambda: health.bus_check(running.bus)() is None, "the service is ready")
+            await until(lambda: bool(running.told.jobs("no topic/before.jsonl")), "the sweep takes what is there")
+            await create_topic(parts, bell.topic)
+            running.bucket.ring = bell.ring
+            await running.bucket.put("no topic/after.jsonl")
+            await until(lambda: bool(running.told.jobs("no topic/after.jsonl")), "the bell works")
 
 
 async def test_a_strangers_bare_event_takes_the_same_way(parts: Embedded) -> None:
-    async with ingest(parts) as told:
+    async with ingest(parts) as running:
         await parts.objects.put("strangers/data.jsonl", ROWS)
         producer = AIOKafkaProducer(bootstrap_servers=parts.stack.kafka)
         await producer.start()
@@ -111,19 +205,19 @@ async def test_a_strangers_bare_event_takes_the_same_way(parts: Embedded) -> Non
         for _ in range(3):
             await producer.send_and_wait("dataset.uploaded", bare, headers=[("traceparent", traceparent.encode())])
         await producer.stop()
-        await until(lambda: bool(told.jobs_of("strangers/data.jsonl")), "the event becomes a job")
-        (job_id,) = told.jobs_of("strangers/data.jsonl")
-        job = await told.manifest(job_id)
+        await until(lambda: bool(running.told.jobs("strangers/data.jsonl")), "the event becomes a job")
+        (job_id,) = running.told.jobs("strangers/data.jsonl")
+        job = await running.manifest(job_id)
     assert job.traceparent == traceparent
     assert job.origin.kind == "event"
 
 
 async def test_wrong_settings_end_the_job_with_the_name_of_the_field(parts: Embedded) -> None:
-    async with ingest(parts) as told:
-        await told.datasets.put("wrong.job.yaml", b"hyperparameters: {n_epochs: many}\n")
-        await told.datasets.put("wrong.jsonl", ROWS)
-        await until(lambda: any(event.stage == "ingest" for event in told.failed), "the job fails")
-    failure = next(event for event in told.failed if event.stage == "ingest")
+    async with ingest(parts) as running:
+        await running.bucket.put("wrong.job.yaml", b"hyperparameters: {n_epochs: many}\n")
+        await running.bucket.put("wrong.jsonl")
+        await until(lambda: any(event.stage == "ingest" for event in running.failed), "the job fails")
+    failure = next(event for event in running.failed if event.stage == "ingest")
     assert failure.code == "invalid_job_settings"
     assert "wrong.job.yaml" in failure.message and "n_epochs" in failure.message
-    assert not told.jobs_of("wrong.jsonl")
+    assert not running.told.jobs("wrong.jsonl")

@@ -10,6 +10,7 @@ import pytest
 
 from services.api.routes import jobs as jobs_route
 from shared.events import JobControl
+from tests.spans import Spans, trace_of
 from tests.unit.api.conftest import URL, Api
 from tests.unit.api.story import T0, TRACE, Story
 
@@ -306,3 +307,16 @@ async def test_the_request_id_is_the_callers_trace(api: Api) -> None:
     assert answer.headers["x-request-id"] == TRACE
     others = {(await api.client.get("/jobs")).headers["x-request-id"] for _ in range(2)}
     assert len(others) == 2
+
+
+async def test_a_request_that_changes_something_has_a_span_that_its_id_leads_to(api: Api, spans: Spans) -> None:
+    url, headers = "/jobs/canary-job/cancel", {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}
+    answer = await api.client.post(url, headers=headers)
+    alone = await api.client.post(url)
+    await api.client.get("/jobs")
+    called, other = spans.named("POST /jobs/{job_id}/cancel")
+    assert [span.name for span in spans.all] == [called.name] * 2
+    assert (called.attributes or {})["http.response.status_code"] == answer.status_code == 404
+    assert trace_of(called) == answer.headers["x-request-id"] == TRACE
+    assert (trace_of(other), other.parent) == (alone.headers["x-request-id"], None)
+    assert "canary" not in called.to_json()

@@ -201,6 +201,15 @@ def test_an_interrupted_watch_says_that_the_job_goes_on(runner: CliRunner, monke
     assert "the job goes on" in result.stderr
 
 
+def test_watch_ends_with_the_link_to_the_trace(runner: CliRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNESTREAM_TELEMETRY__JAEGER_URL", "http://jaeger.test")
+    snapshot = Snapshot(done() | {"trace_id": "abc"}, [])
+    monkeypatch.setattr(job_commands, "follow", lambda *_, **__: iter([snapshot]))
+    result = invoke(runner, "watch", ID)
+    assert result.exit_code == 0
+    assert "trace: http://jaeger.test/trace/abc" in result.stderr
+
+
 @pytest.mark.usefixtures("nowhere")
 def test_chat_without_a_stack(runner: CliRunner) -> None:
     result = invoke(runner, "chat", "support", "hello")

@@ -46,6 +46,7 @@ def test_services_get_the_addresses_and_keys_of_the_stack(tmp_path: Path, monkey
     assert inside.bus.bootstrap == "127.0.0.1:9092"
     assert inside.bus.idempotent is False
     assert inside.bus.fetch_max_wait_ms == 250
+    assert (inside.ingest.sweep_seconds, inside.ingest.settle_seconds) == (0.2, 0.0)
     assert inside.inference.url == "http://127.0.0.1:8000"
     assert inside.inference.api_keys == (stack.api_key,)
     assert inside.evaluator.api_key is not None

@@ -92,7 +92,7 @@ def test_the_folder_of_the_environment_is_found_and_a_dotenv_changes_nothing(mon
 def test_exports_of_the_embedded_stack_survive_a_shell(tmp_path: Path) -> None:
     stack = made(tmp_path / "state", 8080)
     stack.base = "it's; $(touch owned) `x`"
-    script = shell(exports(of_stack(stack), {}))
+    script = shell(exports(of_stack(stack, None), {}))
     found = environment(script, tmp_path)
     for name, value in {
         "OPENAI_BASE_URL": "http://127.0.0.1:8000/v1",

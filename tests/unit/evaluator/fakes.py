@@ -71,6 +71,8 @@ class FakeModel:
     tool_parser: bool = True
     finish_reason: str = "stop"
     always_down: bool = False
+    sleeps: int = 0
+    """How many of the first requests meet a model that sleeps."""
     requests: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     under_way: int = 0
@@ -105,6 +107,9 @@ class FakeModel:
         self.most_under_way = max(self.most_under_way, self.under_way)
         await asyncio.sleep(0)
         self.under_way -= 1
+        if self.sleeps:
+            self.sleeps -= 1
+            return _error(503, "A training has the GPU", {"retry-after": "30"}, code="model_sleeping")
         if self.always_down:
             return _error(503, "loading")
         if self.failures:
@@ -123,8 +128,9 @@ class FakeModel:
         )
 
 
-def _error(status: int, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    return JSONResponse({"error": {"message": message, "type": "x"}}, status_code=status, headers=headers)
+def _error(status: int, message: str, headers: dict[str, str] | None = None, code: str | None = None) -> JSONResponse:
+    error = {"message": message, "type": "x", "code": code}
+    return JSONResponse({"error": error}, status_code=status, headers=headers)
 
 
 @contextlib.asynccontextmanager

@@ -81,6 +81,13 @@ async def test_an_endpoint_that_stays_down_is_a_transient_error() -> None:
     assert 45 <= sum(waiting.pauses) <= 60
 
 
+async def test_a_model_that_sleeps_while_another_is_trained_is_waited_for_as_long_as_that_takes() -> None:
+    waiting = Waiting()
+    model = FakeModel({"m": shout}, sleeps=100)
+    assert (await ask(model, waiting=waiting)).text == "HELLO"
+    assert waiting.pauses == [30.0] * 100
+
+
 async def test_a_refused_connection_is_a_transient_error() -> None:
     waiting = Waiting()
     async with connect(settings("http://127.0.0.1:9"), 1) as http:

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from services.evaluator import answers
 from services.evaluator.work import EvaluateWork
 from shared.errors import TransientError
 from shared.events import EvalCompleted, Job, JobProgress, Reference, Split, TrainingCompleted
 from shared.settings import Evaluator, Inference, Settings
+from tests.spans import Spans, parent_id
 
 from .fakes import FakeModel, FakeObjects, jsonl, make_attempt, serve
 
@@ -116,6 +118,30 @@ async def test_a_better_model_passes_and_the_report_has_every_answer() -> None:
     assert house_style("Oslo") in page and "Better than its base: promoted" in page
     assert (told[-1].step, told[-1].total_steps) == (12 * 3 + 16 * 2,) * 2
     assert {event.data["part"] for event in told} == {"base", "few_shot", "tuned", "edge prompts"}
+
+
+async def test_what_each_variant_was_asked_is_below_its_span_in_the_jobs_trace(
+    spans: Spans, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answers, "RECORDED", 5)
+    objects, model = FakeObjects(), FakeModel(models())
+    await run(objects, model, await request_for(objects, chat_rows(CITIES), chat_rows(CITIES[:4])))
+    names = [span.name for span in spans.all]
+    parts = ["base", "few_shot", "tuned", "edge_prompts"]
+    assert names == [f"evaluator.{name}" for name in ("load", *parts, "score", "report")]
+    traceparents = [headers["traceparent"] for headers in model.headers]
+    for part in parts:
+        asked = [given for given in traceparents if given.split("-")[2] == parent_id(spans.one(f"evaluator.{part}"))]
+        recorded = sum(int(given.split("-")[3], 16) & 1 for given in asked)
+        assert (len(asked), recorded) == ((32, 32) if part == "edge_prompts" else (12, 5))
+    assert len(traceparents) == 12 * 3 + 32
+    tuned = spans.one("evaluator.tuned")
+    assert dict(tuned.attributes or {}) == {
+        "tunestream.model": TUNED,
+        "tunestream.examples": 12,
+        "tunestream.reused": False,
+    }
+    assert "Oslo" not in "".join(span.to_json() for span in spans.all)
 
 
 async def test_a_model_that_is_no_better_is_not_promoted() -> None:

@@ -86,6 +86,8 @@ async def open_house(folder: Path, objects: FakeObjects, clock: Clock, **setting
             "vllm": {"url": vllm.server.url} | settings.get("vllm", {}),
             "inference": {"adapter_dir": folder, "url": "http://tunestream.test"} | settings.get("inference", {}),
             "api": {"url": api.server.url},
+            "gpu": settings.get("gpu", {}),
+            "stage": {"poll_seconds": 0.01},
         }
         context = Context(Settings.model_validate(given), objects.as_store(), FakeBus().as_bus(), clock)
         parts = composition.build(context)

@@ -77,6 +77,12 @@ class FakeVllm:
         self.hung_up = asyncio.Event()
         """A client has gone in the middle of its generation."""
         self.error: tuple[int, dict[str, Any]] | None = None
+        self.sleeping = False
+        self.sleeps: list[dict[str, str]] = []
+        """How it was put to sleep, each time."""
+        self.asked_asleep = 0
+        """Generations that came while it slept; a real one would keep them waiting."""
+        self.can_sleep = True
         self.server = Server(self._app())
 
     def _app(self) -> FastAPI:
@@ -116,6 +122,25 @@ class FakeVllm:
         async def generate(request: Request) -> Response:
             return await self._generate(request)
 
+        @app.post("/sleep")
+        async def sleep(request: Request) -> Response:
+            if not self.can_sleep:
+                return JSONResponse({"detail": "Not Found"}, 404)
+            self.sleeps.append(dict(request.query_params))
+            self.sleeping = True
+            return Response()
+
+        @app.post("/wake_up")
+        async def wake_up() -> Response:
+            self.sleeping = False
+            return Response()
+
+        @app.get("/is_sleeping")
+        async def is_sleeping() -> Response:
+            if not self.can_sleep:
+                return JSONResponse({"detail": "Not Found"}, 404)
+            return JSONResponse({"is_sleeping": self.sleeping})
+
         @app.get("/secret")
         @app.post("/v1/tokenize")
         async def secret() -> dict[str, str]:
@@ -126,6 +151,7 @@ class FakeVllm:
     async def _generate(self, request: Request) -> Response:
         body = await request.json()
         self.asked.append(body)
+        self.asked_asleep += self.sleeping
         self.headers.append(dict(request.headers))
         self.asking.set()
         if self.breaks:

@@ -60,6 +60,18 @@ async def test_a_vllm_that_lost_its_adapters_is_given_them_again(house: House) -
     assert house.vllm.loads == [model, model]
 
 
+async def test_a_vllm_that_is_restarted_under_a_request_is_given_its_adapters_again(house: House) -> None:
+    model = await add_trained(house.objects)
+    await house.chat(model)
+    house.vllm.adapters.clear()
+    house.vllm.breaks = 1
+
+    answer = await house.chat(model)
+
+    assert answer.status_code == 200
+    assert house.vllm.loads == [model, model]
+
+
 async def test_an_adapter_that_vllm_has_already_is_success(house: House) -> None:
     model = await add_trained(house.objects)
     house.vllm.adapters[model] = "/loaded/before/this/service/started"

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import AsyncIterator, Callable
 from itertools import pairwise
 from pathlib import Path
@@ -18,8 +19,8 @@ import pytest
 
 from services.inference import child, guard
 from services.inference.child import SupervisedVllm
-from services.inference.command import command_line, environment
-from services.inference.errors import EngineUnavailable
+from services.inference.command import command_line, environment, socket_folder
+from services.inference.errors import EngineAsleep, EngineUnavailable
 from shared.errors import ConfigError
 from shared.settings import Settings
 
@@ -136,6 +137,75 @@ time.sleep(600)
         process.send_signal(signal.SIGKILL)
 
     assert psutil.wait_procs(processes, timeout=10)[1] == []
+
+
+async def test_asleep_no_process_is_left_and_awake_it_is_a_new_server(vllm: SupervisedVllm) -> None:
+    processes, generation = family(vllm), vllm.generation
+
+    await vllm.sleep(drain=0)
+    await until(lambda: gone(processes))
+    with pytest.raises(EngineAsleep):
+        await vllm.wait_ready(20)
+    assert vllm.problem() is None
+    await vllm.wake()
+    await vllm.wait_ready(20)
+
+    assert vllm.generation > generation  # it knows none of the adapters
+    assert await vllm.healthy()
+
+
+async def test_it_is_put_to_sleep_also_while_it_starts(vllm: SupervisedVllm) -> None:
+    await vllm.sleep(drain=0)
+    for _ in range(5):
+        await vllm.wake()
+        await asyncio.sleep(0.01)  # somewhere in a start
+
+        await vllm.sleep(drain=0)
+
+        assert vllm.pid is None
+        assert not psutil.Process().children()
+    await vllm.wake()
+    await vllm.wait_ready(20)
+
+
+async def test_with_alternate_it_is_not_started_before_it_is_told_to(client: httpx.AsyncClient) -> None:
+    command = [sys.executable, "-c", "raise SystemExit(1)"]
+    vllm = SupervisedVllm(client, lambda port: command, os.environ, "base", start_timeout=20, awake=False)
+    running = asyncio.create_task(vllm.run())
+    await asyncio.sleep(0.05)
+
+    assert vllm.pid is None and vllm.generation == 0
+    running.cancel()
+
+
+async def test_the_sockets_of_a_killed_server_are_cleared_away(client: httpx.AsyncClient, tmp_path: Path) -> None:
+    sockets = tmp_path / "sockets"
+    sockets.mkdir()
+    (sockets / "of-a-killed-server").touch()
+    script = "import os, pathlib; pathlib.Path(os.environ['VLLM_RPC_BASE_PATH'], 'mine').touch(); " + SERVER
+    command = [sys.executable, "-c", script]
+    vllm = SupervisedVllm(
+        client,
+        lambda port: [*command, str(port), str(tmp_path / "pid")],
+        os.environ,
+        "base",
+        start_timeout=20,
+        sockets=sockets,
+    )
+    running = asyncio.create_task(vllm.run())
+    try:
+        await vllm.wait_ready(20)
+        assert [item.name for item in sockets.iterdir()] == ["mine"]
+    finally:
+        running.cancel()
+        await vllm.close()
+
+
+def test_the_folder_of_sockets_is_short_and_the_stacks_own(tmp_path: Path) -> None:
+    deep = tmp_path / ("folder" * 20)
+
+    assert len(f"{socket_folder(deep)}/{uuid.uuid4()}") <= 107
+    assert socket_folder(deep) == socket_folder(deep) != socket_folder(tmp_path)
 
 
 async def test_a_server_that_never_starts_is_a_wrong_setting(client: httpx.AsyncClient) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from services.trainer.memory import ON_GPU, Fit, Memory
+from services.trainer.memory import ON_GPU, Fit, Memory, loaded
 from shared.errors import InputError
 
 
@@ -60,6 +60,17 @@ def test_when_nothing_fits_the_user_is_told_what_to_lower(memory: Memory):
     ) as caught:
         memory.within(work)
     assert caught.value.code == "out_of_memory"
+
+
+def test_a_base_that_does_not_fit_beside_vllm_is_told_with_what_is_free(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (3 * 2**30, 24 * 2**30))
+
+    def load() -> None:
+        raise torch.cuda.OutOfMemoryError
+
+    with pytest.raises(InputError, match=r"3\.0 of 24\.0 GiB were free.*GPU_MEMORY_UTILIZATION.*alternate") as caught:
+        loaded(load, SimpleNamespace(type="cuda"))
+    assert (caught.value.code, caught.value.param) == ("out_of_memory", "model")
 
 
 def test_a_continued_run_takes_the_fit_it_had(memory: Memory):

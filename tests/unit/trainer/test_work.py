@@ -23,6 +23,7 @@ from shared.events import DatasetValidated, Job, JobProgress, JobSpec, Reference
 from shared.objects import ObjectStore
 from shared.settings import Settings
 from shared.stage import Attempt
+from tests.spans import Spans
 from tests.unit.trainer.micro import support_rows
 
 
@@ -132,7 +133,7 @@ def children() -> list[psutil.Process]:
 
 
 async def test_killed_in_the_middle_the_next_attempt_goes_on_exactly(
-    store: FolderlessStore, settings: Settings, make_plan: Any, tmp_path: Path
+    store: FolderlessStore, settings: Settings, make_plan: Any, tmp_path: Path, spans: Spans
 ):
     job = Run(store, settings)
 
@@ -144,6 +145,10 @@ async def test_killed_in_the_middle_the_next_attempt_goes_on_exactly(
     job.tell = kill_after_the_second_checkpoint
     with pytest.raises(RuntimeError, match="ended by signal 9"):
         await job.attempt(1)
+    reached = [span.name for span in spans.all]
+    before = ["trainer.download", "trainer.start", "trainer.tokenize", "trainer.load", "trainer.prepare"]
+    assert reached[:-1] == [*before, "trainer.epoch 1", *(["trainer.epoch 2"] if len(reached) > 7 else [])]
+    assert spans.all[-1].status.description == "RuntimeError"
     job.tell = job.told.append
     completed = await job.attempt(2)
 
@@ -170,6 +175,9 @@ async def test_killed_in_the_middle_the_next_attempt_goes_on_exactly(
     assert [told.step for told in steps] == list(range(continued + 1, 41))
     assert steps[-1].eta_seconds == 0.0
     assert [told.step for told in job.told if told.state == "checkpoint"] == list(range(continued + 10, 41, 10))
+    resumed = [span.name for span in spans.all[len(reached) :]]
+    epochs = [f"trainer.epoch {number}" for number in range(continued // 10 + 1, 5)]
+    assert resumed == [*before, *epochs, "trainer.save", "trainer.upload"]
     assert not children()
     assert list((tmp_path / "work").rglob("*.jsonl")) == []
 

@@ -21,6 +21,7 @@ from shared.events import DatasetValidated, Job, JobProgress, JobSpec, Origin, R
 from shared.settings import BaseModelSettings, Settings
 from shared.stage import Attempt
 from tests.bad_datasets import good, lines
+from tests.spans import Spans
 from tests.unit.validate.conftest import WordTokenizer, completions
 
 BASE = "acme/tiny-instruct"
@@ -153,6 +154,17 @@ async def test_the_base_is_loaded_from_where_the_settings_say(objects: FakeObjec
     with pytest.raises(InputError, match="acme/secret cannot be fine-tuned here; choose one of: acme/tiny") as caught:
         await work(objects, settings)(attempt(objects.add("d", good(10)), base="acme/secret"))
     assert (caught.value.code, caught.value.param) == ("model_not_found", "model")
+
+
+async def test_each_phase_has_a_span_in_which_no_word_of_the_user_is(
+    objects: FakeObjects, settings: Settings, spans: Spans
+) -> None:
+    dataset = objects.add("drops/canary.jsonl", lines(*completions(40)))
+    await work(objects, settings)(attempt(dataset))
+    assert [span.name for span in spans.all] == [
+        *("validate.download", "validate.load_tokenizer", "validate.check", "validate.split", "validate.upload")
+    ]
+    assert "canary" not in "".join(span.to_json() for span in spans.all)
 
 
 async def test_a_dataset_that_was_overwritten_is_told(objects: FakeObjects, settings: Settings) -> None:

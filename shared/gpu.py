@@ -1,0 +1,132 @@
+"""Whose turn it is on a GPU that vLLM and training use one after the other (`gpu.share = alternate`).
+
+    gpu/{name}/turn.json     lease: who may fill the GPU's memory now, vLLM (`inference`) or a trainer
+    gpu/{name}/wanted.json   lease: a trainer waits for its turn
+
+Inference has the turn whenever no trainer wants it. It gives it up only when vLLM is known to have let go of the
+memory, and gets it back after every training: turns alternate, so that a queue of trainings cannot keep the endpoint
+away from the evaluation of the model that was just trained. Whoever dies loses the turn when the lease runs out.
+
+Pure over a ledger and a clock: every method is one look, which a caller repeats.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from shared.errors import LeaseLost, StoreUnavailable, TransientError
+from shared.events import Claim
+from shared.lease import Lease
+from shared.ledger import Ledger, gpu_prefix
+
+INFERENCE = "inference"
+"""The owner of a serving turn. One name, not one per process: after a crash the turn is taken up again at once. So
+there is one inference service per GPU."""
+SERVING_SECONDS = 300.0
+"""A serving turn's time to live. Long, because a vLLM that is not our child keeps its memory when its gateway dies: a
+gateway that is restarted is back much sooner, and only then can a training be given the memory."""
+FIRST_RIGHT_SECONDS = 30.0
+"""For so long after a training the turn is inference's alone; then inference is taken to be not there."""
+
+
+class GpuTurns:
+    """The turns of one GPU. Everything raises `StoreUnavailable` when the ledger is away."""
+
+    def __init__(self, ledger: Ledger, name: str, clock: Callable[[], float], *, lease_seconds: float) -> None:
+        """`name`: of the GPU, unique in the ledger; `lease_seconds`: of a trainer's turn and of its wish."""
+        self._ledger = ledger
+        self._turn = f"{gpu_prefix(name)}turn.json"
+        self._wanted = f"{gpu_prefix(name)}wanted.json"
+        self._clock = clock
+        self._lease_seconds = lease_seconds
+
+    # --- inference --------------------------------------------------------------------------------------------
+
+    async def for_serving(self) -> Lease | None:
+        """The turn, unless a trainer has it or was just given it."""
+        last, now = await self._claim(self._turn), self._clock()
+        given_up = last is None or (last.owner == INFERENCE and last.expires <= now)
+        if given_up and await self.wanted():
+            return None
+        return await Lease.take(self._ledger, self._turn, INFERENCE, now, SERVING_SECONDS)
+
+    async def wanted(self) -> bool:
+        """Does a trainer wait?"""
+        wish = await self._claim(self._wanted)
+        return wish is not None and wish.expires > self._clock()
+
+    def holding_for_serving(self, lease: Lease) -> contextlib.AbstractAsyncContextManager[None]:
+        """Keep the turn while the body runs; giving it up is the caller's, with `release`.
+
+        Raises:
+            LeaseLost: a trainer has the turn, or the ledger was away until it ran out.
+        """
+        return lease.held(SERVING_SECONDS, self._clock, asyncio.Event(), _no_wish)
+
+    async def release(self, lease: Lease) -> None:
+        """End a turn now. Not `give_back`: when it ended decides who is next.
+
+        Raises:
+            LeaseLost: it was not ours any more.
+        """
+        await lease.renew(self._clock())
+
+    # --- the trainer ------------------------------------------------------------------------------------------
+
+    async def for_training(self, owner: str) -> Lease | None:
+        """The turn, if inference has given it up or is not there; else a wish for it is left (and kept up)."""
+        last, now = await self._claim(self._turn), self._clock()
+        lease = None
+        if last is None or now >= last.expires + (0.0 if last.owner == INFERENCE else FIRST_RIGHT_SECONDS):
+            lease = await Lease.take(self._ledger, self._turn, owner, now, self._lease_seconds)
+        if lease is None:
+            await self._wish(owner, now)
+        else:
+            await self._withdraw(owner)
+        return lease
+
+    @asynccontextmanager
+    async def training(
+        self, owner: str, poll_seconds: float, waiting: Callable[[], Awaitable[None]]
+    ) -> AsyncIterator[None]:
+        """Wait for the turn, however long, and keep it while the body runs. `waiting` is awaited once, if it must wait.
+
+        Raises:
+            TransientError: the turn was lost in the middle: the ledger was away for too long.
+        """
+        lease = await self.for_training(owner)
+        if lease is None:
+            await waiting()
+        while lease is None:
+            await asyncio.sleep(poll_seconds)
+            lease = await self.for_training(owner)
+        try:
+            async with lease.held(self._lease_seconds, self._clock, asyncio.Event(), _no_wish):
+                yield
+        except LeaseLost:
+            raise TransientError("the GPU's lease was lost") from None
+        finally:
+            with contextlib.suppress(LeaseLost, StoreUnavailable):  # it runs out by itself
+                await self.release(lease)
+
+    async def _wish(self, owner: str, now: float) -> None:
+        wish = await self._claim(self._wanted)
+        if wish is None or wish.expires < now + self._lease_seconds / 2:
+            await Lease.take(self._ledger, self._wanted, owner, now, self._lease_seconds)
+
+    async def _withdraw(self, owner: str) -> None:
+        with contextlib.suppress(LeaseLost, StoreUnavailable):  # it runs out by itself
+            found = await self._ledger.get(self._wanted)
+            if found and (wish := Claim.model_validate_json(found[0])).owner == owner:
+                await Lease(self._ledger, self._wanted, wish, found[1]).renew(self._clock())
+
+    async def _claim(self, key: str) -> Claim | None:
+        found = await self._ledger.get(key)
+        return Claim.model_validate_json(found[0]) if found else None
+
+
+async def _no_wish() -> None:
+    """Leases of stages ask here whether the user cancelled; turns have nobody to ask."""

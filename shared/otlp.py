@@ -1,0 +1,65 @@
+"""Where spans go: an OTLP collector, which may be slow or away without anybody here noticing much."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+
+log = logging.getLogger(__name__)
+
+BATCH_MILLIS = 200
+EXPORT_SECONDS = 5.0
+FLUSH_SECONDS = 2.0  # what the end of a service may be put off by a collector that does not answer
+WARN_EVERY_SECONDS = 300.0
+
+# they report each failure of each batch, and each span that is dropped
+NOISY = ("opentelemetry.exporter.otlp.proto.grpc.exporter", "opentelemetry.sdk._shared_internal")
+
+
+class PatientExporter(SpanExporter):
+    """Says now and then, instead of each time, that spans are lost."""
+
+    def __init__(self, exporter: SpanExporter) -> None:
+        self._exporter = exporter
+        self._silent_until = 0.0
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        result = self._exporter.export(spans)
+        if result is not SpanExportResult.SUCCESS and time.monotonic() >= self._silent_until:
+            self._silent_until = time.monotonic() + WARN_EVERY_SECONDS
+            log.warning(
+                "traces are lost: nothing takes them at TUNESTREAM_TELEMETRY__OTLP_ENDPOINT",
+                extra={"count": len(spans)},
+            )
+        return result
+
+    def shutdown(self) -> None:
+        self._exporter.shutdown()
+
+
+def start(service: str, endpoint: str) -> None:
+    """Export the spans of this process as those of `service`."""
+    for name in NOISY:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    # not at exit: its flush waits for half a minute where nobody answers; `stop` does not
+    provider = TracerProvider(resource=Resource.create({SERVICE_NAME: service}), shutdown_on_exit=False)
+    exporter = PatientExporter(OTLPSpanExporter(endpoint=endpoint, insecure=True, timeout=EXPORT_SECONDS))
+    provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=BATCH_MILLIS))
+    trace.set_tracer_provider(provider)
+
+
+def stop() -> None:
+    """Send what is left, for at most `FLUSH_SECONDS`."""
+    provider = trace.get_tracer_provider()
+    if isinstance(provider, TracerProvider):
+        flushing = threading.Thread(target=provider.shutdown, daemon=True)
+        flushing.start()
+        flushing.join(FLUSH_SECONDS)

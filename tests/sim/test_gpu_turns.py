@@ -1,0 +1,173 @@
+"""Inference and two trainers on one GPU, all killed at random: its memory is never used by both, and nobody starves.
+
+The real `Sleeper` and `GpuTurns`; vLLM and the training are a line in a book. A supervised vLLM dies with its service,
+a training process with its trainer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import pairwise
+from typing import cast
+
+import pytest
+
+from services.inference.errors import EngineUnavailable
+from services.inference.sleeper import Sleeper
+from services.inference.vllm import Vllm
+from shared.errors import StoreUnavailable, TransientError
+from shared.gpu import GpuTurns
+from shared.ledger import Entry, Ledger
+from tests.fakes import FakeObjects
+from tests.sim.loop import run
+
+SEEDS = range(12)
+LEASE = 15.0
+SERVE = 300.0
+JOBS = 4  # per trainer
+
+
+class Memory:
+    """Of the GPU: who is in it, in the order of filling it."""
+
+    def __init__(self) -> None:
+        self.users: set[str] = set()
+        self.history: list[str] = []
+
+    def fill(self, who: str) -> None:
+        assert not self.users - {who}, f"{who} meets {self.users} in the GPU's memory"
+        if who not in self.users:
+            self.history.append(who)
+        self.users.add(who)
+
+    def free(self, who: str) -> None:
+        self.users.discard(who)
+
+
+class Wire:
+    """The ledger as one process sees it: slow, now and then away, and silent once the process is dead."""
+
+    def __init__(self, ledger: FakeObjects, rng: random.Random) -> None:
+        self._ledger, self._rng = ledger, rng
+        self.dead = False
+
+    async def _call(self, call: Callable[[], Awaitable[object]]) -> object:
+        await asyncio.sleep(self._rng.random() * 0.2)
+        if self.dead or self._rng.random() < 0.02:
+            raise StoreUnavailable("a test said so")
+        result = await call()
+        if self._rng.random() < 0.02:
+            raise StoreUnavailable("the reply was lost")
+        return result
+
+    async def get(self, key: str) -> tuple[bytes, str] | None:
+        return cast("tuple[bytes, str] | None", await self._call(lambda: self._ledger.get(key)))
+
+    async def create(self, key: str, data: bytes) -> str:
+        return cast(str, await self._call(lambda: self._ledger.create(key, data)))
+
+    async def replace(self, key: str, data: bytes, etag: str) -> str:
+        return cast(str, await self._call(lambda: self._ledger.replace(key, data, etag)))
+
+    async def list(self, prefix: str) -> Sequence[Entry]:
+        raise NotImplementedError
+
+    async def folders(self, prefix: str) -> Sequence[str]:
+        raise NotImplementedError
+
+
+class BookedVllm:
+    """What the sleeper asks of vLLM."""
+
+    def __init__(self, memory: Memory, rng: random.Random) -> None:
+        self._memory, self._rng = memory, rng
+
+    async def sleep(self, drain: float) -> None:
+        await asyncio.sleep(self._rng.random() * 60)
+        if self._rng.random() < 0.2:
+            raise EngineUnavailable("a test said so")
+        self._memory.free("vllm")
+
+    async def keep_asleep(self) -> None:
+        assert "vllm" not in self._memory.users
+
+    async def wake(self) -> None:
+        if self._rng.random() < 0.2:
+            raise EngineUnavailable("a test said so")
+        self._memory.fill("vllm")
+
+    async def wait_ready(self, seconds: float) -> None:
+        await asyncio.sleep(40)
+
+
+class World:
+    def __init__(self, seed: int, kill: float) -> None:
+        self.rng = random.Random(seed)
+        self.kill = kill
+        """Chance per process and life to be killed."""
+        self.memory = Memory()
+        self.loop = asyncio.get_running_loop()
+        self.ledger = FakeObjects(clock=self.loop.time)
+
+    def _turns(self, wire: Wire) -> GpuTurns:
+        return GpuTurns(cast(Ledger, wire), "0", self.loop.time, lease_seconds=LEASE)
+
+    async def inference(self) -> None:
+        while True:
+            wire = Wire(self.ledger, self.rng)
+            vllm = cast(Vllm, BookedVllm(self.memory, self.rng))
+            sleeper = Sleeper(vllm, self._turns(wire), serve_seconds=SERVE, start_timeout=600, poll_seconds=2)
+            await self._live(sleeper.run(), wire)
+            self.memory.free("vllm")
+            await asyncio.sleep(self.rng.random() * 20)
+
+    async def trainer(self, name: str) -> None:
+        done = life = 0
+        while done < JOBS:
+            life += 1
+            wire = Wire(self.ledger, self.rng)
+            done += await self._live(self._train(f"trainer/{name}/{life}", wire), wire)
+            self.memory.free("training")
+            await asyncio.sleep(self.rng.random() * 10)
+
+    async def _train(self, owner: str, wire: Wire) -> bool:
+        async def waiting() -> None: ...
+
+        with contextlib.suppress(TransientError):
+            async with self._turns(wire).training(owner, 2, waiting):
+                self.memory.fill("training")
+                await asyncio.sleep(self.rng.random() * 600)
+                self.memory.free("training")
+                return True
+        return False
+
+    async def _live(self, life: Awaitable[bool | None], wire: Wire) -> bool:
+        """Live, and perhaps be killed: nothing that a dying process does reaches the ledger."""
+        task = asyncio.ensure_future(life)
+        if self.rng.random() < self.kill:
+            await asyncio.wait({task}, timeout=self.rng.random() * 1500)
+            wire.dead = True
+            task.cancel()
+        result = (await asyncio.gather(task, return_exceptions=True))[0]
+        if isinstance(result, Exception):
+            raise result
+        return result is True
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_training_and_serving_never_meet_and_always_alternate(seed: int) -> None:
+    async def main() -> None:
+        world = World(seed, kill=0.5 if seed % 2 else 0.0)
+        inference = asyncio.create_task(world.inference())
+        trainers = asyncio.gather(world.trainer("a"), world.trainer("b"))
+        await asyncio.wait({inference, trainers}, return_when=asyncio.FIRST_COMPLETED, timeout=500_000)
+        assert trainers.done(), "a training never got the GPU"
+        trainers.result()
+        inference.cancel()
+        if not seed % 2:  # nobody was killed
+            assert ("training", "training") not in set(pairwise(world.memory.history))
+
+    run(main())

@@ -1,0 +1,22 @@
+"""What every test of the units may ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+
+from tests.spans import Spans
+
+
+@pytest.fixture
+def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[Spans]:
+    """The spans that are exported while the test runs; in the end none of them may hold what is not allowed."""
+    exported, provider = Spans(), TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exported.exporter))
+    monkeypatch.setattr(trace, "get_tracer", provider.get_tracer)
+    yield exported
+    exported.check()

@@ -1,0 +1,44 @@
+"""A place that the service's own credentials may not read, named by a user, costs that user the job and nobody else."""
+
+from __future__ import annotations
+
+from services.ingest.inbox import Inbox
+from services.ingest.intake import Intake
+from services.ingest.taking import Taking
+from shared.bus import Delivery
+from shared.errors import ConfigError
+from shared.events import DatasetPointer, DatasetUploaded, JobFailed, Reference
+from shared.settings import Settings
+from tests.fakes import FakeBus, FakeObjects
+
+SECRET = DatasetPointer(bucket="tunestream", key="secret.jsonl")
+ROWS = DatasetPointer(bucket="datasets", key="rows.jsonl")
+OTHER = DatasetPointer(bucket="datasets", key="other.jsonl")
+
+
+class GuardedObjects(FakeObjects):
+    async def describe(self, pointer: DatasetPointer) -> Reference:
+        if pointer == SECRET:
+            raise ConfigError("the object store refuses this service")
+        return await super().describe(pointer)
+
+
+async def test_a_stranger_who_names_a_forbidden_place_stops_neither_the_service_nor_the_others() -> None:
+    objects, bus = GuardedObjects(), FakeBus()
+    intake = Intake(objects.as_store(), bus, Settings(), lambda: 1.0)
+    inbox = Inbox(objects.as_store(), intake, Taking(objects.as_store(), intake, "datasets"))
+    await objects.put(SECRET.key, b"{}")
+    for pointer in (ROWS, OTHER):
+        await objects.at("datasets").put(pointer.key, b"{}")
+    asked = (
+        DatasetUploaded(dataset=SECRET),
+        DatasetUploaded(dataset=ROWS, validation_file=SECRET),
+        DatasetUploaded(dataset=OTHER),
+    )
+    for number, event in enumerate(asked):
+        await inbox.announced(event, Delivery("dataset.uploaded", f"id-{number}", "stranger", None))
+    await inbox.once()
+    (uploaded,), (failed,) = bus.events(DatasetUploaded), bus.events(JobFailed)
+    assert isinstance(uploaded, DatasetUploaded) and uploaded.dataset.key == OTHER.key
+    assert isinstance(failed, JobFailed)
+    assert (failed.code, failed.param) == ("invalid_validation_file", "validation_file")

@@ -1,0 +1,71 @@
+"""From a pointer to a job: what a repetition changes, and where the job's trace begins."""
+
+from __future__ import annotations
+
+import pytest
+
+from services.ingest.intake import Intake
+from shared.events import DatasetPointer, Job, Origin
+from shared.ledger import job_key
+from shared.settings import Settings
+from tests.fakes import FakeBus, FakeObjects
+from tests.spans import Spans, trace_of, traceparent_of
+
+STRANGER = "00-" + "c" * 32 + "-" + "d" * 16 + "-01"
+POINTER = DatasetPointer(bucket="datasets", key="canary-file.jsonl")
+
+
+class Ingest:
+    def __init__(self) -> None:
+        self.objects, self.bus = FakeObjects(), FakeBus()
+        self.intake = Intake(self.objects.as_store(), self.bus, Settings(_env_file=None), lambda: 1_000_000.0)
+
+    async def take(self, traceparent: str | None = None) -> Job:
+        return await self.intake.take(POINTER, origin=Origin(kind="drop"), traceparent=traceparent)
+
+
+@pytest.fixture
+async def ingest() -> Ingest:
+    ingest = Ingest()
+    await ingest.objects.at("datasets").put(POINTER.key, b'{"messages": []}\n')
+    return ingest
+
+
+async def test_a_drop_begins_a_trace_whose_root_is_in_the_manifest(ingest: Ingest, spans: Spans) -> None:
+    job = await ingest.take()
+
+    root = spans.one("job")
+    assert root.parent is None
+    assert job.traceparent == traceparent_of(root)
+    assert spans.below(root) == ["ingest", "publish dataset.uploaded"]
+    assert [published.traceparent for published in ingest.bus.published] == [job.traceparent]
+    kept = await ingest.objects.get(job_key(job.job_id))
+    assert kept is not None and Job.model_validate_json(kept[0]) == job
+
+
+async def test_a_stranger_who_sent_a_traceparent_finds_the_job_in_the_own_trace(ingest: Ingest, spans: Spans) -> None:
+    job = await ingest.take(STRANGER)
+
+    assert spans.below(STRANGER) == ["job"]
+    assert {trace_of(span) for span in spans.all} == {"c" * 32}
+    assert job.traceparent == traceparent_of(spans.one("job"))
+
+
+async def test_taken_twice_a_job_has_one_root_and_the_first_trace(ingest: Ingest, spans: Spans) -> None:
+    first = await ingest.take()
+    again = await ingest.take(STRANGER)
+
+    assert again == first
+    taken = ["ingest", "publish dataset.uploaded"]
+    assert sorted(spans.below(spans.one("job"))) == sorted(taken * 2)
+    assert spans.below(STRANGER) == []
+
+
+async def test_settings_that_are_wrong_show_as_a_failed_ingest(ingest: Ingest, spans: Spans) -> None:
+    await ingest.objects.at("datasets").put("canary-file.job.yaml", b"suffixx: canary-text\n")
+
+    await ingest.take()
+
+    assert spans.one("ingest").status.description == "failed"
+    assert spans.below(spans.one("job")) == ["ingest", "publish job.failed"]
+    assert "canary" not in "".join(span.to_json() for span in spans.all)
