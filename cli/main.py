@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import typer
 
-from cli.commands import check, jobs, models, stack, trace
+from cli.commands import check, dlq, jobs, models, stack, trace
 from cli.terminal import Group
 
 app = typer.Typer(
@@ -45,3 +45,4 @@ PANELS: dict[str, dict[str, Callable[..., None]]] = {
 for panel, commands in PANELS.items():
     for name, command in commands.items():
         app.command(name, rich_help_panel=panel)(command)
+app.add_typer(dlq.app, name="dlq", rich_help_panel="The bus")

@@ -1,7 +1,14 @@
-"""Which Tunestream a command speaks to: the embedded stack of the state directory, else what the settings say."""
+"""Which Tunestream a command speaks to. The command line wins over the environment, and there an address over a folder:
+
+1. the embedded stack whose data `--state` names;
+2. the stack at TUNESTREAM_API__URL, if the environment has that; its other addresses and its credentials are settings;
+3. the embedded stack of TUNESTREAM_STATE, else of `.tunestream`, if there ever was one;
+4. what the settings say: `.env` and defaults.
+"""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -11,10 +18,22 @@ from pydantic import SecretStr
 
 from cli.stack import state
 from cli.stack.plan import absolute
-from shared.settings import Store, load_settings
+from cli.stack.state import DEFAULT_STATE, Stack
+from cli.terminal import CliError
+from shared.settings import PREFIX, Bus, Store, load_settings
+
+API_VARIABLE = f"{PREFIX}API__URL"
+STATE_VARIABLE = f"{PREFIX}STATE"
 
 StateOption = Annotated[
-    Path, typer.Option("--state", envvar="TUNESTREAM_STATE", help="Where the embedded stack keeps its data.")
+    Path, typer.Option("--state", envvar=STATE_VARIABLE, help="Where the embedded stack keeps its data.")
+]
+TargetOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--state",
+        help=f"Where an embedded stack keeps its data; else {API_VARIABLE}, {STATE_VARIABLE} or {DEFAULT_STATE} count.",
+    ),
 ]
 
 
@@ -24,27 +43,63 @@ class Target:
     inference_url: str
     api_key: str | None
     store: Store
+    bus: Bus
+    base: str
+    """The id of the base model."""
     jaeger_url: str | None = None
 
 
-def resolve(folder: Path) -> Target:
-    """The target of a command.
+def resolve(folder: Path | None) -> Target:
+    """The target of a command; `folder` is what was asked for.
 
     Raises:
-        CliError, ConfigError: `stack.json` or the settings are damaged.
+        CliError, ConfigError: there is no stack in `folder`, or `stack.json` or the settings are damaged.
     """
-    jaeger_url = load_settings().telemetry.jaeger_url
-    if stack := state.load(absolute(folder)):
-        store = Store(
+    settings = load_settings()
+    jaeger_url = settings.telemetry.jaeger_url
+    if stack := embedded(folder):
+        return of_stack(stack, jaeger_url)
+    keys = settings.inference.api_keys
+    return Target(
+        api_url=settings.api.url,
+        inference_url=settings.inference.url,
+        api_key=keys[0] if keys else None,
+        store=settings.store,
+        bus=settings.bus,
+        base=settings.model.id,
+        jaeger_url=jaeger_url,
+    )
+
+
+def embedded(folder: Path | None) -> Stack | None:
+    """The embedded stack that is meant, whether it runs or not; None: one that was not started here.
+
+    Raises:
+        CliError: there is none in `folder`, or `stack.json` is damaged.
+    """
+    if folder is not None:
+        if stack := state.load(absolute(folder)):
+            return stack
+        raise CliError(f"there is no embedded stack in {folder}", f"`tunestream up --state {folder}` starts one")
+    if os.environ.get(API_VARIABLE):  # not asked of the settings: an embedded stack reads `.env` as well
+        return None
+    return state.load(absolute(Path(os.environ.get(STATE_VARIABLE) or DEFAULT_STATE)))
+
+
+def of_stack(stack: Stack, jaeger_url: str | None) -> Target:
+    return Target(
+        api_url=stack.api_url,
+        inference_url=stack.inference_url,
+        api_key=stack.api_key or None,
+        store=Store(
             endpoint=stack.s3_url,
             access_key=stack.access_key,
             secret_key=SecretStr(stack.secret_key),
             region=stack.region,
             datasets_bucket=stack.datasets_bucket,
             system_bucket=stack.system_bucket,
-        )
-        return Target(stack.api_url, stack.inference_url, stack.api_key or None, store, jaeger_url)
-    settings = load_settings()
-    keys = settings.inference.api_keys
-    key = keys[0] if keys else None
-    return Target(settings.api.url, settings.inference.url, key, settings.store, jaeger_url)
+        ),
+        bus=Bus(bootstrap=stack.kafka),
+        base=stack.base,
+        jaeger_url=jaeger_url,
+    )

@@ -19,7 +19,9 @@ out = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
 err = Console(highlight=False, width=None if sys.stderr.isatty() else WIDE, stderr=True)
 
 INTERRUPTED = 130  # 128 + SIGINT, what shells expect
-NO_STACK = "start one here with `tunestream up`, or point TUNESTREAM_* settings at another"
+NO_STACK = (
+    "start one here with `tunestream up`, or name another: TUNESTREAM_API__URL and the other settings of its client.env"
+)
 
 
 def columns(first: str, *others: str) -> Table:

@@ -1,17 +1,21 @@
-"""Writes `docs/schemas/` and `docs/asyncapi.json` from `shared/events.py`, and `docs/metrics.md` from the metrics of
-the services; a test holds them to it."""
+"""Writes `docs/schemas/`, `docs/asyncapi.json` and the tables of `docs/events.md` from `shared/events.py`, and
+`docs/metrics.md` from the metrics of the services; a test holds them to it."""
 
 from __future__ import annotations
 
 import inspect
 import json
+import re
 from pathlib import Path
 from typing import Any
 
-from docs import metrics
+from docs import metrics, tables
 from shared.events import EVENTS, Event
 
 HERE = Path(__file__).parent
+MARKED = re.compile(r"(<!-- generated: (\S+) -->).*?(<!-- end -->)", re.DOTALL)
+KAFKA_BINDING = "0.5.0"
+KEY = {"type": "string", "description": "the job id; a stranger's may be anything, or missing"}
 
 HEADERS = {
     "type": "object",
@@ -33,31 +37,53 @@ def schema(event: type[Event]) -> dict[str, Any]:
 
 
 def asyncapi() -> dict[str, Any]:
-    """AsyncAPI 3.0: one channel per topic, its message by reference to the schema beside it."""
-    channels = {
-        event.topic: {
-            "address": event.topic,
-            "description": inspect.getdoc(event) if event.__doc__ != Event.__doc__ else None,
-            "messages": {
-                event.__name__: {
-                    "name": event.ce_type(),
-                    "contentType": "application/json",
-                    "headers": {"$ref": "#/components/schemas/Headers"},
-                    "payload": {"$ref": f"schemas/{event.topic}.v1.json"},
-                }
-            },
-        }
-        for event in EVENTS
-    }
+    """AsyncAPI 3.0, from Tunestream's side: one channel per topic, its message by reference to the schema beside it."""
     return {
         "asyncapi": "3.0.0",
-        "info": {"title": "Tunestream", "version": "1", "description": "Every event on the bus."},
-        "defaultContentType": "application/json",
-        "channels": {
-            name: {key: value for key, value in channel.items() if value} for name, channel in channels.items()
+        "info": {
+            "title": "Tunestream",
+            "version": "1",
+            "description": "Every event on the bus. How to send and read them as a stranger: docs/events.md.",
+            "license": {"name": "Apache-2.0"},
         },
+        "defaultContentType": "application/json",
+        "channels": {event.topic: _channel(event) for event in EVENTS},
+        "operations": {name: operation for event in EVENTS for name, operation in _operations(event).items()},
         "components": {"schemas": {"Headers": HEADERS}},
     }
+
+
+def _channel(event: type[Event]) -> dict[str, Any]:
+    return {
+        "address": event.topic,
+        "description": inspect.getdoc(event),
+        "messages": {
+            event.__name__: {
+                "name": event.ce_type(),
+                "contentType": "application/json",
+                "headers": {"$ref": "#/components/schemas/Headers"},
+                "payload": {"$ref": f"schemas/{event.topic}.v1.json"},
+                "bindings": {"kafka": {"key": KEY, "bindingVersion": KAFKA_BINDING}},
+            }
+        },
+        "bindings": {"kafka": {"topic": event.topic, "bindingVersion": KAFKA_BINDING}},
+    }
+
+
+def _operations(event: type[Event]) -> dict[str, Any]:
+    """`send` where one of our services publishes, `receive` where anyone else may."""
+    ours = [service for service in event.sent_by if service != "anyone"]
+    actions = (["send"] if ours else []) + (["receive"] if "anyone" in event.sent_by else [])
+    return {
+        f"{action}.{event.topic}": {"action": action, "channel": {"$ref": f"#/channels/{event.topic}"}}
+        for action in actions
+    }
+
+
+def page() -> str:
+    """`docs/events.md` with its tables as they must be; the prose around them is written by hand."""
+    made = {"topics": tables.topics(), **{event.topic: tables.fields(event) for event in EVENTS}}
+    return MARKED.sub(lambda found: f"{found[1]}\n{made[found[2]]}\n{found[3]}", (HERE / "events.md").read_text())
 
 
 def documents() -> dict[str, str]:
@@ -65,7 +91,7 @@ def documents() -> dict[str, str]:
     files: dict[str, Any] = {f"schemas/{event.topic}.v1.json": schema(event) for event in EVENTS}
     files["asyncapi.json"] = asyncapi()
     texts = {name: json.dumps(content, indent=2, sort_keys=True) + "\n" for name, content in files.items()}
-    return {**texts, "metrics.md": metrics.page()}
+    return {**texts, "events.md": page(), "metrics.md": metrics.page()}
 
 
 def main() -> None:

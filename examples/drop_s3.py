@@ -1,6 +1,7 @@
 """Drop a dataset into the bucket, as any program that speaks S3 would: `python drop_s3.py rows.jsonl`.
 
-Uses only boto3 and the usual variables: AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_DEFAULT_REGION.
+Uses only boto3 and the usual variables: AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_DEFAULT_REGION,
+and AWS_CA_BUNDLE where the store's certificate is signed by a CA of its own.
 """
 
 from __future__ import annotations

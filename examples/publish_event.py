@@ -1,7 +1,8 @@
 """Upload a dataset and say so on Kafka, as any program that speaks both would: `python publish_event.py rows.jsonl`.
 
 Uses only boto3 and aiokafka. The event is bare JSON without headers; what it does not say has defaults.
-TUNESTREAM_KAFKA names the broker, the AWS_* variables the object store.
+TUNESTREAM_KAFKA names the broker; KAFKA_SECURITY_PROTOCOL, KAFKA_SASL_MECHANISM, KAFKA_USERNAME, KAFKA_PASSWORD and
+KAFKA_CA_FILE say how to log in there. The AWS_* variables name the object store, as in drop_s3.py.
 """
 
 from __future__ import annotations
@@ -11,15 +12,30 @@ import asyncio
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import boto3
 from aiokafka import AIOKafkaProducer
+from aiokafka.helpers import create_ssl_context
 from botocore.config import Config  # type: ignore[import-untyped]
+
+
+def login() -> dict[str, Any]:
+    """How aiokafka logs in, from the KAFKA_* variables."""
+    protocol = os.environ.get("KAFKA_SECURITY_PROTOCOL", "PLAINTEXT")
+    options: dict[str, Any] = {"security_protocol": protocol}
+    if protocol.startswith("SASL"):
+        options["sasl_mechanism"] = os.environ.get("KAFKA_SASL_MECHANISM", "SCRAM-SHA-512")
+        options["sasl_plain_username"] = os.environ["KAFKA_USERNAME"]
+        options["sasl_plain_password"] = os.environ["KAFKA_PASSWORD"]
+    if protocol.endswith("SSL"):
+        options["ssl_context"] = create_ssl_context(cafile=os.environ.get("KAFKA_CA_FILE"))
+    return options
 
 
 async def publish(server: str, topic: str, event: dict[str, object]) -> None:
     # Without `enable_idempotence`: some brokers (Tansu) refuse it, and a repeated event is still one job.
-    producer = AIOKafkaProducer(bootstrap_servers=server, acks="all")
+    producer = AIOKafkaProducer(bootstrap_servers=server, acks="all", **login())
     await producer.start()
     try:
         await producer.send_and_wait(topic, json.dumps(event).encode())

@@ -18,13 +18,14 @@ from typing import Any, Protocol, TypeVar
 
 from aiokafka import AIOKafkaProducer, ConsumerRecord
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError, TopicAlreadyExistsError, for_code
 from faststream import AckPolicy, BaseMiddleware
 from faststream.exceptions import NackMessage
 from faststream.kafka import KafkaBroker, KafkaMessage
 from faststream.kafka.subscriber.usecase import DefaultSubscriber
 
 from shared import envelope, ids, metrics
+from shared.envelope import DLQ_SUFFIX
 from shared.errors import ConfigError, TransientError
 from shared.events import EVENTS, Event
 from shared.kafka_access import ConsumerLog, denied
@@ -37,7 +38,8 @@ E = TypeVar("E", bound=Event)
 
 QUICK_RETRIES = (0.1, 0.5, 2.0)  # seconds; together far below the 5 minutes after which Kafka expels a consumer
 OPTIONAL_PAUSE = 5.0  # seconds between two tries at a topic that may be missing
-DLQ_SUFFIX = ".dlq"
+# twice Kafka's usual limit: a dead letter is its record and some headers, and must never be the one that is too large
+MAX_LETTER_BYTES = 2 * 2**20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,6 +188,7 @@ class Bus:
             acks="all",
             enable_idempotence=self._settings.idempotent,
             request_timeout_ms=15_000,
+            max_request_size=MAX_LETTER_BYTES,
             **client_options(self._settings),
         )
         try:
@@ -214,12 +217,18 @@ class Bus:
             "dlq_offset": str(record.offset),
             "dlq_group": self._service,
         }
-        await self._send(
-            record.topic + DLQ_SUFFIX,
-            record.value,
-            record.key,
-            [*record.headers, *((name, text.encode()) for name, text in place.items())],
-        )
+        ours = [(name, text.encode()) for name, text in place.items()]
+        topic = record.topic + DLQ_SUFFIX
+        try:
+            # aiokafka sends no record that has neither key nor value, though others do
+            value = b"" if record.key is None and record.value is None else record.value
+            await self._send(topic, value, record.key, [*record.headers, *ours])
+        except TransientError as error:
+            if not isinstance(error.__cause__, MessageSizeTooLargeError):
+                raise
+            # it came compressed, or its topic takes more: its address must do, or it would block all that follow
+            omitted = str(len(record.value or b"")).encode()
+            await self._send(topic, b"", None, [*ours, ("dlq_omitted", omitted)])
 
 
 DeadLetter = Callable[[ConsumerRecord, str], Coroutine[Any, Any, None]]
@@ -270,6 +279,7 @@ def make_broker(settings: BusSettings, service: str, dead_letter: DeadLetter) ->
         client_id=f"tunestream-{service}",
         middlewares=[DeadLetterMiddleware],
         parser=_lenient_parser,
+        decoder=_json_decoder,
         enable_idempotence=settings.idempotent,
         acks="all",
         allow_auto_create_topics=False,
@@ -281,6 +291,11 @@ async def _lenient_parser(record: ConsumerRecord, original: Callable[[Any], Awai
     """FastStream's parser raises, and then drops the record silently, when a header is not UTF-8."""
     cleaned = tuple((name, text.encode()) for name, text in envelope.decode(record.headers).items())
     return await original(dataclasses.replace(record, headers=cleaned))
+
+
+async def _json_decoder(message: Any) -> Any:
+    """FastStream goes by the content type, which strangers forget or get wrong; every value is JSON here."""
+    return envelope.parse(message.body)
 
 
 async def _start_when_there(subscriber: DefaultSubscriber) -> None:
@@ -316,7 +331,12 @@ async def create_topics(settings: BusSettings) -> None:
         wanted = {event.topic: settings.partitions for event in EVENTS}
         wanted |= {event.topic + DLQ_SUFFIX: 1 for event in EVENTS}
         missing = [
-            NewTopic(name=name, num_partitions=partitions, replication_factor=1)
+            NewTopic(
+                name=name,
+                num_partitions=partitions,
+                replication_factor=1,
+                topic_configs={"max.message.bytes": str(MAX_LETTER_BYTES)} if name.endswith(DLQ_SUFFIX) else None,
+            )
             for name, partitions in wanted.items()
             if name not in existing
         ]

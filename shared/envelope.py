@@ -5,12 +5,17 @@ https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-proto
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 from shared.events import Event
 
 Headers = list[tuple[str, bytes]]
+
+DLQ_SUFFIX = ".dlq"
+"""`{topic}.dlq` holds the records of a topic that could not be handled."""
 
 
 def headers(
@@ -32,6 +37,15 @@ def headers(
 
 def body(event: Event) -> bytes:
     return event.model_dump_json(exclude_none=True).encode()
+
+
+def parse(value: bytes | None) -> Any:
+    """The JSON that a record's value is.
+
+    Raises:
+        ValueError, RecursionError: it is none.
+    """
+    return json.loads(value or b"")
 
 
 def decode(raw: tuple[tuple[str, bytes], ...]) -> dict[str, str]:

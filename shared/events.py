@@ -18,13 +18,25 @@ StageName = Literal["ingest", "validate", "trainer", "evaluator", "inference"]
 class Model(BaseModel):
     """Frozen; unknown fields are ignored (events evolve); inputs are hidden in errors (they may hold user text)."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True, protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True,
+        extra="ignore",
+        hide_input_in_errors=True,
+        protected_namespaces=(),
+        use_attribute_docstrings=True,
+    )
 
 
 class Strict(BaseModel):
     """Frozen, and unknown fields are errors: for what a person writes, where a misspelt field must not pass."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        protected_namespaces=(),
+        use_attribute_docstrings=True,
+    )
 
 
 # --- references: where bytes lie, never the bytes -----------------------------------------------------------------
@@ -48,6 +60,7 @@ class DatasetPointer(Model):
     etag: str | None = None
     size: int | None = None
     sha256: str | None = None
+    """Hex."""
 
 
 class FolderReference(Model):
@@ -114,6 +127,7 @@ class JobSpec(Strict):
     """Everything a user may say of a job. All of it has a default."""
 
     model: str | None = None
+    """The base to tune; None: the default of the deployment."""
     method: Method | None = None
     """None: told by the rows (preference pairs are `dpo`, everything else is `supervised`)."""
     suffix: Annotated[str, Field(min_length=1, max_length=64)] | None = None
@@ -147,6 +161,9 @@ class Event(Model):
     """Base of all events; `topic` is also the CloudEvents type (`tunestream.{topic}.v1`)."""
 
     topic: ClassVar[str]
+    sent_by: ClassVar[tuple[str, ...]]
+    read_by: ClassVar[tuple[str, ...]]
+    """Services; `anyone` is who is none of ours."""
 
     @classmethod
     def ce_type(cls) -> str:
@@ -157,9 +174,13 @@ class DatasetUploaded(Event):
     """A dataset is there to be trained on. A stranger need only send `{"dataset": {"bucket", "key"}}`."""
 
     topic: ClassVar[str] = "dataset.uploaded"
+    sent_by = ("anyone", "ingest")
+    read_by = ("ingest", "validate", "api")
     job_id: str | None = None
+    """Made by ingest; a stranger leaves it out."""
     dataset: DatasetPointer
     validation_file: DatasetPointer | None = None
+    """Rows to validate on, instead of a share of the dataset."""
     spec: JobSpec | None = None
     origin: Origin | None = None
 
@@ -173,7 +194,11 @@ class Split(Model):
 
 
 class DatasetValidated(Event):
+    """The rows are fit to train on, counted and split."""
+
     topic: ClassVar[str] = "dataset.validated"
+    sent_by = ("validate",)
+    read_by = ("trainer", "api")
     job_id: str
     method: Method
     format: Literal["chat", "completion", "preference"]
@@ -203,7 +228,11 @@ class CheckpointInfo(Model):
 
 
 class TrainingCompleted(Event):
+    """There is an adapter; it is not measured yet."""
+
     topic: ClassVar[str] = "training.completed"
+    sent_by = ("trainer",)
+    read_by = ("evaluator", "api")
     job_id: str
     model: str
     base: str
@@ -235,7 +264,11 @@ class Interval(Model):
 
 
 class EvalCompleted(Event):
+    """The tuned model was compared with its base; `passed` decides whether the alias moves."""
+
     topic: ClassVar[str] = "eval.completed"
+    sent_by = ("evaluator",)
+    read_by = ("inference", "api")
     job_id: str
     model: str
     base: str
@@ -251,19 +284,31 @@ class EvalCompleted(Event):
 
 
 class ModelDeployed(Event):
+    """An alias answers with another model now, from this moment on."""
+
     topic: ClassVar[str] = "model.deployed"
+    sent_by = ("inference",)
+    read_by = ("api", "anyone")
     job_id: str
+    """The job that trained it."""
     model: str
+    """The immutable id, `ft:…`."""
     alias: str
+    """The name that answers with this model now."""
     previous: str | None = None
+    """What it answered with before."""
     endpoint: str
+    """`base_url` of an OpenAI client."""
     traffic: float = 1.0
+    """Its share of the alias's requests."""
 
 
 class JobProgress(Event):
     """State changes and training metrics. `data` holds numbers and short words, never user text."""
 
     topic: ClassVar[str] = "job.progress"
+    sent_by = ("validate", "trainer", "evaluator", "inference")
+    read_by = ("api", "anyone")
     job_id: str
     stage: StageName
     state: Literal["started", "running", "checkpoint", "retrying", "completed", "not_promoted"]
@@ -271,6 +316,7 @@ class JobProgress(Event):
     step: int | None = None
     total_steps: int | None = None
     eta_seconds: float | None = None
+    """Until the stage ends."""
     data: dict[str, Any] = {}
 
 
@@ -278,15 +324,22 @@ class JobFailed(Event):
     """The job ended without a model. Code `cancelled`: the user ended it."""
 
     topic: ClassVar[str] = "job.failed"
+    sent_by = ("ingest", "validate", "trainer", "evaluator", "inference")
+    read_by = ("api", "anyone")
     job_id: str
     stage: StageName
     code: str
     message: str
     param: str | None = None
+    """The field of the job that is to blame."""
 
 
 class JobControl(Event):
+    """What the user asked for while a job was under way."""
+
     topic: ClassVar[str] = "job.control"
+    sent_by = ("api",)
+    read_by = ("validate", "trainer", "evaluator", "inference")
     job_id: str
     action: Literal["cancel", "pause", "resume"]
 
@@ -295,6 +348,8 @@ class InferenceLogged(Event):
     """One sampled request. `request` and `response` are only there when content logging is switched on."""
 
     topic: ClassVar[str] = "inference.logged"
+    sent_by = ("inference",)
+    read_by = ("evaluator",)
     request_id: str
     job_id: str | None = None
     model: str
@@ -310,7 +365,11 @@ class InferenceLogged(Event):
 
 
 class InferenceFeedback(Event):
+    """What a user thought of an answer."""
+
     topic: ClassVar[str] = "inference.feedback"
+    sent_by = ("inference",)
+    read_by = ("evaluator",)
     request_id: str
     job_id: str | None = None
     model: str | None = None
@@ -319,7 +378,11 @@ class InferenceFeedback(Event):
 
 
 class ModelDegraded(Event):
+    """A served model got worse: which alert fired, and its figures."""
+
     topic: ClassVar[str] = "model.degraded"
+    sent_by = ("evaluator",)
+    read_by = ("ingest", "anyone")
     job_id: str | None = None
     model: str
     alert: str

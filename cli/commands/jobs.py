@@ -19,8 +19,7 @@ from cli.jobs.follow import Snapshot, failure, follow
 from cli.jobs.spec import build
 from cli.jobs.verdict import verdict
 from cli.jobs.view import Lines, Live, duration
-from cli.stack.state import DEFAULT_STATE
-from cli.target import StateOption, Target, resolve
+from cli.target import Target, TargetOption, resolve
 from cli.terminal import INTERRUPTED, CliError, columns, err, out
 
 _STATUS_STYLES = {"succeeded": "green", "failed": "red", "cancelled": "red", "running": "yellow"}
@@ -38,7 +37,7 @@ def submit(
     rerun: Annotated[int | None, typer.Option(min=0, help="Raise it to run the same job again.")] = None,
     name: Annotated[str | None, typer.Option(help="The key in the bucket; else the file's name.")] = None,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Follow the job until it ends.")] = False,
-    folder: StateOption = DEFAULT_STATE,
+    folder: TargetOption = None,
 ) -> None:
     """Drop a dataset: check the settings, upload, print the id of the job."""
     key = submission.dataset_key(submission.check_file(file), name)
@@ -55,16 +54,14 @@ def submit(
         _watch(target, job, expected=True)
 
 
-def watch(
-    job: Annotated[str, typer.Argument(help="The id that submit printed.")], folder: StateOption = DEFAULT_STATE
-) -> None:
+def watch(job: Annotated[str, typer.Argument(help="The id that submit printed.")], folder: TargetOption = None) -> None:
     """Follow a job: its stages, losses, and the verdict. Exit 0 when it succeeded. Ctrl-C leaves the job running."""
     _watch(resolve(folder), job, expected=False)
 
 
 def jobs(
     limit: Annotated[int, typer.Option(min=1, max=100, help="How many, newest first.")] = 20,
-    folder: StateOption = DEFAULT_STATE,
+    folder: TargetOption = None,
 ) -> None:
     """List jobs."""
     with Client(resolve(folder)) as client:
@@ -86,7 +83,7 @@ def jobs(
     out.print(table)
 
 
-def cancel(job: Annotated[str, typer.Argument(help="The id of the job.")], folder: StateOption = DEFAULT_STATE) -> None:
+def cancel(job: Annotated[str, typer.Argument(help="The id of the job.")], folder: TargetOption = None) -> None:
     """Ask for a job to end."""
     with Client(resolve(folder)) as client:
         answer = client.cancel(job)

@@ -9,8 +9,7 @@ import typer
 from rich.text import Text
 
 from cli.client import Client
-from cli.stack.state import DEFAULT_STATE
-from cli.target import StateOption, Target, resolve
+from cli.target import Target, TargetOption, resolve
 from cli.terminal import NO_STACK, CliError, columns, err, out, say
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ def chat(
         float | None, typer.Option(min=0, max=2, help="0 always gives the likeliest answer.")
     ] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="The longest answer.")] = None,
-    folder: StateOption = DEFAULT_STATE,
+    folder: TargetOption = None,
 ) -> None:
     """Talk to a model, word by word as it answers."""
     options = {"temperature": temperature, "max_tokens": max_tokens}
@@ -87,7 +86,7 @@ class Conversation:
         return answer
 
 
-def models(folder: StateOption = DEFAULT_STATE) -> None:
+def models(folder: TargetOption = None) -> None:
     """List aliases and models."""
     with Client(resolve(folder)) as client:
         deployments, served = client.deployments(), client.models()
@@ -108,7 +107,7 @@ def models(folder: StateOption = DEFAULT_STATE) -> None:
 def deploy(
     model: Annotated[str, typer.Argument(help="The id of a trained model.")],
     alias: Annotated[str, typer.Argument(help=ALIAS_HELP)],
-    folder: StateOption = DEFAULT_STATE,
+    folder: TargetOption = None,
 ) -> None:
     """Let an alias name this model, whatever the evaluation said."""
     with Client(resolve(folder)) as client:
@@ -118,7 +117,7 @@ def deploy(
 
 def rollback(
     alias: Annotated[str, typer.Argument(help=ALIAS_HELP)],
-    folder: StateOption = DEFAULT_STATE,
+    folder: TargetOption = None,
 ) -> None:
     """Let an alias name again what it named before."""
     with Client(resolve(folder)) as client:

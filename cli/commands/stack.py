@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 from collections.abc import Iterator
 from types import FrameType
@@ -13,14 +14,16 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from cli.exports import exports, shell
 from cli.jobs.view import duration
-from cli.stack import leftovers, logs, plan, run, state
+from cli.stack import leftovers, logs, run, state
 from cli.stack.boot import NotReady
-from cli.stack.plan import SERVICES, absolute
+from cli.stack.plan import SERVICES, absolute, given
 from cli.stack.readiness import probe_for
 from cli.stack.state import DEFAULT_STATE, Stack
-from cli.target import StateOption
+from cli.target import StateOption, TargetOption, embedded, resolve
 from cli.terminal import INTERRUPTED, NO_STACK, CliError, columns, err, out, say
+from shared.settings import load_settings
 
 START_SECONDS = 900.0  # the first start may download the base model
 
@@ -113,12 +116,14 @@ def show_logs(
         typer.echo(line)
 
 
-def env(folder: StateOption = DEFAULT_STATE) -> None:
+def env(folder: TargetOption = None) -> None:
     """Print addresses and keys for a shell: eval "$(tunestream env)"."""
-    found = run.running(folder)
-    if found is None:
-        raise CliError(f"no stack is running in {folder}", "`tunestream up` starts one")
-    typer.echo(plan.shell(plan.exports(found.stack)), nl=False)
+    stack = embedded(folder)
+    if stack is None and not given(load_settings(), "api", "url"):
+        raise CliError("no stack was started here", NO_STACK)
+    if stack is not None and run.running(stack.state) is None:
+        raise CliError(f"no stack is running in {stack.state}", NO_STACK)
+    typer.echo(shell(exports(resolve(folder), os.environ)), nl=False)
 
 
 def _summary(stack: Stack, already: bool) -> Table:

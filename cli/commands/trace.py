@@ -12,16 +12,13 @@ from cli.client import Client
 from cli.jobs import jaeger
 from cli.jobs.story import Chapter, story, whole
 from cli.jobs.view import duration
-from cli.stack.state import DEFAULT_STATE
-from cli.target import StateOption, resolve
+from cli.target import TargetOption, resolve
 from cli.terminal import CliError, err, out
 
 SHORTEST = 0.0005  # seconds; what took less happened at a moment
 
 
-def trace(
-    job: Annotated[str, typer.Argument(help="The id that submit printed.")], folder: StateOption = DEFAULT_STATE
-) -> None:
+def trace(job: Annotated[str, typer.Argument(help="The id that submit printed.")], folder: TargetOption = None) -> None:
     """Show a job's trace: its stages and their phases as a tree, with the time that each took."""
     target = resolve(folder)
     with Client(target) as client:

@@ -153,30 +153,5 @@ def write_environment(stack: Stack, variables: Mapping[str, str]) -> Path:
     return path
 
 
-def exports(stack: Stack) -> dict[str, str]:
-    """What `tunestream env` tells a shell, and through it the OpenAI, S3 and Kafka clients."""
-    return {
-        "OPENAI_BASE_URL": f"{stack.inference_url}/v1",
-        "OPENAI_API_KEY": stack.api_key or "none",  # the client refuses to start without one
-        "AWS_ENDPOINT_URL": stack.s3_url,
-        "AWS_ACCESS_KEY_ID": stack.access_key,
-        "AWS_SECRET_ACCESS_KEY": stack.secret_key,
-        "AWS_DEFAULT_REGION": stack.region,
-        "TUNESTREAM_KAFKA": stack.kafka,
-        "TUNESTREAM_API_URL": stack.api_url,
-        "TUNESTREAM_BASE": stack.base,
-    }
-
-
-def shell(variables: Mapping[str, str]) -> str:
-    """Lines for `eval "$(tunestream env)"`."""
-    return "".join(f"export {name}={_quoted(value)}\n" for name, value in variables.items())
-
-
-def _quoted(value: str) -> str:
-    quoted = shlex.quote(value)
-    return quoted if quoted.startswith("'") else f"'{quoted}'"
-
-
 def absolute(folder: Path) -> Path:
     return Path(os.path.abspath(folder))  # noqa: PTH100  # not resolve(): a link stays the user's name for it

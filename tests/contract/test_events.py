@@ -9,7 +9,9 @@ import pytest
 from pydantic import ValidationError
 
 from docs.generate import HERE, documents
-from shared.events import BY_TOPIC, EVENTS, DatasetUploaded, JobSpec
+from services.api import app as api
+from shared.events import BY_TOPIC, EVENTS, DatasetUploaded, JobControl, JobSpec
+from shared.stage import STAGES
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -49,3 +51,9 @@ def test_events_cannot_be_changed_and_errors_quote_no_data() -> None:
 def test_a_misspelt_setting_is_an_error_not_a_default() -> None:
     with pytest.raises(ValidationError, match="n_epoch"):
         JobSpec.model_validate({"hyperparameters": {"n_epoch": 3}})
+
+
+def test_who_is_said_to_read_a_topic_subscribes_to_it() -> None:
+    for stage in STAGES.values():
+        assert stage.name in stage.asked_by.read_by and stage.name in JobControl.read_by
+    assert {event for event in EVENTS if "api" in event.read_by} == set(api.TOPICS)

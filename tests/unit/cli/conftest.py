@@ -14,7 +14,7 @@ from shared.settings import load_settings
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """An empty directory and no settings of whoever runs the tests."""
     for name in list(os.environ):
-        if name.startswith(("TUNESTREAM_", "AWS_", "OPENAI_")):
+        if name.startswith(("TUNESTREAM_", "AWS_", "OPENAI_", "KAFKA_")):
             monkeypatch.delenv(name)
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")

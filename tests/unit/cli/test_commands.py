@@ -15,13 +15,11 @@ from cli.commands import jobs as job_commands
 from cli.commands.models import Conversation
 from cli.jobs.follow import Snapshot
 from cli.main import app
-from cli.stack import plan, state
-from cli.target import resolve
 from cli.terminal import CliError
 from services.validate import check as validator
 from services.validate.domain.report import Report
 from shared.errors import TransientError
-from shared.settings import Settings, load_settings
+from shared.settings import load_settings
 from tests.unit.cli.test_watch import ID, done, job
 
 GOOD = "\n".join(
@@ -51,14 +49,16 @@ def test_every_command_explains_itself(runner: CliRunner) -> None:
     for command in app.registered_commands:
         assert command.name is not None
         assert invoke(runner, command.name, "--help").exit_code == 0
+    for name in ("list", "show", "replay"):
+        assert invoke(runner, "dlq", name, "--help").exit_code == 0
 
 
 @pytest.mark.parametrize("command", [["jobs"], ["watch", ID], ["cancel", ID], ["models"], ["rollback", "support"]])
 @pytest.mark.usefixtures("nowhere")
-def test_without_a_stack_the_remedy_is_to_start_one(runner: CliRunner, command: list[str]) -> None:
+def test_without_a_stack_the_remedy_is_to_start_one_or_to_name_another(runner: CliRunner, command: list[str]) -> None:
     result = invoke(runner, *command)
     assert result.exit_code == 1
-    assert "tunestream up" in result.stderr
+    assert "tunestream up" in result.stderr and "TUNESTREAM_API__URL" in result.stderr
 
 
 @pytest.mark.parametrize("command", [["env"], ["status"], ["logs"]])
@@ -105,16 +105,6 @@ def test_submit_of_a_missing_file(runner: CliRunner) -> None:
     result = invoke(runner, "submit", "missing.jsonl")
     assert result.exit_code == 1
     assert "there is no file missing.jsonl" in result.stderr
-
-
-def test_commands_find_the_stack_of_the_state_directory(tmp_path: Path) -> None:
-    stack = plan.make_stack(tmp_path / "state", tmp_path, Settings(), None, free=lambda port: True)
-    stack.ports["api"] = 8123
-    state.save(stack)
-    target = resolve(tmp_path / "state")
-    assert target.api_url == "http://127.0.0.1:8123"
-    assert target.api_key == stack.api_key
-    assert target.store.secret_key.get_secret_value() == stack.secret_key
 
 
 # --- check --------------------------------------------------------------------------------------------------------

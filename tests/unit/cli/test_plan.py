@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import shlex
 import stat
-import subprocess
 import tempfile
 from pathlib import Path
 
@@ -125,28 +124,6 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(CliError, match=r"holds no config\.json"):
         stack_of(tmp_path, base=str(tmp_path / "empty"))
-
-
-def test_exports_survive_a_shell(tmp_path: Path) -> None:
-    stack = stack_of(tmp_path)
-    stack.base = "it's; $(touch owned) `x`"
-    script = plan.shell(plan.exports(stack)) + "env -0"
-    words = subprocess.run(["/bin/sh", "-c", script], capture_output=True, check=True, env={}, cwd=tmp_path).stdout
-    found = dict(entry.split("=", 1) for entry in words.decode().split("\0") if entry)
-    for name, value in {
-        "OPENAI_BASE_URL": "http://127.0.0.1:8000/v1",
-        "OPENAI_API_KEY": stack.api_key,
-        "AWS_ENDPOINT_URL": "http://127.0.0.1:8333",
-        "AWS_ACCESS_KEY_ID": "tunestream",
-        "AWS_SECRET_ACCESS_KEY": stack.secret_key,
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "TUNESTREAM_KAFKA": "127.0.0.1:9092",
-        "TUNESTREAM_API_URL": "http://127.0.0.1:8080",
-        "TUNESTREAM_BASE": stack.base,
-    }.items():
-        assert found[name] == value
-    assert all(line.startswith("export ") and "='" in line for line in script.splitlines()[:-1])
-    assert not (tmp_path / "owned").exists()
 
 
 def test_files_with_secrets_are_private_and_read_back(tmp_path: Path) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ast
 import json
+import os
+import ssl
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +16,18 @@ import pytest
 
 from examples import ask, drop_s3, publish_event
 from shared.events import DatasetUploaded
+
+LOGIN = {
+    "KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
+    "KAFKA_USERNAME": "stranger",
+    "KAFKA_PASSWORD": "it's $ecret",
+}
+KCAT = """#!/bin/bash
+printf '%s\\n' "$@" > {folder}/arguments
+while [ "$1" != -F ]; do shift; done
+cat "$2" > {folder}/configuration
+cat > {folder}/input
+"""
 
 
 class FakeS3:
@@ -78,6 +93,7 @@ def test_a_published_event_is_bare_json_that_the_house_can_read(monkeypatch: pyt
 
     monkeypatch.setattr(publish_event, "AIOKafkaProducer", Producer)
     monkeypatch.setenv("TUNESTREAM_KAFKA", "broker:9092")
+    monkeypatch.delenv("KAFKA_SECURITY_PROTOCOL", raising=False)
     run(monkeypatch, publish_event, "rows.jsonl", "--spec", '{"suffix": "helpdesk"}')
     ((topic, value),) = sent
     event = DatasetUploaded.model_validate_json(value)
@@ -86,6 +102,72 @@ def test_a_published_event_is_bare_json_that_the_house_can_read(monkeypatch: pyt
     assert event.spec is not None
     assert event.spec.suffix == "helpdesk"
     assert set(json.loads(value)) == {"dataset", "spec"}
+
+
+def test_the_variables_of_the_environment_log_in(monkeypatch: pytest.MonkeyPatch):
+    for name in [name for name in os.environ if name.startswith("KAFKA_")]:
+        monkeypatch.delenv(name)
+    assert publish_event.login() == {"security_protocol": "PLAINTEXT"}
+    for name, value in LOGIN.items():
+        monkeypatch.setenv(name, value)
+    options = publish_event.login()
+    assert options.pop("ssl_context").verify_mode is ssl.CERT_REQUIRED
+    assert options == {
+        "security_protocol": "SASL_SSL",
+        "sasl_mechanism": "SCRAM-SHA-512",
+        "sasl_plain_username": "stranger",
+        "sasl_plain_password": "it's $ecret",
+    }
+
+
+@pytest.fixture
+def kcat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in which a `kcat` leaves its arguments, its configuration and its input."""
+    program = tmp_path / "kcat"
+    program.write_text(KCAT.format(folder=tmp_path))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    for name in [name for name in os.environ if name.startswith(("KAFKA_", "TUNESTREAM_"))]:
+        monkeypatch.delenv(name)
+    return tmp_path
+
+
+def shell(*arguments: str) -> subprocess.CompletedProcess[str]:
+    script = Path(publish_event.__file__).with_suffix(".sh")
+    return subprocess.run([str(script), *arguments], text=True, capture_output=True, check=False)
+
+
+def test_kcat_sends_a_bare_event_whatever_the_key_looks_like(kcat: Path):
+    assert shell("datasets", '_a/odd "na\\me" ü.jsonl').returncode == 0
+    event = DatasetUploaded.model_validate_json((kcat / "input").read_text())
+    assert (event.dataset.bucket, event.dataset.key) == ("datasets", '_a/odd "na\\me" ü.jsonl')
+    assert (kcat / "configuration").read_text() == "security.protocol=PLAINTEXT\n"
+    arguments = (kcat / "arguments").read_text().splitlines()
+    assert "127.0.0.1:9092" in arguments and "dataset.uploaded" in arguments and "-H" not in arguments
+
+
+def test_kcat_sends_headers_and_logs_in_without_showing_the_password(kcat: Path, monkeypatch: pytest.MonkeyPatch):
+    for name, value in LOGIN.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("KAFKA_CA_FILE", "/ca.pem")
+    assert shell("-i", "order-1", "-t", "00-aa-bb-01", "datasets", "a.jsonl").returncode == 0
+    arguments = (kcat / "arguments").read_text().splitlines()
+    assert {"ce_id=order-1", "ce_specversion=1.0", "traceparent=00-aa-bb-01"} <= set(arguments)
+    assert f"ce_type={DatasetUploaded.ce_type()}" in arguments
+    assert not any("ecret" in argument for argument in arguments)
+    assert (kcat / "configuration").read_text().splitlines() == [
+        "security.protocol=SASL_SSL",
+        "sasl.mechanism=SCRAM-SHA-512",
+        "sasl.username=stranger",
+        "sasl.password=it's $ecret",
+        "ssl.ca.location=/ca.pem",
+    ]
+
+
+def test_kcat_without_a_key_says_what_is_wanted(kcat: Path):
+    result = shell("datasets")
+    assert result.returncode == 2 and "BUCKET KEY" in result.stderr
+    assert not (kcat / "input").exists()
 
 
 def test_ask_prints_the_answer_of_the_named_model(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
