@@ -114,6 +114,8 @@ def _configuration(name: str, topic: plan.Topic) -> ConfigResource:
         # a segment is deleted as a whole: without a bound a quiet topic would keep everything in its first one
         "segment.ms": min(max(retention // 7, HOUR_MILLIS), plan.DAY_MILLIS),
     }
+    if topic.max_message_bytes is not None:
+        values["max.message.bytes"] = topic.max_message_bytes
     entries = [
         ConfigEntry(key, str(value), incremental_operation=AlterConfigOpType.SET) for key, value in values.items()
     ]

@@ -22,6 +22,8 @@ class Declared(BaseModel):
 class Topic(Declared):
     partitions: int
     retention_days: int
+    max_message_bytes: int | None = None
+    dead_letters: bool = True
 
 
 class KafkaUser(Declared):
@@ -79,19 +81,24 @@ class Rule(NamedTuple):
 
 
 def topics(kafka: Kafka) -> dict[str, Topic]:
-    """Every topic, each with its dead letters."""
-    return kafka.topics | {name + DEAD_LETTERS: kafka.dead_letters for name in kafka.topics}
+    """Every topic, and those of the dead letters."""
+    return kafka.topics | {name + DEAD_LETTERS: kafka.dead_letters for name in _with_dead_letters(kafka)}
 
 
 def rules(kafka: Kafka) -> set[Rule]:
     """Everything that is allowed; READ and WRITE include to see that the topic is there."""
     found: set[Rule] = set()
     for user, allowed in kafka.users.items():
-        letters = [name + DEAD_LETTERS for name in allowed.read if allowed.dead_letters and not name.endswith("*")]
+        readable = set(allowed.read) if allowed.dead_letters else set()
+        letters = [name + DEAD_LETTERS for name in readable & _with_dead_letters(kafka)]
         found |= set(_rules(user, "topic", allowed.read, "READ"))
         found |= set(_rules(user, "topic", (*allowed.write, *letters), "WRITE"))
         found |= set(_rules(user, "group", allowed.groups, "READ"))
     return found
+
+
+def _with_dead_letters(kafka: Kafka) -> set[str]:
+    return {name for name, topic in kafka.topics.items() if topic.dead_letters}
 
 
 def _rules(

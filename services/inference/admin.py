@@ -48,7 +48,7 @@ def router(aliases: Aliases, models: Models, *, base: str, clock: Callable[[], f
                 param="alias",
             )
         deployment = await aliases.deploy(alias, await models.version(wanted.model, clock()))
-        log.info("deployed by hand", extra={"alias": alias, "model": deployment.current.model})
+        log.info("deployed by hand", extra={"model": deployment.current.model})
         return deployment.model_dump()
 
     @routes.post("/deployments/{alias}/rollback")
@@ -64,7 +64,7 @@ def router(aliases: Aliases, models: Models, *, base: str, clock: Callable[[], f
             ) from None
         if deployment is None:
             raise _no_alias(alias)
-        log.info("rolled back", extra={"alias": alias, "model": deployment.current.model})
+        log.info("rolled back", extra={"model": deployment.current.model})
         return deployment.model_dump()
 
     return routes

@@ -84,7 +84,7 @@ def test_who_drops_datasets_sees_nothing_of_the_ledger(stack: FullStack) -> None
 @pytest.mark.parametrize("user", [*SERVICES, "stranger"])
 async def test_a_user_publishes_and_reads_only_its_topics(stack: FullStack, user: str) -> None:
     allowed = DECLARED.kafka.users[user]
-    letters = {f"{name}.dlq" for name in allowed.read} if allowed.dead_letters else set()
+    letters = {f"{name}.dlq" for name in allowed.read if allowed.dead_letters}
     producer = AIOKafkaProducer(**stack.kafka_of(user))
     await producer.start()
     try:

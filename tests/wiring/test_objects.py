@@ -15,13 +15,15 @@ from shared.objects import PART_SIZE, ObjectStore
 from tests import races
 from tests.embedded import Embedded
 
+ROUNDS = 20  # tests/full races a hundred
+
 
 async def test_exactly_one_racer_creates(parts: Embedded) -> None:
-    await races.create_once(parts.objects, "race")
+    await races.create_once(parts.objects, "race", rounds=ROUNDS)
 
 
 async def test_exactly_one_racer_swaps(parts: Embedded) -> None:
-    await races.compare_and_swap(parts.objects, "race")
+    await races.compare_and_swap(parts.objects, "race", rounds=ROUNDS)
 
 
 async def test_a_repeated_write_of_the_same_bytes_recognises_itself(parts: Embedded) -> None:
