@@ -141,7 +141,7 @@ async def job(rows: Path) -> tuple[float, dict[str, float]]:
 
 def _job_of(key: str) -> dict[str, Any]:
     headers = {"authorization": f"Bearer {os.environ['OPENAI_API_KEY']}"}
-    jobs = httpx.get(f"{os.environ['TUNESTREAM_API__URL']}/jobs?limit=100", headers=headers, timeout=30).json()["data"]
+    jobs = httpx.get(f"{os.environ['TUNESTREAM_API_URL']}/jobs?limit=100", headers=headers, timeout=30).json()["data"]
     return next((job for job in jobs if job["dataset"]["key"] == key and job["stages"]["inference"]["finished_at"]), {})
 
 

@@ -83,6 +83,7 @@ def _client_env(ca: Path, key: str, kafka: dict[str, str], s3_password: str) -> 
     )
     variables = {
         "TUNESTREAM_API__URL": f"http://{api}",
+        "TUNESTREAM_API_URL": f"http://{api}",
         "TUNESTREAM_INFERENCE__URL": f"http://{inference}",
         "TUNESTREAM_INFERENCE__API_KEYS": json.dumps([key]),
         "TUNESTREAM_STORE__ENDPOINT": f"https://{store}",

@@ -63,8 +63,11 @@ def ensure(folder: Path = DEFAULT_DIR, quiet: bool = False) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     building = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        building.chmod(0o755)
         build(building, Recipe(), quiet)
+        # for whoever loads it, also as another user in a container: the weights are saved for their owner alone
+        building.chmod(0o755)
+        for file in building.iterdir():
+            file.chmod(0o644)
         (building / COMPLETE).write_text(
             json.dumps({"key": key, **asdict(Recipe())}, indent=2) + "\n", encoding="utf-8"
         )

@@ -54,7 +54,7 @@ class User:
 
     def get(self, path: str) -> Any:
         headers = {"Authorization": f"Bearer {self.env['OPENAI_API_KEY']}"}
-        answer = httpx.get(self.env["TUNESTREAM_API__URL"] + path, headers=headers, timeout=30)
+        answer = httpx.get(self.env["TUNESTREAM_API_URL"] + path, headers=headers, timeout=30)
         answer.raise_for_status()
         return answer.json()
 

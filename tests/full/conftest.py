@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,13 +16,17 @@ import boto3
 import httpx
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from pydantic import SecretStr
 
 from deploy.init import plan
 from shared.kafka_security import client_options
-from shared.settings import Bus
+from shared.objects import ObjectStore
+from shared.settings import Bus, Store
+from tests.embedded import Embedded, embedded
 from tests.user import ROOT, User, parse_exports
 
 BASE = ROOT / ".cache" / "tiny-base"
+FILES = ROOT / ".cache" / "full-stack"  # secrets, and after a run the log of all containers
 SERVICES = ("ingest", "validate", "trainer", "evaluator", "inference", "api")
 # beside a stack that may be running already
 PORTS = {
@@ -65,6 +70,9 @@ class FullStack(User):
         )
         return found[0]
 
+    def down(self) -> None:
+        self.compose("--profile", "observability", "down", "--volumes", "--remove-orphans")
+
     @property
     def passwords(self) -> dict[str, dict[str, str]]:
         found: dict[str, dict[str, str]] = json.loads((self.secrets / "passwords.json").read_text())
@@ -104,7 +112,7 @@ class FullStack(User):
         consumer = AIOKafkaConsumer(**self.kafka_of("operator"), auto_offset_reset="earliest")
         await consumer.start()
         try:
-            declared = plan.topics(plan.load(ROOT / "deploy" / "stack.yaml").kafka)
+            declared = plan.topics(self.declared.kafka)
             partitions = [
                 TopicPartition(topic, number) for topic in topics for number in range(declared[topic].partitions)
             ]
@@ -118,6 +126,62 @@ class FullStack(User):
         finally:
             await consumer.stop()
 
+    @property
+    def declared(self) -> plan.Stack:
+        return plan.load(ROOT / "deploy" / "stack.yaml")
+
+    # --- a user's programs ------------------------------------------------------------------------------------
+
+    def tunestream(self, *arguments: str) -> str:
+        """What our command prints in a shell that has sourced `client.env`."""
+        command = [sys.executable, "-m", "cli", *arguments]
+        environment = {**os.environ, **self.env}
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{arguments}: {done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def kcat(self, *arguments: str) -> None:
+        """`examples/publish_event.sh` on a Debian that has kcat, with what `client.env` tells a stranger."""
+        image = "tunestream-test/kcat"
+        install = "apt-get update -qq && apt-get install -y -qq --no-install-recommends kcat"
+        recipe = f"FROM debian:bookworm-slim\nRUN {install}\n"
+        subprocess.run(["docker", "build", "--quiet", "--tag", image, "-"], input=recipe.encode(), check=True)
+        secrets = self.secrets.resolve()
+        names = [name for name in self.env if name.startswith("KAFKA_") or name == "TUNESTREAM_KAFKA"]
+        subprocess.run(
+            [*("docker", "run", "--rm", "--network", "host", *(f"--env={name}" for name in names)),
+             *(f"--volume={path}:{path}:ro" for path in (ROOT / "examples", secrets)),
+             image, str(ROOT / "examples" / "publish_event.sh"), *arguments],
+            env={**os.environ, **self.env}, check=True, timeout=60,
+        )  # fmt: skip
+
+    # --- what the administrator sees --------------------------------------------------------------------------
+
+    def objects_of(self, user: str) -> ObjectStore:
+        """Our own client with those credentials."""
+        passwords = self.passwords
+        return ObjectStore.connect(
+            Store(
+                endpoint=self.env["AWS_ENDPOINT_URL"],
+                access_key=user,
+                secret_key=SecretStr(passwords["admins"]["s3"] if user == "admin" else passwords["s3"][user]),
+                ca_file=self.secrets / "ca.pem",
+            )
+        )
+
+    def remove_volume(self, name: str) -> None:
+        volume = f"{self.settings['COMPOSE_PROJECT_NAME']}_{name}"
+        subprocess.run(["docker", "volume", "rm", volume], check=True, capture_output=True)
+
+    def wait_for_events(self, job_id: str, kind: str, count: int, seconds: float = 240) -> None:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            events = self.get(f"/jobs/{job_id}/events?limit=1000&order=asc")["data"]
+            if sum(event["type"] == kind for event in events) >= count:
+                return
+            time.sleep(0.2)
+        raise AssertionError(f"{job_id}: fewer than {count} events of type {kind} within {seconds} s")
+
     def jaeger(self, path: str) -> Any:
         answer = httpx.get(self.env["TUNESTREAM_TELEMETRY__JAEGER_URL"] + path, timeout=30)
         answer.raise_for_status()
@@ -125,9 +189,18 @@ class FullStack(User):
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FullStack]:
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
+    """The embedded store, for what both stores must do."""
+    with embedded(tmp_path_factory.mktemp("parts")) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[FullStack]:
+    """From nothing, and torn down at the end; with KEEP_STACK=1 it is left running, and found again by the next run."""
     assert (BASE / "config.json").is_file(), "no tiny base: python -m examples.tiny_base"
-    secrets = tmp_path_factory.mktemp("secrets")
+    keep = bool(os.environ.get("KEEP_STACK"))
+    secrets = FILES / "secrets"
     settings = PORTS | {
         "COMPOSE_PROJECT_NAME": "tunestream-test",
         "COMPOSE_PROFILES": "cpu",
@@ -141,13 +214,16 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FullStack]:
         check=True,
         env={**os.environ, **PORTS},
     )
-    started = FullStack(parse_exports((secrets / "client.env").read_text()), secrets, settings)
+    env = parse_exports((secrets / "client.env").read_text())
+    started = FullStack(env | {"PROMETHEUS_URL": f"http://127.0.0.1:{PORTS['PROMETHEUS_PORT']}"}, secrets, settings)
     try:
+        if not keep:
+            started.down()
         started.compose("build", timeout=1800)
         started.compose("up", "--detach", "--wait", timeout=600)
         started.compose("up", "--detach", "--no-deps", "prometheus")
         yield started
     finally:
-        logs = started.compose("logs", "--no-color", "--timestamps", check=False).stdout
-        (ROOT / ".cache" / "full-stack.log").write_text(logs)
-        started.compose("--profile", "observability", "down", "--volumes", "--remove-orphans", check=False)
+        (FILES / "log").write_text(started.compose("logs", "--no-color", "--timestamps", check=False).stdout)
+        if not keep:
+            started.down()

@@ -2,34 +2,51 @@
 
 from __future__ import annotations
 
+import itertools
+import time
 from typing import Any
 
+import httpx
 import pytest
+from aiokafka import AIOKafkaProducer
 
+from deploy.init import plan
+from tests import races
+from tests.embedded import Embedded
 from tests.full.conftest import SERVICES, FullStack
-from tests.races import compare_and_swap, create_once
-from tests.user import QUICK, support_rows
+from tests.full.story import Story
+from tests.user import support_rows
 
 pytestmark = pytest.mark.timeout(900)
 
 CANARY = "zanzibar-canary-7731"
-NAME = f"{CANARY}-file"
+SETTINGS = """
+hyperparameters: {n_epochs: 2, batch_size: 8}
+evaluation: {max_examples: 4, few_shot: 1, max_tokens: 16}
+gate: {promote: always}
+"""
 
 
 @pytest.fixture(scope="module")
 def job(stack: FullStack) -> dict[str, Any]:
-    rows = support_rows(120).replace(b"Hello", CANARY.encode())
-    sidecar = QUICK.format(suffix="helper") + "gate: {promote: always}\n"
-    stack.drop(NAME, rows, sidecar)
-    return stack.ended(f"{NAME}.jsonl", 420)
+    """Rows, name and so the alias hold what must be seen nowhere else."""
+    rows = support_rows(120).replace(b"order", CANARY.encode())
+    assert rows.count(CANARY.encode()) > 20
+    stack.drop(CANARY, rows, SETTINGS)
+    return stack.ended(f"{CANARY}.jsonl", 420)
 
 
 @pytest.fixture(scope="module")
-def answer(stack: FullStack, job: dict[str, Any]) -> Any:
-    """The first question to the model, as nobody but a user asks it."""
+def first_answer(stack: FullStack, job: dict[str, Any]) -> Any:
     return stack.openai.chat.completions.with_raw_response.create(
-        model="helper", messages=[{"role": "user", "content": f"Hello, {CANARY}?"}], max_tokens=16
+        model=job["alias"], messages=[{"role": "user", "content": f"Hello, {CANARY}?"}], max_tokens=16
     )
+
+
+@pytest.fixture(scope="module")
+def story(stack: FullStack, job: dict[str, Any], first_answer: Any) -> Story:
+    """The trace, once vLLM has exported the span of the first question, which it does some seconds later."""
+    return Story.until(stack, job["trace_id"], lambda story: "llm_request" in story.below_first_request())
 
 
 def test_everything_is_healthy(stack: FullStack) -> None:
@@ -38,10 +55,69 @@ def test_everything_is_healthy(stack: FullStack) -> None:
     assert stack.inspect("init")["State"]["ExitCode"] == 0
 
 
-def test_the_dropped_file_ends_as_a_deployed_model(stack: FullStack, job: dict[str, Any], answer: Any) -> None:
+def test_the_dropped_file_ends_as_a_deployed_model(job: dict[str, Any], first_answer: Any) -> None:
     assert job["status"] == "succeeded", job["error"]
-    assert job["deployment"]["alias"] == "helper"
-    assert answer.parse().model == job["fine_tuned_model"]
+    assert job["deployment"]["alias"] == CANARY
+    assert first_answer.parse().model == job["fine_tuned_model"]
+
+
+def test_one_trace_tells_all_of_it(job: dict[str, Any], first_answer: Any, story: Story) -> None:
+    assert first_answer.headers["x-request-id"] == job["trace_id"]
+    assert story.services == {"ingest", "validate", "trainer", "evaluator", "inference", "vllm"}
+    assert not story.orphans, "every span hangs below another one of this trace"
+    assert [span.name for span in story.spans if span.parent is None] == ["job"]
+
+
+def test_the_trace_has_every_stage_once_in_order_and_no_gap_hides_anything(story: Story) -> None:
+    stages = [story.only(name) for name in ("ingest", "validate", "trainer", "evaluator", "inference")]
+    question = story.first_request()
+    for before, after in itertools.pairwise([*stages, question]):
+        assert before.end <= after.start + 0.05, f"{after.name} began before {before.name} was over"
+    for before, after in itertools.pairwise(stages):
+        assert after.start - before.end < 10, f"{after.start - before.end:.1f} s between {before.name} and {after.name}"
+    for stage in stages[1:4]:
+        assert story.covered(stage) > 0.8, f"{story.covered(stage):.0%} of {stage.name} is told by its phases"
+    assert story.names("trainer") >= {"trainer.load", "trainer.epoch 1", "trainer.epoch 2", "trainer.save"}
+    assert story.names("evaluator") >= {"evaluator.base", "evaluator.few_shot", "evaluator.tuned"}
+
+
+def test_the_command_prints_the_story_and_where_to_look(stack: FullStack, job: dict[str, Any], story: Story) -> None:
+    printed = stack.tunestream("trace", job["id"])
+    assert f"/trace/{job['trace_id']}" in printed
+    for name in ("validate.check", "trainer.epoch 2", "evaluator.tuned", "inference.move_alias"):
+        assert name.partition(".")[2] in printed, printed
+
+
+async def test_what_users_wrote_is_in_no_log_span_metric_or_header(stack: FullStack, story: Story) -> None:
+    stack.drop(f"{CANARY}-bad", f'{{"messages": "{CANARY}"}}\n'.encode())
+    assert stack.ended(f"{CANARY}-bad.jsonl")["status"] == "failed"
+    async with AIOKafkaProducer(**stack.kafka_of("stranger")) as producer:
+        await producer.send_and_wait("dataset.uploaded", f"no JSON, {CANARY}".encode(), key=CANARY.encode())
+    letters = [name for name in plan.topics(stack.declared.kafka) if name.endswith(plan.DEAD_LETTERS)]
+    while not (dead := await stack.records(*letters)):
+        pass
+    assert CANARY.encode() in dead[0].value, "the dead letter itself is whole"
+    assert not [header for record in dead for header in record.headers if CANARY.encode() in header[1]]
+
+    assert CANARY not in stack.compose("logs", "--no-color").stdout
+    for service in stack.jaeger("/api/services"):
+        found = stack.jaeger(f"/api/traces?service={service}&limit=1500&lookback=1h")
+        assert CANARY not in str(found), service
+    assert CANARY not in _metrics(stack)
+
+
+def _metrics(stack: FullStack) -> str:
+    """Everything that Prometheus scraped, once it has scraped every service."""
+    url = stack.env["PROMETHEUS_URL"]
+    deadline = time.monotonic() + 90
+    up: set[str] = set()
+    while not up >= set(SERVICES):
+        assert time.monotonic() < deadline, f"only {sorted(up)} are scraped"
+        answer = httpx.get(f"{url}/api/v1/query", params={"query": "up == 1"}, timeout=10).json()
+        up = {result["metric"]["job"] for result in answer["data"]["result"]}
+    everything = httpx.get(f"{url}/federate", params={"match[]": '{__name__!=""}'}, timeout=30).text
+    assert "tunestream_stage_results_total" in everything
+    return everything
 
 
 def test_init_again_changes_nothing(stack: FullStack, job: dict[str, Any]) -> None:
@@ -50,7 +126,18 @@ def test_init_again_changes_nothing(stack: FullStack, job: dict[str, Any]) -> No
     assert stack.get(f"/jobs/{job['id']}")["status"] == "succeeded"
 
 
-async def test_conditional_writes_have_one_winner(stack: FullStack) -> None:
+async def test_a_strangers_event_by_kcat_runs_a_job(stack: FullStack) -> None:
+    stack.drop("_announced/by-kcat", support_rows(2))
+    stack.kcat("datasets", "_announced/by-kcat.jsonl")
+    assert stack.wait("_announced/by-kcat.jsonl", lambda job: True, "it is a job", 60)["origin"]["kind"] == "event"
+
+
+async def test_conditional_writes_have_one_winner_on_minio(stack: FullStack) -> None:
     store = stack.objects_of("admin")
-    await create_once(store, "probe/races/create", racers=32, rounds=100)
-    await compare_and_swap(store, "probe/races/swap", racers=32, rounds=100)
+    await races.create_once(store, "probe/races")
+    await races.compare_and_swap(store, "probe/races")
+
+
+async def test_conditional_writes_have_one_winner_on_the_embedded_store(parts: Embedded) -> None:
+    await races.create_once(parts.objects, "probe/races")
+    await races.compare_and_swap(parts.objects, "probe/races")

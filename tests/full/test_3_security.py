@@ -116,7 +116,7 @@ async def test_a_user_cannot_join_the_group_of_another(stack: FullStack) -> None
 
 
 def test_the_endpoints_want_a_key(stack: FullStack) -> None:
-    for url in (f"{stack.env['OPENAI_BASE_URL']}/models", f"{stack.env['TUNESTREAM_API__URL']}/jobs"):
+    for url in (f"{stack.env['OPENAI_BASE_URL']}/models", f"{stack.env['TUNESTREAM_API_URL']}/jobs"):
         assert httpx.get(url).status_code == 401
         assert httpx.get(url, headers={"authorization": "Bearer sk-wrong"}).status_code == 401
 
