@@ -9,10 +9,12 @@ import asyncio
 import hashlib
 import io
 import json
+import logging
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -34,8 +36,9 @@ from shared.errors import (
 from shared.events import DatasetPointer, FolderReference, Reference
 from shared.ledger import JOBS, Entry
 from shared.settings import Store
-from shared.store_errors import translate, wants_tls
+from shared.store_errors import reason, translate, wants_tls
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 PART_SIZE = 16 * 2**20  # one request up to here, parts of it beyond; S3 allows 10,000 parts: 160 GB
@@ -201,7 +204,7 @@ class ObjectStore:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             size = path.stat().st_size
             if size <= PART_SIZE:
-                result = self._client._put_object(self.bucket, key, path.read_bytes(), headers=_BINARY)
+                result = self._client._put_object(self.bucket, key, path.read_bytes(), headers={**_BINARY})
             else:
                 result = self._client.fput_object(self.bucket, key, str(path), part_size=PART_SIZE)
             return Reference(bucket=self.bucket, key=key, etag=result.etag or "", size=size, sha256=digest)
@@ -312,6 +315,7 @@ class ObjectStore:
                 return await asyncio.to_thread(call)
         except (S3Error, ServerError, InvalidResponseError, HTTPError, ConnectionError, TimeoutError) as error:
             metrics.store_errors.labels(operation).inc()
+            log.warning("the object store failed", extra={"operation": operation, "reason": reason(error)})
             raise translate(error, self._settings) from None  # their messages name object keys
 
     async def _write(self, key: str, data: bytes, condition: dict[str, str]) -> str:
@@ -354,7 +358,8 @@ class ObjectStore:
             )
 
 
-_BINARY = {"Content-Type": "application/octet-stream"}
+# read-only: over TLS the client adds the digest of one request to the very mapping that it is given
+_BINARY: Mapping[str, str] = MappingProxyType({"Content-Type": "application/octet-stream"})
 
 
 def _entry(item: Object) -> Entry:

@@ -32,6 +32,14 @@ def translate(error: Exception, settings: Store) -> TunestreamError:
     return StoreUnavailable(f"the object store does not answer: {type(error).__name__}")
 
 
+def reason(error: Exception) -> str:
+    """The store's code, or what the connection died of; without the message, which may name an object key."""
+    if isinstance(error, S3Error):
+        return error.code or "S3Error"
+    cause = error.reason if isinstance(error, urllib3.exceptions.MaxRetryError) else None
+    return type(cause or error).__name__
+
+
 def wants_tls(settings: Store) -> str | None:
     """One line when an http:// address leads to a server that speaks TLS. Blocks for the time of a handshake."""
     if settings.endpoint.startswith("http://") and tls.speaks_tls(*address(settings)):

@@ -29,7 +29,7 @@ from shared.settings import Telemetry
 # what may leave the house on a log line beside the message; everything else may hold user text
 LOG_FIELDS = (
     "job_id", "trace_id", "stage", "epoch", "outcome", "reason", "topic", "offset", "partition", "event", "port", "pid",
-    "status", "seconds", "count", "model", "step", "code", "attempt", "signal",
+    "status", "seconds", "count", "model", "step", "code", "attempt", "signal", "operation",
 )  # fmt: skip
 # the same for spans. An alias is missing on purpose: where none was chosen, it is the dataset's file name.
 SPAN_ATTRIBUTES = (
