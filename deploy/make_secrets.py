@@ -7,7 +7,7 @@ folder may be filled by hand, or by another tool, with files of the same names.
     {user}.kafka, .s3    one password each, for the service of that name
     api_keys, api_key    bearer tokens of the two HTTP interfaces; and the one that the evaluator uses
     ca.pem, ca.key       a private certificate authority
-    kafka.pem            Kafka's key and certificate, and kafka.properties its administrator
+    kafka.pem            Kafka's key and certificate, and kafka.properties those who log in by PLAIN
     minio.crt, .key      MinIO's, and minio.env its administrator and its Kafka user
     client.env           what a shell on this machine needs to speak with the stack
 """
@@ -61,17 +61,22 @@ def _passwords(folder: Path) -> dict[str, dict[str, str]]:
 def _files(folder: Path, passwords: dict[str, dict[str, str]]) -> dict[str, str]:
     admins, kafka, s3 = passwords["admins"], passwords["kafka"], passwords["s3"]
     key = f"sk-tunestream-{passwords['api']['key']}"
-    login = "org.apache.kafka.common.security.plain.PlainLoginModule"
     files = {f"{user}.kafka": kafka[user] for user in SERVICES} | {f"{user}.s3": s3[user] for user in SERVICES}
     files |= {"api_keys": json.dumps([key]), "api_key": key, "grafana_password": admins["grafana"]}
-    files["kafka.properties"] = (
-        f'listener.name.admin.plain.sasl.jaas.config={login} required user_admin="{admins["kafka"]}";\n'
+    files["kafka.properties"] = _plain("admin", "admin", admins["kafka"]) + _plain(
+        "external", "stranger", kafka["stranger"]
     )
     files["minio.env"] = (
         f"export MINIO_ROOT_USER=admin\nexport MINIO_ROOT_PASSWORD={admins['s3']}\n"
         f"export MINIO_NOTIFY_KAFKA_SASL_PASSWORD_bus={kafka['minio']}\n"
     )
     return files
+
+
+def _plain(listener: str, user: str, password: str) -> str:
+    """Who may log in at a listener by PLAIN: users that Kafka knows from its start."""
+    login = "org.apache.kafka.common.security.plain.PlainLoginModule"
+    return f'listener.name.{listener}.plain.sasl.jaas.config={login} required user_{user}="{password}";\n'
 
 
 def _client_env(ca: Path, key: str, kafka: dict[str, str], s3_password: str) -> str:

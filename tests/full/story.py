@@ -64,14 +64,14 @@ class Story:
         firsts = {span.id for span in self.spans if span.tags.get("tunestream.first_request")}
         return {span.name for span in self.spans if span.parent in firsts}
 
-    def covered(self, stage: Span) -> float:
-        """The share of a stage's time that lies in one of its phases."""
+    def untold(self, stage: Span) -> float:
+        """Seconds of a stage that lie in none of its phases."""
         told, until = 0.0, stage.start
         # in order of their starts; `{stage}.started` has no length to speak of
         for phase in (span for span in self.spans if span.name.startswith(f"{stage.name}.")):
             told += max(0.0, min(phase.end, stage.end) - max(phase.start, until))
             until = max(until, phase.end)
-        return told / (stage.end - stage.start)
+        return stage.end - stage.start - told
 
 
 def _span(raw: dict[str, Any], processes: dict[str, Any]) -> Span:
