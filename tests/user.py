@@ -12,6 +12,8 @@ import boto3
 import httpx
 from openai import OpenAI
 
+from tests.bad_datasets import good
+
 ROOT = Path(__file__).parents[1]
 QUICK = """
 hyperparameters: {{n_epochs: 1, batch_size: 8}}
@@ -83,6 +85,14 @@ class User:
             key, lambda job: job["status"] in ("succeeded", "failed", "cancelled"), "the job ends", seconds
         )
 
+    def ended_well_and_once(self, key: str, seconds: float = 420) -> dict[str, Any]:
+        """The job, which has one result for each of its stages, whatever was killed meanwhile."""
+        job = self.ended(key, seconds)
+        assert job["status"] == "succeeded", job["error"]
+        results = [name for name in self.ledger(f"jobs/{job['id']}/") if name.endswith("/result.json")]
+        assert len(results) == len(job["stages"])
+        return job
+
     def running(self, key: str, stage: str) -> dict[str, Any]:
         return self.wait(key, lambda job: job["stages"][stage]["state"] != "waiting", f"{stage} begins")
 
@@ -102,3 +112,8 @@ def support_rows(count: int) -> bytes:
     """The first rows of the bundled dataset: as many as a test needs, since every step costs time on two cores."""
     lines = (ROOT / "examples" / "support.jsonl").read_bytes().splitlines(keepends=True)
     return b"".join(lines[:count])
+
+
+def salted_rows(count: int, salt: str) -> bytes:
+    """Rows that no other test has."""
+    return support_rows(count) + good(1).replace(b"What is", f"{salt}: what is".encode())

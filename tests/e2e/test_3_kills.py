@@ -2,46 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-from tests.bad_datasets import good
 from tests.e2e.conftest import StackUnderTest
-from tests.user import QUICK, support_rows
+from tests.user import QUICK, salted_rows, support_rows
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 STAGES = ("validate", "trainer", "evaluator", "inference")
 
 
-def rows(count: int, salt: str) -> bytes:
-    return support_rows(count) + good(1).replace(b"What is", f"{salt}: what is".encode())
-
-
-def ended_well_and_once(stack: StackUnderTest, key: str) -> dict[str, Any]:
-    job = stack.ended(key, 300)
-    assert job["status"] == "succeeded", job["error"]
-    results = [name for name in stack.ledger(f"jobs/{job['id']}/") if name.endswith("/result.json")]
-    assert len(results) == 1 + len(STAGES)
-    return job
-
-
 def test_every_service_killed_in_the_middle_of_its_stage(stack: StackUnderTest) -> None:
-    stack.drop("killed", rows(60, "stages"), QUICK.format(suffix="killed"))
+    stack.drop("killed", salted_rows(60, "stages"), QUICK.format(suffix="killed"))
     for stage in STAGES:
         stack.running("killed.jsonl", stage)
         stack.kill(stage)
-    ended_well_and_once(stack, "killed.jsonl")
+    stack.ended_well_and_once("killed.jsonl")
 
 
 def test_what_all_stages_need_killed_in_the_middle_of_a_job(stack: StackUnderTest) -> None:
-    stack.drop("shaken", rows(60, "parts"), QUICK.format(suffix="shaken"))
+    stack.drop("shaken", salted_rows(60, "parts"), QUICK.format(suffix="shaken"))
     stack.kill("ingest")
     stack.running("shaken.jsonl", "trainer")
     stack.kill("tansu")
     stack.kill("api")
-    ended_well_and_once(stack, "shaken.jsonl")
+    stack.ended_well_and_once("shaken.jsonl")
 
 
 def test_a_training_killed_resumes_from_its_checkpoint(stack: StackUnderTest) -> None:
@@ -54,7 +39,7 @@ def test_a_training_killed_resumes_from_its_checkpoint(stack: StackUnderTest) ->
         "resumed.jsonl", lambda job: any(key.endswith("manifest.json") for key in stack.ledger(prefix)), "a checkpoint"
     )
     stack.kill("trainer")
-    job = ended_well_and_once(stack, "resumed.jsonl")
+    job = stack.ended_well_and_once("resumed.jsonl")
     events = stack.get(f"/jobs/{job['id']}/events?limit=1000&order=asc")["data"]
     steps = [event["data"]["step"] for event in events if event["type"] == "metrics" and "train_loss" in event["data"]]
     assert steps.count(1) == 1, "the second attempt trained the first step again"

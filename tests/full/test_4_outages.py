@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import pytest
 
-from tests.bad_datasets import good
 from tests.full.conftest import FullStack
-from tests.user import QUICK, support_rows
+from tests.user import QUICK, salted_rows, support_rows
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -18,50 +16,38 @@ OUTAGE_SECONDS = 60
 PART = 5 * 2**20
 
 
-def rows(count: int, salt: str) -> bytes:
-    return support_rows(count) + good(1).replace(b"What is", f"{salt}: what is".encode())
-
-
-def ended_well_and_once(stack: FullStack, key: str) -> dict[str, Any]:
-    job = stack.ended(key, 420)
-    assert job["status"] == "succeeded", job["error"]
-    results = [name for name in stack.ledger(f"jobs/{job['id']}/") if name.endswith("/result.json")]
-    assert len(results) == 1 + len(STAGES)
-    return job
-
-
 def test_every_service_killed_in_the_middle_of_its_stage(stack: FullStack) -> None:
-    stack.drop("killed", rows(60, "stages"), QUICK.format(suffix="killed"))
+    stack.drop("killed", salted_rows(60, "stages"), QUICK.format(suffix="killed"))
     stack.kill("ingest")
     stack.start("ingest")
     for stage in STAGES:
         stack.running("killed.jsonl", stage)
         stack.kill(stage)
         stack.start(stage)
-    ended_well_and_once(stack, "killed.jsonl")
+    stack.ended_well_and_once("killed.jsonl")
 
 
 def test_vllm_killed_while_it_is_measured(stack: FullStack) -> None:
-    stack.drop("unserved", rows(40, "vllm"), QUICK.format(suffix="unserved"))
+    stack.drop("unserved", salted_rows(40, "vllm"), QUICK.format(suffix="unserved"))
     stack.running("unserved.jsonl", "evaluator")
     stack.kill("vllm")
     stack.start("vllm")
-    ended_well_and_once(stack, "unserved.jsonl")
+    stack.ended_well_and_once("unserved.jsonl")
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_kafka_away_for_a_minute_in_each_stage(stack: FullStack, stage: str) -> None:
     key = f"away-{stage}"
-    stack.drop(key, rows(40, key), QUICK.format(suffix=key))
+    stack.drop(key, salted_rows(40, key), QUICK.format(suffix=key))
     stack.running(f"{key}.jsonl", stage)
     stack.kill("kafka")
     time.sleep(OUTAGE_SECONDS)  # the outage itself, not a wait for anything
     stack.start("kafka")
-    ended_well_and_once(stack, f"{key}.jsonl")
+    stack.ended_well_and_once(f"{key}.jsonl")
 
 
 def test_kafkas_disk_lost_between_two_stages_and_the_store_restarted_during_an_upload(stack: FullStack) -> None:
-    body = rows(40, "disk")
+    body = salted_rows(40, "disk")
     filler = b" " * 200 + b"\n"  # blank lines are no rows; S3 wants parts of 5 MB
     body += filler * (PART // len(filler) + 1)
     s3 = stack.s3
@@ -80,7 +66,7 @@ def test_kafkas_disk_lost_between_two_stages_and_the_store_restarted_during_an_u
     stack.compose("rm", "--stop", "--force", "kafka")
     stack.remove_volume("kafka")
     stack.compose("up", "--detach", "--wait", timeout=600)
-    ended_well_and_once(stack, "lost.jsonl")
+    stack.ended_well_and_once("lost.jsonl")
 
 
 def test_a_stopped_training_gives_its_checkpoint_up_in_time(stack: FullStack) -> None:
@@ -92,4 +78,4 @@ def test_a_stopped_training_gives_its_checkpoint_up_in_time(stack: FullStack) ->
     assert stack.inspect("trainer")["State"]["ExitCode"] == 0
     assert [key for key in stack.ledger(f"jobs/{job['id']}/trainer/attempt-1/") if key.endswith("manifest.json")]
     stack.start("trainer")
-    ended_well_and_once(stack, "drained.jsonl")
+    stack.ended_well_and_once("drained.jsonl")
