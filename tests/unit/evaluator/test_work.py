@@ -96,7 +96,7 @@ async def run(
 ) -> tuple[EvalCompleted, list[JobProgress]]:
     attempt, told = make_attempt(job(**spec), request, epoch)
     async with serve(model) as url:
-        settings = Settings(inference=Inference(url=url), evaluator=Evaluator(timeout_seconds=0.2))
+        settings = Settings(inference=Inference(url=url), evaluator=Evaluator(timeout_seconds=2.0))
         event = await EvaluateWork(objects.as_store(), settings)(attempt)
     assert isinstance(event, EvalCompleted)
     return event, told
