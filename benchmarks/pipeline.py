@@ -89,7 +89,8 @@ async def drops(count: int, pause: float) -> tuple[list[float], list[float]]:
             await asyncio.to_thread(s3.put_object, Bucket=BUCKET, Key=twin, Body=body)
             polled[twin] = time.time()
             await asyncio.sleep(pause)
-        await asyncio.wait_for(asyncio.gather(listening, polling), 120)
+        async with asyncio.timeout(120):
+            await asyncio.gather(listening, polling)
     return [heard[key] - dropped[key] for key in dropped], [seen[key] - polled[key] for key in polled]
 
 

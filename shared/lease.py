@@ -87,7 +87,9 @@ class Lease:
             try:
                 while True:
                     with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(bell.wait(), seconds / 3)
+                        # not wait_for: before Python 3.12 it swallows a cancellation that meets the bell
+                        async with asyncio.timeout(seconds / 3):
+                            await bell.wait()
                     bell.clear()
                     try:
                         await check()

@@ -121,7 +121,9 @@ class StageRunner:
                     if due <= now and job_id not in self._advancing:
                         self._advancing[job_id] = asyncio.create_task(self._advance(job_id))
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._bell.wait(), self._settings.poll_seconds)
+                    # not wait_for: before Python 3.12 it swallows a cancellation that meets the bell
+                    async with asyncio.timeout(self._settings.poll_seconds):
+                        await self._bell.wait()
         finally:
             tasks = list(self._advancing.values())
             for task in tasks:

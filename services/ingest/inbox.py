@@ -64,7 +64,8 @@ class Inbox:
             except TransientError as error:
                 log.warning("inbox left for later", extra={"reason": type(error).__name__})
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._bell.wait(), LOOK_SECONDS)
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await self._bell.wait()
 
     async def once(self) -> None:
         for entry in await self._objects.list(INBOX):
