@@ -71,7 +71,8 @@ class FullStack(User):
         return found[0]
 
     def down(self) -> None:
-        self.compose("--profile", "observability", "down", "--volumes", "--remove-orphans")
+        profiles = ("--profile", "cpu", "--profile", "observability")  # those of the command line replace the others
+        self.compose(*profiles, "down", "--volumes", "--remove-orphans")
 
     @property
     def passwords(self) -> dict[str, dict[str, str]]:
