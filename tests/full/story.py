@@ -56,6 +56,9 @@ class Story:
     def names(self, service: str) -> set[str]:
         return {span.name for span in self.spans if span.service == service}
 
+    def attempts(self, stage: str) -> int:
+        return sum(span.name == f"{stage}.started" for span in self.spans)
+
     def first_request(self) -> Span:
         (span,) = (span for span in self.spans if span.tags.get("tunestream.first_request"))
         return span

@@ -7,6 +7,7 @@ import time
 import pytest
 
 from tests.full.conftest import FullStack
+from tests.full.story import Story
 from tests.user import QUICK, salted_rows, support_rows
 
 pytestmark = pytest.mark.timeout(900)
@@ -24,7 +25,9 @@ def test_every_service_killed_in_the_middle_of_its_stage(stack: FullStack) -> No
         stack.running("killed.jsonl", stage)
         stack.kill(stage)
         stack.start(stage)
-    stack.ended_well_and_once("killed.jsonl")
+    job = stack.ended_well_and_once("killed.jsonl")
+    story = Story.until(stack, job["trace_id"], lambda story: "publish model.deployed" in story.names("inference"))
+    assert story.attempts("trainer") == 2, "the second attempt is told in the same trace"
 
 
 def test_vllm_killed_while_it_is_measured(stack: FullStack) -> None:
