@@ -10,6 +10,8 @@ WORKERS ?= 2
 NAMED_BASE := $(or $(TUNESTREAM_MODEL__ID),$(shell grep -s '^TUNESTREAM_MODEL__ID=' .env))
 FULL := $(if $(NAMED_BASE),,MODELS=./.cache TUNESTREAM_MODEL__ID=tiny-base TUNESTREAM_MODEL__PATH=/models/tiny-base) docker compose
 
+PIN := $(BIN)/uv pip compile --quiet --no-emit-index-url --no-annotate --no-header --python-version 3.11
+
 .DEFAULT_GOAL := help
 .PHONY: help install docs demo up down full full-down secrets test test-full lint unit sim wiring e2e constraints clean
 
@@ -18,11 +20,11 @@ help: ## Show this list
 
 install: $(INSTALLED) ## Set up .venv (EXTRA=gpu on a machine with an NVIDIA GPU)
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml constraints-$(EXTRA).txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --editable '.[$(EXTRA),dev]'
+	$(BIN)/uv pip install --python $(BIN)/python --constraint constraints-$(EXTRA).txt --editable '.[$(EXTRA),dev]'
 	@touch $@
 
 $(BASE)/config.json: examples/tiny_base.py | $(INSTALLED)
@@ -84,8 +86,8 @@ docs: install ## Generate docs/schemas and docs/asyncapi.json from shared/events
 	$(BIN)/python -m docs.generate
 
 constraints: install ## Pin what was tested anew
-	$(BIN)/uv pip compile --quiet --universal --no-emit-index-url --no-annotate --no-header --python-version 3.11 \
-		--extra cpu --extra dev pyproject.toml --output-file constraints.txt
+	$(PIN) --universal --extra cpu --extra dev pyproject.toml --output-file constraints-cpu.txt
+	$(PIN) --python-platform x86_64-manylinux_2_28 --extra gpu --extra dev pyproject.toml --output-file constraints-gpu.txt
 
 clean: ## Forget everything but the sources (the tiny base stays in .cache)
 	rm -rf $(VENV) .tunestream .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
