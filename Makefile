@@ -77,7 +77,7 @@ sim: install ## The stage protocol under 2,000 seeded histories of failure
 	$(BIN)/pytest tests/sim -n $(WORKERS)
 
 wiring: install ## Bus, store and services on the real broker and S3 server
-	$(BIN)/pytest tests/wiring
+	$(BIN)/pytest tests/wiring -n $(WORKERS) --dist loadfile
 
 e2e: install $(BASE)/config.json ## The whole stack with the real vLLM, killed and restarted
 	$(BIN)/pytest tests/e2e --durations=8

@@ -12,21 +12,17 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 STAGES = ("validate", "trainer", "evaluator", "inference")
 
 
-def test_every_service_killed_in_the_middle_of_its_stage(stack: StackUnderTest) -> None:
+def test_everything_killed_in_the_middle_of_a_job(stack: StackUnderTest) -> None:
+    """Every service in its stage, and in the middle of the training what all of them need."""
     stack.drop("killed", salted_rows(60, "stages"), QUICK.format(suffix="killed"))
+    stack.kill("ingest")
     for stage in STAGES:
         stack.running("killed.jsonl", stage)
         stack.kill(stage)
+        if stage == "trainer":
+            stack.kill("tansu")
+            stack.kill("api")
     stack.ended_well_and_once("killed.jsonl")
-
-
-def test_what_all_stages_need_killed_in_the_middle_of_a_job(stack: StackUnderTest) -> None:
-    stack.drop("shaken", salted_rows(60, "parts"), QUICK.format(suffix="shaken"))
-    stack.kill("ingest")
-    stack.running("shaken.jsonl", "trainer")
-    stack.kill("tansu")
-    stack.kill("api")
-    stack.ended_well_and_once("shaken.jsonl")
 
 
 def test_a_training_killed_resumes_from_its_checkpoint(stack: StackUnderTest) -> None:

@@ -15,7 +15,7 @@ from shared.objects import PART_SIZE, ObjectStore
 from tests import races
 from tests.embedded import Embedded
 
-ROUNDS = 20  # tests/full races a hundred
+ROUNDS = 8  # tests/full races a hundred
 
 
 async def test_exactly_one_racer_creates(parts: Embedded) -> None:
