@@ -19,7 +19,7 @@ from shared.events import Event, Job, JobFailed, JobProgress, StageName, StageRe
 from shared.lease import Lease
 from shared.ledger import JOBS, Ledger, attempt_prefix, control_prefix, job_key, stage_prefix
 from shared.settings import Stage as StageSettings
-from shared.stage import Attempt, Stage, Work
+from shared.stage import STAGES, Attempt, Stage, Work
 
 log = logging.getLogger(__name__)
 
@@ -210,12 +210,21 @@ class StageRunner:
             return asked
         result = await outbox.read(self._ledger, job.job_id, self._stage.upstream)
         if result is None:
-            return None
+            return _DEAD if await self._ended_before(job.job_id) else None
         if result.outcome != "completed":
             return _DEAD
         request = result.event.data
         await self._create_request(job.job_id, request)
         return request
+
+    async def _ended_before(self, job_id: str) -> bool:
+        """Whether a stage further up ended the job: such jobs would be looked at for ever, and there may be many."""
+        stage = STAGES.get(self._stage.upstream)
+        while stage is not None:
+            if result := await outbox.read(self._ledger, job_id, stage.upstream):
+                return result.outcome != "completed"
+            stage = STAGES.get(stage.upstream)
+        return False
 
     async def _create_request(self, job_id: str, request: Request) -> None:
         with contextlib.suppress(AlreadyExists):

@@ -30,16 +30,18 @@ class Sweep:
 
     async def run(self) -> None:
         """Sweep until cancelled, often while there is something new."""
-        pause = self._settings.sweep_seconds
+        pause, found_at = self._settings.sweep_seconds, self._clock()
         while True:
-            began, found = self._clock(), False
+            began = self._clock()
             try:
-                found = await self.once()
+                if await self.once():
+                    found_at = self._clock()
                 metrics.sweeps.labels("completed").inc()
             except TransientError as error:
                 metrics.sweeps.labels("cut_short").inc()
                 log.warning("sweep cut short", extra={"reason": type(error).__name__})
-            pause = datasets.next_pause(pause, self._clock() - began, found, self._settings.sweep_seconds)
+            now = self._clock()
+            pause = datasets.next_pause(pause, now - began, now - found_at, self._settings.sweep_seconds)
             await asyncio.sleep(pause)
 
     async def once(self) -> bool:

@@ -12,6 +12,7 @@ DATASET_ENDINGS = (".jsonl", ".ndjson", ".json")
 SIDECAR_ENDINGS = (".job.yaml", ".job.yml", ".job.json")
 PARTIAL_ENDINGS = (".part", ".partial", ".tmp", ".crdownload", ".filepart", ".swp", "~")
 
+BUSY_SECONDS = 10.0  # so long after the last drop the next one is expected
 SWEEP_SHARE = 0.02  # of one core: listing keeps the store and this process busy for about as long as it takes
 LONGEST_PAUSE = 30.0  # seconds between two sweeps of the largest bucket
 
@@ -50,11 +51,11 @@ def drop_name(bucket: str, entry: Entry, etags: Mapping[str, str]) -> str:
     return ids.derive("drop", bucket, entry.key, entry.etag, sidecar)
 
 
-def next_pause(last: float, took: float, found: bool, shortest: float) -> float:
-    """Seconds until the next sweep, after one that took `took` seconds.
+def next_pause(last: float, took: float, quiet: float, shortest: float) -> float:
+    """Seconds until the next sweep, after one that took `took` seconds; nothing new was found for `quiet` seconds.
 
     A bucket that is being filled is looked at often; an idle one ever less, until listing it costs `SWEEP_SHARE`.
     """
-    if found:
+    if quiet < BUSY_SECONDS:
         return shortest
     return max(shortest, min(last * 2, took / SWEEP_SHARE, LONGEST_PAUSE))

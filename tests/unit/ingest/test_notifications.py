@@ -71,9 +71,9 @@ def test_the_doorbell_and_the_sweep_call_a_drop_by_one_name() -> None:
 def test_an_idle_bucket_is_swept_ever_less_and_a_busy_one_at_once() -> None:
     pause, pauses = 0.2, []
     for _ in range(6):
-        pause = datasets.next_pause(pause, took=0.08, found=False, shortest=0.2)
+        pause = datasets.next_pause(pause, took=0.08, quiet=60.0, shortest=0.2)
         pauses.append(pause)
     assert pauses == [0.4, 0.8, 1.6, 3.2, 4.0, 4.0]  # 0.08 s of every 4 are 2 %
-    assert datasets.next_pause(pause, took=0.08, found=True, shortest=0.2) == 0.2
-    assert datasets.next_pause(100.0, took=90.0, found=False, shortest=0.2) == 30.0
-    assert datasets.next_pause(0.2, took=0.001, found=False, shortest=0.2) == 0.2
+    assert datasets.next_pause(pause, took=0.08, quiet=5.0, shortest=0.2) == 0.2
+    assert datasets.next_pause(100.0, took=90.0, quiet=60.0, shortest=0.2) == 30.0
+    assert datasets.next_pause(0.2, took=0.001, quiet=60.0, shortest=0.2) == 0.2
