@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -214,6 +215,8 @@ def stack() -> Iterator[FullStack]:
     """From nothing, and torn down at the end; with KEEP_STACK=1 it is left running, and found again by the next run."""
     assert (BASE / "config.json").is_file(), "no tiny base: python -m examples.tiny_base"
     keep = bool(os.environ.get("KEEP_STACK"))
+    if not keep:
+        shutil.rmtree(FILES, ignore_errors=True)
     secrets = FILES / "secrets"
     settings = PORTS | {
         "COMPOSE_PROJECT_NAME": "tunestream-test",
