@@ -9,7 +9,8 @@ from typing import Any, Literal, NamedTuple
 import yaml
 from pydantic import BaseModel, ConfigDict
 
-DEAD_LETTERS = ".dlq"
+from shared.envelope import DLQ_SUFFIX
+
 DAY_MILLIS = 24 * 3600 * 1000
 
 Policy = dict[str, Any]
@@ -82,7 +83,7 @@ class Rule(NamedTuple):
 
 def topics(kafka: Kafka) -> dict[str, Topic]:
     """Every topic, and those of the dead letters."""
-    return kafka.topics | {name + DEAD_LETTERS: kafka.dead_letters for name in _with_dead_letters(kafka)}
+    return kafka.topics | {name + DLQ_SUFFIX: kafka.dead_letters for name in _with_dead_letters(kafka)}
 
 
 def rules(kafka: Kafka) -> set[Rule]:
@@ -90,7 +91,7 @@ def rules(kafka: Kafka) -> set[Rule]:
     found: set[Rule] = set()
     for user, allowed in kafka.users.items():
         readable = set(allowed.read) if allowed.dead_letters else set()
-        letters = [name + DEAD_LETTERS for name in readable & _with_dead_letters(kafka)]
+        letters = [name + DLQ_SUFFIX for name in readable & _with_dead_letters(kafka)]
         found |= set(_rules(user, "topic", allowed.read, "READ"))
         found |= set(_rules(user, "topic", (*allowed.write, *letters), "WRITE"))
         found |= set(_rules(user, "group", allowed.groups, "READ"))

@@ -11,6 +11,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from deploy.init import plan
+from shared.envelope import DLQ_SUFFIX
 from tests import races
 from tests.embedded import Embedded
 from tests.full.conftest import SERVICES, FullStack
@@ -93,7 +94,7 @@ async def test_what_users_wrote_is_in_no_log_span_metric_or_header(stack: FullSt
     assert stack.ended(f"{CANARY}-bad.jsonl")["status"] == "failed"
     async with AIOKafkaProducer(**stack.kafka_of("stranger")) as producer:
         await producer.send_and_wait("dataset.uploaded", f"no JSON, {CANARY}".encode(), key=CANARY.encode())
-    letters = [name for name in plan.topics(stack.declared.kafka) if name.endswith(plan.DEAD_LETTERS)]
+    letters = [name for name in plan.topics(stack.declared.kafka) if name.endswith(DLQ_SUFFIX)]
     while not (dead := await stack.records(*letters)):
         pass
     assert CANARY.encode() in dead[0].value, "the dead letter itself is whole"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from deploy.init import plan
+from shared.bus import MAX_LETTER_BYTES
 from shared.events import EVENTS
 from shared.stage import STAGES
 from tests.user import ROOT
@@ -15,6 +16,10 @@ def test_every_event_has_its_topic_and_its_dead_letters() -> None:
     for event in EVENTS:
         assert {event.topic, event.topic + ".dlq"} <= set(topics)
     assert "bucket.notifications.dlq" not in topics
+
+
+def test_the_largest_dead_letter_that_services_send_is_taken() -> None:
+    assert STACK.kafka.dead_letters.max_message_bytes == MAX_LETTER_BYTES
 
 
 def test_a_stage_may_read_what_asks_for_it_and_bury_it() -> None:
