@@ -27,6 +27,9 @@ import boto3
 import httpx
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
+from shared.kafka_security import client_options
+from shared.settings import load_settings
+
 BUCKET = "datasets"
 POLL_SECONDS = 1.0
 UNREAD = "inference.logged"
@@ -71,7 +74,7 @@ async def measure(options: argparse.Namespace) -> None:
 
 
 async def drops(count: int, pause: float) -> tuple[list[float], list[float]]:
-    """Seconds from the answer to each put until its event, and until a polling client sees its key."""
+    """Seconds from the beginning of each put until its event, and until a polling client sees the key of its twin."""
     s3, prefix = boto3.client("s3"), f"_benchmark/{uuid.uuid4().hex[:8]}"
     # the sweep leaves `_` folders alone, so the rival watches copies that are nobody's jobs
     dropped: dict[str, float] = {}
@@ -86,8 +89,8 @@ async def drops(count: int, pause: float) -> tuple[list[float], list[float]]:
             key, twin = f"benchmark-{uuid.uuid4().hex}.jsonl", f"{prefix}/{number}.jsonl"
             dropped[key] = time.time()
             await asyncio.to_thread(s3.put_object, Bucket=BUCKET, Key=key, Body=body)
-            await asyncio.to_thread(s3.put_object, Bucket=BUCKET, Key=twin, Body=body)
             polled[twin] = time.time()
+            await asyncio.to_thread(s3.put_object, Bucket=BUCKET, Key=twin, Body=body)
             await asyncio.sleep(pause)
         async with asyncio.timeout(120):
             await asyncio.gather(listening, polling)
@@ -127,7 +130,6 @@ async def job(rows: Path) -> tuple[float, dict[str, float]]:
     async with events("model.deployed") as consumer:
         s3.put_object(Bucket=BUCKET, Key=f"{name}.job.yaml", Body=JOB.encode())
         began = time.time()
-        # a row of its own: the same bytes at another key are another job, but answers may be cached
         s3.put_object(Bucket=BUCKET, Key=f"{name}.jsonl", Body=b"".join(lines))
         found: dict[str, Any] = {}
         async with asyncio.timeout(900):
@@ -187,11 +189,7 @@ async def events(topic: str) -> AsyncIterator[AIOKafkaConsumer]:
 
 def _kafka() -> dict[str, Any]:
     """The operator's way in, from the variables that our own command reads."""
-    from shared.kafka_security import client_options  # noqa: PLC0415
-    from shared.settings import load_settings  # noqa: PLC0415
-
-    settings = load_settings().bus
-    return {"bootstrap_servers": os.environ["TUNESTREAM_KAFKA"], **client_options(settings)}
+    return {"bootstrap_servers": os.environ["TUNESTREAM_KAFKA"], **client_options(load_settings().bus)}
 
 
 def _p95(seconds: list[float]) -> float:
