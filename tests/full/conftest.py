@@ -82,15 +82,17 @@ class FullStack(User):
 
     def s3_of(self, user: str) -> Any:
         """An S3 client with the credentials of one service, or of the administrator."""
-        passwords = self.passwords
         return boto3.client(
             "s3",
             endpoint_url=self.env["AWS_ENDPOINT_URL"],
             aws_access_key_id=user,
-            aws_secret_access_key=passwords["admins"]["s3"] if user == "admin" else passwords["s3"][user],
+            aws_secret_access_key=self._s3_password(user),
             region_name=self.env["AWS_DEFAULT_REGION"],
             verify=self.env["AWS_CA_BUNDLE"],
         )
+
+    def _s3_password(self, user: str) -> str:
+        return self.passwords["admins"]["s3"] if user == "admin" else self.passwords["s3"][user]
 
     def ledger(self, prefix: str) -> list[str]:
         pages = self.s3_of("admin").get_paginator("list_objects_v2").paginate(Bucket="tunestream", Prefix=prefix)
@@ -174,12 +176,11 @@ class FullStack(User):
 
     def objects_of(self, user: str) -> ObjectStore:
         """Our own client with those credentials."""
-        passwords = self.passwords
         return ObjectStore.connect(
             Store(
                 endpoint=self.env["AWS_ENDPOINT_URL"],
                 access_key=user,
-                secret_key=SecretStr(passwords["admins"]["s3"] if user == "admin" else passwords["s3"][user]),
+                secret_key=SecretStr(self._s3_password(user)),
                 ca_file=self.secrets / "ca.pem",
             )
         )
