@@ -14,6 +14,7 @@ from pathlib import Path
 from deploy.init import plan
 from deploy.init.kafka import KafkaAdmin
 from deploy.init.store import Store
+from shared.errors import ConfigError
 
 WAIT_SECONDS = 120.0
 
@@ -25,11 +26,24 @@ def main() -> None:
     parser.add_argument("--store", default=os.environ.get("S3_ENDPOINT", "https://minio:9000"), metavar="URL")
     parser.add_argument("--passwords", type=Path, default=Path("/run/secrets/passwords.json"))
     parser.add_argument("--ca", type=Path, default=Path("/run/secrets/ca.pem"))
-    options = parser.parse_args()
     logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stderr)
+    try:
+        ensure(parser.parse_args())
+    except ConfigError as error:
+        sys.exit(f"tunestream init: {error}")
 
+
+def ensure(options: argparse.Namespace) -> None:
+    """Raises:
+    ConfigError: a file is wrong, or a server did not answer; the message says which.
+    """
     stack = plan.load(options.stack)
     passwords: Mapping[str, Mapping[str, str]] = json.loads(options.passwords.read_text())
+    if missing := plan.without_password(stack, passwords):
+        who = ", ".join(missing)
+        raise ConfigError(
+            f"{options.passwords} has no password for {who}: name it in deploy/make_secrets.py, run that again"
+        )
     admins = passwords["admins"]
     kafka = KafkaAdmin(options.kafka, "admin", admins["kafka"], options.ca)
     _wait_for(kafka.reachable, f"Kafka's administrator at {options.kafka}")
@@ -49,7 +63,7 @@ def _wait_for(reachable: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + WAIT_SECONDS
     while not reachable():
         if time.monotonic() > deadline:
-            sys.exit(f"{what} did not answer for {WAIT_SECONDS:.0f} s: it is down, or it refuses the password")
+            raise ConfigError(f"{what} did not answer for {WAIT_SECONDS:.0f} s: it is down, or it refuses the password")
         time.sleep(1)
 
 

@@ -77,7 +77,7 @@ class KafkaAdmin:
         ]
         _wait(self._client.create_partitions(more, request_timeout=TIMEOUT) if more else {})
         _wait(self._client.incremental_alter_configs([_configuration(name, topic) for name, topic in wanted.items()]))
-        log.info("topics", extra={"count": len(wanted)})
+        log.info("%d topics", len(wanted))
 
     def users(self, passwords: Mapping[str, str]) -> None:
         """Create or renew the SCRAM credentials of every user."""
@@ -91,7 +91,7 @@ class KafkaAdmin:
                 ]
             )
         )
-        log.info("users", extra={"count": len(passwords)})
+        log.info("%d users", len(passwords))
 
     def rules(self, wanted: set[plan.Rule]) -> None:
         """Create what is missing and remove what is no longer declared."""
@@ -104,7 +104,7 @@ class KafkaAdmin:
         _wait(self._client.create_acls(missing) if missing else {})
         surplus = [_filter(binding) for key, binding in existing.items() if key not in declared]
         _wait(self._client.delete_acls(surplus) if surplus else {})
-        log.info("access rules", extra={"count": len(declared)})
+        log.info("%d access rules", len(declared))
 
 
 def _configuration(name: str, topic: plan.Topic) -> ConfigResource:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import yaml
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from shared.envelope import DLQ_SUFFIX
+from shared.errors import ConfigError
 
 DAY_MILLIS = 24 * 3600 * 1000
 
 Policy = dict[str, Any]
+S3Pattern = Annotated[str, Field(pattern=r"^[^/]+/.+$", description="bucket/pattern of keys")]
 
 
 class Declared(BaseModel):
@@ -42,9 +44,9 @@ class Kafka(Declared):
 
 
 class S3User(Declared):
-    list: tuple[str, ...] = ()
-    read: tuple[str, ...] = ()
-    write: tuple[str, ...] = ()
+    list: tuple[S3Pattern, ...] = ()
+    read: tuple[S3Pattern, ...] = ()
+    write: tuple[S3Pattern, ...] = ()
 
 
 class Notification(Declared):
@@ -65,7 +67,22 @@ class Stack(Declared):
 
 
 def load(path: Path) -> Stack:
-    return Stack.model_validate(yaml.safe_load(path.read_text()))
+    """Raises:
+    ConfigError: the file is not there, not YAML, or names a field that is wrong.
+    """
+    try:
+        return Stack.model_validate(yaml.safe_load(path.read_text()))
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} cannot be read as YAML: {error}") from None
+    except ValidationError as error:
+        problems = (f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors())
+        raise ConfigError(f"{path}: {'; '.join(problems)}") from None
+
+
+def without_password(stack: Stack, passwords: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """The declared users that nobody made a password for."""
+    wanted = {"kafka": set(stack.kafka.users), "s3": set(stack.s3.users)}
+    return [f"{kind}.{user}" for kind, users in wanted.items() for user in sorted(users - set(passwords[kind]))]
 
 
 # --- Kafka ------------------------------------------------------------------------------------------------------

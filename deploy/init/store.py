@@ -50,7 +50,7 @@ class Store:
         for name in names:
             if not self._client.bucket_exists(name):
                 self._client.make_bucket(name)
-        log.info("buckets", extra={"count": len(names)})
+        log.info("%d buckets", len(names))
 
     def users(self, users: Mapping[str, plan.S3User], passwords: Mapping[str, str]) -> None:
         for name, user in users.items():
@@ -61,7 +61,7 @@ class Store:
             except MinioAdminException as error:
                 if ALREADY_ATTACHED not in str(error):
                     raise
-        log.info("users of the store", extra={"count": len(users)})
+        log.info("%d users of the store", len(users))
 
     def surplus_users(self, users: Mapping[str, plan.S3User]) -> None:
         """Remove users that are no longer declared."""
@@ -73,4 +73,4 @@ class Store:
         for notification in wanted:
             queue = QueueConfig(queue=notification.arn, events=list(notification.events))
             self._client.set_bucket_notification(notification.bucket, NotificationConfig(queue_config_list=[queue]))
-        log.info("notifications", extra={"count": len(wanted)})
+        log.info("%d notifications", len(wanted))

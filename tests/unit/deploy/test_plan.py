@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
+import pytest
+
 from deploy.init import plan
 from shared.bus import MAX_LETTER_BYTES
+from shared.errors import ConfigError
 from shared.events import EVENTS
 from shared.stage import STAGES
 from tests.user import ROOT
@@ -40,6 +46,31 @@ def test_a_stranger_may_announce_and_listen_and_nothing_else() -> None:
         ("topic", "job.failed", False, "READ"),
         ("group", "stranger.", True, "READ"),
     }
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "says"),
+    [
+        ("partitions: 6", "partitions: six", "kafka.topics.dataset.uploaded.partitions"),
+        ("retention_days", "retention", "retention: Extra inputs are not permitted"),
+        ("list: [datasets/*]", "list: [datasets]", "s3.users.stranger.list.0"),
+        ("kafka:", "kafka: {", "cannot be read as YAML"),
+    ],
+)
+def test_a_mistake_in_the_file_is_named(tmp_path: Path, before: str, after: str, says: str) -> None:
+    path = tmp_path / "stack.yaml"
+    text = (ROOT / "deploy" / "stack.yaml").read_text()
+    assert before in text
+    path.write_text(text.replace(before, after, 1))
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        plan.load(path)
+
+
+def test_a_user_without_a_password_is_named() -> None:
+    passwords = {"kafka": dict.fromkeys(STACK.kafka.users, "x"), "s3": dict.fromkeys(STACK.s3.users, "x")}
+    assert plan.without_password(STACK, passwords) == []
+    del passwords["s3"]["trainer"]
+    assert plan.without_password(STACK, passwords) == ["s3.trainer"]
 
 
 def test_every_name_of_kafka_is_taken_literally() -> None:
