@@ -1,4 +1,4 @@
-"""The object store and the bus in memory, for tests of everything that stands on them.
+"""The object store, the bus and the clock in memory, for tests of everything that stands on them.
 
 `FakeObjects` has every public method of `shared.objects.ObjectStore`, with its ETags, conditions and errors;
 `FakeBus` records what is published and hands it, on request, to whoever subscribed.
@@ -19,6 +19,16 @@ from shared.errors import AlreadyExists, Conflict, CorruptObject, InputError, St
 from shared.events import DatasetPointer, Event, FolderReference, Reference
 from shared.ledger import Entry
 from shared.objects import ObjectStore
+
+
+@dataclass
+class Clock:
+    """A time that tests set, in seconds since the epoch."""
+
+    now: float = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 @dataclass

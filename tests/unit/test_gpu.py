@@ -6,16 +6,9 @@ import pytest
 
 from shared.errors import LeaseLost, StoreUnavailable
 from shared.gpu import FIRST_RIGHT_SECONDS, INFERENCE, SERVING_SECONDS, GpuTurns
-from tests.fakes import FakeObjects
+from tests.fakes import Clock, FakeObjects
 
 LEASE = 15.0
-
-
-class Clock:
-    now = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

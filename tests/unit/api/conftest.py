@@ -14,20 +14,10 @@ from services.api.app import make_app
 from services.api.projection import Projection
 from services.api.routes.desk import Desk
 from services.api.store import Store
-from tests.fakes import FakeBus, FakeObjects
+from tests.fakes import Clock, FakeBus, FakeObjects
 from tests.unit.api.story import T0, Told
 
 URL = "http://api.test"
-
-
-class Clock:
-    """A time that tests set."""
-
-    def __init__(self) -> None:
-        self.now = T0 + 3600
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @dataclass
@@ -73,7 +63,7 @@ class Api:
 
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    clock = Clock()
+    clock = Clock(T0 + 3600)
     running = Api(tmp_path / "state" / "api.sqlite3", FakeObjects(clock=clock), FakeBus(), clock)
     running.start()
     yield running

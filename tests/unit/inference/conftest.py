@@ -21,19 +21,11 @@ from services.inference.work import DeployWork
 from shared import health
 from shared.service import Context, Parts
 from shared.settings import Settings
-from tests.fakes import FakeBus, FakeObjects
+from tests.fakes import Clock, FakeBus, FakeObjects
 from tests.unit.inference.ledger import BASE
 from tests.unit.inference.servers import FakeApi, FakeVllm, Server
 
 QUICK = 0.3  # seconds that requests of the tests wait for a vLLM that is down
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @dataclass

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from services.inference.domain.adapter import SERVED_FILES
-from tests.fakes import FakeObjects
-from tests.unit.inference.conftest import Clock, House, open_house
+from tests.fakes import Clock, FakeObjects
+from tests.unit.inference.conftest import House, open_house
 from tests.unit.inference.ledger import BASE, add_trained, job_id
 
 

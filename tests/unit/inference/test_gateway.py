@@ -11,9 +11,9 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletionMessageParam
 
-from tests.fakes import FakeObjects
+from tests.fakes import Clock, FakeObjects
 from tests.scrape import scrape
-from tests.unit.inference.conftest import Clock, House, open_house
+from tests.unit.inference.conftest import House, open_house
 from tests.unit.inference.ledger import BASE, TRACEPARENT, add_trained
 
 MESSAGES: list[ChatCompletionMessageParam] = [{"role": "user", "content": "hi"}]

@@ -13,8 +13,8 @@ import pytest
 from shared.errors import ConfigError
 from shared.gpu import GpuTurns
 from shared.lease import Lease
-from tests.fakes import FakeObjects
-from tests.unit.inference.conftest import QUICK, Clock, House, open_house
+from tests.fakes import Clock, FakeObjects
+from tests.unit.inference.conftest import QUICK, House, open_house
 from tests.unit.inference.ledger import BASE, add_trained
 from tests.unit.inference.test_work import attempt
 

@@ -10,8 +10,7 @@ from services.inference.domain.names import tuned_name
 from services.inference.trained import TrainedModels
 from shared import ids, outbox
 from shared.events import JobFailed
-from tests.fakes import FakeObjects
-from tests.unit.inference.conftest import Clock
+from tests.fakes import Clock, FakeObjects
 from tests.unit.inference.ledger import add_trained, job_id, model_id
 
 

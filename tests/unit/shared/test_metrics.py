@@ -22,26 +22,18 @@ from shared.settings import Stage as StageSettings
 from shared.settings import Store
 from shared.stage import STAGES, Attempt
 from tests.embedded import until
-from tests.fakes import FakeBus, FakeObjects
+from tests.fakes import Clock, FakeBus, FakeObjects
 from tests.scrape import Scrape, scrape
 
 REF = Reference(bucket="b", key="k", etag="e", size=1, sha256="0" * 64)
 T0 = 1_000_000.0
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = T0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 class Ledger:
     """A ledger with jobs in it, and the validate stage at work on them."""
 
     def __init__(self, work: Callable[[Attempt], Awaitable[Event]]) -> None:
-        self.clock = Clock()
+        self.clock = Clock(T0)
         self.objects = FakeObjects(clock=self.clock)
         self.runner = StageRunner(
             STAGES["validate"],

@@ -13,16 +13,9 @@ from shared.events import Job, JobProgress
 from shared.gpu import FIRST_RIGHT_SECONDS, GpuTurns
 from shared.settings import Settings
 from shared.stage import Attempt
-from tests.fakes import FakeObjects
+from tests.fakes import Clock, FakeObjects
 
 LEASE = 0.3  # of stages and turns; renewed every third of it
-
-
-class Clock:
-    now = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Trainer:

@@ -21,6 +21,7 @@ from shared.events import DatasetValidated, Job, JobProgress, JobSpec, Origin, R
 from shared.settings import BaseModelSettings, Settings
 from shared.stage import Attempt
 from tests.bad_datasets import good, lines
+from tests.fakes import Clock
 from tests.scrape import scrape
 from tests.spans import Spans
 from tests.unit.validate.conftest import WordTokenizer, completions
@@ -213,7 +214,7 @@ async def test_progress_has_rows_share_and_the_time_left() -> None:
         done.set()
 
     job = attempt(Reference(bucket="b", key="k", etag="", size=0, sha256="")).job
-    watch, clock = Watch(), _Clock(100.0)
+    watch, clock = Watch(), Clock(100.0)
     async with reporting(Attempt(job, {}, "validate", 1, "p/", publish), "checking", watch, clock, every=0):
         watch.tell("training", 100, 0.1)
         clock.now += 30
@@ -223,14 +224,6 @@ async def test_progress_has_rows_share_and_the_time_left() -> None:
     last = published[-1]
     assert last.message == "checking the training file: 400 rows, 40%"
     assert (last.eta_seconds, last.data) == (45.0, {"rows": 400, "share": 0.4, "file": "training"})
-
-
-class _Clock:
-    def __init__(self, now: float) -> None:
-        self.now = now
-
-    def __call__(self) -> float:
-        return self.now
 
 
 async def test_a_scrape_sees_rows_bytes_and_problems_by_code(objects: FakeObjects, settings: Settings) -> None:
