@@ -53,7 +53,7 @@ class SupervisedVllm(Vllm):
     ) -> None:
         """`sockets`: a folder of this server's own, in which its processes meet."""
         super().__init__(client, f"http://{HOST}:{port}", base, start_timeout=start_timeout, awake=awake)
-        self._command = command
+        self.command = command
         self._environment = environment
         self._port = port
         self._sockets = sockets
@@ -160,7 +160,7 @@ class SupervisedVllm(Vllm):
                 "-P",
                 guard.__file__,
                 str(reading),
-                *self._command(port),
+                *self.command(port),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=2,  # our log goes to stderr, so vLLM's does
                 env=environment,

