@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping
 
 from cli.target import Target
-from shared.settings import Bus
+from shared.settings import BusSettings
 
 
 def exports(target: Target, surroundings: Mapping[str, str]) -> dict[str, str]:
@@ -30,7 +30,7 @@ def exports(target: Target, surroundings: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in variables.items() if value is not None}
 
 
-def _kafka(bus: Bus) -> dict[str, str | None]:
+def _kafka(bus: BusSettings) -> dict[str, str | None]:
     """The protocol is said even if it is the default: the shell may hold the variables of another stack."""
     password = bus.sasl_password.get_secret_value() if bus.sasl_password else None
     return {

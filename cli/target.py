@@ -20,7 +20,7 @@ from cli.stack import state
 from cli.stack.plan import absolute
 from cli.stack.state import DEFAULT_STATE, Stack
 from cli.terminal import CliError
-from shared.settings import PREFIX, Bus, Store, load_settings
+from shared.settings import PREFIX, BusSettings, StoreSettings, load_settings
 
 API_VARIABLE = f"{PREFIX}API__URL"
 STATE_VARIABLE = f"{PREFIX}STATE"
@@ -42,8 +42,8 @@ class Target:
     api_url: str
     inference_url: str
     api_key: str | None
-    store: Store
-    bus: Bus
+    store: StoreSettings
+    bus: BusSettings
     base: str
     """The id of the base model."""
     jaeger_url: str | None = None
@@ -91,7 +91,7 @@ def of_stack(stack: Stack, jaeger_url: str | None) -> Target:
         api_url=stack.api_url,
         inference_url=stack.inference_url,
         api_key=stack.api_key or None,
-        store=Store(
+        store=StoreSettings(
             endpoint=stack.s3_url,
             access_key=stack.access_key,
             secret_key=SecretStr(stack.secret_key),
@@ -99,7 +99,7 @@ def of_stack(stack: Stack, jaeger_url: str | None) -> Target:
             datasets_bucket=stack.datasets_bucket,
             system_bucket=stack.system_bucket,
         ),
-        bus=Bus(bootstrap=stack.kafka),
+        bus=BusSettings(bootstrap=stack.kafka),
         base=stack.base,
         jaeger_url=jaeger_url,
     )

@@ -31,7 +31,7 @@ from shared.events import EVENTS, Event
 from shared.kafka_access import ConsumerLog, denied
 from shared.kafka_diagnosis import find_cause
 from shared.kafka_security import broker_security, client_options
-from shared.settings import Bus as BusSettings
+from shared.settings import BusSettings
 
 log = logging.getLogger(__name__)
 E = TypeVar("E", bound=Event)

@@ -15,7 +15,7 @@ Method = Literal["supervised", "dpo"]
 StageName = Literal["ingest", "validate", "trainer", "evaluator", "inference"]
 
 
-class Model(BaseModel):
+class FrozenModel(BaseModel):
     """Frozen; unknown fields are ignored (events evolve); inputs are hidden in errors (they may hold user text)."""
 
     model_config = ConfigDict(
@@ -27,7 +27,7 @@ class Model(BaseModel):
     )
 
 
-class Strict(BaseModel):
+class StrictModel(BaseModel):
     """Frozen, and unknown fields are errors: for what a person writes, where a misspelt field must not pass."""
 
     model_config = ConfigDict(
@@ -42,7 +42,7 @@ class Strict(BaseModel):
 # --- references: where bytes lie, never the bytes -----------------------------------------------------------------
 
 
-class Reference(Model):
+class Reference(FrozenModel):
     """One object. `etag` and `sha256` (hex) are what the reader verifies; `size` is in bytes."""
 
     bucket: str
@@ -52,7 +52,7 @@ class Reference(Model):
     sha256: str
 
 
-class DatasetPointer(Model):
+class DatasetPointer(FrozenModel):
     """What a stranger must say of a dataset: where it is. The rest is looked up."""
 
     bucket: str
@@ -63,7 +63,7 @@ class DatasetPointer(Model):
     """Hex."""
 
 
-class FolderReference(Model):
+class FolderReference(FrozenModel):
     """A set of objects under `prefix`; `manifest` is a JSON object `{"files": {name: Reference}}`."""
 
     bucket: str
@@ -74,7 +74,7 @@ class FolderReference(Model):
 # --- the job's settings, as a user writes them (sidecar, event, API) ----------------------------------------------
 
 
-class Hyperparameters(Strict):
+class Hyperparameters(StrictModel):
     """`auto` values are chosen by the trainer from the dataset's size and written down with their reasons."""
 
     n_epochs: Auto | Annotated[int, Field(ge=1, le=50)] = "auto"
@@ -91,7 +91,7 @@ class Hyperparameters(Strict):
     """Validations without improvement before training stops; 0 never stops early."""
 
 
-class Lora(Strict):
+class Lora(StrictModel):
     r: Auto | Literal[1, 8, 16, 32, 64, 128, 256] = "auto"
     alpha: Auto | Annotated[int, Field(ge=1)] = "auto"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -99,21 +99,21 @@ class Lora(Strict):
     quantization: Literal["nf4", "none"] = "nf4"
 
 
-class Splits(Strict):
+class Splits(StrictModel):
     """Shares of the dataset; what is left is trained on. A validation file replaces the validation share."""
 
     validation: Annotated[float, Field(ge=0, lt=0.5)] = 0.1
     test: Annotated[float, Field(ge=0, lt=0.5)] = 0.1
 
 
-class Evaluation(Strict):
+class Evaluation(StrictModel):
     max_examples: Annotated[int, Field(ge=1)] = 200
     few_shot: Annotated[int, Field(ge=0, le=20)] = 3
     max_tokens: Annotated[int, Field(ge=1)] = 256
     concurrency: Annotated[int, Field(ge=1, le=256)] = 16
 
 
-class Gate(Strict):
+class Gate(StrictModel):
     """The tuned model is promoted when the lower end of the interval of (tuned - base) is above `min_delta`."""
 
     metric: Auto | Literal["rouge_1", "rouge_2", "rouge_l", "exact_match", "accuracy", "macro_f1"] = "auto"
@@ -123,7 +123,7 @@ class Gate(Strict):
     promote: Literal["if_better", "always", "never"] = "if_better"
 
 
-class JobSpec(Strict):
+class JobSpec(StrictModel):
     """Everything a user may say of a job. All of it has a default."""
 
     model: str | None = None
@@ -145,7 +145,7 @@ class JobSpec(Strict):
     """Raise it to run the same dataset with the same settings again."""
 
 
-class Origin(Model):
+class Origin(FrozenModel):
     """How the job came to be, and its lineage."""
 
     kind: Literal["drop", "event", "api", "retrain"] = "drop"
@@ -157,7 +157,7 @@ class Origin(Model):
 # --- events -------------------------------------------------------------------------------------------------------
 
 
-class Event(Model):
+class Event(FrozenModel):
     """Base of all events; `topic` is also the CloudEvents type (`tunestream.{topic}.v1`)."""
 
     topic: ClassVar[str]
@@ -185,7 +185,7 @@ class DatasetUploaded(Event):
     origin: Origin | None = None
 
 
-class Split(Model):
+class Split(FrozenModel):
     """One side of the split: a JSONL object of validated rows. `tokens` are of the base's own tokenizer."""
 
     reference: Reference
@@ -212,7 +212,7 @@ class DatasetValidated(Event):
     estimated_seconds: float | None = None
 
 
-class Overfitting(Model):
+class Overfitting(FrozenModel):
     """The guide's verdict: validation loss against training loss, and its trend."""
 
     verdict: Literal["healthy", "overfitting", "underfitting", "unknown"]
@@ -220,7 +220,7 @@ class Overfitting(Model):
     best_step: int | None = None
 
 
-class CheckpointInfo(Model):
+class CheckpointInfo(FrozenModel):
     step: int
     prefix: str
     train_loss: float | None = None
@@ -254,7 +254,7 @@ class TrainingCompleted(Event):
     seconds: float = 0.0
 
 
-class Interval(Model):
+class Interval(FrozenModel):
     """A mean difference with its paired bootstrap confidence interval."""
 
     mean: float
@@ -408,7 +408,7 @@ BY_TOPIC: dict[str, type[Event]] = {event.topic: event for event in EVENTS}
 # --- documents of the ledger --------------------------------------------------------------------------------------
 
 
-class Job(Model):
+class Job(FrozenModel):
     """`jobs/{job_id}/job.json`, created once by ingest: what was asked for, by whom, about which bytes."""
 
     job_id: str
@@ -425,7 +425,7 @@ class Job(Model):
     traceparent: str
 
 
-class EventRecord(Model):
+class EventRecord(FrozenModel):
     """An event at rest. `id` is its CloudEvents id."""
 
     topic: str
@@ -442,7 +442,7 @@ class EventRecord(Model):
         return BY_TOPIC[self.topic].model_validate(self.data)
 
 
-class Claim(Model):
+class Claim(FrozenModel):
     """`jobs/{job_id}/{stage}/claim.json`: who works on the stage, and until when others must keep away.
 
     `epoch` counts attempts and only grows. `bugs` and `failures` count how earlier attempts ended, so that a limit
@@ -457,7 +457,7 @@ class Claim(Model):
     not_before: float = 0.0
 
 
-class StageResult(Model):
+class StageResult(FrozenModel):
     """`jobs/{job_id}/{stage}/result.json`: the commit point of a stage, and the outbox row of its event."""
 
     job_id: str
@@ -469,13 +469,13 @@ class StageResult(Model):
     finished_at: float
 
 
-class Deployed(Model):
+class Deployed(FrozenModel):
     model: str
     job_id: str
     at: float
 
 
-class Deployment(Model):
+class Deployment(FrozenModel):
     """`deployments/{alias}.json`, changed only by compare-and-swap. `history` is newest first."""
 
     alias: str

@@ -16,10 +16,10 @@ from aiokafka.errors import (
     TopicAuthorizationFailedError,
 )
 
-from shared.settings import Bus
+from shared.settings import BusSettings
 
 
-def denied(error: BaseException, settings: Bus, action: str = "use") -> str | None:
+def denied(error: BaseException, settings: BusSettings, action: str = "use") -> str | None:
     """The line; None where `error` is about something else."""
     user = repr(settings.sasl_username) if settings.sasl_username else "without a name"
     refuses = f"Kafka does not let the user {user} (TUNESTREAM_BUS__SASL_USERNAME)"
@@ -40,7 +40,7 @@ class ConsumerLog:
     """FastStream's logger, writing our JSON lines. FastStream reports a missing ACL by a traceback, every 5 s and for
     ever; this writes the line that says which."""
 
-    def __init__(self, settings: Bus) -> None:
+    def __init__(self, settings: BusSettings) -> None:
         self._settings = settings
         self._log = logging.getLogger(__name__)  # not FastStream's own, which has a handler and a format of its own
 

@@ -25,7 +25,7 @@ from aiokafka.protocol.admin import SaslHandShakeRequest
 from shared import tls
 from shared.kafka_access import denied
 from shared.kafka_security import client_options
-from shared.settings import Bus
+from shared.settings import BusSettings
 
 TIMEOUT_MS = 5_000
 
@@ -43,7 +43,7 @@ class Cause:
     """How long it may still pass by itself after all."""
 
 
-async def find_cause(settings: Bus, error: BaseException) -> Cause | None:
+async def find_cause(settings: BusSettings, error: BaseException) -> Cause | None:
     """Why a client did not start, which ended in `error`; None where the broker is only down, or nothing can be told.
 
     Raises:
@@ -58,7 +58,7 @@ async def find_cause(settings: Bus, error: BaseException) -> Cause | None:
     return None
 
 
-async def _examine(settings: Bus, options: dict[str, Any], host: str, port: int) -> Cause | None:
+async def _examine(settings: BusSettings, options: dict[str, Any], host: str, port: int) -> Cause | None:
     peer = f"Kafka at {host}:{port}"
     protocol = f"TUNESTREAM_BUS__SECURITY_PROTOCOL ({settings.security_protocol})"
     try:
@@ -97,7 +97,7 @@ async def _examine(settings: Bus, options: dict[str, Any], host: str, port: int)
     return None
 
 
-def _our_certificate(settings: Bus, peer: str) -> str:
+def _our_certificate(settings: BusSettings, peer: str) -> str:
     if settings.cert_file is None:
         return f"{peer} wants a certificate of ours: set TUNESTREAM_BUS__CERT_FILE and TUNESTREAM_BUS__KEY_FILE"
     return (

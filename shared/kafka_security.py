@@ -8,7 +8,7 @@ from faststream.kafka.security import parse_security
 from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLScram512
 
 from shared import tls
-from shared.settings import Bus
+from shared.settings import BusSettings
 
 _MECHANISMS: dict[str, type[SASLPlaintext | SASLScram256 | SASLScram512]] = {
     "PLAIN": SASLPlaintext,
@@ -17,7 +17,7 @@ _MECHANISMS: dict[str, type[SASLPlaintext | SASLScram256 | SASLScram512]] = {
 }
 
 
-def broker_security(settings: Bus) -> BaseSecurity | None:
+def broker_security(settings: BusSettings) -> BaseSecurity | None:
     """The `security` of a FastStream broker; None: neither TLS nor SASL.
 
     Raises:
@@ -36,7 +36,7 @@ def broker_security(settings: Bus) -> BaseSecurity | None:
     )
 
 
-def client_options(settings: Bus) -> dict[str, Any]:
+def client_options(settings: BusSettings) -> dict[str, Any]:
     """The same as keyword arguments of aiokafka's producer, consumer, admin client and connections.
 
     Raises:

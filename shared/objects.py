@@ -35,7 +35,7 @@ from shared.errors import (
 )
 from shared.events import DatasetPointer, FolderReference, Reference
 from shared.ledger import JOBS, Entry
-from shared.settings import Store
+from shared.settings import StoreSettings
 from shared.store_errors import reason, translate, wants_tls
 
 log = logging.getLogger(__name__)
@@ -51,13 +51,13 @@ _LOST = {"PreconditionFailed", "ConditionalRequestConflict"}
 class ObjectStore:
     """One bucket to write to, any bucket to read from."""
 
-    def __init__(self, client: Minio, bucket: str, settings: Store) -> None:
+    def __init__(self, client: Minio, bucket: str, settings: StoreSettings) -> None:
         self._client = client
         self._settings = settings
         self.bucket = bucket
 
     @classmethod
-    def connect(cls, settings: Store, bucket: str | None = None) -> ObjectStore:
+    def connect(cls, settings: StoreSettings, bucket: str | None = None) -> ObjectStore:
         address = urlsplit(settings.endpoint)
         if address.scheme not in ("http", "https") or not address.netloc:
             raise ConfigError(

@@ -18,7 +18,7 @@ from shared.errors import AlreadyExists, Cancelled, InputError, LeaseLost, Store
 from shared.events import Event, Job, JobFailed, JobProgress, StageName, StageResult
 from shared.lease import Lease
 from shared.ledger import JOBS, Ledger, attempt_prefix, control_prefix, job_key, stage_prefix
-from shared.settings import Stage as StageSettings
+from shared.settings import StageSettings
 from shared.stage import STAGES, Attempt, Stage, Work
 
 log = logging.getLogger(__name__)

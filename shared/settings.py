@@ -63,7 +63,7 @@ ReadableFile = Annotated[Path, AfterValidator(_readable)]
 ApiKeys = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_keys)]
 
 
-class Bus(Section):
+class BusSettings(Section):
     """Kafka, or anything that speaks its protocol."""
 
     bootstrap: str = "127.0.0.1:9092"
@@ -95,7 +95,7 @@ class Bus(Section):
         return self.security_protocol.startswith("SASL")
 
     @model_validator(mode="after")
-    def _consistent(self) -> Bus:
+    def _consistent(self) -> BusSettings:
         """A setting that would silently do nothing is refused: somebody believes that it protects them."""
         protocol = f"TUNESTREAM_BUS__SECURITY_PROTOCOL is {self.security_protocol}"
         user, password = self.sasl_username, self.sasl_password and self.sasl_password.get_secret_value()
@@ -113,7 +113,7 @@ class Bus(Section):
         return self
 
 
-class Store(Section):
+class StoreSettings(Section):
     """MinIO, or any S3 with conditional writes."""
 
     endpoint: str = "http://127.0.0.1:9000"
@@ -126,7 +126,7 @@ class Store(Section):
     """The CAs (PEM) that may have signed the store's certificate; None: those that the system trusts."""
 
     @model_validator(mode="after")
-    def _consistent(self) -> Store:
+    def _consistent(self) -> StoreSettings:
         if self.ca_file and not self.endpoint.startswith("https://"):
             raise ValueError(
                 "TUNESTREAM_STORE__CA_FILE is set, but TUNESTREAM_STORE__ENDPOINT is no https:// address: give one"
@@ -134,7 +134,7 @@ class Store(Section):
         return self
 
 
-class BaseModelSettings(Section):
+class ModelSettings(Section):
     """The model that is tuned when a job names none."""
 
     id: str = "Qwen/Qwen2.5-0.5B-Instruct"
@@ -165,7 +165,7 @@ class BaseModelSettings(Section):
         raise InputError("model_not_found", message, "model")
 
 
-class Stage(Section):
+class StageSettings(Section):
     """The stage protocol: leases and retries."""
 
     lease_seconds: float = 15.0
@@ -180,7 +180,7 @@ class Stage(Section):
     max_backoff_seconds: float = 60.0
 
 
-class Ingest(Section):
+class IngestSettings(Section):
     notifications_topic: str | None = None
     """Where the store's bucket notifications arrive; None: only the sweep finds what was dropped."""
     sweep_seconds: float = 2.0
@@ -189,12 +189,12 @@ class Ingest(Section):
     """An object younger than this is swept twice before it is taken: it may still be being overwritten."""
 
 
-class Validation(Section):
+class ValidationSettings(Section):
     max_line_bytes: int = 16 * 2**20
     max_problems: int = 1000
 
 
-class Trainer(Section):
+class TrainerSettings(Section):
     gpu: str | None = None
     """`CUDA_VISIBLE_DEVICES` of the training process; None: whatever is there; `cpu`: none."""
     threads: int | None = None
@@ -203,7 +203,7 @@ class Trainer(Section):
     keep_checkpoints: int = 3
 
 
-class Gpu(Section):
+class GpuSettings(Section):
     """A GPU that training and vLLM share. With one each there is nothing to set here."""
 
     share: Literal["split", "alternate"] = "split"
@@ -215,7 +215,7 @@ class Gpu(Section):
     """After a training vLLM serves for at least so long before the next one gets the GPU (`alternate`)."""
 
 
-class Vllm(Section):
+class VllmSettings(Section):
     url: str | None = None
     """An OpenAI server that shares `adapter_dir`; None: the inference service starts and supervises one itself."""
     host: str = "127.0.0.1"
@@ -232,7 +232,7 @@ class Vllm(Section):
     extra_args: tuple[str, ...] = ()
 
 
-class Inference(Section):
+class InferenceSettings(Section):
     host: str = "127.0.0.1"
     port: int = 8000
     url: str = "http://127.0.0.1:8000"
@@ -243,19 +243,19 @@ class Inference(Section):
     start_timeout_seconds: float = 600.0
 
 
-class Evaluator(Section):
+class EvaluatorSettings(Section):
     api_key: SecretStr | None = None
     timeout_seconds: float = 300.0
 
 
-class Api(Section):
+class ApiSettings(Section):
     host: str = "127.0.0.1"
     port: int = 8080
     url: str = "http://127.0.0.1:8080"
     database: Path = Path(".tunestream/api.sqlite3")
 
 
-class Health(Section):
+class HealthSettings(Section):
     """Where a worker without an HTTP interface of its own answers /health and /metrics."""
 
     host: str = "127.0.0.1"
@@ -263,7 +263,7 @@ class Health(Section):
     """0: a free one."""
 
 
-class Telemetry(Section):
+class TelemetrySettings(Section):
     otlp_endpoint: str | None = None
     """OTLP over gRPC, for example http://127.0.0.1:4317; None: no traces are exported."""
     jaeger_url: str | None = None
@@ -283,20 +283,20 @@ class Settings(BaseSettings):
         protected_namespaces=(),
     )
 
-    bus: Bus = Bus()
-    store: Store = Store()
-    model: BaseModelSettings = BaseModelSettings()
-    stage: Stage = Stage()
-    ingest: Ingest = Ingest()
-    validation: Validation = Validation()
-    trainer: Trainer = Trainer()
-    gpu: Gpu = Gpu()
-    vllm: Vllm = Vllm()
-    inference: Inference = Inference()
-    evaluator: Evaluator = Evaluator()
-    api: Api = Api()
-    health: Health = Health()
-    telemetry: Telemetry = Telemetry()
+    bus: BusSettings = BusSettings()
+    store: StoreSettings = StoreSettings()
+    model: ModelSettings = ModelSettings()
+    stage: StageSettings = StageSettings()
+    ingest: IngestSettings = IngestSettings()
+    validation: ValidationSettings = ValidationSettings()
+    trainer: TrainerSettings = TrainerSettings()
+    gpu: GpuSettings = GpuSettings()
+    vllm: VllmSettings = VllmSettings()
+    inference: InferenceSettings = InferenceSettings()
+    evaluator: EvaluatorSettings = EvaluatorSettings()
+    api: ApiSettings = ApiSettings()
+    health: HealthSettings = HealthSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
 
     @classmethod
     def settings_customise_sources(

@@ -10,13 +10,13 @@ from minio.error import S3Error
 
 from shared import tls
 from shared.errors import ConfigError, StoreUnavailable, TunestreamError
-from shared.settings import Store
+from shared.settings import StoreSettings
 
 # the TLS library found something that is no TLS; other failures of a handshake may be a server that stops or starts
 _NO_TLS = {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL"}
 
 
-def translate(error: Exception, settings: Store) -> TunestreamError:
+def translate(error: Exception, settings: StoreSettings) -> TunestreamError:
     """The `StoreUnavailable` or `ConfigError` to raise for what `minio` or `urllib3` raised."""
     peer = f"the object store at {settings.endpoint} (TUNESTREAM_STORE__ENDPOINT)"
     if isinstance(error, S3Error):
@@ -40,7 +40,7 @@ def reason(error: Exception) -> str:
     return type(cause or error).__name__
 
 
-def wants_tls(settings: Store) -> str | None:
+def wants_tls(settings: StoreSettings) -> str | None:
     """One line when an http:// address leads to a server that speaks TLS. Blocks for the time of a handshake."""
     if settings.endpoint.startswith("http://") and tls.speaks_tls(*address(settings)):
         return (
@@ -50,12 +50,12 @@ def wants_tls(settings: Store) -> str | None:
     return None
 
 
-def address(settings: Store) -> tuple[str, int]:
+def address(settings: StoreSettings) -> tuple[str, int]:
     url = urlsplit(settings.endpoint)
     return url.hostname or "", url.port or (443 if url.scheme == "https" else 80)
 
 
-def _refusal(error: S3Error, peer: str, settings: Store) -> str | None:
+def _refusal(error: S3Error, peer: str, settings: StoreSettings) -> str | None:
     user = f"{settings.access_key!r} (TUNESTREAM_STORE__ACCESS_KEY)"
     if error.code == "InvalidAccessKeyId":
         return f"{peer} knows no access key {user}"

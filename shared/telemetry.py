@@ -24,7 +24,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from shared import otlp
 from shared.events import Job, StageName
-from shared.settings import Telemetry
+from shared.settings import TelemetrySettings
 
 # what may leave the house on a log line beside the message; everything else may hold user text
 LOG_FIELDS = (
@@ -81,7 +81,7 @@ def _frames(record: logging.LogRecord) -> list[str]:
     return frames
 
 
-def set_up(service: str, settings: Telemetry) -> None:
+def set_up(service: str, settings: TelemetrySettings) -> None:
     """Log to stderr, and export spans if an OTLP endpoint is set."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter(service))

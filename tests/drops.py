@@ -18,7 +18,7 @@ from minio.commonconfig import CopySource
 
 from shared.bus import Bus, Delivery
 from shared.events import DatasetUploaded
-from shared.settings import Bus as BusSettings
+from shared.settings import BusSettings
 from tests.embedded import until
 
 MIB = 2**20

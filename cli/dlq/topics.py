@@ -16,7 +16,7 @@ from shared.bus import MAX_LETTER_BYTES
 from shared.envelope import DLQ_SUFFIX
 from shared.kafka_diagnosis import find_cause
 from shared.kafka_security import client_options
-from shared.settings import Bus
+from shared.settings import BusSettings
 
 FETCH_MILLIS = 50
 STALL_SECONDS = 30.0
@@ -29,7 +29,7 @@ class DeadLetters:
         ConfigError: a certificate or key of our own cannot be used.
     """
 
-    def __init__(self, settings: Bus) -> None:
+    def __init__(self, settings: BusSettings) -> None:
         self._settings = settings
         self._bootstrap = settings.bootstrap
         self._security = client_options(settings)

@@ -10,7 +10,7 @@ import httpx
 from cli.stack.programs import BUS_BUCKET
 from cli.stack.state import Stack
 from shared.errors import ConfigError
-from shared.settings import Bus
+from shared.settings import BusSettings
 
 Probe = Callable[[], str | None]
 
@@ -59,7 +59,7 @@ def _kafka(stack: Stack) -> Probe:
     """The broker answers and every topic is there."""
     from cli.stack.topics import ensure  # noqa: PLC0415  # imports the whole bus
 
-    settings = Bus(bootstrap=stack.kafka, idempotent=False)
+    settings = BusSettings(bootstrap=stack.kafka, idempotent=False)
 
     def probe() -> str | None:
         try:

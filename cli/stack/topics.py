@@ -12,12 +12,12 @@ from aiokafka.errors import KafkaError
 from shared.bus import create_topics
 from shared.errors import ConfigError
 from shared.kafka_diagnosis import find_cause
-from shared.settings import Bus, load_settings
+from shared.settings import BusSettings, load_settings
 
 WAIT_SECONDS = 60.0
 
 
-async def ensure(settings: Bus, wait_seconds: float = WAIT_SECONDS) -> None:
+async def ensure(settings: BusSettings, wait_seconds: float = WAIT_SECONDS) -> None:
     """Create what is missing; a broker that starts at the same time is waited for.
 
     Raises:

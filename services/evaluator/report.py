@@ -18,14 +18,14 @@ from services.evaluator.domain.forest import forest
 from services.evaluator.domain.gate import title
 from services.evaluator.domain.messages import message_text
 from shared.events import Evaluation as EvaluationSettings
-from shared.events import Gate, Model, TrainingCompleted
+from shared.events import FrozenModel, Gate, TrainingCompleted
 
 TEMPLATES = Path(__file__).parent / "templates"
 SHOWN_CHARS = 20_000
 """Of one text on the page; `report.json` has all of it."""
 
 
-class Report(Model):
+class Report(FrozenModel):
     """`report.json`."""
 
     job_id: str

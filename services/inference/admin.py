@@ -13,12 +13,12 @@ from services.inference.domain.deployments import NoPrevious
 from services.inference.domain.names import is_alias
 from services.inference.errors import ApiError
 from services.inference.models import Models
-from shared.events import Strict
+from shared.events import StrictModel
 
 log = logging.getLogger(__name__)
 
 
-class DeployRequest(Strict):
+class DeployRequest(StrictModel):
     """`model`: the base, a tuned model's id, or another alias, whose current version is meant."""
 
     model: str

@@ -13,7 +13,7 @@ from services.ingest.taking import Taking
 from shared import ids
 from shared.bus import Delivery
 from shared.errors import AlreadyExists, ConfigError, InputError, TransientError
-from shared.events import DatasetUploaded, Job, Model, Origin
+from shared.events import DatasetUploaded, FrozenModel, Job, Origin
 from shared.objects import ObjectStore
 
 log = logging.getLogger(__name__)
@@ -22,7 +22,7 @@ INBOX = "ingest/inbox/"
 LOOK_SECONDS = 5.0  # the bell rings for every announcement; looking finds what a dead replica left
 
 
-class Announcement(Model):
+class Announcement(FrozenModel):
     """A stranger's event, at rest until it was dealt with."""
 
     event: DatasetUploaded

@@ -11,7 +11,7 @@ from services.ingest.domain import datasets
 from services.ingest.taking import Taking
 from shared.errors import TransientError
 from shared.objects import ObjectStore
-from shared.settings import Ingest as IngestSettings
+from shared.settings import IngestSettings
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from services.validate.reader import Reader, Source
 from services.validate.scan import Scan, Watch, scan
 from services.validate.tokenizer import Tokenizer, load
 from shared.events import JobSpec
-from shared.settings import Validation
+from shared.settings import ValidationSettings
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Examined:
     sides: bytes = b""
 
 
-def check(path: Path, *, spec: JobSpec, base_location: str | None, limits: Validation) -> Report:
+def check(path: Path, *, spec: JobSpec, base_location: str | None, limits: ValidationSettings) -> Report:
     """Check one training file.
 
     `base_location`: a folder or hub id of the base, whose tokenizer counts; None: nothing is tokenized.
@@ -49,7 +49,7 @@ def examine(
     *,
     spec: JobSpec,
     tokenizer: Tokenizer | None,
-    limits: Validation,
+    limits: ValidationSettings,
     watch: Watch,
 ) -> Examined:
     """Check a training file and the validation file of the job, if it has one; decide the split."""

@@ -21,7 +21,7 @@ from services.validate.domain.statistics import distribution
 from services.validate.reader import Reader, Source
 from services.validate.tokenizer import Tokenizer
 from shared.errors import Cancelled
-from shared.settings import Validation
+from shared.settings import ValidationSettings
 
 # The tokenizer works on many rows at once on all cores; bounded in bytes too, for rows may be megabytes long.
 BATCH_ROWS = 512
@@ -72,7 +72,9 @@ class _State:
     duplicate_lines: list[int] = field(default_factory=list)
 
 
-def scan(source: Source, context: Context, *, tokenizer: Tokenizer | None, limits: Validation, watch: Watch) -> Scan:
+def scan(
+    source: Source, context: Context, *, tokenizer: Tokenizer | None, limits: ValidationSettings, watch: Watch
+) -> Scan:
     """Read the file once. Memory: one batch of rows, and about 250 bytes per usable row (digest, rank, tokens).
 
     Raises:

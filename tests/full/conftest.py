@@ -22,7 +22,7 @@ from pydantic import SecretStr
 from deploy.init import plan
 from shared.kafka_security import client_options
 from shared.objects import ObjectStore
-from shared.settings import Bus, Store
+from shared.settings import BusSettings, StoreSettings
 from tests.embedded import Embedded, embedded
 from tests.user import ROOT, User, parse_exports
 
@@ -100,7 +100,7 @@ class FullStack(User):
 
     def kafka_of(self, user: str) -> dict[str, Any]:
         """aiokafka's keyword arguments for one user."""
-        bus = Bus.model_validate(
+        bus = BusSettings.model_validate(
             {
                 "bootstrap": self.env["TUNESTREAM_KAFKA"],
                 "security_protocol": "SASL_SSL",
@@ -177,7 +177,7 @@ class FullStack(User):
     def objects_of(self, user: str) -> ObjectStore:
         """Our own client with those credentials."""
         return ObjectStore.connect(
-            Store(
+            StoreSettings(
                 endpoint=self.env["AWS_ENDPOINT_URL"],
                 access_key=user,
                 secret_key=SecretStr(self._s3_password(user)),

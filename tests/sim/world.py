@@ -40,7 +40,7 @@ from shared.events import (
 )
 from shared.ledger import Entry, job_key, stage_prefix
 from shared.runner import StageRunner
-from shared.settings import Stage as StageSettings
+from shared.settings import StageSettings
 from shared.stage import STAGES, Attempt
 
 LEASE = 15.0

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 from pydantic import Field
 
-from shared.events import Event, EventRecord, Job, JobFailed, Model, StageName
+from shared.events import Event, EventRecord, FrozenModel, Job, JobFailed, StageName
 
 E = TypeVar("E", bound=Event)
 
@@ -24,7 +24,7 @@ ORDER: tuple[StageName, ...] = ("ingest", "validate", "trainer", "evaluator", "i
 FINAL: frozenset[Status] = frozenset({"succeeded", "failed", "cancelled"})
 
 
-class Stamped(Model):
+class Stamped(FrozenModel):
     """A value, when it was said (seconds) and by which event. Of two values of one register the later one stays."""
 
     at: float
@@ -32,7 +32,7 @@ class Stamped(Model):
     value: Any
 
 
-class Outcome(Model):
+class Outcome(FrozenModel):
     """How a stage ended. `committed`: read from `result.json`, which beats whatever the topics say.
 
     `epoch` is the attempt that decided, known only when committed.
@@ -50,7 +50,7 @@ class Outcome(Model):
         return (not self.committed, self.at, self.event.id)
 
 
-class StageState(Model):
+class StageState(FrozenModel):
     """One stage. `latest` holds state, message, step, total_steps and eta_seconds; `figures` the data, key by key."""
 
     started_at: float | None = None
@@ -69,7 +69,7 @@ class StageState(Model):
         return stamped.value if stamped else None
 
 
-class JobState(Model):
+class JobState(FrozenModel):
     """One job. `manifest` is None until `job.json` was read; without it, it is only what somebody said is a job."""
 
     job_id: str

@@ -7,13 +7,13 @@ from typing import Literal
 
 import numpy as np
 
-from shared.events import Model
+from shared.events import FrozenModel
 
 Variant = Literal["base", "few_shot", "tuned"]
 VARIANTS: tuple[Variant, ...] = ("base", "few_shot", "tuned")
 
 
-class Answer(Model):
+class Answer(FrozenModel):
     """One answer. `error` says why there is none; `finish_reason` is the server's word (`stop`, `length`, ...)."""
 
     text: str = ""
@@ -26,7 +26,7 @@ class Answer(Model):
     latency_seconds: float = 0.0
 
 
-class Usage(Model):
+class Usage(FrozenModel):
     """What the answers of one variant took. Latencies are per request, retries not counted, in seconds."""
 
     requests: int

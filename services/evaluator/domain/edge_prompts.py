@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from services.evaluator.domain.answers import Answer
 from services.evaluator.domain.prompts import Prompt
-from shared.events import Model
+from shared.events import FrozenModel
 
 
-class EdgePrompt(Model):
+class EdgePrompt(FrozenModel):
     name: str
     looks_at: str
     text: str
 
 
-class EdgeResult(Model):
+class EdgeResult(FrozenModel):
     """What both models made of one edge prompt."""
 
     prompt: EdgePrompt

@@ -13,17 +13,17 @@ from services.evaluator.domain.gate import Measured, Verdict, gate_metric, judge
 from services.evaluator.domain.metrics import per_example
 from services.evaluator.domain.metrics.macro_f1 import macro_f1
 from services.evaluator.domain.metrics.stopping import fair_stop_share, stop_share
-from shared.events import Gate, Interval, Model
+from shared.events import FrozenModel, Gate, Interval
 
 LABEL_METRICS = ("accuracy", "macro_f1")
 
 
-class ScoredAnswer(Model):
+class ScoredAnswer(FrozenModel):
     answer: Answer
     scores: dict[str, float]
 
 
-class Row(Model):
+class Row(FrozenModel):
     """One example with all its answers. `gain` is tuned minus base on the gate's metric (macro F1: on accuracy)."""
 
     example: Example
@@ -31,7 +31,7 @@ class Row(Model):
     gain: float
 
 
-class Evaluation(Model):
+class Evaluation(FrozenModel):
     """Everything that was measured. Score keys are metric names; scores lie between 0 and 1."""
 
     metric: str

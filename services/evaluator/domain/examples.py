@@ -10,10 +10,10 @@ import numpy as np
 
 from services.evaluator.domain.messages import message_text, sendable
 from shared.errors import InputError
-from shared.events import Model
+from shared.events import FrozenModel
 
 
-class Example(Model):
+class Example(FrozenModel):
     """One row: what comes before the answer, and the answer it should get.
 
     A chat row has `messages` (and perhaps `tools`), a completion row has `prompt`. `line` counts from 1.

@@ -6,14 +6,14 @@ import math
 from collections.abc import Mapping
 
 from services.evaluator.domain.metrics import TITLES
-from shared.events import Interval, Model
+from shared.events import FrozenModel, Interval
 
 LEFT, RIGHT, TOP = 120.0, 700.0, 14.0  # the plot's area, in units of the viewBox; metric names stand left of it
 BAND = 44.0
 WIDTH = 720.0
 
 
-class Bar(Model):
+class Bar(FrozenModel):
     """One interval. `against` is `base` or `few_shot`; x values are in units of the viewBox."""
 
     against: str
@@ -24,7 +24,7 @@ class Bar(Model):
     interval: Interval
 
 
-class Line(Model):
+class Line(FrozenModel):
     metric: str
     title: str
     y: float
@@ -32,7 +32,7 @@ class Line(Model):
     bars: tuple[Bar, ...]
 
 
-class Forest(Model):
+class Forest(FrozenModel):
     """Everything the template needs; `ticks` are (x, label)."""
 
     width: float

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from services.evaluator.domain.labels import RULE
 from services.evaluator.domain.metrics import TITLES
-from shared.events import Gate, Interval, Model
+from shared.events import FrozenModel, Gate, Interval
 
 MIN_EXAMPLES = 5
 """Below this no interval means anything: five wins of five happen by chance once in 32 times, four of four in 16."""
 MIN_STOP_SHARE = 0.5
 
 
-class Measured(Model):
+class Measured(FrozenModel):
     """What the gate decides by. Differences are tuned minus the other, on `metric`."""
 
     metric: str
@@ -27,7 +27,7 @@ class Measured(Model):
     """Examples to which the tuned model gave no answer, because the endpoint refused the request."""
 
 
-class Verdict(Model):
+class Verdict(FrozenModel):
     """`passed` is what promotion goes by; `shown` is what was measured, also when `promote` overrules it."""
 
     passed: bool

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from services.evaluator.domain.examples import Example
-from shared.events import Model
+from shared.events import FrozenModel
 
 # Between solved examples of the completion format. It is also the stop sequence of such a prompt, because a model that
 # continues the text would otherwise invent further examples; so it must be something that no answer contains.
 SEPARATOR = "\n\n###\n\n"
 
 
-class Prompt(Model):
+class Prompt(FrozenModel):
     """One request: chat `messages` (with `tools`), or the `text` that is to be continued."""
 
     messages: tuple[dict[str, Any], ...] = ()

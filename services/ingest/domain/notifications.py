@@ -10,31 +10,31 @@ from urllib.parse import unquote_plus
 
 from pydantic import Field, ValidationError
 
-from shared.events import Model
+from shared.events import FrozenModel
 
 CREATED = "ObjectCreated:"  # Put, Post, Copy, CompleteMultipartUpload
 
 
-class Bucket(Model):
+class Bucket(FrozenModel):
     name: str
 
 
-class Object(Model):
+class Object(FrozenModel):
     key: str
     """URL-encoded as in a form: `+` is a space."""
 
 
-class Entity(Model):
+class Entity(FrozenModel):
     bucket: Bucket
     object: Object
 
 
-class Record(Model):
+class Record(FrozenModel):
     event_name: str = Field(alias="eventName")
     s3: Entity
 
 
-class Notification(Model):
+class Notification(FrozenModel):
     records: tuple[Record, ...] = Field((), alias="Records")
 
 

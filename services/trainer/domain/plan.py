@@ -7,17 +7,17 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from shared.errors import InputError
-from shared.events import Auto, Hyperparameters, Lora, Method, Strict
+from shared.events import Auto, Hyperparameters, Lora, Method, StrictModel
 
 
-class Base(Strict):
+class Base(StrictModel):
     """The model that is tuned. `id` is its public name; `location` a local folder, or a name on a hub."""
 
     id: str
     location: str
 
 
-class Plan(Strict):
+class Plan(StrictModel):
     """One training run. Paths are relative to the working directory of the process."""
 
     job_id: str

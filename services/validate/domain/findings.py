@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, Literal
 
-from shared.events import Model
+from shared.events import FrozenModel
 
 Severity = Literal["error", "warning"]
 
@@ -32,7 +32,7 @@ class Finding:
     drops: bool = False
 
 
-class Problem(Model):
+class Problem(FrozenModel):
     """A finding and its place. `line` counts from 1; None when the whole file is meant."""
 
     line: int | None

@@ -10,13 +10,13 @@ from services.validate.domain.findings import Problem
 from services.validate.domain.formats import METHOD_OF, Format
 from services.validate.domain.statistics import Estimate, Tokens
 from shared.errors import InputError
-from shared.events import Method, Model
+from shared.events import FrozenModel, Method
 
 Role = Literal["training", "validation"]
 MIN_EXAMPLES = 10  # OpenAI's limit; below it neither training nor the test means anything
 
 
-class Failure(Model):
+class Failure(FrozenModel):
     """Why the job cannot go on, in the words of the OpenAI API's job error."""
 
     code: str
@@ -24,7 +24,7 @@ class Failure(Model):
     param: str | None = None
 
 
-class FileReport(Model):
+class FileReport(FrozenModel):
     """One file. `usable` rows are those that go into the splits; every other row is a problem, dropped or blank."""
 
     name: str
@@ -47,12 +47,12 @@ class FileReport(Model):
     """The first errors, then the first warnings."""
 
 
-class Side(Model):
+class Side(FrozenModel):
     examples: int
     tokens: int
 
 
-class Report(Model):
+class Report(FrozenModel):
     ok: bool
     failure: Failure | None = None
     base: str | None

@@ -6,7 +6,7 @@ from collections import Counter
 from math import ceil
 
 from shared.errors import InputError
-from shared.events import Auto, Hyperparameters, Model
+from shared.events import Auto, FrozenModel, Hyperparameters
 
 # What `auto` allows at most: longer rows are rare in tuning sets, and memory for activations grows with the length.
 AUTO_MAX_LENGTH = 4096
@@ -18,7 +18,7 @@ START_SECONDS = 30.0  # loading and quantizing the base
 AUTO_EPOCHS = 3  # what the trainer mostly chooses
 
 
-class Tokens(Model):
+class Tokens(FrozenModel):
     """The distribution of tokens per row, by the base's own tokenizer; percentiles by nearest rank.
     Rows that are too long are counted as they are, and a preference pair is the sum of its two sequences."""
 
@@ -30,7 +30,7 @@ class Tokens(Model):
     max: int
 
 
-class Estimate(Model):
+class Estimate(FrozenModel):
     """A guess before anything ran. `reason` says what it rests on."""
 
     epochs: int

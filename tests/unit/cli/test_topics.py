@@ -6,7 +6,7 @@ import pytest
 
 from cli.stack import topics
 from shared.errors import ConfigError
-from shared.settings import Bus
+from shared.settings import BusSettings
 
 
 def nobody() -> str:
@@ -18,7 +18,7 @@ def nobody() -> str:
 async def test_without_a_broker_the_wait_ends_with_address_and_causes() -> None:
     address = nobody()
     with pytest.raises(ConfigError) as caught:
-        await topics.ensure(Bus(bootstrap=address), wait_seconds=0.0)
+        await topics.ensure(BusSettings(bootstrap=address), wait_seconds=0.0)
     assert address in str(caught.value)
     assert "TUNESTREAM_BUS__BOOTSTRAP" in str(caught.value)
 
@@ -26,11 +26,11 @@ async def test_without_a_broker_the_wait_ends_with_address_and_causes() -> None:
 async def test_a_broker_that_starts_later_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
-    async def create(settings: Bus) -> None:
+    async def create(settings: BusSettings) -> None:
         calls.append(settings.bootstrap)
         if len(calls) < 3:
             raise ConnectionRefusedError
 
     monkeypatch.setattr(topics, "create_topics", create)
-    await topics.ensure(Bus(bootstrap="kafka:9092"), wait_seconds=30.0)
+    await topics.ensure(BusSettings(bootstrap="kafka:9092"), wait_seconds=30.0)
     assert calls == ["kafka:9092"] * 3

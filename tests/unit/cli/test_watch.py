@@ -17,7 +17,7 @@ from cli.jobs.verdict import verdict
 from cli.jobs.view import STAGES, Lines, Live, duration, metrics
 from cli.target import Target
 from cli.terminal import CliError
-from shared.settings import Bus, Store
+from shared.settings import BusSettings, StoreSettings
 
 ID = "ftjob-abcdefgh12345678"
 TUNED = "ft:tiny:tunestream:support:abcdefgh"
@@ -119,7 +119,9 @@ class Clock:
 
 
 def client_of(api: Callable[[httpx.Request], httpx.Response], key: str = "sk-key") -> Client:
-    target = Target("http://api", "http://inference", key, Store(secret_key=SecretStr("s")), Bus(), "base")
+    target = Target(
+        "http://api", "http://inference", key, StoreSettings(secret_key=SecretStr("s")), BusSettings(), "base"
+    )
     return Client(target, httpx.MockTransport(api))
 
 

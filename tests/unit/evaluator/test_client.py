@@ -11,7 +11,7 @@ import pytest
 from services.evaluator.client import Endpoint, connect
 from services.evaluator.domain.prompts import Prompt
 from shared.errors import ConfigError, TransientError
-from shared.settings import Evaluator, Inference, Settings
+from shared.settings import EvaluatorSettings, InferenceSettings, Settings
 
 from .fakes import FakeModel, serve
 
@@ -36,7 +36,7 @@ class Waiting:
 
 
 def settings(url: str, **evaluator: Any) -> Settings:
-    return Settings(inference=Inference(url=url), evaluator=Evaluator(**evaluator))
+    return Settings(inference=InferenceSettings(url=url), evaluator=EvaluatorSettings(**evaluator))
 
 
 async def ask(

@@ -13,7 +13,7 @@ from services.evaluator import answers
 from services.evaluator.work import EvaluateWork
 from shared.errors import TransientError
 from shared.events import EvalCompleted, Job, JobProgress, Reference, Split, TrainingCompleted
-from shared.settings import Evaluator, Inference, Settings
+from shared.settings import EvaluatorSettings, InferenceSettings, Settings
 from tests.scrape import scrape
 from tests.spans import Spans, parent_id
 
@@ -96,7 +96,7 @@ async def run(
 ) -> tuple[EvalCompleted, list[JobProgress]]:
     attempt, told = make_attempt(job(**spec), request, epoch)
     async with serve(model) as url:
-        settings = Settings(inference=Inference(url=url), evaluator=Evaluator(timeout_seconds=2.0))
+        settings = Settings(inference=InferenceSettings(url=url), evaluator=EvaluatorSettings(timeout_seconds=2.0))
         event = await EvaluateWork(objects.as_store(), settings)(attempt)
     assert isinstance(event, EvalCompleted)
     return event, told
@@ -255,7 +255,7 @@ async def test_cancelling_ends_the_requests_under_way() -> None:
     attempt, _ = make_attempt(job(), await request_for(objects, chat_rows(CITIES), chat_rows(CITIES)))
     model = FakeModel(models(), always_down=True)
     async with serve(model) as url:
-        work = EvaluateWork(objects.as_store(), Settings(inference=Inference(url=url)))
+        work = EvaluateWork(objects.as_store(), Settings(inference=InferenceSettings(url=url)))
         before = asyncio.all_tasks()
         running = asyncio.ensure_future(work(attempt))
         while not model.requests:

@@ -9,7 +9,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 
 from services.inference.command import command_line
 from shared import telemetry
-from shared.settings import Settings, Telemetry
+from shared.settings import Settings, TelemetrySettings
 from tests.spans import Spans, parent_id, trace_of
 from tests.unit.inference.conftest import House
 from tests.unit.inference.ledger import BASE, TRACEPARENT, add_trained
@@ -130,6 +130,6 @@ async def test_only_requests_that_may_change_something_have_spans(house: House, 
 
 
 def test_vllm_sends_its_spans_where_ours_go() -> None:
-    command = command_line(Settings(telemetry=Telemetry(otlp_endpoint="http://127.0.0.1:4317")), 8000, cpu=True)
+    command = command_line(Settings(telemetry=TelemetrySettings(otlp_endpoint="http://127.0.0.1:4317")), 8000, cpu=True)
     assert command[command.index("--otlp-traces-endpoint") + 1] == "http://127.0.0.1:4317"
-    assert "--otlp-traces-endpoint" not in command_line(Settings(telemetry=Telemetry()), 8000, cpu=True)
+    assert "--otlp-traces-endpoint" not in command_line(Settings(telemetry=TelemetrySettings()), 8000, cpu=True)

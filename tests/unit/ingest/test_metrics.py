@@ -5,7 +5,7 @@ from __future__ import annotations
 from services.ingest.intake import Intake
 from services.ingest.sweep import Sweep
 from services.ingest.taking import Taking
-from shared.settings import Ingest, Settings
+from shared.settings import IngestSettings, Settings
 from tests.fakes import FakeBus, FakeObjects
 from tests.scrape import scrape
 
@@ -16,7 +16,7 @@ async def test_a_drop_is_counted_with_the_time_until_its_event() -> None:
     store = objects.as_store()
     intake = Intake(store, FakeBus(), Settings(_env_file=None), lambda: now[0])
     taking = Taking(store, intake, "datasets", lambda: now[0])
-    sweep = Sweep(store.at("datasets"), taking, Ingest(), lambda: now[0])
+    sweep = Sweep(store.at("datasets"), taking, IngestSettings(), lambda: now[0])
     await objects.at("datasets").put("canary.jsonl", b"{}\n")
     before = await scrape()
     now[0] += 3

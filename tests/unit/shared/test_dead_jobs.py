@@ -14,7 +14,7 @@ from shared import outbox
 from shared.events import JobFailed
 from shared.ledger import Entry, stage_prefix
 from shared.runner import StageRunner
-from shared.settings import Stage as StageSettings
+from shared.settings import StageSettings
 from shared.stage import STAGES, Attempt
 from tests.fakes import FakeBus, FakeObjects
 from tests.unit.inference.ledger import add_job

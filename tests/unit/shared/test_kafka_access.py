@@ -9,7 +9,7 @@ from shared.bus import Bus
 from shared.errors import TransientError
 from shared.events import JobControl
 from shared.kafka_access import ConsumerLog
-from shared.settings import Bus as BusSettings
+from shared.settings import BusSettings
 
 TRAINER = BusSettings.model_validate(
     {"security_protocol": "SASL_PLAINTEXT", "sasl_username": "trainer", "sasl_password": "canary"}

@@ -20,7 +20,7 @@ from shared.bus import Bus, create_topics
 from shared.errors import ConfigError
 from shared.kafka_diagnosis import Cause, find_cause
 from shared.kafka_security import client_options
-from shared.settings import Bus as BusSettings
+from shared.settings import BusSettings
 from tests.certificates import Authority, server_context
 
 API_VERSIONS, HANDSHAKE, AUTHENTICATE = 18, 17, 36

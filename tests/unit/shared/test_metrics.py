@@ -18,8 +18,7 @@ from shared.http_metrics import HttpMetrics
 from shared.ledger import job_key
 from shared.objects import ObjectStore
 from shared.runner import StageRunner
-from shared.settings import Stage as StageSettings
-from shared.settings import Store
+from shared.settings import StageSettings, Store
 from shared.stage import STAGES, Attempt
 from tests.embedded import until
 from tests.fakes import Clock, FakeBus, FakeObjects

@@ -24,8 +24,8 @@ from shared.otlp import FLUSH_SECONDS, PatientExporter
 SERVICE = """
 import sys, time
 from shared import otlp, telemetry
-from shared.settings import Telemetry
-telemetry.set_up("validate", Telemetry(otlp_endpoint=sys.argv[1]))
+from shared.settings import TelemetrySettings
+telemetry.set_up("validate", TelemetrySettings(otlp_endpoint=sys.argv[1]))
 with telemetry.span("the last one"):
     pass
 began = time.monotonic()

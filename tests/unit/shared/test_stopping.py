@@ -9,7 +9,7 @@ import pytest
 
 from shared.lease import Lease
 from shared.runner import StageRunner
-from shared.settings import Stage as StageSettings
+from shared.settings import StageSettings
 from shared.stage import STAGES, Attempt
 from tests.fakes import FakeBus, FakeObjects
 

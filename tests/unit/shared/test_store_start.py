@@ -21,7 +21,7 @@ import pytest
 from shared import service
 from shared.errors import ConfigError, StoreUnavailable
 from shared.objects import ObjectStore
-from shared.settings import Store
+from shared.settings import StoreSettings
 from tests.certificates import Authority, server_context
 from tests.embedded import until
 
@@ -74,11 +74,11 @@ def served(tls: ssl.SSLContext | None = None, error: str | None = None) -> Itera
         server.server_close()
 
 
-def settings(scheme: str, port: int, ca: Path | None = None) -> Store:
-    return Store(endpoint=f"{scheme}://127.0.0.1:{port}", ca_file=ca)
+def settings(scheme: str, port: int, ca: Path | None = None) -> StoreSettings:
+    return StoreSettings(endpoint=f"{scheme}://127.0.0.1:{port}", ca_file=ca)
 
 
-async def refusal(store: Store) -> str:
+async def refusal(store: StoreSettings) -> str:
     with pytest.raises(ConfigError) as caught:
         await ObjectStore.connect(store).check()
     assert store.secret_key.get_secret_value() not in str(caught.value)

@@ -15,7 +15,7 @@ from shared.errors import InputError
 from shared.events import DatasetUploaded, Event, Job
 from shared.ledger import stage_prefix
 from shared.runner import StageRunner
-from shared.settings import Stage as StageSettings
+from shared.settings import StageSettings
 from shared.stage import STAGES, Attempt
 from tests.fakes import FakeBus, FakeObjects
 from tests.spans import Spans, parent_id, trace_of, traceparent_of

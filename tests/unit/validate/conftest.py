@@ -18,7 +18,7 @@ from services.validate.reader import Source
 from services.validate.scan import Watch
 from shared.conversation import template_tools
 from shared.events import JobSpec
-from shared.settings import Validation
+from shared.settings import ValidationSettings
 from tests.bad_datasets import good_row
 
 CONTEXT = 512
@@ -97,7 +97,7 @@ def run(tmp_path: Path) -> Examine:
         *,
         validation: Iterable[Any] | None = None,
         tokenizer: Any = None,
-        limits: Validation | None = None,
+        limits: ValidationSettings | None = None,
         **spec: Any,
     ) -> Examined:
         return examine(
@@ -105,7 +105,7 @@ def run(tmp_path: Path) -> Examine:
             write(tmp_path / "validate-me.jsonl", validation) if validation is not None else None,
             spec=JobSpec.model_validate(spec),
             tokenizer=tokenizer,
-            limits=limits or Validation(),
+            limits=limits or ValidationSettings(),
             watch=Watch(),
         )
 

@@ -10,7 +10,7 @@ import pytest
 from services.validate.check import check
 from services.validate.domain.report import error_of
 from shared.events import JobSpec
-from shared.settings import Validation
+from shared.settings import ValidationSettings
 from tests.bad_datasets import BAD_DATASETS, BadDataset
 
 
@@ -18,7 +18,7 @@ from tests.bad_datasets import BAD_DATASETS, BadDataset
 def test_a_bad_dataset_is_told_by_line_field_and_remedy(bad: BadDataset, tmp_path: Path) -> None:
     path = bad.write(tmp_path)
     tracemalloc.start()
-    report = check(path, spec=JobSpec(), base_location=None, limits=Validation())
+    report = check(path, spec=JobSpec(), base_location=None, limits=ValidationSettings())
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
 
@@ -39,6 +39,6 @@ def _error(problems: tuple[object, ...]) -> object:
 
 def test_reading_goes_on_after_a_line_that_is_too_long(tmp_path: Path) -> None:
     (bad,) = (bad for bad in BAD_DATASETS if bad.name == "long_line")
-    report = check(bad.write(tmp_path), spec=JobSpec(), base_location=None, limits=Validation())
+    report = check(bad.write(tmp_path), spec=JobSpec(), base_location=None, limits=ValidationSettings())
     assert (report.training.lines, report.training.usable, report.training.errors) == (16, 12, 1)
     assert report.training.duplicate_lines == (14, 15, 16)

@@ -13,7 +13,7 @@ from services.validate.reader import Source
 from services.validate.scan import Watch
 from shared.errors import Cancelled
 from shared.events import JobSpec
-from shared.settings import Validation
+from shared.settings import ValidationSettings
 from tests.unit.validate.conftest import Examine, WordTokenizer, chats, completions, preferences, write
 
 NO_SPLIT = {"validation": 0, "test": 0}
@@ -197,7 +197,7 @@ def test_a_bad_validation_file_is_named_as_such(own: list[Any], code: str, says:
 
 def test_all_problems_are_counted_and_the_first_are_kept(run: Examine) -> None:
     bad = [{"messages": [{"role": "user", "content": "x"}], "note": 1}] * 30
-    file = run(bad, limits=Validation(max_problems=4)).report.training
+    file = run(bad, limits=ValidationSettings(max_problems=4)).report.training
     assert (file.error_counts, file.warning_counts) == ({"last_message_not_assistant": 30}, {"unknown_key": 30})
     assert [problem.line for problem in file.problems] == [1, 2, 3, 4, 1, 2, 3, 4]
 
@@ -206,10 +206,10 @@ def test_progress_is_told_and_a_stopped_pass_ends(run: Examine, tmp_path: Path) 
     told: list[tuple[str, int, float]] = []
     watch = Watch(tell=lambda role, rows, share: told.append((role, rows, share)))
     source: Source = write(tmp_path / "rows", chats(1200))
-    examine(source, None, spec=JobSpec(), tokenizer=None, limits=Validation(), watch=watch)
+    examine(source, None, spec=JobSpec(), tokenizer=None, limits=ValidationSettings(), watch=watch)
     assert told[-1] == ("training", 1200, 1.0)
     assert told == sorted(told) and len(told) > 1000
     watch.stop.set()
     for content in (source, write(tmp_path / "bad", [b"no json"] * 100)):
         with pytest.raises(Cancelled):
-            examine(content, None, spec=JobSpec(), tokenizer=None, limits=Validation(), watch=watch)
+            examine(content, None, spec=JobSpec(), tokenizer=None, limits=ValidationSettings(), watch=watch)

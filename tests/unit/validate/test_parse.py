@@ -16,7 +16,7 @@ from services.validate.domain.parse import parse
 from services.validate.reader import Reader
 from services.validate.scan import Watch
 from shared.events import JobSpec
-from shared.settings import Validation
+from shared.settings import ValidationSettings
 from tests.unit.validate.conftest import WordTokenizer, write
 
 
@@ -72,7 +72,7 @@ def test_no_line_makes_the_parser_raise(raw: bytes) -> None:
 def test_no_file_makes_the_validator_raise(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "any"
     path.write_bytes(content)
-    report = check(path, spec=JobSpec(), base_location=None, limits=Validation(max_line_bytes=64))
+    report = check(path, spec=JobSpec(), base_location=None, limits=ValidationSettings(max_line_bytes=64))
     assert not report.ok
     assert report.failure is not None
 
@@ -100,7 +100,9 @@ def test_a_row_is_refused_or_can_be_read_by_template_and_digest(tmp_path: Path, 
     one, and raises where that is impossible."""
     answered = [*messages, {"role": "assistant", "content": "yes"}] if isinstance(messages, list) else messages
     source = write(tmp_path / "row", [{"messages": answered, **beside}])
-    examined = examine(source, None, spec=JobSpec(), tokenizer=WordTokenizer(), limits=Validation(), watch=Watch())
+    examined = examine(
+        source, None, spec=JobSpec(), tokenizer=WordTokenizer(), limits=ValidationSettings(), watch=Watch()
+    )
     file = examined.report.training
     refused = any(problem.line == 1 and problem.severity == "error" for problem in file.problems)
     assert file.usable == (0 if refused else 1)

@@ -18,7 +18,7 @@ from services.validate.scan import Watch
 from services.validate.work import ValidateWork
 from shared.errors import CorruptObject, InputError
 from shared.events import DatasetValidated, Job, JobProgress, JobSpec, Origin, Reference
-from shared.settings import BaseModelSettings, Settings
+from shared.settings import ModelSettings, Settings
 from shared.stage import Attempt
 from tests.bad_datasets import good, lines
 from tests.fakes import Clock
@@ -60,7 +60,7 @@ def objects() -> FakeObjects:
 
 @pytest.fixture
 def settings() -> Settings:
-    return Settings(_env_file=None, model=BaseModelSettings(id=BASE, path="models/tiny", allowed=("acme/other",)))
+    return Settings(_env_file=None, model=ModelSettings(id=BASE, path="models/tiny", allowed=("acme/other",)))
 
 
 def attempt(dataset: Reference, *, base: str = BASE, own: Reference | None = None, **spec: Any) -> Attempt:
