@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 Auto = Literal["auto"]
 Method = Literal["supervised", "dpo"]
@@ -407,6 +407,9 @@ BY_TOPIC: dict[str, type[Event]] = {event.topic: event for event in EVENTS}
 
 # --- documents of the ledger --------------------------------------------------------------------------------------
 
+AttemptNumber = Annotated[int, Field(validation_alias=AliasChoices("attempt", "epoch"))]
+"""Which attempt at a stage, from 1. Older documents call it `epoch`."""
+
 
 class Job(FrozenModel):
     """`jobs/{job_id}/job.json`, created once by ingest: what was asked for, by whom, about which bytes."""
@@ -445,12 +448,12 @@ class EventRecord(FrozenModel):
 class Claim(FrozenModel):
     """`jobs/{job_id}/{stage}/claim.json`: who works on the stage, and until when others must keep away.
 
-    `epoch` counts attempts and only grows. `bugs` and `failures` count how earlier attempts ended, so that a limit
+    `attempt` only grows. `bugs` and `failures` count how earlier attempts ended, so that a limit
     holds across processes. `not_before`: nobody may claim earlier (back-off).
     """
 
     owner: str
-    epoch: int
+    attempt: AttemptNumber
     expires: float
     bugs: int = 0
     failures: int = 0
@@ -462,7 +465,7 @@ class StageResult(FrozenModel):
 
     job_id: str
     stage: StageName
-    epoch: int
+    attempt: AttemptNumber
     owner: str
     outcome: Literal["completed", "failed", "cancelled"]
     event: EventRecord

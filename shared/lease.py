@@ -1,7 +1,7 @@
 """Leases: who works on a stage, until when, and what stops them (DESIGN §3).
 
 A lease only saves work: two owners may believe they hold it (a clock jumps, a process sleeps), and the stage still has
-one result, because that is create-once. `epoch` grows with every owner, so each writes into a folder of its own.
+one result, because that is create-once. `attempt` grows with every owner, so each writes into a folder of its own.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ class Lease:
         found = await ledger.get(key)
         try:
             if found is None:
-                claim = Claim(owner=owner, epoch=1, expires=now + seconds)
+                claim = Claim(owner=owner, attempt=1, expires=now + seconds)
                 return cls(ledger, key, claim, await ledger.create(key, _json(claim)))
             held = Claim.model_validate_json(found[0])
             # a claim of our own that we do not know of is a write whose reply got lost
             if (held.owner != owner and held.expires > now) or held.not_before > now:
                 return None
             claim = held.model_copy(
-                update={"owner": owner, "epoch": held.epoch + 1, "expires": now + seconds, "not_before": 0.0}
+                update={"owner": owner, "attempt": held.attempt + 1, "expires": now + seconds, "not_before": 0.0}
             )
             return cls(ledger, key, claim, await ledger.replace(key, _json(claim), found[1]))
         except (AlreadyExists, Conflict):
@@ -61,7 +61,7 @@ class Lease:
             # an earlier write of ours may have taken effect without our learning its ETag
             found = await self.ledger.get(self.key)
             held = Claim.model_validate_json(found[0]) if found else None
-            if found is None or held is None or (held.owner, held.epoch) != (claim.owner, claim.epoch):
+            if found is None or held is None or (held.owner, held.attempt) != (claim.owner, claim.attempt):
                 raise LeaseLost(self.key) from None
             try:
                 self.etag = await self.ledger.replace(self.key, _json(claim), found[1])

@@ -53,8 +53,8 @@ def stage_prefix(job_id: str, stage: str) -> str:
     return f"{JOBS}{job_id}/{stage}/"
 
 
-def attempt_prefix(job_id: str, stage: str, epoch: int) -> str:
-    return f"{JOBS}{job_id}/{stage}/attempt-{epoch}/"
+def attempt_prefix(job_id: str, stage: str, attempt: int) -> str:
+    return f"{JOBS}{job_id}/{stage}/attempt-{attempt}/"
 
 
 def control_prefix(job_id: str) -> str:

@@ -21,7 +21,7 @@ LONGEST_PAUSE = 30.0  # seconds between two tries at writing a result while the 
 
 
 def result_of(
-    job_id: str, stage: StageName, epoch: int, owner: str, outcome: str, event: Event, now: float
+    job_id: str, stage: StageName, attempt: int, owner: str, outcome: str, event: Event, now: float
 ) -> StageResult:
     # a job fails once, so its job.failed has one id whichever stage says it; other events belong to a stage
     source = "" if isinstance(event, JobFailed) else stage
@@ -29,7 +29,7 @@ def result_of(
         {
             "job_id": job_id,
             "stage": stage,
-            "epoch": epoch,
+            "attempt": attempt,
             "owner": owner,
             "outcome": outcome,
             "event": EventRecord.of(event, ids.event_id(job_id, event.topic, source)),

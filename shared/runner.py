@@ -44,7 +44,7 @@ class StageRunner:
         clock: Callable[[], float],
         owner: str,
         settings: StageSettings,
-        span: Span = lambda job, stage, epoch: nullcontext(lambda outcome: None),
+        span: Span = lambda job, stage, attempt: nullcontext(lambda outcome: None),
     ) -> None:
         self._stage = stage
         self._work = work
@@ -237,10 +237,10 @@ class StageRunner:
         lease = await Lease.take(self._ledger, key, self._owner, self._clock(), self._settings.lease_seconds)
         if lease is None:
             return self._clock() + self._settings.poll_seconds
-        epoch = lease.claim.epoch
-        prefix = attempt_prefix(job.job_id, self._stage.name, epoch)
-        attempt = Attempt(job, request, self._stage.name, epoch, prefix, self._progress_publisher(job, epoch))
-        log.info("stage started", extra={"job_id": job.job_id, "stage": self._stage.name, "epoch": epoch})
+        number = lease.claim.attempt
+        prefix = attempt_prefix(job.job_id, self._stage.name, number)
+        attempt = Attempt(job, request, self._stage.name, number, prefix, self._progress_publisher(job, number))
+        log.info("stage started", extra={"job_id": job.job_id, "stage": self._stage.name, "attempt": number})
         running = self._attempts[job.job_id] = _Running(since=self._clock())
         metrics.stage_attempts.labels(self._stage.name).inc()
 
@@ -249,14 +249,14 @@ class StageRunner:
                 raise Cancelled(job.job_id)
 
         try:
-            with self._span(job, self._stage.name, epoch) as ended:
+            with self._span(job, self._stage.name, number) as ended:
                 async with lease.held(self._settings.lease_seconds, self._clock, running.bell, check):
                     await attempt.progress("started", f"{self._stage.name} started")
                     outcome, event = await self._outcome(attempt)
-                    result = await self._commit(job, epoch, outcome, event)
+                    result = await self._commit(job, number, outcome, event)
                 ended(result.outcome)
         except Cancelled:
-            result = await self._commit(job, epoch, "cancelled", self._cancelled(job.job_id))
+            result = await self._commit(job, number, "cancelled", self._cancelled(job.job_id))
         except asyncio.CancelledError:  # the service stops: let a successor begin at once
             with contextlib.suppress(LeaseLost, TransientError):
                 await lease.give_back()
@@ -272,9 +272,9 @@ class StageRunner:
         return _NEVER
 
     async def _outcome(self, attempt: Attempt) -> tuple[str, Event]:
-        if attempt.epoch > self._settings.max_epochs:
+        if attempt.number > self._settings.max_attempts:
             # a job that kills its worker must not do so for ever
-            message = f"{attempt.stage} was tried {attempt.epoch - 1} times and never came to an end."
+            message = f"{attempt.stage} was tried {attempt.number - 1} times and never came to an end."
             return "failed", self._failure(attempt.job.job_id, "too_many_attempts", message)
         try:
             return "completed", await self._work(attempt)
@@ -294,7 +294,7 @@ class StageRunner:
         if bugs >= self._settings.max_bugs:
             message = f"{stage} failed {bugs} times with {type(error).__name__}; look for {job_id} in its log."
             failure = self._failure(job_id, "internal_error", message)
-            await self._publish(await self._commit(attempt.job, attempt.epoch, "failed", failure))
+            await self._publish(await self._commit(attempt.job, attempt.number, "failed", failure))
             return _NEVER
         metrics.stage_retries.labels(stage, "transient" if transient else "bug").inc()
         pause = min(2.0 ** (bugs + failures - 1), self._settings.max_backoff_seconds)
@@ -305,9 +305,9 @@ class StageRunner:
 
     # --- results ----------------------------------------------------------------------------------------------
 
-    async def _commit(self, job: Job, epoch: int, outcome: str, event: Event) -> StageResult:
+    async def _commit(self, job: Job, number: int, outcome: str, event: Event) -> StageResult:
         now = self._clock()
-        mine = outbox.result_of(job.job_id, self._stage.name, epoch, self._owner, outcome, event, now)
+        mine = outbox.result_of(job.job_id, self._stage.name, number, self._owner, outcome, event, now)
         result = await outbox.commit(self._ledger, mine)
         self._asked.pop(job.job_id, None)
         if result is mine:
@@ -319,7 +319,7 @@ class StageRunner:
     async def _publish(self, result: StageResult) -> None:
         await outbox.publish(self._ledger, self._bus, result, self._owner, self._clock)
 
-    def _progress_publisher(self, job: Job, epoch: int) -> Callable[[JobProgress], Awaitable[None]]:
+    def _progress_publisher(self, job: Job, number: int) -> Callable[[JobProgress], Awaitable[None]]:
         count = 0
         silent_until = 0.0
 
@@ -328,7 +328,7 @@ class StageRunner:
             if self._clock() < silent_until:
                 return
             count += 1
-            ce_id = ids.event_id(job.job_id, event.topic, self._stage.name, epoch, count)
+            ce_id = ids.event_id(job.job_id, event.topic, self._stage.name, number, count)
             try:
                 async with asyncio.timeout(PROGRESS_TIMEOUT):
                     await self._bus.publish(event, ce_id=ce_id, subject=job.job_id, traceparent=job.traceparent)

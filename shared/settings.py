@@ -8,6 +8,7 @@ A field is set by `TUNESTREAM_{SECTION}__{FIELD}`, for example `TUNESTREAM_STORE
 from __future__ import annotations
 
 import json
+import logging
 import os
 from functools import lru_cache
 from pathlib import Path
@@ -34,7 +35,11 @@ from pydantic_settings import (
 
 from shared.errors import ConfigError, InputError
 
+log = logging.getLogger(__name__)
+
 PREFIX = "TUNESTREAM_"
+RENAMED = {("stage", "max_epochs"): "max_attempts"}
+"""(section, old name) of a field: its name now. The old name is still read, with a warning."""
 
 
 class Section(BaseModel):
@@ -175,7 +180,7 @@ class StageSettings(Section):
     concurrency: int = 1
     max_bugs: int = 3
     """Attempts that may end in an unexpected exception before the job fails."""
-    max_epochs: int = 50
+    max_attempts: int = 50
     """Attempts in all, also those whose process died: a job that kills its worker must not do so for ever."""
     max_backoff_seconds: float = 60.0
 
@@ -297,6 +302,17 @@ class Settings(BaseSettings):
     api: ApiSettings = ApiSettings()
     health: HealthSettings = HealthSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_old_names(cls, given: dict[str, Any]) -> dict[str, Any]:
+        for (section, old), new in RENAMED.items():
+            fields = given.get(section)
+            if isinstance(fields, dict) and old in fields:
+                prefix = f"{PREFIX}{section.upper()}__"
+                log.warning(f"{prefix}{old.upper()} is called {prefix}{new.upper()} now; please rename it")
+                given = {**given, section: {new: fields[old]} | {k: v for k, v in fields.items() if k != old}}
+        return given
 
     @classmethod
     def settings_customise_sources(

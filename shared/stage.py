@@ -4,7 +4,7 @@
 clock, so that `tests/sim` can run them under a scheduler that crashes them everywhere.
 
     request.json    the event that asked for the stage                       create-once
-    claim.json      a lease: owner, epoch, expiry                            create-once, then compare-and-swap
+    claim.json      a lease: owner, attempt, expiry                          create-once, then compare-and-swap
     attempt-N/      what attempt N wrote; a zombie cannot touch its successor's
     result.json     the commit point, and the event to publish               create-once
     published.json  the event went out; while it is missing, the sweep publishes again
@@ -57,13 +57,13 @@ class Attempt:
     job: Job
     request: dict[str, Any]
     stage: StageName
-    epoch: int
+    number: int
     prefix: str
     _publish_progress: Callable[[JobProgress], Awaitable[None]] = field(repr=False)
 
     @property
     def earlier(self) -> tuple[str, ...]:
-        return tuple(attempt_prefix(self.job.job_id, self.stage, epoch) for epoch in range(self.epoch - 1, 0, -1))
+        return tuple(attempt_prefix(self.job.job_id, self.stage, number) for number in range(self.number - 1, 0, -1))
 
     async def progress(
         self,

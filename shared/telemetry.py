@@ -28,17 +28,17 @@ from shared.settings import TelemetrySettings
 
 # what may leave the house on a log line beside the message; everything else may hold user text
 LOG_FIELDS = (
-    "job_id", "trace_id", "stage", "epoch", "outcome", "reason", "topic", "offset", "partition", "event", "port", "pid",
+    "job_id", "trace_id", "stage", "outcome", "reason", "topic", "offset", "partition", "event", "port", "pid",
     "status", "seconds", "count", "model", "step", "code", "attempt", "signal", "operation",
 )  # fmt: skip
 # the same for spans. An alias is missing on purpose: where none was chosen, it is the dataset's file name.
 SPAN_ATTRIBUTES = (
-    "tunestream.job_id", "tunestream.epoch", "tunestream.outcome", "tunestream.model", "tunestream.examples",
+    "tunestream.job_id", "tunestream.attempt", "tunestream.outcome", "tunestream.model", "tunestream.examples",
     "tunestream.reused", "tunestream.step", "tunestream.first_request", "messaging.destination.name",
     "http.request.method", "http.route", "http.response.status_code", "gen_ai.request.model", "gen_ai.response.model",
     "gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens",
 )  # fmt: skip
-INHERITED = ("tunestream.job_id", "tunestream.epoch")
+INHERITED = ("tunestream.job_id", "tunestream.attempt")
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 
 Attribute = str | int | float | bool
@@ -191,10 +191,10 @@ class JobRoot:
 
 
 @contextmanager
-def job_span(job: Job, stage: StageName, epoch: int) -> Iterator[Callable[[str], None]]:
+def job_span(job: Job, stage: StageName, attempt: int) -> Iterator[Callable[[str], None]]:
     """The spans of one attempt at a stage: `{stage}.started` at once, below which all the others are, and `{stage}`
     when it ended. Yields what takes the outcome of the stage."""
-    attributes: dict[str, Attribute] = {"tunestream.job_id": job.job_id, "tunestream.epoch": epoch}
+    attributes: dict[str, Attribute] = {"tunestream.job_id": job.job_id, "tunestream.attempt": attempt}
     now = time.time()
     started = begin(f"{stage}.started", job.traceparent, at=now, attributes=attributes)
     end(started, at=now + 2 * MOMENT)

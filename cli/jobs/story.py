@@ -71,7 +71,7 @@ def _chapter(span: Json, services: dict[str, str]) -> Chapter:
         service=services.get(span["processID"], "?"),
         began=began,
         ended=began + span["duration"] / 1e6,
-        attempt=int(tags.get("tunestream.epoch", 1)),
+        attempt=int(tags.get("tunestream.attempt") or tags.get("tunestream.epoch", 1)),  # older traces
         trouble=str(tags.get("otel.status_description") or "error") if failed else "",
     )
 

@@ -35,7 +35,7 @@ async def _result(ledger: Ledger, job_id: str, stage: StageName) -> Occurred | N
     if found is None:
         return None
     result = StageResult.model_validate_json(found[0])
-    return Occurred(result.event.event(), result.event.id, result.finished_at, committed=True, epoch=result.epoch)
+    return Occurred(result.event.event(), result.event.id, result.finished_at, committed=True, attempt=result.attempt)
 
 
 async def _claim(ledger: Ledger, job_id: str, stage: StageName, now: float) -> list[Fact]:

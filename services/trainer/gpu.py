@@ -26,7 +26,7 @@ def turn(
         return nullcontext()
     turns = GpuTurns(ledger, settings.gpu.name, clock, lease_seconds=settings.stage.lease_seconds)
     # of this attempt alone: a successor must not take the turn over from a training process that may still live
-    owner = f"trainer/{socket.gethostname()}/{os.getpid()}/{attempt.job.job_id}/{attempt.epoch}"
+    owner = f"trainer/{socket.gethostname()}/{os.getpid()}/{attempt.job.job_id}/{attempt.number}"
 
     async def waiting() -> None:
         await attempt.progress(message="training: waits for the GPU")

@@ -49,7 +49,7 @@ class TrainWork:
     async def __call__(self, attempt: Attempt) -> TrainingCompleted:
         asked = DatasetValidated.model_validate(attempt.request)
         location = self._settings.model.location_of(attempt.job.base)
-        folder = self._settings.trainer.work_dir.absolute() / attempt.job.job_id / f"attempt-{attempt.epoch}"
+        folder = self._settings.trainer.work_dir.absolute() / attempt.job.job_id / f"attempt-{attempt.number}"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         try:

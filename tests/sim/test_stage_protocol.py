@@ -36,7 +36,7 @@ def test_every_job_ends_once_whatever_fails(block: int) -> None:
 def test_without_faults_every_attempt_is_the_first() -> None:
     world = history(1, QUIET)
     world.check(JOBS)
-    assert set(world.epochs_started) == {
+    assert set(world.attempts_started) == {
         (world.job(number).job_id, stage, 1) for number in range(JOBS) for stage in world.queues
     }
 

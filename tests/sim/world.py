@@ -86,7 +86,7 @@ class World:
         self.objects: dict[str, tuple[bytes, str]] = {}
         self.writers: dict[str, set[str]] = {}
         self.results_written: Counter[str] = Counter()
-        self.epochs_started: Counter[tuple[str, str, int]] = Counter()
+        self.attempts_started: Counter[tuple[str, str, int]] = Counter()
         self.published: dict[str, list[tuple[str, Event]]] = {topic: [] for topic in BY_TOPIC}
         self.queues: dict[StageName, list[tuple[str, Event]]] = {stage: [] for stage in STAGES}
         self.arrivals: dict[StageName, asyncio.Event] = {stage: asyncio.Event() for stage in STAGES}
@@ -149,7 +149,7 @@ class World:
             bus=FakeBus(self, process),
             clock=asyncio.get_running_loop().time,
             owner=process.name,
-            settings=StageSettings(lease_seconds=LEASE, poll_seconds=5.0, max_bugs=1000, max_epochs=1000),
+            settings=StageSettings(lease_seconds=LEASE, poll_seconds=5.0, max_bugs=1000, max_attempts=1000),
         )
 
     async def consume(self, stage: StageName, process: Process, runner: StageRunner) -> None:
@@ -172,7 +172,7 @@ class World:
                 queue.remove(taken)
 
     async def work(self, process: Process, attempt: Attempt) -> Event:
-        self.epochs_started[(attempt.job.job_id, attempt.stage, attempt.epoch)] += 1
+        self.attempts_started[(attempt.job.job_id, attempt.stage, attempt.number)] += 1
         ledger = FakeLedger(self, process)
         await asyncio.sleep(self.random.uniform(0.1, 20.0))
         await ledger.create(f"{attempt.prefix}artifact", process.name.encode())
@@ -255,8 +255,8 @@ class World:
         """Every job ended, every stage was decided once, and the bus said what the ledger says."""
         for key, count in self.results_written.items():
             assert count == 1, f"{key} was decided {count} times"
-        for attempt, count in self.epochs_started.items():
-            assert count == 1, f"two owners worked under one epoch: {attempt}"
+        for attempt, count in self.attempts_started.items():
+            assert count == 1, f"two owners worked under one number: {attempt}"
         for key, writers in self.writers.items():
             assert "/attempt-" not in key or len(writers) == 1, f"{key} was written by {writers}"
         for number in range(jobs):

@@ -133,7 +133,7 @@ async def test_a_restarted_inference_service_has_its_turn_at_once(turns: GpuTurn
 
 
 async def test_at_the_start_a_training_that_waits_already_goes_first(turns: GpuTurns, ledger: FakeObjects) -> None:
-    await ledger.create("gpu/0/wanted.json", b'{"owner": "trainer/a", "epoch": 1, "expires": 1000010.0}')
+    await ledger.create("gpu/0/wanted.json", b'{"owner": "trainer/a", "attempt": 1, "expires": 1000010.0}')
 
     assert await turns.for_serving() is None
     assert await turns.for_training("trainer/a") is not None

@@ -32,9 +32,9 @@ def references(state: JobState) -> dict[str, Reference]:
 def failed_report_key(state: JobState) -> str | None:
     """Where the validator wrote what is wrong with the dataset; no event refers to it when the job fails there."""
     outcome = state.stage("validate").outcome
-    if outcome is None or outcome.ending != "failed" or outcome.epoch is None:
+    if outcome is None or outcome.ending != "failed" or outcome.attempt is None:
         return None
-    return attempt_prefix(state.job_id, "validate", outcome.epoch) + "report.json"
+    return attempt_prefix(state.job_id, "validate", outcome.attempt) + "report.json"
 
 
 def names_of(state: JobState) -> list[str]:

@@ -45,7 +45,7 @@ class Occurred:
     ce_id: str
     at: float
     committed: bool = False
-    epoch: int | None = None
+    attempt: int | None = None
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def _occurred(state: JobState, fact: Occurred) -> JobState:
             at=fact.at,
             event=EventRecord.of(event, fact.ce_id),
             committed=fact.committed,
-            epoch=fact.epoch,
+            attempt=fact.attempt,
         )
         if stage.outcome is None or outcome.rank < stage.outcome.rank:
             state = _with(state, name, stage.model_copy(update={"outcome": outcome}))

@@ -35,14 +35,14 @@ class Stamped(FrozenModel):
 class Outcome(FrozenModel):
     """How a stage ended. `committed`: read from `result.json`, which beats whatever the topics say.
 
-    `epoch` is the attempt that decided, known only when committed.
+    `attempt` is the attempt that decided, known only when committed.
     """
 
     ending: Ending
     at: float
     event: EventRecord
     committed: bool = False
-    epoch: int | None = None
+    attempt: int | None = None
 
     @property
     def rank(self) -> tuple[bool, float, str]:

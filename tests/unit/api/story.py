@@ -190,7 +190,7 @@ class Story:
             {
                 "job_id": self.job_id,
                 "stage": stage,
-                "epoch": 1,
+                "attempt": 1,
                 "owner": "test",
                 "outcome": outcome,
                 "event": record,
@@ -200,7 +200,7 @@ class Story:
         await objects.put(stage_prefix(self.job_id, stage) + "result.json", result.model_dump_json().encode())
 
     async def claim(self, objects: FakeObjects, stage: str, **fields: Any) -> None:
-        claim = Claim.model_validate({"owner": "test", "epoch": 1, "expires": 0.0, **fields})
+        claim = Claim.model_validate({"owner": "test", "attempt": 1, "expires": 0.0, **fields})
         await objects.put(stage_prefix(self.job_id, stage) + "claim.json", claim.model_dump_json().encode())
 
     async def happens(self, objects: FakeObjects, *, until: str = "inference") -> None:

@@ -27,7 +27,9 @@ def occurred(told: Told) -> Occurred:
 
 def committed(story: Story) -> list[Fact]:
     return [
-        Occurred(event, EventRecord.of(event, f"ftevent-{stage}").id, story.created_at + after, committed=True, epoch=1)
+        Occurred(
+            event, EventRecord.of(event, f"ftevent-{stage}").id, story.created_at + after, committed=True, attempt=1
+        )
         for stage, (event, after) in story.results.items()
     ]
 
@@ -115,7 +117,7 @@ def test_a_cancelled_job_has_no_error() -> None:
 
 def test_the_ledger_is_believed_rather_than_the_topics() -> None:
     stranger = Occurred(STORY.failed(), "ftevent-stranger", T0 + 1)
-    told = [Manifest(STORY.job), stranger, Occurred(STORY.trained, "ftevent-t", T0 + 20, committed=True, epoch=1)]
+    told = [Manifest(STORY.job), stranger, Occurred(STORY.trained, "ftevent-t", T0 + 20, committed=True, attempt=1)]
     assert after(told).stage("trainer").outcome == after(told[::-1]).stage("trainer").outcome
     assert after(told).shown("trainer") == "completed"
 
@@ -211,7 +213,7 @@ def test_a_step_is_a_metrics_event_with_its_figures() -> None:
 
 
 def test_a_second_attempt_does_not_start_the_stage_again() -> None:
-    attempts = [Occurred(STORY.progress("trainer", "started"), f"ftevent-{epoch}", T0 + epoch) for epoch in (1, 2)]
+    attempts = [Occurred(STORY.progress("trainer", "started"), f"ftevent-{number}", T0 + number) for number in (1, 2)]
     first, second = ([message.id for message in messages(attempt)] for attempt in attempts)
     assert first == second
 

@@ -51,11 +51,11 @@ def resumed() -> Trace:
     trace = Trace()
     job = trace.add("job", service="ingest")
     trace.add("ingest", job, 0.0, 0.4, service="ingest")
-    first = trace.add("trainer.started", job, 1.0, tunestream__epoch=1)
-    trace.add("trainer.epoch 1", first, 1.0, 5.0, tunestream__epoch=1)
-    second = trace.add("trainer.started", job, 20.0, tunestream__epoch=2)
-    trace.add("trainer", second, 20.0, 8.0, tunestream__epoch=2)
-    trace.add("trainer.epoch 2", second, 21.0, 4.0, tunestream__epoch=2)
+    first = trace.add("trainer.started", job, 1.0, tunestream__attempt=1)
+    trace.add("trainer.epoch 1", first, 1.0, 5.0, tunestream__attempt=1)
+    second = trace.add("trainer.started", job, 20.0, tunestream__attempt=2)
+    trace.add("trainer", second, 20.0, 8.0, tunestream__attempt=2)
+    trace.add("trainer.epoch 2", second, 21.0, 4.0, tunestream__attempt=2)
     trace.add("trainer.upload", second, 25.0, 3.0, error=True, otel__status_description="StoreUnavailable")
     return trace
 

@@ -49,14 +49,14 @@ class FakeObjects:
         return cast(ObjectStore, self)
 
 
-def make_attempt(job: Job, request: dict[str, Any], epoch: int = 1) -> tuple[Attempt, list[JobProgress]]:
+def make_attempt(job: Job, request: dict[str, Any], number: int = 1) -> tuple[Attempt, list[JobProgress]]:
     told: list[JobProgress] = []
 
     async def publish(event: JobProgress) -> None:
         told.append(event)
 
-    prefix = f"jobs/{job.job_id}/evaluator/attempt-{epoch}/"
-    return Attempt(job, request, "evaluator", epoch, prefix, publish), told
+    prefix = f"jobs/{job.job_id}/evaluator/attempt-{number}/"
+    return Attempt(job, request, "evaluator", number, prefix, publish), told
 
 
 @dataclass

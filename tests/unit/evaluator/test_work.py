@@ -92,9 +92,9 @@ def job(**spec: Any) -> Job:
 
 
 async def run(
-    objects: FakeObjects, model: FakeModel, request: dict[str, Any], *, epoch: int = 1, **spec: Any
+    objects: FakeObjects, model: FakeModel, request: dict[str, Any], *, number: int = 1, **spec: Any
 ) -> tuple[EvalCompleted, list[JobProgress]]:
-    attempt, told = make_attempt(job(**spec), request, epoch)
+    attempt, told = make_attempt(job(**spec), request, number)
     async with serve(model) as url:
         settings = Settings(inference=InferenceSettings(url=url), evaluator=EvaluatorSettings(timeout_seconds=2.0))
         event = await EvaluateWork(objects.as_store(), settings)(attempt)
@@ -194,7 +194,7 @@ async def test_an_attempt_that_died_leaves_its_finished_variants_to_the_next() -
         await run(objects, FakeModel(models(tuned=breaks)), request)
     assert "jobs/ftjob-1/evaluator/attempt-1/answers-few_shot.jsonl" in objects.held
     model = FakeModel(models())
-    event, told = await run(objects, model, request, epoch=2)
+    event, told = await run(objects, model, request, number=2)
     assert event.passed
     scored = [asked for asked in model.requests if "parcel to" in str(asked) and asked["model"] == BASE]
     assert scored == []
@@ -206,7 +206,7 @@ async def test_answers_to_other_questions_are_not_reused() -> None:
     request = await request_for(objects, chat_rows(CITIES), chat_rows(CITIES))
     await run(objects, FakeModel(models()), request)
     model = FakeModel(models())
-    await run(objects, model, request, epoch=2, evaluation={"max_tokens": 99})
+    await run(objects, model, request, number=2, evaluation={"max_tokens": 99})
     assert sum(asked["model"] == TUNED for asked in model.requests) >= len(CITIES)
 
 

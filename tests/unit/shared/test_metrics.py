@@ -18,7 +18,7 @@ from shared.http_metrics import HttpMetrics
 from shared.ledger import job_key
 from shared.objects import ObjectStore
 from shared.runner import StageRunner
-from shared.settings import StageSettings, Store
+from shared.settings import StageSettings, StoreSettings
 from shared.stage import STAGES, Attempt
 from tests.embedded import until
 from tests.fakes import Clock, FakeBus, FakeObjects
@@ -160,7 +160,7 @@ async def test_counters_of_a_stage_are_there_before_anything_happened() -> None:
 async def test_a_store_that_is_away_is_counted_by_operation() -> None:
     with socket.socket() as reserved:  # bound and never listening: every connection is refused
         reserved.bind(("127.0.0.1", 0))
-        store = ObjectStore.connect(Store(endpoint=f"http://127.0.0.1:{reserved.getsockname()[1]}"))
+        store = ObjectStore.connect(StoreSettings(endpoint=f"http://127.0.0.1:{reserved.getsockname()[1]}"))
         before = await scrape()
         with pytest.raises(StoreUnavailable):
             await store.list("jobs/")

@@ -70,7 +70,7 @@ def test_the_phases_of_an_attempt_have_their_place_before_it_has_ended(spans: Sp
     assert spans.below(root.traceparent) == ["trainer.started"]
     assert spans.below(started) == ["trainer", "trainer.download"]
     for span in (started, phase, spans.one("trainer")):
-        assert dict(span.attributes or {}) == JOB | {"tunestream.epoch": 2}
+        assert dict(span.attributes or {}) == JOB | {"tunestream.attempt": 2}
     assert spans.one("trainer").end_time > phase.end_time
     root.emit("ftjob-1")
     lengths = [span.end_time - span.start_time for span in (spans.one("job"), started, phase)]
@@ -150,7 +150,7 @@ async def test_a_stage_that_is_resumed_elsewhere_continues_the_trace(spans: Span
     await asyncio.gather(second, return_exceptions=True)
 
     attempts = spans.named("validate.started")
-    assert [(span.attributes or {})["tunestream.epoch"] for span in attempts] == [1, 2]
+    assert [(span.attributes or {})["tunestream.attempt"] for span in attempts] == [1, 2]
     assert spans.below(job.traceparent) == ["validate.started", "validate.started", "publish job.failed"]
     assert [spans.below(attempt) for attempt in attempts] == [
         ["validate", "validate.download"],

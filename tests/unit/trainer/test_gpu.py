@@ -21,7 +21,7 @@ LEASE = 0.3  # of stages and turns; renewed every third of it
 class Trainer:
     """One attempt at a training, which is a line in a book."""
 
-    def __init__(self, objects: FakeObjects, clock: Clock, *, epoch: int = 1, **settings: Any) -> None:
+    def __init__(self, objects: FakeObjects, clock: Clock, *, number: int = 1, **settings: Any) -> None:
         given = {"gpu": {"share": "alternate"}, "stage": {"poll_seconds": 0.005, "lease_seconds": LEASE}, **settings}
         self.settings = Settings.model_validate(given)
         self.objects = objects
@@ -34,7 +34,7 @@ class Trainer:
             self.told.append(event.message)
 
         job = Job.model_construct(job_id="ftjob-abc")
-        self.attempt = Attempt(job, {}, "trainer", epoch, "", publish)
+        self.attempt = Attempt(job, {}, "trainer", number, "", publish)
 
     async def train(self) -> None:
         async with turn(self.objects, self.settings, self.clock, self.attempt):
@@ -108,7 +108,7 @@ async def test_a_turn_that_is_lost_ends_the_training_for_now(objects: FakeObject
 async def test_a_successor_does_not_take_the_gpu_over_from_an_attempt_that_may_still_live(
     objects: FakeObjects, clock: Clock
 ) -> None:
-    first, second = Trainer(objects, clock), Trainer(objects, clock, epoch=2)
+    first, second = Trainer(objects, clock), Trainer(objects, clock, number=2)
     zombie = asyncio.create_task(first.train())
     await first.began.wait()
     successor = asyncio.create_task(second.train())

@@ -83,7 +83,7 @@ class Run:
             {"hyperparameters": hyperparameters, "lora": {"r": 8, "dropout": 0.2}, **spec}
         )
 
-    async def attempt(self, epoch: int) -> TrainingCompleted:
+    async def attempt(self, number: int) -> TrainingCompleted:
         data = Reference(bucket="datasets", key="d.jsonl", etag="e", size=1, sha256="0")
         job = Job.model_validate(
             {
@@ -111,16 +111,16 @@ class Run:
         async def publish(event: JobProgress) -> None:
             self.tell(event)
 
-        prefix = f"jobs/{job.job_id}/trainer/attempt-{epoch}/"
-        return await self.work(Attempt(job, request.model_dump(mode="json"), "trainer", epoch, prefix, publish))
+        prefix = f"jobs/{job.job_id}/trainer/attempt-{number}/"
+        return await self.work(Attempt(job, request.model_dump(mode="json"), "trainer", number, prefix, publish))
 
     async def _split(self, name: str, rows: list[dict[str, Any]]) -> Split:
         text = "".join(json.dumps(row) + "\n" for row in rows)
         reference = await self.store.put(f"splits/{name}.jsonl", text.encode())
         return Split(reference=reference, examples=len(rows), tokens=1000)
 
-    def metrics(self, epoch: int) -> list[dict[str, Any]]:
-        text = self.store.objects[f"jobs/ftjob-abc/trainer/attempt-{epoch}/metrics.jsonl"].decode()
+    def metrics(self, number: int) -> list[dict[str, Any]]:
+        text = self.store.objects[f"jobs/ftjob-abc/trainer/attempt-{number}/metrics.jsonl"].decode()
         return without_clock(text)
 
 
