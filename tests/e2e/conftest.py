@@ -16,7 +16,7 @@ import pytest
 
 from cli.stack import leftovers, run
 from cli.stack.plan import absolute
-from tests.user import ROOT, User, parse_exports
+from tests.support.user import ROOT, User, parse_exports
 
 BASE = ROOT / ".cache" / "tiny-base"
 

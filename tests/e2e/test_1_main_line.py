@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from tests.e2e.conftest import StackUnderTest, environment
-from tests.user import QUICK, ROOT, support_rows
+from tests.support.user import QUICK, ROOT, support_rows
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 

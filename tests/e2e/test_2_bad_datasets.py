@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.bad_datasets import BAD_DATASETS, good
 from tests.e2e.conftest import StackUnderTest
-from tests.user import QUICK
+from tests.support.bad_datasets import BAD_DATASETS, good
+from tests.support.user import QUICK
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 

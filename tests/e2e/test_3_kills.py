@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.e2e.conftest import StackUnderTest
-from tests.user import QUICK, salted_rows, support_rows
+from tests.support.user import QUICK, salted_rows, support_rows
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 

@@ -23,8 +23,8 @@ from deploy.init import plan
 from shared.kafka_security import client_options
 from shared.objects import ObjectStore
 from shared.settings import BusSettings, StoreSettings
-from tests.embedded import Embedded, embedded
-from tests.user import ROOT, User, parse_exports
+from tests.support.embedded import Embedded, embedded
+from tests.support.user import ROOT, User, parse_exports
 
 BASE = ROOT / ".cache" / "tiny-base"
 FILES = ROOT / ".cache" / "full-stack"  # secrets, and after a run the log of all containers

@@ -12,11 +12,11 @@ from aiokafka import AIOKafkaProducer
 
 from deploy.init import plan
 from shared.envelope import DLQ_SUFFIX
-from tests import races
-from tests.embedded import Embedded
 from tests.full.conftest import SERVICES, FullStack
-from tests.full.story import Story
-from tests.user import support_rows
+from tests.support import races
+from tests.support.embedded import Embedded
+from tests.support.trace import Story
+from tests.support.user import support_rows
 
 pytestmark = pytest.mark.timeout(900)
 

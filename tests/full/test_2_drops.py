@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.bad_datasets import good
 from tests.full.conftest import FullStack
+from tests.support.bad_datasets import good
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -21,9 +21,9 @@ from botocore.exceptions import ClientError
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, Producer, TopicPartition
 
 from deploy.init import plan
-from tests.certificates import Authority, server_context
 from tests.full.conftest import SERVICES, FullStack
-from tests.user import ROOT
+from tests.support.certificates import Authority, server_context
+from tests.support.user import ROOT
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -7,8 +7,8 @@ import time
 import pytest
 
 from tests.full.conftest import FullStack
-from tests.full.story import Story
-from tests.user import QUICK, salted_rows, support_rows
+from tests.support.trace import Story
+from tests.support.user import QUICK, salted_rows, support_rows
 
 pytestmark = pytest.mark.timeout(900)
 

@@ -21,8 +21,8 @@ from services.inference.vllm import Vllm
 from shared.errors import StoreUnavailable, TransientError
 from shared.gpu import GpuTurns
 from shared.ledger import Entry, Ledger
-from tests.fakes import FakeObjects
 from tests.sim.loop import run
+from tests.support.fakes import FakeObjects
 
 SEEDS = range(12)
 LEASE = 15.0

@@ -6,7 +6,7 @@ import pytest
 
 from shared.errors import LeaseLost, StoreUnavailable
 from shared.gpu import FIRST_RIGHT_SECONDS, INFERENCE, SERVING_SECONDS, GpuTurns
-from tests.fakes import Clock, FakeObjects
+from tests.support.fakes import Clock, FakeObjects
 
 LEASE = 15.0
 

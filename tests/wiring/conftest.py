@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.embedded import Embedded, embedded
+from tests.support.embedded import Embedded, embedded
 
 
 @pytest.fixture(scope="session")

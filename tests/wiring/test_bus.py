@@ -16,7 +16,7 @@ from shared import ids
 from shared.bus import Bus, Delivery
 from shared.errors import TransientError
 from shared.events import DatasetPointer, DatasetUploaded, Event, JobControl, JobFailed
-from tests.embedded import Embedded, until
+from tests.support.embedded import Embedded, until
 
 
 @asynccontextmanager

@@ -14,7 +14,7 @@ from cli.main import app
 from shared.bus import Delivery
 from shared.events import InferenceFeedback
 from shared.settings import load_settings
-from tests.embedded import Embedded, until
+from tests.support.embedded import Embedded, until
 from tests.wiring.test_bus import raw_producer, read_until, running
 
 TOPIC = "inference.feedback"  # no other test uses it

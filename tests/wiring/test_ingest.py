@@ -21,9 +21,9 @@ from shared.bus import Bus, Delivery
 from shared.events import Job, JobFailed
 from shared.ledger import job_key
 from shared.service import Context
-from tests import drops
-from tests.drops import ROWS, Bucket, Ears, ears
-from tests.embedded import Embedded, until
+from tests.support import drops
+from tests.support.drops import ROWS, Bucket, Ears, ears
+from tests.support.embedded import Embedded, until
 
 NEVER = 3600.0
 

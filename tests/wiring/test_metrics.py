@@ -7,8 +7,8 @@ import asyncio
 from shared import lag
 from shared.bus import Bus, Delivery
 from shared.events import JobControl, ModelDegraded
-from tests.embedded import Embedded, until
-from tests.scrape import Scrape, scrape
+from tests.support.embedded import Embedded, until
+from tests.support.scrape import Scrape, scrape
 
 TOPIC = ModelDegraded.topic
 

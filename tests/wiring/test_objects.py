@@ -12,8 +12,8 @@ from pydantic import SecretStr
 from shared.errors import ConfigError, Conflict, CorruptObject, InputError
 from shared.events import DatasetPointer
 from shared.objects import PART_SIZE, ObjectStore
-from tests import races
-from tests.embedded import Embedded
+from tests.support import races
+from tests.support.embedded import Embedded
 
 ROUNDS = 8  # tests/full races a hundred
 

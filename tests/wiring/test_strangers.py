@@ -9,7 +9,7 @@ from aiokafka import ConsumerRecord
 
 from shared.bus import Delivery
 from shared.events import DatasetUploaded
-from tests.embedded import Embedded, until
+from tests.support.embedded import Embedded, until
 from tests.wiring.test_bus import raw_producer, read_until, running
 
 CANARY = "canary-4711"

@@ -14,8 +14,8 @@ from services.api.app import make_app
 from services.api.projection import Projection
 from services.api.routes.desk import Desk
 from services.api.store import Store
-from tests.fakes import Clock, FakeBus, FakeObjects
-from tests.unit.api.story import T0, Told
+from tests.support.fakes import Clock, FakeBus, FakeObjects
+from tests.support.job_story import T0, Told
 
 URL = "http://api.test"
 

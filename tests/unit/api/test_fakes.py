@@ -12,7 +12,7 @@ from shared.bus import Bus
 from shared.errors import AlreadyExists, Conflict, CorruptObject, InputError, StoreUnavailable
 from shared.events import DatasetPointer
 from shared.objects import ObjectStore
-from tests.fakes import FakeBus, FakeObjects
+from tests.support.fakes import FakeBus, FakeObjects
 
 
 def interface(kind: type[Any]) -> dict[str, list[str]]:

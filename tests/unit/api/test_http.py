@@ -10,9 +10,9 @@ import pytest
 
 from services.api.routes import jobs as jobs_route
 from shared.events import JobControl
-from tests.spans import Spans, trace_of
+from tests.support.job_story import T0, TRACE, Story
+from tests.support.spans import Spans, trace_of
 from tests.unit.api.conftest import URL, Api
-from tests.unit.api.story import T0, TRACE, Story
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from services.api.domain.projection import Claimed, Fact, Manifest, Occurred, pr
 from services.api.domain.state import JobState
 from services.api.domain.view import job_view
 from shared.events import EventRecord, JobFailed
-from tests.unit.api.story import T0, TRACE, Story, Told
+from tests.support.job_story import T0, TRACE, Story, Told
 
 STORY = Story()
 FAILED = STORY.failed()

@@ -11,9 +11,9 @@ from services.api.app import TOPICS, group_of
 from services.api.store import Store, StoreBroken
 from shared.errors import ConfigError, TransientError
 from shared.events import JobProgress
-from tests.scrape import scrape
+from tests.support.job_story import T0, Story, delivery
+from tests.support.scrape import scrape
 from tests.unit.api.conftest import Api
-from tests.unit.api.story import T0, Story, delivery
 
 
 async def everything(api: Api, *stories: Story) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from services.ingest.domain.datasets import is_dataset
 from services.ingest.domain.jobs import job_of, parse_spec
 from shared.errors import InputError
 from shared.events import DatasetPointer, JobSpec, Origin
-from tests.fakes import FakeObjects
+from tests.support.fakes import FakeObjects
 
 SUPPORT = JobSpec(suffix="support")
 WRITES = ("delete", "put", "upload")

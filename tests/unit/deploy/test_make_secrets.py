@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from deploy.init import plan
-from tests.user import ROOT, parse_exports
+from tests.support.user import ROOT, parse_exports
 
 
 def make(folder: Path, **environment: str) -> None:

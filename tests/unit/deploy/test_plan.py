@@ -12,7 +12,7 @@ from shared.bus import MAX_LETTER_BYTES
 from shared.errors import ConfigError
 from shared.events import EVENTS
 from shared.stage import STAGES
-from tests.user import ROOT
+from tests.support.user import ROOT
 
 STACK = plan.load(ROOT / "deploy" / "stack.yaml")
 

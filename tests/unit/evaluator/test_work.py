@@ -14,10 +14,9 @@ from services.evaluator.work import EvaluateWork
 from shared.errors import TransientError
 from shared.events import EvalCompleted, Job, JobProgress, Reference, Split, TrainingCompleted
 from shared.settings import EvaluatorSettings, InferenceSettings, Settings
-from tests.scrape import scrape
-from tests.spans import Spans, parent_id
-
-from .fakes import FakeModel, FakeObjects, jsonl, make_attempt, serve
+from tests.support.evaluation import FakeModel, FakeObjects, jsonl, make_attempt, serve
+from tests.support.scrape import scrape
+from tests.support.spans import Spans, parent_id
 
 BASE, TUNED = "base-model", "ft:base-model:org::12345678"
 NOWHERE = Reference(bucket="b", key="k", etag="e", size=1, sha256="0" * 64)

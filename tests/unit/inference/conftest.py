@@ -21,9 +21,9 @@ from services.inference.work import DeployWork
 from shared import health
 from shared.service import Context, Parts
 from shared.settings import Settings
-from tests.fakes import Clock, FakeBus, FakeObjects
-from tests.unit.inference.ledger import BASE
-from tests.unit.inference.servers import FakeApi, FakeVllm, Server
+from tests.support.fakes import Clock, FakeBus, FakeObjects
+from tests.support.servers import FakeApi, FakeVllm, Server
+from tests.support.trained_models import BASE
 
 QUICK = 0.3  # seconds that requests of the tests wait for a vLLM that is down
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from services.inference.domain.adapter import SERVED_FILES
-from tests.fakes import Clock, FakeObjects
+from tests.support.fakes import Clock, FakeObjects
+from tests.support.trained_models import BASE, add_trained, job_id
 from tests.unit.inference.conftest import House, open_house
-from tests.unit.inference.ledger import BASE, add_trained, job_id
 
 
 async def test_a_hundred_first_requests_load_an_adapter_once(house: House) -> None:

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from tests.support.trained_models import TRACEPARENT
 from tests.unit.inference.conftest import House
-from tests.unit.inference.ledger import TRACEPARENT
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from services.inference.aliases import Aliases
 from services.inference.domain import deployments
 from shared.events import Deployed, Deployment
 from shared.ledger import deployment_key
-from tests.fakes import FakeObjects
+from tests.support.fakes import FakeObjects
 
 
 def version(number: int) -> Deployed:

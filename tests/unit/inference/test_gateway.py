@@ -11,10 +11,10 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletionMessageParam
 
-from tests.fakes import Clock, FakeObjects
-from tests.scrape import scrape
+from tests.support.fakes import Clock, FakeObjects
+from tests.support.scrape import scrape
+from tests.support.trained_models import BASE, TRACEPARENT, add_trained
 from tests.unit.inference.conftest import House, open_house
-from tests.unit.inference.ledger import BASE, TRACEPARENT, add_trained
 
 MESSAGES: list[ChatCompletionMessageParam] = [{"role": "user", "content": "hi"}]
 TRACE_ID = TRACEPARENT.split("-")[1]

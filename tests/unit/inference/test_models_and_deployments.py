@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from tests.support.trained_models import BASE, add_trained
 from tests.unit.inference.conftest import House
-from tests.unit.inference.ledger import BASE, add_trained
 
 
 async def test_models_are_the_base_the_tuned_newest_first_and_the_aliases(house: House) -> None:

@@ -13,9 +13,9 @@ import pytest
 from shared.errors import ConfigError
 from shared.gpu import GpuTurns
 from shared.lease import Lease
-from tests.fakes import Clock, FakeObjects
+from tests.support.fakes import Clock, FakeObjects
+from tests.support.trained_models import BASE, add_trained
 from tests.unit.inference.conftest import QUICK, House, open_house
-from tests.unit.inference.ledger import BASE, add_trained
 from tests.unit.inference.test_work import attempt
 
 ALTERNATE: dict[str, Any] = {"share": "alternate", "serve_seconds": 0.0}

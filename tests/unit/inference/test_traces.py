@@ -10,9 +10,9 @@ from opentelemetry.sdk.trace import ReadableSpan
 from services.inference.command import command_line
 from shared import telemetry
 from shared.settings import Settings, TelemetrySettings
-from tests.spans import Spans, parent_id, trace_of
+from tests.support.spans import Spans, parent_id, trace_of
+from tests.support.trained_models import BASE, TRACEPARENT, add_trained
 from tests.unit.inference.conftest import House
-from tests.unit.inference.ledger import BASE, TRACEPARENT, add_trained
 from tests.unit.inference.test_work import attempt
 
 JOBS_TRACE = telemetry.trace_id(TRACEPARENT)

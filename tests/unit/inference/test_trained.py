@@ -10,8 +10,8 @@ from services.inference.domain.names import tuned_name
 from services.inference.trained import TrainedModels
 from shared import ids, outbox
 from shared.events import JobFailed
-from tests.fakes import Clock, FakeObjects
-from tests.unit.inference.ledger import add_trained, job_id, model_id
+from tests.support.fakes import Clock, FakeObjects
+from tests.support.trained_models import add_trained, job_id, model_id
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import pytest
 from shared.errors import InputError, TransientError
 from shared.events import EvalCompleted, Event, Interval, JobProgress, ModelDeployed, Reference
 from shared.stage import Attempt
-from tests.fakes import FakeObjects
+from tests.support.fakes import FakeObjects
+from tests.support.trained_models import BASE, add_job, add_trained, model_id
 from tests.unit.inference.conftest import House
-from tests.unit.inference.ledger import BASE, add_job, add_trained, model_id
 
 REPORT = Reference(bucket="tunestream", key="report.json", etag="e", size=1, sha256="0" * 64)
 

@@ -11,7 +11,7 @@ from shared.bus import Delivery
 from shared.errors import ConfigError
 from shared.events import DatasetPointer, DatasetUploaded, JobFailed, Reference
 from shared.settings import Settings
-from tests.fakes import FakeBus, FakeObjects
+from tests.support.fakes import FakeBus, FakeObjects
 
 SECRET = DatasetPointer(bucket="tunestream", key="secret.jsonl")
 ROWS = DatasetPointer(bucket="datasets", key="rows.jsonl")

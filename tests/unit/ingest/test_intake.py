@@ -8,8 +8,8 @@ from services.ingest.intake import Intake
 from shared.events import DatasetPointer, Job, Origin
 from shared.ledger import job_key
 from shared.settings import Settings
-from tests.fakes import FakeBus, FakeObjects
-from tests.spans import Spans, trace_of, traceparent_of
+from tests.support.fakes import FakeBus, FakeObjects
+from tests.support.spans import Spans, trace_of, traceparent_of
 
 STRANGER = "00-" + "c" * 32 + "-" + "d" * 16 + "-01"
 POINTER = DatasetPointer(bucket="datasets", key="canary-file.jsonl")

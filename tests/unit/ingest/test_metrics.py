@@ -6,8 +6,8 @@ from services.ingest.intake import Intake
 from services.ingest.sweep import Sweep
 from services.ingest.taking import Taking
 from shared.settings import IngestSettings, Settings
-from tests.fakes import FakeBus, FakeObjects
-from tests.scrape import scrape
+from tests.support.fakes import FakeBus, FakeObjects
+from tests.support.scrape import scrape
 
 
 async def test_a_drop_is_counted_with_the_time_until_its_event() -> None:

@@ -16,8 +16,8 @@ from shared.ledger import Entry, stage_prefix
 from shared.runner import StageRunner
 from shared.settings import StageSettings
 from shared.stage import STAGES, Attempt
-from tests.fakes import FakeBus, FakeObjects
-from tests.unit.inference.ledger import add_job
+from tests.support.fakes import FakeBus, FakeObjects
+from tests.support.trained_models import add_job
 
 
 class Watched(FakeObjects):

@@ -21,7 +21,7 @@ from shared.errors import ConfigError
 from shared.kafka_diagnosis import Cause, find_cause
 from shared.kafka_security import client_options
 from shared.settings import BusSettings
-from tests.certificates import Authority, server_context
+from tests.support.certificates import Authority, server_context
 
 API_VERSIONS, HANDSHAKE, AUTHENTICATE = 18, 17, 36
 UNSUPPORTED_MECHANISM, ILLEGAL_STATE, AUTHENTICATION_FAILED = 33, 34, 58

@@ -20,9 +20,9 @@ from shared.objects import ObjectStore
 from shared.runner import StageRunner
 from shared.settings import StageSettings, StoreSettings
 from shared.stage import STAGES, Attempt
-from tests.embedded import until
-from tests.fakes import Clock, FakeBus, FakeObjects
-from tests.scrape import Scrape, scrape
+from tests.support.embedded import until
+from tests.support.fakes import Clock, FakeBus, FakeObjects
+from tests.support.scrape import Scrape, scrape
 
 REF = Reference(bucket="b", key="k", etag="e", size=1, sha256="0" * 64)
 T0 = 1_000_000.0

@@ -11,7 +11,7 @@ from shared.lease import Lease
 from shared.runner import StageRunner
 from shared.settings import StageSettings
 from shared.stage import STAGES, Attempt
-from tests.fakes import FakeBus, FakeObjects
+from tests.support.fakes import FakeBus, FakeObjects
 
 
 async def never(attempt: Attempt) -> None:

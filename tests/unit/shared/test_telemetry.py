@@ -17,9 +17,9 @@ from shared.ledger import stage_prefix
 from shared.runner import StageRunner
 from shared.settings import StageSettings
 from shared.stage import STAGES, Attempt
-from tests.fakes import FakeBus, FakeObjects
-from tests.spans import Spans, parent_id, trace_of, traceparent_of
-from tests.unit.inference.ledger import add_job
+from tests.support.fakes import FakeBus, FakeObjects
+from tests.support.spans import Spans, parent_id, trace_of, traceparent_of
+from tests.support.trained_models import add_job
 
 STRANGER = "00-" + "c" * 32 + "-" + "d" * 16 + "-01"
 JOB = {"tunestream.job_id": "ftjob-1"}

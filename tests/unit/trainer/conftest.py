@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from services.trainer.domain.plan import Plan
-from tests.unit.trainer.micro import make_base, make_tokenizer, support_rows, write_rows
+from tests.support.micro_base import make_base, make_tokenizer, support_rows, write_rows
 
 
 @pytest.fixture(autouse=True)

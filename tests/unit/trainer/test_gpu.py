@@ -13,7 +13,7 @@ from shared.events import Job, JobProgress
 from shared.gpu import FIRST_RIGHT_SECONDS, GpuTurns
 from shared.settings import Settings
 from shared.stage import Attempt
-from tests.fakes import Clock, FakeObjects
+from tests.support.fakes import Clock, FakeObjects
 
 LEASE = 0.3  # of stages and turns; renewed every third of it
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from services.trainer import metrics
-from tests.scrape import scrape
+from tests.support.scrape import scrape
 
 ROW = {"step": 7, "total_steps": 20, "train_loss": 1.5, "tokens": 512, "tokens_per_second": 128.0}
 

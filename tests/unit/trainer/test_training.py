@@ -27,7 +27,7 @@ from services.trainer.report import Report
 from services.trainer.run import run
 from services.trainer.tokens import Example
 from shared.errors import InputError
-from tests.unit.trainer.micro import write_rows
+from tests.support.micro_base import write_rows
 
 MakePlan = Callable[..., Plan]
 

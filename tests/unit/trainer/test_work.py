@@ -23,8 +23,8 @@ from shared.events import DatasetValidated, Job, JobProgress, JobSpec, Reference
 from shared.objects import ObjectStore
 from shared.settings import Settings
 from shared.stage import Attempt
-from tests.spans import Spans
-from tests.unit.trainer.micro import support_rows
+from tests.support.micro_base import support_rows
+from tests.support.spans import Spans
 
 
 class FolderlessStore(ObjectStore):

@@ -20,10 +20,10 @@ from shared.errors import CorruptObject, InputError
 from shared.events import DatasetValidated, Job, JobProgress, JobSpec, Origin, Reference
 from shared.settings import ModelSettings, Settings
 from shared.stage import Attempt
-from tests.bad_datasets import good, lines
-from tests.fakes import Clock
-from tests.scrape import scrape
-from tests.spans import Spans
+from tests.support.bad_datasets import good, lines
+from tests.support.fakes import Clock
+from tests.support.scrape import scrape
+from tests.support.spans import Spans
 from tests.unit.validate.conftest import WordTokenizer, completions
 
 BASE = "acme/tiny-instruct"

@@ -31,7 +31,7 @@ from shared.events import (
     TrainingCompleted,
 )
 from shared.ledger import attempt_prefix, job_key, stage_prefix
-from tests.fakes import FakeObjects
+from tests.support.fakes import FakeObjects
 
 T0 = 1_700_000_000.25
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"

@@ -12,9 +12,9 @@ import boto3
 import httpx
 from openai import OpenAI
 
-from tests.bad_datasets import good
+from tests.support.bad_datasets import good
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 QUICK = """
 hyperparameters: {{n_epochs: 1, batch_size: 8}}
 evaluation: {{max_examples: 4, few_shot: 1, max_tokens: 16}}

@@ -18,7 +18,7 @@ from shared.events import (
     TrainingCompleted,
 )
 from shared.ledger import job_key
-from tests.fakes import FakeObjects
+from tests.support.fakes import FakeObjects
 
 BASE = "acme/tiny-base"
 LORA = {"peft_type": "LORA", "r": 16, "bias": "none", "lora_alpha": 32, "init_lora_weights": True}
