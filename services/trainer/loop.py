@@ -11,6 +11,7 @@ from services.trainer.domain.plan import Plan
 from services.trainer.domain.schedule import checkpoint_overdue, checkpoint_steps, validation_steps
 from services.trainer.domain.verdict import Point
 from services.trainer.evaluate import Validator
+from services.trainer.messages import CheckpointWritten, StepMetrics
 from services.trainer.model import adapter_tensors, load_adapter_tensors
 from services.trainer.report import Report
 from services.trainer.state import State, read_state
@@ -53,27 +54,27 @@ class Loop:
         """
         if self.memory.device.type == "cuda" and self.state.fit is None:
             self.stepper.rehearse()
-            self.report.say("phase", phase="fit", **self.memory.fit.model_dump())
+            self.report.phase("fit", **self.memory.fit.model_dump())
         first, seconds_before = self.state.step, self.state.seconds
         began = written = time.monotonic()
         seconds_to_write = 0.0
         while self.state.step < self.steps.total and not self.stopped_early:
             if self.state.step == first or self.steps.ends_epoch(self.state.step):
-                self.report.say("phase", phase=f"epoch {self.steps.position(self.state.step)[0] + 1}")
-            row = self._step()
+                self.report.phase(f"epoch {self.steps.position(self.state.step)[0] + 1}")
+            metrics = self._step()
             self.state.seconds = seconds_before + time.monotonic() - began
-            if row is None:
+            if metrics is None:
                 if self.state.step > first:
                     self._checkpoint(self.report.rows()[-1])
                 raise Interrupted
             step = self.state.step
             if step in self.validate_at:
-                row |= self._validate()
+                metrics = metrics.model_copy(update=self._validate())
             seconds_per_step = (time.monotonic() - began) / (step - first)
-            self.report.step(row, eta_seconds=seconds_per_step * (self.steps.total - step))
+            self.report.step(metrics, eta_seconds=seconds_per_step * (self.steps.total - step))
             if step in self.checkpoint_at or self.stopped_early or self._overdue(written, seconds_to_write):
                 started = time.monotonic()
-                self._checkpoint(row)
+                self._checkpoint(metrics)
                 written = time.monotonic()
                 seconds_to_write = written - started
         if self.best_adapter is not None and self.state.best.step != self.state.step:
@@ -93,8 +94,8 @@ class Loop:
             self.memory.use(self.state.fit)
         self.report.begin(documents["metrics.jsonl"])
 
-    def _step(self) -> dict[str, Any] | None:
-        """One optimizer step; its row of metrics, or None when interrupted."""
+    def _step(self) -> StepMetrics | None:
+        """Take one optimizer step. None when interrupted."""
         state, began = self.state, time.monotonic()
         stepped = self.stepper.take(state.step)
         if stepped is None:
@@ -104,20 +105,20 @@ class Loop:
         state.trained_tokens += stepped.trained_tokens
         loss_sum, count = state.since_validation
         state.since_validation = (loss_sum + stepped.loss, count + 1)
-        return {
-            "step": state.step,
-            "total_steps": self.steps.total,
-            "epoch": round(self.steps.epochs_done(state.step), 4),
-            "train_loss": stepped.loss,
-            "train_mean_token_accuracy": stepped.accuracy,
-            "learning_rate": stepped.learning_rate,
-            "grad_norm": stepped.grad_norm,
-            "tokens": stepped.tokens,
-            "tokens_per_second": round(stepped.tokens / (time.monotonic() - began), 1),
-        }
+        return StepMetrics(
+            step=state.step,
+            total_steps=self.steps.total,
+            epoch=round(self.steps.epochs_done(state.step), 4),
+            train_loss=stepped.loss,
+            train_mean_token_accuracy=stepped.accuracy,
+            learning_rate=stepped.learning_rate,
+            grad_norm=stepped.grad_norm,
+            tokens=stepped.tokens,
+            tokens_per_second=round(stepped.tokens / (time.monotonic() - began), 1),
+        )
 
     def _validate(self) -> dict[str, float]:
-        """Measure, remember the best adapter; the row's validation figures."""
+        """Measure, and remember the best adapter. Returns the `valid_*` fields of the step's metrics."""
         assert self.validator is not None
         state = self.state
         quick, full = self.validator.measure(ends_epoch=self.steps.ends_epoch(state.step))
@@ -137,13 +138,13 @@ class Loop:
             return False
         return checkpoint_overdue(time.monotonic() - written, seconds_to_write)
 
-    def _checkpoint(self, row: dict[str, Any]) -> None:
+    def _checkpoint(self, metrics: StepMetrics) -> None:
         state = self.state
         info = CheckpointInfo(
             step=state.step,
             prefix=f"checkpoints/step-{state.step}/",
-            train_loss=row["train_loss"],
-            valid_loss=row.get("valid_loss"),
+            train_loss=metrics.train_loss,
+            valid_loss=metrics.valid_loss,
         )
         state.checkpoints = [*(c for c in state.checkpoints if c.step != state.step), info]
         tensors = checkpoints.capture(self.model, self.stepper.optimizer)
@@ -152,5 +153,11 @@ class Loop:
         documents = {"state.json": state.model_dump_json().encode(), "metrics.jsonl": self.report.metrics.read_bytes()}
         path = checkpoints.write(self.report.out / "checkpoints", state.step, tensors, documents)
         self.report.say(
-            "checkpoint", path=str(path.relative_to(self.report.out)), **info.model_dump(exclude={"prefix"})
+            CheckpointWritten(
+                at=time.time(),
+                path=str(path.relative_to(self.report.out)),
+                step=info.step,
+                train_loss=info.train_loss,
+                valid_loss=info.valid_loss,
+            )
         )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from prometheus_client import Counter, Gauge
+
+from services.trainer.messages import StepMetrics
 
 tokens = Counter("tunestream_training_tokens_total", "Tokens of the batches trained on")
 tokens_per_second = Gauge("tunestream_training_tokens_per_second", "Speed of the last step; 0 while nothing is trained")
@@ -26,12 +27,12 @@ def training() -> Iterator[None]:
         loss.clear()
 
 
-def stepped(row: Mapping[str, Any]) -> None:
-    """Take the row of a step, as the training process reports it."""
-    tokens.inc(row["tokens"])
-    tokens_per_second.set(row["tokens_per_second"])
-    step.set(row["step"])
-    total_steps.set(row["total_steps"])
-    for split in ("train", "valid"):
-        if (value := row.get(f"{split}_loss")) is not None:
+def stepped(metrics: StepMetrics) -> None:
+    """Count a step of the training process."""
+    tokens.inc(metrics.tokens)
+    tokens_per_second.set(metrics.tokens_per_second)
+    step.set(metrics.step)
+    total_steps.set(metrics.total_steps)
+    for split, value in (("train", metrics.train_loss), ("valid", metrics.valid_loss)):
+        if value is not None:
             loss.labels(split).set(value)

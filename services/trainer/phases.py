@@ -4,8 +4,9 @@ it had reached by then is in the trace."""
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
+from services.trainer.messages import AnyMessage, PhaseBegan, StepDone
 from shared import telemetry
 
 
@@ -16,13 +17,13 @@ class Phases:
     def __init__(self, first: str) -> None:
         self._span = telemetry.begin(f"trainer.{first}")
 
-    def hear(self, event: dict[str, Any]) -> None:
-        """Take an event of the process."""
-        if event["event"] == "phase":
-            telemetry.end(self._span, at=event["at"])
-            self._span = telemetry.begin(f"trainer.{event['phase']}", at=event["at"])
-        elif event["event"] == "step":
-            self._span.set_attribute("tunestream.step", event["step"])
+    def hear(self, message: AnyMessage) -> None:
+        """Take a message of the process."""
+        if isinstance(message, PhaseBegan):
+            telemetry.end(self._span, at=message.at)
+            self._span = telemetry.begin(f"trainer.{message.phase}", at=message.at)
+        elif isinstance(message, StepDone):
+            self._span.set_attribute("tunestream.step", message.step)
 
     def __enter__(self) -> Self:
         return self

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import re
 import sys
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+
+from services.trainer.messages import AnyMessage, parse_message
 
 ROOT = Path(__file__).resolve().parents[2]
 TAIL_LINES = 400
@@ -46,12 +46,12 @@ class TrainingProcess:
     def pid(self) -> int:
         return self._process.pid
 
-    async def events(self) -> AsyncIterator[dict[str, Any]]:
+    async def messages(self) -> AsyncIterator[AnyMessage]:
         """What the process tells, until it ends. May be left and entered again without losing anything."""
         assert self._process.stdout is not None
         while line := await self._process.stdout.readline():
-            if (event := _event(line)) is not None:
-                yield event
+            if (message := parse_message(line)) is not None:
+                yield message
 
     async def wait(self) -> int:
         """The exit code; negative: the signal that ended it."""
@@ -111,12 +111,3 @@ def safe_trace(stderr: Iterable[str], most_frames: int = 6) -> str:
         elif named := _EXCEPTION.match(line):
             exception = named["name"]
     return " > ".join([*frames[-most_frames:], *filter(None, [exception])])
-
-
-def _event(line: bytes) -> dict[str, Any] | None:
-    """The event on a line of stdout; None for what some library printed there."""
-    try:
-        event = json.loads(line)
-    except ValueError:
-        return None
-    return event if isinstance(event, dict) and {"event", "at"} <= event.keys() else None

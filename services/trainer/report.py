@@ -1,4 +1,4 @@
-"""What a run tells while it runs: events or lines for people on stdout, and `metrics.jsonl`."""
+"""What a run tells while it runs: messages or lines for people on stdout, and `metrics.jsonl`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from services.trainer.messages import Failed, Message, PhaseBegan, StepDone, StepMetrics
+
 RESULT_FIELDS = {
     "step": "step",
     "train_loss": "train_loss",
@@ -17,59 +19,65 @@ RESULT_FIELDS = {
     "valid_loss": "valid_loss",
     "valid_mean_token_accuracy": "valid_mean_token_accuracy",
 }
-"""The columns of OpenAI's result file, and where they come from."""
+"""The columns of OpenAI's result file, and the fields of `StepMetrics` that they hold."""
 
 
 class Report:
-    """`events`: one JSON object per line for the parent process, instead of lines for people; `at` in it is the time in
-    seconds since the epoch."""
+    """Writes to stdout, and to `metrics.jsonl` in `out`. `events`: stdout gets messages for the parent process, not
+    lines for people."""
 
     def __init__(self, out: Path, *, events: bool) -> None:
         self.out = out
         self.events = events
         self.metrics = out / "metrics.jsonl"
 
-    def say(self, event: str, **data: Any) -> None:
-        line = json.dumps({"event": event, "at": time.time(), **data}) if self.events else _for_people(event, data)
-        sys.stdout.write(f"{line}\n")
+    def say(self, message: Message) -> None:
+        sys.stdout.write(f"{message.line() if self.events else _for_people(message)}\n")
         sys.stdout.flush()
+
+    def phase(self, name: str, **fit: Any) -> None:
+        """Say that a phase began; `fit` as in `PhaseBegan`."""
+        self.say(PhaseBegan(at=time.time(), phase=name, **fit))
 
     def begin(self, metrics_so_far: bytes) -> None:
         """Start `metrics.jsonl`, with the rows up to the checkpoint that is continued."""
         self.metrics.write_bytes(metrics_so_far)
 
-    def step(self, row: dict[str, Any], eta_seconds: float) -> None:
+    def step(self, metrics: StepMetrics, eta_seconds: float) -> None:
         with self.metrics.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        self.say("step", **row, eta_seconds=round(eta_seconds, 1))
+            file.write(json.dumps(metrics.row()) + "\n")
+        self.say(StepDone(at=time.time(), **metrics.row(), eta_seconds=round(eta_seconds, 1)))
 
-    def rows(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.metrics.read_text().splitlines()]
+    def rows(self) -> list[StepMetrics]:
+        return [StepMetrics.model_validate_json(line) for line in self.metrics.read_text().splitlines()]
 
     def write_results(self) -> None:
         """`results.csv`, as the OpenAI API returns it for a finished job."""
         table = io.StringIO()
         writer = csv.writer(table, lineterminator="\n")
         writer.writerow(RESULT_FIELDS)
-        for row in self.rows():
+        for metrics in self.rows():
+            row = metrics.row()
             writer.writerow([row.get(source, "") for source in RESULT_FIELDS.values()])
         (self.out / "results.csv").write_text(table.getvalue())
 
 
-def _for_people(event: str, data: dict[str, Any]) -> str:
-    if event == "step":
-        valid = f"  valid {data['valid_loss']:.4f}" if "valid_loss" in data else ""
+def _for_people(message: Message) -> str:
+    if isinstance(message, StepDone):
+        valid = "" if message.valid_loss is None else f"  valid {message.valid_loss:.4f}"
         return (
-            f"step {data['step']}/{data['total_steps']}  loss {data['train_loss']:.4f}{valid}  "
-            f"lr {data['learning_rate']:.2e}  {data['tokens_per_second']:.0f} tokens/s  "
-            f"{_duration(data['eta_seconds'])} left"
+            f"step {message.step}/{message.total_steps}  loss {message.train_loss:.4f}{valid}  "
+            f"lr {message.learning_rate:.2e}  {message.tokens_per_second:.0f} tokens/s  "
+            f"{_duration(message.eta_seconds)} left"
         )
-    if event == "phase":
-        details = ", ".join(f"{key} {value}" for key, value in data.items() if key != "phase")
-        return f"{data['phase']} ..." if not details else f"{data['phase']}: {details}"
-    if event == "error":
-        return f"error: {data['message']}"
-    return f"{event}: " + ", ".join(f"{key} {_short(value)}" for key, value in data.items() if value is not None)
+    if isinstance(message, Failed):
+        return f"error: {message.message}"
+    fields = message.fields()
+    if isinstance(message, PhaseBegan):
+        details = ", ".join(f"{key} {value}" for key, value in fields.items() if key != "phase")
+        return f"{message.phase}: {details}" if details else f"{message.phase} ..."
+    told = ", ".join(f"{key} {_short(value)}" for key, value in fields.items() if value is not None)
+    return f"{message.event}: {told}"
 
 
 def _short(value: Any) -> str:

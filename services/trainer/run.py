@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from services.trainer.evaluate import Validator
 from services.trainer.loop import Loop
 from services.trainer.loss import Dpo, Supervised
 from services.trainer.memory import Memory, loaded
+from services.trainer.messages import Resumed, Started, TrainingResult
 from services.trainer.report import Report
 from services.trainer.step import Stepper
 from shared.errors import InputError
@@ -38,8 +40,8 @@ class Prepared:
     chosen: Chosen
 
 
-def run(plan: Plan, out: Path, report: Report, stop: Callable[[], bool]) -> dict[str, Any]:
-    """Train as `plan` says; everything is written below `out`. Returns what `result.json` holds.
+def run(plan: Plan, out: Path, report: Report, stop: Callable[[], bool]) -> TrainingResult:
+    """Train as `plan` says; everything is written below `out`, the result also as `result.json`.
 
     Raises:
         InputError: the data, the settings or the base are wrong.
@@ -47,25 +49,25 @@ def run(plan: Plan, out: Path, report: Report, stop: Callable[[], bool]) -> dict
     """
     device = _device(plan)
     _settle(plan, device)
-    report.say("started", device=str(device), model=plan.model, base=plan.base.id, method=plan.method)
+    report.say(Started(at=time.time(), device=str(device), model=plan.model, base=plan.base.id, method=plan.method))
     resumed = _checkpoint(plan)
 
-    report.say("phase", phase="tokenize")
+    report.phase("tokenize")
     prepared = _prepare(plan, out)
 
-    report.say("phase", phase="load")
+    report.phase("load")
     tuned = loaded(lambda: model.load(plan, prepared.chosen, device), device)
 
-    report.say("phase", phase="prepare")
+    report.phase("prepare")
     report.begin(b"")
     loop = _loop(plan, prepared, tuned, Memory(tuned, device, prepared.train.longest), report, stop)
     torch.manual_seed(plan.seed + 1)  # dropout; the adapter's start had the seed itself
     if resumed is not None:
         loop.resume(resumed)
-        report.say("resumed", step=loop.state.step)
+        report.say(Resumed(at=time.time(), step=loop.state.step))
     loop.run()
 
-    report.say("phase", phase="save")
+    report.phase("save")
     result = _result(plan, prepared, loop)
     _save(plan, prepared, loop, result, out)
     return result
@@ -134,39 +136,39 @@ def _loop(plan: Plan, prepared: Prepared, tuned: Any, memory: Memory, report: Re
     return Loop(plan, stepper, validator, report)
 
 
-def _result(plan: Plan, prepared: Prepared, loop: Loop) -> dict[str, Any]:
+def _result(plan: Plan, prepared: Prepared, loop: Loop) -> TrainingResult:
     state = loop.state
     judged = verdict(state.points)
-    last = [row["train_loss"] for row in loop.report.rows()[-loop.steps.per_epoch :]]
-    return {
-        "model": plan.model,
-        "base": plan.base.id,
-        "method": plan.method,
-        "rank": prepared.chosen.lora_r.value,
-        "steps": state.step,
-        "total_steps": loop.steps.total,
-        "epochs": loop.steps.epochs_done(state.step),
-        "trained_tokens": state.trained_tokens,
-        "train_loss": sum(last) / len(last),
-        "valid_loss": state.best.loss,
-        "saved_step": state.best.step or state.step,
-        "stopped_early": loop.stopped_early,
-        "overfitting": judged.model_dump(),
-        "hyperparameters": prepared.chosen.values(),
-        "checkpoints": [checkpoint.model_dump() for checkpoint in state.checkpoints],
-        "train_examples": len(prepared.train.items),
-        "valid_examples": len(prepared.validation.items) if prepared.validation else 0,
-        "dropped_examples": prepared.train.dropped,
-        "truncated_examples": prepared.train.truncated,
-        "seconds": round(state.seconds, 3),
-    }
+    last = [row.train_loss for row in loop.report.rows()[-loop.steps.per_epoch :]]
+    return TrainingResult(
+        model=plan.model,
+        base=plan.base.id,
+        method=plan.method,
+        rank=prepared.chosen.lora_r.value,
+        steps=state.step,
+        total_steps=loop.steps.total,
+        epochs=loop.steps.epochs_done(state.step),
+        trained_tokens=state.trained_tokens,
+        train_loss=sum(last) / len(last),
+        valid_loss=state.best.loss,
+        saved_step=state.best.step or state.step,
+        stopped_early=loop.stopped_early,
+        overfitting=judged,
+        hyperparameters=prepared.chosen.values(),
+        checkpoints=tuple(state.checkpoints),
+        train_examples=len(prepared.train.items),
+        valid_examples=len(prepared.validation.items) if prepared.validation else 0,
+        dropped_examples=prepared.train.dropped,
+        truncated_examples=prepared.train.truncated,
+        seconds=round(state.seconds, 3),
+    )
 
 
-def _save(plan: Plan, prepared: Prepared, loop: Loop, result: dict[str, Any], out: Path) -> None:
+def _save(plan: Plan, prepared: Prepared, loop: Loop, result: TrainingResult, out: Path) -> None:
     loop.report.write_results()
-    draw(loop.report.rows(), result["saved_step"] if prepared.validation else None, out / "curves.png")
+    draw(loop.report.rows(), result.saved_step if prepared.validation else None, out / "curves.png")
     adapter = out / "adapter"
     shutil.rmtree(adapter, ignore_errors=True)
     model.save_adapter(loop.model, adapter, plan, prepared.base)
     (adapter / "README.md").write_text(model_card(result))
-    (out / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+    (out / "result.json").write_text(json.dumps(result.model_dump(mode="json"), indent=2) + "\n")

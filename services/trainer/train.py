@@ -1,7 +1,6 @@
 """The training process: `python -m services.trainer.train plan.json out/ [--events]`. Needs local files only.
 
-Exit codes: 0 done; 65 the plan, the data or the base are wrong (`out/error.json` says what to change); 75 asked to stop
-by SIGTERM or SIGINT, what was reached is in `out/checkpoints/`; anything else is a crash.
+What it prints, writes and exits with is in `messages.py`.
 """
 
 from __future__ import annotations
@@ -12,15 +11,16 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
 from services.trainer.domain.plan import parse_plan
+from services.trainer.messages import Completed, ErrorDocument, ExitCode, Failed, Stopped
 from services.trainer.report import Report
 from shared.errors import InputError
 
-DONE, WRONG_INPUT, STOPPED = 0, 65, 75  # the latter two are EX_DATAERR and EX_TEMPFAIL of sysexits.h
 BEFORE_TORCH = {
     "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
     # OpenMP's threads otherwise spin while they wait for each other: beside other busy processes a step then took up
@@ -44,7 +44,7 @@ class StopRequest:
 
     def handle(self, _signal: int, _frame: FrameType | None) -> None:
         if self.requested or not self.watched:
-            raise SystemExit(STOPPED)
+            raise SystemExit(ExitCode.STOPPED)
         self.requested = True
 
 
@@ -67,10 +67,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _train(options.plan, options.out, report, stop)
     except InputError as error:
-        document = {"code": error.code, "message": error.message, "param": error.param}
+        document = ErrorDocument.of(error).model_dump()
         (options.out / "error.json").write_text(json.dumps(document) + "\n")
-        report.say("error", **document)
-        return WRONG_INPUT
+        report.say(Failed(at=time.time(), **document))
+        return ExitCode.WRONG_INPUT
 
 
 def _train(plan_path: Path, out: Path, report: Report, stop: StopRequest) -> int:
@@ -85,12 +85,10 @@ def _train(plan_path: Path, out: Path, report: Report, stop: StopRequest) -> int
     try:
         result = run(plan, out, report, stop)
     except Interrupted:
-        report.say("stopped")
-        return STOPPED
-    told = ("steps", "train_loss", "valid_loss", "saved_step", "stopped_early", "seconds")
-    verdict = result["overfitting"]
-    report.say("completed", **{key: result[key] for key in told}, verdict=verdict["verdict"], reason=verdict["reason"])
-    return DONE
+        report.say(Stopped(at=time.time()))
+        return ExitCode.STOPPED
+    report.say(Completed.of(result, at=time.time()))
+    return ExitCode.DONE
 
 
 def die_with(parent: int) -> None:

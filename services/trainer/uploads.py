@@ -9,8 +9,9 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
+from services.trainer.messages import CheckpointWritten
 from shared.events import FolderReference, Reference
 from shared.objects import ObjectStore
 from shared.stage import Attempt
@@ -53,11 +54,11 @@ class CheckpointUploads:
         self._attempt = attempt
         self._out = out
         self._keep = keep
-        self._queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._queue: asyncio.Queue[CheckpointWritten] = asyncio.Queue()
         self._worker: asyncio.Task[None] | None = None
 
-    def add(self, checkpoint: dict[str, Any]) -> None:
-        """`checkpoint`: the process's event: step, path (relative to its folder), losses."""
+    def add(self, checkpoint: CheckpointWritten) -> None:
+        """Upload it when those before it are done."""
         self._queue.put_nowait(checkpoint)
 
     async def __aenter__(self) -> Self:
@@ -81,18 +82,16 @@ class CheckpointUploads:
             try:
                 await self._upload(checkpoint)
             except Exception as error:  # whatever it was, it must not stop a training that may have run for hours
-                log.warning(
-                    "checkpoint not uploaded", extra={"step": checkpoint["step"], "reason": type(error).__name__}
-                )
+                log.warning("checkpoint not uploaded", extra={"step": checkpoint.step, "reason": type(error).__name__})
             finally:
                 self._queue.task_done()
 
-    async def _upload(self, checkpoint: dict[str, Any]) -> None:
-        step = checkpoint["step"]
-        path = self._out / checkpoint["path"]
+    async def _upload(self, checkpoint: CheckpointWritten) -> None:
+        step = checkpoint.step
+        path = self._out / checkpoint.path
         prefix = f"{self._attempt.prefix}checkpoints/{path.name}/"
         self.done[step] = await self._objects.upload_folder(prefix, path)
-        losses = {key: checkpoint[key] for key in ("train_loss", "valid_loss") if checkpoint.get(key) is not None}
+        losses = checkpoint.model_dump(include={"train_loss", "valid_loss"}, exclude_none=True)
         await self._attempt.progress(
             "checkpoint", f"checkpoint at step {step}", step=step, data={"prefix": prefix, **losses}
         )

@@ -22,6 +22,7 @@ from services.trainer.domain.auto import Choice, Facts, choose
 from services.trainer.domain.plan import Plan
 from services.trainer.loop import Interrupted
 from services.trainer.loss import Dpo, Supervised
+from services.trainer.messages import TrainingResult
 from services.trainer.model import load, set_training, trainable
 from services.trainer.report import Report
 from services.trainer.run import run
@@ -32,7 +33,7 @@ from tests.support.micro_base import write_rows
 MakePlan = Callable[..., Plan]
 
 
-def train(plan: Plan, out: Path, stop: Callable[[], bool] = lambda: False) -> dict[str, Any]:
+def train(plan: Plan, out: Path, stop: Callable[[], bool] = lambda: False) -> TrainingResult:
     out.mkdir(parents=True, exist_ok=True)
     return run(plan, out, Report(out, events=True), stop)
 
@@ -113,9 +114,9 @@ def test_a_run_learns_and_leaves_everything_behind(make_plan: MakePlan, tmp_path
     out = tmp_path / "out"
     result = train(make_plan(), out)
     rows = losses(out)
-    assert result["steps"] == len(rows) == 20
+    assert result.steps == len(rows) == 20
     assert rows[-1]["train_loss"] < rows[0]["train_loss"] - 0.3
-    assert result["valid_loss"] == min(row["valid_loss"] for row in rows if "valid_loss" in row)
+    assert result.valid_loss == min(row["valid_loss"] for row in rows if "valid_loss" in row)
     assert [row["step"] for row in rows if "full_valid_loss" in row] == [10, 20]
     assert (
         (out / "results.csv")
@@ -167,11 +168,11 @@ def test_the_adapter_of_the_best_validation_is_what_is_saved(make_plan: MakePlan
     )
     out = tmp_path / "out"
     result = train(plan, out)
-    assert result["stopped_early"]
-    assert result["steps"] == result["saved_step"] + 4
+    assert result.stopped_early
+    assert result.steps == result.saved_step + 4
     saved = load_file(out / "adapter" / "adapter_model.safetensors")
-    best = load_file(out / "checkpoints" / f"step-{result['saved_step']}" / "adapter.safetensors")
-    last = load_file(out / "checkpoints" / f"step-{result['steps']}" / "adapter.safetensors")
+    best = load_file(out / "checkpoints" / f"step-{result.saved_step}" / "adapter.safetensors")
+    last = load_file(out / "checkpoints" / f"step-{result.steps}" / "adapter.safetensors")
     assert all(torch.equal(saved[name], best[name]) for name in best)
     assert not all(torch.equal(saved[name], last[name]) for name in last)
 
@@ -193,7 +194,7 @@ def test_preferences_are_learnt(make_plan: MakePlan, tmp_path: Path):
     assert rows_of_run[0]["train_loss"] == pytest.approx(math.log(2), rel=1e-3)
     assert rows_of_run[-1]["train_loss"] < 0.65
     assert rows_of_run[-1]["train_mean_token_accuracy"] == 1.0
-    assert result["overfitting"]["verdict"] == "unknown"
+    assert result.overfitting.verdict == "unknown"
 
 
 # --- interruption
@@ -214,7 +215,7 @@ def test_a_continued_run_has_the_losses_of_an_unbroken_one(make_plan: MakePlan, 
     assert losses(tmp_path / "second") == losses(tmp_path / "whole")
     one, other = (load_file(tmp_path / run / "adapter" / "adapter_model.safetensors") for run in ("whole", "second"))
     assert all(torch.equal(one[name], other[name]) for name in one)
-    differing = {key for key in whole if whole[key] != result[key]}
+    differing = {name for name in TrainingResult.model_fields if getattr(whole, name) != getattr(result, name)}
     assert differing <= {"seconds", "checkpoints"}
 
 
@@ -233,8 +234,8 @@ def test_interruption_within_a_batch_loses_nothing_of_it(
 def test_a_finished_run_continued_only_saves_again(make_plan: MakePlan, tmp_path: Path):
     first = train(make_plan(), tmp_path / "first")
     again = train(make_plan(resume_from=str(tmp_path / "first" / "checkpoints")), tmp_path / "again")
-    assert again["steps"] == first["steps"]
-    assert again["valid_loss"] == first["valid_loss"]
+    assert again.steps == first.steps
+    assert again.valid_loss == first.valid_loss
     assert (tmp_path / "again" / "adapter" / "adapter_model.safetensors").read_bytes() == (
         tmp_path / "first" / "adapter" / "adapter_model.safetensors"
     ).read_bytes()

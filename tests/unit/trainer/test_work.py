@@ -160,7 +160,7 @@ async def test_killed_in_the_middle_the_next_attempt_goes_on_exactly(
     assert weights == (tmp_path / "unbroken" / "adapter" / "adapter_model.safetensors").read_bytes()
 
     assert (completed.model, completed.base, completed.rank) == ("ft:micro:org::abc", "org/micro", 8)
-    assert (completed.steps, completed.valid_loss) == (40, unbroken["valid_loss"])
+    assert (completed.steps, completed.valid_loss) == (40, unbroken.valid_loss)
     assert completed.test is not None
     assert completed.hyperparameters["batch_size"] == 4
     assert set(completed.artifacts) == {
