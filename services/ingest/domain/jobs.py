@@ -52,8 +52,7 @@ def job_of(
 
     `salt` tells jobs apart whose settings could not be read at all.
     """
-    asked = spec.model_dump(mode="json", exclude_defaults=True) | ({"unreadable": salt} if salt else {})
-    job_id = ids.job_id(dataset.bucket, dataset.key, dataset.sha256, asked)
+    job_id = ids.job_id(dataset.bucket, dataset.key, dataset.sha256, spec, unreadable=salt)
     stem = posixpath.splitext(posixpath.basename(dataset.key))[0]
     return Job(
         job_id=job_id,
