@@ -34,7 +34,7 @@ def look_at(plan: Plan) -> BaseFacts:
     """Read the base's small files and build its skeleton, without weights.
 
     Raises:
-        InputError: `base_not_found`, or `unsupported_base` for what cannot be tuned or would need foreign code.
+        InputError: `model_not_found`, or `unsupported_base` for what cannot be tuned or would need foreign code.
     """
     location = plan.base.location
     try:
@@ -105,7 +105,7 @@ def not_loadable(plan: Plan, error: Exception) -> InputError:
             f"base model {plan.base.id!r} was not found: {location!r} is no local folder, and no hub has it or can be "
             "reached; check the name, or download it and set TUNESTREAM_MODEL__PATH"
         )
-        return InputError("base_not_found", message, "model")
+        return InputError("model_not_found", message, "model")
     reason = "its folder lacks a readable config.json, tokenizer or weights"
     return _unsupported(plan, f"{reason} ({type(error).__name__})")
 

@@ -68,24 +68,6 @@ def job_of(
     )
 
 
-def resolve_base(spec: JobSpec, default: str, allowed: tuple[str, ...]) -> str:
-    """The base model of a job.
-
-    Raises:
-        InputError: the job names a base that is not allowed here.
-    """
-    base = spec.model or default
-    if base != default and base not in allowed:
-        known = ", ".join((default, *allowed))
-        raise InputError(
-            "model_not_found",
-            f"The model {base!r} is not available for fine-tuning here; use one of: {known}. "
-            "The operator adds others in TUNESTREAM_MODEL__ALLOWED.",
-            "model",
-        )
-    return base
-
-
 def uploaded(job: Job) -> DatasetUploaded:
     """The event of a manifest: the same whenever it is built."""
     return DatasetUploaded(

@@ -278,7 +278,7 @@ def test_random_numbers_go_on_where_they_were():
         ({"lora": {"r": 128}}, "lora_rank_too_high", r"lora.r is 128, .* up to rank 64: lower lora.r"),
         ({"lora": {"target_modules": ["q_proj", "nope"]}}, "unknown_target_modules", r"names nope; .*q_proj"),
         ({"lora": {"target_modules": ["lm_head"]}}, "unknown_target_modules", "names lm_head"),
-        ({"base": {"id": "x/y", "location": "/nowhere"}}, "base_not_found", "'x/y' was not found"),
+        ({"base": {"id": "x/y", "location": "/nowhere"}}, "model_not_found", "'x/y' was not found"),
         ({"resume_from": "nowhere"}, "no_checkpoint", "holds no complete checkpoint"),
         (
             {"hyperparameters": {"max_length": 10, "over_length": "fail"}},

@@ -239,14 +239,6 @@ async def test_the_training_process_dies_with_its_parent():
     orphan.wait(timeout=10)
 
 
-def test_a_base_that_is_not_allowed_is_refused(settings: Settings):
-    assert settings.model.location_of("org/micro") == settings.model.path
-    assert settings.model.location_of("org/other") == "org/other"
-    with pytest.raises(InputError, match=r"org/secret.*org/micro, org/other") as caught:
-        settings.model.location_of("org/secret")
-    assert caught.value.param == "model"
-
-
 def test_the_child_gets_no_secrets_and_its_own_gpu():
     environment = {"PATH": "/bin", "TUNESTREAM_STORE__SECRET_KEY": "x", "CUDA_VISIBLE_DEVICES": "0,1"}
     assert "TUNESTREAM_STORE__SECRET_KEY" not in child_environment(environment, gpu=None, threads=None)
