@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import shutil
 from collections.abc import Sequence
@@ -12,13 +11,12 @@ from types import TracebackType
 from typing import Self
 
 from services.trainer.messages import CheckpointWritten
-from shared.events import FolderReference, Reference
+from shared.events import FolderReference
+from shared.folders import find_folder
 from shared.objects import ObjectStore
 from shared.stage import Attempt
 
 log = logging.getLogger(__name__)
-
-MANIFEST = "manifest.json"  # `upload_folder` writes it last, so where it is, all is
 
 
 async def find_checkpoints(objects: ObjectStore, attempts: Sequence[str]) -> dict[int, FolderReference]:
@@ -28,16 +26,10 @@ async def find_checkpoints(objects: ObjectStore, attempts: Sequence[str]) -> dic
     for attempt in attempts:
         for name in await objects.folders(f"{attempt}checkpoints/"):
             step = int(name.removeprefix("step-"))
-            prefix = f"{attempt}checkpoints/{name}/"
-            manifest = await objects.get(f"{prefix}{MANIFEST}")
-            if manifest is None or step in found:
+            if step in found:
                 continue
-            data, etag = manifest
-            digest = hashlib.sha256(data).hexdigest()
-            reference = Reference(
-                bucket=objects.bucket, key=f"{prefix}{MANIFEST}", etag=etag, size=len(data), sha256=digest
-            )
-            found[step] = FolderReference(bucket=objects.bucket, prefix=prefix, manifest=reference)
+            if folder := await find_folder(objects, objects.bucket, f"{attempt}checkpoints/{name}/"):
+                found[step] = folder
     return found
 
 
