@@ -1,4 +1,4 @@
-"""What is known of the base model before its weights are loaded: tokenizer, limits, stop tokens, linear layers."""
+"""What the base model is, read before its weights are loaded: tokenizer, limits, stop tokens, linear layers."""
 
 from __future__ import annotations
 
@@ -17,8 +17,12 @@ from shared.events import Lora
 
 @dataclass(frozen=True)
 class BaseFacts:
-    """`stop_ids`: the tokens at which the server stops, the tokenizer's EOS first. `linears`: names of linear layers
-    that an adapter may change (the output head is not one of them). `context`: tokens it can read; None: unstated."""
+    """What the run needs to know of the base.
+
+    `stop_ids`: the tokens at which the server stops, the tokenizer's EOS first. `linears`: the names of the linear
+    layers that an adapter may change; the output head is not one of them. `context`: how many tokens the model can
+    read; None: it does not say.
+    """
 
     config: Any
     tokenizer: Any
@@ -30,11 +34,12 @@ class BaseFacts:
     linears: tuple[str, ...]
 
 
-def look_at(plan: Plan) -> BaseFacts:
+def inspect_base(plan: Plan) -> BaseFacts:
     """Read the base's small files and build its skeleton, without weights.
 
     Raises:
-        InputError: `model_not_found`, or `unsupported_base` for what cannot be tuned or would need foreign code.
+        InputError: `model_not_found`: there is no such model. `unsupported_base`: it cannot be tuned, or only by
+            running code that it brings.
     """
     location = plan.base.location
     try:
@@ -49,7 +54,7 @@ def look_at(plan: Plan) -> BaseFacts:
             skeleton = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except ValueError:
         raise _unsupported(
-            plan, f"{type(config).__name__} is no causal language model that transformers knows"
+            plan, f"{type(config).__name__} is not a causal language model that transformers knows"
         ) from None
     generation = _generation(location)
     stop_ids = _stop_ids(tokenizer, generation)
@@ -67,16 +72,16 @@ def look_at(plan: Plan) -> BaseFacts:
     )
 
 
-def check_servable(lora: Lora, rank: int, most: int, linears: Sequence[str]) -> None:
-    """Refuse, before training, an adapter that the server would refuse after it.
+def check_servable(lora: Lora, rank: int, max_rank: int, linears: Sequence[str]) -> None:
+    """Refuse an adapter that the server could not load, before time is spent on training it.
 
     Raises:
         InputError: `lora_rank_too_high` or `unknown_target_modules`.
     """
-    if rank > most:
+    if rank > max_rank:
         raise InputError(
             "lora_rank_too_high",
-            f"lora.r is {rank}, but adapters are served up to rank {most}: lower lora.r, "
+            f"lora.r is {rank}, but adapters are served up to rank {max_rank}: lower lora.r, "
             "or raise TUNESTREAM_VLLM__MAX_LORA_RANK",
             "lora.r",
         )
@@ -94,6 +99,7 @@ def check_servable(lora: Lora, rank: int, most: int, linears: Sequence[str]) -> 
 
 
 def not_loadable(plan: Plan, error: Exception) -> InputError:
+    """What to tell the user when transformers raised `error` while it loaded the base."""
     location = plan.base.location
     text = str(error)
     if "trust_remote_code" in text:
@@ -102,8 +108,8 @@ def not_loadable(plan: Plan, error: Exception) -> InputError:
         return _unsupported(plan, "its weights are not in the safetensors format; convert them first")
     if not Path(location).is_dir():
         message = (
-            f"base model {plan.base.id!r} was not found: {location!r} is no local folder, and no hub has it or can be "
-            "reached; check the name, or download it and set TUNESTREAM_MODEL__PATH"
+            f"base model {plan.base.id!r} was not found: {location!r} is not a local folder, and the hub does not have "
+            "it or cannot be reached; check the name, or download it and set TUNESTREAM_MODEL__PATH"
         )
         return InputError("model_not_found", message, "model")
     reason = "its folder lacks a readable config.json, tokenizer or weights"

@@ -1,4 +1,4 @@
-"""Rows become batches: a seeded order per epoch, micro-batches of like lengths, padding on the right."""
+"""How rows become batches: a seeded order for each epoch, and micro-batches padded on the right."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Batch:
     """A micro-batch, padded on the right.
 
     `tokens`, `attention_mask`: (sequences, length). `columns`: (kept,), the positions whose next token is trained on
-    in any sequence: only there are logits computed. `targets`: (sequences, kept), the next token or IGNORED.
-    Of pairs, all preferred sequences come first, then all others in the same order.
+    in any sequence; logits are computed only there. `targets`: (sequences, kept), the next token or IGNORED.
+    Of preference pairs all preferred sequences come first, then all others in the same order.
     """
 
     tokens: Any
@@ -46,7 +46,7 @@ class Batch:
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> list[int]:
-    """The order in which epoch `epoch` (from 0) sees the items: a permutation that only seed and epoch decide."""
+    """The order of the items in epoch `epoch`, counted from 0: a permutation that depends on seed and epoch only."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     return [int(index) for index in torch.randperm(count, generator=generator)]
 

@@ -1,4 +1,4 @@
-"""Conversations as the base's own chat template writes them, with the loss on assistant turns only."""
+"""Encodes conversations with the base's own chat template, with the loss on assistant turns only."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ Message = Mapping[str, Any]
 class ChatEncoder:
     """Encodes conversations for one base.
 
-    What an assistant turn is, is found by rendering: the text up to the turn with the template's generation prompt is
-    what the server will send; what the full rendering adds to it up to the turn's end is what the model has to say.
-    The end-of-turn token belongs to it, so that served answers end.
+    The text of an assistant turn is found by rendering the conversation twice. Without the turn, but with the
+    generation prompt, it is the prompt that the server will send; what the turn adds to that is what the model has to
+    produce. The end-of-turn token is part of it, so the model learns to end its answers.
     """
 
     def __init__(self, tokenizer: Any, stop_ids: Sequence[int]) -> None:
@@ -41,9 +41,9 @@ class ChatEncoder:
         self.end = stop_ids[0] if stop_ids else None
 
     def encode(self, messages: Sequence[Message], tools: Any, *, where: str, answers_from: int = 0) -> list[Example]:
-        """One example per conversation, or, where the template rewrites earlier turns, one per assistant turn.
+        """One example per conversation; one per assistant turn where the template rewrites earlier turns.
 
-        Turns before index `answers_from` and turns with `weight: 0` are read, not trained on.
+        Turns before index `answers_from` and turns with `weight: 0` are not in the loss.
 
         Raises:
             InputError: the template refuses the conversation; the message begins with `where`.
@@ -61,7 +61,7 @@ class ChatEncoder:
         spans = [self._span(conversation, tools, index, text, where) for index in turns]
         if all(span is not None for span in spans):
             return [self._example(text, [span for span in spans if span is not None])]
-        # Templates like Qwen3's drop the reasoning of earlier turns: what the server sends at each turn differs.
+        # Templates such as Qwen3's drop the reasoning of earlier turns, so every turn has a prompt of its own.
         examples = []
         for index in turns:
             alone = self._render(conversation[: index + 1], tools, where)
@@ -72,7 +72,7 @@ class ChatEncoder:
         return examples
 
     def _span(self, conversation: list[dict[str, Any]], tools: Any, turn: int, text: str, where: str) -> Span | None:
-        """The characters of `text` that the model says in turn `turn`; None when `text` does not hold that turn."""
+        """The part of `text` that the model has to produce in turn `turn`. None: `text` does not contain that turn."""
         until = self._render(conversation[: turn + 1], tools, where)
         if not text.startswith(until):
             return None
@@ -103,7 +103,7 @@ class ChatEncoder:
 
 
 def _shared_length(one: str, other: str) -> int:
-    """How many characters two texts begin with in common."""
+    """The length of the beginning that two texts share, in characters."""
     if other.startswith(one):
         return len(one)
     return next((index for index, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), len(other))

@@ -1,6 +1,6 @@
-"""Checkpoints: folders `step-N` of safetensors and JSON, complete or absent, digests in `COMPLETE.json`.
+"""Checkpoints: folders `step-N` of safetensors and JSON files; `COMPLETE.json` lists their digests.
 
-No pickle anywhere: a checkpoint comes back over the network, and reading it must not be able to run anything.
+Pickle is not used: a checkpoint comes back over the network, and reading it must not be able to run code.
 """
 
 from __future__ import annotations
@@ -27,8 +27,10 @@ Tensors = dict[str, Any]
 
 
 def write(folder: Path, step: int, tensors: dict[str, Tensors], documents: dict[str, bytes]) -> Path:
-    """Write checkpoint `step` below `folder`: tensor files by name, then documents, then the list of digests; and
-    only then does it get its name, so that a half-written one is never taken for a checkpoint."""
+    """Write checkpoint `step` below `folder` and return its folder.
+
+    The folder gets its name last, so a half-written one is never taken for a checkpoint.
+    """
     target = folder / f"step-{step}"
     temporary = folder / f".step-{step}.tmp"
     for stale in (temporary, target):
@@ -57,7 +59,7 @@ def is_complete(folder: Path) -> bool:
 
 
 def newest_complete(folder: Path) -> Path | None:
-    """`folder` itself if it is a complete checkpoint, else the newest complete `step-N` in it."""
+    """`folder` itself if it is a complete checkpoint, else the newest complete `step-N` in it, else None."""
     if is_complete(folder):
         return folder
     found = [(step_of(path.name), path) for path in folder.glob("step-*")]
@@ -66,18 +68,19 @@ def newest_complete(folder: Path) -> Path | None:
 
 
 def step_of(name: str) -> int | None:
+    """The step in the name of a checkpoint's folder. None: it is the name of something else."""
     match = _NAME.fullmatch(name)
     return int(match[1]) if match else None
 
 
 def read(folder: Path) -> tuple[dict[str, Tensors], dict[str, bytes]]:
-    """What `write` was given."""
+    """The tensors and the documents of a checkpoint, as they were given to `write`."""
     tensors = {path.stem: load_file(path) for path in folder.glob("*.safetensors")}
     documents = {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix in (".json", ".jsonl")}
     return tensors, documents
 
 
-# --- what of a running training goes into tensor files ------------------------------------------------------------
+# --- the state of a running training, as tensors ------------------------------------------------------------------
 
 
 def capture(model: Any, optimizer: Any) -> dict[str, Tensors]:
@@ -103,7 +106,7 @@ def restore(model: Any, optimizer: Any, tensors: dict[str, Tensors]) -> None:
 
 
 def capture_random() -> Tensors:
-    """Python's, NumPy's and torch's generators."""
+    """The state of the random generators of Python, NumPy and torch."""
     version, words, _ = random.getstate()
     numpy_state: Any = np.random.get_state(legacy=True)
     tensors = {
@@ -117,6 +120,7 @@ def capture_random() -> Tensors:
 
 
 def restore_random(tensors: Tensors) -> None:
+    """The reverse of `capture_random`."""
     version, *words = tensors["python"].tolist()
     random.setstate((version, tuple(words), None))
     *key, position = tensors["numpy"].tolist()

@@ -1,4 +1,4 @@
-"""The loss curves as a picture."""
+"""Draws the loss curves."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from services.trainer.messages import StepMetrics
 
 
 def draw(rows: list[StepMetrics], best_step: int | None, path: Path) -> None:
-    """Training loss per step, validation loss, and a mark where the saved adapter was made."""
+    """Write a PNG to `path`: training loss per step, validation loss, and a mark at the step of the saved adapter."""
     figure = Figure(figsize=(8, 4.5), dpi=120)
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()

@@ -1,4 +1,4 @@
-"""Rows of JSON Lines become items of tokens with masks; what is too long is dealt with by policy."""
+"""Encodes rows of JSON Lines as tokens with masks, and applies the policy for rows that are too long."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from shared.errors import InputError
 
 Format = Literal["chat", "completion", "preference"]
 Item = tuple[Example, ...]
-"""What is drawn as one: a single sequence, or the preferred and the non-preferred answer to one prompt."""
+"""One sequence, or the preferred and the non-preferred answer to one prompt; an item is never split between batches."""
 
 LEAST_SHARE, MOST_SHARE = 0.001, 0.999
-"""Trained tokens outside these shares mean that the mask is wrong: nothing to learn, or the prompts learnt too."""
+"""A share of trained tokens outside these bounds means that the mask is wrong: it covers nothing, or prompts too."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """One split, encoded. `dropped` and `truncated` count rows; tokens are those of one pass."""
+    """One encoded split. `dropped` and `truncated` count rows; tokens are counted for one epoch."""
 
     items: tuple[Item, ...]
     dropped: int = 0
@@ -46,7 +46,7 @@ class Dataset:
         return sum(sequence.trained_tokens for item in self.items for sequence in item)
 
     def limited(self, max_length: int, policy: Literal["drop", "truncate", "fail"], param: str) -> Dataset:
-        """Deal with the items longer than `max_length` tokens; an item cut to nothing is dropped.
+        """Apply `policy` to items of more than `max_length` tokens; drop those that then have no trained tokens.
 
         Raises:
             InputError: `over_length` when the policy is `fail`, or when nothing would be left.
@@ -99,8 +99,8 @@ class Encoder:
         """Encode a file of one row per line.
 
         Raises:
-            InputError: `invalid_training_file`, naming the line and the field, or that the trained share of the tokens
-                is close to none or to all of them.
+            InputError: `invalid_training_file`: a row is wrong (the message names the line and the field), or nearly
+                none or nearly all of the tokens would be trained on.
         """
         items: list[Item] = []
         dropped = 0
@@ -108,7 +108,11 @@ class Encoder:
             try:
                 found = self._items(row, where)
             except (KeyError, TypeError, AttributeError) as error:
-                field = f"field {error.args[0]!r} is missing" if isinstance(error, KeyError) else "a field is misshapen"
+                field = (
+                    f"field {error.args[0]!r} is missing"
+                    if isinstance(error, KeyError)
+                    else "a field has the wrong type"
+                )
                 message = f"{where}: {field}; a {self.form} row was expected"
                 raise InputError("invalid_training_file", message, param) from None
             usable = [item for item in found if all(e.trained_tokens for e in item)]
@@ -154,7 +158,7 @@ class Encoder:
             )
 
     def preview(self, dataset: Dataset, most: int = 4) -> str:
-        """A few items decoded, trained text between ⟦ and ⟧: what a person checks the mask with."""
+        """The first items as text, with what is trained on between ⟦ and ⟧: for a person who checks the mask."""
         pages = ["Text between ⟦ and ⟧ is trained on; the rest is only read.\n"]
         names = ("",) if self.form != "preference" else (" (preferred)", " (non-preferred)")
         for number, item in enumerate(dataset.items[:most], start=1):

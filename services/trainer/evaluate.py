@@ -15,7 +15,7 @@ from services.trainer.loss import Objective
 from services.trainer.memory import Memory
 from services.trainer.model import set_training
 
-QUICK_ITEMS = 256  # measured within an epoch; its end measures all of them
+QUICK_ITEMS = 256  # the size of the sample that is measured within an epoch; at its end all items are
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Validator:
         self.sample = [validation.items[index] for index in chosen]
 
     def measure(self, *, ends_epoch: bool) -> tuple[Measured, Measured | None]:
-        """The same sample every time, comparable within a run; and the whole set at the end of an epoch."""
+        """Measure the same sample every time, so that losses compare; at the end of an epoch also the whole set."""
         quick = self._mean(self.sample)
         if not ends_epoch:
             return quick, None

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from services.trainer import checkpoints
+from services.trainer.domain.overfitting import Point
 from services.trainer.domain.plan import Plan
 from services.trainer.domain.schedule import checkpoint_overdue, checkpoint_steps, validation_steps
-from services.trainer.domain.verdict import Point
 from services.trainer.evaluate import Validator
 from services.trainer.messages import CheckpointWritten, StepMetrics
 from services.trainer.model import adapter_tensors, load_adapter_tensors
-from services.trainer.report import Report
+from services.trainer.reporter import Reporter
 from services.trainer.state import State, read_state
 from services.trainer.step import Stepper
 from shared.events import CheckpointInfo
@@ -24,13 +24,13 @@ class Interrupted(Exception):
 
 
 class Loop:
-    """One run. `validator` is None where there is nothing to validate on."""
+    """One run. `validator` is None if there is no validation data."""
 
-    def __init__(self, plan: Plan, stepper: Stepper, validator: Validator | None, report: Report) -> None:
+    def __init__(self, plan: Plan, stepper: Stepper, validator: Validator | None, reporter: Reporter) -> None:
         self.plan = plan
         self.stepper = stepper
         self.validator = validator
-        self.report = report
+        self.reporter = reporter
         self.model = stepper.model
         self.memory = stepper.memory
         self.steps = stepper.steps
@@ -46,32 +46,32 @@ class Loop:
         return self.state.step < self.steps.total and self.state.best.exhausted(self.patience)
 
     def run(self) -> None:
-        """Train to the end or to early stopping; then the best adapter by validation loss is put into the model.
+        """Train to the end or until early stopping, then put the adapter with the best validation loss into the model.
 
         Raises:
             Interrupted: asked to stop; a checkpoint was written.
             InputError: `out_of_memory` or `training_diverged`.
         """
         if self.memory.device.type == "cuda" and self.state.fit is None:
-            self.stepper.rehearse()
-            self.report.phase("fit", **self.memory.fit.model_dump())
+            self.stepper.dry_run()
+            self.reporter.phase("fit", **self.memory.fit.model_dump())
         first, seconds_before = self.state.step, self.state.seconds
         began = written = time.monotonic()
         seconds_to_write = 0.0
         while self.state.step < self.steps.total and not self.stopped_early:
             if self.state.step == first or self.steps.ends_epoch(self.state.step):
-                self.report.phase(f"epoch {self.steps.position(self.state.step)[0] + 1}")
+                self.reporter.phase(f"epoch {self.steps.position(self.state.step)[0] + 1}")
             metrics = self._step()
             self.state.seconds = seconds_before + time.monotonic() - began
             if metrics is None:
                 if self.state.step > first:
-                    self._checkpoint(self.report.rows()[-1])
+                    self._checkpoint(self.reporter.rows()[-1])
                 raise Interrupted
             step = self.state.step
             if step in self.validate_at:
                 metrics = metrics.model_copy(update=self._validate())
             seconds_per_step = (time.monotonic() - began) / (step - first)
-            self.report.step(metrics, eta_seconds=seconds_per_step * (self.steps.total - step))
+            self.reporter.step(metrics, eta_seconds=seconds_per_step * (self.steps.total - step))
             if step in self.checkpoint_at or self.stopped_early or self._overdue(written, seconds_to_write):
                 started = time.monotonic()
                 self._checkpoint(metrics)
@@ -81,10 +81,10 @@ class Loop:
             load_adapter_tensors(self.model, self.best_adapter)
 
     def resume(self, folder: Path) -> None:
-        """Continue where the checkpoint in `folder` stands.
+        """Restore the checkpoint in `folder`, so that `run` continues from there.
 
         Raises:
-            InputError: `checkpoint_mismatch`.
+            InputError: `checkpoint_mismatch`: it was made with other settings.
         """
         tensors, documents = checkpoints.read(folder)
         self.state = read_state(documents["state.json"], self.state.identity)
@@ -92,7 +92,7 @@ class Loop:
         self.best_adapter = tensors.get("best")
         if self.state.fit is not None:
             self.memory.use(self.state.fit)
-        self.report.begin(documents["metrics.jsonl"])
+        self.reporter.start_metrics(documents["metrics.jsonl"])
 
     def _step(self) -> StepMetrics | None:
         """Take one optimizer step. None when interrupted."""
@@ -150,12 +150,15 @@ class Loop:
         tensors = checkpoints.capture(self.model, self.stepper.optimizer)
         if self.best_adapter is not None:
             tensors["best"] = self.best_adapter
-        documents = {"state.json": state.model_dump_json().encode(), "metrics.jsonl": self.report.metrics.read_bytes()}
-        path = checkpoints.write(self.report.out / "checkpoints", state.step, tensors, documents)
-        self.report.say(
+        documents = {
+            "state.json": state.model_dump_json().encode(),
+            "metrics.jsonl": self.reporter.metrics_file.read_bytes(),
+        }
+        path = checkpoints.write(self.reporter.out / "checkpoints", state.step, tensors, documents)
+        self.reporter.send(
             CheckpointWritten(
                 at=time.time(),
-                path=str(path.relative_to(self.report.out)),
+                path=str(path.relative_to(self.reporter.out)),
                 step=info.step,
                 train_loss=info.train_loss,
                 valid_loss=info.valid_loss,

@@ -12,7 +12,7 @@ from services.trainer.batches import IGNORED, Batch
 
 
 class Sums(NamedTuple):
-    """Sums over a micro-batch, not means: a batch cut in any way has the gradient of the batch in one piece.
+    """Sums over a micro-batch, not means: the gradient of a batch is the same however the batch is cut.
 
     `loss` and `correct` are scalars on the device; only `loss` has a gradient.
     """
@@ -22,17 +22,19 @@ class Sums(NamedTuple):
 
 
 class Objective(Protocol):
-    """A loss that the training loop can take: its sums, and what they are divided by."""
+    """A loss that the training loop can minimise."""
 
     def weight(self, batch: Batch) -> int:
-        """How much a micro-batch counts in the mean over its batch."""
+        """What the sums are divided by: how much a micro-batch counts in the mean over its batch."""
         ...
 
-    def sums(self, model: Any, batch: Batch) -> Sums: ...
+    def sums(self, model: Any, batch: Batch) -> Sums:
+        """Send a micro-batch through the model."""
+        ...
 
 
 class Supervised:
-    """Cross-entropy per trained token; `correct` counts the tokens that greedy decoding would have said."""
+    """Cross-entropy per trained token; `correct` counts the tokens that greedy decoding would have chosen."""
 
     def weight(self, batch: Batch) -> int:
         return batch.trained_tokens
@@ -69,7 +71,7 @@ class Dpo:
 
 
 def logits(model: Any, batch: Batch) -> Any:
-    """(sequences, kept, vocabulary): logits where the next token is trained on."""
+    """The logits where the next token is trained on: (sequences, kept, vocabulary)."""
     inputs = {"input_ids": batch.tokens, "attention_mask": batch.attention_mask, "use_cache": False}
     if "logits_to_keep" in inspect.signature(model.get_base_model().forward).parameters:
         return model(**inputs, logits_to_keep=batch.columns).logits
@@ -77,7 +79,7 @@ def logits(model: Any, batch: Batch) -> Any:
 
 
 def _preference(model: Any, batch: Batch) -> Any:
-    """(items,): log-probability of the preferred answers minus that of the others."""
+    """The log-probability of each preferred answer minus that of the other one: (items,)."""
     scores = logits(model, batch)
     flat = F.cross_entropy(
         scores.flatten(0, 1).float(), batch.targets.flatten(), ignore_index=IGNORED, reduction="none"

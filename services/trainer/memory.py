@@ -25,7 +25,7 @@ class Fit(BaseModel):
     recompute: bool
 
 
-ON_CPU = (Fit(micro_tokens=1024, recompute=False),)  # larger ones are no faster, only larger
+ON_CPU = (Fit(micro_tokens=1024, recompute=False),)  # larger micro-batches are not faster here
 ON_GPU = (
     # Fastest first. Keeping activations beats large micro-batches down to about 4k tokens; below, dequantizing all
     # 4-bit weights once per micro-batch costs more than recomputing.
@@ -39,37 +39,37 @@ ON_GPU = (
 )
 
 
-ROOM = (
+FREE_GPU_MEMORY = (
     "leave training more of the GPU: lower TUNESTREAM_VLLM__GPU_MEMORY_UTILIZATION, or set "
     "TUNESTREAM_GPU__SHARE=alternate, if vLLM is on it too"
 )
 
 
-def loaded(load: Callable[[], T], device: Any) -> T:
-    """What `load` puts on the device, into the memory that is free there.
+def load_onto_device(load: Callable[[], T], device: Any) -> T:
+    """Call `load`, which puts the base model on `device`, and return what it returns.
 
     Raises:
         InputError: `out_of_memory`: it does not fit.
     """
     if device.type == "cpu":
         return load()
-    free, total = torch.cuda.mem_get_info(device)  # before, because what a failed try holds is not given back at once
+    free, total = torch.cuda.mem_get_info(device)  # asked before: the memory of a failed try is not freed at once
     try:
         return load()
     except torch.cuda.OutOfMemoryError:
         raise InputError(
             "out_of_memory",
             f"the base model does not fit on the GPU, where {free / 2**30:.1f} of {total / 2**30:.1f} GiB were free: "
-            f"choose a smaller base model or lora.quantization 'nf4', or {ROOM}",
+            f"choose a smaller base model or lora.quantization 'nf4', or {FREE_GPU_MEMORY}",
             "model",
         ) from None
 
 
 class Memory:
-    """The fit in use for one model on one device; a smaller one is taken when memory runs out."""
+    """The fit in use for one model on one device. It becomes smaller when memory runs out."""
 
     def __init__(self, model: Any, device: Any, longest: int) -> None:
-        """`longest`: tokens of the longest row, for the message when not even that fits."""
+        """`longest`: tokens of the longest row, for the message if not even that row fits."""
         self.model = model
         self.device = device
         self.longest = longest
@@ -77,15 +77,16 @@ class Memory:
         self.fit = self._fits[0]
 
     def use(self, fit: Fit) -> None:
-        """Take a fit that was found before, so that a continued run computes as the broken one did; one of another
-        kind of device is passed over."""
+        """Use a fit that was found before, so that a resumed run computes as the interrupted one did. A fit for another
+        kind of device is ignored."""
         if fit in self._fits:
             self.fit = fit
             recompute_activations(self.model, fit.recompute)
 
     def within(self, work: Callable[[int], T]) -> T:
-        """Do `work(micro_tokens)`, again with the next smaller fit as long as memory runs out. What random numbers a
-        failed try drew is undone.
+        """Call `work(micro_tokens)`, again with the next smaller fit each time memory runs out.
+
+        Each call starts with the same random state.
 
         Raises:
             InputError: `out_of_memory`, when not even one row fits.
@@ -109,13 +110,13 @@ class Memory:
                 "out_of_memory",
                 f"the GPU's memory does not hold even one row of {self.longest} tokens: lower "
                 "hyperparameters.max_length, hyperparameters.batch_size or lora.r, choose a smaller base model, "
-                f"or {ROOM}",
+                f"or {FREE_GPU_MEMORY}",
                 "hyperparameters.max_length",
             )
         self.use(smaller[0])
 
     def precision(self) -> AbstractContextManager[Any]:
-        """On a GPU the adapter's float32 weights compute in bfloat16, like the base."""
+        """Autocast on a GPU: the adapter's float32 weights compute in bfloat16, as the base does."""
         if self.device.type == "cpu":
             return nullcontext()
         autocast: AbstractContextManager[Any] = torch.autocast("cuda", dtype=torch.bfloat16)

@@ -1,4 +1,4 @@
-"""What the trainer tells of the training that runs, for /metrics."""
+"""The figures of the running training, for /metrics."""
 
 from __future__ import annotations
 
@@ -9,16 +9,20 @@ from prometheus_client import Counter, Gauge
 
 from services.trainer.messages import StepMetrics
 
-tokens = Counter("tunestream_training_tokens_total", "Tokens of the batches trained on")
-tokens_per_second = Gauge("tunestream_training_tokens_per_second", "Speed of the last step; 0 while nothing is trained")
-step = Gauge("tunestream_training_step", "Steps done of the training that runs; 0 before its first and when none runs")
-total_steps = Gauge("tunestream_training_total_steps", "Steps it will have; 0 when none runs")
-loss = Gauge("tunestream_training_loss", "Its last losses; split: train, valid; absent when none runs", ["split"])
+tokens = Counter("tunestream_training_tokens_total", "Tokens in the batches that were trained on")
+tokens_per_second = Gauge("tunestream_training_tokens_per_second", "Speed of the last step; 0 while no training runs")
+step = Gauge("tunestream_training_step", "Finished steps of the running training; 0 while no training runs")
+total_steps = Gauge("tunestream_training_total_steps", "All steps of the running training; 0 while no training runs")
+loss = Gauge(
+    "tunestream_training_loss",
+    "Last losses of the running training; split: train, valid; absent while no training runs",
+    ["split"],
+)
 
 
 @contextmanager
 def training() -> Iterator[None]:
-    """Forgets the figures of a training when it is over, however it ends."""
+    """Reset the gauges when the training is over, however it ends."""
     try:
         yield
     finally:
@@ -27,7 +31,7 @@ def training() -> Iterator[None]:
         loss.clear()
 
 
-def stepped(metrics: StepMetrics) -> None:
+def record_step(metrics: StepMetrics) -> None:
     """Count a step of the training process."""
     tokens.inc(metrics.tokens)
     tokens_per_second.set(metrics.tokens_per_second)

@@ -1,4 +1,4 @@
-"""The tuned model: the frozen base in 4 bits or as it is, a LoRA adapter on top, and the adapter as files."""
+"""The model in training: the frozen base, in 4 bits or as it is, with a LoRA adapter on top; the adapter as files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from services.trainer.domain.auto import Chosen
 from services.trainer.domain.plan import Plan
 
 COMPUTE = {"cuda": torch.bfloat16, "cpu": torch.float32}
-"""What the base computes in. On a CPU without bfloat16 units float32 is several times faster, and as good elsewhere."""
+"""The type that the base computes in. On a CPU without bfloat16 units float32 is several times faster."""
 
 
 def load(plan: Plan, chosen: Chosen, device: Any) -> Any:
@@ -49,7 +49,7 @@ def load(plan: Plan, chosen: Chosen, device: Any) -> Any:
         raise not_loadable(plan, error) from error
     base.requires_grad_(False)
     base.config.use_cache = False
-    torch.manual_seed(plan.seed)  # the adapter's start
+    torch.manual_seed(plan.seed)  # for the adapter's initial weights
     targets = plan.lora.target_modules
     model = get_peft_model(
         base,
@@ -100,19 +100,22 @@ def adapter_tensors(model: Any) -> dict[str, Any]:
 
 
 def load_adapter_tensors(model: Any, tensors: dict[str, Any]) -> None:
+    """Put what `adapter_tensors` returned into the model."""
     wrong = set_peft_model_state_dict(model, tensors).unexpected_keys
     if wrong:
-        raise ValueError(f"the adapter holds {len(wrong)} tensors that this model has no place for")
+        raise ValueError(f"the adapter holds {len(wrong)} tensors that this model does not have")
 
 
 def save_adapter(model: Any, folder: Path, plan: Plan, base: BaseFacts) -> None:
-    """Write the adapter in PEFT's format, with all that a server needs to speak as it was trained."""
+    """Write the adapter in PEFT's format, with the tokenizer and the generation settings that it was trained for."""
     folder.mkdir(parents=True)
     save_file(adapter_tensors(model), folder / "adapter_model.safetensors", metadata={"format": "pt"})
     config = model.peft_config["default"]
-    config.base_model_name_or_path = plan.base.id  # where it lay on this machine is nobody's business
+    config.base_model_name_or_path = plan.base.id  # not the path on this machine
     config.inference_mode = True
-    config.target_modules = sorted(config.target_modules)  # a set has no order, and the files are digested
+    config.target_modules = sorted(
+        config.target_modules
+    )  # a set has no order, and the file's digest must not depend on it
     config.save_pretrained(str(folder))
     base.tokenizer.save_pretrained(str(folder))
     base.generation.to_json_file(folder / "generation_config.json")

@@ -1,4 +1,4 @@
-"""The training child process: a process and not a thread, so that stopping it, or its crash, touches nothing else."""
+"""The training process: a child process, not a thread, so that stopping it, or its crash, does not harm the service."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TAIL_LINES = 400
 
 
 class TrainingProcess:
-    """A running `services.trainer.train`. It dies with the process that started it, however that dies."""
+    """A running training process. It is killed when the process that started it ends, however that ends."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -26,6 +26,7 @@ class TrainingProcess:
 
     @classmethod
     async def start(cls, plan: Path, out: Path, *, gpu: str | None, threads: int | None) -> TrainingProcess:
+        """Start the training of the plan in the file `plan`; everything is written below `out`."""
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -47,7 +48,7 @@ class TrainingProcess:
         return self._process.pid
 
     async def messages(self) -> AsyncIterator[AnyMessage]:
-        """What the process tells, until it ends. May be left and entered again without losing anything."""
+        """The messages of the process, until it ends. Iterating may stop and begin again; no message is lost."""
         assert self._process.stdout is not None
         while line := await self._process.stdout.readline():
             if (message := parse_message(line)) is not None:
@@ -64,14 +65,14 @@ class TrainingProcess:
             self._process.terminate()
 
     async def kill(self) -> None:
-        """End it now; nothing happens when it has ended."""
+        """Kill it, and wait for its end."""
         if self._process.returncode is None:
             self._process.kill()
         await self.wait()
 
     @property
     def trace(self) -> str:
-        """Where it crashed, fit for a log: no user text."""
+        """Where it crashed, without user text, so that it can be logged."""
         return safe_trace(self._stderr)
 
     async def _drain(self) -> None:
@@ -81,7 +82,7 @@ class TrainingProcess:
 
 
 def child_environment(environment: Mapping[str, str], *, gpu: str | None, threads: int | None) -> dict[str, str]:
-    """What the child inherits: not our settings, which hold secrets. `gpu`: visible devices, or `cpu` for none."""
+    """The environment of the child, without our settings: they hold secrets. `gpu`: visible devices; `cpu`: none."""
     inherited = {name: value for name, value in environment.items() if not name.startswith("TUNESTREAM_")}
     path = [str(ROOT), *filter(None, [environment.get("PYTHONPATH")])]
     inherited["PYTHONPATH"] = os.pathsep.join(path)

@@ -18,14 +18,14 @@ from services.trainer.card import model_card
 from services.trainer.curves import draw
 from services.trainer.data import Dataset, Encoder
 from services.trainer.domain.auto import Chosen, Facts, choose, choose_max_length
+from services.trainer.domain.overfitting import judge
 from services.trainer.domain.plan import Plan
-from services.trainer.domain.verdict import verdict
 from services.trainer.evaluate import Validator
 from services.trainer.loop import Loop
 from services.trainer.loss import Dpo, Supervised
-from services.trainer.memory import Memory, loaded
+from services.trainer.memory import Memory, load_onto_device
 from services.trainer.messages import Resumed, Started, TrainingResult
-from services.trainer.report import Report
+from services.trainer.reporter import Reporter
 from services.trainer.step import Stepper
 from shared.errors import InputError
 
@@ -40,7 +40,7 @@ class Prepared:
     chosen: Chosen
 
 
-def run(plan: Plan, out: Path, report: Report, stop: Callable[[], bool]) -> TrainingResult:
+def run(plan: Plan, out: Path, reporter: Reporter, stop: Callable[[], bool]) -> TrainingResult:
     """Train as `plan` says; everything is written below `out`, the result also as `result.json`.
 
     Raises:
@@ -48,26 +48,26 @@ def run(plan: Plan, out: Path, report: Report, stop: Callable[[], bool]) -> Trai
         Interrupted: asked to stop; the newest checkpoint holds what was reached.
     """
     device = _device(plan)
-    _settle(plan, device)
-    report.say(Started(at=time.time(), device=str(device), model=plan.model, base=plan.base.id, method=plan.method))
+    _configure_torch(plan, device)
+    reporter.send(Started(at=time.time(), device=str(device), model=plan.model, base=plan.base.id, method=plan.method))
     resumed = _checkpoint(plan)
 
-    report.phase("tokenize")
+    reporter.phase("tokenize")
     prepared = _prepare(plan, out)
 
-    report.phase("load")
-    tuned = loaded(lambda: model.load(plan, prepared.chosen, device), device)
+    reporter.phase("load")
+    tuned = load_onto_device(lambda: model.load(plan, prepared.chosen, device), device)
 
-    report.phase("prepare")
-    report.begin(b"")
-    loop = _loop(plan, prepared, tuned, Memory(tuned, device, prepared.train.longest), report, stop)
-    torch.manual_seed(plan.seed + 1)  # dropout; the adapter's start had the seed itself
+    reporter.phase("prepare")
+    reporter.start_metrics(b"")
+    loop = _loop(plan, prepared, tuned, Memory(tuned, device, prepared.train.longest), reporter, stop)
+    torch.manual_seed(plan.seed + 1)  # for dropout; the adapter's initial weights had the seed itself
     if resumed is not None:
         loop.resume(resumed)
-        report.say(Resumed(at=time.time(), step=loop.state.step))
+        reporter.send(Resumed(at=time.time(), step=loop.state.step))
     loop.run()
 
-    report.phase("save")
+    reporter.phase("save")
     result = _result(plan, prepared, loop)
     _save(plan, prepared, loop, result, out)
     return result
@@ -81,7 +81,7 @@ def _device(plan: Plan) -> Any:
     return torch.device("cuda", 0)
 
 
-def _settle(plan: Plan, device: Any) -> None:
+def _configure_torch(plan: Plan, device: Any) -> None:
     if plan.threads:
         torch.set_num_threads(plan.threads)
     if device.type == "cuda":
@@ -101,8 +101,8 @@ def _checkpoint(plan: Plan) -> Path | None:
 
 
 def _prepare(plan: Plan, out: Path) -> Prepared:
-    """Encode the rows, choose the hyperparameters, and write down how both came out."""
-    facts = base.look_at(plan)
+    """Encode the rows and choose the hyperparameters; write `preview.txt` and `hyperparameters.json`."""
+    facts = base.inspect_base(plan)
     encoder = Encoder(facts.tokenizer, facts.stop_ids, plan.format)
     train = encoder.read(Path(plan.train), "training_file")
     (out / "preview.txt").write_text(encoder.preview(train))
@@ -125,7 +125,9 @@ def _prepare(plan: Plan, out: Path) -> Prepared:
     return Prepared(facts, train, validation, chosen)
 
 
-def _loop(plan: Plan, prepared: Prepared, tuned: Any, memory: Memory, report: Report, stop: Callable[[], bool]) -> Loop:
+def _loop(
+    plan: Plan, prepared: Prepared, tuned: Any, memory: Memory, reporter: Reporter, stop: Callable[[], bool]
+) -> Loop:
     beta = prepared.chosen.beta
     objective = Supervised() if beta is None else Dpo(beta.value)
     pad_id = prepared.base.pad_id
@@ -133,13 +135,12 @@ def _loop(plan: Plan, prepared: Prepared, tuned: Any, memory: Memory, report: Re
     validator = None
     if prepared.validation is not None:
         validator = Validator(tuned, objective, prepared.validation, pad_id=pad_id, memory=memory, seed=plan.seed)
-    return Loop(plan, stepper, validator, report)
+    return Loop(plan, stepper, validator, reporter)
 
 
 def _result(plan: Plan, prepared: Prepared, loop: Loop) -> TrainingResult:
     state = loop.state
-    judged = verdict(state.points)
-    last = [row.train_loss for row in loop.report.rows()[-loop.steps.per_epoch :]]
+    last = [row.train_loss for row in loop.reporter.rows()[-loop.steps.per_epoch :]]
     return TrainingResult(
         model=plan.model,
         base=plan.base.id,
@@ -153,7 +154,7 @@ def _result(plan: Plan, prepared: Prepared, loop: Loop) -> TrainingResult:
         valid_loss=state.best.loss,
         saved_step=state.best.step or state.step,
         stopped_early=loop.stopped_early,
-        overfitting=judged,
+        overfitting=judge(state.points),
         hyperparameters=prepared.chosen.values(),
         checkpoints=tuple(state.checkpoints),
         train_examples=len(prepared.train.items),
@@ -165,8 +166,8 @@ def _result(plan: Plan, prepared: Prepared, loop: Loop) -> TrainingResult:
 
 
 def _save(plan: Plan, prepared: Prepared, loop: Loop, result: TrainingResult, out: Path) -> None:
-    loop.report.write_results()
-    draw(loop.report.rows(), result.saved_step if prepared.validation else None, out / "curves.png")
+    loop.reporter.write_results()
+    draw(loop.reporter.rows(), result.saved_step if prepared.validation else None, out / "curves.png")
     adapter = out / "adapter"
     shutil.rmtree(adapter, ignore_errors=True)
     model.save_adapter(loop.model, adapter, plan, prepared.base)

@@ -1,4 +1,4 @@
-"""Where a run stands: what a checkpoint holds beside tensors."""
+"""The state of a run: what a checkpoint holds besides tensors."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from services.trainer.domain.overfitting import Point
 from services.trainer.domain.schedule import BestSoFar
-from services.trainer.domain.verdict import Point
 from services.trainer.memory import Fit
 from shared.errors import InputError
 from shared.events import CheckpointInfo
@@ -24,7 +24,7 @@ class State(BaseModel):
     best: BestSoFar = BestSoFar()
     points: list[Point] = []
     since_validation: tuple[float, int] = (0.0, 0)
-    """Sum and number of the training losses since the last validation."""
+    """The sum of the training losses since the last validation, and their number."""
     trained_tokens: int = 0
     seconds: float = 0.0
     fit: Fit | None = None
@@ -35,7 +35,7 @@ def read_state(data: bytes, identity: dict[str, Any]) -> State:
     """The state in a checkpoint.
 
     Raises:
-        InputError: `checkpoint_mismatch`, when it is of a run with other settings than `identity`.
+        InputError: `checkpoint_mismatch`: it belongs to a run with another `identity`, that is, other settings.
     """
     state = State.model_validate_json(data)
     differing = sorted(key for key in identity if state.identity.get(key) != identity[key])

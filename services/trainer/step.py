@@ -1,4 +1,4 @@
-"""One optimizer step: a batch of rows, cut into micro-batches that fit, becomes one change of the adapter."""
+"""One optimizer step: a batch, cut into micro-batches that fit in memory, changes the adapter once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from shared.errors import InputError
 
 @dataclass(frozen=True)
 class Stepped:
-    """What one step did. `loss` and `accuracy` are means over the batch; `tokens` are its real ones."""
+    """What one step did. `loss` and `accuracy` are means over the batch; `tokens` does not count padding."""
 
     loss: float
     accuracy: float
@@ -33,7 +33,7 @@ class Stepped:
 
 
 class Stepper:
-    """Takes steps of one run. `stop` is asked before every micro-batch whether the process should end."""
+    """Takes the steps of one run. `stop` says whether the process should end; it is called before every micro-batch."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Stepper:
         self._order: tuple[int, list[int]] = (-1, [])
 
     def take(self, step: int) -> Stepped | None:
-        """Take the step after `step` finished ones. None when asked to stop; nothing has changed then.
+        """Take the step after `step` finished ones. None: asked to stop, and nothing has changed.
 
         Raises:
             InputError: `out_of_memory` or `training_diverged`.
@@ -94,9 +94,9 @@ class Stepper:
             trained_tokens=sum(batch.trained_tokens for batch in batches),
         )
 
-    def rehearse(self) -> None:
-        """Send the largest micro-batch of the whole run through the model, so that memory does not run out at step
-        40; nothing is changed but the memory's fit."""
+    def dry_run(self) -> None:
+        """Send the largest micro-batch of the run forward and backward, so that memory does not run out later. Nothing
+        changes but the memory's fit."""
         longest = sorted(range(len(self.train.items)), key=lambda index: -self._lengths[index])
         rows = longest[: self.steps.batch_size]
 
@@ -112,8 +112,11 @@ class Stepper:
         checkpoints.restore_random(random_before)
 
     def _gather(self, rows: list[int], micro_tokens: int) -> tuple[list[Batch], float, float, int] | None:
-        """The gradient of the mean loss over the whole batch, however it is cut; the micro-batches, the sums of the
-        loss and of what was right, and what they are to be divided by. None when asked to stop."""
+        """Accumulate the gradient of the mean loss over the batch.
+
+        Returns the micro-batches, the sum of the loss, the sum of correct predictions, and the weight that both are
+        divided by. None: asked to stop.
+        """
         set_training(self.model, True)
         self.optimizer.zero_grad(set_to_none=True)
         device = self.memory.device

@@ -1,4 +1,4 @@
-"""From text to tokens with a mask: which tokens the loss is on. The tokenizer decides where a token begins and ends."""
+"""Turns text into tokens, and into a mask that says which tokens are in the loss."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ def tokenize(
 ) -> tuple[list[int], list[bool]]:
     """Tokenize `text`; tokens that begin inside one of the character `spans` are trained.
 
-    The whole text is tokenized at once, as the server does with a prompt. Where a token would straddle the border
-    between prompt and answer, the two sides are tokenized apart: no server ever sees such a token.
+    The whole text is tokenized at once, as the server does with a prompt. Where a token would cross the border between
+    prompt and answer, the two sides are tokenized separately: the server never sees such a token.
 
     Args:
         special: add what the tokenizer puts around a text (BOS); chat templates bring their own.
-        end: a token to append, trained, after the last one; None: none.
+        end: a token to append, which is trained; None: append none.
     """
     encoded = tokenizer(text, add_special_tokens=special, return_offsets_mapping=True)
     ids, offsets = list(encoded["input_ids"]), list(encoded["offset_mapping"])
     if special and ids and offsets[-1][0] == offsets[-1][1]:
-        ids, offsets = ids[:-1], offsets[:-1]  # an EOS put after every text; the end is decided here
+        ids, offsets = ids[:-1], offsets[:-1]  # the tokenizer appends EOS to every text; here `end` decides
     borders = {border for span in spans for border in span}
     if any(begin < border < stop for begin, stop in offsets for border in borders):
         ids, offsets = _tokenize_apart(tokenizer, text, sorted(borders), special=special)
-    # Tokens of no width (BOS) stand for no text: nobody has to learn to say them.
+    # Tokens without text, such as BOS, are not trained: the model never has to produce them.
     trained = [begin < stop and any(s <= begin < e for s, e in spans) for begin, stop in offsets]
     if end is not None:
         ids.append(end)
@@ -60,7 +60,7 @@ def tokenize(
 
 
 def example(ids: Sequence[int], trained: Sequence[bool]) -> Example:
-    """Drop what follows the last trained token: in a causal model it changes nothing but the bill."""
+    """An example that ends with its last trained token: in a causal model, what follows only costs time."""
     mask = np.asarray(trained, dtype=np.bool_)
     length = int(mask.nonzero()[0][-1]) + 1 if mask.any() else len(mask)
     return Example(np.asarray(ids, dtype=np.int64)[:length], mask[:length])

@@ -18,7 +18,7 @@ from types import FrameType
 
 from services.trainer.domain.plan import parse_plan
 from services.trainer.messages import Completed, ErrorDocument, ExitCode, Failed, Stopped
-from services.trainer.report import Report
+from services.trainer.reporter import Reporter
 from shared.errors import InputError
 
 BEFORE_TORCH = {
@@ -31,14 +31,18 @@ BEFORE_TORCH = {
 
 
 class StopRequest:
-    """SIGTERM and SIGINT. While the loop runs they are noted, and it writes a checkpoint; else they end the process."""
+    """Handles SIGTERM and SIGINT.
+
+    Once the training loop watches, the first signal is noted, and the loop writes a checkpoint. Before that, and at the
+    second signal, the process ends at once.
+    """
 
     def __init__(self) -> None:
         self.requested = False
         self.watched = False
 
     def __call__(self) -> bool:
-        """Asked by the loop, which thereby takes on to stop in good order."""
+        """Whether to stop. The loop calls this, and so promises to stop in good order."""
         self.watched = True
         return self.requested
 
@@ -52,8 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m services.trainer.train", description="Tune a LoRA adapter.")
     parser.add_argument("plan", type=Path, help="the plan, a JSON file (services/trainer/domain/plan.py)")
     parser.add_argument("out", type=Path, help="the folder that everything is written to")
-    parser.add_argument("--events", action="store_true", help="tell progress as one JSON object per line")
-    parser.add_argument("--parent", type=int, help="die when the process of this id does")
+    parser.add_argument("--events", action="store_true", help="print progress as one JSON object per line")
+    parser.add_argument(
+        "--parent", type=int, help="the parent's process id: this process is killed when the parent ends"
+    )
     options = parser.parse_args(arguments)
     if options.parent is not None:
         die_with(options.parent)
@@ -63,36 +69,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, value in BEFORE_TORCH.items():
         os.environ.setdefault(name, value)
     options.out.mkdir(parents=True, exist_ok=True)
-    report = Report(options.out, events=options.events)
+    reporter = Reporter(options.out, events=options.events)
     try:
-        return _train(options.plan, options.out, report, stop)
+        return _train(options.plan, options.out, reporter, stop)
     except InputError as error:
         document = ErrorDocument.of(error).model_dump()
         (options.out / "error.json").write_text(json.dumps(document) + "\n")
-        report.say(Failed(at=time.time(), **document))
+        reporter.send(Failed(at=time.time(), **document))
         return ExitCode.WRONG_INPUT
 
 
-def _train(plan_path: Path, out: Path, report: Report, stop: StopRequest) -> int:
+def _train(plan_path: Path, out: Path, reporter: Reporter, stop: StopRequest) -> int:
     try:
         plan = parse_plan(plan_path.read_bytes())
     except OSError as error:
         raise InputError("invalid_plan", f"the plan {str(plan_path)!r} cannot be read: {error.strerror}") from None
-    # Only now the seconds that torch takes to import: a wrong plan is told at once.
+    # Importing torch takes seconds, so it comes after the plan was found to be right.
     from services.trainer.loop import Interrupted  # noqa: PLC0415
     from services.trainer.run import run  # noqa: PLC0415
 
     try:
-        result = run(plan, out, report, stop)
+        result = run(plan, out, reporter, stop)
     except Interrupted:
-        report.say(Stopped(at=time.time()))
+        reporter.send(Stopped(at=time.time()))
         return ExitCode.STOPPED
-    report.say(Completed.of(result, at=time.time()))
+    reporter.send(Completed.of(result, at=time.time()))
     return ExitCode.DONE
 
 
 def die_with(parent: int) -> None:
-    """Ask the kernel for SIGKILL when the parent ends, however it ends: a trainer must not outlive its lease."""
+    """Ask the kernel to kill this process when the parent ends, however that ends: it must not outlive its lease."""
     set_parent_death_signal = 1
     ctypes.CDLL(None, use_errno=True).prctl(set_parent_death_signal, signal.SIGKILL)
     if os.getppid() != parent:  # it ended before the kernel was asked

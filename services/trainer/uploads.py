@@ -1,4 +1,4 @@
-"""Checkpoints in the object store: brought there as they are made, and found again by the next attempt."""
+"""Checkpoints in the object store: uploaded while the training runs, found again by the next attempt."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ log = logging.getLogger(__name__)
 
 
 async def find_checkpoints(objects: ObjectStore, attempts: Sequence[str]) -> dict[int, FolderReference]:
-    """The complete checkpoints below the prefixes of earlier attempts (newest first), by step; of two of one step
-    the newer attempt's."""
+    """The complete checkpoints of earlier attempts, by step.
+
+    `attempts`: their prefixes, newest first. If two have a checkpoint of one step, the newer attempt's is taken.
+    """
     found: dict[int, FolderReference] = {}
     for attempt in attempts:
         for name in await objects.folders(f"{attempt}checkpoints/"):
@@ -34,10 +36,10 @@ async def find_checkpoints(objects: ObjectStore, attempts: Sequence[str]) -> dic
 
 
 class CheckpointUploads:
-    """Uploads beside the training, one at a time; a failed one is only a checkpoint less.
+    """Uploads checkpoints while the training goes on, one at a time. An upload that fails is logged and left out.
 
-    Used as `async with`: on leaving, what was added has been uploaded (or, cancelled, the rest is let go). May be
-    entered again.
+    Use it as `async with`: leaving the block waits for what was added; if the block was cancelled, the rest is dropped.
+    It may be entered again.
     """
 
     def __init__(self, objects: ObjectStore, attempt: Attempt, out: Path, keep: int) -> None:
@@ -50,7 +52,7 @@ class CheckpointUploads:
         self._worker: asyncio.Task[None] | None = None
 
     def add(self, checkpoint: CheckpointWritten) -> None:
-        """Upload it when those before it are done."""
+        """Upload `checkpoint` after those that were added before."""
         self._queue.put_nowait(checkpoint)
 
     async def __aenter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""The trainer's work on one attempt: fetch the splits, run the training process, hand over what it made."""
+"""The trainer's work on one attempt: download the splits, run the training process, upload what it made."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from services.trainer import gpu, metrics
+from services.trainer import gpu_turn, metrics
 from services.trainer.domain.plan import Base, Plan
 from services.trainer.messages import (
     AnyMessage,
@@ -22,8 +22,8 @@ from services.trainer.messages import (
     StepDone,
     TrainingResult,
 )
-from services.trainer.phases import Phases
 from services.trainer.process import TrainingProcess
+from services.trainer.spans import PhaseSpans
 from services.trainer.uploads import CheckpointUploads, find_checkpoints
 from shared import telemetry
 from shared.errors import CorruptObject, InputError, TransientError
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 ARTIFACTS = ("curves.png", "metrics.jsonl", "results.csv", "preview.txt", "hyperparameters.json")
 GRACE_SECONDS = 20.0
-"""What the process gets to write a checkpoint, and we to upload it, when the work is cancelled."""
+"""When the work is cancelled: how long the process may write a checkpoint, and we may upload it."""
 
 
 class TrainWork:
@@ -65,14 +65,16 @@ class TrainWork:
                 resume_from = await self._fetch_newest(earlier, folder)
                 plan = await self._plan(attempt.job, asked, location, folder, resume_from)
             uploads = CheckpointUploads(self._objects, attempt, folder / "out", self._settings.trainer.keep_checkpoints)
-            async with gpu.turn(self._objects, self._settings, self._clock, attempt):
+            async with gpu_turn.hold(self._objects, self._settings, self._clock, attempt):
                 try:
                     await self._train(attempt, plan, folder, uploads)
                 except InputError as error:
                     if error.code != "checkpoint_mismatch":
                         raise
-                    # Another version of this program made it: not the user's fault, only lost time.
-                    log.warning("checkpoint does not fit, starting anew", extra={"job_id": attempt.job.job_id})
+                    # Another version of the trainer made it. That is not the user's fault and costs only time.
+                    log.warning(
+                        "checkpoint does not fit, starting from the beginning", extra={"job_id": attempt.job.job_id}
+                    )
                     earlier = {}
                     await self._train(attempt, plan.model_copy(update={"resume_from": None}), folder, uploads)
             with telemetry.span("trainer.upload"):
@@ -85,7 +87,7 @@ class TrainWork:
     async def _plan(
         self, job: Job, asked: DatasetValidated, location: str, folder: Path, resume_from: Path | None
     ) -> Plan:
-        """Fetch the splits and write down what to do with them."""
+        """Download the splits and make the plan of their training."""
         train = folder / "train.jsonl"
         await self._objects.download(asked.train.reference, train)
         validation = None
@@ -113,14 +115,14 @@ class TrainWork:
         )
 
     async def _fetch_newest(self, earlier: dict[int, FolderReference], folder: Path) -> Path | None:
-        """Download the newest checkpoint that is whole; one that is not only costs the steps since the one before."""
+        """Download the newest checkpoint that is intact. A damaged one costs only the steps since the one before."""
         for step in sorted(earlier, reverse=True):
             target = folder / "resume" / f"step-{step}"
             try:
                 await self._objects.download_folder(earlier[step], target)
                 return target
             except CorruptObject:
-                log.warning("corrupt checkpoint passed over", extra={"step": step})
+                log.warning("corrupt checkpoint skipped", extra={"step": step})
         return None
 
     # --- the process -----------------------------------------------------------------------------------------------
@@ -129,7 +131,7 @@ class TrainWork:
         out = folder / "out"
         plan_path = folder / "plan.json"
         plan_path.write_text(plan.model_dump_json())
-        with Phases("start") as phases:
+        with PhaseSpans("start") as spans:
             process = await TrainingProcess.start(
                 plan_path, out, gpu=self._settings.trainer.gpu, threads=self._settings.trainer.threads
             )
@@ -138,20 +140,20 @@ class TrainWork:
                 async with uploads:
                     with metrics.training():
                         async for message in process.messages():
-                            phases.hear(message)
-                            await self._tell(attempt, message, uploads)
+                            spans.observe(message)
+                            await self._publish(attempt, message, uploads)
                     code = await process.wait()
             except asyncio.CancelledError:
                 await self._stop(process, uploads)
                 raise
             finally:
                 await process.kill()
-            check_ended(code, process.trace, out)
+            raise_for_exit_code(code, process.trace, out)
 
-    async def _tell(self, attempt: Attempt, message: AnyMessage, uploads: CheckpointUploads) -> None:
+    async def _publish(self, attempt: Attempt, message: AnyMessage, uploads: CheckpointUploads) -> None:
         match message:
             case StepDone():
-                metrics.stepped(message)
+                metrics.record_step(message)
                 figures = message.row()
                 await attempt.progress(
                     step=figures.pop("step"),
@@ -167,7 +169,7 @@ class TrainWork:
                 await attempt.progress(message=f"continued from step {message.step}", step=message.step)
 
     async def _stop(self, process: TrainingProcess, uploads: CheckpointUploads) -> None:
-        """Let the process write a checkpoint and bring it to safety, within the grace."""
+        """Let the process write a checkpoint, and upload it, within the grace period."""
         process.terminate()
         with contextlib.suppress(TimeoutError, TransientError):
             async with asyncio.timeout(GRACE_SECONDS), uploads:
@@ -210,8 +212,8 @@ class TrainWork:
         )
 
 
-def check_ended(code: int, trace: str, out: Path) -> None:
-    """Nothing, when the training process ended well; `code` is its exit code, `trace` where it crashed.
+def raise_for_exit_code(code: int, trace: str, out: Path) -> None:
+    """Raise what the end of the training process means. `trace`: where it crashed.
 
     Raises:
         InputError: the process found the input wrong.

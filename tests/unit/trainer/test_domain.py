@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.trainer.domain.auto import Choice, Facts, base_learning_rate, choose, choose_max_length
+from services.trainer.domain.overfitting import Point, judge
 from services.trainer.domain.plan import Plan, parse_plan
 from services.trainer.domain.schedule import (
     BestSoFar,
@@ -20,7 +21,6 @@ from services.trainer.domain.schedule import (
     micro_batches,
     validation_steps,
 )
-from services.trainer.domain.verdict import Point, verdict
 from shared.errors import InputError
 
 PLAN = {"job_id": "j", "model": "m", "base": {"id": "b", "location": "b"}, "train": "t.jsonl"}
@@ -158,30 +158,30 @@ def points(*losses: tuple[float, float]) -> list[Point]:
 
 
 def test_validation_that_rises_while_training_falls_is_overfitting():
-    got = verdict(points((2.0, 2.1), (1.0, 1.5), (0.5, 1.9)))
+    got = judge(points((2.0, 2.1), (1.0, 1.5), (0.5, 1.9)))
     assert (got.verdict, got.best_step) == ("overfitting", 20)
     assert "1.500 at step 20" in got.reason
 
 
 def test_both_falling_is_healthy():
-    assert verdict(points((2.0, 2.1), (1.0, 1.5), (0.9, 1.2))).verdict == "healthy"
+    assert judge(points((2.0, 2.1), (1.0, 1.5), (0.9, 1.2))).verdict == "healthy"
 
 
 def test_validation_that_rises_with_training_is_not_called_overfitting():
-    assert verdict(points((2.0, 2.1), (1.0, 1.5), (1.4, 1.9))).verdict == "healthy"
+    assert judge(points((2.0, 2.1), (1.0, 1.5), (1.4, 1.9))).verdict == "healthy"
 
 
 def test_the_noise_of_a_small_validation_set_is_not_overfitting():
-    assert verdict(points((2.0, 2.1), (1.0, 1.500), (0.9, 1.501))).verdict == "healthy"
+    assert judge(points((2.0, 2.1), (1.0, 1.500), (0.9, 1.501))).verdict == "healthy"
 
 
 def test_nothing_moving_is_underfitting():
-    assert verdict(points((2.0, 2.1), (1.99, 2.09), (1.98, 2.08))).verdict == "underfitting"
+    assert judge(points((2.0, 2.1), (1.99, 2.09), (1.98, 2.08))).verdict == "underfitting"
 
 
 @pytest.mark.parametrize("few", [[], points((2.0, 2.1))])
 def test_without_a_trend_nothing_is_claimed(few: list[Point]):
-    assert verdict(few).verdict == "unknown"
+    assert judge(few).verdict == "unknown"
 
 
 # --- the plan

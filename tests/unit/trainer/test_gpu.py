@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from services.trainer.gpu import turn
+from services.trainer.gpu_turn import hold
 from shared.errors import TransientError
 from shared.events import Job, JobProgress
 from shared.gpu import FIRST_RIGHT_SECONDS, GpuTurns
@@ -37,7 +37,7 @@ class Trainer:
         self.attempt = Attempt(job, {}, "trainer", number, "", publish)
 
     async def train(self) -> None:
-        async with turn(self.objects, self.settings, self.clock, self.attempt):
+        async with hold(self.objects, self.settings, self.clock, self.attempt):
             self.began.set()
             await self.may_end.wait()
 

@@ -131,7 +131,7 @@ def test_what_the_template_refuses_names_the_line(tmp_path: Path):
         ("{", "line 2 of rows.jsonl: not valid JSON"),
         ("[]", "line 2 of rows.jsonl: a JSON object was expected"),
         ('{"prompt": "a"}', "line 2 of rows.jsonl: field 'messages' is missing"),
-        ('{"messages": [5]}', "line 2 of rows.jsonl: a field is misshapen"),
+        ('{"messages": [5]}', "line 2 of rows.jsonl: a field has the wrong type"),
     ],
 )
 def test_a_broken_row_names_line_and_field(tokenizer: Any, tmp_path: Path, line: str, problem: str):

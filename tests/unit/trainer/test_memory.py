@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from services.trainer.memory import ON_GPU, Fit, Memory, loaded
+from services.trainer.memory import ON_GPU, Fit, Memory, load_onto_device
 from shared.errors import InputError
 
 
@@ -69,7 +69,7 @@ def test_a_base_that_does_not_fit_beside_vllm_is_told_with_what_is_free(monkeypa
         raise torch.cuda.OutOfMemoryError
 
     with pytest.raises(InputError, match=r"3\.0 of 24\.0 GiB were free.*GPU_MEMORY_UTILIZATION.*alternate") as caught:
-        loaded(load, SimpleNamespace(type="cuda"))
+        load_onto_device(load, SimpleNamespace(type="cuda"))
     assert (caught.value.code, caught.value.param) == ("out_of_memory", "model")
 
 

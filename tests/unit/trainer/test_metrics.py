@@ -24,8 +24,8 @@ SEVENTH = StepMetrics(
 async def test_the_figures_are_those_of_the_training_that_runs() -> None:
     before = await scrape()
     with pytest.raises(RuntimeError), metrics.training():
-        metrics.stepped(SEVENTH)
-        metrics.stepped(SEVENTH.model_copy(update={"step": 8, "valid_loss": 1.25}))
+        metrics.record_step(SEVENTH)
+        metrics.record_step(SEVENTH.model_copy(update={"step": 8, "valid_loss": 1.25}))
         during = await scrape()
         raise RuntimeError("the process crashed")
     after = await scrape()

@@ -24,7 +24,7 @@ from services.trainer.loop import Interrupted
 from services.trainer.loss import Dpo, Supervised
 from services.trainer.messages import TrainingResult
 from services.trainer.model import load, set_training, trainable
-from services.trainer.report import Report
+from services.trainer.reporter import Reporter
 from services.trainer.run import run
 from services.trainer.tokens import Example
 from shared.errors import InputError
@@ -35,7 +35,7 @@ MakePlan = Callable[..., Plan]
 
 def train(plan: Plan, out: Path, stop: Callable[[], bool] = lambda: False) -> TrainingResult:
     out.mkdir(parents=True, exist_ok=True)
-    return run(plan, out, Report(out, events=True), stop)
+    return run(plan, out, Reporter(out, events=True), stop)
 
 
 def losses(out: Path) -> list[dict[str, float]]:

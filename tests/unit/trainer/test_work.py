@@ -15,9 +15,9 @@ import psutil
 import pytest
 
 from services.trainer.process import child_environment, safe_trace
-from services.trainer.report import Report
+from services.trainer.reporter import Reporter
 from services.trainer.run import run
-from services.trainer.work import TrainWork, check_ended
+from services.trainer.work import TrainWork, raise_for_exit_code
 from shared.errors import CorruptObject, InputError, TransientError
 from shared.events import DatasetValidated, Job, JobProgress, JobSpec, Reference, Split, TrainingCompleted
 from shared.objects import ObjectStore
@@ -154,7 +154,7 @@ async def test_killed_in_the_middle_the_next_attempt_goes_on_exactly(
 
     plan = make_plan(hyperparameters=job.spec.hyperparameters, lora=job.spec.lora)
     (tmp_path / "unbroken").mkdir()
-    unbroken = run(plan, tmp_path / "unbroken", Report(tmp_path / "unbroken", events=True), lambda: False)
+    unbroken = run(plan, tmp_path / "unbroken", Reporter(tmp_path / "unbroken", events=True), lambda: False)
     assert job.metrics(2) == without_clock((tmp_path / "unbroken" / "metrics.jsonl").read_text())
     weights = store.objects[f"{completed.adapter.prefix}adapter_model.safetensors"]
     assert weights == (tmp_path / "unbroken" / "adapter" / "adapter_model.safetensors").read_bytes()
@@ -208,9 +208,9 @@ def test_how_the_process_ended_decides_what_happens_next(
     tmp_path: Path, code: int, error: type[Exception], message: str
 ):
     (tmp_path / "error.json").write_text('{"code": "lora_rank_too_high", "message": "lower it", "param": "lora.r"}')
-    check_ended(0, "", tmp_path)
+    raise_for_exit_code(0, "", tmp_path)
     with pytest.raises(error, match=message) as caught:
-        check_ended(code, "a.py:1 in f", tmp_path)
+        raise_for_exit_code(code, "a.py:1 in f", tmp_path)
     if isinstance(caught.value, InputError):
         assert (caught.value.code, caught.value.param) == ("lora_rank_too_high", "lora.r")
 

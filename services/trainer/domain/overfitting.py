@@ -1,4 +1,4 @@
-"""The overfitting verdict: validation loss against training loss, and its trend."""
+"""Judges whether a run overfitted: validation loss against training loss, and its trend."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from dataclasses import dataclass
 from shared.events import Overfitting
 
 RISE = 0.02
-"""Validation loss this share above its best counts as risen; less is the noise of a small validation set."""
+"""Validation loss counts as risen if it is this share above its best; less is noise of a small validation set."""
 FALL = 0.05
-"""Losses that fell by less than this share over the whole run count as flat."""
+"""A loss counts as flat if it fell by less than this share over the whole run."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """One validation: the loss on unseen rows, and the mean training loss of the steps since the one before."""
+    """One validation: the loss on unseen rows, and the mean training loss since the validation before."""
 
     step: int
     train_loss: float
     valid_loss: float
 
 
-def verdict(points: Sequence[Point]) -> Overfitting:
+def judge(points: Sequence[Point]) -> Overfitting:
     """Judge a run by its validations, oldest first.
 
-    `overfitting`: validation loss rose clearly after its best while training loss went on falling.
+    Verdicts: `overfitting`: validation loss rose clearly after its best while training loss went on falling.
     `underfitting`: both ended about where they began. `healthy`: neither. `unknown`: fewer than two validations.
     """
     points = [p for p in points if math.isfinite(p.train_loss) and math.isfinite(p.valid_loss)]

@@ -1,5 +1,5 @@
-"""The spans of a training run, made here from what its process tells: the process may be killed at any moment, and what
-it had reached by then is in the trace."""
+"""The spans of a training run. They are made here, not in the training process, which may be killed at any moment: the
+trace then still shows what it had reached."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from services.trainer.messages import AnyMessage, PhaseBegan, StepDone
 from shared import telemetry
 
 
-class Phases:
-    """One phase at a time, each with a span that is exported when the next one begins. The last one ends, or fails,
-    with the block."""
+class PhaseSpans:
+    """One span per phase, exported when the next phase begins. The last one ends, or fails, with the `with` block."""
 
     def __init__(self, first: str) -> None:
         self._span = telemetry.begin(f"trainer.{first}")
 
-    def hear(self, message: AnyMessage) -> None:
-        """Take a message of the process."""
+    def observe(self, message: AnyMessage) -> None:
+        """Follow a message of the training process."""
         if isinstance(message, PhaseBegan):
             telemetry.end(self._span, at=message.at)
             self._span = telemetry.begin(f"trainer.{message.phase}", at=message.at)

@@ -1,4 +1,4 @@
-"""The GPU for one training, where vLLM and training use it by turns (`gpu.share = alternate`)."""
+"""The turn of one training on a GPU that vLLM and training share by turns (`gpu.share = alternate`)."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from shared.settings import Settings
 from shared.stage import Attempt
 
 
-def turn(
+def hold(
     ledger: Ledger, settings: Settings, clock: Callable[[], float], attempt: Attempt
 ) -> AbstractAsyncContextManager[None]:
-    """Enter to wait for the GPU, however long; it is ours until the block is left. Nothing to wait for where memory is
-    split, or training runs without a GPU.
+    """Wait for the turn, however long, and hold it while the block runs. Does nothing if training and vLLM split the
+    memory, or training uses no GPU.
 
     Raises:
-        TransientError: the ledger was away for too long, and the GPU may be somebody else's.
+        TransientError: the ledger was away for too long, so another process may have the turn.
     """
     if settings.gpu.share == "split" or settings.trainer.gpu == "cpu":
         return nullcontext()
     turns = GpuTurns(ledger, settings.gpu.name, clock, lease_seconds=settings.stage.lease_seconds)
-    # of this attempt alone: a successor must not take the turn over from a training process that may still live
+    # The owner is this attempt: its successor must not take the turn over while this training process may still run.
     owner = f"trainer/{socket.gethostname()}/{os.getpid()}/{attempt.job.job_id}/{attempt.number}"
 
     async def waiting() -> None:

@@ -1,4 +1,4 @@
-"""What a run tells while it runs: messages or lines for people on stdout, and `metrics.jsonl`."""
+"""Reports the progress of a run: messages, or lines for people, on stdout; and `metrics.jsonl`."""
 
 from __future__ import annotations
 
@@ -22,34 +22,37 @@ RESULT_FIELDS = {
 """The columns of OpenAI's result file, and the fields of `StepMetrics` that they hold."""
 
 
-class Report:
+class Reporter:
     """Writes to stdout, and to `metrics.jsonl` in `out`. `events`: stdout gets messages for the parent process, not
     lines for people."""
 
     def __init__(self, out: Path, *, events: bool) -> None:
         self.out = out
         self.events = events
-        self.metrics = out / "metrics.jsonl"
+        self.metrics_file = out / "metrics.jsonl"
 
-    def say(self, message: Message) -> None:
+    def send(self, message: Message) -> None:
+        """Write a message to stdout, or a line that says the same to a person."""
         sys.stdout.write(f"{message.line() if self.events else _for_people(message)}\n")
         sys.stdout.flush()
 
     def phase(self, name: str, **fit: Any) -> None:
-        """Say that a phase began; `fit` as in `PhaseBegan`."""
-        self.say(PhaseBegan(at=time.time(), phase=name, **fit))
+        """Report that a phase began. `fit`: the further fields of `PhaseBegan`."""
+        self.send(PhaseBegan(at=time.time(), phase=name, **fit))
 
-    def begin(self, metrics_so_far: bytes) -> None:
-        """Start `metrics.jsonl`, with the rows up to the checkpoint that is continued."""
-        self.metrics.write_bytes(metrics_so_far)
+    def start_metrics(self, so_far: bytes) -> None:
+        """Start `metrics.jsonl` with the rows up to the checkpoint that the run continues from."""
+        self.metrics_file.write_bytes(so_far)
 
     def step(self, metrics: StepMetrics, eta_seconds: float) -> None:
-        with self.metrics.open("a") as file:
+        """Report a step, and add its row to `metrics.jsonl`."""
+        with self.metrics_file.open("a") as file:
             file.write(json.dumps(metrics.row()) + "\n")
-        self.say(StepDone(at=time.time(), **metrics.row(), eta_seconds=round(eta_seconds, 1)))
+        self.send(StepDone(at=time.time(), **metrics.row(), eta_seconds=round(eta_seconds, 1)))
 
     def rows(self) -> list[StepMetrics]:
-        return [StepMetrics.model_validate_json(line) for line in self.metrics.read_text().splitlines()]
+        """All rows of `metrics.jsonl`."""
+        return [StepMetrics.model_validate_json(line) for line in self.metrics_file.read_text().splitlines()]
 
     def write_results(self) -> None:
         """`results.csv`, as the OpenAI API returns it for a finished job."""
