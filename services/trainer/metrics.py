@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from prometheus_client import Counter, Gauge
 
-from services.trainer.messages import StepMetrics
+from services.trainer.engine.messages import MetricsRow
 
 tokens = Counter("tunestream_training_tokens_total", "Tokens in the batches that were trained on")
 tokens_per_second = Gauge("tunestream_training_tokens_per_second", "Speed of the last step; 0 while no training runs")
@@ -31,12 +31,12 @@ def training() -> Iterator[None]:
         loss.clear()
 
 
-def record_step(metrics: StepMetrics) -> None:
+def record_step(row: MetricsRow) -> None:
     """Count a step of the training process."""
-    tokens.inc(metrics.tokens)
-    tokens_per_second.set(metrics.tokens_per_second)
-    step.set(metrics.step)
-    total_steps.set(metrics.total_steps)
-    for split, value in (("train", metrics.train_loss), ("valid", metrics.valid_loss)):
+    tokens.inc(row.tokens)
+    tokens_per_second.set(row.tokens_per_second)
+    step.set(row.step)
+    total_steps.set(row.total_steps)
+    for split, value in (("train", row.train_loss), ("valid", row.valid_loss)):
         if value is not None:
             loss.labels(split).set(value)

@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from services.trainer import gpu_turn, metrics
+from services.trainer import metrics
 from services.trainer.domain.plan import Base, Plan
-from services.trainer.messages import (
+from services.trainer.engine.messages import (
     AnyMessage,
     CheckpointWritten,
     ErrorDocument,
@@ -22,9 +22,10 @@ from services.trainer.messages import (
     StepDone,
     TrainingResult,
 )
-from services.trainer.process import TrainingProcess
-from services.trainer.spans import PhaseSpans
-from services.trainer.uploads import CheckpointUploads, find_checkpoints
+from services.trainer.job import gpu_turn
+from services.trainer.job.process import TrainingProcess
+from services.trainer.job.spans import PhaseSpans
+from services.trainer.job.uploads import CheckpointUploads, find_checkpoints
 from shared import telemetry
 from shared.errors import CorruptObject, InputError, TransientError
 from shared.events import DatasetValidated, FolderReference, Job, TrainingCompleted
@@ -154,7 +155,7 @@ class TrainWork:
         match message:
             case StepDone():
                 metrics.record_step(message)
-                figures = message.row()
+                figures = message.columns()
                 await attempt.progress(
                     step=figures.pop("step"),
                     total_steps=figures.pop("total_steps"),

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from services.trainer import metrics
-from services.trainer.messages import StepMetrics
+from services.trainer.engine.messages import MetricsRow
 from tests.support.scrape import scrape
 
-SEVENTH = StepMetrics(
+SEVENTH = MetricsRow(
     step=7,
     total_steps=20,
     epoch=0.7,

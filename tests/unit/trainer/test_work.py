@@ -14,9 +14,9 @@ from typing import Any
 import psutil
 import pytest
 
-from services.trainer.process import child_environment, safe_trace
-from services.trainer.reporter import Reporter
-from services.trainer.run import run
+from services.trainer.engine.report.reporter import Reporter
+from services.trainer.engine.run import run
+from services.trainer.job.process import child_environment, safe_trace
 from services.trainer.work import TrainWork, raise_for_exit_code
 from shared.errors import CorruptObject, InputError, TransientError
 from shared.events import DatasetValidated, Job, JobProgress, JobSpec, Reference, Split, TrainingCompleted
@@ -217,7 +217,7 @@ def test_how_the_process_ended_decides_what_happens_next(
 
 async def test_the_training_process_dies_with_its_parent():
     child = (
-        "import signal, sys; from services.trainer.train import die_with; die_with(int(sys.argv[1])); "
+        "import signal, sys; from services.trainer.engine.__main__ import die_with; die_with(int(sys.argv[1])); "
         "print('ready', flush=True); signal.pause()"
     )
     parent = (
