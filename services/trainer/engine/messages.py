@@ -69,9 +69,11 @@ class ErrorDocument(FrozenModel):
 
     @classmethod
     def of(cls, error: InputError) -> ErrorDocument:
+        """The document of an error."""
         return cls(code=error.code, message=error.message, param=error.param)
 
     def exception(self) -> InputError:
+        """The error that the process ended with."""
         return InputError(self.code, self.message, self.param)
 
 

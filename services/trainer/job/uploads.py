@@ -75,7 +75,7 @@ class CheckpointUploads:
             checkpoint = await self._queue.get()
             try:
                 await self._upload(checkpoint)
-            except Exception as error:  # whatever it was, it must not stop a training that may have run for hours
+            except Exception as error:  # a training that may have run for hours must not end for it
                 log.warning("checkpoint not uploaded", extra={"step": checkpoint.step, "reason": type(error).__name__})
             finally:
                 self._queue.task_done()

@@ -86,8 +86,8 @@ class Encoder:
         if not getattr(tokenizer, "is_fast", False):
             raise InputError(
                 "unsupported_base",
-                "the base model's tokenizer has no tokenizer.json, without which answers cannot be told from prompts: "
-                "choose a base that has one",
+                "the base model's tokenizer has no tokenizer.json, and without it answers cannot be separated from "
+                "prompts: choose a base that has one",
                 "model",
             )
         self.tokenizer = tokenizer
@@ -131,11 +131,11 @@ class Encoder:
         prompt, tools = list(asked["messages"]), template_tools(asked)
         pair: list[Example] = []
         for field in ("preferred_completion", "non_preferred_completion"):
-            said = self.chat.encode([*prompt, *row[field]], tools, where=where, answers_from=len(prompt))
-            if len(said) != 1:
+            answers = self.chat.encode([*prompt, *row[field]], tools, where=where, answers_from=len(prompt))
+            if len(answers) != 1:
                 message = f"{where}: {field} must hold exactly one assistant message"
                 raise InputError("invalid_training_file", message, "training_file")
-            pair += said
+            pair += answers
         return [tuple(pair)]
 
     def _completion(self, prompt: str, completion: str) -> Example:

@@ -79,8 +79,8 @@ def _for_people(message: Message) -> str:
     if isinstance(message, PhaseBegan):
         details = ", ".join(f"{key} {value}" for key, value in fields.items() if key != "phase")
         return f"{message.phase}: {details}" if details else f"{message.phase} ..."
-    told = ", ".join(f"{key} {_short(value)}" for key, value in fields.items() if value is not None)
-    return f"{message.event}: {told}"
+    details = ", ".join(f"{key} {_short(value)}" for key, value in fields.items() if value is not None)
+    return f"{message.event}: {details}"
 
 
 def _short(value: Any) -> str:
