@@ -8,6 +8,8 @@ import json
 import re
 from typing import Any
 
+from shared.events import JobSpec
+
 ID_CHARS = 24  # 24 base32 characters are 120 bits: collisions need 2**60 jobs
 
 
@@ -22,9 +24,18 @@ def derive(*parts: Any, chars: int = ID_CHARS) -> str:
     return base64.b32encode(digest).decode().lower()[:chars]
 
 
-def job_id(bucket: str, key: str, sha256: str, spec: dict[str, Any]) -> str:
-    """`ftjob-…`: one job per dataset content, place and settings (the `rerun` counter is one of the settings)."""
-    return f"ftjob-{derive('job', bucket, key, sha256, spec)}"
+def chosen_settings(spec: JobSpec) -> dict[str, Any]:
+    """What differs from the defaults: what a sidecar holds, and what the job id is derived from."""
+    return spec.model_dump(mode="json", exclude_defaults=True)
+
+
+def job_id(bucket: str, key: str, sha256: str, spec: JobSpec, *, unreadable: str | None = None) -> str:
+    """`ftjob-…`: one job per dataset content, place and settings (the `rerun` counter is one of the settings).
+
+    `unreadable`: a digest of settings that could not be read, so that each such attempt is a job of its own.
+    """
+    settings = chosen_settings(spec) | ({"unreadable": unreadable} if unreadable else {})
+    return f"ftjob-{derive('job', bucket, key, sha256, settings)}"
 
 
 def event_id(job: str, topic: str, *parts: Any) -> str:

@@ -34,6 +34,7 @@ from shared.errors import (
     StoreUnavailable,
 )
 from shared.events import DatasetPointer, FolderReference, Reference
+from shared.folders import folder_reference, manifest_key
 from shared.ledger import JOBS, Entry
 from shared.settings import StoreSettings
 from shared.store_errors import reason, translate, wants_tls
@@ -282,9 +283,8 @@ class ObjectStore:
             name = file.relative_to(path).as_posix()
             files[name] = await self.upload(prefix + name, file)
         manifest = json.dumps({"files": {name: ref.model_dump() for name, ref in files.items()}}, indent=1).encode()
-        return FolderReference(
-            bucket=self.bucket, prefix=prefix, manifest=await self.put(f"{prefix}manifest.json", manifest)
-        )
+        written = await self.put(manifest_key(prefix), manifest)
+        return folder_reference(self.bucket, prefix, manifest, written.etag)
 
     async def download_folder(self, folder: FolderReference, path: Path) -> None:
         """Download into `path`, which appears only when all of it is there and right; a `path` that exists is kept."""

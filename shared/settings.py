@@ -155,19 +155,30 @@ class ModelSettings(Section):
     def location(self) -> str:
         return self.path or self.id
 
-    def location_of(self, base: str) -> str:
-        """Where the base of a job is loaded from.
+    def base_of(self, asked: str | None) -> str:
+        """The base of a job that names the model `asked`, or none.
 
         Raises:
-            InputError: jobs may not use this base.
+            InputError: `model_not_found`: this model may not be tuned here.
         """
-        if base == self.id:
-            return self.location
-        if base in self.allowed:
-            return base
-        known = ", ".join((self.id, *self.allowed))
-        message = f"The model {base} cannot be fine-tuned here; choose one of: {known}."
-        raise InputError("model_not_found", message, "model")
+        base = asked or self.id
+        if base != self.id and base not in self.allowed:
+            known = ", ".join((self.id, *self.allowed))
+            raise InputError(
+                "model_not_found",
+                f"The model {base} cannot be fine-tuned here; choose one of: {known}. "
+                "The operator adds others in TUNESTREAM_MODEL__ALLOWED.",
+                "model",
+            )
+        return base
+
+    def location_of(self, base: str) -> str:
+        """Where the base of a job is loaded from: a local folder, or a name on a hub.
+
+        Raises:
+            InputError: `model_not_found`: this model may not be tuned here.
+        """
+        return self.location if self.base_of(base) == self.id else base
 
 
 class StageSettings(Section):

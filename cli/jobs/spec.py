@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from cli.terminal import CliError
+from shared import ids
 from shared.events import JobSpec
 
 
@@ -30,14 +31,9 @@ def build(document: str | None, assignments: Sequence[str], flags: Mapping[str, 
         raise CliError(_explain(error), "`tunestream submit --help` and docs list the settings") from None
 
 
-def compact(spec: JobSpec) -> dict[str, Any]:
-    """What differs from the defaults: this is what is written down, and what the job id is derived from."""
-    return spec.model_dump(mode="json", exclude_defaults=True)
-
-
 def to_yaml(spec: JobSpec) -> bytes:
     """The sidecar document; what reads it gets the same spec back."""
-    return yaml.safe_dump(compact(spec), sort_keys=False, allow_unicode=True).encode()
+    return yaml.safe_dump(ids.chosen_settings(spec), sort_keys=False, allow_unicode=True).encode()
 
 
 def _mapping(document: str) -> dict[str, Any]:

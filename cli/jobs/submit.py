@@ -7,7 +7,7 @@ import posixpath
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cli.jobs.spec import compact, to_yaml
+from cli.jobs.spec import to_yaml
 from cli.terminal import CliError
 from services.ingest.domain.datasets import DATASET_ENDINGS, is_dataset, sidecars_of
 from shared import ids
@@ -59,7 +59,7 @@ async def submit(
     await _write_settings(datasets, key, spec)
     if present is None or present.sha256 != digest:
         await datasets.upload(key, file)
-    return ids.job_id(datasets.bucket, key, digest, compact(spec)), spec
+    return ids.job_id(datasets.bucket, key, digest, spec), spec
 
 
 async def _upload_validation(datasets: ObjectStore, file: Path, key: str) -> DatasetPointer:
@@ -81,7 +81,7 @@ async def _present(datasets: ObjectStore, key: str) -> Reference | None:
 
 async def _write_settings(datasets: ObjectStore, key: str, spec: JobSpec) -> None:
     """One sidecar, or none when all is default: one of an earlier submission must not count for this one."""
-    wanted = sidecars_of(key)[0] if compact(spec) else None
+    wanted = sidecars_of(key)[0] if ids.chosen_settings(spec) else None
     there = {entry.key for entry in await datasets.list(posixpath.splitext(key)[0])}
     if wanted:
         document = to_yaml(spec)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from services.inference.domain.names import tuned_name
 from shared import outbox, telemetry
 from shared.errors import StoreUnavailable
 from shared.events import FolderReference, Job, Reference, TrainingCompleted
+from shared.folders import find_folder
 from shared.ledger import JOBS, Ledger, job_key
 
 NOT_FOUND_SECONDS = 1.0  # an unknown id is looked up at most this often, however many ask for it
@@ -109,17 +109,7 @@ class TrainedModels:
             return Trained(model, event.job_id, event.base, created, event.adapter)
         for checkpoint in event.checkpoints:
             if checkpoint.step == step:
-                folder = await self._folder(event.adapter.bucket, checkpoint.prefix)
+                # the event names a checkpoint by its prefix only, and checkpoints may have been deleted
+                folder = await find_folder(self._objects, event.adapter.bucket, checkpoint.prefix)
                 return Trained(model, event.job_id, event.base, created, folder) if folder else None
         return None
-
-    async def _folder(self, bucket: str, prefix: str) -> FolderReference | None:
-        """The folder of a checkpoint, which the event names by its prefix only; checkpoints may have been deleted."""
-        key = f"{prefix.rstrip('/')}/manifest.json"
-        found = await self._objects.get(key)
-        if found is None:
-            return None
-        data, etag = found
-        digest = hashlib.sha256(data).hexdigest()
-        manifest = Reference(bucket=bucket, key=key, etag=etag, size=len(data), sha256=digest)
-        return FolderReference(bucket=bucket, prefix=prefix, manifest=manifest)

@@ -58,7 +58,7 @@ class Intake:
             except InputError as error:
                 problem, spec, salt = error, JobSpec(), hashlib.sha256(text).hexdigest()
         try:
-            base = jobs.resolve_base(spec, self._settings.model.id, self._settings.model.allowed)
+            base = self._settings.model.base_of(spec.model)
             if wanted := validation_file or spec.validation_file:
                 validation = await self._validation(wanted)
         except InputError as error:

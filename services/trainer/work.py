@@ -1,25 +1,34 @@
-"""The trainer's work on one attempt: fetch the splits, run the training process, hand over what it made."""
+"""The trainer's work on one attempt: download the splits, run the training process, upload what it made."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from services.trainer import gpu, metrics
+from services.trainer import metrics
 from services.trainer.domain.plan import Base, Plan
-from services.trainer.phases import Phases
-from services.trainer.process import TrainingProcess
-from services.trainer.uploads import CheckpointUploads, find_checkpoints
+from services.trainer.engine.messages import (
+    AnyMessage,
+    CheckpointWritten,
+    ErrorDocument,
+    ExitCode,
+    PhaseBegan,
+    Resumed,
+    StepDone,
+    TrainingResult,
+)
+from services.trainer.job import gpu_turn
+from services.trainer.job.process import TrainingProcess
+from services.trainer.job.spans import PhaseSpans
+from services.trainer.job.uploads import CheckpointUploads, find_checkpoints
 from shared import telemetry
 from shared.errors import CorruptObject, InputError, TransientError
-from shared.events import CheckpointInfo, DatasetValidated, FolderReference, Job, Overfitting, TrainingCompleted
+from shared.events import DatasetValidated, FolderReference, Job, TrainingCompleted
 from shared.objects import ObjectStore
 from shared.settings import Settings
 from shared.stage import Attempt
@@ -28,8 +37,7 @@ log = logging.getLogger(__name__)
 
 ARTIFACTS = ("curves.png", "metrics.jsonl", "results.csv", "preview.txt", "hyperparameters.json")
 GRACE_SECONDS = 20.0
-"""What the process gets to write a checkpoint, and we to upload it, when the work is cancelled."""
-DONE, WRONG_INPUT, STOPPED = 0, 65, 75  # exit codes of services/trainer/train.py
+"""When the work is cancelled: how long the process may write a checkpoint, and we may upload it."""
 
 
 class TrainWork:
@@ -58,14 +66,16 @@ class TrainWork:
                 resume_from = await self._fetch_newest(earlier, folder)
                 plan = await self._plan(attempt.job, asked, location, folder, resume_from)
             uploads = CheckpointUploads(self._objects, attempt, folder / "out", self._settings.trainer.keep_checkpoints)
-            async with gpu.turn(self._objects, self._settings, self._clock, attempt):
+            async with gpu_turn.hold(self._objects, self._settings, self._clock, attempt):
                 try:
                     await self._train(attempt, plan, folder, uploads)
                 except InputError as error:
                     if error.code != "checkpoint_mismatch":
                         raise
-                    # Another version of this program made it: not the user's fault, only lost time.
-                    log.warning("checkpoint does not fit, starting anew", extra={"job_id": attempt.job.job_id})
+                    # Another version of the trainer made it. That is not the user's fault and costs only time.
+                    log.warning(
+                        "checkpoint does not fit, starting from the beginning", extra={"job_id": attempt.job.job_id}
+                    )
                     earlier = {}
                     await self._train(attempt, plan.model_copy(update={"resume_from": None}), folder, uploads)
             with telemetry.span("trainer.upload"):
@@ -78,7 +88,7 @@ class TrainWork:
     async def _plan(
         self, job: Job, asked: DatasetValidated, location: str, folder: Path, resume_from: Path | None
     ) -> Plan:
-        """Fetch the splits and write down what to do with them."""
+        """Download the splits and make the plan of their training."""
         train = folder / "train.jsonl"
         await self._objects.download(asked.train.reference, train)
         validation = None
@@ -106,14 +116,14 @@ class TrainWork:
         )
 
     async def _fetch_newest(self, earlier: dict[int, FolderReference], folder: Path) -> Path | None:
-        """Download the newest checkpoint that is whole; one that is not only costs the steps since the one before."""
+        """Download the newest checkpoint that is intact. A damaged one costs only the steps since the one before."""
         for step in sorted(earlier, reverse=True):
             target = folder / "resume" / f"step-{step}"
             try:
                 await self._objects.download_folder(earlier[step], target)
                 return target
             except CorruptObject:
-                log.warning("corrupt checkpoint passed over", extra={"step": step})
+                log.warning("corrupt checkpoint skipped", extra={"step": step})
         return None
 
     # --- the process -----------------------------------------------------------------------------------------------
@@ -122,7 +132,7 @@ class TrainWork:
         out = folder / "out"
         plan_path = folder / "plan.json"
         plan_path.write_text(plan.model_dump_json())
-        with Phases("start") as phases:
+        with PhaseSpans("start") as spans:
             process = await TrainingProcess.start(
                 plan_path, out, gpu=self._settings.trainer.gpu, threads=self._settings.trainer.threads
             )
@@ -130,86 +140,92 @@ class TrainWork:
             try:
                 async with uploads:
                     with metrics.training():
-                        async for event in process.events():
-                            phases.hear(event)
-                            await self._tell(attempt, event, uploads)
+                        async for message in process.messages():
+                            spans.observe(message)
+                            await self._publish(attempt, message, uploads)
                     code = await process.wait()
             except asyncio.CancelledError:
                 await self._stop(process, uploads)
                 raise
             finally:
                 await process.kill()
-            check_ended(code, process.trace, out)
+            raise_for_exit_code(code, process.trace, out)
 
-    async def _tell(self, attempt: Attempt, event: dict[str, Any], uploads: CheckpointUploads) -> None:
-        kind, _ = event.pop("event"), event.pop("at")
-        if kind == "step":
-            metrics.stepped(event)
-            await attempt.progress(
-                step=event.pop("step"),
-                total_steps=event.pop("total_steps"),
-                eta_seconds=event.pop("eta_seconds"),
-                data=event,
-            )
-        elif kind == "checkpoint":
-            uploads.add(event)
-        elif kind == "phase":
-            await attempt.progress(message=f"training: {event['phase']}", data=event)
-        elif kind == "resumed":
-            await attempt.progress(message=f"continued from step {event['step']}", step=event["step"])
+    async def _publish(self, attempt: Attempt, message: AnyMessage, uploads: CheckpointUploads) -> None:
+        match message:
+            case StepDone():
+                metrics.record_step(message)
+                figures = message.columns()
+                await attempt.progress(
+                    step=figures.pop("step"),
+                    total_steps=figures.pop("total_steps"),
+                    eta_seconds=message.eta_seconds,
+                    data=figures,
+                )
+            case CheckpointWritten():
+                uploads.add(message)
+            case PhaseBegan():
+                await attempt.progress(message=f"training: {message.phase}", data=message.fields())
+            case Resumed():
+                await attempt.progress(message=f"continued from step {message.step}", step=message.step)
 
     async def _stop(self, process: TrainingProcess, uploads: CheckpointUploads) -> None:
-        """Let the process write a checkpoint and bring it to safety, within the grace."""
+        """Let the process write a checkpoint, and upload it, within the grace period."""
         process.terminate()
         with contextlib.suppress(TimeoutError, TransientError):
             async with asyncio.timeout(GRACE_SECONDS), uploads:
-                async for event in process.events():
-                    if event.pop("event") == "checkpoint":
-                        uploads.add(event)
+                async for message in process.messages():
+                    if isinstance(message, CheckpointWritten):
+                        uploads.add(message)
 
     # --- after -----------------------------------------------------------------------------------------------------
 
     async def _hand_over(
         self, attempt: Attempt, asked: DatasetValidated, out: Path, checkpoints: dict[int, FolderReference]
     ) -> TrainingCompleted:
-        result: dict[str, Any] = json.loads((out / "result.json").read_bytes())
+        result = TrainingResult.model_validate_json((out / "result.json").read_bytes())
         await attempt.progress(message="training: upload")
         adapter = await self._objects.upload_folder(f"{attempt.prefix}adapter/", out / "adapter")
         artifacts = {name: await self._objects.upload(f"{attempt.prefix}{name}", out / name) for name in ARTIFACTS}
-        made = [CheckpointInfo.model_validate(checkpoint) for checkpoint in result["checkpoints"]]
         return TrainingCompleted(
             job_id=attempt.job.job_id,
             model=attempt.job.model,
             base=attempt.job.base,
             method=asked.method,
             adapter=adapter,
-            rank=result["rank"],
-            steps=result["steps"],
-            epochs=result["epochs"],
-            trained_tokens=result["trained_tokens"],
-            train_loss=result["train_loss"],
-            valid_loss=result["valid_loss"],
-            overfitting=Overfitting.model_validate(result["overfitting"]),
-            hyperparameters=result["hyperparameters"],
+            rank=result.rank,
+            steps=result.steps,
+            epochs=result.epochs,
+            trained_tokens=result.trained_tokens,
+            train_loss=result.train_loss,
+            valid_loss=result.valid_loss,
+            overfitting=result.overfitting,
+            hyperparameters=result.hyperparameters,
             checkpoints=tuple(
                 info.model_copy(update={"prefix": checkpoints[info.step].prefix})
-                for info in made
+                for info in result.checkpoints
                 if info.step in checkpoints
             ),
             artifacts=artifacts,
             test=asked.test,
             train=asked.train,
-            seconds=result["seconds"],
+            seconds=result.seconds,
         )
 
 
-def check_ended(code: int, trace: str, out: Path) -> None:
-    if code == DONE:
+def raise_for_exit_code(code: int, trace: str, out: Path) -> None:
+    """Raise what the end of the training process means. `trace`: where it crashed.
+
+    Raises:
+        InputError: the process found the input wrong.
+        TransientError: it was stopped from outside.
+        RuntimeError: it crashed.
+    """
+    if code == ExitCode.DONE:
         return
-    if code == WRONG_INPUT:
-        error = json.loads((out / "error.json").read_bytes())
-        raise InputError(error["code"], error["message"], error["param"])
-    if code == STOPPED:
+    if code == ExitCode.WRONG_INPUT:
+        raise ErrorDocument.model_validate_json((out / "error.json").read_bytes()).exception()
+    if code == ExitCode.STOPPED:
         raise TransientError("the training process was told to stop")
     if code < 0:
         raise RuntimeError(f"the training process was ended by signal {-code} (9: often, memory ran out); {trace}")

@@ -52,8 +52,7 @@ def job_of(
 
     `salt` tells jobs apart whose settings could not be read at all.
     """
-    asked = spec.model_dump(mode="json", exclude_defaults=True) | ({"unreadable": salt} if salt else {})
-    job_id = ids.job_id(dataset.bucket, dataset.key, dataset.sha256, asked)
+    job_id = ids.job_id(dataset.bucket, dataset.key, dataset.sha256, spec, unreadable=salt)
     stem = posixpath.splitext(posixpath.basename(dataset.key))[0]
     return Job(
         job_id=job_id,
@@ -67,24 +66,6 @@ def job_of(
         origin=origin,
         traceparent=traceparent,
     )
-
-
-def resolve_base(spec: JobSpec, default: str, allowed: tuple[str, ...]) -> str:
-    """The base model of a job.
-
-    Raises:
-        InputError: the job names a base that is not allowed here.
-    """
-    base = spec.model or default
-    if base != default and base not in allowed:
-        known = ", ".join((default, *allowed))
-        raise InputError(
-            "model_not_found",
-            f"The model {base!r} is not available for fine-tuning here; use one of: {known}. "
-            "The operator adds others in TUNESTREAM_MODEL__ALLOWED.",
-            "model",
-        )
-    return base
 
 
 def uploaded(job: Job) -> DatasetUploaded:

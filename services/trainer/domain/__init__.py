@@ -1,1 +1,1 @@
-"""The trainer's decisions: the plan, automatic hyperparameters, schedules, the overfitting verdict. Pure."""
+"""The trainer's decisions, pure: the plan, automatic hyperparameters, schedules, whether a run overfitted."""

@@ -1,4 +1,4 @@
-"""Automatic hyperparameters: each value with the reason for it, written down for the user."""
+"""Chooses hyperparameters that are `auto`, each with the reason that the user is told."""
 
 from __future__ import annotations
 
@@ -13,22 +13,24 @@ from services.trainer.domain.plan import Plan
 T = TypeVar("T")
 
 RANKS = (1, 8, 16, 32, 64, 128, 256)
-FEWEST_VISITS = 300  # examples seen in all below which an adapter stays close to its zero start
+MIN_EXAMPLES_SEEN = 300  # after fewer examples in all, an adapter is still close to its initial zero
 USUAL_EPOCHS, MOST_EPOCHS = 3, 10
 ONE_EPOCH_EXAMPLES = 25_000
 LARGEST_AUTO_BATCH = 64
-DPO_RATE_SHARE = 0.1  # preference losses see whole-sequence log-probabilities, so steps must be smaller
+DPO_RATE_SHARE = 0.1  # the loss sums log-probabilities of whole answers, so steps must be smaller
 
 
 @dataclass(frozen=True)
 class Choice(Generic[T]):
+    """A value, and why it was chosen."""
+
     value: T
     reason: str
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What the choices depend on. `trained_tokens` are those in the loss of one epoch."""
+    """What the choices depend on. `trained_tokens`: the tokens in the loss, in one epoch."""
 
     examples: int
     trained_tokens: int
@@ -38,6 +40,8 @@ class Facts:
 
 @dataclass(frozen=True)
 class Chosen:
+    """Every hyperparameter of a run."""
+
     n_epochs: Choice[int]
     batch_size: Choice[int]
     learning_rate: Choice[float]
@@ -60,11 +64,12 @@ class Chosen:
         return {name: {"value": choice.value, "reason": choice.reason} for name, choice in present.items()}
 
     def values(self) -> dict[str, JsonValue]:
+        """`{name: value}`, without reasons."""
         return {name: choice.value for name, choice in vars(self).items() if choice is not None}
 
 
 def choose(plan: Plan, facts: Facts, max_length: Choice[int]) -> Chosen:
-    """Fill in every `auto`. `max_length` was chosen before (`choose_max_length`), as rows are encoded with it."""
+    """Fill in every `auto`. `max_length` is chosen before (`choose_max_length`): `facts` depend on it."""
     asked, lora = plan.hyperparameters, plan.lora
     rank = _given(lora.r) or _rank(facts.trained_tokens, plan.max_lora_rank)
     rate, multiplier = _learning_rate(plan, facts.parameters)
@@ -108,9 +113,9 @@ def _setting(value: T) -> Choice[T]:
 
 
 def _epochs(examples: int) -> Choice[int]:
-    if examples * USUAL_EPOCHS < FEWEST_VISITS:
-        epochs = min(MOST_EPOCHS, math.ceil(FEWEST_VISITS / examples))
-        return Choice(epochs, f"{examples} examples are few: repeated until about {FEWEST_VISITS} were seen")
+    if examples * USUAL_EPOCHS < MIN_EXAMPLES_SEEN:
+        epochs = min(MOST_EPOCHS, math.ceil(MIN_EXAMPLES_SEEN / examples))
+        return Choice(epochs, f"{examples} examples are few: repeated until about {MIN_EXAMPLES_SEEN} were seen")
     if examples * USUAL_EPOCHS > ONE_EPOCH_EXAMPLES * 2:
         epochs = max(1, round(ONE_EPOCH_EXAMPLES * 2 / examples))
         return Choice(min(epochs, USUAL_EPOCHS), f"{examples} examples are many: fewer passes are enough")

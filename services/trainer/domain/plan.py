@@ -1,4 +1,4 @@
-"""The plan: everything the training process is told, in one JSON file, so that it can also run alone."""
+"""The plan: all that the training process needs to know, in one JSON file, so that it can also be run by hand."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ class Plan(StrictModel):
     hyperparameters: Hyperparameters = Hyperparameters()
     lora: Lora = Lora()
     max_length: Annotated[int, Field(ge=8)] | None = None
-    """Tokens a row may have, as the validate stage decided; None: decided here."""
+    """Tokens a row may have, as the validate stage decided; None: the process decides."""
     seed: Annotated[int, Field(ge=0, le=2_147_483_647)] = 0
     train_examples: int | None = None
-    """Rows and tokens as the validate stage counted them, for whoever reads the plan; they are counted again here."""
+    """Rows and tokens that the validate stage counted, for readers of the plan; the process counts them itself."""
     train_tokens: int | None = None
     max_lora_rank: Annotated[int, Field(ge=1)] = 64
-    """What the server that will serve the adapter accepts."""
+    """The highest rank that the server accepts."""
     resume_from: str | None = None
-    """A checkpoint, or a folder of `step-N` checkpoints of which the newest complete one is taken."""
+    """A checkpoint, or a folder of `step-N` checkpoints; of those the newest complete one is taken."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Annotated[int, Field(ge=1)] | None = None
     checkpoint_every: Auto | Annotated[int, Field(ge=1)] = "auto"
     eval_every: Auto | Annotated[int, Field(ge=1)] = "auto"
 
     def identity(self) -> dict[str, Any]:
-        """What must be equal for the checkpoint of one run to be continued by another. Where things lie, on what
-        device, and how often checkpoints are written may differ."""
+        """What two plans must have in common for one to continue from a checkpoint of the other. Paths, the device and
+        how often checkpoints are written may differ."""
         may_differ = {
             "base",
             "train",

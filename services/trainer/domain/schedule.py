@@ -1,4 +1,4 @@
-"""When things happen in a run: learning rate, validations, checkpoints, the end. Pure functions of the step."""
+"""When things happen in a run: learning rate, validations, checkpoints, early stopping. Pure functions of the step."""
 
 from __future__ import annotations
 
@@ -40,11 +40,12 @@ class Steps:
         return step > 0 and step % self.per_epoch == 0
 
     def epochs_done(self, step: int) -> float:
+        """How many epochs `step` finished steps are, in fractions."""
         return step / self.per_epoch
 
 
 def learning_rate(step: int, total: int, peak: float, warmup_ratio: float) -> float:
-    """Linear warm-up to `peak`, then a cosine down to zero; `step` counts from 0, and never has a rate of zero."""
+    """Linear warm-up to `peak`, then a cosine towards zero. `step` counts from 0; no step has a rate of zero."""
     warmup = max(1, round(total * warmup_ratio))
     if step < warmup:
         return peak * (step + 1) / warmup
@@ -53,7 +54,7 @@ def learning_rate(step: int, total: int, peak: float, warmup_ratio: float) -> fl
 
 
 def validation_steps(steps: Steps, every: int | Literal["auto"]) -> frozenset[int]:
-    """The finished-step counts after which validation runs: every so many steps, and at every end of an epoch."""
+    """The numbers of finished steps after which validation runs: every `every` steps, and at the end of each epoch."""
     interval = math.ceil(steps.total / VALIDATIONS_PER_RUN) if every == "auto" else every
     ends = range(steps.per_epoch, steps.total + 1, steps.per_epoch)
     due = set(range(interval, steps.total + 1, interval))
@@ -64,7 +65,7 @@ def validation_steps(steps: Steps, every: int | Literal["auto"]) -> frozenset[in
 
 
 def checkpoint_steps(steps: Steps, every: int | Literal["auto"]) -> frozenset[int]:
-    """The finished-step counts after which a checkpoint is always written, whatever the clock says."""
+    """The numbers of finished steps after which a checkpoint is always written."""
     if every != "auto":
         return frozenset({*range(every, steps.total + 1, every), steps.total})
     marks = steps.epochs if FEWEST_CHECKPOINTS <= steps.epochs <= MOST_EPOCH_CHECKPOINTS else None
@@ -75,20 +76,20 @@ def checkpoint_steps(steps: Steps, every: int | Literal["auto"]) -> frozenset[in
 
 
 def checkpoint_overdue(seconds_since: float, seconds_to_write: float) -> bool:
-    """Whether the clock asks for a checkpoint: about every 30 s of work, less often where writing one is slow."""
+    """Whether it is time for a checkpoint: about every 30 s of work, less often if writing one takes long."""
     return seconds_since >= max(CHECKPOINT_SECONDS, seconds_to_write / CHECKPOINT_SHARE)
 
 
 @dataclass(frozen=True)
 class BestSoFar:
-    """The best validation loss, and how many validations have passed since."""
+    """The best validation loss, its step, and how many validations came after it."""
 
     loss: float | None = None
     step: int = 0
     since: int = 0
 
     def after(self, step: int, loss: float) -> BestSoFar:
-        """What is known after a validation at `step`; a loss that is not a number is never an improvement."""
+        """The best after a validation at `step`. A loss that is not a number is never an improvement."""
         if math.isfinite(loss) and (self.loss is None or loss < self.loss):
             return BestSoFar(loss, step, 0)
         return BestSoFar(self.loss, self.step, self.since + 1)
@@ -99,10 +100,10 @@ class BestSoFar:
 
 
 def micro_batches(order: list[int], lengths: list[int], most_tokens: int) -> Iterator[list[int]]:
-    """Cut one batch into micro-batches of at most `most_tokens` padded tokens (a longer single row stands alone).
+    """Cut one batch into micro-batches of at most `most_tokens` padded tokens; a longer row has one for itself.
 
-    The gradient of a batch does not depend on the order of its rows, so rows of like length are put together and
-    little is padded; the longest come first, so that memory runs out at once or never.
+    The gradient of a batch does not depend on the order of its rows, so rows of similar length are put together, which
+    needs little padding. The longest come first, so that memory runs out with the first micro-batch or not at all.
     """
     micro: list[int] = []
     for index in sorted(order, key=lambda i: (-lengths[i], i)):

@@ -5,16 +5,17 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli.jobs.spec import build, compact, to_yaml
+from cli.jobs.spec import build, to_yaml
 from cli.terminal import CliError
 from services.ingest.domain.jobs import parse_spec
 from shared.events import JobSpec
+from shared.ids import chosen_settings
 
 
 def test_nothing_said_is_all_defaults() -> None:
     spec = build(None, (), {"suffix": None})
     assert spec == JobSpec()
-    assert compact(spec) == {}
+    assert chosen_settings(spec) == {}
 
 
 def test_file_then_assignments_then_flags() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,8 +49,18 @@ async def ids_of_ingest(datasets: FakeObjects) -> dict[str, str]:
     return found
 
 
-async def test_the_printed_id_is_the_one_that_ingest_derives(datasets: FakeObjects, rows: Path) -> None:
-    job, _ = await submit(datasets.as_store(), rows, "support.jsonl", SUPPORT)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"suffix": "support"},
+        {"suffix": "Grüße", "hyperparameters": {"n_epochs": 3, "learning_rate": 3e-3}, "lora": {"r": 8}, "rerun": 1},
+        {"hyperparameters": {"n_epochs": "auto"}, "metadata": {"team": "b", "owner": "a"}},
+    ],
+)
+async def test_the_printed_id_is_the_one_that_ingest_derives(
+    datasets: FakeObjects, rows: Path, settings: dict[str, Any]
+) -> None:
+    job, _ = await submit(datasets.as_store(), rows, "support.jsonl", JobSpec.model_validate(settings))
     assert job.startswith("ftjob-")
     assert await ids_of_ingest(datasets) == {"support.jsonl": job}
 

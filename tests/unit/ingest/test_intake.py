@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from services.ingest.intake import Intake
-from shared.events import DatasetPointer, Job, Origin
+from shared.events import DatasetPointer, Job, JobFailed, Origin
 from shared.ledger import job_key
 from shared.settings import Settings
 from tests.support.fakes import FakeBus, FakeObjects
@@ -69,3 +69,14 @@ async def test_settings_that_are_wrong_show_as_a_failed_ingest(ingest: Ingest, s
     assert spans.one("ingest").status.description == "failed"
     assert spans.below(spans.one("job")) == ["ingest", "publish job.failed"]
     assert "canary" not in "".join(span.to_json() for span in spans.all)
+
+
+async def test_a_model_that_may_not_be_tuned_fails_the_job(ingest: Ingest) -> None:
+    await ingest.objects.at("datasets").put("canary-file.job.yaml", b"model: acme/secret\n")
+
+    job = await ingest.take()
+
+    [failed] = [published.event for published in ingest.bus.published]
+    assert isinstance(failed, JobFailed)
+    assert (failed.job_id, failed.stage) == (job.job_id, "ingest")
+    assert (failed.code, failed.param) == ("model_not_found", "model")

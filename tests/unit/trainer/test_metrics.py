@@ -5,16 +5,27 @@ from __future__ import annotations
 import pytest
 
 from services.trainer import metrics
+from services.trainer.engine.messages import MetricsRow
 from tests.support.scrape import scrape
 
-ROW = {"step": 7, "total_steps": 20, "train_loss": 1.5, "tokens": 512, "tokens_per_second": 128.0}
+SEVENTH = MetricsRow(
+    step=7,
+    total_steps=20,
+    epoch=0.7,
+    train_loss=1.5,
+    train_mean_token_accuracy=0.5,
+    learning_rate=1e-3,
+    grad_norm=1.0,
+    tokens=512,
+    tokens_per_second=128.0,
+)
 
 
 async def test_the_figures_are_those_of_the_training_that_runs() -> None:
     before = await scrape()
     with pytest.raises(RuntimeError), metrics.training():
-        metrics.stepped(ROW)
-        metrics.stepped({**ROW, "step": 8, "valid_loss": 1.25})
+        metrics.record_step(SEVENTH)
+        metrics.record_step(SEVENTH.model_copy(update={"step": 8, "valid_loss": 1.25}))
         during = await scrape()
         raise RuntimeError("the process crashed")
     after = await scrape()

@@ -1,0 +1,143 @@
+"""Checkpoints: folders `step-N` of safetensors and JSON files; `COMPLETE.json` lists their digests.
+
+Pickle is not used: a checkpoint comes back over the network, and reading it must not be able to run code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from services.trainer.engine.model.adapter import adapter_tensors, load_adapter_tensors, trainable
+
+COMPLETE = "COMPLETE.json"
+_NAME = re.compile(r"step-(\d+)")
+
+Tensors = dict[str, Any]
+
+
+def write(folder: Path, step: int, tensors: dict[str, Tensors], documents: dict[str, bytes]) -> Path:
+    """Write checkpoint `step` below `folder` and return its folder.
+
+    The folder gets its name last, so a half-written one is never taken for a checkpoint.
+    """
+    target = folder / f"step-{step}"
+    temporary = folder / f".step-{step}.tmp"
+    for stale in (temporary, target):
+        shutil.rmtree(stale, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    for name, content in tensors.items():
+        save_file(content, temporary / f"{name}.safetensors")
+    for name, data in documents.items():
+        (temporary / name).write_bytes(data)
+    files = {path.name: _describe(path) for path in sorted(temporary.iterdir())}
+    (temporary / COMPLETE).write_text(json.dumps({"step": step, "files": files}))
+    for path in temporary.iterdir():
+        _sync(path)
+    temporary.rename(target)
+    _sync(folder)
+    return target
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether every file that `COMPLETE.json` lists is there with its digest."""
+    try:
+        files: dict[str, dict[str, Any]] = json.loads((folder / COMPLETE).read_bytes())["files"]
+        return all(_describe(folder / name) == described for name, described in files.items())
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def newest_complete(folder: Path) -> Path | None:
+    """`folder` itself if it is a complete checkpoint, else the newest complete `step-N` in it, else None."""
+    if is_complete(folder):
+        return folder
+    found = [(step_of(path.name), path) for path in folder.glob("step-*")]
+    newest_first = sorted(((step, path) for step, path in found if step is not None), reverse=True)
+    return next((path for _, path in newest_first if is_complete(path)), None)
+
+
+def step_of(name: str) -> int | None:
+    """The step in the name of a checkpoint's folder. None: it is the name of something else."""
+    match = _NAME.fullmatch(name)
+    return int(match[1]) if match else None
+
+
+def read(folder: Path) -> tuple[dict[str, Tensors], dict[str, bytes]]:
+    """The tensors and the documents of a checkpoint, as they were given to `write`."""
+    tensors = {path.stem: load_file(path) for path in folder.glob("*.safetensors")}
+    documents = {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix in (".json", ".jsonl")}
+    return tensors, documents
+
+
+# --- the state of a running training, as tensors ------------------------------------------------------------------
+
+
+def capture(model: Any, optimizer: Any) -> dict[str, Tensors]:
+    """Adapter, optimizer and random state, as tensors by file name."""
+    state = {}
+    for name, parameter in trainable(model).items():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            state[f"{name}|{key}"] = value.detach().to("cpu", copy=True).contiguous()
+    return {"adapter": adapter_tensors(model), "optimizer": state, "random": capture_random()}
+
+
+def restore(model: Any, optimizer: Any, tensors: dict[str, Tensors]) -> None:
+    """The reverse of `capture`, onto the devices where the parameters are."""
+    load_adapter_tensors(model, tensors["adapter"])
+    for name, parameter in trainable(model).items():
+        values = {key.rsplit("|", 1)[1]: v for key, v in tensors["optimizer"].items() if key.rsplit("|", 1)[0] == name}
+        # AdamW counts its steps on the CPU unless it is fused: leave its counter where a fresh optimizer puts it.
+        optimizer.state[parameter] = {
+            key: value.to(parameter.device) if key != "step" or optimizer.defaults["fused"] else value
+            for key, value in values.items()
+        }
+    restore_random(tensors["random"])
+
+
+def capture_random() -> Tensors:
+    """The state of the random generators of Python, NumPy and torch."""
+    version, words, _ = random.getstate()
+    numpy_state: Any = np.random.get_state(legacy=True)
+    tensors = {
+        "python": torch.tensor([version, *words], dtype=torch.int64),
+        "numpy": torch.tensor([*map(int, numpy_state[1]), int(numpy_state[2])], dtype=torch.int64),
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available():
+        tensors["cuda"] = torch.cuda.get_rng_state()
+    return tensors
+
+
+def restore_random(tensors: Tensors) -> None:
+    """The reverse of `capture_random`."""
+    version, *words = tensors["python"].tolist()
+    random.setstate((version, tuple(words), None))
+    *key, position = tensors["numpy"].tolist()
+    np.random.set_state(("MT19937", np.array(key, dtype=np.uint32), position, 0, 0.0))
+    torch.set_rng_state(tensors["torch"])
+    if "cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["cuda"])
+
+
+def _describe(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        return {"size": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

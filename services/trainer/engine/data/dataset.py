@@ -1,0 +1,194 @@
+"""Encodes rows of JSON Lines as tokens with masks, and applies the policy for rows that are too long."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from services.trainer.engine.data.chat import ChatEncoder
+from services.trainer.engine.data.tokens import Example, example, tokenize
+from shared.conversation import template_tools
+from shared.errors import InputError
+
+Format = Literal["chat", "completion", "preference"]
+Item = tuple[Example, ...]
+"""One sequence, or the preferred and the non-preferred answer to one prompt; an item is never split between batches."""
+
+LEAST_SHARE, MOST_SHARE = 0.001, 0.999
+"""A share of trained tokens outside these bounds means that the mask is wrong: it covers nothing, or prompts too."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One encoded split. `dropped` and `truncated` count rows; tokens are counted for one epoch."""
+
+    items: tuple[Item, ...]
+    dropped: int = 0
+    truncated: int = 0
+
+    @property
+    def lengths(self) -> list[int]:
+        return [max(map(len, item)) for item in self.items]
+
+    @property
+    def longest(self) -> int:
+        return max(self.lengths, default=0)
+
+    @property
+    def tokens(self) -> int:
+        return sum(len(sequence) for item in self.items for sequence in item)
+
+    @property
+    def trained_tokens(self) -> int:
+        return sum(sequence.trained_tokens for item in self.items for sequence in item)
+
+    def limited(self, max_length: int, policy: Literal["drop", "truncate", "fail"], param: str) -> Dataset:
+        """Apply `policy` to items of more than `max_length` tokens; drop those that then have no trained tokens.
+
+        Raises:
+            InputError: `over_length` when the policy is `fail`, or when nothing would be left.
+        """
+        over = [length for length in self.lengths if length > max_length]
+        if not over:
+            return self
+        if policy == "fail":
+            raise InputError(
+                "over_length",
+                f"{len(over)} rows have more than {max_length} tokens (the longest has {max(over)}): shorten them, "
+                "raise hyperparameters.max_length, or set hyperparameters.over_length to 'drop' or 'truncate'",
+                param,
+            )
+        if policy == "truncate":
+            shortened = (tuple(e.cut(max_length) for e in item) for item in self.items)
+            fit = [item for item in shortened if all(e.trained_tokens for e in item)]
+        else:
+            fit = [item for item in self.items if max(map(len, item)) <= max_length]
+        if not fit:
+            raise InputError(
+                "over_length",
+                f"every row has more than {max_length} tokens: shorten them or raise hyperparameters.max_length",
+                param,
+            )
+        truncated = len(fit) - (len(self.items) - len(over))
+        return replace(self, items=tuple(fit), dropped=self.dropped + len(self.items) - len(fit), truncated=truncated)
+
+
+class Encoder:
+    """Encodes the rows of one format for one base.
+
+    `stop_ids`: the tokens at which the server stops, the tokenizer's own EOS first.
+    """
+
+    def __init__(self, tokenizer: Any, stop_ids: Sequence[int], form: Format) -> None:
+        if not getattr(tokenizer, "is_fast", False):
+            raise InputError(
+                "unsupported_base",
+                "the base model's tokenizer has no tokenizer.json, and without it answers cannot be separated from "
+                "prompts: choose a base that has one",
+                "model",
+            )
+        self.tokenizer = tokenizer
+        self.form = form
+        self.end = stop_ids[0] if stop_ids else None
+        self.chat = None if form == "completion" else ChatEncoder(tokenizer, stop_ids)
+
+    def read(self, path: Path, param: str) -> Dataset:
+        """Encode a file of one row per line.
+
+        Raises:
+            InputError: `invalid_training_file`: a row is wrong (the message names the line and the field), or nearly
+                none or nearly all of the tokens would be trained on.
+        """
+        items: list[Item] = []
+        dropped = 0
+        for where, row in _rows(path, param):
+            try:
+                found = self._items(row, where)
+            except (KeyError, TypeError, AttributeError) as error:
+                field = (
+                    f"field {error.args[0]!r} is missing"
+                    if isinstance(error, KeyError)
+                    else "a field has the wrong type"
+                )
+                message = f"{where}: {field}; a {self.form} row was expected"
+                raise InputError("invalid_training_file", message, param) from None
+            usable = [item for item in found if all(e.trained_tokens for e in item)]
+            items += usable
+            dropped += not usable
+        dataset = Dataset(tuple(items), dropped)
+        self._check(dataset, param)
+        return dataset
+
+    def _items(self, row: dict[str, Any], where: str) -> list[Item]:
+        if self.chat is None:
+            return [(self._completion(row["prompt"], row["completion"]),)]
+        if self.form == "chat":
+            return [(e,) for e in self.chat.encode(row["messages"], template_tools(row), where=where)]
+        asked = row["input"]
+        prompt, tools = list(asked["messages"]), template_tools(asked)
+        pair: list[Example] = []
+        for field in ("preferred_completion", "non_preferred_completion"):
+            answers = self.chat.encode([*prompt, *row[field]], tools, where=where, answers_from=len(prompt))
+            if len(answers) != 1:
+                message = f"{where}: {field} must hold exactly one assistant message"
+                raise InputError("invalid_training_file", message, "training_file")
+            pair += answers
+        return [tuple(pair)]
+
+    def _completion(self, prompt: str, completion: str) -> Example:
+        text = prompt + completion
+        span = (len(prompt), len(text))
+        return example(*tokenize(self.tokenizer, text, [span], special=True, end=self.end))
+
+    def _check(self, dataset: Dataset, param: str) -> None:
+        if not dataset.items:
+            message = "no row has anything to train on: no assistant message with a weight other than 0"
+            raise InputError("invalid_training_file", message, param)
+        share = sum(int(e.trained.sum()) for item in dataset.items for e in item) / dataset.tokens
+        if not LEAST_SHARE <= share <= MOST_SHARE:
+            raise InputError(
+                "invalid_training_file",
+                f"{share:.2%} of the tokens would be trained on, which is close to "
+                f"{'none' if share < LEAST_SHARE else 'all'} of them: rows need both a prompt and an answer "
+                "(preview.txt shows how the rows were read)",
+                param,
+            )
+
+    def preview(self, dataset: Dataset, most: int = 4) -> str:
+        """The first items as text, with what is trained on between ⟦ and ⟧: for a person who checks the mask."""
+        pages = ["Text between ⟦ and ⟧ is trained on; the rest is only read.\n"]
+        names = ("",) if self.form != "preference" else (" (preferred)", " (non-preferred)")
+        for number, item in enumerate(dataset.items[:most], start=1):
+            for sequence, name in zip(item, names, strict=True):
+                head = f"--- item {number}{name}: {len(sequence)} tokens, {sequence.trained_tokens} trained"
+                pages.append(f"{head}\n{self._marked(sequence)}\n")
+        return "\n".join(pages)
+
+    def _marked(self, sequence: Example) -> str:
+        pieces = []
+        begin = 0
+        for end in range(1, len(sequence) + 1):
+            if end == len(sequence) or sequence.trained[end] != sequence.trained[begin]:
+                text = self.tokenizer.decode(sequence.tokens[begin:end].tolist(), skip_special_tokens=False)
+                pieces.append(f"⟦{text}⟧" if sequence.trained[begin] else text)
+                begin = end
+        return "".join(pieces)
+
+
+def _rows(path: Path, param: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            where = f"line {number} of {path.name}"
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                message = f"{where}: not valid JSON ({error.__class__.__name__}): one JSON object per line"
+                raise InputError("invalid_training_file", message, param) from None
+            if not isinstance(row, dict):
+                raise InputError("invalid_training_file", f"{where}: a JSON object was expected", param)
+            yield where, row

@@ -1,0 +1,220 @@
+"""What the training process tells its parent: messages while it runs, an exit code and a document at its end.
+
+A message is one JSON object on a line of stdout (`--events`). The exit code says which document is in the output
+folder: `result.json`, `error.json` or none.
+"""
+
+from __future__ import annotations
+
+import json
+from enum import IntEnum
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import Field, JsonValue, TypeAdapter
+
+from shared.errors import InputError
+from shared.events import CheckpointInfo, FrozenModel, Method, Overfitting
+
+
+class ExitCode(IntEnum):
+    """How the process ended; any other code is a crash. 65 and 75 are EX_DATAERR and EX_TEMPFAIL of sysexits.h."""
+
+    DONE = 0
+    """`result.json` holds the result."""
+    WRONG_INPUT = 65
+    """The plan, the data or the base are wrong; `error.json` says what to change."""
+    STOPPED = 75
+    """Stopped by SIGTERM or SIGINT; the newest checkpoint holds what was reached."""
+
+
+# --- documents ----------------------------------------------------------------------------------------------------
+
+
+class TrainingResult(FrozenModel):
+    """`result.json`: what came out of a run.
+
+    `epochs` may be a fraction after early stopping. `train_loss` is the mean over the last epoch, `valid_loss` the best
+    one (None: nothing to validate on), `saved_step` the step of the adapter that was saved. `*_examples` count rows.
+    """
+
+    model: str
+    base: str
+    method: Method
+    rank: int
+    steps: int
+    total_steps: int
+    epochs: float
+    trained_tokens: int
+    train_loss: float
+    valid_loss: float | None
+    saved_step: int
+    stopped_early: bool
+    overfitting: Overfitting
+    hyperparameters: dict[str, JsonValue]
+    checkpoints: tuple[CheckpointInfo, ...]
+    """Their `prefix` is relative to the output folder."""
+    train_examples: int
+    valid_examples: int
+    dropped_examples: int
+    truncated_examples: int
+    seconds: float
+
+
+class ErrorDocument(FrozenModel):
+    """`error.json`: what is wrong with the input, as the job's `error` will say it."""
+
+    code: str
+    message: str
+    param: str | None = None
+
+    @classmethod
+    def of(cls, error: InputError) -> ErrorDocument:
+        """The document of an error."""
+        return cls(code=error.code, message=error.message, param=error.param)
+
+    def exception(self) -> InputError:
+        """The error that the process ended with."""
+        return InputError(self.code, self.message, self.param)
+
+
+# --- messages -----------------------------------------------------------------------------------------------------
+
+
+class Message(FrozenModel):
+    """Base of all messages. `at`: when it was sent, in seconds since the epoch."""
+
+    event: str
+    at: float
+
+    def fields(self) -> dict[str, Any]:
+        """Its own fields by name; an optional field that was not given is left out."""
+        return self.model_dump(exclude={"event", "at"}, exclude_unset=True)
+
+    def line(self) -> str:
+        """The message as JSON on one line."""
+        return json.dumps({"event": self.event, "at": self.at, **self.fields()})
+
+
+class Started(Message):
+    """The process has read its plan and chosen a device."""
+
+    event: Literal["started"] = "started"
+    device: str
+    model: str
+    base: str
+    method: Method
+
+
+class PhaseBegan(Message):
+    """A phase began: tokenize, load, prepare, fit, `epoch N`, save. The one before it has ended.
+
+    `micro_tokens` and `recompute` are given for `fit`: what was found to fit into the GPU's memory.
+    """
+
+    event: Literal["phase"] = "phase"
+    phase: str
+    micro_tokens: int | None = None
+    recompute: bool | None = None
+
+
+class Resumed(Message):
+    """The run continues from the checkpoint of this step."""
+
+    event: Literal["resumed"] = "resumed"
+    step: int
+
+
+class MetricsRow(FrozenModel):
+    """A row of `metrics.jsonl`: what one step did.
+
+    `epoch`: how many epochs are done, in fractions. `tokens`: real ones in the batch, without padding. `valid_*`: on a
+    fixed sample of the validation rows, after the steps that are followed by a validation; `full_valid_*`: on all of
+    them, at the end of an epoch.
+    """
+
+    step: int
+    total_steps: int
+    epoch: float
+    train_loss: float
+    train_mean_token_accuracy: float
+    learning_rate: float
+    grad_norm: float
+    tokens: int
+    tokens_per_second: float
+    valid_loss: float | None = None
+    valid_mean_token_accuracy: float | None = None
+    full_valid_loss: float | None = None
+    full_valid_mean_token_accuracy: float | None = None
+
+    def columns(self) -> dict[str, Any]:
+        """What was measured, by column."""
+        return self.model_dump(include=set(MetricsRow.model_fields), exclude_unset=True)
+
+
+class StepDone(MetricsRow, Message):
+    """A step was taken. `eta_seconds`: until the last one."""
+
+    event: Literal["step"] = "step"
+    eta_seconds: float
+
+
+class CheckpointWritten(Message):
+    """A checkpoint is complete on the local disk. `path`: of its folder, relative to the output folder."""
+
+    event: Literal["checkpoint"] = "checkpoint"
+    path: str
+    step: int
+    train_loss: float | None = None
+    valid_loss: float | None = None
+
+
+class Stopped(Message):
+    """The run was stopped from outside; the process ends with `ExitCode.STOPPED`."""
+
+    event: Literal["stopped"] = "stopped"
+
+
+class Completed(Message):
+    """The run is done and everything is written; the process ends with `ExitCode.DONE`."""
+
+    event: Literal["completed"] = "completed"
+    steps: int
+    train_loss: float
+    valid_loss: float | None
+    saved_step: int
+    stopped_early: bool
+    seconds: float
+    verdict: str
+    reason: str
+
+    @classmethod
+    def of(cls, result: TrainingResult, *, at: float) -> Completed:
+        shared = {name: getattr(result, name) for name in cls.model_fields if name in TrainingResult.model_fields}
+        return cls(at=at, **shared, verdict=result.overfitting.verdict, reason=result.overfitting.reason)
+
+
+class Failed(ErrorDocument, Message):
+    """The input is wrong; the process ends with `ExitCode.WRONG_INPUT`."""
+
+    event: Literal["error"] = "error"
+
+
+AnyMessage = Started | PhaseBegan | Resumed | StepDone | CheckpointWritten | Stopped | Completed | Failed
+_KINDS = tuple(kind.model_fields["event"].default for kind in get_args(AnyMessage))
+_adapter: TypeAdapter[AnyMessage] = TypeAdapter(Annotated[AnyMessage, Field(discriminator="event")])
+
+
+def parse_message(line: bytes | str) -> AnyMessage | None:
+    """The message on a line of stdout. None for what some library printed there, and for a kind of message that this
+    version does not know.
+
+    Raises:
+        ValidationError: a known message lacks a field.
+    """
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    if not isinstance(found, dict) or "at" not in found or found.get("event") not in _KINDS:
+        return None
+    return _adapter.validate_python(found)

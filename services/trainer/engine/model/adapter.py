@@ -1,0 +1,121 @@
+"""The model in training: the frozen base, in 4 bits or as it is, with a LoRA adapter on top; the adapter as files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+from services.trainer.domain.auto import Chosen
+from services.trainer.domain.plan import Plan
+from services.trainer.engine.model.base import BaseFacts, not_loadable
+
+COMPUTE = {"cuda": torch.bfloat16, "cpu": torch.float32}
+"""The type that the base computes in. On a CPU without bfloat16 units float32 is several times faster."""
+
+
+def load(plan: Plan, chosen: Chosen, device: Any) -> Any:
+    """The base with a fresh adapter on `device`; only the adapter's float32 parameters are trainable.
+
+    QLoRA (arXiv 2305.14314): nf4 with double quantization, dequantized per product into the compute type.
+
+    Raises:
+        InputError: the weights are missing or not safetensors.
+    """
+    compute = COMPUTE[device.type]
+    quantization = None
+    if plan.lora.quantization == "nf4":
+        quantization = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=compute,
+        )
+    try:
+        base = AutoModelForCausalLM.from_pretrained(
+            plan.base.location,
+            dtype=compute,
+            quantization_config=quantization,
+            device_map={"": str(device)},
+            attn_implementation="sdpa",
+            use_safetensors=True,
+            trust_remote_code=False,
+        )
+    except (OSError, ValueError) as error:
+        raise not_loadable(plan, error) from error
+    base.requires_grad_(False)
+    base.config.use_cache = False
+    torch.manual_seed(plan.seed)  # for the adapter's initial weights
+    targets = plan.lora.target_modules
+    model = get_peft_model(
+        base,
+        LoraConfig(
+            r=chosen.lora_r.value,
+            lora_alpha=chosen.lora_alpha.value,
+            lora_dropout=chosen.lora_dropout.value,
+            target_modules=targets if targets == "all-linear" else list(targets),
+            bias="none",
+            task_type="CAUSAL_LM",
+        ),
+    )
+    for parameter in trainable(model).values():
+        parameter.data = parameter.data.float()
+    return model
+
+
+def trainable(model: Any) -> dict[str, Any]:
+    """The parameters that are trained, by name, in the model's own order."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def set_training(model: Any, training: bool) -> None:
+    """Dropout and recomputation on or off.
+
+    bitsandbytes' 4-bit layers always stay in training mode: in evaluation mode on some CPUs they repack their weights
+    for inference, after which they cannot be trained.
+    """
+    model.train(training)
+    for module in model.modules():
+        if type(module).__name__ == "Linear4bit":
+            module.train()
+
+
+def recompute_activations(model: Any, on: bool) -> None:
+    """Gradient checkpointing: activations are computed again in the backward pass instead of kept."""
+    if on:
+        model.enable_input_require_grads()
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    else:
+        model.gradient_checkpointing_disable()
+
+
+def adapter_tensors(model: Any) -> dict[str, Any]:
+    """A copy of the adapter on the CPU, under PEFT's names."""
+    state = get_peft_model_state_dict(model, save_embedding_layers=False)
+    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in state.items()}
+
+
+def load_adapter_tensors(model: Any, tensors: dict[str, Any]) -> None:
+    """Put what `adapter_tensors` returned into the model."""
+    wrong = set_peft_model_state_dict(model, tensors).unexpected_keys
+    if wrong:
+        raise ValueError(f"the adapter holds {len(wrong)} tensors that this model does not have")
+
+
+def save_adapter(model: Any, folder: Path, plan: Plan, base: BaseFacts) -> None:
+    """Write the adapter in PEFT's format, with the tokenizer and the generation settings that it was trained for."""
+    folder.mkdir(parents=True)
+    save_file(adapter_tensors(model), folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    config = model.peft_config["default"]
+    config.base_model_name_or_path = plan.base.id  # not the path on this machine
+    config.inference_mode = True
+    config.target_modules = sorted(
+        config.target_modules
+    )  # a set has no order, and the file's digest must not depend on it
+    config.save_pretrained(str(folder))
+    base.tokenizer.save_pretrained(str(folder))
+    base.generation.to_json_file(folder / "generation_config.json")

@@ -1,0 +1,140 @@
+"""What the base model is, read before its weights are loaded: tokenizer, limits, stop tokens, linear layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+from services.trainer.domain.plan import Plan
+from shared.errors import InputError
+from shared.events import Lora
+
+
+@dataclass(frozen=True)
+class BaseFacts:
+    """What the run needs to know of the base.
+
+    `stop_ids`: the tokens at which the server stops, the tokenizer's EOS first. `linears`: the names of the linear
+    layers that an adapter may change; the output head is not one of them. `context`: how many tokens the model can
+    read; None: it does not say.
+    """
+
+    config: Any
+    tokenizer: Any
+    generation: Any
+    stop_ids: tuple[int, ...]
+    pad_id: int
+    context: int | None
+    parameters: int
+    linears: tuple[str, ...]
+
+
+def inspect_base(plan: Plan) -> BaseFacts:
+    """Read the base's small files and build its skeleton, without weights.
+
+    Raises:
+        InputError: `model_not_found`: there is no such model. `unsupported_base`: it cannot be tuned, or only by
+            running code that it brings.
+    """
+    location = plan.base.location
+    try:
+        config = AutoConfig.from_pretrained(location, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise not_loadable(plan, error) from None
+    if getattr(config, "quantization_config", None):
+        raise _unsupported(plan, "its weights are quantized already; name the original (bfloat16) model")
+    try:
+        with torch.device("meta"):
+            skeleton = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except ValueError:
+        raise _unsupported(
+            plan, f"{type(config).__name__} is not a causal language model that transformers knows"
+        ) from None
+    generation = _generation(location)
+    stop_ids = _stop_ids(tokenizer, generation)
+    pad_id = next((i for i in (tokenizer.pad_token_id, *stop_ids) if i is not None), 0)
+    text_config = config.get_text_config()
+    return BaseFacts(
+        config=config,
+        tokenizer=tokenizer,
+        generation=generation,
+        stop_ids=stop_ids,
+        pad_id=pad_id,
+        context=getattr(text_config, "max_position_embeddings", None),
+        parameters=sum(parameter.numel() for parameter in skeleton.parameters()),
+        linears=_linears(skeleton),
+    )
+
+
+def check_servable(lora: Lora, rank: int, max_rank: int, linears: Sequence[str]) -> None:
+    """Refuse an adapter that the server could not load, before time is spent on training it.
+
+    Raises:
+        InputError: `lora_rank_too_high` or `unknown_target_modules`.
+    """
+    if rank > max_rank:
+        raise InputError(
+            "lora_rank_too_high",
+            f"lora.r is {rank}, but adapters are served up to rank {max_rank}: lower lora.r, "
+            "or raise TUNESTREAM_VLLM__MAX_LORA_RANK",
+            "lora.r",
+        )
+    if lora.target_modules == "all-linear":
+        return
+    unknown = [t for t in lora.target_modules if not any(n == t or n.endswith(f".{t}") for n in linears)]
+    if unknown or not lora.target_modules:
+        there = ", ".join(sorted({name.rsplit(".", 1)[-1] for name in linears}))
+        raise InputError(
+            "unknown_target_modules",
+            f"lora.target_modules names {', '.join(unknown) or 'nothing'}; the base model has these linear layers: "
+            f"{there}. Name some of them, or use 'all-linear'",
+            "lora.target_modules",
+        )
+
+
+def not_loadable(plan: Plan, error: Exception) -> InputError:
+    """What to tell the user when transformers raised `error` while it loaded the base."""
+    location = plan.base.location
+    text = str(error)
+    if "trust_remote_code" in text:
+        return _unsupported(plan, "it brings Python code of its own, which is never run")
+    if "safetensors" in text:
+        return _unsupported(plan, "its weights are not in the safetensors format; convert them first")
+    if not Path(location).is_dir():
+        message = (
+            f"base model {plan.base.id!r} was not found: {location!r} is not a local folder, and the hub does not have "
+            "it or cannot be reached; check the name, or download it and set TUNESTREAM_MODEL__PATH"
+        )
+        return InputError("model_not_found", message, "model")
+    reason = "its folder lacks a readable config.json, tokenizer or weights"
+    return _unsupported(plan, f"{reason} ({type(error).__name__})")
+
+
+def _unsupported(plan: Plan, why: str) -> InputError:
+    return InputError("unsupported_base", f"base model {plan.base.id!r} cannot be tuned: {why}", "model")
+
+
+def _generation(location: str) -> Any:
+    try:
+        return GenerationConfig.from_pretrained(location)
+    except OSError:
+        return GenerationConfig()
+
+
+def _stop_ids(tokenizer: Any, generation: Any) -> tuple[int, ...]:
+    stated = generation.eos_token_id
+    stated = stated if isinstance(stated, list) else [stated]
+    return tuple(dict.fromkeys(i for i in (tokenizer.eos_token_id, *stated) if i is not None))
+
+
+def _linears(skeleton: Any) -> tuple[str, ...]:
+    head = skeleton.get_output_embeddings()
+    return tuple(
+        name for name, module in skeleton.named_modules() if isinstance(module, torch.nn.Linear) and module is not head
+    )

@@ -1,0 +1,123 @@
+"""What fits on the device: how many tokens go through it at once, and whether activations are kept or recomputed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, TypeVar
+
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from services.trainer.engine import checkpoints
+from services.trainer.engine.model.adapter import recompute_activations
+from shared.errors import InputError
+
+T = TypeVar("T")
+
+
+class Fit(BaseModel):
+    """`micro_tokens`: padded tokens per micro-batch (0: one row at a time). `recompute`: gradient checkpointing."""
+
+    model_config = ConfigDict(frozen=True)
+
+    micro_tokens: int
+    recompute: bool
+
+
+ON_CPU = (Fit(micro_tokens=1024, recompute=False),)  # larger micro-batches are not faster here
+ON_GPU = (
+    # Fastest first. Keeping activations beats large micro-batches down to about 4k tokens; below, dequantizing all
+    # 4-bit weights once per micro-batch costs more than recomputing.
+    Fit(micro_tokens=16384, recompute=False),
+    Fit(micro_tokens=8192, recompute=False),
+    Fit(micro_tokens=4096, recompute=False),
+    Fit(micro_tokens=8192, recompute=True),
+    Fit(micro_tokens=4096, recompute=True),
+    Fit(micro_tokens=2048, recompute=True),
+    Fit(micro_tokens=0, recompute=True),
+)
+
+
+FREE_GPU_MEMORY = (
+    "leave training more of the GPU: lower TUNESTREAM_VLLM__GPU_MEMORY_UTILIZATION, or set "
+    "TUNESTREAM_GPU__SHARE=alternate, if vLLM is on it too"
+)
+
+
+def load_onto_device(load: Callable[[], T], device: Any) -> T:
+    """Call `load`, which puts the base model on `device`, and return what it returns.
+
+    Raises:
+        InputError: `out_of_memory`: it does not fit.
+    """
+    if device.type == "cpu":
+        return load()
+    free, total = torch.cuda.mem_get_info(device)  # asked before: the memory of a failed try is not freed at once
+    try:
+        return load()
+    except torch.cuda.OutOfMemoryError:
+        raise InputError(
+            "out_of_memory",
+            f"the base model does not fit on the GPU, where {free / 2**30:.1f} of {total / 2**30:.1f} GiB were free: "
+            f"choose a smaller base model or lora.quantization 'nf4', or {FREE_GPU_MEMORY}",
+            "model",
+        ) from None
+
+
+class Memory:
+    """The fit in use for one model on one device. It becomes smaller when memory runs out."""
+
+    def __init__(self, model: Any, device: Any, longest: int) -> None:
+        """`longest`: tokens of the longest row, for the message if not even that row fits."""
+        self.model = model
+        self.device = device
+        self.longest = longest
+        self._fits = ON_CPU if device.type == "cpu" else ON_GPU
+        self.fit = self._fits[0]
+
+    def use(self, fit: Fit) -> None:
+        """Use a fit that was found before, so that a resumed run computes as the interrupted one did. A fit for another
+        kind of device is ignored."""
+        if fit in self._fits:
+            self.fit = fit
+            recompute_activations(self.model, fit.recompute)
+
+    def within(self, work: Callable[[int], T]) -> T:
+        """Call `work(micro_tokens)`, again with the next smaller fit each time memory runs out.
+
+        Each call starts with the same random state.
+
+        Raises:
+            InputError: `out_of_memory`, when not even one row fits.
+        """
+        random_before = checkpoints.capture_random()
+        while True:
+            try:
+                return work(self.fit.micro_tokens)
+            except torch.cuda.OutOfMemoryError:
+                pass  # the exception holds the tensors of the failed try: only after this block can they be freed
+            self._shrink()
+            checkpoints.restore_random(random_before)
+
+    def _shrink(self) -> None:
+        for parameter in self.model.parameters():
+            parameter.grad = None
+        torch.cuda.empty_cache()
+        smaller = self._fits[self._fits.index(self.fit) + 1 :]
+        if not smaller:
+            raise InputError(
+                "out_of_memory",
+                f"the GPU's memory does not hold even one row of {self.longest} tokens: lower "
+                "hyperparameters.max_length, hyperparameters.batch_size or lora.r, choose a smaller base model, "
+                f"or {FREE_GPU_MEMORY}",
+                "hyperparameters.max_length",
+            )
+        self.use(smaller[0])
+
+    def precision(self) -> AbstractContextManager[Any]:
+        """Autocast on a GPU: the adapter's float32 weights compute in bfloat16, as the base does."""
+        if self.device.type == "cpu":
+            return nullcontext()
+        autocast: AbstractContextManager[Any] = torch.autocast("cuda", dtype=torch.bfloat16)
+        return autocast

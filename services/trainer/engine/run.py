@@ -1,0 +1,176 @@
+"""One training run from plan to result, phase by phase."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from services.trainer.domain.auto import Chosen, Facts, choose, choose_max_length
+from services.trainer.domain.overfitting import judge
+from services.trainer.domain.plan import Plan
+from services.trainer.engine import checkpoints
+from services.trainer.engine.data.dataset import Dataset, Encoder
+from services.trainer.engine.loop import Loop
+from services.trainer.engine.loss import Dpo, Supervised
+from services.trainer.engine.messages import Resumed, Started, TrainingResult
+from services.trainer.engine.model import adapter, base
+from services.trainer.engine.model.memory import Memory, load_onto_device
+from services.trainer.engine.report.card import model_card
+from services.trainer.engine.report.curves import draw
+from services.trainer.engine.report.reporter import Reporter
+from services.trainer.engine.step import Stepper
+from services.trainer.engine.validation import Validator
+from shared.errors import InputError
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What is known before the weights are loaded."""
+
+    base: base.BaseFacts
+    train: Dataset
+    validation: Dataset | None
+    chosen: Chosen
+
+
+def run(plan: Plan, out: Path, reporter: Reporter, stop: Callable[[], bool]) -> TrainingResult:
+    """Train as `plan` says; everything is written below `out`, the result also as `result.json`.
+
+    Raises:
+        InputError: the data, the settings or the base are wrong.
+        Interrupted: asked to stop; the newest checkpoint holds what was reached.
+    """
+    device = _device(plan)
+    _configure_torch(plan, device)
+    reporter.send(Started(at=time.time(), device=str(device), model=plan.model, base=plan.base.id, method=plan.method))
+    resumed = _checkpoint(plan)
+
+    reporter.phase("tokenize")
+    prepared = _prepare(plan, out)
+
+    reporter.phase("load")
+    tuned = load_onto_device(lambda: adapter.load(plan, prepared.chosen, device), device)
+
+    reporter.phase("prepare")
+    reporter.start_metrics(b"")
+    loop = _loop(plan, prepared, tuned, Memory(tuned, device, prepared.train.longest), reporter, stop)
+    torch.manual_seed(plan.seed + 1)  # for dropout; the adapter's initial weights had the seed itself
+    if resumed is not None:
+        loop.resume(resumed)
+        reporter.send(Resumed(at=time.time(), step=loop.state.step))
+    loop.run()
+
+    reporter.phase("save")
+    result = _result(plan, prepared, loop)
+    _save(plan, prepared, loop, result, out)
+    return result
+
+
+def _device(plan: Plan) -> Any:
+    if plan.device == "cpu" or (plan.device == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise InputError("no_gpu", "device is 'cuda', but no GPU is visible: use 'auto', or check the driver", "device")
+    return torch.device("cuda", 0)
+
+
+def _configure_torch(plan: Plan, device: Any) -> None:
+    if plan.threads:
+        torch.set_num_threads(plan.threads)
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+
+
+def _checkpoint(plan: Plan) -> Path | None:
+    if plan.resume_from is None:
+        return None
+    found = checkpoints.newest_complete(Path(plan.resume_from))
+    if found is None:
+        message = f"{plan.resume_from!r} holds no complete checkpoint: name a step-N folder, or leave resume_from out"
+        raise InputError("no_checkpoint", message, "resume_from")
+    return found
+
+
+def _prepare(plan: Plan, out: Path) -> Prepared:
+    """Encode the rows and choose the hyperparameters; write `preview.txt` and `hyperparameters.json`."""
+    facts = base.inspect_base(plan)
+    encoder = Encoder(facts.tokenizer, facts.stop_ids, plan.format)
+    train = encoder.read(Path(plan.train), "training_file")
+    (out / "preview.txt").write_text(encoder.preview(train))
+    validation = encoder.read(Path(plan.validation), "validation_file") if plan.validation else None
+    longest = max(train.longest, validation.longest if validation else 0)
+    max_length = choose_max_length(plan, facts.context, longest)
+    policy = plan.hyperparameters.over_length
+    train = train.limited(max_length.value, policy, "training_file")
+    if validation is not None:
+        validation = validation.limited(max_length.value, policy, "validation_file")
+    measured = Facts(
+        examples=len(train.items),
+        trained_tokens=train.trained_tokens,
+        parameters=facts.parameters,
+        has_validation=validation is not None,
+    )
+    chosen = choose(plan, measured, max_length)
+    base.check_servable(plan.lora, chosen.lora_r.value, plan.max_lora_rank, facts.linears)
+    (out / "hyperparameters.json").write_text(json.dumps(chosen.document(), indent=2) + "\n")
+    return Prepared(facts, train, validation, chosen)
+
+
+def _loop(
+    plan: Plan, prepared: Prepared, tuned: Any, memory: Memory, reporter: Reporter, stop: Callable[[], bool]
+) -> Loop:
+    beta = prepared.chosen.beta
+    objective = Supervised() if beta is None else Dpo(beta.value)
+    pad_id = prepared.base.pad_id
+    stepper = Stepper(tuned, objective, prepared.train, prepared.chosen, pad_id=pad_id, memory=memory, stop=stop)
+    validator = None
+    if prepared.validation is not None:
+        validator = Validator(tuned, objective, prepared.validation, pad_id=pad_id, memory=memory, seed=plan.seed)
+    return Loop(plan, stepper, validator, reporter)
+
+
+def _result(plan: Plan, prepared: Prepared, loop: Loop) -> TrainingResult:
+    state = loop.state
+    last = [row.train_loss for row in loop.reporter.rows()[-loop.steps.per_epoch :]]
+    return TrainingResult(
+        model=plan.model,
+        base=plan.base.id,
+        method=plan.method,
+        rank=prepared.chosen.lora_r.value,
+        steps=state.step,
+        total_steps=loop.steps.total,
+        epochs=loop.steps.epochs_done(state.step),
+        trained_tokens=state.trained_tokens,
+        train_loss=sum(last) / len(last),
+        valid_loss=state.best.loss,
+        saved_step=state.best.step or state.step,
+        stopped_early=loop.stopped_early,
+        overfitting=judge(state.points),
+        hyperparameters=prepared.chosen.values(),
+        checkpoints=tuple(state.checkpoints),
+        train_examples=len(prepared.train.items),
+        valid_examples=len(prepared.validation.items) if prepared.validation else 0,
+        dropped_examples=prepared.train.dropped,
+        truncated_examples=prepared.train.truncated,
+        seconds=round(state.seconds, 3),
+    )
+
+
+def _save(plan: Plan, prepared: Prepared, loop: Loop, result: TrainingResult, out: Path) -> None:
+    loop.reporter.write_results()
+    draw(loop.reporter.rows(), result.saved_step if prepared.validation else None, out / "curves.png")
+    folder = out / "adapter"
+    shutil.rmtree(folder, ignore_errors=True)
+    adapter.save_adapter(loop.model, folder, plan, prepared.base)
+    (folder / "README.md").write_text(model_card(result))
+    (out / "result.json").write_text(json.dumps(result.model_dump(mode="json"), indent=2) + "\n")

@@ -1,0 +1,49 @@
+"""The state of a run: what a checkpoint holds besides tensors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from services.trainer.domain.overfitting import Point
+from services.trainer.domain.schedule import BestSoFar
+from services.trainer.engine.model.memory import Fit
+from shared.errors import InputError
+from shared.events import CheckpointInfo
+
+
+class State(BaseModel):
+    """A run after `step` finished steps.
+
+    The learning rate, the order of the rows and the position in that order follow from `step` and the plan.
+    """
+
+    identity: dict[str, Any]
+    step: int = 0
+    best: BestSoFar = BestSoFar()
+    points: list[Point] = []
+    since_validation: tuple[float, int] = (0.0, 0)
+    """The sum of the training losses since the last validation, and their number."""
+    trained_tokens: int = 0
+    seconds: float = 0.0
+    fit: Fit | None = None
+    checkpoints: list[CheckpointInfo] = []
+
+
+def read_state(data: bytes, identity: dict[str, Any]) -> State:
+    """The state in a checkpoint.
+
+    Raises:
+        InputError: `checkpoint_mismatch`: it belongs to a run with another `identity`, that is, other settings.
+    """
+    state = State.model_validate_json(data)
+    differing = sorted(key for key in identity if state.identity.get(key) != identity[key])
+    if differing:
+        raise InputError(
+            "checkpoint_mismatch",
+            f"the checkpoint is of a run with other settings ({', '.join(differing)} differ): "
+            "continue it with the plan it was made with, or start anew without resume_from",
+            "resume_from",
+        )
+    return state

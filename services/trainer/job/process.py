@@ -1,0 +1,114 @@
+"""The training process: a child process, not a thread, so that stopping it, or its crash, does not harm the service."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import sys
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Mapping
+from pathlib import Path
+
+from services.trainer.engine.messages import AnyMessage, parse_message
+
+ROOT = Path(__file__).resolve().parents[3]
+TAIL_LINES = 400
+
+
+class TrainingProcess:
+    """A running training process. It is killed when the process that started it ends, however that ends."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self._stderr: deque[str] = deque(maxlen=TAIL_LINES)
+        self._draining = asyncio.create_task(self._drain())
+
+    @classmethod
+    async def start(cls, plan: Path, out: Path, *, gpu: str | None, threads: int | None) -> TrainingProcess:
+        """Start the training of the plan in the file `plan`; everything is written below `out`."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "services.trainer.engine",
+            str(plan),
+            str(out),
+            "--events",
+            "--parent",
+            str(os.getpid()),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=child_environment(os.environ, gpu=gpu, threads=threads),
+        )
+        return cls(process)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    async def messages(self) -> AsyncIterator[AnyMessage]:
+        """The messages of the process, until it ends. Iterating may stop and begin again; no message is lost."""
+        assert self._process.stdout is not None
+        while line := await self._process.stdout.readline():
+            if (message := parse_message(line)) is not None:
+                yield message
+
+    async def wait(self) -> int:
+        """The exit code; negative: the signal that ended it."""
+        await self._draining
+        return await self._process.wait()
+
+    def terminate(self) -> None:
+        """Ask it to write a checkpoint and end."""
+        if self._process.returncode is None:
+            self._process.terminate()
+
+    async def kill(self) -> None:
+        """Kill it, and wait for its end."""
+        if self._process.returncode is None:
+            self._process.kill()
+        await self.wait()
+
+    @property
+    def trace(self) -> str:
+        """Where it crashed, without user text, so that it can be logged."""
+        return safe_trace(self._stderr)
+
+    async def _drain(self) -> None:
+        assert self._process.stderr is not None
+        while chunk := await self._process.stderr.read(2**16):
+            self._stderr.extend(chunk.decode(errors="replace").splitlines())
+
+
+def child_environment(environment: Mapping[str, str], *, gpu: str | None, threads: int | None) -> dict[str, str]:
+    """The environment of the child, without our settings: they hold secrets. `gpu`: visible devices; `cpu`: none."""
+    inherited = {name: value for name, value in environment.items() if not name.startswith("TUNESTREAM_")}
+    path = [str(ROOT), *filter(None, [environment.get("PYTHONPATH")])]
+    inherited["PYTHONPATH"] = os.pathsep.join(path)
+    inherited["PYTHONUNBUFFERED"] = "1"
+    if gpu is not None:
+        inherited["CUDA_VISIBLE_DEVICES"] = "" if gpu == "cpu" else gpu
+    if threads is not None:
+        inherited["OMP_NUM_THREADS"] = str(threads)
+    return inherited
+
+
+_FRAME = re.compile(r'\s*File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>\S+)')
+_EXCEPTION = re.compile(r"(?P<name>[A-Za-z_][\w.]*(?:Error|Exception|Interrupt|Exit))(?=:|$)")
+_OF_THE_MACHINE = re.compile(r"(torch\.\w+|RuntimeError|AcceleratorError): (CUDA|NCCL|cuDNN|cuBLAS|NVML)[^\n]*")
+
+
+def safe_trace(stderr: Iterable[str], most_frames: int = 6) -> str:
+    """The last frames and the name of the exception of a traceback, without messages and source lines, which may hold
+    user text; messages of the GPU's libraries are kept."""
+    frames: list[str] = []
+    exception = ""
+    for line in stderr:
+        if frame := _FRAME.match(line):
+            frames.append(f"{Path(frame['file']).name}:{frame['line']} in {frame['function']}")
+        elif machine := _OF_THE_MACHINE.match(line):
+            exception = machine[0]
+        elif named := _EXCEPTION.match(line):
+            exception = named["name"]
+    return " > ".join([*frames[-most_frames:], *filter(None, [exception])])

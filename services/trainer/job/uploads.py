@@ -1,0 +1,93 @@
+"""Checkpoints in the object store: uploaded while the training runs, found again by the next attempt."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from services.trainer.engine.messages import CheckpointWritten
+from shared.events import FolderReference
+from shared.folders import find_folder
+from shared.objects import ObjectStore
+from shared.stage import Attempt
+
+log = logging.getLogger(__name__)
+
+
+async def find_checkpoints(objects: ObjectStore, attempts: Sequence[str]) -> dict[int, FolderReference]:
+    """The complete checkpoints of earlier attempts, by step.
+
+    `attempts`: their prefixes, newest first. If two have a checkpoint of one step, the newer attempt's is taken.
+    """
+    found: dict[int, FolderReference] = {}
+    for attempt in attempts:
+        for name in await objects.folders(f"{attempt}checkpoints/"):
+            step = int(name.removeprefix("step-"))
+            if step in found:
+                continue
+            if folder := await find_folder(objects, objects.bucket, f"{attempt}checkpoints/{name}/"):
+                found[step] = folder
+    return found
+
+
+class CheckpointUploads:
+    """Uploads checkpoints while the training goes on, one at a time. An upload that fails is logged and left out.
+
+    Use it as `async with`: leaving the block waits for what was added; if the block was cancelled, the rest is dropped.
+    It may be entered again.
+    """
+
+    def __init__(self, objects: ObjectStore, attempt: Attempt, out: Path, keep: int) -> None:
+        self.done: dict[int, FolderReference] = {}
+        self._objects = objects
+        self._attempt = attempt
+        self._out = out
+        self._keep = keep
+        self._queue: asyncio.Queue[CheckpointWritten] = asyncio.Queue()
+        self._worker: asyncio.Task[None] | None = None
+
+    def add(self, checkpoint: CheckpointWritten) -> None:
+        """Upload `checkpoint` after those that were added before."""
+        self._queue.put_nowait(checkpoint)
+
+    async def __aenter__(self) -> Self:
+        self._worker = asyncio.create_task(self._work())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._worker is not None
+        try:
+            if not isinstance(error, asyncio.CancelledError):
+                await self._queue.join()
+        finally:
+            self._worker.cancel()
+            await asyncio.gather(self._worker, return_exceptions=True)
+
+    async def _work(self) -> None:
+        while True:
+            checkpoint = await self._queue.get()
+            try:
+                await self._upload(checkpoint)
+            except Exception as error:  # a training that may have run for hours must not end for it
+                log.warning("checkpoint not uploaded", extra={"step": checkpoint.step, "reason": type(error).__name__})
+            finally:
+                self._queue.task_done()
+
+    async def _upload(self, checkpoint: CheckpointWritten) -> None:
+        step = checkpoint.step
+        path = self._out / checkpoint.path
+        prefix = f"{self._attempt.prefix}checkpoints/{path.name}/"
+        self.done[step] = await self._objects.upload_folder(prefix, path)
+        losses = checkpoint.model_dump(include={"train_loss", "valid_loss"}, exclude_none=True)
+        await self._attempt.progress(
+            "checkpoint", f"checkpoint at step {step}", step=step, data={"prefix": prefix, **losses}
+        )
+        for old in sorted(self.done)[: -self._keep]:
+            shutil.rmtree(self._out / "checkpoints" / f"step-{old}", ignore_errors=True)

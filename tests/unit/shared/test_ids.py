@@ -1,0 +1,30 @@
+"""Ids are derived, so a later version must derive the same ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from shared import ids
+from shared.events import JobSpec
+
+
+@pytest.mark.parametrize(
+    ("settings", "unreadable", "expected"),
+    [
+        ({}, None, "ftjob-rvf3pjmzgnt5kdv2if4gp4mk"),
+        ({"suffix": "é", "hyperparameters": {"n_epochs": 3}, "rerun": 1}, None, "ftjob-tcug5vamnhcon7qaka5cfsih"),
+        ({}, "x", "ftjob-vpapza5jbhpteq6etunwtvxi"),
+    ],
+)
+def test_a_job_keeps_the_id_that_earlier_versions_gave_it(
+    settings: dict[str, Any], unreadable: str | None, expected: str
+) -> None:
+    spec = JobSpec.model_validate(settings)
+    assert ids.job_id("datasets", "support.jsonl", "ab" * 32, spec, unreadable=unreadable) == expected
+
+
+def test_a_default_that_is_written_out_changes_nothing() -> None:
+    spec = JobSpec.model_validate({"seed": 0, "hyperparameters": {"n_epochs": "auto"}, "gate": {}})
+    assert ids.chosen_settings(spec) == {}

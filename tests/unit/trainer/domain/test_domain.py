@@ -1,0 +1,202 @@
+"""The trainer's decisions: automatic hyperparameters, schedules, the verdict, the plan."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.trainer.domain.auto import Choice, Facts, base_learning_rate, choose, choose_max_length
+from services.trainer.domain.overfitting import Point, judge
+from services.trainer.domain.plan import Plan, parse_plan
+from services.trainer.domain.schedule import (
+    BestSoFar,
+    Steps,
+    checkpoint_overdue,
+    checkpoint_steps,
+    learning_rate,
+    micro_batches,
+    validation_steps,
+)
+from shared.errors import InputError
+
+PLAN = {"job_id": "j", "model": "m", "base": {"id": "b", "location": "b"}, "train": "t.jsonl"}
+
+
+def facts(examples: int = 360, parameters: int = 5_500_000, trained_tokens: int = 10_000) -> Facts:
+    return Facts(examples=examples, trained_tokens=trained_tokens, parameters=parameters, has_validation=True)
+
+
+def plan(**changes: object) -> Plan:
+    return Plan.model_validate({**PLAN, **changes})
+
+
+def chosen(plan: Plan, facts: Facts):
+    return choose(plan, facts, Choice(128, "test"))
+
+
+# --- automatic hyperparameters
+
+
+def test_the_demo_gets_what_was_measured_to_work():
+    got = chosen(plan(), facts())
+    assert (got.n_epochs.value, got.batch_size.value, got.lora_r.value) == (3, 8, 16)
+    assert got.learning_rate.value == pytest.approx(5e-3, rel=0.05)
+    assert Steps(360, got.batch_size.value, got.n_epochs.value).total == 135
+
+
+def test_every_value_has_a_reason():
+    document = chosen(plan(method="dpo"), facts()).document()
+    assert {"n_epochs", "batch_size", "learning_rate", "lora_r", "lora_alpha", "max_length", "beta"} <= set(document)
+    assert all(entry["reason"] for entry in document.values())
+
+
+def test_what_the_user_set_is_kept():
+    asked = {"n_epochs": 7, "batch_size": 3, "learning_rate": 0.5}
+    got = chosen(plan(hyperparameters=asked, lora={"r": 8, "alpha": 8}), facts())
+    assert (got.n_epochs.value, got.batch_size.value, got.learning_rate.value) == (7, 3, 0.5)
+    assert (got.lora_r.value, got.lora_alpha.value) == (8, 8)
+
+
+def test_the_multiplier_multiplies_the_automatic_rate():
+    automatic = chosen(plan(), facts()).learning_rate.value
+    doubled = chosen(plan(hyperparameters={"learning_rate_multiplier": 2.0}), facts()).learning_rate.value
+    assert doubled == pytest.approx(2 * automatic)
+
+
+def test_the_rate_falls_with_the_base_to_the_usual_one():
+    rates = [base_learning_rate(size) for size in (10**5, 10**6, 5_500_000, 5 * 10**8, 8 * 10**9, 70 * 10**9)]
+    assert rates == sorted(rates, reverse=True)
+    assert base_learning_rate(8 * 10**9) == 2e-4
+
+
+def test_the_automatic_rank_can_be_served():
+    got = chosen(plan(max_lora_rank=8), facts(trained_tokens=10**9))
+    assert got.lora_r.value == 8
+    assert "limited" in got.lora_r.reason
+
+
+@given(st.integers(1, 10**6))
+def test_any_dataset_gets_a_run_of_sane_length(examples: int):
+    got = chosen(plan(), facts(examples=examples))
+    assert 1 <= got.batch_size.value <= min(64, examples)
+    assert 1 <= got.n_epochs.value <= 10
+
+
+def test_max_length_is_never_beyond_the_context():
+    assert choose_max_length(plan(max_length=4096), 1024, 50).value == 1024
+    assert choose_max_length(plan(), 1024, 5000).value == 1024
+    assert choose_max_length(plan(), 1024, 50).value == 50
+    assert choose_max_length(plan(max_length=64), 1024, 50).value == 64
+
+
+# --- schedules
+
+
+def test_the_rate_warms_up_and_falls_and_is_never_zero():
+    rates = [learning_rate(step, 100, 1.0, 0.1) for step in range(100)]
+    assert rates[:10] == sorted(rates[:10])
+    assert rates[9] == 1.0
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert min(rates) > 0
+
+
+@given(st.integers(1, 3000), st.integers(1, 64), st.integers(1, 12))
+def test_validations_and_checkpoints_come_at_each_end(examples: int, batch: int, epochs: int):
+    steps = Steps(examples, batch, epochs)
+    validations, checkpoints = validation_steps(steps, "auto"), checkpoint_steps(steps, "auto")
+    assert steps.total in checkpoints
+    assert all(1 <= step <= steps.total for step in validations | checkpoints)
+    assert {steps.per_epoch * epoch for epoch in range(1, epochs + 1)} <= validations
+    assert len(validations) <= 10 + epochs
+    assert len(checkpoints) <= 10
+
+
+def test_every_so_many_steps_when_set():
+    steps = Steps(examples=20, batch_size=2, epochs=1)
+    assert validation_steps(steps, 4) == {4, 8, 10}
+    assert checkpoint_steps(steps, 3) == {3, 6, 9, 10}
+
+
+def test_slow_checkpoints_are_written_less_often():
+    assert checkpoint_overdue(31, seconds_to_write=1)
+    assert not checkpoint_overdue(31, seconds_to_write=10)
+
+
+def test_positions_cover_every_row_once_an_epoch():
+    steps = Steps(examples=10, batch_size=4, epochs=2)
+    assert [steps.position(step) for step in range(steps.total)] == [(0, 0), (0, 4), (0, 8), (1, 0), (1, 4), (1, 8)]
+    assert [step for step in range(1, 7) if steps.ends_epoch(step)] == [3, 6]
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=30), st.integers(0, 120))
+def test_micro_batches_hold_each_row_once_within_the_limit(lengths: list[int], most: int):
+    cut = list(micro_batches(list(range(len(lengths))), lengths, most))
+    assert sorted(index for micro in cut for index in micro) == list(range(len(lengths)))
+    assert all(len(micro) == 1 or len(micro) * max(lengths[i] for i in micro) <= most for micro in cut)
+
+
+def test_patience_counts_validations_without_improvement():
+    best = BestSoFar()
+    for step, loss in enumerate([3.0, 2.0, 2.5, math.nan, 2.0], start=1):
+        best = best.after(step, loss)
+    assert (best.loss, best.step, best.since) == (2.0, 2, 3)
+    assert best.exhausted(3)
+    assert not best.exhausted(4)
+    assert not best.exhausted(0)
+    assert best.after(6, 1.0).since == 0
+
+
+# --- the verdict
+
+
+def points(*losses: tuple[float, float]) -> list[Point]:
+    return [Point(step * 10, train, valid) for step, (train, valid) in enumerate(losses, start=1)]
+
+
+def test_validation_that_rises_while_training_falls_is_overfitting():
+    got = judge(points((2.0, 2.1), (1.0, 1.5), (0.5, 1.9)))
+    assert (got.verdict, got.best_step) == ("overfitting", 20)
+    assert "1.500 at step 20" in got.reason
+
+
+def test_both_falling_is_healthy():
+    assert judge(points((2.0, 2.1), (1.0, 1.5), (0.9, 1.2))).verdict == "healthy"
+
+
+def test_validation_that_rises_with_training_is_not_called_overfitting():
+    assert judge(points((2.0, 2.1), (1.0, 1.5), (1.4, 1.9))).verdict == "healthy"
+
+
+def test_the_noise_of_a_small_validation_set_is_not_overfitting():
+    assert judge(points((2.0, 2.1), (1.0, 1.500), (0.9, 1.501))).verdict == "healthy"
+
+
+def test_nothing_moving_is_underfitting():
+    assert judge(points((2.0, 2.1), (1.99, 2.09), (1.98, 2.08))).verdict == "underfitting"
+
+
+@pytest.mark.parametrize("few", [[], points((2.0, 2.1))])
+def test_without_a_trend_nothing_is_claimed(few: list[Point]):
+    assert judge(few).verdict == "unknown"
+
+
+# --- the plan
+
+
+def test_a_wrong_plan_names_its_fields():
+    text = json.dumps({**PLAN, "hyperparameters": {"n_epochs": 0, "learning_rat": 1}})
+    with pytest.raises(InputError) as caught:
+        parse_plan(text)
+    assert caught.value.code == "invalid_plan"
+    assert "hyperparameters.n_epochs" in caught.value.message
+    assert "hyperparameters.learning_rat" in caught.value.message
+
+
+def test_where_things_lie_is_no_part_of_a_runs_identity():
+    here, there = plan(), plan(train="elsewhere.jsonl", threads=2, resume_from="x", device="cpu")
+    assert here.identity() == there.identity()
+    assert here.identity() != plan(seed=1).identity()

@@ -1,0 +1,174 @@
+"""What is trained on: assistant turns as the base's own chat template writes them, with the token that ends them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.trainer.engine.data.dataset import Encoder
+from shared.errors import InputError
+from tests.support.micro_base import chat_row, make_tokenizer, write_rows
+
+
+def encode(tokenizer: Any, row: dict[str, Any], tmp_path: Path, form: Any = "chat") -> list[tuple[str, ...]]:
+    """The trained text of each item of one row, one string per sequence."""
+    encoder = Encoder(tokenizer, (tokenizer.eos_token_id,), form)
+    dataset = encoder.read(write_rows(tmp_path / "rows.jsonl", [row]), "training_file")
+    return [tuple(tokenizer.decode(e.tokens[e.trained].tolist()) for e in item) for item in dataset.items]
+
+
+def test_only_the_answer_and_its_end_are_trained(tokenizer: Any, tmp_path: Path):
+    assert encode(tokenizer, chat_row("What is it?", "It is Paris."), tmp_path) == [("It is Paris.<|im_end|>",)]
+
+
+def test_every_assistant_turn_is_trained_but_those_of_weight_zero(tokenizer: Any, tmp_path: Path):
+    row = {
+        "messages": [
+            {"role": "system", "content": "Be short."},
+            {"role": "user", "content": "One?"},
+            {"role": "assistant", "content": "first", "weight": 0},
+            {"role": "user", "content": "Two?"},
+            {"role": "assistant", "content": "second", "weight": 1},
+            {"role": "user", "content": "Three?"},
+            {"role": "assistant", "content": "third"},
+        ]
+    }
+    assert encode(tokenizer, row, tmp_path) == [("second<|im_end|>third<|im_end|>",)]
+
+
+def test_tool_calls_are_trained_and_tools_are_shown(tokenizer: Any, tmp_path: Path):
+    call = {"id": "c", "type": "function", "function": {"name": "find", "arguments": '{"order": 7}'}}
+    row = {
+        "messages": [
+            {"role": "user", "content": "Where is order 7?"},
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": "c", "content": "shipped"},
+            {"role": "assistant", "content": [{"type": "text", "text": "On its way."}]},
+        ],
+        "tools": [{"type": "function", "function": {"name": "find"}}],
+    }
+    [(trained,)] = encode(tokenizer, row, tmp_path)
+    called, answered = trained.split("</tool_call>")
+    assert json.loads(called.removeprefix("<tool_call>")) == {"name": "find", "arguments": {"order": 7}}
+    assert answered == "<|im_end|>On its way.<|im_end|>"
+    assert "shipped" not in trained
+
+
+def test_a_template_that_rewrites_earlier_turns_is_trained_turn_by_turn(tmp_path: Path):
+    # like Qwen3's: the reasoning of all turns but the last is dropped
+    template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+        "{% if m.role == 'assistant' and loop.last %}(thinking) {% endif %}{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    row = {"messages": chat_row("One?", "first")["messages"] + chat_row("Two?", "second")["messages"]}
+    assert encode(make_tokenizer(template), row, tmp_path) == [
+        ("(thinking) first<|im_end|>",),
+        ("(thinking) second<|im_end|>",),
+    ]
+
+
+def test_a_template_without_an_end_of_turn_gets_the_stop_token(tmp_path: Path):
+    template = (
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+        "{% if add_generation_prompt %}assistant: {% endif %}"
+    )
+    assert encode(make_tokenizer(template), chat_row("One?", "first"), tmp_path) == [("first\n<|im_end|>",)]
+
+
+def test_no_token_straddles_prompt_and_answer(tmp_path: Path):
+    # " is" is one token of this tokenizer; the prompt ends with the space before it
+    tokenizer = make_tokenizer()
+    assert len(tokenizer(" is", add_special_tokens=False)["input_ids"]) == 1
+    row = {"prompt": "The answer ", "completion": "is Paris"}
+    encoder = Encoder(tokenizer, (tokenizer.eos_token_id,), "completion")
+    [(example,)] = encoder.read(write_rows(tmp_path / "rows.jsonl", [row]), "training_file").items
+    untrained = example.tokens[~example.trained].tolist()
+    assert untrained == tokenizer("The answer ", add_special_tokens=False)["input_ids"]
+    assert tokenizer.decode(example.tokens[example.trained].tolist()) == "is Paris<|im_end|>"
+
+
+def test_completions_are_trained_with_their_end(tokenizer: Any, tmp_path: Path):
+    row = {"prompt": "Question: who?\nAnswer:", "completion": " me"}
+    assert encode(tokenizer, row, tmp_path, "completion") == [(" me<|im_end|>",)]
+
+
+def test_of_a_preference_both_answers_are_trained(tokenizer: Any, tmp_path: Path):
+    row = {
+        "input": {"messages": chat_row("One?", "earlier")["messages"] + [{"role": "user", "content": "Two?"}]},
+        "preferred_completion": [{"role": "assistant", "content": "good"}],
+        "non_preferred_completion": [{"role": "assistant", "content": "bad answer"}],
+    }
+    assert encode(tokenizer, row, tmp_path, "preference") == [("good<|im_end|>", "bad answer<|im_end|>")]
+
+
+def test_the_preview_shows_what_is_trained(tokenizer: Any, tmp_path: Path):
+    encoder = Encoder(tokenizer, (tokenizer.eos_token_id,), "chat")
+    dataset = encoder.read(write_rows(tmp_path / "rows.jsonl", [chat_row("What is it?", "Paris")]), "training_file")
+    assert "assistant\n⟦Paris<|im_end|>⟧" in encoder.preview(dataset)
+
+
+def test_a_base_without_a_chat_template_is_refused_for_chats_only(tmp_path: Path):
+    bare = make_tokenizer(chat_template=None)
+    with pytest.raises(InputError, match="no chat template") as caught:
+        Encoder(bare, (bare.eos_token_id,), "chat")
+    assert caught.value.param == "model"
+    assert encode(bare, {"prompt": "a", "completion": "b"}, tmp_path, "completion") == [("b<|im_end|>",)]
+
+
+def test_what_the_template_refuses_names_the_line(tmp_path: Path):
+    template = "{% if messages[0].role != 'system' %}{{ raise_exception('begin with a system message') }}{% endif %}"
+    with pytest.raises(InputError, match=r"line 1 of rows.jsonl: .*begin with a system message"):
+        encode(make_tokenizer(template), chat_row("One?", "first"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("{", "line 2 of rows.jsonl: not valid JSON"),
+        ("[]", "line 2 of rows.jsonl: a JSON object was expected"),
+        ('{"prompt": "a"}', "line 2 of rows.jsonl: field 'messages' is missing"),
+        ('{"messages": [5]}', "line 2 of rows.jsonl: a field has the wrong type"),
+    ],
+)
+def test_a_broken_row_names_line_and_field(tokenizer: Any, tmp_path: Path, line: str, problem: str):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(chat_row("a", "b")) + "\n" + line + "\n")
+    with pytest.raises(InputError, match=problem.replace("[", r"\[")):
+        Encoder(tokenizer, (tokenizer.eos_token_id,), "chat").read(path, "training_file")
+
+
+def test_rows_with_nothing_to_learn_are_refused(tokenizer: Any, tmp_path: Path):
+    row = chat_row("a", "b")
+    row["messages"][1]["weight"] = 0
+    with pytest.raises(InputError, match="no row has anything to train on"):
+        encode(tokenizer, row, tmp_path)
+
+
+def test_rows_without_prompts_are_refused(tokenizer: Any, tmp_path: Path):
+    with pytest.raises(InputError, match="close to all of them"):
+        encode(tokenizer, {"prompt": "", "completion": "only an answer"}, tmp_path, "completion")
+
+
+@pytest.mark.parametrize(("policy", "left", "dropped", "truncated"), [("drop", 1, 1, 0), ("truncate", 2, 0, 1)])
+def test_over_length_rows_are_dealt_with_by_policy(
+    tokenizer: Any, tmp_path: Path, policy: Any, left: int, dropped: int, truncated: int
+):
+    rows = [chat_row("a", "b"), chat_row("a", "long answer " * 20)]
+    encoder = Encoder(tokenizer, (tokenizer.eos_token_id,), "chat")
+    dataset = encoder.read(write_rows(tmp_path / "rows.jsonl", rows), "training_file")
+    got = dataset.limited(40, policy, "training_file")
+    assert (len(got.items), got.dropped, got.truncated) == (left, dropped, truncated)
+    assert got.longest <= 40
+    with pytest.raises(InputError, match=r"1 rows have more than 40 tokens .* raise hyperparameters.max_length"):
+        dataset.limited(40, "fail", "training_file")
+
+
+def test_a_row_cut_to_nothing_is_dropped_not_trained(tokenizer: Any, tmp_path: Path):
+    rows = [chat_row("a", "b"), chat_row("long question " * 20, "b")]
+    encoder = Encoder(tokenizer, (tokenizer.eos_token_id,), "chat")
+    got = encoder.read(write_rows(tmp_path / "rows.jsonl", rows), "training_file").limited(40, "truncate", "file")
+    assert (len(got.items), got.dropped, got.truncated) == (1, 1, 0)

@@ -1,0 +1,139 @@
+"""Waiting for the GPU before a training, where vLLM has it in turn."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from services.trainer.job.gpu_turn import hold
+from shared.errors import TransientError
+from shared.events import Job, JobProgress
+from shared.gpu import FIRST_RIGHT_SECONDS, GpuTurns
+from shared.settings import Settings
+from shared.stage import Attempt
+from tests.support.fakes import Clock, FakeObjects
+
+LEASE = 0.3  # of stages and turns; renewed every third of it
+
+
+class Trainer:
+    """One attempt at a training, which is a line in a book."""
+
+    def __init__(self, objects: FakeObjects, clock: Clock, *, number: int = 1, **settings: Any) -> None:
+        given = {"gpu": {"share": "alternate"}, "stage": {"poll_seconds": 0.005, "lease_seconds": LEASE}, **settings}
+        self.settings = Settings.model_validate(given)
+        self.objects = objects
+        self.clock = clock
+        self.told: list[str] = []
+        self.began = asyncio.Event()
+        self.may_end = asyncio.Event()
+
+        async def publish(event: JobProgress) -> None:
+            self.told.append(event.message)
+
+        job = Job.model_construct(job_id="ftjob-abc")
+        self.attempt = Attempt(job, {}, "trainer", number, "", publish)
+
+    async def train(self) -> None:
+        async with hold(self.objects, self.settings, self.clock, self.attempt):
+            self.began.set()
+            await self.may_end.wait()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def objects(clock: Clock) -> FakeObjects:
+    return FakeObjects(clock=clock)
+
+
+@pytest.fixture
+def turns(objects: FakeObjects, clock: Clock) -> GpuTurns:
+    """As the inference service sees them."""
+    return GpuTurns(objects, "0", clock, lease_seconds=LEASE)
+
+
+async def test_training_begins_when_vllm_has_let_go_and_gives_the_gpu_back(
+    objects: FakeObjects, clock: Clock, turns: GpuTurns
+) -> None:
+    serving = await turns.for_serving()
+    assert serving is not None
+    trainer = Trainer(objects, clock)
+    training = asyncio.create_task(trainer.train())
+    while not await turns.wanted():
+        await asyncio.sleep(0.005)
+    assert not trainer.began.is_set()
+    assert trainer.told == ["training: waits for the GPU"]
+
+    await turns.release(serving)
+    await asyncio.wait_for(trainer.began.wait(), 10)
+    assert await turns.for_serving() is None
+    trainer.may_end.set()
+    await training
+
+    assert await turns.for_serving() is not None
+
+
+async def test_a_training_that_is_cancelled_or_fails_gives_the_gpu_back(
+    objects: FakeObjects, clock: Clock, turns: GpuTurns
+) -> None:
+    trainer = Trainer(objects, clock)
+    training = asyncio.create_task(trainer.train())
+    await trainer.began.wait()
+
+    training.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await training
+
+    assert await turns.for_serving() is not None
+
+
+async def test_a_turn_that_is_lost_ends_the_training_for_now(objects: FakeObjects, clock: Clock) -> None:
+    trainer = Trainer(objects, clock)
+    training = asyncio.create_task(trainer.train())
+    await trainer.began.wait()
+
+    objects.available = False
+    clock.now += LEASE
+
+    with pytest.raises(TransientError, match="lease was lost"):
+        await asyncio.wait_for(training, 10)
+
+
+async def test_a_successor_does_not_take_the_gpu_over_from_an_attempt_that_may_still_live(
+    objects: FakeObjects, clock: Clock
+) -> None:
+    first, second = Trainer(objects, clock), Trainer(objects, clock, number=2)
+    zombie = asyncio.create_task(first.train())
+    await first.began.wait()
+    successor = asyncio.create_task(second.train())
+    while not second.told:
+        await asyncio.sleep(0.005)
+    assert not second.began.is_set()
+
+    first.may_end.set()
+    await zombie
+    clock.now += FIRST_RIGHT_SECONDS
+
+    await asyncio.wait_for(second.began.wait(), 10)
+    second.may_end.set()
+    await successor
+
+
+@pytest.mark.parametrize("settings", [{"gpu": {"share": "split"}}, {"trainer": {"gpu": "cpu"}}])
+async def test_where_nothing_is_shared_by_turns_nothing_is_waited_for(
+    objects: FakeObjects, clock: Clock, turns: GpuTurns, settings: dict[str, Any]
+) -> None:
+    await turns.for_serving()
+    before = dict(objects.held)
+    trainer = Trainer(objects, clock, **settings)
+    trainer.may_end.set()
+
+    await asyncio.wait_for(trainer.train(), 10)
+
+    assert objects.held == before
