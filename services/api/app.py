@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import socket
 
-from fastapi import Depends, FastAPI
+from fastapi import FastAPI
 
-from services.api import envelope
-from services.api.auth import bearer
 from services.api.projection import Projection
 from services.api.routes import events, files, jobs
 from services.api.routes.desk import Desk
@@ -23,6 +21,7 @@ from shared.events import (
     ModelDeployed,
     TrainingCompleted,
 )
+from shared.http_app import make_http_app
 from shared.service import Context, Parts, run
 
 TOPICS: tuple[type[Event], ...] = (
@@ -58,10 +57,9 @@ def build(context: Context) -> Parts:
 
 
 def make_app(desk: Desk, api_keys: tuple[str, ...]) -> FastAPI:
-    app = FastAPI(title="Tunestream", docs_url=None, redoc_url=None)
-    envelope.install(app)
+    app = make_http_app("Tunestream", api_keys)
     for resource in (jobs, events, files):
-        app.include_router(resource.router(desk), dependencies=[Depends(bearer(api_keys))])
+        app.include_router(resource.router(desk))
     return app
 
 

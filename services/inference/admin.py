@@ -11,9 +11,9 @@ from fastapi import APIRouter
 from services.inference.aliases import Aliases
 from services.inference.domain.deployments import NoPrevious
 from services.inference.domain.names import is_alias
-from services.inference.errors import ApiError
 from services.inference.models import Models
 from shared.events import StrictModel
+from shared.http_errors import ApiError
 
 log = logging.getLogger(__name__)
 

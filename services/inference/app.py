@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from fastapi import Depends, FastAPI
-
-from services.inference import admin, control_plane, errors, models
+from services.inference import admin, control_plane, models
 from services.inference.adapters import Adapters
 from services.inference.aliases import Aliases
-from services.inference.auth import bearer
+from services.inference.body_limits import body_limit
 from services.inference.child import supervised
 from services.inference.command import held_adapters
-from services.inference.exchange import Front
+from services.inference.errors import ERRORS
+from services.inference.exchange import GENERATION
+from services.inference.first_requests import FirstRequests
 from services.inference.gateway import Gateway
 from services.inference.models import Models
 from services.inference.relay import make_client
 from services.inference.sleeper import Sleeper
-from services.inference.stories import Stories
 from services.inference.trained import TrainedModels
 from services.inference.vllm import Vllm
 from services.inference.work import DeployWork
 from shared.gpu import GpuTurns
+from shared.http_app import make_http_app
 from shared.service import Context, Parts, run
 
 
@@ -48,7 +48,7 @@ def build(context: Context) -> Parts:
     )
     aliases = Aliases(context.objects, clock)
     trained = TrainedModels(context.objects, clock)
-    stories = Stories(trained)
+    first_requests = FirstRequests(trained)
     known = Models(trained, aliases, base=base, organization=settings.model.organization)
     adapters = Adapters(
         context.objects,
@@ -60,14 +60,18 @@ def build(context: Context) -> Parts:
         limit=held_adapters(settings),
     )
 
-    app = FastAPI(title="Tunestream inference", openapi_url=None)
-    errors.install(app)
-    app.add_middleware(Front)
-    authorized = [Depends(bearer(settings.inference.api_keys))]
-    app.include_router(Gateway(client, vllm, adapters, known, stories).router(), dependencies=authorized)
-    app.include_router(models.router(known), dependencies=authorized)
-    app.include_router(admin.router(aliases, known, base=base, clock=clock), dependencies=authorized)
-    app.include_router(control_plane.router(client, settings.api.url), dependencies=authorized)
+    app = make_http_app(
+        "Tunestream inference",
+        settings.inference.api_keys,
+        errors=ERRORS,
+        limit=body_limit,
+        own_spans=GENERATION,
+        openapi_url=None,
+    )
+    app.include_router(Gateway(client, vllm, adapters, known, first_requests).router())
+    app.include_router(models.router(known))
+    app.include_router(admin.router(aliases, known, base=base, clock=clock))
+    app.include_router(control_plane.router(client, settings.api.url))
 
     async def close() -> None:
         await sleeper.close()
@@ -75,7 +79,7 @@ def build(context: Context) -> Parts:
         await client.aclose()
 
     return Parts(
-        work=DeployWork(vllm, adapters, aliases, stories, url=settings.inference.url, clock=clock),
+        work=DeployWork(vllm, adapters, aliases, first_requests, url=settings.inference.url, clock=clock),
         app=app,
         address=(settings.inference.host, settings.inference.port),
         background=(vllm.run, sleeper.run) if alternate else (vllm.run,),

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import httpx
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import StreamingResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from services.inference.errors import RETRY_AFTER, ApiError
+from services.inference.errors import RETRY_AFTER
 from services.inference.exchange import CLIENT_GONE
-from services.inference.relay import Relayed, open_upstream
+from services.inference.relay import Answer, open_upstream, resources
+from shared.http_errors import ApiError
 
 PREFIXES = ("/v1/files", "/v1/uploads", "/v1/fine_tuning")
 METHODS = ["GET", "POST", "DELETE", "PUT", "PATCH"]
-# of one connection only (RFC 9110 §7.6.1), or set by each server itself
+# headers that belong to one connection (RFC 9110 §7.6.1), or that each server sets itself
 NOT_PASSED_ON = {
     *("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding"),
     *("upgrade", "host", "date", "server", "traceparent", "x-request-id"),
@@ -26,22 +31,24 @@ def router(client: httpx.AsyncClient, api_url: str) -> APIRouter:
     target = httpx.URL(api_url)
 
     async def hand_on(request: Request) -> Response:
-        path = request.scope["path"]
-        if any(part in (".", "..") for part in path.split("/")):
-            raise HTTPException(404)  # it would leave the paths that are handed on
-        raw = request.scope.get("raw_path", path.encode()).split(b"?")[0]
-        query = request.scope["query_string"]
-        headers = [(name, value) for name, value in request.headers.items() if name not in NOT_PASSED_ON]
-        upstream_request = client.build_request(
-            request.method,
-            target.copy_with(raw_path=target.raw_path.rstrip(b"/") + raw + (b"?" + query if query else b"")),
-            headers=[*headers, ("traceparent", request.state.traceparent)],
-            content=request.stream() if _has_body(request) else None,
-        )
+        return Answer(_handed_on(client, target, request))
+
+    for prefix in PREFIXES:
+        routes.add_api_route(prefix, hand_on, methods=METHODS, include_in_schema=False)
+        routes.add_api_route(prefix + "/{rest:path}", hand_on, methods=METHODS, include_in_schema=False)
+    return routes
+
+
+@asynccontextmanager
+async def _handed_on(client: httpx.AsyncClient, target: httpx.URL, request: Request) -> AsyncIterator[Response]:
+    """The answer of the api service at `target`, while its connection is open."""
+    async with resources() as stack:
         try:
-            upstream = await open_upstream(client, upstream_request)
+            asked = _upstream_request(client, target, request)
+            upstream = await stack.enter_async_context(open_upstream(client, asked))
         except ClientDisconnect:
-            return Response(status_code=CLIENT_GONE)
+            yield Response(status_code=CLIENT_GONE)
+            return
         except httpx.TimeoutException:
             raise ApiError(504, "The api service took too long to answer.", code="upstream_timeout") from None
         except httpx.TransportError:
@@ -52,14 +59,23 @@ def router(client: httpx.AsyncClient, api_url: str) -> APIRouter:
                 headers={"retry-after": str(RETRY_AFTER)},
             ) from None
         passed = {name: value for name, value in upstream.response.headers.items() if name not in NOT_PASSED_ON}
-        response = Relayed(upstream.chunks(), upstream.response.status_code, passed)
-        response.resources.push_async_callback(upstream.response.aclose)
-        return response
+        yield StreamingResponse(upstream.chunks(), upstream.response.status_code, passed)
 
-    for prefix in PREFIXES:
-        routes.add_api_route(prefix, hand_on, methods=METHODS, include_in_schema=False)
-        routes.add_api_route(prefix + "/{rest:path}", hand_on, methods=METHODS, include_in_schema=False)
-    return routes
+
+def _upstream_request(client: httpx.AsyncClient, target: httpx.URL, request: Request) -> httpx.Request:
+    """The request as the api service gets it: the same path, query and body."""
+    path = request.scope["path"]
+    if any(part in (".", "..") for part in path.split("/")):
+        raise HTTPException(404)  # it would leave the paths that are handed on
+    raw = request.scope.get("raw_path", path.encode()).split(b"?")[0]
+    query = request.scope["query_string"]
+    headers = [(name, value) for name, value in request.headers.items() if name not in NOT_PASSED_ON]
+    return client.build_request(
+        request.method,
+        target.copy_with(raw_path=target.raw_path.rstrip(b"/") + raw + (b"?" + query if query else b"")),
+        headers=[*headers, ("traceparent", request.state.traceparent)],
+        content=request.stream() if _has_body(request) else None,
+    )
 
 
 def _has_body(request: Request) -> bool:

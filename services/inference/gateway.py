@@ -1,35 +1,29 @@
-"""Generation: the three routes of vLLM that the world may use, with the model's name looked up and every answer passed
-through as it comes. Nothing else of vLLM can be reached from outside.
+"""The three routes of vLLM that clients may use. The model's name is looked up, and the answer is passed on as it
+comes. Nothing else of vLLM can be reached from outside.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import httpx
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect
 
 from services.inference.adapters import Adapters
 from services.inference.domain.usage import StreamedUsage, ask_for_usage, usage_of
-from services.inference.errors import (
-    RETRY_AFTER,
-    ApiError,
-    EngineUnavailable,
-    answer,
-    envelope,
-    translate,
-)
+from services.inference.errors import ERRORS, RETRY_AFTER, EngineUnavailable
 from services.inference.exchange import CLIENT_GONE, GENERATION, Exchange, exchange
+from services.inference.first_requests import FirstRequests
 from services.inference.models import Models, Target
-from services.inference.relay import ClientGone, Relayed, Upstream, open_upstream, unless_gone
-from services.inference.stories import Stories
+from services.inference.relay import Answer, ClientGone, Upstream, open_upstream, resources, unless_gone
 from services.inference.vllm import Vllm
+from shared.http_errors import ApiError
 
-MAX_BODY = 32 * 2**20  # bytes; a prompt of a million tokens is a tenth of it
 # How long a request waits for a vLLM that starts. Longer than a restart on two cores takes (about 45 s).
 PATIENCE = 90.0
 CONTEXT_LENGTH = "maximum context length"
@@ -44,7 +38,7 @@ class Gateway:
         vllm: Vllm,
         adapters: Adapters,
         models: Models,
-        stories: Stories,
+        first: FirstRequests,
         *,
         patience: float = PATIENCE,
     ) -> None:
@@ -53,7 +47,7 @@ class Gateway:
         self._vllm = vllm
         self._adapters = adapters
         self._models = models
-        self._stories = stories
+        self._first = first
         self._patience = patience
 
     def router(self) -> APIRouter:
@@ -63,30 +57,31 @@ class Gateway:
         return routes
 
     async def generate(self, request: Request) -> Response:
-        route = request.scope["path"]
-        async with AsyncExitStack() as stack:
-            current = stack.enter_context(exchange(route, request.state))
-            try:
-                body = await _read(request)
-                target = await self._models.resolve(body["model"])
-                asked_by = request.state.asked_by
-                story = await self._stories.of(target.model, tuned=target.tuned, asked_by=asked_by)
-                current.concerns(target.model, story)
-                work = self._answer(stack, current, target, body)
-                response = await unless_gone(request, work)
-                if isinstance(response, Relayed):
-                    response.resources = stack.pop_all()
-            except (ClientGone, ClientDisconnect):
-                response = Response(status_code=CLIENT_GONE)
-            except Exception as error:
-                response = answer(translate(error))
-            current.status = response.status_code
-            return response
+        return Answer(self._answered(request))
+
+    @asynccontextmanager
+    async def _answered(self, request: Request) -> AsyncIterator[Response]:
+        """The answer. What it is streamed from is open until the block is left, however that happens."""
+        with exchange(request.scope["path"], request.state) as current:
+            async with resources() as stack:
+                try:
+                    body = await _read(request)
+                    target = await self._models.resolve(body["model"])
+                    asked_by = request.state.asked_by
+                    job_trace = await self._first.job_trace(target.model, tuned=target.tuned, asked_by=asked_by)
+                    current.concerns(target.model, job_trace)
+                    response = await unless_gone(request, self._answer(stack, current, target, body))
+                except (ClientGone, ClientDisconnect):
+                    response = Response(status_code=CLIENT_GONE)
+                except Exception as error:
+                    response = ERRORS.answer(error, request.scope).response()
+                current.status = response.status_code
+                yield response
 
     async def _answer(self, stack: AsyncExitStack, current: Exchange, target: Target, body: dict[str, Any]) -> Response:
-        """The whole answer, or a stream of it that still needs what is on `stack`."""
-        wish = ask_for_usage(body)
-        upstream = await self._ask(stack, current, target, body | (wish or {}))
+        """The whole answer, or a stream of it from the connection that `stack` holds open."""
+        change = ask_for_usage(body)
+        upstream = await stack.enter_async_context(self._upstream(current, target, body | (change or {})))
         current.first_byte()
         status = upstream.response.status_code
         headers = {"x-tunestream-model": target.model}
@@ -95,52 +90,64 @@ class Gateway:
         if status >= 400:
             error = _error(status, await upstream.body(), current.route)
             error.headers = headers
-            return answer(error)
+            return error.response()
         headers["content-type"] = upstream.response.headers.get("content-type", "application/json")
         if body.get("stream"):
             headers |= {"cache-control": "no-cache", "x-accel-buffering": "no"}
-            usage = StreamedUsage(hidden=wish is not None)
-            return Relayed(_stream(upstream, current, usage), status, headers)
+            usage = StreamedUsage(hidden=change is not None)
+            return StreamingResponse(_stream(upstream, current, usage), status, headers)
         content = await upstream.body()
         current.count(usage_of(content))
         return Response(content, status, headers)
 
-    async def _ask(self, stack: AsyncExitStack, current: Exchange, target: Target, body: dict[str, Any]) -> Upstream:
-        """The answer's first chunk has come, with whatever status.
+    @asynccontextmanager
+    async def _upstream(self, current: Exchange, target: Target, body: dict[str, Any]) -> AsyncIterator[Upstream]:
+        """vLLM's answer, with whatever status. vLLM, the adapter and the connection are in use until the block is left.
 
         Raises:
             EngineUnavailable: vLLM is not up, or asleep.
             ApiError: vLLM broke twice.
         """
         for last in (False, True):
-            await stack.enter_async_context(self._vllm.using(self._patience))
-            try:
-                if target.tuned:
-                    with current.inside():
-                        await stack.enter_async_context(self._adapters.using(target.model))
-                upstream = await open_upstream(self._client, self._request(current, target, body))
-            except httpx.PoolTimeout:
-                raise EngineUnavailable("Too many requests are under way") from None
-            except httpx.ReadTimeout:
-                raise ApiError(504, "The model took too long to answer.", code="upstream_timeout") from None
-            except (httpx.TransportError, EngineUnavailable):
-                self._vllm.suspect()
-                self._adapters.forget(target.model)  # a server that was restarted comes back without
-                continue
-            stack.push_async_callback(upstream.response.aclose)
-            status = upstream.response.status_code
-            if status == 404 and target.tuned and not last:
-                self._adapters.forget(target.model)
-            elif status >= 500 and not await self._vllm.healthy():
-                self._vllm.suspect()
-            else:
-                return upstream
+            async with AsyncExitStack() as attempt:
+                upstream = await self._try(attempt, current, target, body, last=last)
+                if upstream is not None:
+                    yield upstream
+                    return
         raise ApiError(
             502,
             "The model server broke twice while it worked on this request.",
             code="bad_gateway",
             headers={"retry-after": str(RETRY_AFTER)},
         )
+
+    async def _try(
+        self, attempt: AsyncExitStack, current: Exchange, target: Target, body: dict[str, Any], *, last: bool
+    ) -> Upstream | None:
+        """vLLM's answer, its first chunk has come; None if vLLM broke, or has lost the adapter."""
+        await attempt.enter_async_context(self._vllm.using(self._patience))
+        try:
+            if target.tuned:
+                with current.inside():
+                    await attempt.enter_async_context(self._adapters.using(target.model))
+            request = self._request(current, target, body)
+            upstream = await attempt.enter_async_context(open_upstream(self._client, request))
+        except httpx.PoolTimeout:
+            raise EngineUnavailable("Too many requests are under way") from None
+        except httpx.ReadTimeout:
+            raise ApiError(504, "The model took too long to answer.", code="upstream_timeout") from None
+        except (httpx.TransportError, EngineUnavailable):
+            self._vllm.suspect()
+            self._adapters.forget(target.model)  # a server that was restarted comes back without
+            return None
+        status = upstream.response.status_code
+        if status == 404 and target.tuned and not last:
+            self._adapters.forget(target.model)
+            return None
+        if status >= 500 and not await self._vllm.healthy():
+            self._vllm.suspect()
+            return None
+        return upstream
 
     def _request(self, current: Exchange, target: Target, body: dict[str, Any]) -> httpx.Request:
         name = target.model if target.tuned else self._vllm.base_name
@@ -161,10 +168,10 @@ async def _stream(upstream: Upstream, current: Exchange, usage: StreamedUsage) -
         if rest := usage.rest():
             yield rest
     except httpx.TransportError:
-        # the status is sent long ago; the official clients raise an error for such an event
+        # the status has been sent already; the official clients raise an error for such an event
         current.status = 502
-        error = envelope(ApiError(502, "The model server broke in the middle of the answer.", code="bad_gateway"))
-        yield f"data: {json.dumps(error)}\n\n".encode()
+        broken = ApiError(502, "The model server broke in the middle of the answer.", code="bad_gateway")
+        yield f"data: {json.dumps(broken.envelope())}\n\n".encode()
     current.count(usage.found)
 
 
@@ -174,24 +181,23 @@ async def _read(request: Request) -> dict[str, Any]:
     Raises:
         ApiError: it is something else.
     """
-    data = bytearray()
-    async for chunk in request.stream():
-        data += chunk
-        if len(data) > MAX_BODY:
-            raise ApiError(413, f"The body is larger than {MAX_BODY >> 20} MiB.", code="body_too_large")
     try:
-        body = json.loads(data)
+        body = json.loads(await request.body(), parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
         where = f" (line {error.lineno}, column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
         raise ApiError(400, f"The body is not JSON{where}.", code="invalid_json") from None
     if not isinstance(body, dict):
-        raise ApiError(400, "The body must be a JSON object.", code="invalid_request")
+        raise ApiError(400, "The body must be a JSON object.", code="invalid_value")
     model = body.get("model")
     if not isinstance(model, str) or not model:
         raise ApiError(
             400, "`model` is missing: name one of GET /v1/models.", code="missing_required_parameter", param="model"
         )
     return body
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")  # Python reads NaN and Infinity, vLLM could not be sent them
 
 
 def _error(status: int, body: bytes, route: str) -> ApiError:

@@ -1,17 +1,17 @@
-"""Passing an answer on, chunk by chunk as it comes, and hanging up on the server when the client hangs up on us."""
+"""Passes an answer on, chunk by chunk as it comes, and closes the connection to the server when the client hangs up."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import anyio
 import httpx
 from fastapi import Request
-from starlette.responses import StreamingResponse
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 T = TypeVar("T")
@@ -23,13 +23,13 @@ LIMITS = httpx.Limits(max_connections=1000, max_keepalive_connections=64, keepal
 
 
 def make_client() -> httpx.AsyncClient:
-    """The one pool of connections, to vLLM and to the api service."""
+    """The client that all connections to vLLM and to the api service come from."""
     return httpx.AsyncClient(timeout=TIMEOUT, limits=LIMITS, trust_env=False, follow_redirects=False)
 
 
 @dataclass
 class Upstream:
-    """An answer of which the first chunk is here: from now on a broken connection cannot be hidden from the client."""
+    """An answer whose first chunk has come. From now on the client sees when the connection breaks."""
 
     response: httpx.Response
     first: bytes
@@ -45,19 +45,20 @@ class Upstream:
         return b"".join([chunk async for chunk in self.chunks()])
 
 
-async def open_upstream(client: httpx.AsyncClient, request: httpx.Request) -> Upstream:
-    """Send `request` and wait for the first chunk of its answer; the caller closes the response.
+@asynccontextmanager
+async def open_upstream(client: httpx.AsyncClient, request: httpx.Request) -> AsyncIterator[Upstream]:
+    """Send `request` and wait for the first chunk of its answer. The connection is open until the block is left.
 
     Raises:
-        httpx.TransportError: the connection failed before that.
+        httpx.TransportError: the connection failed before the first chunk.
     """
     response = await client.send(request, stream=True)
     try:
         rest = response.aiter_raw()
-        return Upstream(response, await anext(rest, b""), rest)
-    except BaseException:
-        await response.aclose()
-        raise
+        yield Upstream(response, await anext(rest, b""), rest)
+    finally:
+        with anyio.CancelScope(shield=True):
+            await response.aclose()
 
 
 class ClientGone(Exception):
@@ -68,7 +69,7 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """The result of `work`, which is cancelled when the client hangs up. The request's body must have been read.
 
     Raises:
-        ClientGone: it did.
+        ClientGone: the client hung up.
     """
 
     async def hang_up() -> None:
@@ -87,16 +88,26 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
         await asyncio.gather(working, gone, return_exceptions=True)
 
 
-class Relayed(StreamingResponse):
-    """A streamed answer. What is in `resources` is closed however it ends, also if it never begins."""
+class Answer(Response):
+    """An answer that is made and sent in one block: what `opened` holds open is closed however the sending ends, also
+    if the client hangs up before it begins."""
 
-    def __init__(self, chunks: AsyncIterator[bytes], status: int, headers: dict[str, str]) -> None:
-        super().__init__(chunks, status_code=status, headers=headers)
-        self.resources = AsyncExitStack()
+    def __init__(self, opened: AbstractAsyncContextManager[Response]) -> None:
+        """`opened` yields the response to send."""
+        super().__init__()
+        self._opened = opened
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            with anyio.CancelScope(shield=True):
-                await self.resources.aclose()
+        async with self._opened as response:
+            await response(scope, receive, send)
+
+
+@asynccontextmanager
+async def resources() -> AsyncIterator[AsyncExitStack]:
+    """A stack whose closing no cancellation interrupts."""
+    stack = AsyncExitStack()
+    try:
+        yield stack
+    finally:
+        with anyio.CancelScope(shield=True):
+            await stack.aclose()

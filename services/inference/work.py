@@ -7,7 +7,7 @@ from collections.abc import Callable
 from services.inference.adapters import Adapters
 from services.inference.aliases import Aliases
 from services.inference.domain.deployments import replaced_by
-from services.inference.stories import Stories
+from services.inference.first_requests import FirstRequests
 from services.inference.vllm import Vllm
 from shared import telemetry
 from shared.events import Deployed, EvalCompleted, JobProgress, ModelDeployed
@@ -24,7 +24,7 @@ class DeployWork:
         vllm: Vllm,
         adapters: Adapters,
         aliases: Aliases,
-        stories: Stories,
+        first_requests: FirstRequests,
         *,
         url: str,
         clock: Callable[[], float],
@@ -34,7 +34,7 @@ class DeployWork:
         self._vllm = vllm
         self._adapters = adapters
         self._aliases = aliases
-        self._stories = stories
+        self._first_requests = first_requests
         self._url = url.rstrip("/")
         self._clock = clock
         self._patience = patience
@@ -64,7 +64,7 @@ class DeployWork:
                 version = Deployed(model=evaluated.model, job_id=job.job_id, at=self._clock())
                 deployment = await self._aliases.promote(job.alias, version)
         if deployment.current.job_id == job.job_id:
-            self._stories.deployed(evaluated.model)
+            self._first_requests.deployed(evaluated.model)
         return ModelDeployed(
             job_id=job.job_id,
             model=evaluated.model,

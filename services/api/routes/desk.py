@@ -9,10 +9,10 @@ from typing import Any
 
 from services.api.domain.state import JobState
 from services.api.domain.view import job_view
-from services.api.envelope import ApiError
 from services.api.projection import Projection
 from services.api.store import Store
 from shared.bus import Publisher
+from shared.http_errors import ApiError
 from shared.objects import ObjectStore
 
 _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")

@@ -7,8 +7,10 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Response
 
 from services.api.domain.messages import Message
-from services.api.envelope import ApiError, json_response, listing
 from services.api.routes.desk import Desk
+from services.api.routes.lists import listing
+from shared.http_errors import ApiError
+from shared.http_responses import JsonResponse
 
 
 def router(desk: Desk) -> APIRouter:
@@ -30,7 +32,7 @@ def router(desk: Desk) -> APIRouter:
         if page is None:
             message = f"Job {job_id} has no event {after!r} to continue after."
             raise ApiError(404, message, param="after", code="event_not_found")
-        return json_response(listing([_view(message) for message in page.rows], page.has_more))
+        return JsonResponse(listing([_view(message) for message in page.rows], page.has_more))
 
     return routes
 

@@ -11,10 +11,10 @@ from fastapi import APIRouter, Response
 from fastapi.responses import StreamingResponse
 
 from services.api.domain.files import VALIDATION_REPORT, failed_report_key, media_type, names_of, references
-from services.api.envelope import ApiError
 from services.api.routes.desk import Desk
 from shared.errors import CorruptObject
 from shared.events import Reference
+from shared.http_errors import ApiError
 
 CHUNK = 2**16
 HEADERS = {
@@ -58,9 +58,7 @@ async def _send(desk: Desk, name: str, reference: Reference) -> Response:
         try:
             await desk.objects.download(reference, path)
         except CorruptObject as error:
-            raise ApiError(
-                502, f"{name} cannot be read: {error}.", kind="server_error", code="corrupt_object"
-            ) from None
+            raise ApiError(502, f"{name} cannot be read: {error}.", code="corrupt_object") from None
         # open, it outlives its name: nothing is left behind when the client goes away half-way
         file = path.open("rb")
     return StreamingResponse(

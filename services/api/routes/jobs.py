@@ -8,8 +8,10 @@ from fastapi import APIRouter, Query, Response
 
 from services.api import control
 from services.api.domain.state import FINAL, Status
-from services.api.envelope import ApiError, json_response, listing
 from services.api.routes.desk import Desk
+from services.api.routes.lists import listing
+from shared.http_errors import ApiError
+from shared.http_responses import JsonResponse
 
 
 def router(desk: Desk) -> APIRouter:
@@ -26,11 +28,11 @@ def router(desk: Desk) -> APIRouter:
         if after is not None and cursor is None:
             raise ApiError(404, f"There is no job {after!r} to continue after.", param="after", code="job_not_found")
         page = await desk.store.jobs(limit=limit, after=cursor, status=status)
-        return json_response(listing([desk.view(state) for state in page.rows], page.has_more))
+        return JsonResponse(listing([desk.view(state) for state in page.rows], page.has_more))
 
     @routes.get("/jobs/{job_id}")
     async def retrieve_job(job_id: str) -> Response:
-        return json_response(desk.view(await desk.job(job_id)))
+        return JsonResponse(desk.view(await desk.job(job_id)))
 
     @routes.post("/jobs/{job_id}/cancel")
     async def cancel_job(job_id: str) -> Response:
@@ -47,6 +49,6 @@ def router(desk: Desk) -> APIRouter:
                 headers={"x-should-retry": "false"},
             )
         await control.cancel(state, desk.objects, desk.bus, desk.clock())
-        return json_response(desk.view(state))
+        return JsonResponse(desk.view(state))
 
     return routes
