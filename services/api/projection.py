@@ -9,11 +9,11 @@ import logging
 from collections.abc import Callable, Sequence
 
 from services.api import metrics
+from services.api.database import DatabaseBroken, ProjectionDatabase
 from services.api.domain.messages import messages
 from services.api.domain.projection import Fact, Occurred, ends, project
 from services.api.domain.state import JobState
-from services.api.ledger import read_job
-from services.api.store import Store, StoreBroken
+from services.api.ledger_reader import read_job
 from shared.bus import Delivery
 from shared.errors import StoreUnavailable, TransientError
 from shared.events import Event
@@ -29,8 +29,10 @@ READERS = 8  # jobs that are read from the ledger at the same time
 class Projection:
     """`discover_seconds`: how often the whole ledger is listed for jobs that no event announced."""
 
-    def __init__(self, store: Store, ledger: Ledger, clock: Callable[[], float], discover_seconds: float) -> None:
-        self._store = store
+    def __init__(
+        self, database: ProjectionDatabase, ledger: Ledger, clock: Callable[[], float], discover_seconds: float
+    ) -> None:
+        self._database = database
         self._ledger = ledger
         self._clock = clock
         self._discover_seconds = discover_seconds
@@ -59,7 +61,7 @@ class Projection:
         """What the ledger has up to an event that ends a stage: the topics keep no order among themselves, and a
         client that sees a job at its end asks for its history once more and then no longer."""
         if ends(event):
-            state = await self._store.job(job_id) or JobState(job_id=job_id)
+            state = await self._database.job(job_id) or JobState(job_id=job_id)
             with contextlib.suppress(StoreUnavailable):
                 return await read_job(self._ledger, state, self._clock())
         return []
@@ -72,13 +74,13 @@ class Projection:
         Raises:
             TransientError: the ledger or the database is away.
         """
-        known = await self._store.job(job_id)
+        known = await self._database.job(job_id)
         facts = await read_job(self._ledger, known or JobState(job_id=job_id), self._clock())
         return await self._apply(job_id, facts) if facts else known
 
     async def look_up(self, job_id: str) -> JobState | None:
         """A job as the projection has it, or else as the ledger has it; None when there is none."""
-        state = await self._store.job(job_id)
+        state = await self._database.job(job_id)
         if state is None or not state.visible:
             state = await self.refresh(job_id)
         return state if state and state.visible else None
@@ -87,12 +89,12 @@ class Projection:
         """Reconcile until cancelled.
 
         Raises:
-            StoreBroken: the database does not work; the service must start again.
+            DatabaseBroken: the database does not work; the service must start again.
         """
         while True:
             try:
                 await self.reconcile()
-            except StoreBroken:
+            except DatabaseBroken:
                 raise
             except TransientError as error:
                 log.warning("the ledger does not answer", extra={"reason": type(error).__name__})
@@ -102,12 +104,12 @@ class Projection:
         """Compare all unfinished jobs with the ledger, and now and then find those that nobody told of."""
         now = self._clock()
         if now >= self._discover_at:
-            known = await self._store.known()
+            known = await self._database.known()
             await self._refresh_all([name for name in await self._ledger.folders(JOBS) if name not in known])
             self._discover_at = now + self._discover_seconds
-        await self._refresh_all(await self._store.unsettled())
+        await self._refresh_all(await self._database.unsettled())
         self.complete = True
-        metrics.show(await self._store.counts())
+        metrics.show(await self._database.counts())
 
     async def _refresh_all(self, job_ids: Sequence[str]) -> None:
         for start in range(0, len(job_ids), READERS):
@@ -123,6 +125,6 @@ class Projection:
 
     async def _apply(self, job_id: str, facts: Sequence[Fact]) -> JobState:
         said = [message for fact in facts for message in messages(fact)]
-        return await self._store.update(
+        return await self._database.update(
             job_id, lambda state: functools.reduce(project, facts, state), said, self._clock()
         )

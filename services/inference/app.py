@@ -12,9 +12,9 @@ from services.inference.errors import ERRORS
 from services.inference.exchange import GENERATION
 from services.inference.first_requests import FirstRequests
 from services.inference.gateway import Gateway
+from services.inference.gpu_turn import SleepController
 from services.inference.models import Models
 from services.inference.relay import make_client
-from services.inference.sleeper import Sleeper
 from services.inference.trained import TrainedModels
 from services.inference.vllm import Vllm
 from services.inference.work import DeployWork
@@ -39,7 +39,7 @@ def build(context: Context) -> Parts:
         else supervised(client, settings)
     )
     turns = GpuTurns(context.objects, settings.gpu.name, clock, lease_seconds=settings.stage.lease_seconds)
-    sleeper = Sleeper(
+    controller = SleepController(
         vllm,
         turns,
         serve_seconds=settings.gpu.serve_seconds,
@@ -74,7 +74,7 @@ def build(context: Context) -> Parts:
     app.include_router(control_plane.router(client, settings.api.url))
 
     async def close() -> None:
-        await sleeper.close()
+        await controller.close()
         await vllm.close()
         await client.aclose()
 
@@ -82,7 +82,7 @@ def build(context: Context) -> Parts:
         work=DeployWork(vllm, adapters, aliases, first_requests, url=settings.inference.url, clock=clock),
         app=app,
         address=(settings.inference.host, settings.inference.port),
-        background=(vllm.run, sleeper.run) if alternate else (vllm.run,),
+        background=(vllm.run, controller.run) if alternate else (vllm.run,),
         checks={"vllm": vllm.problem},
         close=close,
     )

@@ -14,9 +14,9 @@ from fastapi import FastAPI
 from starlette.types import Message
 
 from services.api.app import make_app
+from services.api.database import ProjectionDatabase
 from services.api.projection import Projection
-from services.api.routes.desk import Desk
-from services.api.store import Store
+from services.api.routes.dependencies import Dependencies
 from services.inference.app import build
 from shared import health
 from shared.errors import InputError, StoreUnavailable
@@ -68,10 +68,12 @@ async def open_app(service: str, stack: AsyncExitStack, folder: Path, keys: tupl
     """The app of `service` as it is composed, with the probes."""
     objects, clock = FakeObjects(), Clock()
     if service == "api":
-        database = Store(folder / "api.sqlite3")
+        database = ProjectionDatabase(folder / "api.sqlite3")
         stack.push_async_callback(database.close)
         projection = Projection(database, objects, clock, discover_seconds=10)
-        app = make_app(Desk(database, projection, objects.as_store(), FakeBus(), clock, "http://api.test"), keys)
+        app = make_app(
+            Dependencies(database, projection, objects.as_store(), FakeBus(), clock, "http://api.test"), keys
+        )
     else:
         settings = Settings.model_validate(
             {

@@ -74,14 +74,15 @@ class JobState(FrozenModel):
 
     job_id: str
     manifest: Job | None = None
-    stages: dict[StageName, StageState] = Field(default_factory=dict)
+    stages: dict[str, StageState] = Field(default_factory=dict)
+    """By name. A later version may send stages that this one does not know."""
 
-    def stage(self, name: StageName) -> StageState:
+    def stage(self, name: str) -> StageState:
         return self.stages.get(name) or StageState()
 
     def outcomes(self) -> Iterator[Outcome]:
-        """The outcomes that are known, in the order of the stages."""
-        for name in ORDER:
+        """The outcomes so far, in the order of the stages. Those of unknown stages come last."""
+        for name in (*ORDER, *sorted(self.stages.keys() - set(ORDER))):
             if outcome := self.stage(name).outcome:
                 yield outcome
 

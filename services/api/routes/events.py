@@ -7,13 +7,13 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Response
 
 from services.api.domain.messages import Message
-from services.api.routes.desk import Desk
+from services.api.routes.dependencies import Dependencies
 from services.api.routes.lists import listing
 from shared.http_errors import ApiError
 from shared.http_responses import JsonResponse
 
 
-def router(desk: Desk) -> APIRouter:
+def router(dependencies: Dependencies) -> APIRouter:
     routes = APIRouter(tags=["events"])
 
     @routes.get("/jobs/{job_id}/events")
@@ -27,8 +27,8 @@ def router(desk: Desk) -> APIRouter:
 
         A client that polls with `order=asc` and the last id it has seen misses nothing: what comes late is put last.
         """
-        await desk.job(job_id)
-        page = await desk.store.messages(job_id, limit=limit, after=after, order=order)
+        await dependencies.job(job_id)
+        page = await dependencies.database.messages(job_id, limit=limit, after=after, order=order)
         if page is None:
             message = f"Job {job_id} has no event {after!r} to continue after."
             raise ApiError(404, message, param="after", code="event_not_found")

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Response
 from fastapi.responses import StreamingResponse
 
 from services.api.domain.files import VALIDATION_REPORT, failed_report_key, media_type, names_of, references
-from services.api.routes.desk import Desk
+from services.api.routes.dependencies import Dependencies
 from shared.errors import CorruptObject
 from shared.events import Reference
 from shared.http_errors import ApiError
@@ -25,25 +25,25 @@ HEADERS = {
 }
 
 
-def router(desk: Desk) -> APIRouter:
+def router(dependencies: Dependencies) -> APIRouter:
     routes = APIRouter(tags=["files"])
 
     @routes.get("/jobs/{job_id}/report")
     async def report(job_id: str) -> Response:
         """The evaluation side by side, as one self-contained HTML page."""
-        state = await desk.job(job_id)
+        state = await dependencies.job(job_id)
         if html := references(state).get("report.html"):
-            return await _send(desk, "report.html", html)
+            return await _send(dependencies, "report.html", html)
         message = f"Job {job_id} was not evaluated yet (it is {state.status}); there is no report."
         raise ApiError(404, message, param="job_id", code="report_not_found")
 
     @routes.get("/jobs/{job_id}/files/{name}")
     async def file(job_id: str, name: str) -> Response:
-        state = await desk.job(job_id)
+        state = await dependencies.job(job_id)
         if reference := references(state).get(name):
-            return await _send(desk, name, reference)
+            return await _send(dependencies, name, reference)
         key = failed_report_key(state) if name == VALIDATION_REPORT else None
-        if key and (found := await desk.objects.get(key)):
+        if key and (found := await dependencies.objects.get(key)):
             return Response(found[0], media_type=media_type(name), headers=HEADERS)
         there = ", ".join(names_of(state)) or "none yet"
         raise ApiError(404, f"Job {job_id} has no file {name!r}; it has: {there}.", param="name", code="file_not_found")
@@ -51,12 +51,12 @@ def router(desk: Desk) -> APIRouter:
     return routes
 
 
-async def _send(desk: Desk, name: str, reference: Reference) -> Response:
+async def _send(dependencies: Dependencies, name: str, reference: Reference) -> Response:
     """By way of a temporary file: the digest is verified before the first byte goes out, and the memory stays flat."""
     with tempfile.TemporaryDirectory(prefix="tunestream-api-") as folder:
         path = Path(folder) / "file"
         try:
-            await desk.objects.download(reference, path)
+            await dependencies.objects.download(reference, path)
         except CorruptObject as error:
             raise ApiError(502, f"{name} cannot be read: {error}.", code="corrupt_object") from None
         # open, it outlives its name: nothing is left behind when the client goes away half-way

@@ -8,13 +8,13 @@ from fastapi import APIRouter, Query, Response
 
 from services.api import control
 from services.api.domain.state import FINAL, Status
-from services.api.routes.desk import Desk
+from services.api.routes.dependencies import Dependencies
 from services.api.routes.lists import listing
 from shared.http_errors import ApiError
 from shared.http_responses import JsonResponse
 
 
-def router(desk: Desk) -> APIRouter:
+def router(dependencies: Dependencies) -> APIRouter:
     routes = APIRouter(tags=["jobs"])
 
     @routes.get("/jobs")
@@ -24,22 +24,22 @@ def router(desk: Desk) -> APIRouter:
         status: Status | None = None,
     ) -> Response:
         """Newest first; `after` is the id of the last job of the page before."""
-        cursor = await desk.store.job(after) if after is not None else None
+        cursor = await dependencies.database.job(after) if after is not None else None
         if after is not None and cursor is None:
             raise ApiError(404, f"There is no job {after!r} to continue after.", param="after", code="job_not_found")
-        page = await desk.store.jobs(limit=limit, after=cursor, status=status)
-        return JsonResponse(listing([desk.view(state) for state in page.rows], page.has_more))
+        page = await dependencies.database.jobs(limit=limit, after=cursor, status=status)
+        return JsonResponse(listing([dependencies.view(state) for state in page.rows], page.has_more))
 
     @routes.get("/jobs/{job_id}")
     async def retrieve_job(job_id: str) -> Response:
-        return JsonResponse(desk.view(await desk.job(job_id)))
+        return JsonResponse(dependencies.view(await dependencies.job(job_id)))
 
     @routes.post("/jobs/{job_id}/cancel")
     async def cancel_job(job_id: str) -> Response:
         """Returns at once; the job is `cancelled` when whoever works on it has stopped."""
-        await desk.job(job_id)
+        await dependencies.job(job_id)
         # the topics may be behind: only the ledger knows whether it is too late
-        state = await desk.projection.refresh(job_id) or await desk.job(job_id)
+        state = await dependencies.projection.refresh(job_id) or await dependencies.job(job_id)
         if state.status in FINAL:
             raise ApiError(
                 400,
@@ -48,7 +48,7 @@ def router(desk: Desk) -> APIRouter:
                 code="job_finished",
                 headers={"x-should-retry": "false"},
             )
-        await control.cancel(state, desk.objects, desk.bus, desk.clock())
-        return JsonResponse(desk.view(state))
+        await control.cancel(state, dependencies.objects, dependencies.bus, dependencies.clock())
+        return JsonResponse(dependencies.view(state))
 
     return routes

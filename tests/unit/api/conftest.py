@@ -11,9 +11,9 @@ import httpx
 import pytest
 
 from services.api.app import make_app
+from services.api.database import ProjectionDatabase
 from services.api.projection import Projection
-from services.api.routes.desk import Desk
-from services.api.store import Store
+from services.api.routes.dependencies import Dependencies
 from tests.support.fakes import Clock, FakeBus, FakeObjects
 from tests.support.job_story import T0, Told
 
@@ -31,15 +31,15 @@ class Api:
     keys: tuple[str, ...] = ()
 
     def start(self) -> None:
-        self.store = Store(self.path)
-        self.projection = Projection(self.store, self.objects, self.clock, discover_seconds=10)
-        desk = Desk(self.store, self.projection, self.objects.as_store(), self.bus, self.clock, URL)
-        transport = httpx.ASGITransport(make_app(desk, self.keys))
+        self.database = ProjectionDatabase(self.path)
+        self.projection = Projection(self.database, self.objects, self.clock, discover_seconds=10)
+        dependencies = Dependencies(self.database, self.projection, self.objects.as_store(), self.bus, self.clock, URL)
+        transport = httpx.ASGITransport(make_app(dependencies, self.keys))
         self.client = httpx.AsyncClient(transport=transport, base_url=URL)
 
     async def stop(self) -> None:
         await self.client.aclose()
-        await self.store.close()
+        await self.database.close()
 
     async def restart(self) -> None:
         await self.stop()

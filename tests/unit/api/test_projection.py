@@ -153,6 +153,28 @@ def test_a_claim_in_the_ledger_stands_in_for_a_lost_event() -> None:
     assert again.shown("validate") == "running"
 
 
+@pytest.mark.parametrize(("stage", "state"), [("synthesis", "started"), ("trainer", "paused"), ("synthesis", "paused")])
+def test_a_stage_or_a_state_of_a_later_version_breaks_nothing(stage: str, state: str) -> None:
+    later = STORY.progress("trainer", "running", step=7, message="of a later version").model_copy(
+        update={"stage": stage, "state": state}
+    )
+    fact = Occurred(later, "ftevent-later", T0 + 30)
+    projected = after([*facts(STORY)[:6], fact])
+    kept = JobState.model_validate_json(projected.model_dump_json(exclude_defaults=True))
+    assert kept == projected
+    assert view(kept)["status"] == "running"
+    assert kept.stage(stage).value("step") == 7
+    assert view(after([*facts(STORY), fact]))["status"] == "succeeded"
+    assert [message.message for message in messages(fact)] in ([], ["of a later version"])
+
+
+def test_a_failure_in_a_stage_of_a_later_version_ends_the_job() -> None:
+    failed = FAILED.model_copy(update={"stage": "synthesis"})
+    projected = after([*facts(STORY)[:6], Occurred(failed, "ftevent-f", T0 + 9)])
+    kept = JobState.model_validate_json(projected.model_dump_json(exclude_defaults=True))
+    assert (kept, kept.status) == (projected, "failed")
+
+
 def test_the_view_has_what_a_client_is_promised() -> None:
     shown = view(after(ALL))
     assert shown["object"] == "job"

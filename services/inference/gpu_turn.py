@@ -1,5 +1,7 @@
-"""Takes turns with training on one GPU (`gpu.share = alternate`): vLLM serves while inference has the turn of the GPU,
-and has let go of the memory before the turn is given up (`shared/gpu.py`)."""
+"""Takes turns with training on one GPU (`gpu.share = alternate`).
+
+vLLM serves while inference has the turn of the GPU. It frees the memory before the turn is given up (`shared/gpu.py`).
+"""
 
 from __future__ import annotations
 
@@ -15,12 +17,13 @@ from shared.lease import Lease
 
 log = logging.getLogger(__name__)
 
-DRAIN_SECONDS = 60.0  # what requests under way get before vLLM goes to sleep; a training waits so long
+DRAIN_SECONDS = 60.0
+"""How long vLLM may go on with the requests under way before it goes to sleep. A training waits for that."""
 CLOSE_SECONDS = 10.0
 
 
-class Sleeper:
-    """`run` wakes vLLM and puts it to sleep; before its first turn vLLM must be asleep, or not yet awake."""
+class SleepController:
+    """Wakes vLLM and puts it to sleep. Before the first turn vLLM must be asleep, or not yet awake."""
 
     def __init__(
         self, vllm: Vllm, turns: GpuTurns, *, serve_seconds: float, start_timeout: float, poll_seconds: float
@@ -34,8 +37,10 @@ class Sleeper:
         self._lease: Lease | None = None
 
     async def run(self) -> None:
-        """Raises:
-        ConfigError: this vLLM cannot sleep.
+        """Take turns until cancelled.
+
+        Raises:
+            ConfigError: this vLLM cannot sleep.
         """
         after_training = False
         while True:
@@ -51,7 +56,7 @@ class Sleeper:
                 await self._turn(lease, after_training)
 
     async def close(self) -> None:
-        """Leave the GPU to a training, if vLLM lets go of it in time; else the turn runs out by itself."""
+        """Leave the GPU to a training, if vLLM frees it in time. Otherwise the turn runs out by itself."""
         lease, self._lease = self._lease, None
         if lease is None:
             return
@@ -73,7 +78,7 @@ class Sleeper:
             log.warning("the turn of the GPU was lost")
             await self._sleep(0)
         except StoreUnavailable:
-            log.warning("the turn of the GPU could not be given up")  # asked for again, it is still ours
+            log.warning("the turn of the GPU could not be given up")  # the next request for a turn finds it still ours
         self._lease = None
 
     async def _serve(self, after_training: bool) -> None:
@@ -96,7 +101,7 @@ class Sleeper:
         return True
 
     async def _sleep(self, drain: float) -> None:
-        """Return when vLLM has let go of the memory."""
+        """Return when vLLM has freed the memory."""
         while True:
             try:
                 await self._vllm.sleep(drain)

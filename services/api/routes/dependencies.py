@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from services.api.database import ProjectionDatabase
 from services.api.domain.state import JobState
 from services.api.domain.view import job_view
 from services.api.projection import Projection
-from services.api.store import Store
 from shared.bus import Publisher
 from shared.http_errors import ApiError
 from shared.objects import ObjectStore
@@ -19,10 +19,10 @@ _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 @dataclass(frozen=True)
-class Desk:
-    """`url` is where others reach this service."""
+class Dependencies:
+    """One instance for all routes. `url` is the address of this service for others."""
 
-    store: Store
+    database: ProjectionDatabase
     projection: Projection
     objects: ObjectStore
     bus: Publisher

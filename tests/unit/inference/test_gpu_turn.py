@@ -170,10 +170,10 @@ async def test_stopping_the_service_leaves_the_gpu_to_training(
 async def test_a_vllm_that_cannot_sleep_is_a_wrong_setting(tmp_path: Path, objects: FakeObjects, clock: Clock) -> None:
     async with open_house(tmp_path, objects, clock, gpu=ALTERNATE) as house:
         house.vllm.can_sleep = False
-        _, sleeper = house.parts.background
+        _, controller = house.parts.background
 
         with pytest.raises(ConfigError, match="TUNESTREAM_GPU__SHARE=alternate needs"):
-            await asyncio.wait_for(_awaited(sleeper), 10)
+            await asyncio.wait_for(_awaited(controller), 10)
 
 
 async def _awaited(task: Any) -> None:

@@ -1,4 +1,4 @@
-"""What the ledger says of a job that the projection does not know yet."""
+"""Reads from the ledger what the projection does not know yet of a job."""
 
 from __future__ import annotations
 
