@@ -1,4 +1,4 @@
-"""What a user asks of a running job: written to the ledger, where it lasts, and rung on the bus, where it is quick."""
+"""Cancels a job: the request is written to the ledger, which keeps it, and sent over the bus, which is fast."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ log = logging.getLogger(__name__)
 
 
 async def cancel(job: JobState, ledger: Ledger, bus: Publisher, now: float) -> None:
-    """Ask for the job to end. Asking again asks for nothing new: there is one cancellation per job.
+    """Ask for the job to end. There is one cancellation per job, so asking again changes nothing.
 
     Raises:
-        StoreUnavailable: the wish may not have been kept.
+        StoreUnavailable: the request may not have been written.
     """
     with contextlib.suppress(AlreadyExists):
         await ledger.create(f"{control_prefix(job.job_id)}cancel-1.json", ids.canonical({"at": now, "by": "api"}))
@@ -30,5 +30,5 @@ async def cancel(job: JobState, ledger: Ledger, bus: Publisher, now: float) -> N
             subject=job.job_id,
             traceparent=job.manifest.traceparent if job.manifest else None,
         )
-    except TransientError:  # whoever works on the job looks into the ledger whenever it renews its lease
+    except TransientError:  # the owner of the job also reads the ledger whenever it renews its lease
         log.warning("the bus does not take the cancellation", extra={"job_id": job.job_id})

@@ -1,7 +1,6 @@
-"""The projection at rest, in SQLite. It may be deleted at any time: what is in it is rebuilt.
+"""The projection in SQLite. It may be deleted at any time, and is then rebuilt.
 
-One thread writes and one reads, each with a connection of its own; write-ahead logging keeps them out of each other's
-way.
+One thread writes and one reads, each with a connection of its own. With write-ahead logging neither blocks the other.
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ from shared.errors import ConfigError, TransientError
 T = TypeVar("T")
 
 LATE_SECONDS = 60.0
-"""A message younger than this that comes late is put after those which a polling client may have seen already; an
-older one comes from a rebuild and is put where it belongs."""
+"""A late message that is younger than this is put last, because a polling client may have seen the others already. An
+older one comes from a rebuild, and is put at its own time."""
 
 
 class DatabaseBroken(TransientError):
-    """The database does not work: the service must start again, which rebuilds it if it is damaged."""
+    """The database does not work. The service must restart, which replaces a damaged database."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +41,13 @@ class Page:
 
 
 class ProjectionDatabase:
-    """Raises `DatabaseBroken` from every method when the database does not work."""
+    """Jobs and their messages. Every method raises `DatabaseBroken` when the database does not work."""
 
     def __init__(self, path: Path) -> None:
-        """Open, or make anew when the file is absent, damaged, or of another version.
+        """Open the file. It is made when it is absent, and replaced when it is damaged or of another version.
 
         Raises:
-            ConfigError: the file cannot be there at all.
+            ConfigError: there can be no file at `path`.
         """
         self._writer = ThreadPoolExecutor(1, "sqlite-writer")
         self._reader = ThreadPoolExecutor(1, "sqlite-reader")
@@ -59,7 +58,7 @@ class ProjectionDatabase:
         except (OSError, sqlite3.Error) as error:
             raise ConfigError(f"TUNESTREAM_API__DATABASE: cannot keep a database at {path}: {error}") from None
         self.birth: str = self._write_connection.execute("SELECT id FROM birth").fetchone()[0]
-        """Another one for every new database: whoever reads the topics into it must begin at their beginning."""
+        """The id of this database. A new one has another id, and reads the topics from their beginning."""
 
     async def close(self) -> None:
         await self._write(lambda connection: connection.close())
@@ -103,7 +102,7 @@ class ProjectionDatabase:
         return await self._read(lambda connection: _state(connection, job_id))
 
     async def jobs(self, *, limit: int, after: JobState | None, status: Status | None) -> Page:
-        """Visible jobs, newest first, those behind `after`."""
+        """Visible jobs, newest first, starting behind `after`."""
         where, values = "visible = 1", dict[str, Any](limit=limit + 1, status=status)
         if status is not None:
             where += " AND status = :status"
@@ -147,7 +146,7 @@ class ProjectionDatabase:
         return await self._read(call)
 
     async def unsettled(self) -> list[str]:
-        """Jobs that the ledger may say something new about, oldest first."""
+        """Jobs that may still change in the ledger, oldest first."""
         query = "SELECT job_id FROM jobs WHERE visible = 1 AND settled = 0 ORDER BY created_at"
         return await self._read(lambda connection: [row[0] for row in connection.execute(query)])
 

@@ -1,4 +1,4 @@
-"""Keeps the projection right: takes every event, and compares with the ledger for those that never came."""
+"""Keeps the projection up to date: applies every event, and reads the ledger for events that never arrived."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ READERS = 8  # jobs that are read from the ledger at the same time
 
 
 class Projection:
-    """`discover_seconds`: how often the whole ledger is listed for jobs that no event announced."""
+    """Applies events and what the ledger says to the database.
+
+    `discover_seconds`: how often the whole ledger is listed for jobs that no event announced.
+    """
 
     def __init__(
         self, database: ProjectionDatabase, ledger: Ledger, clock: Callable[[], float], discover_seconds: float
@@ -43,23 +46,25 @@ class Projection:
     # --- the topics -------------------------------------------------------------------------------------------
 
     async def take(self, event: Event, delivery: Delivery) -> None:
-        """Take an event of any topic of a job. An event without a job is a stranger's: ingest makes a job of it.
+        """Apply an event. One without a job id comes from outside: ingest makes a job of it and publishes it again.
 
         Raises:
-            TransientError: it could not be kept; deliver it again.
+            TransientError: it could not be written; deliver it again.
         """
         job_id = getattr(event, "job_id", None)
         if job_id is None:
             return
-        # its own time, so that a rebuild tells the same story; only an event without one is dated by its arrival
+        # the event's own time, so that a rebuild gives the same history; an event without one gets its time of arrival
         at = delivery.time or self._clock()
         state = await self._apply(job_id, [*await self._before(event, job_id), Occurred(event, delivery.ce_id, at)])
         if state.manifest is None:
             await self.refresh(job_id)
 
     async def _before(self, event: Event, job_id: str) -> list[Fact]:
-        """What the ledger has up to an event that ends a stage: the topics keep no order among themselves, and a
-        client that sees a job at its end asks for its history once more and then no longer."""
+        """The earlier facts that the ledger has, if the event ends a stage.
+
+        Topics have no order among each other, and a client that sees the end of a job reads its history only once more.
+        """
         if ends(event):
             state = await self._database.job(job_id) or JobState(job_id=job_id)
             with contextlib.suppress(StoreUnavailable):
@@ -69,7 +74,7 @@ class Projection:
     # --- the ledger -------------------------------------------------------------------------------------------
 
     async def refresh(self, job_id: str) -> JobState | None:
-        """Compare one job with the ledger; None when neither knows it.
+        """Apply what the ledger says of one job; None if neither the ledger nor the database knows it.
 
         Raises:
             TransientError: the ledger or the database is away.
@@ -79,7 +84,7 @@ class Projection:
         return await self._apply(job_id, facts) if facts else known
 
     async def look_up(self, job_id: str) -> JobState | None:
-        """A job as the projection has it, or else as the ledger has it; None when there is none."""
+        """A job from the database, or else from the ledger; None if there is none."""
         state = await self._database.job(job_id)
         if state is None or not state.visible:
             state = await self.refresh(job_id)
@@ -101,7 +106,7 @@ class Projection:
             await asyncio.sleep(UNFINISHED_SECONDS)
 
     async def reconcile(self) -> None:
-        """Compare all unfinished jobs with the ledger, and now and then find those that nobody told of."""
+        """Read all unfinished jobs from the ledger; every `discover_seconds`, find jobs that no event announced."""
         now = self._clock()
         if now >= self._discover_at:
             known = await self._database.known()
@@ -120,7 +125,7 @@ class Projection:
             await self.refresh(job_id)
         except TransientError:
             raise
-        except Exception:  # one job's document that cannot be read must not hide the other jobs
+        except Exception:  # one document that cannot be read must not hide the other jobs
             log.exception("a job cannot be read from the ledger", extra={"job_id": job_id})
 
     async def _apply(self, job_id: str, facts: Sequence[Fact]) -> JobState:

@@ -1,4 +1,4 @@
-"""The SQLite file: its schema, and opening it. A damaged file, or one of another version, is made anew."""
+"""The schema of the SQLite file, and how it is opened. A damaged file, or one of another version, is replaced."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ COMMIT;
 
 
 def open_or_make(path: Path) -> sqlite3.Connection:
-    """A connection to a whole database of this version; whatever else is at `path` is deleted first."""
+    """A connection to a sound database of this version. Any other file at `path` is deleted first."""
     if path.exists() and (problem := _problem(path)):
-        log.warning("the projection is made anew", extra={"reason": problem})
+        log.warning("the database is replaced by a new one", extra={"reason": problem})
         for suffix in ("", "-wal", "-shm"):
             path.with_name(path.name + suffix).unlink(missing_ok=True)
     connection = connect(path)
@@ -59,12 +59,12 @@ def _problem(path: Path) -> str | None:
             tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
             if version != VERSION and (version, tables) != (0, 0):
                 return f"schema version {version}"
-            verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-            return None if verdict == "ok" else "damaged"
+            found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+            return None if found == "ok" else "damaged"
         finally:
             connection.close()
     except sqlite3.OperationalError:
-        raise  # locked, or not ours to read: deleting it would not help
+        raise  # it is locked, or we may not read it: deleting it would not help
     except sqlite3.DatabaseError:
         return "damaged"
 

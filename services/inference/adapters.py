@@ -1,7 +1,7 @@
-"""Adapters: fetched from the ledger once, kept in immutable folders, given to vLLM on first use, held to a bound.
+"""Adapters: downloaded once, kept in immutable folders, and loaded into vLLM on first use, up to a limit.
 
-A model's folder is `{adapter_dir}/{job}/{digest of its manifest}`; nothing in it is ever changed, and vLLM knows each
-under the model's full id, so that no cache of vLLM can confuse two versions.
+A model's folder is `{adapter_dir}/{job}/{digest of its manifest}`, and nothing in it is ever changed. vLLM knows the
+adapter by the model's full id, so no cache of vLLM can confuse two versions.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class Adapters:
-    """What vLLM holds. One operation per model at a time, whoever asks for it."""
+    """The adapters that vLLM holds. For each model only one operation runs at a time."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Adapters:
         max_rank: int,
         limit: int,
     ) -> None:
-        """`folder` is shared with vLLM; at most `limit` adapters are held, unless more are in use at once."""
+        """`folder` is shared with vLLM. At most `limit` adapters are held, unless more are in use at once."""
         self._objects = objects
         self._trained = trained
         self._vllm = vllm
@@ -76,7 +76,7 @@ class Adapters:
                 del self._users[model]
 
     def forget(self, model: str) -> None:
-        """vLLM says that it does not have it, as after the restart of a server that is not ours."""
+        """vLLM has lost the adapter of `model`, as after a restart of a server that we do not supervise."""
         self._loaded.pop(model, None)
 
     async def _ensure(self, model: str) -> None:
@@ -90,7 +90,7 @@ class Adapters:
                     self._loaded.move_to_end(model)
                     return
                 task = self._begin(model, self._load(model))
-            # shielded: the first who asks may hang up, the others still wait for the same load
+            # shielded: the first request may be cancelled while others wait for the same load
             await asyncio.shield(task)
 
     def _begin(self, model: str, operation: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -98,11 +98,13 @@ class Adapters:
             try:
                 await operation
             finally:
-                # here, not in a callback: whoever looks at this task after it has ended must start another
+                # not in a callback: a request that finds an ended task here would not start another
                 del self._under_way[model]
 
         task = asyncio.create_task(run())
-        task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # seen, if all askers have gone
+        task.add_done_callback(
+            lambda ended: ended.cancelled() or ended.exception()
+        )  # retrieved, even if nobody waits for it any more
         self._under_way[model] = task
         return task
 
@@ -113,7 +115,7 @@ class Adapters:
             if trained is None:
                 raise model_not_found(model)
             about = {"tunestream.model": model}
-            # below whoever asked first: the evaluation, the deployment, or a request
+            # these spans are children of the first who asked: an evaluation, a deployment, or a request
             with telemetry.span("inference.fetch_adapter", attributes=about):
                 path = await self._fetch(trained)
             with telemetry.span("inference.load_adapter", attributes=about):
@@ -129,7 +131,7 @@ class Adapters:
         metrics.adapters_loaded.set(len(self._loaded))
 
     def _shrink(self) -> None:
-        """Begin to unload what is over the limit: the least recently used that nobody uses."""
+        """Begin to unload what is over the limit: the least recently used adapters that are not in use."""
         idle = [model for model in self._loaded if model not in self._users]
         for model in idle[: max(0, len(self._loaded) - self._limit)]:
             del self._loaded[model]
@@ -144,7 +146,7 @@ class Adapters:
     # --- files ------------------------------------------------------------------------------------------------
 
     async def _fetch(self, trained: Trained) -> Path:
-        """The folder of the adapter with the two files that vLLM is to see, downloaded and checked if need be."""
+        """The folder with the two files that vLLM reads. They are downloaded and checked if the folder is not there."""
         if trained.base != self._base:
             raise _unservable(trained, [f"it was tuned from {trained.base}, served here is {self._base}"])
         path = self._folder / trained.job_id / trained.adapter.manifest.sha256
@@ -165,13 +167,13 @@ class Adapters:
             config = json.loads((partial / "adapter_config.json").read_bytes())
             if problems := config_problems(config, self._max_rank):
                 raise _unservable(trained, problems)
-            partial.chmod(0o755)  # a vLLM that is not ours may run as another user
+            partial.chmod(0o755)  # a vLLM of its own may run as another user
             for name in SERVED_FILES:
                 (partial / name).chmod(0o644)
             try:
                 partial.rename(path)
             except OSError:
-                if not path.is_dir():  # else another replica was faster with the same bytes
+                if not path.is_dir():  # otherwise another replica was faster with the same bytes
                     raise
         finally:
             shutil.rmtree(partial, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Deployments by hand: look, deploy any known model to an alias, roll back. One call each."""
+"""Deployments by hand: list them, deploy any known model to an alias, roll back."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class DeployRequest(StrictModel):
-    """`model`: the base, a tuned model's id, or another alias, whose current version is meant."""
+    """`model`: the base, a tuned model's id, or another alias, which stands for its current version."""
 
     model: str
 

@@ -10,9 +10,9 @@ from shared.errors import AlreadyExists, Conflict, TransientError
 from shared.events import Deployed, Deployment
 from shared.ledger import Ledger, deployment_key
 
-# How long another replica's promotion may go unseen here. One read a second and alias is nothing to the store.
+# How long the promotion of another replica may go unseen here. The store easily bears one read a second and alias.
 FRESH_SECONDS = 1.0
-MAX_TRIES = 100  # every lost race is somebody else's success, so this many mean a store that does not keep its word
+MAX_TRIES = 100  # every lost race is a success of another writer; so many in a row mean that the store is broken
 
 Change = Callable[[Deployment | None], Deployment]
 
@@ -68,7 +68,7 @@ class Aliases:
         def change(latest: Deployment | None) -> Deployment:
             assert latest is not None, "deployments are never deleted"
             if latest.current != before.current:
-                return latest  # somebody else changed it between our reading and writing: that is not ours to undo
+                return latest  # another writer changed it in between; only what the caller saw is undone
             return deployments.roll_back(latest, self._clock())
 
         return await self._change(alias, change)

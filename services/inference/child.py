@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 STOP_SECONDS = 15.0
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
-STABLE_SECONDS = 60.0  # a server that was up for so long starts with a fresh back-off
+STABLE_SECONDS = 60.0  # after a server was up for so long, the back-off begins anew
 MAX_FAILED_STARTS = 3
 
 Command = Callable[[int], Sequence[str]]
@@ -37,7 +37,7 @@ Command = Callable[[int], Sequence[str]]
 
 
 class SupervisedVllm(Vllm):
-    """`run` starts the server, watches it, and starts it again when it dies; `close` stops it."""
+    """A server that `run` starts, watches, and starts again when it dies. `close` stops it."""
 
     def __init__(
         self,
@@ -51,25 +51,27 @@ class SupervisedVllm(Vllm):
         awake: bool = True,
         sockets: Path | None = None,
     ) -> None:
-        """`sockets`: a folder of this server's own, in which its processes meet."""
+        """`sockets`: the folder for the sockets between the server's processes; no other server uses it."""
         super().__init__(client, f"http://{HOST}:{port}", base, start_timeout=start_timeout, awake=awake)
         self.command = command
         self._environment = environment
         self._port = port
         self._sockets = sockets
         self._lock = asyncio.Lock()
-        """Of starting and stopping, so that who stops the server knows that none is left."""
+        """Held while the server starts or stops: after a stop none is left."""
         self._process: Process | None = None
         self._pipe: int | None = None
 
     @property
     def pid(self) -> int | None:
-        """The leader of the process group that holds all of the server; None while none runs."""
+        """The leader of the process group of the server; None while none runs."""
         return self._process.pid if self._process else None
 
     async def run(self) -> None:
-        """Raises:
-        ConfigError: the server died three times in a row before it ever answered.
+        """Keep the server running until cancelled.
+
+        Raises:
+            ConfigError: the server died three times in a row before it ever answered.
         """
         loop = asyncio.get_running_loop()
         pause, failed_starts, ever_up = FIRST_PAUSE, 0, False
@@ -92,7 +94,7 @@ class SupervisedVllm(Vllm):
             await asyncio.sleep(pause)
 
     async def close(self) -> None:
-        """Stop the server: politely, then the whole group by force."""
+        """Stop the server: first with SIGTERM, then kill the whole group."""
         async with self._lock:
             await self._stop()
 
@@ -115,8 +117,8 @@ class SupervisedVllm(Vllm):
         await process.wait()
 
     async def _run_once(self) -> bool:
-        """One life of the server. True if it ever answered. A cancellation leaves it running, for `close`: requests
-        that are under way may end first."""
+        """Start the server and return when it has ended; True if it ever answered. A cancellation leaves it running
+        until `close`, so that requests under way can finish."""
         async with self._lock:
             if not self._awake.is_set():
                 return False
@@ -133,8 +135,8 @@ class SupervisedVllm(Vllm):
         await self.close()
         return answered
 
-    # --- sleep: a child is stopped. It frees all of its memory, on every build of vLLM, and none of the routes that
-    # sleep mode opens is there; the price is a start after each training.
+    # --- sleep: a child is stopped. That frees all of its memory on every build of vLLM, and needs none of the routes
+    # that sleep mode opens. It costs a start after each training.
 
     async def _free_memory(self) -> None:
         await self.close()

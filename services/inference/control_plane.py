@@ -26,7 +26,7 @@ NOT_PASSED_ON = {
 
 
 def router(client: httpx.AsyncClient, api_url: str) -> APIRouter:
-    """Hands those paths on to `api_url`, bodies streamed both ways."""
+    """Hands those paths on to `api_url`. Bodies are streamed both ways."""
     routes = APIRouter()
     target = httpx.URL(api_url)
 
@@ -66,7 +66,7 @@ def _upstream_request(client: httpx.AsyncClient, target: httpx.URL, request: Req
     """The request as the api service gets it: the same path, query and body."""
     path = request.scope["path"]
     if any(part in (".", "..") for part in path.split("/")):
-        raise HTTPException(404)  # it would leave the paths that are handed on
+        raise HTTPException(404)  # it would lead to a path that is not handed on
     raw = request.scope.get("raw_path", path.encode()).split(b"?")[0]
     query = request.scope["query_string"]
     headers = [(name, value) for name, value in request.headers.items() if name not in NOT_PASSED_ON]

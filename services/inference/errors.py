@@ -25,7 +25,7 @@ class EngineUnavailable(TransientError):
 
 
 class EngineAsleep(EngineUnavailable):
-    """vLLM has let go of the GPU until a training is over."""
+    """vLLM sleeps: a training has the GPU."""
 
 
 class AdapterRefused(TunestreamError):

@@ -71,7 +71,7 @@ class Exchange:
         metrics.requests.labels(self.route, label, str(self.status)).inc()
         metrics.seconds.labels(self.route, label).observe(self._clock() - self._started)
         span = self._span or self._begin(JobTrace())
-        # not the alias by which the model was asked for: it may be the name of somebody's file
+        # not the alias of the request, which may be the name of a user's file
         attributes: dict[str, Any] = {
             "gen_ai.request.model": self.model,
             "gen_ai.response.model": self.model,

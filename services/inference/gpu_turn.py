@@ -78,7 +78,7 @@ class SleepController:
             log.warning("the turn of the GPU was lost")
             await self._sleep(0)
         except StoreUnavailable:
-            log.warning("the turn of the GPU could not be given up")  # the next request for a turn finds it still ours
+            log.warning("the turn of the GPU could not be given up")  # it is still ours when we ask for a turn again
         self._lease = None
 
     async def _serve(self, after_training: bool) -> None:
@@ -91,7 +91,7 @@ class SleepController:
             await asyncio.sleep(self._serve_seconds)
         while not await self._wanted():
             await asyncio.sleep(self._poll_seconds)
-            await self._woken()  # whoever had the turn before us may have put a server that we share to sleep
+            await self._woken()  # the last holder of the turn may have put a shared server to sleep
 
     async def _woken(self) -> bool:
         try:

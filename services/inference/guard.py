@@ -1,4 +1,4 @@
-"""Stands between this service and vLLM, so that no part of vLLM outlives it.
+"""A process between this service and vLLM, so that no part of vLLM outlives the service.
 
 vLLM's engine and worker processes survive a `kill -9` of their server (seen with 0.32: they keep their gigabytes), and
 a server cannot notice a `kill -9` of the service. So this small process is the leader of a process group in which all
@@ -38,7 +38,7 @@ def main(pipe: int, command: list[str]) -> int:
 
 
 def _die_with_guard() -> None:
-    """Linux only, and only the server itself: for the case that the guard is killed alone."""
+    """Let the server die with the guard, if only the guard is killed. Linux only, and not for the engine processes."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 

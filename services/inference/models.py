@@ -1,4 +1,4 @@
-"""The models that can be asked for: the base, tuned models, aliases. What a request's `model` means is decided here."""
+"""The models that a client may name: the base, tuned models, aliases. Decides which one a request means."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from shared.events import Deployed, Deployment
 
 @dataclass(frozen=True)
 class Target:
-    """`model` is immutable: the base, or the exact id of a tuned model. `alias` is how it was asked for."""
+    """`model` is immutable: the base, or the exact id of a tuned model. `alias`: how the client named it, if by one."""
 
     model: str
     tuned: bool
@@ -24,7 +24,7 @@ class Target:
 
 
 class Models:
-    """Names to models."""
+    """Finds the model of a name, and lists all."""
 
     def __init__(self, trained: TrainedModels, aliases: Aliases, *, base: str, organization: str) -> None:
         self._trained = trained
@@ -33,9 +33,11 @@ class Models:
         self._organization = organization
 
     async def resolve(self, name: str) -> Target:
-        """Raises:
-        InputError: `model_not_found`.
-        StoreUnavailable: the ledger cannot be read.
+        """The model that a client means by `name`.
+
+        Raises:
+            InputError: `model_not_found`.
+            StoreUnavailable: the ledger cannot be read.
         """
         if name == self._base:
             return Target(name, tuned=False)
@@ -48,7 +50,7 @@ class Models:
         return Target(current, tuned=current != self._base, alias=name)
 
     async def version(self, name: str, at: float) -> Deployed:
-        """What to write down when a person deploys the model or alias `name`. The base has no job.
+        """The version to deploy when a person names the model or alias `name`. The base has no job.
 
         Raises:
             InputError: `model_not_found`.
@@ -63,8 +65,10 @@ class Models:
         return [self._base_card(), *tuned, *(self._alias_card(alias) for alias in await self._aliases.all())]
 
     async def card(self, name: str) -> dict[str, Any]:
-        """Raises:
-        InputError: `model_not_found`.
+        """One entry of `cards`.
+
+        Raises:
+            InputError: `model_not_found`.
         """
         target = await self.resolve(name)
         if target.alias is not None and (deployment := await self._aliases.get(target.alias)):

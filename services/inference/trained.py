@@ -1,4 +1,4 @@
-"""Which tuned models there are, read from the results of training: a model's id leads to its job."""
+"""The tuned models, read from the results of training. The id of a model leads to its job."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from shared.errors import StoreUnavailable
 from shared.events import FolderReference, Job, Reference, TrainingCompleted
 from shared.ledger import JOBS, Ledger, job_key
 
-NOT_FOUND_SECONDS = 1.0  # an unknown id is looked up at most this often, however many ask for it
+NOT_FOUND_SECONDS = 1.0  # an unknown id is looked up at most this often, whatever the number of requests
 READERS = 16
 
 
@@ -39,7 +39,7 @@ class Trained:
 
 
 class TrainedModels:
-    """Results are immutable, so what was found is kept for good; what was not found is asked for again."""
+    """Keeps every result that it has found, as results are immutable. What it has not found it looks up again."""
 
     def __init__(self, objects: Objects, clock: Callable[[], float]) -> None:
         self._objects = objects
@@ -57,7 +57,7 @@ class TrainedModels:
         name = tuned_name(model)
         if name is None or self._clock() < self._missing.get(model, 0.0):
             return None
-        # eight characters may begin the ids of several jobs; the id as a whole belongs to one
+        # the ids of several jobs may begin with the same eight characters; the whole id belongs to one
         for job_id in await self._objects.folders(f"{JOBS}ftjob-{name.job_prefix}"):
             result = await self._result(job_id)
             if result is not None and result[0].model == name.model:
@@ -69,7 +69,7 @@ class TrainedModels:
         return None
 
     async def all(self) -> list[Trained]:
-        """Every tuned model, newest first. Reads one small object for each job that it has not seen completed."""
+        """Every tuned model, newest first. Reads one small object for each job whose result is not known yet."""
         gate = asyncio.Semaphore(READERS)
 
         async def read(job_id: str) -> tuple[TrainingCompleted, float] | None:
@@ -84,7 +84,7 @@ class TrainedModels:
         return sorted(found, key=lambda trained: (-trained.created, trained.model))
 
     async def traceparent(self, model: str) -> str | None:
-        """Of the job that trained `model`; None where it is not known, or cannot be read right now."""
+        """The traceparent of the job that trained `model`; None if it is not known or cannot be read right now."""
         if model not in self._traceparents:
             try:
                 trained = await self.find(model)
@@ -114,7 +114,7 @@ class TrainedModels:
         return None
 
     async def _folder(self, bucket: str, prefix: str) -> FolderReference | None:
-        """The folder of a checkpoint, which the event names by its prefix only; checkpoints may have been deleted."""
+        """The folder of a checkpoint, of which the event has only the prefix; None if the checkpoint was deleted."""
         key = f"{prefix.rstrip('/')}/manifest.json"
         found = await self._objects.get(key)
         if found is None:

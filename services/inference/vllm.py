@@ -1,7 +1,6 @@
-"""One vLLM server over HTTP: whether it answers, which incarnation of it answers, which adapters it is given, and
-whether it has let go of the GPU.
+"""A vLLM server over HTTP: its health, its restarts, its adapters, and its sleep.
 
-`Vllm` watches a server that is somebody else's business (`vllm.url`); `child.py` adds starting one.
+`Vllm` talks to a server that others start and stop (`vllm.url`). `child.py` adds a server that this service starts.
 """
 
 from __future__ import annotations
@@ -25,24 +24,24 @@ log = logging.getLogger(__name__)
 HEALTH_TIMEOUT = 5.0
 POLL_STARTING = 0.25
 POLL_RUNNING = 5.0
-SILENCE = 60.0  # a server that answers nothing for so long hangs; on a busy CPU a few seconds are normal
+SILENCE = 60.0  # a server that is silent for so long hangs; on a busy CPU a few seconds are normal
 ALREADY_LOADED = "already been loaded"
 NO_SUCH_ADAPTER = "cannot be found"
 
 
 class Vllm:
-    """`run` must be running for `ready` ever to become true."""
+    """A vLLM server. `run` must be running, or `ready` never becomes true."""
 
     def __init__(
         self, client: httpx.AsyncClient, url: str, base: str, *, start_timeout: float, awake: bool = True
     ) -> None:
-        """`base`: what users call the base model; `start_timeout`: seconds a start may take; `awake`: it need not be
-        told to `wake` first."""
+        """`base`: the users' name of the base model; `start_timeout`: seconds that a start may take; `awake`: the
+        server does not sleep at first."""
         self.url = url.rstrip("/")
         self.base_name = base
-        """What the server calls its base model."""
+        """The server's own name of its base model."""
         self.generation = 0
-        """Grows when the server may have lost the adapters that it was given."""
+        """Grows when the server may have lost its adapters."""
         self._client = client
         self._base = base
         self._start_timeout = start_timeout
@@ -60,8 +59,8 @@ class Vllm:
         return self._ready.is_set()
 
     def problem(self) -> str | None:
-        """A readiness check for /health/ready. Asleep is ready: the service still answers everything but generations,
-        and tells those when to come back, which a load balancer without anybody behind it could not."""
+        """The check for /health/ready. A service whose vLLM sleeps is ready: it answers everything but generations, and
+        tells those clients when to come back."""
         return None if self.ready or not self._awake.is_set() else "vLLM does not answer yet"
 
     async def wait_awake(self) -> None:
@@ -70,7 +69,7 @@ class Vllm:
 
     @asynccontextmanager
     async def using(self, seconds: float) -> AsyncIterator[None]:
-        """The server answers, and does not fall asleep before the block is left (unless it is left too late).
+        """The server answers, and stays awake while the block runs, if that takes no longer than it drains.
 
         Raises:
             EngineAsleep: a training has the GPU.
@@ -85,7 +84,7 @@ class Vllm:
 
         Raises:
             EngineAsleep: a training has the GPU.
-            EngineUnavailable: it did not within `seconds`.
+            EngineUnavailable: it did not answer within `seconds`.
         """
         if not self._awake.is_set():
             raise EngineAsleep("A training has the GPU; the model server sleeps until it is over")
@@ -96,7 +95,7 @@ class Vllm:
             raise EngineUnavailable(f"The model server has not been up for {seconds:.0f} s; it is starting") from None
 
     def suspect(self) -> None:
-        """A request broke: nobody is sent there until the server has said that it is well."""
+        """A request broke. No other request is sent until the server has answered a health check."""
         self._ready.clear()
         self._suspected.set()
 
@@ -110,7 +109,7 @@ class Vllm:
             self.generation += 1
 
     async def close(self) -> None:
-        """Nothing to stop: the server is not ours."""
+        """There is nothing to stop: this service did not start the server."""
 
     # --- sleep ------------------------------------------------------------------------------------------------
 
@@ -129,19 +128,22 @@ class Vllm:
         await self._free_memory()
 
     async def keep_asleep(self) -> None:
-        """Put it back to sleep if it is awake: a server that is not ours may have been restarted. Raises as `sleep`."""
+        """Put the server back to sleep if it is awake, as after a restart by others. Raises like `sleep`."""
         if not await self._sleeps():
             await self.sleep(0)
 
     async def wake(self) -> None:
-        """Let it fill the GPU's memory again, and take requests; nothing happens if it is awake. Raises as `sleep`."""
+        """Let the server use the GPU's memory again, and take requests. Raises like `sleep`.
+
+        Nothing happens if it is awake.
+        """
         await self._fill_memory()
         self._awake.set()
         metrics.vllm_asleep.set(0)
 
     async def _free_memory(self) -> None:
-        # 1: the weights, and the adapters' slots with them, go to the host's memory; at level 2 they would be lost.
-        # wait: the default cuts answers short that are under way, and they look like whole ones.
+        # level 1: the weights and the slots of adapters go to the host's memory; level 2 would lose them.
+        # wait: the default cuts short the answers under way, which then look complete.
         await self._control("POST", "/sleep?level=1&mode=wait")
         if not await self._sleeps():
             raise EngineUnavailable("The model server did not fall asleep")
@@ -189,7 +191,7 @@ class Vllm:
             AdapterRefused: the server cannot load it.
             EngineUnavailable: the server is not there.
         """
-        assert path.is_absolute(), "vLLM fetches a relative path that does not exist from a hub"
+        assert path.is_absolute(), "vLLM looks on a hub for a relative path that does not exist"
         status, message = await self._post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(path)})
         if status != 200 and ALREADY_LOADED not in message:
             if status >= 500 and not await self.healthy():
@@ -228,7 +230,7 @@ class Vllm:
                 was_up, deadline = True, loop.time() + SILENCE
             else:
                 self._down()
-                # 503: the server's engine has died, and the server is about to
+                # 503: the engine of the server has died, and the server will end, too
                 if loop.time() > deadline or (was_up and status is not None):
                     return
             with contextlib.suppress(TimeoutError):

@@ -1,4 +1,4 @@
-"""The last stage: a model that passed the gate is loaded and its alias moved to it; one that did not stays callable."""
+"""The last stage: loads a model that passed the gate and moves its alias. A model that did not pass stays callable."""
 
 from __future__ import annotations
 
@@ -40,9 +40,11 @@ class DeployWork:
         self._patience = patience
 
     async def __call__(self, attempt: Attempt) -> ModelDeployed | JobProgress:
-        """Raises:
-        InputError: the adapter cannot be served here.
-        EngineUnavailable: vLLM is not up.
+        """Deploy the model, or say why it is not promoted.
+
+        Raises:
+            InputError: the adapter cannot be served here.
+            EngineUnavailable: vLLM is not up.
         """
         job = attempt.job
         evaluated = EvalCompleted.model_validate(attempt.request)
@@ -55,7 +57,7 @@ class DeployWork:
                 data={"model": evaluated.model, "alias": job.alias},
             )
         await attempt.progress("started", f"Deploying {evaluated.model} as {job.alias}")
-        # without limit: another job's training may take hours, and attempts are limited
+        # without a limit: the training of another job may take hours, and the number of attempts is limited
         with telemetry.span("inference.wait_for_vllm"):
             await self._vllm.wait_awake()
             await self._vllm.wait_ready(self._patience)

@@ -1,4 +1,4 @@
-"""The files of a job that anybody may read, by the names that the API gives them."""
+"""The files of a job that clients may read, and their names in the API."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MEDIA_TYPES = {
 
 
 def references(state: JobState) -> dict[str, Reference]:
-    """What the stages that completed left behind."""
+    """The files of the stages that completed, by name."""
     found: dict[str, Reference] = {}
     if validated := state.event_of(DatasetValidated):
         found[VALIDATION_REPORT] = validated.report
@@ -30,7 +30,7 @@ def references(state: JobState) -> dict[str, Reference]:
 
 
 def failed_report_key(state: JobState) -> str | None:
-    """Where the validator wrote what is wrong with the dataset; no event refers to it when the job fails there."""
+    """The key of the report on a dataset that validation refused. No event refers to it then."""
     outcome = state.stage("validate").outcome
     if outcome is None or outcome.ending != "failed" or outcome.attempt is None:
         return None

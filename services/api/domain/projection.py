@@ -50,7 +50,7 @@ class Occurred:
 
 @dataclass(frozen=True)
 class Claimed:
-    """The ledger showed at `at` that somebody works on a stage, or (`retrying`) gave it back after a failure."""
+    """The ledger showed at `at` that a stage is being worked on, or (`retrying`) waits for its next attempt."""
 
     stage: StageName
     at: float
@@ -61,7 +61,7 @@ Fact: TypeAlias = Manifest | Occurred | Claimed
 
 
 def project(state: JobState, fact: Fact) -> JobState:
-    """The state after `fact`; the order and the repetition of facts do not matter."""
+    """The state after `fact`. The order of facts does not matter, and neither does repetition."""
     match fact:
         case Manifest(job):
             return state.model_copy(update={"manifest": job})
@@ -104,7 +104,7 @@ def _occurred(state: JobState, fact: Occurred) -> JobState:
 def _progress(stage: StageState, event: JobProgress, fact: Occurred) -> StageState:
     said = {name: value for name in FIELDS if (value := getattr(event, name)) not in (None, "")}
     said["state"] = "retrying" if event.state == "retrying" else "running"
-    # a result is no sign of when its stage started
+    # the time of a result does not tell when its stage started
     started = stage.started_at if ends(event) else _earlier(stage.started_at, fact.at)
     return stage.model_copy(
         update={

@@ -1,4 +1,4 @@
-"""What the routes work with, and what they share."""
+"""What all routes need."""
 
 from __future__ import annotations
 
@@ -30,7 +30,11 @@ class Dependencies:
     url: str
 
     async def job(self, job_id: str) -> JobState:
-        """Raises `ApiError` 404 when there is no such job."""
+        """The job of that id.
+
+        Raises:
+            ApiError: 404, there is no such job.
+        """
         state = await self.projection.look_up(job_id) if _JOB_ID.fullmatch(job_id) else None
         if state is None:
             raise ApiError(

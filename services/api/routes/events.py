@@ -1,4 +1,4 @@
-"""/jobs/{id}/events: a job's history, in messages and in metrics."""
+"""/jobs/{id}/events: the history of a job, its messages and its metrics."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def router(dependencies: Dependencies) -> APIRouter:
     ) -> Response:
         """Newest first, or oldest first; `after` is the id of the last event of the page before.
 
-        A client that polls with `order=asc` and the last id it has seen misses nothing: what comes late is put last.
+        A client that polls with `order=asc` and the last id it has seen misses nothing: late events are put last.
         """
         await dependencies.job(job_id)
         page = await dependencies.database.messages(job_id, limit=limit, after=after, order=order)

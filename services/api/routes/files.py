@@ -1,4 +1,4 @@
-"""/jobs/{id}/report and /jobs/{id}/files/{name}: what the stages left behind, straight from the ledger."""
+"""/jobs/{id}/report and /jobs/{id}/files/{name}: the files that the stages wrote, read from the object store."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from shared.http_errors import ApiError
 CHUNK = 2**16
 HEADERS = {
     "x-content-type-options": "nosniff",
-    # a report quotes rows and answers: should it ever run what it quotes, then with nothing in reach
+    # a report quotes rows and answers; if a browser ever runs a quoted script, it can reach nothing
     "content-security-policy": "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; "
     "style-src 'unsafe-inline'; img-src data:",
 }
@@ -52,14 +52,14 @@ def router(dependencies: Dependencies) -> APIRouter:
 
 
 async def _send(dependencies: Dependencies, name: str, reference: Reference) -> Response:
-    """By way of a temporary file: the digest is verified before the first byte goes out, and the memory stays flat."""
+    """The answer is sent from a temporary file: its digest is verified first, and memory stays flat."""
     with tempfile.TemporaryDirectory(prefix="tunestream-api-") as folder:
         path = Path(folder) / "file"
         try:
             await dependencies.objects.download(reference, path)
         except CorruptObject as error:
             raise ApiError(502, f"{name} cannot be read: {error}.", code="corrupt_object") from None
-        # open, it outlives its name: nothing is left behind when the client goes away half-way
+        # an open file outlives its name, so nothing is left behind when the client hangs up
         file = path.open("rb")
     return StreamingResponse(
         _chunks(file), media_type=media_type(name), headers={**HEADERS, "content-length": str(reference.size)}

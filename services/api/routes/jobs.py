@@ -1,4 +1,4 @@
-"""/jobs: list, look at, cancel."""
+"""/jobs: list, retrieve, cancel."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def router(dependencies: Dependencies) -> APIRouter:
 
     @routes.post("/jobs/{job_id}/cancel")
     async def cancel_job(job_id: str) -> Response:
-        """Returns at once; the job is `cancelled` when whoever works on it has stopped."""
+        """Returns at once. The job is `cancelled` once its owner has stopped working."""
         await dependencies.job(job_id)
-        # the topics may be behind: only the ledger knows whether it is too late
+        # the topics may lag behind: only the ledger tells whether it is too late
         state = await dependencies.projection.refresh(job_id) or await dependencies.job(job_id)
         if state.status in FINAL:
             raise ApiError(
