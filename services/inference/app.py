@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from services.inference import admin, control_plane, models
-from services.inference.adapters import Adapters
-from services.inference.aliases import Aliases
-from services.inference.body_limits import body_limit
-from services.inference.child import supervised
-from services.inference.command import held_adapters
 from services.inference.errors import ERRORS
-from services.inference.exchange import GENERATION
-from services.inference.first_requests import FirstRequests
-from services.inference.gateway import Gateway
-from services.inference.gpu_turn import SleepController
-from services.inference.models import Models
-from services.inference.relay import make_client
-from services.inference.trained import TrainedModels
-from services.inference.vllm import Vllm
+from services.inference.gateway import admin, control_plane
+from services.inference.gateway.body_limits import body_limit
+from services.inference.gateway.exchange import GENERATION
+from services.inference.gateway.first_requests import FirstRequests
+from services.inference.gateway.gateway import Gateway
+from services.inference.gateway.relay import make_client
+from services.inference.registry import models
+from services.inference.registry.adapters import Adapters
+from services.inference.registry.aliases import Aliases
+from services.inference.registry.models import Models
+from services.inference.registry.trained import TrainedModels
+from services.inference.vllm.child import supervised
+from services.inference.vllm.command import held_adapters
+from services.inference.vllm.gpu_turn import SleepController
+from services.inference.vllm.server import Vllm
 from services.inference.work import DeployWork
 from shared.gpu import GpuTurns
 from shared.http_app import make_http_app

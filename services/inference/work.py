@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from services.inference.adapters import Adapters
-from services.inference.aliases import Aliases
 from services.inference.domain.deployments import replaced_by
-from services.inference.first_requests import FirstRequests
-from services.inference.vllm import Vllm
+from services.inference.gateway.first_requests import FirstRequests
+from services.inference.registry.adapters import Adapters
+from services.inference.registry.aliases import Aliases
+from services.inference.vllm.server import Vllm
 from shared import telemetry
 from shared.events import Deployed, EvalCompleted, JobProgress, ModelDeployed
 from shared.stage import Attempt

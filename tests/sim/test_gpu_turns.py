@@ -16,8 +16,8 @@ from typing import cast
 import pytest
 
 from services.inference.errors import EngineUnavailable
-from services.inference.gpu_turn import SleepController
-from services.inference.vllm import Vllm
+from services.inference.vllm.gpu_turn import SleepController
+from services.inference.vllm.server import Vllm
 from shared.errors import StoreUnavailable, TransientError
 from shared.gpu import GpuTurns
 from shared.ledger import Entry, Ledger

@@ -7,10 +7,10 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from services.inference.aliases import Aliases
 from services.inference.domain.names import tuned_name
 from services.inference.errors import model_not_found
-from services.inference.trained import Trained, TrainedModels
+from services.inference.registry.aliases import Aliases
+from services.inference.registry.trained import Trained, TrainedModels
 from shared.events import Deployed, Deployment
 
 

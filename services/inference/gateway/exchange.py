@@ -13,7 +13,7 @@ from starlette.datastructures import State
 
 from services.inference import metrics
 from services.inference.domain.usage import Usage
-from services.inference.first_requests import JobTrace
+from services.inference.gateway.first_requests import JobTrace
 from shared import telemetry
 
 CLIENT_GONE = 499  # nginx's status for a client that hung up; nobody receives it

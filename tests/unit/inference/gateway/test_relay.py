@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Message, Scope
 
-from services.inference.relay import Answer, resources
+from services.inference.gateway.relay import Answer, resources
 
 SCOPE: Scope = {"type": "http", "asgi": {"spec_version": "2.4"}}
 

@@ -20,8 +20,8 @@ from typing import Any
 from services.inference import metrics
 from services.inference.domain.adapter import SERVED_FILES, config_problems, file_problems
 from services.inference.errors import EngineUnavailable, model_not_found
-from services.inference.trained import Objects, Trained, TrainedModels
-from services.inference.vllm import Vllm
+from services.inference.registry.trained import Objects, Trained, TrainedModels
+from services.inference.vllm.server import Vllm
 from shared import telemetry
 from shared.errors import InputError, TunestreamError
 from shared.events import Reference

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from services.inference.trained import TrainedModels
+from services.inference.registry.trained import TrainedModels
 
 MAX_WAITING = 100
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.inference.aliases import Aliases
 from services.inference.domain import deployments
+from services.inference.registry.aliases import Aliases
 from shared.events import Deployed, Deployment
 from shared.ledger import deployment_key
 from tests.support.fakes import FakeObjects

@@ -12,8 +12,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from services.inference.errors import RETRY_AFTER
-from services.inference.exchange import CLIENT_GONE
-from services.inference.relay import Answer, open_upstream, resources
+from services.inference.gateway.exchange import CLIENT_GONE
+from services.inference.gateway.relay import Answer, open_upstream, resources
 from shared.http_errors import ApiError
 
 PREFIXES = ("/v1/files", "/v1/uploads", "/v1/fine_tuning")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.inference.domain.names import tuned_name
-from services.inference.trained import TrainedModels
+from services.inference.registry.trained import TrainedModels
 from shared import ids, outbox
 from shared.events import JobFailed
 from tests.support.fakes import Clock, FakeObjects

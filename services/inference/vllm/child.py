@@ -18,9 +18,10 @@ from typing import Any
 
 import httpx
 
-from services.inference import guard, metrics
-from services.inference.command import HOST, command_line, cpu_build, environment, socket_folder
-from services.inference.vllm import Vllm
+from services.inference import metrics
+from services.inference.vllm import guard
+from services.inference.vllm.command import HOST, command_line, cpu_build, environment, socket_folder
+from services.inference.vllm.server import Vllm
 from shared.errors import ConfigError
 from shared.settings import Settings
 

@@ -17,10 +17,10 @@ import httpx
 import psutil
 import pytest
 
-from services.inference import child, guard
-from services.inference.child import SupervisedVllm
-from services.inference.command import command_line, environment, socket_folder
 from services.inference.errors import EngineAsleep, EngineUnavailable
+from services.inference.vllm import child, guard
+from services.inference.vllm.child import SupervisedVllm
+from services.inference.vllm.command import command_line, environment, socket_folder
 from shared.errors import ConfigError
 from shared.settings import Settings
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from services.inference.aliases import Aliases
 from services.inference.domain.deployments import NoPrevious
 from services.inference.domain.names import is_alias
-from services.inference.models import Models
+from services.inference.registry.aliases import Aliases
+from services.inference.registry.models import Models
 from shared.events import StrictModel
 from shared.http_errors import ApiError
 

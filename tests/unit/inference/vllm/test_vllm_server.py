@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from importlib import metadata
 from itertools import pairwise
@@ -10,8 +11,9 @@ from itertools import pairwise
 import httpx
 import pytest
 
-from services.inference import child, vllm_server
-from services.inference.command import command_line, cpu_build
+from services.inference import vllm_server
+from services.inference.vllm import child
+from services.inference.vllm.command import command_line, cpu_build
 from shared.errors import ConfigError
 from shared.settings import Settings, load_settings
 
@@ -129,3 +131,12 @@ def test_wrong_settings_are_one_line(monkeypatch: pytest.MonkeyPatch, capsys: py
     load_settings.cache_clear()
     assert exit.value.code == 78
     assert "TUNESTREAM_GPU__SHARE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("module", ["services.inference.vllm", "services.inference.vllm_server"])
+def test_it_is_started_under_either_name(module: str) -> None:
+    wrong = {**os.environ, "TUNESTREAM_GPU__SHARE": "both"}
+
+    ended = subprocess.run([sys.executable, "-m", module], env=wrong, capture_output=True, text=True, check=False)
+
+    assert (ended.returncode, "TUNESTREAM_GPU__SHARE" in ended.stderr) == (78, True)

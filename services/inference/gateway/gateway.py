@@ -14,14 +14,14 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect
 
-from services.inference.adapters import Adapters
 from services.inference.domain.usage import StreamedUsage, ask_for_usage, usage_of
 from services.inference.errors import ERRORS, RETRY_AFTER, EngineUnavailable
-from services.inference.exchange import CLIENT_GONE, GENERATION, Exchange, exchange
-from services.inference.first_requests import FirstRequests
-from services.inference.models import Models, Target
-from services.inference.relay import Answer, ClientGone, Upstream, open_upstream, resources, unless_gone
-from services.inference.vllm import Vllm
+from services.inference.gateway.exchange import CLIENT_GONE, GENERATION, Exchange, exchange
+from services.inference.gateway.first_requests import FirstRequests
+from services.inference.gateway.relay import Answer, ClientGone, Upstream, open_upstream, resources, unless_gone
+from services.inference.registry.adapters import Adapters
+from services.inference.registry.models import Models, Target
+from services.inference.vllm.server import Vllm
 from shared.http_errors import ApiError
 
 # How long a request waits for a vLLM that starts. Longer than a restart on two cores takes (about 45 s).

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 from opentelemetry.sdk.trace import ReadableSpan
 
-from services.inference.command import command_line
+from services.inference.vllm.command import command_line
 from shared import telemetry
 from shared.settings import Settings, TelemetrySettings
 from tests.support.spans import Spans, parent_id, trace_of

@@ -10,7 +10,7 @@ import contextlib
 import logging
 
 from services.inference.errors import EngineUnavailable
-from services.inference.vllm import Vllm
+from services.inference.vllm.server import Vllm
 from shared.errors import LeaseLost, StoreUnavailable, TunestreamError
 from shared.gpu import GpuTurns
 from shared.lease import Lease

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from services.inference.control_plane import PREFIXES
-from services.inference.exchange import GENERATION
+from services.inference.gateway.control_plane import PREFIXES
+from services.inference.gateway.exchange import GENERATION
 from shared.http_body_limit import DEFAULT_LIMIT
 
 GENERATION_LIMIT = 32 * 2**20
