@@ -8,8 +8,10 @@ from fastapi import FastAPI
 
 from services.api.database import ProjectionDatabase
 from services.api.projection import Projection
-from services.api.routes import events, files, jobs
-from services.api.routes.dependencies import Dependencies
+from services.api.resources.dependencies import Dependencies
+from services.api.resources.events import routes as events
+from services.api.resources.files import routes as files
+from services.api.resources.jobs import routes as jobs
 from shared import ids
 from shared.events import (
     DatasetUploaded,

@@ -16,7 +16,7 @@ from starlette.types import Message
 from services.api.app import make_app
 from services.api.database import ProjectionDatabase
 from services.api.projection import Projection
-from services.api.routes.dependencies import Dependencies
+from services.api.resources.dependencies import Dependencies
 from services.inference.app import build
 from shared import health
 from shared.errors import InputError, StoreUnavailable

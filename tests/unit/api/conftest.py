@@ -13,9 +13,9 @@ import pytest
 from services.api.app import make_app
 from services.api.database import ProjectionDatabase
 from services.api.projection import Projection
-from services.api.routes.dependencies import Dependencies
+from services.api.resources.dependencies import Dependencies
 from tests.support.fakes import Clock, FakeBus, FakeObjects
-from tests.support.job_story import T0, Told
+from tests.support.job_story import T0, Story, Told
 
 URL = "http://api.test"
 
@@ -68,3 +68,31 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
     running.start()
     yield running
     await running.stop()
+
+
+@pytest.fixture
+async def story(api: Api) -> Story:
+    """A job that has succeeded."""
+    done = Story()
+    await done.happens(api.objects)
+    await api.take(done.events)
+    return done
+
+
+@pytest.fixture
+async def training(api: Api) -> Story:
+    """A job in the middle of its training."""
+    running = Story(2)
+    await running.happens(api.objects, until="validate")
+    await api.take(running.events[:6])
+    return running
+
+
+def error_of(answer: httpx.Response) -> dict[str, Any]:
+    """The error, which must be in OpenAI's envelope, whole."""
+    body = answer.json()
+    assert set(body) == {"error"}
+    assert set(body["error"]) == {"message", "type", "param", "code"}
+    assert body["error"]["message"] and body["error"]["type"]
+    assert len(answer.headers["x-request-id"]) == 32
+    return dict(body["error"])

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from services.api.domain.messages import messages
 from services.api.domain.projection import Claimed, Fact, Manifest, Occurred, project
 from services.api.domain.state import JobState
-from services.api.domain.view import job_view
+from services.api.resources.jobs.domain import job_view
 from shared.events import EventRecord, JobFailed
 from tests.support.job_story import T0, TRACE, Story, Told
 

@@ -6,10 +6,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from services.api import control
 from services.api.domain.state import FINAL, Status
-from services.api.routes.dependencies import Dependencies
-from services.api.routes.lists import listing
+from services.api.resources.dependencies import Dependencies
+from services.api.resources.jobs import control
+from services.api.resources.lists import listing
 from shared.http_errors import ApiError
 from shared.http_responses import JsonResponse
 

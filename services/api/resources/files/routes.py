@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import BinaryIO
 
 from fastapi import APIRouter, Response
 from fastapi.responses import StreamingResponse
 
-from services.api.domain.files import VALIDATION_REPORT, failed_report_key, media_type, names_of, references
-from services.api.routes.dependencies import Dependencies
+from services.api.resources.dependencies import Dependencies
+from services.api.resources.files.domain import VALIDATION_REPORT, failed_report_key, media_type, names_of, references
+from services.api.resources.files.store import open_verified
 from shared.errors import CorruptObject
 from shared.events import Reference
 from shared.http_errors import ApiError
@@ -52,15 +51,10 @@ def router(dependencies: Dependencies) -> APIRouter:
 
 
 async def _send(dependencies: Dependencies, name: str, reference: Reference) -> Response:
-    """The answer is sent from a temporary file: its digest is verified first, and memory stays flat."""
-    with tempfile.TemporaryDirectory(prefix="tunestream-api-") as folder:
-        path = Path(folder) / "file"
-        try:
-            await dependencies.objects.download(reference, path)
-        except CorruptObject as error:
-            raise ApiError(502, f"{name} cannot be read: {error}.", code="corrupt_object") from None
-        # an open file outlives its name, so nothing is left behind when the client hangs up
-        file = path.open("rb")
+    try:
+        file = await open_verified(dependencies.objects, reference)
+    except CorruptObject as error:
+        raise ApiError(502, f"{name} cannot be read: {error}.", code="corrupt_object") from None
     return StreamingResponse(
         _chunks(file), media_type=media_type(name), headers={**HEADERS, "content-length": str(reference.size)}
     )

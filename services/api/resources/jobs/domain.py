@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from services.api.domain.files import names_of
 from services.api.domain.state import FINAL, ORDER, JobState
+from services.api.resources.files.domain import names_of
 from shared.events import (
     DatasetValidated,
     EvalCompleted,

@@ -9,8 +9,8 @@ from typing import Any
 
 from services.api.database import ProjectionDatabase
 from services.api.domain.state import JobState
-from services.api.domain.view import job_view
 from services.api.projection import Projection
+from services.api.resources.jobs.domain import job_view
 from shared.bus import Publisher
 from shared.http_errors import ApiError
 from shared.objects import ObjectStore

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Response
 
-from services.api.domain.messages import Message
-from services.api.routes.dependencies import Dependencies
-from services.api.routes.lists import listing
+from services.api.resources.dependencies import Dependencies
+from services.api.resources.events.domain import event_view
+from services.api.resources.lists import listing
 from shared.http_errors import ApiError
 from shared.http_responses import JsonResponse
 
@@ -32,18 +32,6 @@ def router(dependencies: Dependencies) -> APIRouter:
         if page is None:
             message = f"Job {job_id} has no event {after!r} to continue after."
             raise ApiError(404, message, param="after", code="event_not_found")
-        return JsonResponse(listing([_view(message) for message in page.rows], page.has_more))
+        return JsonResponse(listing([event_view(message) for message in page.rows], page.has_more))
 
     return routes
-
-
-def _view(message: Message) -> dict[str, Any]:
-    return {
-        "id": message.id,
-        "object": "job.event",
-        "created_at": int(message.at),
-        "level": message.level,
-        "type": message.type,
-        "message": message.message,
-        "data": message.data,
-    }
