@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -10,12 +11,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from shared import telemetry
 from shared.http_errors import ErrorTable, request_id
 
+log = logging.getLogger(__name__)
+
 
 class RequestId:
     """ASGI middleware around everything else that answers.
 
     It puts two values into the state of a request: `asked_by`, the valid `traceparent` that it came with or None, and
-    `traceparent`, its own place in a trace. Who handles the request may replace `traceparent` before it answers.
+    `traceparent`, its own place in a trace. A handler may replace `traceparent` before it answers.
     The answer to an exception that nobody handled is made here, so that it has an `x-request-id`, too.
     """
 
@@ -49,7 +52,9 @@ class RequestId:
         try:
             await self._app(scope, receive, send_with_id)
         except Exception as error:
-            answer = self._errors.answer(error, scope)
-            if answered:
-                raise  # too late for another answer: the server closes the connection
-            await answer.response()(scope, receive, send_with_id)
+            if answered:  # too late for another answer: the server logs the error and closes the connection
+                log.warning(
+                    "an answer broke off", extra={"trace_id": request_id(scope), "reason": type(error).__name__}
+                )
+                raise
+            await self._errors.answer(error, scope).response()(scope, receive, send_with_id)

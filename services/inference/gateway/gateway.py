@@ -24,13 +24,13 @@ from services.inference.registry.models import Models, Target
 from services.inference.vllm.server import Vllm
 from shared.http_errors import ApiError
 
-# How long a request waits for a vLLM that starts. Longer than a restart on two cores takes (about 45 s).
 PATIENCE = 90.0
+"""Seconds that a request waits for a vLLM that starts. A restart on two cores takes about 45."""
 CONTEXT_LENGTH = "maximum context length"
 
 
 class Gateway:
-    """Forwards a generation to vLLM; once more, if vLLM breaks before the first byte."""
+    """Forwards a generation to vLLM, and once more if vLLM breaks before the first byte."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class Gateway:
         vllm: Vllm,
         adapters: Adapters,
         models: Models,
-        first: FirstRequests,
+        first_requests: FirstRequests,
         *,
         patience: float = PATIENCE,
     ) -> None:
@@ -47,7 +47,7 @@ class Gateway:
         self._vllm = vllm
         self._adapters = adapters
         self._models = models
-        self._first = first
+        self._first_requests = first_requests
         self._patience = patience
 
     def router(self) -> APIRouter:
@@ -61,14 +61,16 @@ class Gateway:
 
     @asynccontextmanager
     async def _answered(self, request: Request) -> AsyncIterator[Response]:
-        """The answer. What it is streamed from is open until the block is left, however that happens."""
+        """The answer. Its connection to vLLM is open until the block is left, however that happens."""
         with exchange(request.scope["path"], request.state) as current:
             async with resources() as stack:
                 try:
                     body = await _read(request)
                     target = await self._models.resolve(body["model"])
                     asked_by = request.state.asked_by
-                    job_trace = await self._first.job_trace(target.model, tuned=target.tuned, asked_by=asked_by)
+                    job_trace = await self._first_requests.job_trace(
+                        target.model, tuned=target.tuned, asked_by=asked_by
+                    )
                     current.concerns(target.model, job_trace)
                     response = await unless_gone(request, self._answer(stack, current, target, body))
                 except (ClientGone, ClientDisconnect):
@@ -124,7 +126,7 @@ class Gateway:
     async def _try(
         self, attempt: AsyncExitStack, current: Exchange, target: Target, body: dict[str, Any], *, last: bool
     ) -> Upstream | None:
-        """vLLM's answer, its first chunk has come; None if vLLM broke, or has lost the adapter."""
+        """vLLM's answer, of which the first chunk has come. None if vLLM broke, or has lost the adapter."""
         await attempt.enter_async_context(self._vllm.using(self._patience))
         try:
             if target.tuned:
@@ -138,7 +140,7 @@ class Gateway:
             raise ApiError(504, "The model took too long to answer.", code="upstream_timeout") from None
         except (httpx.TransportError, EngineUnavailable):
             self._vllm.suspect()
-            self._adapters.forget(target.model)  # a server that was restarted comes back without
+            self._adapters.forget(target.model)  # a restarted server comes back without it
             return None
         status = upstream.response.status_code
         if status == 404 and target.tuned and not last:

@@ -33,6 +33,7 @@ async def test_keys(api: Api, story: Story, header: str | None, status: int) -> 
         if status == 401:
             error_of(answer)
     assert (await api.client.post(f"/jobs/{story.job_id}/cancel")).status_code == 401
+    assert (await api.client.get("/openapi.json")).status_code == 200
 
 
 @pytest.mark.parametrize(
