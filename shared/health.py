@@ -1,4 +1,4 @@
-"""Is the service alive, is it ready, and what does it count: the same three routes on every service."""
+"""The same three routes on every service: whether it is alive, whether it is ready, and its metrics."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from shared.bus import Bus
 
+LIVE, READY, METRICS = "/health/live", "/health/ready", "/metrics"
+PATHS = (LIVE, READY, METRICS)
 POLL_STALLED_SECONDS = 60.0
 
 Check = Callable[[], str | None]
@@ -20,17 +22,17 @@ Check = Callable[[], str | None]
 def mount(app: FastAPI, ready: dict[str, Check], measure: Callable[[], Awaitable[None]] | None = None) -> None:
     """Add /health/live, /health/ready and /metrics to `app`; `measure` is awaited before every scrape."""
 
-    @app.get("/health/live", include_in_schema=False)
+    @app.get(LIVE, include_in_schema=False)
     async def live() -> dict[str, str]:
         return {"status": "alive"}
 
-    @app.get("/health/ready", include_in_schema=False)
+    @app.get(READY, include_in_schema=False)
     async def readiness() -> JSONResponse:
         problems = {name: problem for name, check in ready.items() if (problem := check())}
         body = {"status": "waiting", "problems": problems} if problems else {"status": "ready"}
         return JSONResponse(body, status_code=503 if problems else 200)
 
-    @app.get("/metrics", include_in_schema=False)
+    @app.get(METRICS, include_in_schema=False)
     async def metrics() -> Response:
         if measure is not None:
             await measure()
@@ -38,7 +40,8 @@ def mount(app: FastAPI, ready: dict[str, Check], measure: Callable[[], Awaitable
 
 
 def bus_check(bus: Bus) -> Check:
-    """A consumer that was expelled from its group still answers pings, so ask for partitions and for its last poll."""
+    """Whether every consumer has partitions and still polls. A ping would not do: a consumer that was expelled from
+    its group answers those, too."""
 
     def check() -> str | None:
         for subscriber in bus.required:

@@ -1,4 +1,4 @@
-"""Counts every HTTP request of a service by its route's template, never by its path, which anybody can make up."""
+"""Counts every HTTP request by the template of its route, not by its path: clients can make up any path."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ OTHER = "other"
 
 
 class HttpMetrics:
-    """ASGI middleware; the outermost, so that it sees the status that leaves the house."""
+    """ASGI middleware. It is the outermost one, so that it sees the status that is really sent."""
 
     def __init__(self, app: ASGIApp, clock: Callable[[], float] = time.monotonic) -> None:
         self._app = app

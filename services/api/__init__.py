@@ -1,1 +1,1 @@
-"""api: every job as one JSON object, projected from the ledger and the topics into SQLite, over HTTP."""
+"""api: serves every job as one JSON object. It keeps them in SQLite, built from the ledger and the topics."""

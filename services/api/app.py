@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import socket
 
-from fastapi import Depends, FastAPI
+from fastapi import FastAPI
 
-from services.api import envelope
-from services.api.auth import bearer
+from services.api.database import ProjectionDatabase
 from services.api.projection import Projection
-from services.api.routes import events, files, jobs
-from services.api.routes.desk import Desk
-from services.api.store import Store
+from services.api.resources.dependencies import Dependencies
+from services.api.resources.events import routes as events
+from services.api.resources.files import routes as files
+from services.api.resources.jobs import routes as jobs
 from shared import ids
 from shared.events import (
     DatasetUploaded,
@@ -23,6 +23,7 @@ from shared.events import (
     ModelDeployed,
     TrainingCompleted,
 )
+from shared.http_app import make_http_app
 from shared.service import Context, Parts, run
 
 TOPICS: tuple[type[Event], ...] = (
@@ -42,29 +43,28 @@ def main() -> None:
 
 def build(context: Context) -> Parts:
     settings = context.settings
-    store = Store(settings.api.database)
-    projection = Projection(store, context.objects, context.clock, settings.stage.discover_seconds)
-    group = group_of(store, str(settings.api.database.resolve()))
+    database = ProjectionDatabase(settings.api.database)
+    projection = Projection(database, context.objects, context.clock, settings.stage.discover_seconds)
+    group = group_of(database, str(settings.api.database.resolve()))
     for event_type in TOPICS:
         context.bus.subscribe(event_type, projection.take, group=group)
-    desk = Desk(store, projection, context.objects, context.bus, context.clock, settings.api.url)
+    dependencies = Dependencies(database, projection, context.objects, context.bus, context.clock, settings.api.url)
     return Parts(
-        app=make_app(desk, settings.inference.api_keys),
+        app=make_app(dependencies, settings.inference.api_keys),
         address=(settings.api.host, settings.api.port),
         background=(projection.run,),
         checks={"projection": lambda: None if projection.complete else "reading the ledger"},
-        close=store.close,
+        close=database.close,
     )
 
 
-def make_app(desk: Desk, api_keys: tuple[str, ...]) -> FastAPI:
-    app = FastAPI(title="Tunestream", docs_url=None, redoc_url=None)
-    envelope.install(app)
+def make_app(dependencies: Dependencies, api_keys: tuple[str, ...]) -> FastAPI:
+    app = make_http_app("Tunestream", api_keys)
     for resource in (jobs, events, files):
-        app.include_router(resource.router(desk), dependencies=[Depends(bearer(api_keys))])
+        app.include_router(resource.router(dependencies))
     return app
 
 
-def group_of(store: Store, path: str) -> str:
+def group_of(database: ProjectionDatabase, path: str) -> str:
     """The consumer group of this database on this machine: a new database reads the topics from their beginning."""
-    return f"api-{ids.derive(socket.gethostname(), path, store.birth, chars=12)}"
+    return f"api-{ids.derive(socket.gethostname(), path, database.birth, chars=12)}"

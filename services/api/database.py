@@ -1,77 +1,204 @@
-"""The SQLite file: its schema, and opening it. A damaged file, or one of another version, is made anew."""
+"""The projection in SQLite. It may be deleted at any time, and is then rebuilt.
+
+One thread writes and one reads, each with a connection of its own. With write-ahead logging neither blocks the other.
+"""
 
 from __future__ import annotations
 
-import logging
+import asyncio
+import json
 import sqlite3
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal, TypeVar
 
-log = logging.getLogger(__name__)
+from pydantic_core import to_json
 
-VERSION = 1
-SCHEMA = f"""
-BEGIN;
-CREATE TABLE birth (id TEXT NOT NULL);
-INSERT INTO birth VALUES (lower(hex(randomblob(8))));
-CREATE TABLE jobs (
-    job_id TEXT PRIMARY KEY,
-    created_at REAL NOT NULL,
-    status TEXT NOT NULL,
-    visible INTEGER NOT NULL,
-    settled INTEGER NOT NULL,
-    state TEXT NOT NULL
-) WITHOUT ROWID;
-CREATE INDEX jobs_by_age ON jobs (visible, created_at, job_id);
-CREATE TABLE messages (
-    job_id TEXT NOT NULL,
-    id TEXT NOT NULL,
-    position INTEGER NOT NULL,
-    at REAL NOT NULL,
-    level TEXT NOT NULL,
-    type TEXT NOT NULL,
-    message TEXT NOT NULL,
-    data TEXT NOT NULL,
-    PRIMARY KEY (job_id, id)
-) WITHOUT ROWID;
-CREATE INDEX messages_in_order ON messages (job_id, position, id);
-PRAGMA user_version = {VERSION};
-COMMIT;
-"""
+from services.api.domain.messages import Message
+from services.api.domain.state import JobState, Status
+from services.api.schema import connect, open_or_make
+from shared.errors import ConfigError, TransientError
+
+T = TypeVar("T")
+
+LATE_SECONDS = 60.0
+"""A late message that is younger than this is put last, because a polling client may have seen the others already. An
+older one comes from a rebuild, and is put at its own time."""
 
 
-def open_or_make(path: Path) -> sqlite3.Connection:
-    """A connection to a whole database of this version; whatever else is at `path` is deleted first."""
-    if path.exists() and (problem := _problem(path)):
-        log.warning("the projection is made anew", extra={"reason": problem})
-        for suffix in ("", "-wal", "-shm"):
-            path.with_name(path.name + suffix).unlink(missing_ok=True)
-    connection = connect(path)
-    if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
-        connection.executescript(SCHEMA)
-    return connection
+class DatabaseBroken(TransientError):
+    """The database does not work. The service must restart, which replaces a damaged database."""
 
 
-def _problem(path: Path) -> str | None:
-    try:
-        connection = connect(path)
+@dataclass(frozen=True)
+class Page:
+    """One page of a list, and whether there is more behind it."""
+
+    rows: Sequence[Any]
+    has_more: bool
+
+
+class ProjectionDatabase:
+    """Jobs and their messages. Every method raises `DatabaseBroken` when the database does not work."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file. It is made when it is absent, and replaced when it is damaged or of another version.
+
+        Raises:
+            ConfigError: there can be no file at `path`.
+        """
+        self._writer = ThreadPoolExecutor(1, "sqlite-writer")
+        self._reader = ThreadPoolExecutor(1, "sqlite-reader")
         try:
-            version = connection.execute("PRAGMA user_version").fetchone()[0]
-            tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-            if version != VERSION and (version, tables) != (0, 0):
-                return f"schema version {version}"
-            verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-            return None if verdict == "ok" else "damaged"
-        finally:
-            connection.close()
-    except sqlite3.OperationalError:
-        raise  # locked, or not ours to read: deleting it would not help
-    except sqlite3.DatabaseError:
-        return "damaged"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._write_connection = self._writer.submit(open_or_make, path).result()
+            self._read_connection = self._reader.submit(connect, path).result()
+        except (OSError, sqlite3.Error) as error:
+            raise ConfigError(f"TUNESTREAM_API__DATABASE: cannot keep a database at {path}: {error}") from None
+        self.birth: str = self._write_connection.execute("SELECT id FROM birth").fetchone()[0]
+        """The id of this database. A new one has another id, and reads the topics from their beginning."""
+
+    async def close(self) -> None:
+        await self._write(lambda connection: connection.close())
+        await self._read(lambda connection: connection.close())
+        self._writer.shutdown()
+        self._reader.shutdown()
+
+    # --- writing ----------------------------------------------------------------------------------------------
+
+    async def update(
+        self, job_id: str, change: Callable[[JobState], JobState], messages: Sequence[Message], now: float
+    ) -> JobState:
+        """Change the state of a job and add to its history, in one transaction."""
+
+        def call(connection: sqlite3.Connection) -> JobState:
+            with connection:
+                connection.execute("BEGIN IMMEDIATE")
+                before = _state(connection, job_id)
+                after = change(before or JobState(job_id=job_id))
+                if after != before:
+                    connection.execute(
+                        "INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?)",
+                        (
+                            job_id,
+                            after.created_at,
+                            after.status,
+                            after.visible,
+                            after.settled,
+                            after.model_dump_json(exclude_defaults=True),
+                        ),
+                    )
+                for message in messages:
+                    _add(connection, job_id, message, now)
+                return after
+
+        return await self._write(call)
+
+    # --- reading ----------------------------------------------------------------------------------------------
+
+    async def job(self, job_id: str) -> JobState | None:
+        return await self._read(lambda connection: _state(connection, job_id))
+
+    async def jobs(self, *, limit: int, after: JobState | None, status: Status | None) -> Page:
+        """Visible jobs, newest first, starting behind `after`."""
+        where, values = "visible = 1", dict[str, Any](limit=limit + 1, status=status)
+        if status is not None:
+            where += " AND status = :status"
+        if after is not None:
+            where += " AND (created_at, job_id) < (:created_at, :job_id)"
+            values |= {"created_at": after.created_at, "job_id": after.job_id}
+        query = f"SELECT state FROM jobs WHERE {where} ORDER BY created_at DESC, job_id DESC LIMIT :limit"
+
+        def call(connection: sqlite3.Connection) -> Page:
+            rows = [JobState.model_validate_json(row[0]) for row in connection.execute(query, values)]
+            return Page(rows[:limit], len(rows) > limit)
+
+        return await self._read(call)
+
+    async def messages(
+        self, job_id: str, *, limit: int, after: str | None, order: Literal["asc", "desc"]
+    ) -> Page | None:
+        """A job's history behind the message `after`; None when it has no such message."""
+        where, values = "job_id = :job_id", dict[str, Any](job_id=job_id, limit=limit + 1)
+
+        def call(connection: sqlite3.Connection) -> Page | None:
+            clause = where
+            if after is not None:
+                cursor = "SELECT position FROM messages WHERE job_id = ? AND id = ?"
+                found = connection.execute(cursor, (job_id, after)).fetchone()
+                if found is None:
+                    return None
+                clause += f" AND (position, id) {'>' if order == 'asc' else '<'} (:position, :after)"
+                values.update(position=found[0], after=after)
+            rows = connection.execute(
+                f"SELECT id, at, level, type, message, data FROM messages WHERE {clause} "
+                f"ORDER BY position {order}, id {order} LIMIT :limit",
+                values,
+            ).fetchall()
+            found_messages = [
+                Message(id=id_, at=at, level=level, type=type_, message=message, data=json.loads(data))
+                for id_, at, level, type_, message, data in rows[:limit]
+            ]
+            return Page(found_messages, len(rows) > limit)
+
+        return await self._read(call)
+
+    async def unsettled(self) -> list[str]:
+        """Jobs that may still change in the ledger, oldest first."""
+        query = "SELECT job_id FROM jobs WHERE visible = 1 AND settled = 0 ORDER BY created_at"
+        return await self._read(lambda connection: [row[0] for row in connection.execute(query)])
+
+    async def known(self) -> set[str]:
+        """Every visible job."""
+        query = "SELECT job_id FROM jobs WHERE visible = 1"
+        return await self._read(lambda connection: {row[0] for row in connection.execute(query)})
+
+    async def counts(self) -> dict[str, int]:
+        """Visible jobs by status."""
+        query = "SELECT status, count(*) FROM jobs WHERE visible = 1 GROUP BY status"
+        return await self._read(lambda connection: dict(connection.execute(query).fetchall()))
+
+    # --- threads ----------------------------------------------------------------------------------------------
+
+    async def _write(self, call: Callable[[sqlite3.Connection], T]) -> T:
+        return await _in(self._writer, call, self._write_connection)
+
+    async def _read(self, call: Callable[[sqlite3.Connection], T]) -> T:
+        return await _in(self._reader, call, self._read_connection)
 
 
-def connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
-    connection.execute("PRAGMA journal_mode = WAL")
-    # a power cut may take the last transactions: the ledger still has them
-    connection.execute("PRAGMA synchronous = NORMAL")
-    return connection
+def _state(connection: sqlite3.Connection, job_id: str) -> JobState | None:
+    row = connection.execute("SELECT state FROM jobs WHERE job_id = ?", (job_id,)).fetchone()
+    return JobState.model_validate_json(row[0]) if row else None
+
+
+def _add(connection: sqlite3.Connection, job_id: str, message: Message, now: float) -> None:
+    position = int(message.at * 1e6)
+    if now - message.at < LATE_SECONDS:
+        last = connection.execute("SELECT max(position) FROM messages WHERE job_id = ?", (job_id,)).fetchone()[0]
+        position = max(position, (last or 0) + 1)
+    connection.execute(
+        "INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?) "
+        "ON CONFLICT (job_id, id) DO UPDATE SET at = min(at, excluded.at)",
+        (
+            job_id,
+            message.id,
+            position,
+            message.at,
+            message.level,
+            message.type,
+            message.message,
+            to_json(message.data, inf_nan_mode="null").decode(),
+        ),
+    )
+
+
+async def _in(
+    executor: ThreadPoolExecutor, call: Callable[[sqlite3.Connection], T], connection: sqlite3.Connection
+) -> T:
+    try:
+        return await asyncio.get_running_loop().run_in_executor(executor, call, connection)
+    except sqlite3.Error as error:
+        raise DatabaseBroken(f"SQLite: {error}") from error

@@ -1,4 +1,4 @@
-"""What the api counts, for /metrics, beside its requests."""
+"""The Prometheus metrics of the api, beside those of its requests."""
 
 from __future__ import annotations
 

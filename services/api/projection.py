@@ -1,4 +1,4 @@
-"""Keeps the projection right: takes every event, and compares with the ledger for those that never came."""
+"""Keeps the projection up to date: applies every event, and reads the ledger for events that never arrived."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import logging
 from collections.abc import Callable, Sequence
 
 from services.api import metrics
+from services.api.database import DatabaseBroken, ProjectionDatabase
 from services.api.domain.messages import messages
 from services.api.domain.projection import Fact, Occurred, ends, project
 from services.api.domain.state import JobState
-from services.api.ledger import read_job
-from services.api.store import Store, StoreBroken
+from services.api.ledger_reader import read_job
 from shared.bus import Delivery
 from shared.errors import StoreUnavailable, TransientError
 from shared.events import Event
@@ -27,10 +27,15 @@ READERS = 8  # jobs that are read from the ledger at the same time
 
 
 class Projection:
-    """`discover_seconds`: how often the whole ledger is listed for jobs that no event announced."""
+    """Applies events and what the ledger says to the database.
 
-    def __init__(self, store: Store, ledger: Ledger, clock: Callable[[], float], discover_seconds: float) -> None:
-        self._store = store
+    `discover_seconds`: how often the whole ledger is listed for jobs that no event announced.
+    """
+
+    def __init__(
+        self, database: ProjectionDatabase, ledger: Ledger, clock: Callable[[], float], discover_seconds: float
+    ) -> None:
+        self._database = database
         self._ledger = ledger
         self._clock = clock
         self._discover_seconds = discover_seconds
@@ -41,25 +46,27 @@ class Projection:
     # --- the topics -------------------------------------------------------------------------------------------
 
     async def take(self, event: Event, delivery: Delivery) -> None:
-        """Take an event of any topic of a job. An event without a job is a stranger's: ingest makes a job of it.
+        """Apply an event. One without a job id comes from outside: ingest makes a job of it and publishes it again.
 
         Raises:
-            TransientError: it could not be kept; deliver it again.
+            TransientError: it could not be written; deliver it again.
         """
         job_id = getattr(event, "job_id", None)
         if job_id is None:
             return
-        # its own time, so that a rebuild tells the same story; only an event without one is dated by its arrival
+        # the event's own time, so that a rebuild gives the same history; an event without one gets its time of arrival
         at = delivery.time or self._clock()
         state = await self._apply(job_id, [*await self._before(event, job_id), Occurred(event, delivery.ce_id, at)])
         if state.manifest is None:
             await self.refresh(job_id)
 
     async def _before(self, event: Event, job_id: str) -> list[Fact]:
-        """What the ledger has up to an event that ends a stage: the topics keep no order among themselves, and a
-        client that sees a job at its end asks for its history once more and then no longer."""
+        """The earlier facts that the ledger has, if the event ends a stage.
+
+        Topics have no order among each other, and a client that sees the end of a job reads its history only once more.
+        """
         if ends(event):
-            state = await self._store.job(job_id) or JobState(job_id=job_id)
+            state = await self._database.job(job_id) or JobState(job_id=job_id)
             with contextlib.suppress(StoreUnavailable):
                 return await read_job(self._ledger, state, self._clock())
         return []
@@ -67,18 +74,18 @@ class Projection:
     # --- the ledger -------------------------------------------------------------------------------------------
 
     async def refresh(self, job_id: str) -> JobState | None:
-        """Compare one job with the ledger; None when neither knows it.
+        """Apply what the ledger says of one job; None if neither the ledger nor the database knows it.
 
         Raises:
             TransientError: the ledger or the database is away.
         """
-        known = await self._store.job(job_id)
+        known = await self._database.job(job_id)
         facts = await read_job(self._ledger, known or JobState(job_id=job_id), self._clock())
         return await self._apply(job_id, facts) if facts else known
 
     async def look_up(self, job_id: str) -> JobState | None:
-        """A job as the projection has it, or else as the ledger has it; None when there is none."""
-        state = await self._store.job(job_id)
+        """A job from the database, or else from the ledger; None if there is none."""
+        state = await self._database.job(job_id)
         if state is None or not state.visible:
             state = await self.refresh(job_id)
         return state if state and state.visible else None
@@ -87,27 +94,27 @@ class Projection:
         """Reconcile until cancelled.
 
         Raises:
-            StoreBroken: the database does not work; the service must start again.
+            DatabaseBroken: the database does not work; the service must start again.
         """
         while True:
             try:
                 await self.reconcile()
-            except StoreBroken:
+            except DatabaseBroken:
                 raise
             except TransientError as error:
                 log.warning("the ledger does not answer", extra={"reason": type(error).__name__})
             await asyncio.sleep(UNFINISHED_SECONDS)
 
     async def reconcile(self) -> None:
-        """Compare all unfinished jobs with the ledger, and now and then find those that nobody told of."""
+        """Read all unfinished jobs from the ledger; every `discover_seconds`, find jobs that no event announced."""
         now = self._clock()
         if now >= self._discover_at:
-            known = await self._store.known()
+            known = await self._database.known()
             await self._refresh_all([name for name in await self._ledger.folders(JOBS) if name not in known])
             self._discover_at = now + self._discover_seconds
-        await self._refresh_all(await self._store.unsettled())
+        await self._refresh_all(await self._database.unsettled())
         self.complete = True
-        metrics.show(await self._store.counts())
+        metrics.show(await self._database.counts())
 
     async def _refresh_all(self, job_ids: Sequence[str]) -> None:
         for start in range(0, len(job_ids), READERS):
@@ -118,11 +125,11 @@ class Projection:
             await self.refresh(job_id)
         except TransientError:
             raise
-        except Exception:  # one job's document that cannot be read must not hide the other jobs
+        except Exception:  # one document that cannot be read must not hide the other jobs
             log.exception("a job cannot be read from the ledger", extra={"job_id": job_id})
 
     async def _apply(self, job_id: str, facts: Sequence[Fact]) -> JobState:
         said = [message for fact in facts for message in messages(fact)]
-        return await self._store.update(
+        return await self._database.update(
             job_id, lambda state: functools.reduce(project, facts, state), said, self._clock()
         )

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from fastapi import Depends, FastAPI
-
-from services.inference import admin, control_plane, errors, models
-from services.inference.adapters import Adapters
-from services.inference.aliases import Aliases
-from services.inference.auth import bearer
-from services.inference.child import supervised
-from services.inference.command import held_adapters
-from services.inference.exchange import Front
-from services.inference.gateway import Gateway
-from services.inference.models import Models
-from services.inference.relay import make_client
-from services.inference.sleeper import Sleeper
-from services.inference.stories import Stories
-from services.inference.trained import TrainedModels
-from services.inference.vllm import Vllm
+from services.inference.errors import ERRORS
+from services.inference.gateway import admin, control_plane
+from services.inference.gateway.body_limits import body_limit
+from services.inference.gateway.exchange import GENERATION
+from services.inference.gateway.first_requests import FirstRequests
+from services.inference.gateway.gateway import Gateway
+from services.inference.gateway.relay import make_client
+from services.inference.registry import models
+from services.inference.registry.adapters import Adapters
+from services.inference.registry.aliases import Aliases
+from services.inference.registry.models import Models
+from services.inference.registry.trained import TrainedModels
+from services.inference.vllm.child import supervised
+from services.inference.vllm.command import held_adapters
+from services.inference.vllm.gpu_turn import SleepController
+from services.inference.vllm.server import Vllm
 from services.inference.work import DeployWork
 from shared.gpu import GpuTurns
+from shared.http_app import make_http_app
 from shared.service import Context, Parts, run
 
 
@@ -39,7 +40,7 @@ def build(context: Context) -> Parts:
         else supervised(client, settings)
     )
     turns = GpuTurns(context.objects, settings.gpu.name, clock, lease_seconds=settings.stage.lease_seconds)
-    sleeper = Sleeper(
+    controller = SleepController(
         vllm,
         turns,
         serve_seconds=settings.gpu.serve_seconds,
@@ -48,7 +49,7 @@ def build(context: Context) -> Parts:
     )
     aliases = Aliases(context.objects, clock)
     trained = TrainedModels(context.objects, clock)
-    stories = Stories(trained)
+    first_requests = FirstRequests(trained)
     known = Models(trained, aliases, base=base, organization=settings.model.organization)
     adapters = Adapters(
         context.objects,
@@ -60,25 +61,29 @@ def build(context: Context) -> Parts:
         limit=held_adapters(settings),
     )
 
-    app = FastAPI(title="Tunestream inference", openapi_url=None)
-    errors.install(app)
-    app.add_middleware(Front)
-    authorized = [Depends(bearer(settings.inference.api_keys))]
-    app.include_router(Gateway(client, vllm, adapters, known, stories).router(), dependencies=authorized)
-    app.include_router(models.router(known), dependencies=authorized)
-    app.include_router(admin.router(aliases, known, base=base, clock=clock), dependencies=authorized)
-    app.include_router(control_plane.router(client, settings.api.url), dependencies=authorized)
+    app = make_http_app(
+        "Tunestream inference",
+        settings.inference.api_keys,
+        errors=ERRORS,
+        limit=body_limit,
+        own_spans=GENERATION,
+        openapi_url=None,
+    )
+    app.include_router(Gateway(client, vllm, adapters, known, first_requests).router())
+    app.include_router(models.router(known))
+    app.include_router(admin.router(aliases, known, base=base, clock=clock))
+    app.include_router(control_plane.router(client, settings.api.url))
 
     async def close() -> None:
-        await sleeper.close()
+        await controller.close()
         await vllm.close()
         await client.aclose()
 
     return Parts(
-        work=DeployWork(vllm, adapters, aliases, stories, url=settings.inference.url, clock=clock),
+        work=DeployWork(vllm, adapters, aliases, first_requests, url=settings.inference.url, clock=clock),
         app=app,
         address=(settings.inference.host, settings.inference.port),
-        background=(vllm.run, sleeper.run) if alternate else (vllm.run,),
+        background=(vllm.run, controller.run) if alternate else (vllm.run,),
         checks={"vllm": vllm.problem},
         close=close,
     )

@@ -1,4 +1,4 @@
-"""What the service counts, for /metrics. The number of model labels is bounded: a label per id would grow for ever."""
+"""The Prometheus metrics of the service. The number of model labels is bounded: there is a new id for every job."""
 
 from __future__ import annotations
 

@@ -1,35 +1,10 @@
-"""vLLM as a server of its own (`vllm.url` names it), started by the command line of the supervised one:
-`python -m services.inference.vllm_server`. This process becomes vLLM, so its signals and its exit code are vLLM's.
-
-Whoever reaches the server can load any file as an adapter and, where it can sleep, run code: nobody but the inference
-service may.
-"""
+"""`python -m services.inference.vllm_server` is the same as `python -m services.inference.vllm`."""
 
 from __future__ import annotations
 
-import os
-import sys
+from services.inference.vllm.__main__ import main
 
-from services.inference.command import command_line, cpu_build, environment
-from shared.errors import ConfigError
-from shared.service import EXIT_CONFIG
-from shared.settings import load_settings
-
-PORT = 8000  # vLLM's own
-
-
-def main() -> None:
-    try:
-        settings = load_settings()
-        cpu = cpu_build()
-    except ConfigError as error:
-        print(f"tunestream vllm: {error}", file=sys.stderr)  # noqa: T201
-        sys.exit(EXIT_CONFIG)
-    can_sleep = settings.gpu.share == "alternate"
-    port, host = settings.vllm.port or PORT, settings.vllm.host
-    command = command_line(settings, port, cpu=cpu, host=host, can_sleep=can_sleep)
-    os.execve(command[0], command, environment(settings, os.environ, cpu=cpu, can_sleep=can_sleep))
-
+__all__ = ["main"]
 
 if __name__ == "__main__":
     main()

@@ -1,14 +1,14 @@
-"""The last stage: a model that passed the gate is loaded and its alias moved to it; one that did not stays callable."""
+"""The last stage: loads a model that passed the gate and moves its alias. A model that did not pass stays callable."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from services.inference.adapters import Adapters
-from services.inference.aliases import Aliases
 from services.inference.domain.deployments import replaced_by
-from services.inference.stories import Stories
-from services.inference.vllm import Vllm
+from services.inference.gateway.first_requests import FirstRequests
+from services.inference.registry.adapters import Adapters
+from services.inference.registry.aliases import Aliases
+from services.inference.vllm.server import Vllm
 from shared import telemetry
 from shared.events import Deployed, EvalCompleted, JobProgress, ModelDeployed
 from shared.stage import Attempt
@@ -24,7 +24,7 @@ class DeployWork:
         vllm: Vllm,
         adapters: Adapters,
         aliases: Aliases,
-        stories: Stories,
+        first_requests: FirstRequests,
         *,
         url: str,
         clock: Callable[[], float],
@@ -34,15 +34,17 @@ class DeployWork:
         self._vllm = vllm
         self._adapters = adapters
         self._aliases = aliases
-        self._stories = stories
+        self._first_requests = first_requests
         self._url = url.rstrip("/")
         self._clock = clock
         self._patience = patience
 
     async def __call__(self, attempt: Attempt) -> ModelDeployed | JobProgress:
-        """Raises:
-        InputError: the adapter cannot be served here.
-        EngineUnavailable: vLLM is not up.
+        """Deploy the model, or say why it is not promoted.
+
+        Raises:
+            InputError: the adapter cannot be served here.
+            EngineUnavailable: vLLM is not up.
         """
         job = attempt.job
         evaluated = EvalCompleted.model_validate(attempt.request)
@@ -55,7 +57,7 @@ class DeployWork:
                 data={"model": evaluated.model, "alias": job.alias},
             )
         await attempt.progress("started", f"Deploying {evaluated.model} as {job.alias}")
-        # without limit: another job's training may take hours, and attempts are limited
+        # without a limit: the training of another job may take hours, and the number of attempts is limited
         with telemetry.span("inference.wait_for_vllm"):
             await self._vllm.wait_awake()
             await self._vllm.wait_ready(self._patience)
@@ -64,7 +66,7 @@ class DeployWork:
                 version = Deployed(model=evaluated.model, job_id=job.job_id, at=self._clock())
                 deployment = await self._aliases.promote(job.alias, version)
         if deployment.current.job_id == job.job_id:
-            self._stories.deployed(evaluated.model)
+            self._first_requests.deployed(evaluated.model)
         return ModelDeployed(
             job_id=job.job_id,
             model=evaluated.model,

@@ -1,7 +1,7 @@
 """Inference and two trainers on one GPU, all killed at random: its memory is never used by both, and nobody starves.
 
-The real `Sleeper` and `GpuTurns`; vLLM and the training are a line in a book. A supervised vLLM dies with its service,
-a training process with its trainer.
+The real `SleepController` and `GpuTurns`; vLLM and the training are a line in a book. A supervised vLLM dies with its
+service, a training process with its trainer.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import cast
 import pytest
 
 from services.inference.errors import EngineUnavailable
-from services.inference.sleeper import Sleeper
-from services.inference.vllm import Vllm
+from services.inference.vllm.gpu_turn import SleepController
+from services.inference.vllm.server import Vllm
 from shared.errors import StoreUnavailable, TransientError
 from shared.gpu import GpuTurns
 from shared.ledger import Entry, Ledger
@@ -80,7 +80,7 @@ class Wire:
 
 
 class BookedVllm:
-    """What the sleeper asks of vLLM."""
+    """What `SleepController` asks of vLLM."""
 
     def __init__(self, memory: Memory, rng: random.Random) -> None:
         self._memory, self._rng = memory, rng
@@ -119,8 +119,8 @@ class World:
         while True:
             wire = Wire(self.ledger, self.rng)
             vllm = cast(Vllm, BookedVllm(self.memory, self.rng))
-            sleeper = Sleeper(vllm, self._turns(wire), serve_seconds=SERVE, start_timeout=600, poll_seconds=2)
-            await self._live(sleeper.run(), wire)
+            sleeps = SleepController(vllm, self._turns(wire), serve_seconds=SERVE, start_timeout=600, poll_seconds=2)
+            await self._live(sleeps.run(), wire)
             self.memory.free("vllm")
             await asyncio.sleep(self.rng.random() * 20)
 

@@ -1,4 +1,4 @@
-"""A job's history in words: what a user reads of each fact, in OpenAI's words where OpenAI has some."""
+"""The history of a job: the messages that a user reads, in OpenAI's words where OpenAI has some."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _of_event(event: Event, ce_id: str, at: float) -> Iterator[Message]:
                 )
         case EvalCompleted():
             data = event.model_dump(mode="json", include={"metric", "examples", "scores", "delta", "passed", "reasons"})
-            yield Message(ce_id, at, _verdict(event), data=data)
+            yield Message(ce_id, at, _gate_outcome(event), data=data)
         case ModelDeployed():
             instead = f" (before: {event.previous})" if event.previous else ""
             data = event.model_dump(mode="json", include={"model", "alias", "previous", "endpoint", "traffic"})
@@ -108,11 +108,11 @@ def _of_progress(event: JobProgress, ce_id: str, at: float) -> Iterator[Message]
     elif losses := [f"{name}={event.data[key]:.4g}" for key, name in LOSSES.items() if _number(event.data.get(key))]:
         of = f"/{event.total_steps}" if event.total_steps is not None else ""
         yield Message(ce_id, at, f"Step {event.step}{of}: {', '.join(losses)}", type="metrics", data=data)
-    elif event.message and event.step is None:  # a counter that moves every second is no history
+    elif event.message and event.step is None:  # a counter that moves every second does not belong into the history
         yield Message(ce_id, at, event.message, data=data | stage)
 
 
-def _verdict(event: EvalCompleted) -> str:
+def _gate_outcome(event: EvalCompleted) -> str:
     scores = {name: values.get(event.metric) for name, values in event.scores.items()}
     told = ", ".join(f"{name} {score:.3f}" for name, score in scores.items() if score is not None)
     delta = event.delta

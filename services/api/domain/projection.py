@@ -50,7 +50,7 @@ class Occurred:
 
 @dataclass(frozen=True)
 class Claimed:
-    """The ledger showed at `at` that somebody works on a stage, or (`retrying`) gave it back after a failure."""
+    """The ledger showed at `at` that a stage is being worked on, or (`retrying`) waits for its next attempt."""
 
     stage: StageName
     at: float
@@ -61,7 +61,7 @@ Fact: TypeAlias = Manifest | Occurred | Claimed
 
 
 def project(state: JobState, fact: Fact) -> JobState:
-    """The state after `fact`; the order and the repetition of facts do not matter."""
+    """The state after `fact`. The order of facts does not matter, and neither does repetition."""
     match fact:
         case Manifest(job):
             return state.model_copy(update={"manifest": job})
@@ -71,7 +71,7 @@ def project(state: JobState, fact: Fact) -> JobState:
             return _claimed(state, fact)
 
 
-def ends(event: Event) -> tuple[StageName, Ending] | None:
+def ends(event: Event) -> tuple[str, Ending] | None:
     """The stage that the event ends, and how; None when it ends none."""
     if stage := COMPLETES.get(type(event)):
         return stage, "completed"
@@ -104,7 +104,7 @@ def _occurred(state: JobState, fact: Occurred) -> JobState:
 def _progress(stage: StageState, event: JobProgress, fact: Occurred) -> StageState:
     said = {name: value for name in FIELDS if (value := getattr(event, name)) not in (None, "")}
     said["state"] = "retrying" if event.state == "retrying" else "running"
-    # a result is no sign of when its stage started
+    # the time of a result does not tell when its stage started
     started = stage.started_at if ends(event) else _earlier(stage.started_at, fact.at)
     return stage.model_copy(
         update={
@@ -131,7 +131,7 @@ def _claimed(state: JobState, fact: Claimed) -> JobState:
     )
 
 
-def _with(state: JobState, name: StageName, stage: StageState) -> JobState:
+def _with(state: JobState, name: str, stage: StageState) -> JobState:
     return state.model_copy(update={"stages": {**state.stages, name: stage}})
 
 

@@ -1,4 +1,4 @@
-"""What is known of a job, in registers that merge: whatever the order and the repetition of the facts, one state.
+"""What is known of a job, in registers that merge: facts give the same state in any order, and when repeated.
 
 Every register is a minimum or a maximum over an order that is total, so `project` is commutative, associative and
 idempotent (a state-based CRDT, Shapiro et al. 2011, "A comprehensive study of convergent and commutative replicated
@@ -25,7 +25,7 @@ FINAL: frozenset[Status] = frozenset({"succeeded", "failed", "cancelled"})
 
 
 class Stamped(FrozenModel):
-    """A value, when it was said (seconds) and by which event. Of two values of one register the later one stays."""
+    """A value, its time in seconds, and the id of its event. Of two values of one register the later one stays."""
 
     at: float
     id: str
@@ -33,7 +33,7 @@ class Stamped(FrozenModel):
 
 
 class Outcome(FrozenModel):
-    """How a stage ended. `committed`: read from `result.json`, which beats whatever the topics say.
+    """How a stage ended. `committed`: read from `result.json`, which overrides the topics.
 
     `attempt` is the attempt that decided, known only when committed.
     """
@@ -55,7 +55,7 @@ class StageState(FrozenModel):
 
     started_at: float | None = None
     claimed_at: float | None = None
-    """When a live claim was first seen in the ledger: the start, where the event that said so got lost."""
+    """When a live claim was first seen in the ledger. It is the start of the stage if the `started` event got lost."""
     latest: dict[str, Stamped] = Field(default_factory=dict)
     figures: dict[str, Stamped] = Field(default_factory=dict)
     outcome: Outcome | None = None
@@ -70,18 +70,19 @@ class StageState(FrozenModel):
 
 
 class JobState(FrozenModel):
-    """One job. `manifest` is None until `job.json` was read; without it, it is only what somebody said is a job."""
+    """One job. `manifest` is None until `job.json` was read; until then the job is not shown."""
 
     job_id: str
     manifest: Job | None = None
-    stages: dict[StageName, StageState] = Field(default_factory=dict)
+    stages: dict[str, StageState] = Field(default_factory=dict)
+    """By name. A later version may send stages that this one does not know."""
 
-    def stage(self, name: StageName) -> StageState:
+    def stage(self, name: str) -> StageState:
         return self.stages.get(name) or StageState()
 
     def outcomes(self) -> Iterator[Outcome]:
-        """The outcomes that are known, in the order of the stages."""
-        for name in ORDER:
+        """The outcomes so far, in the order of the stages. Those of unknown stages come last."""
+        for name in (*ORDER, *sorted(self.stages.keys() - set(ORDER))):
             if outcome := self.stage(name).outcome:
                 yield outcome
 
@@ -102,7 +103,7 @@ class JobState(FrozenModel):
 
     @property
     def ending(self) -> Outcome | None:
-        """The outcome that ended the job; None while it goes on."""
+        """The outcome that ended the job; None until then."""
         last = self.stage("inference").outcome
         if last and last.ending == "completed":
             return last
@@ -119,7 +120,7 @@ class JobState(FrozenModel):
 
     @property
     def settled(self) -> bool:
-        """Whether nothing can change any more: it ended, and the ledger says so."""
+        """Whether the job has ended according to the ledger, so that nothing can change any more."""
         return self.manifest is not None and self.ending is not None and self.ending.committed
 
     @property

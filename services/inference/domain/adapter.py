@@ -1,6 +1,6 @@
-"""May this adapter be given to vLLM? Decided from its list of files and its `adapter_config.json`, before any is read.
+"""Decides whether vLLM may load an adapter, from its list of files and its `adapter_config.json`.
 
-vLLM 0.32 refuses some of these itself, but late and on every request, and unpickles `.bin` and `.pt` files.
+vLLM 0.32 refuses some of these itself, but late and on every request; and it unpickles `.bin` and `.pt` files.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 SERVED_FILES = ("adapter_config.json", "adapter_model.safetensors")
 PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
-# these initialisations move a part of the base's weights into the adapter, so it does not fit the untouched base
+# these initialisations move a part of the base's weights into the adapter, which then does not fit the unchanged base
 CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
@@ -26,7 +26,7 @@ def file_problems(names: Iterable[str]) -> list[str]:
 
 
 def config_problems(config: Mapping[str, Any], max_rank: int) -> list[str]:
-    """What keeps an adapter with this PEFT configuration from being served at up to `max_rank`."""
+    """Why an adapter with this PEFT configuration cannot be served at up to `max_rank`; empty if it can."""
     problems = []
     if config.get("peft_type") != "LORA":
         problems.append(f"peft_type is {config.get('peft_type')!r}; only LORA adapters are served")

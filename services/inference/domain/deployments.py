@@ -1,4 +1,4 @@
-"""Which version an alias names: from the document before to the document after. Whose write wins is decided elsewhere.
+"""Which version an alias names: each function makes the next document of a deployment. `Aliases` writes it.
 
 `history` holds every version that was ever current, newest first, the current one included.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from shared.events import Deployed, Deployment
 
-# A promotion is recognised as done by its job's place in the history. Older ones than this cannot still be under way.
+# A promotion is known to be done if its job is in the history. No job can still be under way after so many others.
 HISTORY = 1000
 
 
@@ -16,7 +16,7 @@ class NoPrevious(ValueError):
 
 
 def deploy(before: Deployment | None, version: Deployed, alias: str) -> Deployment:
-    """Make `version` the current one; the one that was becomes the previous one."""
+    """Make `version` the current one, and the current one the previous."""
     if before is None:
         return Deployment(alias=alias, current=version, history=(version,))
     if before.current.model == version.model:
@@ -27,7 +27,7 @@ def deploy(before: Deployment | None, version: Deployed, alias: str) -> Deployme
 
 
 def promote(before: Deployment | None, version: Deployed, alias: str) -> Deployment:
-    """Like `deploy`, but once per job: an attempt that is resumed must not undo what was deployed after it."""
+    """Like `deploy`, but once per job: a resumed attempt must not undo later deployments."""
     if before is not None and any(earlier.job_id == version.job_id for earlier in before.history):
         return before
     return deploy(before, version, alias)

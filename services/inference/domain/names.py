@@ -1,12 +1,11 @@
-"""What the `model` of a request may be: the base, a tuned model's immutable id, one of its checkpoints, an alias."""
+"""The names that a request's `model` may have: the base, a tuned model's immutable id, its checkpoints, an alias."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
-TUNED = "ft:"
-_TUNED = re.compile(
+_TUNED_NAME = re.compile(
     r"ft:[A-Za-z0-9._-]+:[A-Za-z0-9._-]*:[A-Za-z0-9._-]*:(?P<job>[a-z2-7]{8})(?::ckpt-step-(?P<step>[0-9]{1,9}))?"
 )
 _ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # the pattern of JobSpec.alias
@@ -22,8 +21,8 @@ class TunedName:
 
 
 def tuned_name(model: str) -> TunedName | None:
-    """Read `ft:{base}:{org}:{suffix}:{8 chars}`, with or without `:ckpt-step-{n}`; None: it is not of that form."""
-    match = _TUNED.fullmatch(model)
+    """Read `ft:{base}:{org}:{suffix}:{8 chars}`, with or without `:ckpt-step-{n}`; None if `model` has another form."""
+    match = _TUNED_NAME.fullmatch(model)
     if match is None:
         return None
     step = match["step"]

@@ -1,7 +1,7 @@
-"""How many tokens an answer took, as the server itself says: in its JSON, or in the last event of its stream.
+"""The number of tokens of an answer, as the server counts them: in its JSON, or in the last event of its stream.
 
-A stream tells its usage only if it is asked to (`stream_options.include_usage`), in an event of its own, without
-choices. We always ask, and take that event away again where the client did not.
+A stream has the usage only if the request asks for it (`stream_options.include_usage`), in an event of its own without
+choices. The gateway always asks, and drops that event if the client did not ask.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ def usage_of(body: bytes) -> Usage | None:
 
 
 def ask_for_usage(body: dict[str, Any]) -> dict[str, Any] | None:
-    """What to change in a request so that its stream tells the usage; None when nothing is: it does already, is no
-    stream, or is wrong in a way that the server must tell."""
+    """The change to a request that asks for the usage of its stream. None if none is needed: the request asks already,
+    is for no stream, or is wrong, which the server will tell."""
     options = body.get("stream_options") or {}
     if body.get("stream") is not True or not isinstance(options, dict) or options.get("include_usage"):
         return None
-    # without `include_usage` vLLM ignores this wish, and with it would put a usage into every event
+    # vLLM ignores this option without `include_usage`, and would put a usage into every event with it
     kept = {name: value for name, value in options.items() if name != "continuous_usage_stats"}
     return {"stream_options": {**kept, "include_usage": True}}
 
@@ -43,10 +43,10 @@ class StreamedUsage:
         self.found: Usage | None = None
         self._hidden = hidden
         self._held = b""
-        """The beginning of an event whose end has not come yet."""
+        """The beginning of an event that is not complete yet."""
 
     def pass_on(self, chunk: bytes) -> bytes:
-        """What the client gets now: whole events only, each as it came."""
+        """What the client gets now: complete events only, unchanged."""
         self._held += chunk
         passed, start = [], 0
         for end in _EVENT_END.finditer(self._held):
@@ -58,11 +58,11 @@ class StreamedUsage:
         return b"".join(passed)
 
     def rest(self) -> bytes:
-        """What is left when the stream has come to its end."""
+        """What is left at the end of the stream."""
         return self._held
 
     def _tells_usage(self, event: bytes) -> bool:
-        """Whether it is the event that exists only for the usage."""
+        """Whether the event holds nothing but the usage."""
         if not event.startswith(b"data:") or b'"usage"' not in event:  # most are not worth parsing
             return False
         answer = _parse(event.removeprefix(b"data:"))

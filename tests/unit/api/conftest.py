@@ -11,11 +11,11 @@ import httpx
 import pytest
 
 from services.api.app import make_app
+from services.api.database import ProjectionDatabase
 from services.api.projection import Projection
-from services.api.routes.desk import Desk
-from services.api.store import Store
+from services.api.resources.dependencies import Dependencies
 from tests.support.fakes import Clock, FakeBus, FakeObjects
-from tests.support.job_story import T0, Told
+from tests.support.job_story import T0, Story, Told
 
 URL = "http://api.test"
 
@@ -31,15 +31,15 @@ class Api:
     keys: tuple[str, ...] = ()
 
     def start(self) -> None:
-        self.store = Store(self.path)
-        self.projection = Projection(self.store, self.objects, self.clock, discover_seconds=10)
-        desk = Desk(self.store, self.projection, self.objects.as_store(), self.bus, self.clock, URL)
-        transport = httpx.ASGITransport(make_app(desk, self.keys))
+        self.database = ProjectionDatabase(self.path)
+        self.projection = Projection(self.database, self.objects, self.clock, discover_seconds=10)
+        dependencies = Dependencies(self.database, self.projection, self.objects.as_store(), self.bus, self.clock, URL)
+        transport = httpx.ASGITransport(make_app(dependencies, self.keys))
         self.client = httpx.AsyncClient(transport=transport, base_url=URL)
 
     async def stop(self) -> None:
         await self.client.aclose()
-        await self.store.close()
+        await self.database.close()
 
     async def restart(self) -> None:
         await self.stop()
@@ -68,3 +68,31 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
     running.start()
     yield running
     await running.stop()
+
+
+@pytest.fixture
+async def story(api: Api) -> Story:
+    """A job that has succeeded."""
+    done = Story()
+    await done.happens(api.objects)
+    await api.take(done.events)
+    return done
+
+
+@pytest.fixture
+async def training(api: Api) -> Story:
+    """A job in the middle of its training."""
+    running = Story(2)
+    await running.happens(api.objects, until="validate")
+    await api.take(running.events[:6])
+    return running
+
+
+def error_of(answer: httpx.Response) -> dict[str, Any]:
+    """The error, which must be in OpenAI's envelope, whole."""
+    body = answer.json()
+    assert set(body) == {"error"}
+    assert set(body["error"]) == {"message", "type", "param", "code"}
+    assert body["error"]["message"] and body["error"]["type"]
+    assert len(answer.headers["x-request-id"]) == 32
+    return dict(body["error"])

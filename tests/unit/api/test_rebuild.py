@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from services.api.app import TOPICS, group_of
-from services.api.store import Store, StoreBroken
+from services.api.database import DatabaseBroken, ProjectionDatabase
 from shared.errors import ConfigError, TransientError
 from shared.events import JobProgress
 from tests.support.job_story import T0, Story, delivery
@@ -152,16 +152,16 @@ async def test_a_restart_keeps_everything_and_the_consumer_group(api: Api) -> No
     story = Story()
     await story.happens(api.objects)
     await api.take(story.events)
-    before, group = await everything(api, story), group_of(api.store, "path")
+    before, group = await everything(api, story), group_of(api.database, "path")
     await api.restart()
     assert await everything(api, story) == before
-    assert group_of(api.store, "path") == group
+    assert group_of(api.database, "path") == group
 
 
 async def test_a_new_database_reads_the_topics_from_their_beginning(api: Api) -> None:
-    group = group_of(api.store, "path")
+    group = group_of(api.database, "path")
     await api.forget()
-    assert group_of(api.store, "path") != group
+    assert group_of(api.database, "path") != group
 
 
 @pytest.mark.parametrize("harm", ["damaged", "newer", "no database"])
@@ -169,7 +169,7 @@ async def test_a_file_that_cannot_be_used_is_made_anew(api: Api, harm: str) -> N
     story = Story()
     await story.happens(api.objects)
     await api.projection.reconcile()
-    birth = api.store.birth
+    birth = api.database.birth
     await api.stop()
     if harm == "newer":
         with sqlite3.connect(api.path) as connection:
@@ -182,14 +182,14 @@ async def test_a_file_that_cannot_be_used_is_made_anew(api: Api, harm: str) -> N
     else:
         api.path.write_bytes(b"not a database, but long enough to be looked at " * 10)
     api.start()
-    assert api.store.birth != birth
+    assert api.database.birth != birth
     await api.projection.reconcile()
     assert (await api.get(f"/jobs/{story.job_id}"))["status"] == "succeeded"
 
 
 async def test_a_place_that_can_hold_no_database_is_a_wrong_setting(api: Api) -> None:
     with pytest.raises(ConfigError, match="TUNESTREAM_API__DATABASE"):
-        Store(api.path / "below-a-file.sqlite3")
+        ProjectionDatabase(api.path / "below-a-file.sqlite3")
 
 
 async def test_a_database_that_stops_working_stops_the_service_and_loses_no_event(api: Api) -> None:
@@ -200,7 +200,7 @@ async def test_a_database_that_stops_working_stops_the_service_and_loses_no_even
     connection.close()
     with pytest.raises(TransientError):  # the bus delivers it again
         await api.take(story.events[:1])
-    with pytest.raises(StoreBroken):
+    with pytest.raises(DatabaseBroken):
         await api.projection.run()
 
 

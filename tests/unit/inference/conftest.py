@@ -15,8 +15,8 @@ import openai
 import pytest
 
 from services.inference import app as composition
-from services.inference import vllm as vllm_module
-from services.inference.gateway import Gateway
+from services.inference.gateway.gateway import Gateway
+from services.inference.vllm import server as vllm_module
 from services.inference.work import DeployWork
 from shared import health
 from shared.service import Context, Parts

@@ -2,25 +2,26 @@ from __future__ import annotations
 
 import pytest
 
-from shared.bearer import Verdict, judge
+from shared.bearer import refusal
 
 
 @pytest.mark.parametrize(
-    ("authorization", "verdict"),
+    ("authorization", "code"),
     [
-        ("Bearer first", Verdict.ACCEPTED),
-        ("bearer  second ", Verdict.ACCEPTED),
-        ("Bearer firs", Verdict.UNKNOWN),
-        ("Bearer schlüssel", Verdict.UNKNOWN),
-        ("Bearer ", Verdict.MISSING),
-        ("Basic first", Verdict.MISSING),
-        ("first", Verdict.MISSING),
-        (None, Verdict.MISSING),
+        ("Bearer first", None),
+        ("bearer  second ", None),
+        ("Bearer firs", "invalid_api_key"),
+        ("Bearer schlüssel", "invalid_api_key"),
+        ("Bearer ", "missing_api_key"),
+        ("Basic first", "missing_api_key"),
+        ("first", "missing_api_key"),
+        (None, "missing_api_key"),
     ],
 )
-def test_only_a_known_key_is_accepted(authorization: str | None, verdict: Verdict) -> None:
-    assert judge(("first", "second"), authorization) is verdict
+def test_only_a_known_key_is_accepted(authorization: str | None, code: str | None) -> None:
+    refused = refusal(("first", "second"), authorization)
+    assert (refused.code if refused else None) == code
 
 
 def test_without_keys_everyone_may_ask() -> None:
-    assert judge((), None) is Verdict.ACCEPTED
+    assert refusal((), None) is None

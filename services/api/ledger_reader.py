@@ -1,0 +1,48 @@
+"""Reads from the ledger what the projection does not know yet of a job."""
+
+from __future__ import annotations
+
+from services.api.domain.projection import Claimed, Fact, Manifest, Occurred
+from services.api.domain.state import ORDER, JobState
+from shared.events import Claim, Job, StageName, StageResult
+from shared.ledger import Ledger, job_key, stage_prefix
+
+
+async def read_job(ledger: Ledger, state: JobState, now: float) -> list[Fact]:
+    """The news, oldest first: two or three small reads for a job that is under way, none for one that is settled.
+
+    Raises:
+        StoreUnavailable: nothing was learnt.
+    """
+    facts: list[Fact] = []
+    if state.manifest is None:
+        found = await ledger.get(job_key(state.job_id))
+        if found is None:
+            return []
+        facts.append(Manifest(Job.model_validate_json(found[0])))
+    for stage in ORDER:
+        known = state.stage(stage).outcome
+        if known is None or not known.committed:
+            result = await _result(ledger, state.job_id, stage)
+            if result is None:
+                return [*facts, *await _claim(ledger, state.job_id, stage, now)]
+            facts.append(result)
+    return facts
+
+
+async def _result(ledger: Ledger, job_id: str, stage: StageName) -> Occurred | None:
+    found = await ledger.get(stage_prefix(job_id, stage) + "result.json")
+    if found is None:
+        return None
+    result = StageResult.model_validate_json(found[0])
+    return Occurred(result.event.event(), result.event.id, result.finished_at, committed=True, attempt=result.attempt)
+
+
+async def _claim(ledger: Ledger, job_id: str, stage: StageName, now: float) -> list[Fact]:
+    found = await ledger.get(stage_prefix(job_id, stage) + "claim.json")
+    if found is None:
+        return []
+    claim = Claim.model_validate_json(found[0])
+    if claim.expires > now:
+        return [Claimed(stage, now, retrying=False)]
+    return [Claimed(stage, now, retrying=True)] if claim.not_before else []

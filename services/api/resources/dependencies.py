@@ -1,0 +1,47 @@
+"""What all routes need."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from services.api.database import ProjectionDatabase
+from services.api.domain.state import JobState
+from services.api.projection import Projection
+from services.api.resources.jobs.domain import job_view
+from shared.bus import Publisher
+from shared.http_errors import ApiError
+from shared.objects import ObjectStore
+
+_JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+@dataclass(frozen=True)
+class Dependencies:
+    """One instance for all routes. `url` is the address of this service for others."""
+
+    database: ProjectionDatabase
+    projection: Projection
+    objects: ObjectStore
+    bus: Publisher
+    clock: Callable[[], float]
+    url: str
+
+    async def job(self, job_id: str) -> JobState:
+        """The job of that id.
+
+        Raises:
+            ApiError: 404, there is no such job.
+        """
+        state = await self.projection.look_up(job_id) if _JOB_ID.fullmatch(job_id) else None
+        if state is None:
+            raise ApiError(
+                404, f"There is no job {job_id!r}; GET /jobs lists them.", param="job_id", code="job_not_found"
+            )
+        return state
+
+    def view(self, state: JobState) -> dict[str, Any]:
+        base = f"{self.url.rstrip('/')}/jobs/{state.job_id}/"
+        return job_view(state, lambda path: base + path)

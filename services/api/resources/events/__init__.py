@@ -1,0 +1,1 @@
+"""/jobs/{id}/events: the history of a job."""

@@ -1,0 +1,1 @@
+"""/jobs/{id}/files and /jobs/{id}/report: the files of a job."""

@@ -1,0 +1,118 @@
+"""A job as the JSON object that `GET /jobs/{id}` answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from services.api.domain.state import FINAL, ORDER, JobState
+from services.api.resources.files.domain import names_of
+from shared.events import (
+    DatasetValidated,
+    EvalCompleted,
+    ModelDeployed,
+    StageName,
+    TrainingCompleted,
+)
+
+Link = Callable[[str], str]
+"""The absolute URL of a path below the job, such as `report`."""
+
+
+def job_view(state: JobState, link: Link) -> dict[str, Any]:
+    """Times are seconds since the epoch: whole ones for the job, as OpenAI has them; fractions for its stages."""
+    job, status, ending = state.manifest, state.status, state.ending
+    spec = job.spec if job else None
+    validated, trained = state.event_of(DatasetValidated), state.event_of(TrainingCompleted)
+    method = validated.method if validated else spec.method if spec else None
+    return {
+        "id": state.job_id,
+        "object": "job",
+        "created_at": int(state.created_at),
+        "finished_at": int(ending.at) if ending else None,
+        "status": status,
+        "model": job.base if job else None,
+        "fine_tuned_model": job.model if job and status == "succeeded" else None,
+        "alias": job.alias if job else None,
+        "suffix": spec.suffix if spec else None,
+        "method": method,
+        "seed": spec.seed if spec else None,
+        "error": _error(state),
+        "dataset": job.dataset.model_dump() if job else None,
+        "validation_file": job.validation_file.model_dump() if job and job.validation_file else None,
+        "origin": job.origin.model_dump() if job else None,
+        "metadata": dict(spec.metadata) if spec else {},
+        "stages": {name: _stage(state, name) for name in ORDER},
+        "validation": _validation(validated),
+        "training": _training(trained),
+        "evaluation": _evaluation(state.event_of(EvalCompleted), link),
+        "deployment": _deployment(state.event_of(ModelDeployed)),
+        "files": names_of(state),
+        "trace_id": job.traceparent.split("-")[1] if job else None,
+    }
+
+
+def _error(state: JobState) -> dict[str, Any] | None:
+    failure = state.failure if state.status == "failed" else None
+    return failure.model_dump(include={"code", "message", "param"}) if failure else None
+
+
+def _stage(state: JobState, name: StageName) -> dict[str, Any]:
+    stage, shown = state.stage(name), state.shown(name)
+    over = shown not in ("running", "retrying")
+    failure = state.failure
+    message = failure.message if failure and shown == "failed" else stage.value("message") or ""
+    return {
+        "state": shown,
+        "started_at": stage.started_at if stage.started_at is not None else stage.claimed_at,
+        "finished_at": stage.outcome.at if stage.outcome else None,
+        "step": stage.value("step"),
+        "total_steps": stage.value("total_steps"),
+        "eta_seconds": None if over or state.status in FINAL else stage.value("eta_seconds"),
+        "message": message,
+        "data": {key: stamped.value for key, stamped in sorted(stage.figures.items())},
+    }
+
+
+def _validation(event: DatasetValidated | None) -> dict[str, Any] | None:
+    if event is None:
+        return None
+    named = {"train": event.train, "validation": event.validation, "test": event.test}
+    splits = {name: split for name, split in named.items() if split}
+    return {
+        "format": event.format,
+        "examples": sum(split.examples for split in splits.values()),
+        "tokens": sum(split.tokens for split in splits.values()),
+        "longest_tokens": event.longest_tokens,
+        "max_length": event.max_length,
+        "splits": {name: {"examples": split.examples, "tokens": split.tokens} for name, split in splits.items()},
+    }
+
+
+def _training(event: TrainingCompleted | None) -> dict[str, Any] | None:
+    fields = {
+        "train_loss",
+        "valid_loss",
+        "overfitting",
+        "steps",
+        "epochs",
+        "trained_tokens",
+        "rank",
+        "seconds",
+        "hyperparameters",
+    }
+    return event.model_dump(mode="json", include=fields) if event else None
+
+
+def _evaluation(event: EvalCompleted | None, link: Link) -> dict[str, Any] | None:
+    if event is None:
+        return None
+    fields = {"examples", "metric", "scores", "delta", "passed", "reasons"}
+    links = {"report": link("files/report.json"), "html": link("report")}
+    return event.model_dump(mode="json", include=fields) | links
+
+
+def _deployment(event: ModelDeployed | None) -> dict[str, Any] | None:
+    return (
+        event.model_dump(mode="json", include={"model", "alias", "previous", "endpoint", "traffic"}) if event else None
+    )

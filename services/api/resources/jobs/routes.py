@@ -1,0 +1,54 @@
+"""/jobs: list, retrieve, cancel."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+
+from services.api.domain.state import FINAL, Status
+from services.api.resources.dependencies import Dependencies
+from services.api.resources.jobs import control
+from services.api.resources.lists import listing
+from shared.http_errors import ApiError
+from shared.http_responses import JsonResponse
+
+
+def router(dependencies: Dependencies) -> APIRouter:
+    routes = APIRouter(tags=["jobs"])
+
+    @routes.get("/jobs")
+    async def list_jobs(
+        limit: Annotated[int, Query(ge=1, le=100)] = 20,
+        after: str | None = None,
+        status: Status | None = None,
+    ) -> Response:
+        """Newest first; `after` is the id of the last job of the page before."""
+        cursor = await dependencies.database.job(after) if after is not None else None
+        if after is not None and cursor is None:
+            raise ApiError(404, f"There is no job {after!r} to continue after.", param="after", code="job_not_found")
+        page = await dependencies.database.jobs(limit=limit, after=cursor, status=status)
+        return JsonResponse(listing([dependencies.view(state) for state in page.rows], page.has_more))
+
+    @routes.get("/jobs/{job_id}")
+    async def retrieve_job(job_id: str) -> Response:
+        return JsonResponse(dependencies.view(await dependencies.job(job_id)))
+
+    @routes.post("/jobs/{job_id}/cancel")
+    async def cancel_job(job_id: str) -> Response:
+        """Returns at once. The job is `cancelled` once its owner has stopped working."""
+        await dependencies.job(job_id)
+        # the topics may lag behind: only the ledger tells whether it is too late
+        state = await dependencies.projection.refresh(job_id) or await dependencies.job(job_id)
+        if state.status in FINAL:
+            raise ApiError(
+                400,
+                f"Job {job_id} has already ended ({state.status}); only a job that is under way can be cancelled.",
+                param="job_id",
+                code="job_finished",
+                headers={"x-should-retry": "false"},
+            )
+        await control.cancel(state, dependencies.objects, dependencies.bus, dependencies.clock())
+        return JsonResponse(dependencies.view(state))
+
+    return routes

@@ -1,0 +1,19 @@
+"""How large the body of a request may be, by its path."""
+
+from __future__ import annotations
+
+from services.inference.gateway.control_plane import PREFIXES
+from services.inference.gateway.exchange import GENERATION
+from shared.http_body_limit import DEFAULT_LIMIT
+
+GENERATION_LIMIT = 32 * 2**20
+"""Bytes. A prompt of a million tokens is a tenth of it."""
+
+
+def body_limit(path: str) -> int | None:
+    """Bytes; None for what is handed on to the api service, which has limits of its own."""
+    if path in GENERATION:
+        return GENERATION_LIMIT
+    if any(path == prefix or path.startswith(prefix + "/") for prefix in PREFIXES):
+        return None
+    return DEFAULT_LIMIT

@@ -1,0 +1,82 @@
+"""Files, uploads and fine-tuning jobs belong to the api service: one `base_url` serves a whole OpenAI client."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import StreamingResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from services.inference.errors import RETRY_AFTER
+from services.inference.gateway.exchange import CLIENT_GONE
+from services.inference.gateway.relay import Answer, open_upstream, resources
+from shared.http_errors import ApiError
+
+PREFIXES = ("/v1/files", "/v1/uploads", "/v1/fine_tuning")
+METHODS = ["GET", "POST", "DELETE", "PUT", "PATCH"]
+# headers that belong to one connection (RFC 9110 §7.6.1), or that each server sets itself
+NOT_PASSED_ON = {
+    *("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding"),
+    *("upgrade", "host", "date", "server", "traceparent", "x-request-id"),
+}
+
+
+def router(client: httpx.AsyncClient, api_url: str) -> APIRouter:
+    """Hands those paths on to `api_url`. Bodies are streamed both ways."""
+    routes = APIRouter()
+    target = httpx.URL(api_url)
+
+    async def hand_on(request: Request) -> Response:
+        return Answer(_handed_on(client, target, request))
+
+    for prefix in PREFIXES:
+        routes.add_api_route(prefix, hand_on, methods=METHODS, include_in_schema=False)
+        routes.add_api_route(prefix + "/{rest:path}", hand_on, methods=METHODS, include_in_schema=False)
+    return routes
+
+
+@asynccontextmanager
+async def _handed_on(client: httpx.AsyncClient, target: httpx.URL, request: Request) -> AsyncIterator[Response]:
+    """The answer of the api service at `target`, while its connection is open."""
+    async with resources() as stack:
+        try:
+            asked = _upstream_request(client, target, request)
+            upstream = await stack.enter_async_context(open_upstream(client, asked))
+        except ClientDisconnect:
+            yield Response(status_code=CLIENT_GONE)
+            return
+        except httpx.TimeoutException:
+            raise ApiError(504, "The api service took too long to answer.", code="upstream_timeout") from None
+        except httpx.TransportError:
+            raise ApiError(
+                502,
+                "The api service does not answer. Is it running, and is TUNESTREAM_API__URL right?",
+                code="bad_gateway",
+                headers={"retry-after": str(RETRY_AFTER)},
+            ) from None
+        passed = {name: value for name, value in upstream.response.headers.items() if name not in NOT_PASSED_ON}
+        yield StreamingResponse(upstream.chunks(), upstream.response.status_code, passed)
+
+
+def _upstream_request(client: httpx.AsyncClient, target: httpx.URL, request: Request) -> httpx.Request:
+    """The request as the api service gets it: the same path, query and body."""
+    path = request.scope["path"]
+    if any(part in (".", "..") for part in path.split("/")):
+        raise HTTPException(404)  # it would lead to a path that is not handed on
+    raw = request.scope.get("raw_path", path.encode()).split(b"?")[0]
+    query = request.scope["query_string"]
+    headers = [(name, value) for name, value in request.headers.items() if name not in NOT_PASSED_ON]
+    return client.build_request(
+        request.method,
+        target.copy_with(raw_path=target.raw_path.rstrip(b"/") + raw + (b"?" + query if query else b"")),
+        headers=[*headers, ("traceparent", request.state.traceparent)],
+        content=request.stream() if _has_body(request) else None,
+    )
+
+
+def _has_body(request: Request) -> bool:
+    return "transfer-encoding" in request.headers or request.headers.get("content-length", "0") != "0"

@@ -1,0 +1,115 @@
+"""The metrics and the span of one request for a generation. No text of the request or of its answer is kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from opentelemetry import trace
+from opentelemetry.trace import SpanKind, Status, StatusCode
+from starlette.datastructures import State
+
+from services.inference import metrics
+from services.inference.domain.usage import Usage
+from services.inference.gateway.first_requests import JobTrace
+from shared import telemetry
+
+CLIENT_GONE = 499  # nginx's status for a client that hung up; nobody receives it
+UNKNOWN = "unknown"
+GENERATION = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
+"""The routes whose spans are made here: the trace that a request belongs to depends on the model that it asks for."""
+
+
+class Exchange:
+    """One request for a generation. `status` is filled in as it becomes known."""
+
+    def __init__(self, route: str, state: State, clock: Callable[[], float]) -> None:
+        self.route = route
+        self.model = UNKNOWN
+        self.status = 500
+        self._state = state
+        self._span: trace.Span | None = None
+        self._clock = clock
+        self._started = clock()
+        self._at = time.time()
+
+    @property
+    def traceparent(self) -> str:
+        """The parent of vLLM's own span."""
+        return str(self._state.traceparent)
+
+    def concerns(self, model: str, job_trace: JobTrace) -> None:
+        """The request is for `model`: its span begins."""
+        self.model = model
+        self._begin(job_trace)
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        """Spans that are made in the block are children of the request's span."""
+        with trace.use_span(self._span or trace.INVALID_SPAN):
+            yield
+
+    def first_byte(self) -> None:
+        seconds = self._clock() - self._started
+        metrics.first_byte_seconds.labels(self.route, metrics.model_label(self.model)).observe(seconds)
+
+    def count(self, usage: Usage | None) -> None:
+        if usage is None:
+            return
+        label = metrics.model_label(self.model)
+        metrics.tokens.labels(label, "prompt").inc(usage.prompt)
+        metrics.tokens.labels(label, "completion").inc(usage.completion)
+        if self._span is not None:
+            self._span.set_attribute("gen_ai.usage.input_tokens", usage.prompt)
+            self._span.set_attribute("gen_ai.usage.output_tokens", usage.completion)
+
+    def end(self) -> None:
+        # a model that does not exist is the client's text: as a label it would be unbounded
+        label = UNKNOWN if self.model == UNKNOWN else metrics.model_label(self.model)
+        metrics.requests.labels(self.route, label, str(self.status)).inc()
+        metrics.seconds.labels(self.route, label).observe(self._clock() - self._started)
+        span = self._span or self._begin(JobTrace())
+        # not the alias of the request, which may be the name of a user's file
+        attributes: dict[str, Any] = {
+            "gen_ai.request.model": self.model,
+            "gen_ai.response.model": self.model,
+            "http.response.status_code": self.status,
+        }
+        span.set_attributes(attributes)
+        if self.status >= 500:
+            span.set_status(Status(StatusCode.ERROR))
+        span.end()
+
+    def _begin(self, job_trace: JobTrace) -> trace.Span:
+        asked_by = self._state.asked_by
+        parent = asked_by or (job_trace.traceparent if job_trace.continued else None)
+        link = job_trace.traceparent
+        self._span = telemetry.begin(
+            f"POST {self.route}",
+            parent,
+            at=self._at,
+            kind=SpanKind.SERVER,
+            links=[link] if link and not _same_trace(parent, link) else [],  # the evaluator is in that trace already
+            attributes={"tunestream.first_request": True} if job_trace.continued else {},
+        )
+        self._state.traceparent = telemetry.traceparent_of(self._span, parent)
+        return self._span
+
+
+@contextmanager
+def exchange(route: str, state: State, clock: Callable[[], float] = time.monotonic) -> Iterator[Exchange]:
+    """Around a request from its beginning to the last byte of its answer.
+
+    It does not use `telemetry.span`, because the span begins later: when the model is known.
+    """
+    current = Exchange(route, state, clock)
+    try:
+        yield current
+    finally:
+        current.end()
+
+
+def _same_trace(one: str | None, other: str) -> bool:
+    return one is not None and telemetry.trace_id(one) == telemetry.trace_id(other)

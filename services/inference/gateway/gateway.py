@@ -1,0 +1,217 @@
+"""The three routes of vLLM that clients may use. The model's name is looked up, and the answer is passed on as it
+comes. Nothing else of vLLM can be reached from outside.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import httpx
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import StreamingResponse
+from starlette.requests import ClientDisconnect
+
+from services.inference.domain.usage import StreamedUsage, ask_for_usage, usage_of
+from services.inference.errors import ERRORS, RETRY_AFTER, EngineUnavailable
+from services.inference.gateway.exchange import CLIENT_GONE, GENERATION, Exchange, exchange
+from services.inference.gateway.first_requests import FirstRequests
+from services.inference.gateway.relay import Answer, ClientGone, Upstream, open_upstream, resources, unless_gone
+from services.inference.registry.adapters import Adapters
+from services.inference.registry.models import Models, Target
+from services.inference.vllm.server import Vllm
+from shared.http_errors import ApiError
+
+PATIENCE = 90.0
+"""Seconds that a request waits for a vLLM that starts. A restart on two cores takes about 45."""
+CONTEXT_LENGTH = "maximum context length"
+
+
+class Gateway:
+    """Forwards a generation to vLLM, and once more if vLLM breaks before the first byte."""
+
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        vllm: Vllm,
+        adapters: Adapters,
+        models: Models,
+        first_requests: FirstRequests,
+        *,
+        patience: float = PATIENCE,
+    ) -> None:
+        """`patience`: seconds that a request waits for vLLM to be up."""
+        self._client = client
+        self._vllm = vllm
+        self._adapters = adapters
+        self._models = models
+        self._first_requests = first_requests
+        self._patience = patience
+
+    def router(self) -> APIRouter:
+        routes = APIRouter()
+        for route in GENERATION:
+            routes.add_api_route(route, self.generate, methods=["POST"])
+        return routes
+
+    async def generate(self, request: Request) -> Response:
+        return Answer(self._answered(request))
+
+    @asynccontextmanager
+    async def _answered(self, request: Request) -> AsyncIterator[Response]:
+        """The answer. Its connection to vLLM is open until the block is left, however that happens."""
+        with exchange(request.scope["path"], request.state) as current:
+            async with resources() as stack:
+                try:
+                    body = await _read(request)
+                    target = await self._models.resolve(body["model"])
+                    asked_by = request.state.asked_by
+                    job_trace = await self._first_requests.job_trace(
+                        target.model, tuned=target.tuned, asked_by=asked_by
+                    )
+                    current.concerns(target.model, job_trace)
+                    response = await unless_gone(request, self._answer(stack, current, target, body))
+                except (ClientGone, ClientDisconnect):
+                    response = Response(status_code=CLIENT_GONE)
+                except Exception as error:
+                    response = ERRORS.answer(error, request.scope).response()
+                current.status = response.status_code
+                yield response
+
+    async def _answer(self, stack: AsyncExitStack, current: Exchange, target: Target, body: dict[str, Any]) -> Response:
+        """The whole answer, or a stream of it from the connection that `stack` holds open."""
+        change = ask_for_usage(body)
+        upstream = await stack.enter_async_context(self._upstream(current, target, body | (change or {})))
+        current.first_byte()
+        status = upstream.response.status_code
+        headers = {"x-tunestream-model": target.model}
+        if target.alias is not None:
+            headers["x-tunestream-alias"] = target.alias
+        if status >= 400:
+            error = _error(status, await upstream.body(), current.route)
+            error.headers = headers
+            return error.response()
+        headers["content-type"] = upstream.response.headers.get("content-type", "application/json")
+        if body.get("stream"):
+            headers |= {"cache-control": "no-cache", "x-accel-buffering": "no"}
+            usage = StreamedUsage(hidden=change is not None)
+            return StreamingResponse(_stream(upstream, current, usage), status, headers)
+        content = await upstream.body()
+        current.count(usage_of(content))
+        return Response(content, status, headers)
+
+    @asynccontextmanager
+    async def _upstream(self, current: Exchange, target: Target, body: dict[str, Any]) -> AsyncIterator[Upstream]:
+        """vLLM's answer, with whatever status. vLLM, the adapter and the connection are in use until the block is left.
+
+        Raises:
+            EngineUnavailable: vLLM is not up, or asleep.
+            ApiError: vLLM broke twice.
+        """
+        for last in (False, True):
+            async with AsyncExitStack() as attempt:
+                upstream = await self._try(attempt, current, target, body, last=last)
+                if upstream is not None:
+                    yield upstream
+                    return
+        raise ApiError(
+            502,
+            "The model server broke twice while it worked on this request.",
+            code="bad_gateway",
+            headers={"retry-after": str(RETRY_AFTER)},
+        )
+
+    async def _try(
+        self, attempt: AsyncExitStack, current: Exchange, target: Target, body: dict[str, Any], *, last: bool
+    ) -> Upstream | None:
+        """vLLM's answer, of which the first chunk has come. None if vLLM broke, or has lost the adapter."""
+        await attempt.enter_async_context(self._vllm.using(self._patience))
+        try:
+            if target.tuned:
+                with current.inside():
+                    await attempt.enter_async_context(self._adapters.using(target.model))
+            request = self._request(current, target, body)
+            upstream = await attempt.enter_async_context(open_upstream(self._client, request))
+        except httpx.PoolTimeout:
+            raise EngineUnavailable("Too many requests are under way") from None
+        except httpx.ReadTimeout:
+            raise ApiError(504, "The model took too long to answer.", code="upstream_timeout") from None
+        except (httpx.TransportError, EngineUnavailable):
+            self._vllm.suspect()
+            self._adapters.forget(target.model)  # a restarted server comes back without it
+            return None
+        status = upstream.response.status_code
+        if status == 404 and target.tuned and not last:
+            self._adapters.forget(target.model)
+            return None
+        if status >= 500 and not await self._vllm.healthy():
+            self._vllm.suspect()
+            return None
+        return upstream
+
+    def _request(self, current: Exchange, target: Target, body: dict[str, Any]) -> httpx.Request:
+        name = target.model if target.tuned else self._vllm.base_name
+        return self._client.build_request(
+            "POST",
+            self._vllm.url + current.route,
+            json={**body, "model": name},
+            # identity: the answer's usage is read; no x-request-id: vLLM takes it for its own key, which must be unique
+            headers={"accept-encoding": "identity", "traceparent": current.traceparent},
+        )
+
+
+async def _stream(upstream: Upstream, current: Exchange, usage: StreamedUsage) -> AsyncIterator[bytes]:
+    try:
+        async for chunk in upstream.chunks():
+            if passed := usage.pass_on(chunk):
+                yield passed
+        if rest := usage.rest():
+            yield rest
+    except httpx.TransportError:
+        # the status has been sent already; the official clients raise an error for such an event
+        current.status = 502
+        broken = ApiError(502, "The model server broke in the middle of the answer.", code="bad_gateway")
+        yield f"data: {json.dumps(broken.envelope())}\n\n".encode()
+    current.count(usage.found)
+
+
+async def _read(request: Request) -> dict[str, Any]:
+    """The request's body, an object with a `model`.
+
+    Raises:
+        ApiError: it is something else.
+    """
+    try:
+        body = json.loads(await request.body(), parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        where = f" (line {error.lineno}, column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
+        raise ApiError(400, f"The body is not JSON{where}.", code="invalid_json") from None
+    if not isinstance(body, dict):
+        raise ApiError(400, "The body must be a JSON object.", code="invalid_value")
+    model = body.get("model")
+    if not isinstance(model, str) or not model:
+        raise ApiError(
+            400, "`model` is missing: name one of GET /v1/models.", code="missing_required_parameter", param="model"
+        )
+    return body
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")  # Python reads NaN and Infinity, vLLM could not be sent them
+
+
+def _error(status: int, body: bytes, route: str) -> ApiError:
+    """vLLM's error in OpenAI's words: its codes are numbers, and a route that it lacks has no envelope at all."""
+    try:
+        error = json.loads(body)["error"]
+        message, param = str(error["message"]), error.get("param")
+    except (ValueError, LookupError, TypeError, AttributeError):
+        if status == 404:
+            return ApiError(400, f"The model served here does not support {route}.", code="unsupported_endpoint")
+        return ApiError(status, f"The model server answered {status} without a reason.", code="bad_gateway")
+    if status == 404:
+        return ApiError(404, message, code="model_not_found", param="model")
+    code = "context_length_exceeded" if CONTEXT_LENGTH in message else None
+    return ApiError(status, message, code=code, param=param if isinstance(param, str) else None)

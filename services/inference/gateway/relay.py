@@ -1,0 +1,113 @@
+"""Passes an answer on, chunk by chunk as it comes, and closes the connection to the server when the client hangs up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import anyio
+import httpx
+from fastapi import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+T = TypeVar("T")
+
+# A generation may think for minutes before its first byte; the official client itself gives up after 600 s.
+TIMEOUT = httpx.Timeout(connect=5.0, read=900.0, write=60.0, pool=10.0)
+# vLLM and the api service close a connection that was idle for 5 s: be sooner, or a request meets a closed one.
+LIMITS = httpx.Limits(max_connections=1000, max_keepalive_connections=64, keepalive_expiry=4.0)
+
+
+def make_client() -> httpx.AsyncClient:
+    """The client that all connections to vLLM and to the api service come from."""
+    return httpx.AsyncClient(timeout=TIMEOUT, limits=LIMITS, trust_env=False, follow_redirects=False)
+
+
+@dataclass
+class Upstream:
+    """An answer whose first chunk has come. From now on the client sees when the connection breaks."""
+
+    response: httpx.Response
+    first: bytes
+    _rest: AsyncIterator[bytes]
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        if self.first:
+            yield self.first
+        async for chunk in self._rest:
+            yield chunk
+
+    async def body(self) -> bytes:
+        return b"".join([chunk async for chunk in self.chunks()])
+
+
+@asynccontextmanager
+async def open_upstream(client: httpx.AsyncClient, request: httpx.Request) -> AsyncIterator[Upstream]:
+    """Send `request` and wait for the first chunk of its answer. The connection is open until the block is left.
+
+    Raises:
+        httpx.TransportError: the connection failed before the first chunk.
+    """
+    response = await client.send(request, stream=True)
+    try:
+        rest = response.aiter_raw()
+        yield Upstream(response, await anext(rest, b""), rest)
+    finally:
+        with anyio.CancelScope(shield=True):
+            await response.aclose()
+
+
+class ClientGone(Exception):
+    """The client has hung up: there is nobody to answer."""
+
+
+async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`, which is cancelled when the client hangs up. The request's body must have been read.
+
+    Raises:
+        ClientGone: the client hung up.
+    """
+
+    async def hang_up() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    working, gone = asyncio.create_task(work), asyncio.create_task(hang_up())
+    try:
+        await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientGone
+        return working.result()
+    finally:
+        gone.cancel()
+        working.cancel()
+        await asyncio.gather(working, gone, return_exceptions=True)
+
+
+class Answer(Response):
+    """An answer that is made and sent in one block: what `opened` holds open is closed however the sending ends, also
+    if the client hangs up before it begins."""
+
+    def __init__(self, opened: AbstractAsyncContextManager[Response]) -> None:
+        """`opened` yields the response to send."""
+        super().__init__()
+        self._opened = opened
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self._opened as response:
+            await response(scope, receive, send)
+
+
+@asynccontextmanager
+async def resources() -> AsyncIterator[AsyncExitStack]:
+    """A stack whose closing no cancellation interrupts."""
+    stack = AsyncExitStack()
+    try:
+        yield stack
+    finally:
+        with anyio.CancelScope(shield=True):
+            await stack.aclose()

@@ -1,0 +1,35 @@
+"""`python -m services.inference.vllm`: vLLM as a server of its own, which `vllm.url` names.
+
+It has the command line of the supervised server. This process becomes vLLM, so its signals and its exit code are
+vLLM's. A client of this server can load any file as an adapter and, if the server can sleep, run code. So only the
+inference service may reach it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from services.inference.vllm.command import command_line, cpu_build, environment
+from shared.errors import ConfigError
+from shared.service import EXIT_CONFIG
+from shared.settings import load_settings
+
+PORT = 8000  # vLLM's own
+
+
+def main() -> None:
+    try:
+        settings = load_settings()
+        cpu = cpu_build()
+    except ConfigError as error:
+        print(f"tunestream vllm: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(EXIT_CONFIG)
+    can_sleep = settings.gpu.share == "alternate"
+    port, host = settings.vllm.port or PORT, settings.vllm.host
+    command = command_line(settings, port, cpu=cpu, host=host, can_sleep=can_sleep)
+    os.execve(command[0], command, environment(settings, os.environ, cpu=cpu, can_sleep=can_sleep))
+
+
+if __name__ == "__main__":
+    main()

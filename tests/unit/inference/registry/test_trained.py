@@ -1,0 +1,82 @@
+"""From a model's id to its job, through nothing but the ledger."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.inference.domain.names import tuned_name
+from services.inference.registry.trained import TrainedModels
+from shared import ids, outbox
+from shared.events import JobFailed
+from tests.support.fakes import Clock, FakeObjects
+from tests.support.trained_models import add_trained, job_id, model_id
+
+
+@pytest.fixture
+def trained(objects: FakeObjects, clock: Clock) -> TrainedModels:
+    return TrainedModels(objects, clock)
+
+
+async def test_jobs_whose_ids_begin_alike_are_told_apart(trained: TrainedModels, objects: FakeObjects) -> None:
+    model = await add_trained(objects)
+    twin = f"{job_id('one')[:14]}{'z' * 16}"
+    data, _ = await objects.get(f"jobs/{job_id('one')}/trainer/result.json") or (b"", "")
+    await objects.create(f"jobs/{twin}/trainer/result.json", data.replace(b":support:", b":other:"))
+
+    first, second = await trained.find(model), await trained.find(model.replace(":support:", ":other:"))
+
+    assert first is not None and first.model == model
+    assert second is not None and ":other:" in second.model
+    assert await trained.find(model.replace(":support:", ":third:")) is None
+
+
+async def test_a_job_that_failed_has_no_model(trained: TrainedModels, objects: FakeObjects) -> None:
+    job = job_id("failed")
+    event = JobFailed(job_id=job, stage="trainer", code="x", message="y")
+    await outbox.commit(objects, outbox.result_of(job, "trainer", 1, "test", "failed", event, 1.0))
+
+    assert await trained.find(model_id(job)) is None
+    assert await trained.all() == []
+
+
+async def test_a_job_that_ends_later_is_found_then(trained: TrainedModels, objects: FakeObjects, clock: Clock) -> None:
+    model = model_id(job_id("one"))
+    assert await trained.find(model) is None
+
+    await add_trained(objects)
+    clock.now += 1.1
+
+    assert await trained.find(model) is not None
+
+
+async def test_what_was_found_is_not_read_again(trained: TrainedModels, objects: FakeObjects) -> None:
+    model = await add_trained(objects)
+    await trained.find(model)
+    objects.calls.clear()
+
+    assert await trained.find(model) is not None
+    assert [call for call in objects.calls if call[0] == "get"] == []
+
+
+async def test_asking_for_what_does_not_exist_spares_the_store(trained: TrainedModels, objects: FakeObjects) -> None:
+    for _ in range(100):
+        await trained.find("ft:tiny-base:tunestream:x:aaaaaaaa")
+
+    assert len(objects.calls) == 1
+
+
+@given(st.text(), st.text(min_size=1), st.text(), st.integers(0, 10**9 - 1))
+def test_every_id_that_is_made_can_be_read(suffix: str, organization: str, base: str, step: int) -> None:
+    job = f"ftjob-{ids.derive(suffix)}"
+    model = ids.model_id(job, base or "b", organization, suffix)
+    name = tuned_name(model)
+    checkpoint = tuned_name(f"{model}:ckpt-step-{step}")
+
+    if name is None:
+        assert ids.slug((base or "b").rsplit("/", 1)[-1]) == ""  # a base whose name has no letter at all
+    else:
+        assert checkpoint is not None
+        assert (name.model, job.startswith(f"ftjob-{name.job_prefix}"), name.step) == (model, True, None)
+        assert (checkpoint.model, checkpoint.step) == (model, step)
