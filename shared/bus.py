@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import itertools
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine
@@ -31,12 +32,16 @@ from shared.events import EVENTS, Event
 from shared.kafka_access import ConsumerLog, denied
 from shared.kafka_diagnosis import find_cause
 from shared.kafka_security import broker_security, client_options
+from shared.retry import Backoff, retry
 from shared.settings import BusSettings
+from shared.tasks import cancel_and_wait
 
 log = logging.getLogger(__name__)
 E = TypeVar("E", bound=Event)
 
-QUICK_RETRIES = (0.1, 0.5, 2.0)  # seconds; together far below the 5 minutes after which Kafka expels a consumer
+CONNECT_PAUSES = Backoff(0.25, 3.0)
+CONNECT_TRIES = 30
+QUICK_PAUSES = (0.1, 0.5, 2.0)  # seconds; together far below the 5 minutes after which Kafka expels a consumer
 OPTIONAL_PAUSE = 5.0  # seconds between two tries at a topic that may be missing
 # twice Kafka's usual limit: a dead letter is its record and some headers, and must never be the one that is too large
 MAX_LETTER_BYTES = 2 * 2**20
@@ -133,7 +138,7 @@ class Bus:
             ConfigError: the broker did not answer within a minute, or waiting for it is of no use.
         """
         began = time.monotonic()
-        for attempt in range(30):
+        for pause in itertools.islice(CONNECT_PAUSES, CONNECT_TRIES):
             try:
                 if self._producer is None:
                     self._producer = await self._start_producer()
@@ -149,7 +154,7 @@ class Bus:
                     raise ConfigError(cause.line) from None
                 line = cause.line if cause else "the broker does not answer yet"
                 log.warning(line, extra={"reason": type(error).__name__})
-                await asyncio.sleep(min(0.25 * 2**attempt, 3.0))
+                await asyncio.sleep(pause)
         raise ConfigError(
             f"no Kafka broker answers at {self._settings.bootstrap} (TUNESTREAM_BUS__BOOTSTRAP): it is down, or the "
             "address is wrong"
@@ -157,8 +162,7 @@ class Bus:
 
     async def stop(self) -> None:
         if self._starting is not None:
-            self._starting.cancel()
-            await asyncio.gather(self._starting, return_exceptions=True)
+            await cancel_and_wait(self._starting)
         await self.broker.stop()
         if self._producer is not None:
             await self._producer.stop()
@@ -239,12 +243,7 @@ def make_broker(settings: BusSettings, service: str, dead_letter: DeadLetter) ->
 
     class DeadLetterMiddleware(BaseMiddleware[Any, Any]):
         async def consume_scope(self, call_next: Callable[[Any], Awaitable[Any]], msg: Any) -> Any:
-            for pause in QUICK_RETRIES:
-                try:
-                    return await call_next(msg)
-                except TransientError:
-                    await asyncio.sleep(pause)
-            return await call_next(msg)
+            return await retry(lambda: call_next(msg), on=TransientError, pauses=QUICK_PAUSES)
 
         async def after_processed(
             self,

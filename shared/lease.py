@@ -7,7 +7,6 @@ one result, because that is create-once. `attempt` grows with every owner, so ea
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 from shared.errors import AlreadyExists, Cancelled, Conflict, LeaseLost, StoreUnavailable
 from shared.events import Claim
 from shared.ledger import Ledger
+from shared.tasks import in_background, wait_for_event
 
 
 @dataclass
@@ -86,10 +86,7 @@ class Lease:
         async def keep() -> None:
             try:
                 while True:
-                    with contextlib.suppress(TimeoutError):
-                        # not wait_for: before Python 3.12 it swallows a cancellation that meets the bell
-                        async with asyncio.timeout(seconds / 3):
-                            await bell.wait()
+                    await wait_for_event(bell, seconds / 3)
                     bell.clear()
                     try:
                         await check()
@@ -101,16 +98,13 @@ class Lease:
                 why.append(error)
                 body.cancel()
 
-        keeper = asyncio.create_task(keep())
         try:
-            yield
+            async with in_background(keep()):
+                yield
         except asyncio.CancelledError:
-            if why and body.uncancel() == 0:  # it was the keeper who cancelled, not the service
+            if why and body.uncancel() == 0:  # `keep` cancelled it, not the service
                 raise why[0] from None
             raise
-        finally:
-            keeper.cancel()
-            await asyncio.gather(keeper, return_exceptions=True)
 
 
 def _json(claim: Claim) -> bytes:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from opentelemetry.trace import SpanKind
 
@@ -14,10 +13,11 @@ from shared.bus import Publisher
 from shared.errors import AlreadyExists, StoreUnavailable
 from shared.events import Event, EventRecord, Job, JobFailed, StageName, StageResult
 from shared.ledger import Ledger, job_key, stage_prefix
+from shared.retry import Backoff, retry
 
 log = logging.getLogger(__name__)
 
-LONGEST_PAUSE = 30.0  # seconds between two tries at writing a result while the store is away
+PAUSES = Backoff(0.2, 30.0)  # between two tries at writing a result while the store is away
 
 
 def result_of(
@@ -43,7 +43,8 @@ async def commit(ledger: Ledger, mine: StageResult) -> StageResult:
 
     Tries until the store answers: hours of work must not be lost to a minute's outage.
     """
-    for pause in _backoff():
+
+    async def decide() -> StageResult:
         try:
             await ledger.create(stage_prefix(mine.job_id, mine.stage) + "result.json", mine.model_dump_json().encode())
             return mine
@@ -51,9 +52,8 @@ async def commit(ledger: Ledger, mine: StageResult) -> StageResult:
             found = await read(ledger, mine.job_id, mine.stage)
             assert found is not None, "results are never deleted"
             return found
-        except StoreUnavailable:
-            await asyncio.sleep(pause)
-    raise AssertionError("the back-off never ends")
+
+    return await retry(decide, on=StoreUnavailable, pauses=PAUSES)
 
 
 async def read(ledger: Ledger, job_id: str, stage: StageName) -> StageResult | None:
@@ -72,10 +72,3 @@ async def publish(ledger: Ledger, bus: Publisher, result: StageResult, owner: st
         stamp = ids.canonical({"at": clock(), "by": owner})
         await ledger.create(stage_prefix(result.job_id, result.stage) + "published.json", stamp)
     log.info("stage finished", extra={"job_id": result.job_id, "stage": result.stage, "outcome": result.outcome})
-
-
-def _backoff() -> Iterator[float]:
-    pause = 0.2
-    while True:
-        yield pause
-        pause = min(pause * 2, LONGEST_PAUSE)

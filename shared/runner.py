@@ -18,8 +18,10 @@ from shared.errors import AlreadyExists, Cancelled, InputError, LeaseLost, Store
 from shared.events import Event, Job, JobFailed, JobProgress, StageName, StageResult
 from shared.lease import Lease
 from shared.ledger import JOBS, Ledger, attempt_prefix, control_prefix, job_key, stage_prefix
+from shared.retry import Backoff
 from shared.settings import StageSettings
 from shared.stage import STAGES, Attempt, Stage, Work
+from shared.tasks import cancel_and_wait, wait_for_event
 
 log = logging.getLogger(__name__)
 
@@ -120,15 +122,9 @@ class StageRunner:
                 for job_id, due in list(self._due.items()):
                     if due <= now and job_id not in self._advancing:
                         self._advancing[job_id] = asyncio.create_task(self._advance(job_id))
-                with contextlib.suppress(TimeoutError):
-                    # not wait_for: before Python 3.12 it swallows a cancellation that meets the bell
-                    async with asyncio.timeout(self._settings.poll_seconds):
-                        await self._bell.wait()
+                await wait_for_event(self._bell, self._settings.poll_seconds)
         finally:
-            tasks = list(self._advancing.values())
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await cancel_and_wait(*self._advancing.values())
 
     async def _discover(self) -> None:
         """List the ledger for jobs that no event told of: the message was lost, or their owner died."""
@@ -297,7 +293,7 @@ class StageRunner:
             await self._publish(await self._commit(attempt.job, attempt.number, "failed", failure))
             return _NEVER
         metrics.stage_retries.labels(stage, "transient" if transient else "bug").inc()
-        pause = min(2.0 ** (bugs + failures - 1), self._settings.max_backoff_seconds)
+        pause = Backoff(1.0, self._settings.max_backoff_seconds).pause(bugs + failures)
         await attempt.progress("retrying", f"{stage} is tried again in {pause:.0f} s", data={"seconds": pause})
         until = self._clock() + pause
         await lease.give_back(not_before=until, bugs=bugs, failures=failures)

@@ -25,12 +25,15 @@ from shared.errors import ConfigError, StoreUnavailable
 from shared.events import Event, JobControl, StageName
 from shared.http_metrics import HttpMetrics
 from shared.objects import ObjectStore
+from shared.retry import Backoff, retry
 from shared.runner import StageRunner
 from shared.settings import Settings, load_settings
 from shared.stage import STAGES, Work
+from shared.tasks import cancel_and_wait
 
 log = logging.getLogger(__name__)
 
+STORE_PAUSES = Backoff(0.25, 3.0)
 EXIT_CONFIG = 78  # EX_CONFIG of sysexits.h: restarting does not help
 
 
@@ -116,8 +119,7 @@ async def _serve(name: str, settings: Settings, build: Callable[[Context], Parts
     try:
         await asyncio.wait({serving, working}, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        working.cancel()
-        outcome = (await asyncio.gather(working, return_exceptions=True))[0]
+        [outcome] = await cancel_and_wait(working)
         await context.bus.stop()
         server.should_exit = True
         await asyncio.gather(serving, return_exceptions=True)
@@ -134,14 +136,12 @@ async def reach(objects: ObjectStore) -> None:
     Raises:
         ConfigError: it is not, and these settings do not lead to it.
     """
-    pause = 0.25
-    while True:
-        try:
-            return await objects.check()
-        except StoreUnavailable:
-            log.warning("the object store does not answer yet")
-        await asyncio.sleep(pause)
-        pause = min(pause * 2, 3.0)
+    await retry(
+        objects.check,
+        on=StoreUnavailable,
+        pauses=STORE_PAUSES,
+        failed=lambda: log.warning("the object store does not answer yet"),
+    )
 
 
 def _runner(name: str, context: Context, work: Work) -> StageRunner:
