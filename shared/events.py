@@ -6,13 +6,20 @@ fields are added; readers ignore what they do not know.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 Auto = Literal["auto"]
 Method = Literal["supervised", "dpo"]
 StageName = Literal["ingest", "validate", "trainer", "evaluator", "inference"]
+STAGE_NAMES: tuple[StageName, ...] = get_args(StageName)
+"""In the order in which a job passes them. Each is also the name of a service."""
+RUNNER_STAGES = STAGE_NAMES[1:]
+"""The stages that `shared/runner.py` runs; ingest only makes the job."""
+SERVICES = (*STAGE_NAMES, "api")
+StageOutcome = Literal["completed", "failed", "cancelled"]
+"""How a stage ends."""
 
 
 class FrozenModel(BaseModel):
@@ -307,7 +314,7 @@ class JobProgress(Event):
     """State changes and training metrics. `data` holds numbers and short words, never user text."""
 
     topic: ClassVar[str] = "job.progress"
-    sent_by = ("validate", "trainer", "evaluator", "inference")
+    sent_by = RUNNER_STAGES
     read_by = ("api", "anyone")
     job_id: str
     stage: StageName
@@ -324,7 +331,7 @@ class JobFailed(Event):
     """The job ended without a model. Code `cancelled`: the user ended it."""
 
     topic: ClassVar[str] = "job.failed"
-    sent_by = ("ingest", "validate", "trainer", "evaluator", "inference")
+    sent_by = STAGE_NAMES
     read_by = ("api", "anyone")
     job_id: str
     stage: StageName
@@ -339,7 +346,7 @@ class JobControl(Event):
 
     topic: ClassVar[str] = "job.control"
     sent_by = ("api",)
-    read_by = ("validate", "trainer", "evaluator", "inference")
+    read_by = RUNNER_STAGES
     job_id: str
     action: Literal["cancel", "pause", "resume"]
 
@@ -467,7 +474,7 @@ class StageResult(FrozenModel):
     stage: StageName
     attempt: AttemptNumber
     owner: str
-    outcome: Literal["completed", "failed", "cancelled"]
+    outcome: StageOutcome
     event: EventRecord
     finished_at: float
 

@@ -64,7 +64,7 @@ class GpuTurns:
         Raises:
             LeaseLost: a trainer has the turn, or the ledger was away until it ran out.
         """
-        return lease.held(SERVING_SECONDS, self._clock, asyncio.Event(), _no_wish)
+        return lease.held(SERVING_SECONDS, self._clock)
 
     async def release(self, lease: Lease) -> None:
         """End a turn now. Not `give_back`: when it ended decides who is next.
@@ -104,7 +104,7 @@ class GpuTurns:
             await asyncio.sleep(poll_seconds)
             lease = await self.for_training(owner)
         try:
-            async with lease.held(self._lease_seconds, self._clock, asyncio.Event(), _no_wish):
+            async with lease.held(self._lease_seconds, self._clock):
                 yield
         except LeaseLost:
             raise TransientError("the GPU's lease was lost") from None
@@ -126,7 +126,3 @@ class GpuTurns:
     async def _claim(self, key: str) -> Claim | None:
         found = await self._ledger.get(key)
         return Claim.model_validate_json(found[0]) if found else None
-
-
-async def _no_wish() -> None:
-    """Leases of stages ask here whether the user cancelled; turns have nobody to ask."""

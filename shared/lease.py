@@ -71,9 +71,16 @@ class Lease:
 
     @asynccontextmanager
     async def held(
-        self, seconds: float, clock: Callable[[], float], bell: asyncio.Event, check: Callable[[], Awaitable[None]]
+        self,
+        seconds: float,
+        clock: Callable[[], float],
+        *,
+        bell: asyncio.Event | None = None,
+        check: Callable[[], Awaitable[None]] | None = None,
     ) -> AsyncIterator[None]:
-        """Renew every third of `seconds` while the body runs. `bell` makes it `check` at once, for a wish of the user.
+        """Renew every third of `seconds` while the body runs.
+
+        `check` is awaited before each renewal, and as soon as `bell` is set: it looks for what the user asked for.
 
         Raises:
             LeaseLost: another owner has the claim, or the ledger was away until the lease ran out.
@@ -81,6 +88,7 @@ class Lease:
         """
         body = asyncio.current_task()
         assert body is not None
+        bell = bell or asyncio.Event()
         why: list[Exception] = []
 
         async def keep() -> None:
@@ -89,7 +97,8 @@ class Lease:
                     await wait_for_event(bell, seconds / 3)
                     bell.clear()
                     try:
-                        await check()
+                        if check is not None:
+                            await check()
                         await self.renew(clock() + seconds)
                     except StoreUnavailable:
                         if clock() >= self.claim.expires:

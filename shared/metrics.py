@@ -8,10 +8,13 @@ word of the user's.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import get_args
 
 from prometheus_client import Counter, Gauge, Histogram
 
-OUTCOMES = ("completed", "failed", "cancelled")
+from shared.events import StageOutcome
+
+OUTCOMES = get_args(StageOutcome)
 RETRIES = ("transient", "bug", "lease_lost")
 
 # --- the stage protocol -------------------------------------------------------------------------------------------

@@ -246,7 +246,7 @@ class StageRunner:
 
         try:
             with self._span(job, self._stage.name, number) as ended:
-                async with lease.held(self._settings.lease_seconds, self._clock, running.bell, check):
+                async with lease.held(self._settings.lease_seconds, self._clock, bell=running.bell, check=check):
                     await attempt.progress("started", f"{self._stage.name} started")
                     outcome, event = await self._outcome(attempt)
                     result = await self._commit(job, number, outcome, event)

@@ -12,9 +12,10 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -58,7 +59,7 @@ class Parts:
     work: Work | None = None
     app: FastAPI | None = None
     address: tuple[str, int] | None = None
-    background: tuple[Callable[[], Awaitable[None]], ...] = ()
+    background: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = ()
     checks: dict[str, health.Check] = field(default_factory=dict)
     close: Callable[[], Awaitable[None]] | None = None
 
@@ -109,7 +110,7 @@ async def _serve(name: str, settings: Settings, build: Callable[[Context], Parts
             # nothing waits for the bus: the ledger alone is enough to go on with
             group.create_task(listen())
             for task in parts.background:
-                group.create_task(_forever(task))
+                group.create_task(task())
             if runner:
                 group.create_task(runner.run())
 
@@ -127,7 +128,7 @@ async def _serve(name: str, settings: Settings, build: Callable[[Context], Parts
             await parts.close()
         log.info("service stopped", extra={"pid": os.getpid()})
     if isinstance(outcome, BaseExceptionGroup):
-        raise _first(outcome)
+        raise _root_cause(outcome)
 
 
 async def reach(objects: ObjectStore) -> None:
@@ -173,16 +174,12 @@ def _runner(name: str, context: Context, work: Work) -> StageRunner:
     return runner
 
 
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The task that failed is why the others were cancelled."""
+def _root_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The exception of the task that failed first, because of which the others were cancelled."""
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
-
-
-async def _forever(task: Callable[[], Awaitable[None]]) -> None:
-    await task()
 
 
 class _Server(uvicorn.Server):

@@ -14,9 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from shared.events import (
+    STAGE_NAMES,
     DatasetUploaded,
     DatasetValidated,
     EvalCompleted,
@@ -38,11 +40,10 @@ class Stage:
     upstream: StageName
 
 
+_ASKED_BY: tuple[type[Event], ...] = (DatasetUploaded, DatasetValidated, TrainingCompleted, EvalCompleted)
 STAGES: dict[StageName, Stage] = {
-    "validate": Stage("validate", DatasetUploaded, "ingest"),
-    "trainer": Stage("trainer", DatasetValidated, "validate"),
-    "evaluator": Stage("evaluator", TrainingCompleted, "trainer"),
-    "inference": Stage("inference", EvalCompleted, "evaluator"),
+    name: Stage(name, asked_by, upstream)
+    for (upstream, name), asked_by in zip(pairwise(STAGE_NAMES), _ASKED_BY, strict=True)
 }
 
 
