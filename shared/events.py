@@ -20,6 +20,8 @@ RUNNER_STAGES = STAGE_NAMES[1:]
 SERVICES = (*STAGE_NAMES, "api")
 StageOutcome = Literal["completed", "failed", "cancelled"]
 """How a stage ends."""
+ProgressState = Literal["started", "running", "checkpoint", "retrying", "completed", "not_promoted"]
+"""What `job.progress` says of a stage."""
 
 
 class FrozenModel(BaseModel):
@@ -317,8 +319,10 @@ class JobProgress(Event):
     sent_by = RUNNER_STAGES
     read_by = ("api", "anyone")
     job_id: str
-    stage: StageName
-    state: Literal["started", "running", "checkpoint", "retrying", "completed", "not_promoted"]
+    stage: StageName | str
+    """A reader accepts a stage that it does not know."""
+    state: ProgressState | str
+    """A reader takes a state that it does not know as `running`."""
     message: str = ""
     step: int | None = None
     total_steps: int | None = None
@@ -334,7 +338,8 @@ class JobFailed(Event):
     sent_by = STAGE_NAMES
     read_by = ("api", "anyone")
     job_id: str
-    stage: StageName
+    stage: StageName | str
+    """A reader accepts a stage that it does not know."""
     code: str
     message: str
     param: str | None = None

@@ -11,7 +11,7 @@ from opentelemetry.trace import SpanKind
 from shared import ids, telemetry
 from shared.bus import Publisher
 from shared.errors import AlreadyExists, StoreUnavailable
-from shared.events import Event, EventRecord, Job, JobFailed, StageName, StageResult
+from shared.events import Event, EventRecord, Job, JobFailed, StageName, StageOutcome, StageResult
 from shared.ledger import Ledger, job_key, stage_prefix
 from shared.retry import Backoff, retry
 
@@ -21,20 +21,18 @@ PAUSES = Backoff(0.2, 30.0)  # between two tries at writing a result while the s
 
 
 def result_of(
-    job_id: str, stage: StageName, attempt: int, owner: str, outcome: str, event: Event, now: float
+    job_id: str, stage: StageName, attempt: int, owner: str, outcome: StageOutcome, event: Event, now: float
 ) -> StageResult:
     # a job fails once, so its job.failed has one id whichever stage says it; other events belong to a stage
     source = "" if isinstance(event, JobFailed) else stage
-    return StageResult.model_validate(
-        {
-            "job_id": job_id,
-            "stage": stage,
-            "attempt": attempt,
-            "owner": owner,
-            "outcome": outcome,
-            "event": EventRecord.of(event, ids.event_id(job_id, event.topic, source)),
-            "finished_at": now,
-        }
+    return StageResult(
+        job_id=job_id,
+        stage=stage,
+        attempt=attempt,
+        owner=owner,
+        outcome=outcome,
+        event=EventRecord.of(event, ids.event_id(job_id, event.topic, source)),
+        finished_at=now,
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from shared import ids, metrics, outbox
 from shared.bus import Publisher
 from shared.errors import AlreadyExists, Cancelled, InputError, LeaseLost, StoreUnavailable, TransientError
-from shared.events import Event, Job, JobFailed, JobProgress, StageName, StageResult
+from shared.events import Event, Job, JobFailed, JobProgress, StageName, StageOutcome, StageResult
 from shared.lease import Lease
 from shared.ledger import JOBS, Ledger, attempt_prefix, control_prefix, job_key, stage_prefix
 from shared.retry import Backoff
@@ -267,7 +267,7 @@ class StageRunner:
         await self._publish(result)
         return _NEVER
 
-    async def _outcome(self, attempt: Attempt) -> tuple[str, Event]:
+    async def _outcome(self, attempt: Attempt) -> tuple[StageOutcome, Event]:
         if attempt.number > self._settings.max_attempts:
             # a job that kills its worker must not do so for ever
             message = f"{attempt.stage} was tried {attempt.number - 1} times and never came to an end."
@@ -301,7 +301,7 @@ class StageRunner:
 
     # --- results ----------------------------------------------------------------------------------------------
 
-    async def _commit(self, job: Job, number: int, outcome: str, event: Event) -> StageResult:
+    async def _commit(self, job: Job, number: int, outcome: StageOutcome, event: Event) -> StageResult:
         now = self._clock()
         mine = outbox.result_of(job.job_id, self._stage.name, number, self._owner, outcome, event, now)
         result = await outbox.commit(self._ledger, mine)

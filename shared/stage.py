@@ -25,6 +25,7 @@ from shared.events import (
     Event,
     Job,
     JobProgress,
+    ProgressState,
     StageName,
     TrainingCompleted,
 )
@@ -68,7 +69,7 @@ class Attempt:
 
     async def progress(
         self,
-        state: str = "running",
+        state: ProgressState = "running",
         message: str = "",
         *,
         step: int | None = None,
@@ -78,17 +79,15 @@ class Attempt:
     ) -> None:
         """Publish `job.progress`; never a reason to fail."""
         await self._publish_progress(
-            JobProgress.model_validate(
-                {
-                    "job_id": self.job.job_id,
-                    "stage": self.stage,
-                    "state": state,
-                    "message": message,
-                    "step": step,
-                    "total_steps": total_steps,
-                    "eta_seconds": eta_seconds,
-                    "data": data or {},
-                }
+            JobProgress(
+                job_id=self.job.job_id,
+                stage=self.stage,
+                state=state,
+                message=message,
+                step=step,
+                total_steps=total_steps,
+                eta_seconds=eta_seconds,
+                data=data or {},
             )
         )
 

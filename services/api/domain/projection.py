@@ -71,7 +71,7 @@ def project(state: JobState, fact: Fact) -> JobState:
             return _claimed(state, fact)
 
 
-def ends(event: Event) -> tuple[StageName, Ending] | None:
+def ends(event: Event) -> tuple[str, Ending] | None:
     """The stage that the event ends, and how; None when it ends none."""
     if stage := COMPLETES.get(type(event)):
         return stage, "completed"
@@ -131,7 +131,7 @@ def _claimed(state: JobState, fact: Claimed) -> JobState:
     )
 
 
-def _with(state: JobState, name: StageName, stage: StageState) -> JobState:
+def _with(state: JobState, name: str, stage: StageState) -> JobState:
     return state.model_copy(update={"stages": {**state.stages, name: stage}})
 
 

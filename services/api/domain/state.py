@@ -73,14 +73,15 @@ class JobState(FrozenModel):
 
     job_id: str
     manifest: Job | None = None
-    stages: dict[StageName, StageState] = Field(default_factory=dict)
+    stages: dict[str, StageState] = Field(default_factory=dict)
+    """By name; events of a later version may bring stages that this version does not know."""
 
-    def stage(self, name: StageName) -> StageState:
+    def stage(self, name: str) -> StageState:
         return self.stages.get(name) or StageState()
 
     def outcomes(self) -> Iterator[Outcome]:
-        """The outcomes that are known, in the order of the stages."""
-        for name in STAGE_NAMES:
+        """The outcomes that are known, in the order of the stages; those of unknown stages come last."""
+        for name in (*STAGE_NAMES, *sorted(self.stages.keys() - set(STAGE_NAMES))):
             if outcome := self.stage(name).outcome:
                 yield outcome
 
