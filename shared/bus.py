@@ -15,7 +15,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaProducer, ConsumerRecord
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -57,16 +57,6 @@ class Delivery:
     traceparent: str | None
     time: float | None = None
     """When it happened, in seconds since the epoch, as far as the sender said."""
-
-
-class Publisher(Protocol):
-    """What the stage protocol needs of the bus."""
-
-    async def publish(
-        self, event: Event, *, ce_id: str, subject: str | None = None, traceparent: str | None = None
-    ) -> None:
-        """Returns when the broker has the event durably. Raises `TransientError`."""
-        ...
 
 
 class Bus:

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from opentelemetry.trace import SpanKind
 
 from shared import ids, telemetry
-from shared.bus import Publisher
 from shared.errors import AlreadyExists, StoreUnavailable
 from shared.events import Event, EventRecord, Job, JobFailed, StageName, StageOutcome, StageResult
 from shared.ledger import Ledger, job_key, stage_prefix
+from shared.publisher import Publisher
 from shared.retry import Backoff, retry
 
 log = logging.getLogger(__name__)

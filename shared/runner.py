@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from shared import ids, metrics, outbox
-from shared.bus import Publisher
 from shared.errors import AlreadyExists, Cancelled, InputError, LeaseLost, StoreUnavailable, TransientError
 from shared.events import Event, Job, JobFailed, JobProgress, StageName, StageOutcome, StageResult
 from shared.lease import Lease
 from shared.ledger import JOBS, Ledger, attempt_prefix, control_prefix, job_key, stage_prefix
+from shared.publisher import Publisher
 from shared.retry import Backoff
 from shared.settings import StageSettings
 from shared.stage import STAGES, Attempt, Stage, Work

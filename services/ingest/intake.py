@@ -10,11 +10,11 @@ from collections.abc import Callable
 
 from services.ingest.domain import datasets, jobs
 from shared import outbox, telemetry
-from shared.bus import Publisher
 from shared.errors import AlreadyExists, ConfigError, InputError
 from shared.events import DatasetPointer, Event, Job, JobFailed, JobSpec, Origin, Reference, StageOutcome
 from shared.ledger import job_key
 from shared.objects import ObjectStore
+from shared.publisher import Publisher
 from shared.settings import Settings
 
 

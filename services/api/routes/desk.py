@@ -12,8 +12,8 @@ from services.api.domain.view import job_view
 from services.api.envelope import ApiError
 from services.api.projection import Projection
 from services.api.store import Store
-from shared.bus import Publisher
 from shared.objects import ObjectStore
+from shared.publisher import Publisher
 
 _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
