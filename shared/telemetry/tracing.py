@@ -1,18 +1,14 @@
-"""Traces, logs and metrics: best effort, never a reason to fail, and without a word of the user's (DESIGN §6).
+"""Traces: one per job, best effort, never a reason to fail, and without a word of the user's.
 
-One trace per job: its `traceparent` is in the job's manifest, so a stage that resumes on another machine days later
-continues the same trace.
+The `traceparent` of a job is in its manifest, so a stage that resumes on another machine days later continues the same
+trace.
 """
 
 from __future__ import annotations
 
-import json
-import logging
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import Any
 
 from opentelemetry import context as otel_context
@@ -22,15 +18,8 @@ from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from shared import otlp
 from shared.events import Job, StageName
-from shared.settings import TelemetrySettings
 
-# what may leave the house on a log line beside the message; everything else may hold user text
-LOG_FIELDS = (
-    "job_id", "trace_id", "stage", "outcome", "reason", "topic", "offset", "partition", "event", "port", "pid",
-    "status", "seconds", "count", "model", "step", "code", "attempt", "signal", "operation",
-)  # fmt: skip
 # the same for spans. An alias is missing on purpose: where none was chosen, it is the dataset's file name.
 SPAN_ATTRIBUTES = (
     "tunestream.job_id", "tunestream.attempt", "tunestream.outcome", "tunestream.model", "tunestream.examples",
@@ -44,54 +33,6 @@ SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 Attribute = str | int | float | bool
 
 _propagator = TraceContextTextMapPropagator()
-
-
-class JsonFormatter(logging.Formatter):
-    """One JSON object per line: time, level, service, logger, message and the allow-listed extra fields.
-
-    The message of an exception is left out (it may quote a row); its class and where it was raised are kept.
-    """
-
-    def __init__(self, service: str) -> None:
-        super().__init__()
-        self._service = service
-
-    def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, object] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "service": self._service,
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        line |= {name: getattr(record, name) for name in LOG_FIELDS if hasattr(record, name)}
-        if record.exc_info and record.exc_info[0]:
-            line["exception"] = record.exc_info[0].__name__
-            line["stack"] = _frames(record)
-        return json.dumps(line, default=str)
-
-
-def _frames(record: logging.LogRecord) -> list[str]:
-    traceback = record.exc_info[2] if record.exc_info else None
-    frames = []
-    while traceback is not None:
-        code = traceback.tb_frame.f_code
-        frames.append(f"{code.co_filename}:{traceback.tb_lineno} {code.co_name}")
-        traceback = traceback.tb_next
-    return frames
-
-
-def set_up(service: str, settings: TelemetrySettings) -> None:
-    """Log to stderr, and export spans if an OTLP endpoint is set."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter(service))
-    logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
-    for chatty in ("aiokafka", "httpx", "httpcore", "urllib3"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
-    # aiokafka reports every refused connection and every rebalance as an error with a stack
-    logging.getLogger("aiokafka.consumer.group_coordinator").setLevel(logging.CRITICAL)
-    if settings.otlp_endpoint:
-        otlp.start(service, settings.otlp_endpoint)
 
 
 def new_traceparent() -> str:

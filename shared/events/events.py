@@ -1,0 +1,271 @@
+"""The events, one class per topic, and the names of the stages and services that send and read them."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal, get_args
+
+from shared.events.models import FrozenModel
+from shared.events.references import DatasetPointer, FolderReference, Reference
+from shared.events.spec import JobSpec, Method, Origin
+
+StageName = Literal["ingest", "validate", "trainer", "evaluator", "inference"]
+STAGE_NAMES: tuple[StageName, ...] = get_args(StageName)
+"""In the order in which a job passes them. Each is also the name of a service."""
+RUNNER_STAGES = STAGE_NAMES[1:]
+"""The stages that `shared/runner.py` runs; ingest only makes the job."""
+SERVICES = (*STAGE_NAMES, "api")
+StageOutcome = Literal["completed", "failed", "cancelled"]
+"""How a stage ends."""
+ProgressState = Literal["started", "running", "checkpoint", "retrying", "completed", "not_promoted"]
+"""What `job.progress` says of a stage."""
+
+
+class Event(FrozenModel):
+    """Base of all events; `topic` is also the CloudEvents type (`tunestream.{topic}.v1`)."""
+
+    topic: ClassVar[str]
+    sent_by: ClassVar[tuple[str, ...]]
+    read_by: ClassVar[tuple[str, ...]]
+    """Services; `anyone` is who is none of ours."""
+
+    @classmethod
+    def ce_type(cls) -> str:
+        return f"tunestream.{cls.topic}.v1"
+
+
+class DatasetUploaded(Event):
+    """A dataset is there to be trained on. A stranger need only send `{"dataset": {"bucket", "key"}}`."""
+
+    topic: ClassVar[str] = "dataset.uploaded"
+    sent_by = ("anyone", "ingest")
+    read_by = ("ingest", "validate", "api")
+    job_id: str | None = None
+    """Made by ingest; a stranger leaves it out."""
+    dataset: DatasetPointer
+    validation_file: DatasetPointer | None = None
+    """Rows to validate on, instead of a share of the dataset."""
+    spec: JobSpec | None = None
+    origin: Origin | None = None
+
+
+class Split(FrozenModel):
+    """One side of the split: a JSONL object of validated rows. `tokens` are of the base's own tokenizer."""
+
+    reference: Reference
+    examples: int
+    tokens: int
+
+
+class DatasetValidated(Event):
+    """The rows are fit to train on, counted and split."""
+
+    topic: ClassVar[str] = "dataset.validated"
+    sent_by = ("validate",)
+    read_by = ("trainer", "api")
+    job_id: str
+    method: Method
+    format: Literal["chat", "completion", "preference"]
+    train: Split
+    validation: Split | None = None
+    test: Split | None = None
+    report: Reference
+    longest_tokens: int = 0
+    max_length: int | None = None
+    """Tokens a row may have; rows over it were dealt with by `hyperparameters.over_length`."""
+    estimated_seconds: float | None = None
+
+
+class Overfitting(FrozenModel):
+    """The guide's verdict: validation loss against training loss, and its trend."""
+
+    verdict: Literal["healthy", "overfitting", "underfitting", "unknown"]
+    reason: str
+    best_step: int | None = None
+
+
+class CheckpointInfo(FrozenModel):
+    step: int
+    prefix: str
+    train_loss: float | None = None
+    valid_loss: float | None = None
+
+
+class TrainingCompleted(Event):
+    """There is an adapter; it is not measured yet."""
+
+    topic: ClassVar[str] = "training.completed"
+    sent_by = ("trainer",)
+    read_by = ("evaluator", "api")
+    job_id: str
+    model: str
+    base: str
+    method: Method = "supervised"
+    adapter: FolderReference
+    rank: int
+    steps: int
+    epochs: float
+    trained_tokens: int
+    train_loss: float
+    valid_loss: float | None = None
+    overfitting: Overfitting
+    hyperparameters: dict[str, Any] = {}
+    checkpoints: tuple[CheckpointInfo, ...] = ()
+    artifacts: dict[str, Reference] = {}
+    """`curves.png`, `metrics.jsonl`, `results.csv`, `preview.txt`, `hyperparameters.json`."""
+    test: Split | None = None
+    train: Split | None = None
+    seconds: float = 0.0
+
+
+class Interval(FrozenModel):
+    """A mean difference with its paired bootstrap confidence interval."""
+
+    mean: float
+    low: float
+    high: float
+    confidence: float
+
+
+class EvalCompleted(Event):
+    """The tuned model was compared with its base; `passed` decides whether the alias moves."""
+
+    topic: ClassVar[str] = "eval.completed"
+    sent_by = ("evaluator",)
+    read_by = ("inference", "api")
+    job_id: str
+    model: str
+    base: str
+    examples: int
+    metric: str
+    scores: dict[str, dict[str, float]]
+    """`{"base" | "few_shot" | "tuned": {metric: mean}}`."""
+    delta: Interval
+    passed: bool
+    reasons: tuple[str, ...]
+    report: Reference
+    html: Reference
+
+
+class ModelDeployed(Event):
+    """An alias answers with another model now, from this moment on."""
+
+    topic: ClassVar[str] = "model.deployed"
+    sent_by = ("inference",)
+    read_by = ("api", "anyone")
+    job_id: str
+    """The job that trained it."""
+    model: str
+    """The immutable id, `ft:…`."""
+    alias: str
+    """The name that answers with this model now."""
+    previous: str | None = None
+    """What it answered with before."""
+    endpoint: str
+    """`base_url` of an OpenAI client."""
+    traffic: float = 1.0
+    """Its share of the alias's requests."""
+
+
+class JobProgress(Event):
+    """State changes and training metrics. `data` holds numbers and short words, never user text."""
+
+    topic: ClassVar[str] = "job.progress"
+    sent_by = RUNNER_STAGES
+    read_by = ("api", "anyone")
+    job_id: str
+    stage: StageName | str
+    """A reader accepts a stage that it does not know."""
+    state: ProgressState | str
+    """A reader takes a state that it does not know as `running`."""
+    message: str = ""
+    step: int | None = None
+    total_steps: int | None = None
+    eta_seconds: float | None = None
+    """Until the stage ends."""
+    data: dict[str, Any] = {}
+
+
+class JobFailed(Event):
+    """The job ended without a model. Code `cancelled`: the user ended it."""
+
+    topic: ClassVar[str] = "job.failed"
+    sent_by = STAGE_NAMES
+    read_by = ("api", "anyone")
+    job_id: str
+    stage: StageName | str
+    """A reader accepts a stage that it does not know."""
+    code: str
+    message: str
+    param: str | None = None
+    """The field of the job that is to blame."""
+
+
+class JobControl(Event):
+    """What the user asked for while a job was under way."""
+
+    topic: ClassVar[str] = "job.control"
+    sent_by = ("api",)
+    read_by = RUNNER_STAGES
+    job_id: str
+    action: Literal["cancel", "pause", "resume"]
+
+
+class InferenceLogged(Event):
+    """One sampled request. `request` and `response` are only there when content logging is switched on."""
+
+    topic: ClassVar[str] = "inference.logged"
+    sent_by = ("inference",)
+    read_by = ("evaluator",)
+    request_id: str
+    job_id: str | None = None
+    model: str
+    alias: str | None = None
+    route: str
+    status: int
+    latency_seconds: float
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    finish_reason: str | None = None
+    request: dict[str, Any] | None = None
+    response: dict[str, Any] | None = None
+
+
+class InferenceFeedback(Event):
+    """What a user thought of an answer."""
+
+    topic: ClassVar[str] = "inference.feedback"
+    sent_by = ("inference",)
+    read_by = ("evaluator",)
+    request_id: str
+    job_id: str | None = None
+    model: str | None = None
+    rating: Literal["up", "down"]
+    comment: str | None = None
+
+
+class ModelDegraded(Event):
+    """A served model got worse: which alert fired, and its figures."""
+
+    topic: ClassVar[str] = "model.degraded"
+    sent_by = ("evaluator",)
+    read_by = ("ingest", "anyone")
+    job_id: str | None = None
+    model: str
+    alert: str
+    figures: dict[str, float] = {}
+
+
+EVENTS: tuple[type[Event], ...] = (
+    DatasetUploaded,
+    DatasetValidated,
+    TrainingCompleted,
+    EvalCompleted,
+    ModelDeployed,
+    JobProgress,
+    JobFailed,
+    JobControl,
+    InferenceLogged,
+    InferenceFeedback,
+    ModelDegraded,
+)
+BY_TOPIC: dict[str, type[Event]] = {event.topic: event for event in EVENTS}
