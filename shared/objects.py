@@ -12,10 +12,10 @@ import json
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import urllib3
@@ -24,27 +24,25 @@ from minio.datatypes import Object
 from minio.error import InvalidResponseError, S3Error, ServerError
 from urllib3.exceptions import HTTPError
 
-from shared import metrics, tls
+from shared import metrics, tls, verified
 from shared.errors import (
     AlreadyExists,
     ConfigError,
     Conflict,
     CorruptObject,
-    InputError,
     StoreUnavailable,
 )
 from shared.events import DatasetPointer, FolderReference, Reference
 from shared.ledger import JOBS, Entry
 from shared.settings import StoreSettings
 from shared.store_errors import reason, translate, wants_tls
+from shared.verified import ABSENT
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 PART_SIZE = 16 * 2**20  # one request up to here, parts of it beyond; S3 allows 10,000 parts: 160 GB
-CHUNK = 2**20
 
-_ABSENT = {"NoSuchKey", "NoSuchObject", "NoSuchVersion"}
 _LOST = {"PreconditionFailed", "ConditionalRequestConflict"}
 
 
@@ -109,16 +107,12 @@ class ObjectStore:
     async def get(self, key: str) -> tuple[bytes, str] | None:
         def call() -> tuple[bytes, str] | None:
             try:
-                response = self._client.get_object(self.bucket, key)
+                with verified.opened(self._client, self.bucket, key) as response:
+                    return response.read(), verified.etag_of(response)
             except S3Error as error:
-                if error.code in _ABSENT:
+                if error.code in ABSENT:
                     return None
                 raise
-            try:
-                return response.read(), response.headers.get("etag", "").strip('"')
-            finally:
-                response.close()
-                response.release_conn()
 
         return await self._in_thread("get", call)
 
@@ -171,7 +165,7 @@ class ObjectStore:
             try:
                 return _entry(self._client.stat_object(self.bucket, key))
             except S3Error as error:
-                if error.code in _ABSENT | {"NoSuchBucket"}:
+                if error.code in ABSENT | {"NoSuchBucket"}:
                     return None
                 raise
 
@@ -184,7 +178,7 @@ class ObjectStore:
             try:
                 stat = self._client.stat_object(self.bucket, key)
             except S3Error as error:
-                if error.code in _ABSENT:
+                if error.code in ABSENT:
                     return {}
                 raise
             prefix = "x-amz-meta-"
@@ -213,7 +207,7 @@ class ObjectStore:
 
     async def read(self, reference: Reference) -> bytes:
         buffer = io.BytesIO()
-        await self._in_thread("read", lambda: self._copy(reference, buffer))
+        await self._in_thread("read", lambda: verified.copy(self._client, reference, buffer))
         return buffer.getvalue()
 
     async def download(self, reference: Reference, path: Path) -> None:
@@ -223,7 +217,7 @@ class ObjectStore:
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".part-", delete=False) as file:
                 try:
-                    self._copy(reference, file)
+                    verified.copy(self._client, reference, file)
                 except BaseException:
                     Path(file.name).unlink(missing_ok=True)
                     raise
@@ -237,40 +231,7 @@ class ObjectStore:
         Raises:
             InputError: there is no such object, or it is not the one that the pointer describes.
         """
-
-        def call() -> Reference:
-            where = f"{pointer.bucket}/{pointer.key}"
-            try:
-                response = self._client.get_object(pointer.bucket, pointer.key)
-            except S3Error as error:
-                if error.code in _ABSENT | {"NoSuchBucket"}:
-                    raise InputError(
-                        "file_not_found", f"There is no object {where}; upload it first.", "training_file"
-                    ) from None
-                raise
-            try:
-                digest, size = hashlib.sha256(), 0
-                for chunk in response.stream(CHUNK):
-                    digest.update(chunk)
-                    size += len(chunk)
-                etag = response.headers.get("etag", "").strip('"')
-            finally:
-                response.close()
-                response.release_conn()
-            for name, wanted, found in (
-                ("etag", pointer.etag and pointer.etag.strip('"'), etag),
-                ("size", pointer.size, size),
-                ("sha256", pointer.sha256, digest.hexdigest()),
-            ):
-                if wanted is not None and wanted != found:
-                    raise InputError(
-                        "file_changed",
-                        f"{where} has {name} {found}, the event says {wanted}: it was overwritten; publish again.",
-                        f"dataset.{name}",
-                    )
-            return Reference(bucket=pointer.bucket, key=pointer.key, etag=etag, size=size, sha256=digest.hexdigest())
-
-        return await self._in_thread("describe", call)
+        return await self._in_thread("describe", lambda: verified.describe(self._client, pointer))
 
     # --- folders ----------------------------------------------------------------------------------------------
 
@@ -324,7 +285,7 @@ class ObjectStore:
                 # the client's public put takes no condition; this is the one place that signs its own request
                 result = self._client._put_object(self.bucket, key, data, headers={**_BINARY, **condition})
             except S3Error as error:
-                if condition and (error.code in _LOST or (error.code in _ABSENT and "If-Match" in condition)):
+                if condition and (error.code in _LOST or (error.code in ABSENT and "If-Match" in condition)):
                     raise Conflict(key) from None
                 raise
             return result.etag or ""
@@ -335,27 +296,6 @@ class ObjectStore:
         """A reply that got lost makes the client repeat a write, which then loses against itself."""
         found = await self.get(key)
         return found[1] if found and found[0] == data else None
-
-    def _copy(self, reference: Reference, sink: Any) -> None:
-        try:
-            response = self._client.get_object(reference.bucket, reference.key)
-        except S3Error as error:
-            if error.code in _ABSENT:
-                raise CorruptObject(f"{reference.bucket}/{reference.key} is gone") from None
-            raise
-        digest = hashlib.sha256()
-        try:
-            for chunk in _chunks(response):
-                digest.update(chunk)
-                sink.write(chunk)
-        finally:
-            response.close()
-            response.release_conn()
-        if digest.hexdigest() != reference.sha256:
-            raise CorruptObject(
-                f"{reference.bucket}/{reference.key} is not what was promised (sha256 {reference.sha256[:12]}…): "
-                "it was overwritten or damaged"
-            )
 
 
 # read-only: over TLS the client adds the digest of one request to the very mapping that it is given
@@ -369,7 +309,3 @@ def _entry(item: Object) -> Entry:
         item.size or 0,
         item.last_modified.timestamp() if item.last_modified else 0.0,
     )
-
-
-def _chunks(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
-    yield from response.stream(CHUNK)

@@ -5,29 +5,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
 
 from shared import ids, metrics, outbox
-from shared.errors import AlreadyExists, Cancelled, InputError, LeaseLost, StoreUnavailable, TransientError
+from shared.errors import Cancelled, InputError, LeaseLost, StoreUnavailable, TransientError
 from shared.events import Event, Job, JobFailed, JobProgress, StageName, StageOutcome, StageResult
 from shared.lease import Lease
 from shared.ledger import JOBS, Ledger, attempt_prefix, control_prefix, job_key, stage_prefix
 from shared.publisher import Publisher
+from shared.requests import Missing, Request, Requests
 from shared.retry import Backoff
 from shared.settings import StageSettings
-from shared.stage import STAGES, Attempt, Stage, Work
+from shared.stage import Attempt, Stage, Work
 from shared.tasks import cancel_and_wait, wait_for_event
 
 log = logging.getLogger(__name__)
 
 Span = Callable[[Job, StageName, int], AbstractContextManager[Callable[[str], None]]]
 """Is around an attempt, and takes the outcome of the stage."""
-Request = dict[str, Any]
 
 PROGRESS_TIMEOUT = 5.0  # seconds; progress is best effort and must not hold up the work
 PROGRESS_SILENCE = 10.0  # seconds without trying, after the bus did not take progress
@@ -51,6 +49,7 @@ class StageRunner:
         self._stage = stage
         self._work = work
         self._ledger = ledger
+        self._requests = Requests(ledger, stage)
         self._bus = bus
         self._clock = clock
         self._owner = owner
@@ -82,7 +81,7 @@ class StageRunner:
         job_id = str(getattr(event, "job_id", None))
         if await self._ledger.get(job_key(job_id)) is None:
             raise InputError("job_not_found", f"There is no job {job_id} in the ledger.", "job_id")
-        await self._create_request(job_id, event.model_dump(mode="json", exclude_none=True))
+        await self._requests.create(job_id, event.model_dump(mode="json", exclude_none=True))
         self.ring(job_id)
 
     def ring(self, job_id: str) -> None:
@@ -172,10 +171,10 @@ class StageRunner:
         if found is None:
             return self._clock() + self._settings.discover_seconds
         job = Job.model_validate_json(found[0])
-        request = await self._request(job, names)
-        if request is None:
+        request = await self._requests.find(job_id, created="request.json" in names)
+        if request is Missing.NOT_YET:
             return self._clock() + self._settings.discover_seconds
-        if request is _DEAD:
+        if request is Missing.NEVER:
             return _NEVER
         self._asked[job_id] = entries["request.json"].modified if "request.json" in names else self._clock()
         if await self._cancel_asked(job_id):
@@ -191,40 +190,6 @@ class StageRunner:
             for waiting in self._queued:
                 self._due[waiting] = _NOW
             self._queued.clear()
-
-    # --- requests ---------------------------------------------------------------------------------------------
-
-    async def _request(self, job: Job, names: set[str]) -> Request | None:
-        """What was asked, None when nothing was yet, `_DEAD` when nothing ever will be.
-
-        When the event got lost (Kafka's disk did), the stage before has its result all the same: it is the request.
-        """
-        if "request.json" in names:
-            found = await self._ledger.get(self._prefix(job.job_id) + "request.json")
-            assert found is not None, "requests are never deleted"
-            asked: Request = json.loads(found[0])
-            return asked
-        result = await outbox.read(self._ledger, job.job_id, self._stage.upstream)
-        if result is None:
-            return _DEAD if await self._ended_before(job.job_id) else None
-        if result.outcome != "completed":
-            return _DEAD
-        request = result.event.data
-        await self._create_request(job.job_id, request)
-        return request
-
-    async def _ended_before(self, job_id: str) -> bool:
-        """Whether a stage further up ended the job: such jobs would be looked at for ever, and there may be many."""
-        stage = STAGES.get(self._stage.upstream)
-        while stage is not None:
-            if result := await outbox.read(self._ledger, job_id, stage.upstream):
-                return result.outcome != "completed"
-            stage = STAGES.get(stage.upstream)
-        return False
-
-    async def _create_request(self, job_id: str, request: Request) -> None:
-        with contextlib.suppress(AlreadyExists):
-            await self._ledger.create(self._prefix(job_id) + "request.json", ids.canonical(request))
 
     # --- attempts ---------------------------------------------------------------------------------------------
 
@@ -358,4 +323,3 @@ class _Running:
 
 _NOW = 0.0
 _NEVER = float("inf")
-_DEAD: Request = {}  # compared by identity
