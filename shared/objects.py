@@ -1,6 +1,6 @@
-"""The object store through the `minio` client: create-once, compare-and-swap, multipart, digests verified on read.
+"""The object store, through the `minio` client: create-once, compare-and-swap, multipart uploads, verified reads.
 
-The client is synchronous, so every call runs in a thread. Writes go to one bucket; reads follow the reference.
+The client is synchronous, so every call runs in a thread. Writes go to one bucket; a reference names its own bucket.
 """
 
 from __future__ import annotations
@@ -41,13 +41,14 @@ from shared.verified import ABSENT
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-PART_SIZE = 16 * 2**20  # one request up to here, parts of it beyond; S3 allows 10,000 parts: 160 GB
+PART_SIZE = 16 * 2**20  # up to this size one request, beyond it parts; S3 allows 10,000 parts: 160 GB
 
 _LOST = {"PreconditionFailed", "ConditionalRequestConflict"}
 
 
 class ObjectStore:
-    """One bucket to write to, any bucket to read from."""
+    """Writes to one bucket and reads from any. Every method raises `StoreUnavailable` or `ConfigError` when the store
+    fails; the methods of `Ledger` are documented there."""
 
     def __init__(self, client: Minio, bucket: str, settings: StoreSettings) -> None:
         self._client = client
@@ -56,6 +57,11 @@ class ObjectStore:
 
     @classmethod
     def connect(cls, settings: StoreSettings, bucket: str | None = None) -> ObjectStore:
+        """A store that writes to `bucket`, by default the system's. Nothing is sent before the first call.
+
+        Raises:
+            ConfigError: the endpoint is not a URL, or the CA file holds no certificate.
+        """
         address = urlsplit(settings.endpoint)
         if address.scheme not in ("http", "https") or not address.netloc:
             raise ConfigError(
@@ -66,12 +72,12 @@ class ObjectStore:
             access_key=settings.access_key,
             secret_key=settings.secret_key.get_secret_value(),
             secure=address.scheme == "https",
-            # without it every first call asks for the bucket's location, which a least-privilege user may not
+            # without a region the first call asks for the bucket's location, which a least-privilege user may not do
             region=settings.region,
             http_client=urllib3.PoolManager(
                 maxsize=32,
                 timeout=urllib3.Timeout(connect=5, read=60),
-                # other=0: a certificate that was refused is refused again
+                # other=0: a refused certificate would be refused again
                 retries=urllib3.Retry(total=3, other=0, backoff_factor=0.2, status_forcelist=(500, 502, 503, 504)),
                 ssl_context=tls.client_context("STORE", settings.ca_file) if address.scheme == "https" else None,
             ),
@@ -79,16 +85,16 @@ class ObjectStore:
         return cls(client, bucket or settings.system_bucket, settings)
 
     def at(self, bucket: str) -> ObjectStore:
-        """The same store, writing to another bucket."""
+        """The same store, writing to `bucket`."""
         return ObjectStore(self._client, bucket, self._settings)
 
     async def check(self) -> None:
-        """Find out whether these settings lead to the bucket, by listing `jobs/`.
+        """Check that these settings lead to the bucket, by listing `jobs/`.
 
-        It asks for what every service may do anyway: `s3:ListBucket` on the bucket, with the prefix `jobs/`.
+        That needs a permission that every service has: `s3:ListBucket` on the bucket, with the prefix `jobs/`.
 
         Raises:
-            ConfigError: they do not; one line that names the setting.
+            ConfigError: they do not; its one line names the setting.
             StoreUnavailable: the store is down.
         """
 
@@ -133,12 +139,14 @@ class ObjectStore:
             raise
 
     async def put(self, key: str, data: bytes) -> Reference:
+        """Write an object, whether or not there is one already."""
         etag = await self._write(key, data, {})
         return Reference(
             bucket=self.bucket, key=key, etag=etag, size=len(data), sha256=hashlib.sha256(data).hexdigest()
         )
 
     async def delete(self, key: str) -> None:
+        """Delete an object; a missing one is no error."""
         await self._in_thread("delete", lambda: self._client.remove_object(self.bucket, key))
 
     async def list(self, prefix: str) -> Sequence[Entry]:
@@ -159,7 +167,7 @@ class ObjectStore:
         return await self.stat(key) is not None
 
     async def stat(self, key: str) -> Entry | None:
-        """One object as `list` shows it; None when there is no such object or bucket."""
+        """One object as `list` shows it; None if there is no such object or bucket."""
 
         def call() -> Entry | None:
             try:
@@ -172,7 +180,7 @@ class ObjectStore:
         return await self._in_thread("stat", call)
 
     async def metadata(self, key: str) -> dict[str, str]:
-        """The user metadata of an object, lower-case names without the `x-amz-meta-` prefix; empty when absent."""
+        """The user metadata of an object, by lower-case names without `x-amz-meta-`; empty if there is no object."""
 
         def call() -> dict[str, str]:
             try:
@@ -193,6 +201,8 @@ class ObjectStore:
     # --- files ------------------------------------------------------------------------------------------------
 
     async def upload(self, key: str, path: Path) -> Reference:
+        """Write a file as an object."""
+
         def call() -> Reference:
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -206,12 +216,21 @@ class ObjectStore:
         return await self._in_thread("upload", call)
 
     async def read(self, reference: Reference) -> bytes:
+        """The bytes of an object.
+
+        Raises:
+            CorruptObject: the object is gone or was changed.
+        """
         buffer = io.BytesIO()
         await self._in_thread("read", lambda: verified.copy(self._client, reference, buffer))
         return buffer.getvalue()
 
     async def download(self, reference: Reference, path: Path) -> None:
-        """Stream to `path`, which appears only when it is whole and its digest is right."""
+        """Stream to `path`, which appears only when it is complete and its digest is right.
+
+        Raises:
+            CorruptObject: the object is gone or was changed.
+        """
 
         def call() -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -236,7 +255,7 @@ class ObjectStore:
     # --- folders ----------------------------------------------------------------------------------------------
 
     async def upload_folder(self, prefix: str, path: Path) -> FolderReference:
-        """Upload every file below `path`; the manifest goes last, so a folder that has one is complete."""
+        """Upload every file below `path`. The manifest is written last, so a folder with a manifest is complete."""
         prefix = prefix.rstrip("/") + "/"
         files: dict[str, Reference] = {}
         for file in sorted(item for item in path.rglob("*") if item.is_file()):
@@ -248,7 +267,11 @@ class ObjectStore:
         )
 
     async def download_folder(self, folder: FolderReference, path: Path) -> None:
-        """Download into `path`, which appears only when all of it is there and right; a `path` that exists is kept."""
+        """Download into `path`, which appears only when all of it is complete and right. An existing `path` is kept.
+
+        Raises:
+            CorruptObject: an object is gone or was changed, or the manifest names a file outside of `path`.
+        """
         if path.exists():
             return
         manifest = json.loads(await self.read(folder.manifest))
@@ -263,7 +286,7 @@ class ObjectStore:
             try:
                 partial.rename(path)
             except OSError:
-                if not path.exists():  # else somebody else was faster with the same bytes
+                if not path.exists():  # if it exists, another download of the same bytes was faster
                     raise
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -282,7 +305,7 @@ class ObjectStore:
     async def _write(self, key: str, data: bytes, condition: dict[str, str]) -> str:
         def call() -> str:
             try:
-                # the client's public put takes no condition; this is the one place that signs its own request
+                # the client's public put_object takes no condition
                 result = self._client._put_object(self.bucket, key, data, headers={**_BINARY, **condition})
             except S3Error as error:
                 if condition and (error.code in _LOST or (error.code in ABSENT and "If-Match" in condition)):
@@ -293,12 +316,12 @@ class ObjectStore:
         return await self._in_thread("write", call)
 
     async def _already_mine(self, key: str, data: bytes) -> str | None:
-        """A reply that got lost makes the client repeat a write, which then loses against itself."""
+        """The ETag, if the object has these bytes: the client repeats a write whose reply was lost, and that fails."""
         found = await self.get(key)
         return found[1] if found and found[0] == data else None
 
 
-# read-only: over TLS the client adds the digest of one request to the very mapping that it is given
+# read-only: over TLS the client adds the digest of a request to the mapping that it was given
 _BINARY: Mapping[str, str] = MappingProxyType({"Content-Type": "application/octet-stream"})
 
 

@@ -1,4 +1,4 @@
-"""The outbox of a stage: `result.json` decides, its event is published until `published.json` says that it went out."""
+"""The outbox of a stage: `result.json` decides, and its event is published until `published.json` says that it was."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ PAUSES = Backoff(0.2, 30.0)  # between two tries at writing a result while the s
 def result_of(
     job_id: str, stage: StageName, attempt: int, owner: str, outcome: StageOutcome, event: Event, now: float
 ) -> StageResult:
-    # a job fails once, so its job.failed has one id whichever stage says it; other events belong to a stage
+    """The result of one attempt, with its event and the event's id. `now`: seconds since the epoch."""
+    # a job fails once, so its job.failed has the same id in every stage; other events belong to their stage
     source = "" if isinstance(event, JobFailed) else stage
     return StageResult(
         job_id=job_id,
@@ -37,9 +38,9 @@ def result_of(
 
 
 async def commit(ledger: Ledger, mine: StageResult) -> StageResult:
-    """Decide the stage. Whoever creates `result.json` first has decided; everybody else gets that result.
+    """Decide the stage. The attempt that creates `result.json` first decides it; every other attempt gets that result.
 
-    Tries until the store answers: hours of work must not be lost to a minute's outage.
+    Retries until the store answers: hours of work must not be lost to an outage of a minute.
     """
 
     async def decide() -> StageResult:
@@ -55,12 +56,14 @@ async def commit(ledger: Ledger, mine: StageResult) -> StageResult:
 
 
 async def read(ledger: Ledger, job_id: str, stage: StageName) -> StageResult | None:
+    """The result of a stage; None if it has none yet."""
     found = await ledger.get(stage_prefix(job_id, stage) + "result.json")
     return StageResult.model_validate_json(found[0]) if found else None
 
 
 async def publish(ledger: Ledger, bus: Publisher, result: StageResult, owner: str, clock: Callable[[], float]) -> None:
-    """Send the event of a result, with the same id whoever sends it; if this dies half way, a sweep sends it again."""
+    """Publish the event of a result. Its id is the same in every process; if this one dies halfway, a sweep publishes
+    the event again."""
     found = await ledger.get(job_key(result.job_id))
     traceparent = Job.model_validate_json(found[0]).traceparent if found else None
     about = {"tunestream.job_id": result.job_id, "messaging.destination.name": result.event.topic}

@@ -57,7 +57,8 @@ class Requests:
         return request
 
     async def _ended_before(self, job_id: str) -> bool:
-        """Whether a stage further up ended the job: such jobs would be looked at for ever, and there may be many."""
+        """Whether a stage further up ended the job. Otherwise such jobs, of which there may be many, would be looked at
+        forever."""
         stage = STAGES.get(self._stage.upstream)
         while stage is not None:
             if result := await outbox.read(self._ledger, job_id, stage.upstream):

@@ -1,5 +1,6 @@
-"""The stage runner (DESIGN §3): any number of processes work on one stage, any of them may die at any moment, and
-every job still has exactly one result of the stage, which was published at least once."""
+"""The stage runner. Any number of processes may work on one stage, and any of them may die at any moment; every job
+still gets exactly one result of the stage, which is published at least once. See docs/architecture.md, "The stage
+protocol"."""
 
 from __future__ import annotations
 
@@ -25,10 +26,10 @@ from shared.tasks import cancel_and_wait, wait_for_event
 log = logging.getLogger(__name__)
 
 Span = Callable[[Job, StageName, int], AbstractContextManager[Callable[[str], None]]]
-"""Is around an attempt, and takes the outcome of the stage."""
+"""A context manager for one attempt (job, stage, number). It yields a function that is called with the outcome."""
 
-PROGRESS_TIMEOUT = 5.0  # seconds; progress is best effort and must not hold up the work
-PROGRESS_SILENCE = 10.0  # seconds without trying, after the bus did not take progress
+PROGRESS_TIMEOUT = 5.0  # seconds; progress is best effort and must not delay the work
+PROGRESS_SILENCE = 10.0  # seconds without another try after the bus did not accept progress
 
 
 class StageRunner:
@@ -58,13 +59,13 @@ class StageRunner:
         self._bell = asyncio.Event()
         self._slots = asyncio.Semaphore(settings.concurrency)
         self._due: dict[str, float] = {}
-        """When to look at each unfinished job, in the order in which they were asked for."""
+        """The time of the next look at each unfinished job, in the order in which they were asked for."""
         self._queued: set[str] = set()
-        """Jobs that wait for a slot."""
+        """Jobs that are waiting for a slot."""
         self._finished: set[str] = set()
         self._advancing: dict[str, asyncio.Task[None]] = {}
         self._asked: dict[str, float] = {}
-        """When each job was asked for that has no result yet."""
+        """When each job without a result was asked for."""
         self._attempts: dict[str, _Running] = {}
         """The jobs being worked on."""
         self._discover_at = 0.0
@@ -72,11 +73,11 @@ class StageRunner:
     # --- doorbells --------------------------------------------------------------------------------------------
 
     async def ask(self, event: Event) -> None:
-        """Take an event that asks for this stage: durable when this returns.
+        """Take an event that asks for this stage. When this returns, the request is durable.
 
         Raises:
-            InputError: no such job; the event goes to the dead-letter topic.
-            TransientError: the ledger is away; deliver again.
+            InputError: there is no such job; the event belongs in the dead-letter topic.
+            TransientError: the ledger is away; the event must be delivered again.
         """
         job_id = str(getattr(event, "job_id", None))
         if await self._ledger.get(job_key(job_id)) is None:
@@ -85,7 +86,7 @@ class StageRunner:
         self.ring(job_id)
 
     def ring(self, job_id: str) -> None:
-        """Look at this job now: it was asked for, or the user wants something of it."""
+        """Look at this job now: it was asked for, or its user asked for something, such as to cancel it."""
         if job_id in self._finished:
             return
         self._due[job_id] = _NOW
@@ -100,18 +101,18 @@ class StageRunner:
 
     @property
     def pending(self) -> int:
-        """Jobs that were asked for and have no result yet, whoever works on them: as of the last look at each."""
+        """Jobs that were asked for and have no result yet, in any process, as of the last look at each."""
         return len(self._asked)
 
     @property
     def oldest_pending(self) -> float:
-        """Seconds since the first of them was asked for; 0 when there is none."""
+        """Seconds since the oldest pending job was asked for; 0 if none is pending."""
         return max(0.0, self._clock() - min(self._asked.values())) if self._asked else 0.0
 
     # --- the loop ---------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Work until cancelled; then the work is stopped and its leases are given back."""
+        """Work until cancelled. Then the attempts are stopped and their leases are given back."""
         try:
             while True:
                 self._bell.clear()
@@ -126,7 +127,7 @@ class StageRunner:
             await cancel_and_wait(*self._advancing.values())
 
     async def _discover(self) -> None:
-        """List the ledger for jobs that no event told of: the message was lost, or their owner died."""
+        """List the ledger for jobs that no event announced: the message was lost, or the owner died."""
         try:
             for job_id in await self._ledger.folders(JOBS):
                 if job_id not in self._finished:
@@ -137,13 +138,13 @@ class StageRunner:
         self._discover_at = self._clock() + self._settings.discover_seconds
 
     async def _advance(self, job_id: str) -> None:
-        """Take one job as far as it goes for now, and note when to look at it again."""
+        """Advance one job as far as possible, and note when to look at it again."""
         self._due[job_id] = _NEVER  # a ring from here on sets it to now
         again = self._clock() + self._settings.poll_seconds
         try:
             again = await self._step(job_id)
         except TransientError as error:
-            log.warning("will look again", extra={"job_id": job_id, "reason": type(error).__name__})
+            log.warning("the job is looked at again later", extra={"job_id": job_id, "reason": type(error).__name__})
         except LeaseLost:
             log.warning("lease lost", extra={"job_id": job_id, "stage": self._stage.name})
         except Exception:
@@ -234,8 +235,8 @@ class StageRunner:
 
     async def _outcome(self, attempt: Attempt) -> tuple[StageOutcome, Event]:
         if attempt.number > self._settings.max_attempts:
-            # a job that kills its worker must not do so for ever
-            message = f"{attempt.stage} was tried {attempt.number - 1} times and never came to an end."
+            # a job that kills its worker must not do so forever
+            message = f"{attempt.stage} was tried {attempt.number - 1} times and never ended."
             return "failed", self._failure(attempt.job.job_id, "too_many_attempts", message)
         try:
             return "completed", await self._work(attempt)
@@ -243,7 +244,7 @@ class StageRunner:
             return "failed", self._failure(attempt.job.job_id, error.code, error.message, error.param)
 
     async def _retry_later(self, attempt: Attempt, lease: Lease, error: Exception) -> float:
-        """Count the failure in the claim, where it outlives this process, and back off; a bug only so many times."""
+        """Back off, and count the failure in the claim, where it outlives this process. Too many bugs fail the job."""
         job_id, stage = attempt.job.job_id, attempt.stage
         transient = isinstance(error, TransientError)
         bugs, failures = lease.claim.bugs + (not transient), lease.claim.failures + transient
@@ -315,7 +316,7 @@ class StageRunner:
 
 @dataclass(frozen=True)
 class _Running:
-    """An attempt under way: since when, and the bell that makes it look for the user's wishes."""
+    """An attempt under way: when it began, and the event that makes it check whether the job was cancelled."""
 
     since: float
     bell: asyncio.Event = field(default_factory=asyncio.Event)

@@ -1,6 +1,7 @@
-"""What every service process does around its own parts: settings, telemetry, store, bus, stage runner, HTTP, signals.
+"""The process of a service: settings, telemetry, store, bus, stage runner, HTTP server and signals around its parts.
 
-`app.py` of a service calls `run(name, build)`, where `build(context)` makes its parts, and may subscribe to topics.
+`app.py` of a service calls `run(name, build)`. `build(context)` makes the parts of the service, and may subscribe to
+topics.
 """
 
 from __future__ import annotations
@@ -50,10 +51,10 @@ class Context:
 
 @dataclass(frozen=True)
 class Parts:
-    """What a service is made of; any of it may be missing.
+    """The parts of a service; each may be missing.
 
-    `app` gets /health and /metrics added and is served at `address`; `background` tasks run as long as the service
-    does, and their failure is its failure; `close` is awaited at the end.
+    `app` is served at `address`, with /health and /metrics added. `background` tasks run as long as the service does;
+    if one fails, the service fails. `checks` are added to those of /health/ready. `close` is awaited at the end.
     """
 
     work: Work | None = None
@@ -70,7 +71,7 @@ def run_stage_service(name: StageName, make_work: Callable[[Context], Work]) -> 
 
 
 def run(name: str, build: Callable[[Context], Parts]) -> None:
-    """Run a service until SIGTERM; exit with one clear line when the settings are wrong."""
+    """Run a service until SIGTERM. If the settings are wrong, exit with one line that says so."""
     try:
         settings = load_settings()
         telemetry.set_up(name, settings.telemetry)
@@ -107,7 +108,7 @@ async def _serve(name: str, settings: Settings, build: Callable[[Context], Parts
     async def main() -> None:
         async with asyncio.TaskGroup() as group:
             await reach(context.objects)
-            # nothing waits for the bus: the ledger alone is enough to go on with
+            # nothing waits for the bus: the ledger alone is enough to work
             group.create_task(listen())
             for task in parts.background:
                 group.create_task(task())
@@ -135,7 +136,7 @@ async def reach(objects: ObjectStore) -> None:
     """Wait while the object store is down.
 
     Raises:
-        ConfigError: it is not, and these settings do not lead to it.
+        ConfigError: the store is up, but these settings do not lead to it.
     """
     await retry(
         objects.check,
@@ -146,7 +147,7 @@ async def reach(objects: ObjectStore) -> None:
 
 
 def _runner(name: str, context: Context, work: Work) -> StageRunner:
-    stage = STAGES[name]  # type: ignore[index]  # a service with work is named after its stage
+    stage = STAGES[name]  # type: ignore[index]  # a service with work has the name of its stage
     runner = StageRunner(
         stage,
         work,
@@ -162,7 +163,7 @@ def _runner(name: str, context: Context, work: Work) -> StageRunner:
     )
 
     async def asked(event: Event, delivery: Delivery) -> None:
-        # a stranger's dataset.uploaded has no job yet: ingest makes one and publishes the event again, whole
+        # the dataset.uploaded of an external producer has no job yet: ingest makes one and publishes a complete event
         if getattr(event, "job_id", None) is not None:
             await runner.ask(event)
 
@@ -183,7 +184,7 @@ def _root_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers, which would end the process before leases are given back."""
+    """uvicorn without its signal handlers: they would end the process before its leases are given back."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""Conversations: what is counted, trained on and served is the same text."""
+"""Conversations as chat templates expect them, so that the validator, the trainer and vLLM see the same text."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ AttemptNumber = Annotated[int, Field(validation_alias=AliasChoices("attempt", "e
 
 
 class Job(FrozenModel):
-    """`jobs/{job_id}/job.json`, created once by ingest: what was asked for, by whom, about which bytes."""
+    """`jobs/{job_id}/job.json`, created once by ingest: the settings of the job, its origin and its dataset."""
 
     job_id: str
     created_at: float
@@ -50,10 +50,10 @@ class EventRecord(FrozenModel):
 
 
 class Claim(FrozenModel):
-    """`jobs/{job_id}/{stage}/claim.json`: who works on the stage, and until when others must keep away.
+    """`jobs/{job_id}/{stage}/claim.json`: who works on the stage, and until when nobody else may take it.
 
     `attempt` only grows. `bugs` and `failures` count how earlier attempts ended, so that a limit
-    holds across processes. `not_before`: nobody may claim earlier (back-off).
+    holds across processes. Nobody may claim before `not_before` (back-off).
     """
 
     owner: str

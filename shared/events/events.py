@@ -21,12 +21,12 @@ ProgressState = Literal["started", "running", "checkpoint", "retrying", "complet
 
 
 class Event(FrozenModel):
-    """Base of all events; `topic` is also the CloudEvents type (`tunestream.{topic}.v1`)."""
+    """Base of all events. The CloudEvents type is made from `topic`: `tunestream.{topic}.v1`."""
 
     topic: ClassVar[str]
     sent_by: ClassVar[tuple[str, ...]]
     read_by: ClassVar[tuple[str, ...]]
-    """Services; `anyone` is who is none of ours."""
+    """Names of services; `anyone` stands for programs that are not part of Tunestream."""
 
     @classmethod
     def ce_type(cls) -> str:
@@ -34,13 +34,13 @@ class Event(FrozenModel):
 
 
 class DatasetUploaded(Event):
-    """A dataset is there to be trained on. A stranger need only send `{"dataset": {"bucket", "key"}}`."""
+    """A dataset was uploaded for training. An external producer needs only `{"dataset": {"bucket", "key"}}`."""
 
     topic: ClassVar[str] = "dataset.uploaded"
     sent_by = ("anyone", "ingest")
     read_by = ("ingest", "validate", "api")
     job_id: str | None = None
-    """Made by ingest; a stranger leaves it out."""
+    """Set by ingest; an external producer leaves it out."""
     dataset: DatasetPointer
     validation_file: DatasetPointer | None = None
     """Rows to validate on, instead of a share of the dataset."""
@@ -49,7 +49,7 @@ class DatasetUploaded(Event):
 
 
 class Split(FrozenModel):
-    """One side of the split: a JSONL object of validated rows. `tokens` are of the base's own tokenizer."""
+    """One split: a JSONL object of validated rows. `tokens` are counted with the tokenizer of the base model."""
 
     reference: Reference
     examples: int
@@ -57,7 +57,7 @@ class Split(FrozenModel):
 
 
 class DatasetValidated(Event):
-    """The rows are fit to train on, counted and split."""
+    """The dataset passed validation; its rows are counted and split."""
 
     topic: ClassVar[str] = "dataset.validated"
     sent_by = ("validate",)
@@ -71,12 +71,12 @@ class DatasetValidated(Event):
     report: Reference
     longest_tokens: int = 0
     max_length: int | None = None
-    """Tokens a row may have; rows over it were dealt with by `hyperparameters.over_length`."""
+    """The most tokens that a row may have; `hyperparameters.over_length` says what happened to longer rows."""
     estimated_seconds: float | None = None
 
 
 class Overfitting(FrozenModel):
-    """The guide's verdict: validation loss against training loss, and its trend."""
+    """Whether the training overfitted, judged by the validation loss: its trend, and against the training loss."""
 
     verdict: Literal["healthy", "overfitting", "underfitting", "unknown"]
     reason: str
@@ -91,7 +91,7 @@ class CheckpointInfo(FrozenModel):
 
 
 class TrainingCompleted(Event):
-    """There is an adapter; it is not measured yet."""
+    """An adapter was trained; it is not evaluated yet."""
 
     topic: ClassVar[str] = "training.completed"
     sent_by = ("trainer",)
@@ -147,7 +147,7 @@ class EvalCompleted(Event):
 
 
 class ModelDeployed(Event):
-    """An alias answers with another model now, from this moment on."""
+    """An alias answers with another model from now on."""
 
     topic: ClassVar[str] = "model.deployed"
     sent_by = ("inference",)
@@ -186,7 +186,7 @@ class JobProgress(Event):
 
 
 class JobFailed(Event):
-    """The job ended without a model. Code `cancelled`: the user ended it."""
+    """The job ended without a model. The code `cancelled` means that the user cancelled it."""
 
     topic: ClassVar[str] = "job.failed"
     sent_by = STAGE_NAMES
@@ -201,7 +201,7 @@ class JobFailed(Event):
 
 
 class JobControl(Event):
-    """What the user asked for while a job was under way."""
+    """A user's request about a job that is under way."""
 
     topic: ClassVar[str] = "job.control"
     sent_by = ("api",)
@@ -211,7 +211,7 @@ class JobControl(Event):
 
 
 class InferenceLogged(Event):
-    """One sampled request. `request` and `response` are only there when content logging is switched on."""
+    """One sampled request. `request` and `response` are present only when content logging is switched on."""
 
     topic: ClassVar[str] = "inference.logged"
     sent_by = ("inference",)

@@ -16,14 +16,14 @@ class Reference(FrozenModel):
 
 
 class DatasetPointer(FrozenModel):
-    """What a stranger must say of a dataset: where it is. The rest is looked up."""
+    """Where a dataset is. An external producer needs only bucket and key; the rest is looked up."""
 
     bucket: str
     key: str
     etag: str | None = None
     size: int | None = None
     sha256: str | None = None
-    """Hex."""
+    """In hex."""
 
 
 class FolderReference(FrozenModel):

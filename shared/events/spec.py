@@ -14,7 +14,7 @@ Method = Literal["supervised", "dpo"]
 
 
 class Hyperparameters(StrictModel):
-    """`auto` values are chosen by the trainer from the dataset's size and written down with their reasons."""
+    """The trainer chooses the `auto` values by the size of the dataset and records its reasons."""
 
     n_epochs: Auto | Annotated[int, Field(ge=1, le=50)] = "auto"
     batch_size: Auto | Annotated[int, Field(ge=1, le=256)] = "auto"
@@ -39,7 +39,7 @@ class Lora(StrictModel):
 
 
 class Splits(StrictModel):
-    """Shares of the dataset; what is left is trained on. A validation file replaces the validation share."""
+    """Shares of the dataset; the rest is trained on. A validation file replaces the validation share."""
 
     validation: Annotated[float, Field(ge=0, lt=0.5)] = 0.1
     test: Annotated[float, Field(ge=0, lt=0.5)] = 0.1
@@ -63,12 +63,12 @@ class Gate(StrictModel):
 
 
 class JobSpec(StrictModel):
-    """Everything a user may say of a job. All of it has a default."""
+    """Everything that a user may set for a job. Every field has a default."""
 
     model: str | None = None
-    """The base to tune; None: the default of the deployment."""
+    """The base model to tune; None: the default of the deployment."""
     method: Method | None = None
-    """None: told by the rows (preference pairs are `dpo`, everything else is `supervised`)."""
+    """None: decided by the rows (preference pairs are `dpo`, everything else is `supervised`)."""
     suffix: Annotated[str, Field(min_length=1, max_length=64)] | None = None
     alias: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] | None = None
     """The name behind which a promoted model answers; default: suffix, else the dataset's file name."""

@@ -1,8 +1,8 @@
-"""All settings, one section per concern, from environment variables and `.env`.
+"""All settings, one section per concern, from environment variables, `.env` and files of secrets.
 
-A field is set by `TUNESTREAM_{SECTION}__{FIELD}`, for example `TUNESTREAM_STORE__ENDPOINT`. Secrets may also be files:
-`TUNESTREAM_SECRETS_DIR` names a folder whose file names are variable names. A variable of the environment wins over
-`.env`, and both win over a file.
+The variable `TUNESTREAM_{SECTION}__{FIELD}` sets a field, for example `TUNESTREAM_STORE__ENDPOINT`. Secrets may also be
+files: `TUNESTREAM_SECRETS_DIR` names a folder in which each file is named after a variable. The environment has
+precedence over `.env`, and both have precedence over files.
 """
 
 from __future__ import annotations

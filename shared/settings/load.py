@@ -46,7 +46,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
         env_nested_delimiter="__",
-        env_ignore_empty=True,  # docker compose sets what is not given to nothing
+        env_ignore_empty=True,  # docker compose sets variables that are not given to an empty text
         env_file=".env",
         extra="ignore",
         frozen=True,
@@ -89,7 +89,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        # the usual source of files knows whole sections only; this one knows `{SECTION}__{FIELD}`
+        # the usual source of secret files reads whole sections only; this one reads `{SECTION}__{FIELD}`
         files = NestedSecretsSettingsSource(file_secret_settings)
         return init_settings, env_settings, dotenv_settings, files
 
@@ -99,7 +99,7 @@ def load_settings() -> Settings:
     """Read the settings once.
 
     Raises:
-        ConfigError: one line that names each wrong variable and what is wrong with it.
+        ConfigError: its one line names each wrong variable and what is wrong with it.
     """
     folder = os.environ.get(f"{PREFIX}SECRETS_DIR")
     if folder and not Path(folder).is_dir():
@@ -120,5 +120,5 @@ def load_settings() -> Settings:
 def _wording(problem: Any) -> str:
     reason = str(problem["msg"]).removeprefix("Value error, ")
     if problem["type"] == "value_error" and len(problem["loc"]) == 1:
-        return reason  # a rule about several fields of a section: it names them itself
+        return reason  # a rule about several fields of a section names them itself
     return f"{PREFIX}{'__'.join(str(part).upper() for part in problem['loc'])}: {reason}"

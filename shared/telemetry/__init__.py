@@ -1,4 +1,4 @@
-"""Traces, logs and metrics: best effort, never a reason to fail, and without a word of the user's. See
+"""Traces, logs and metrics: best effort, never a reason to fail, and without any text of the user. See
 docs/architecture.md, "Telemetry"."""
 
 from __future__ import annotations

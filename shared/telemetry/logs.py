@@ -7,7 +7,7 @@ import logging
 import sys
 from datetime import UTC, datetime
 
-# what may leave the house on a log line beside the message; everything else may hold user text
+# the fields that a log line may have beside its message; any other may hold user text
 LOG_FIELDS = (
     "job_id", "trace_id", "stage", "outcome", "reason", "topic", "offset", "partition", "event", "port", "pid",
     "status", "seconds", "count", "model", "step", "code", "attempt", "signal", "operation",
@@ -17,7 +17,7 @@ LOG_FIELDS = (
 class JsonFormatter(logging.Formatter):
     """One JSON object per line: time, level, service, logger, message and the allow-listed extra fields.
 
-    The message of an exception is left out (it may quote a row); its class and where it was raised are kept.
+    Of an exception, only the class and the place are written: its message may quote a row.
     """
 
     def __init__(self, service: str) -> None:
