@@ -163,7 +163,7 @@ def _runner(name: str, context: Context, work: Work) -> StageRunner:
     )
 
     async def asked(event: Event, delivery: Delivery) -> None:
-        # the dataset.uploaded of an external producer has no job yet: ingest makes one and publishes a complete event
+        # the dataset.uploaded of a stranger has no job yet: ingest makes one and publishes a complete event
         if getattr(event, "job_id", None) is not None:
             await runner.ask(event)
 

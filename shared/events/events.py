@@ -34,13 +34,13 @@ class Event(FrozenModel):
 
 
 class DatasetUploaded(Event):
-    """A dataset was uploaded for training. An external producer needs only `{"dataset": {"bucket", "key"}}`."""
+    """A dataset was uploaded for training. A stranger needs to send only `{"dataset": {"bucket", "key"}}`."""
 
     topic: ClassVar[str] = "dataset.uploaded"
     sent_by = ("anyone", "ingest")
     read_by = ("ingest", "validate", "api")
     job_id: str | None = None
-    """Set by ingest; an external producer leaves it out."""
+    """Set by ingest; a stranger leaves it out."""
     dataset: DatasetPointer
     validation_file: DatasetPointer | None = None
     """Rows to validate on, instead of a share of the dataset."""

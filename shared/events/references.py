@@ -16,7 +16,7 @@ class Reference(FrozenModel):
 
 
 class DatasetPointer(FrozenModel):
-    """Where a dataset is. An external producer needs only bucket and key; the rest is looked up."""
+    """Where a dataset is. A stranger needs to give only bucket and key; the rest is looked up."""
 
     bucket: str
     key: str
