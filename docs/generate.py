@@ -1,4 +1,4 @@
-"""Writes `docs/schemas/`, `docs/asyncapi.json` and the tables of `docs/events.md` from `shared/events.py`, and
+"""Writes `docs/schemas/`, `docs/asyncapi.json` and the tables of `docs/events.md` from `shared/events/`, and
 `docs/metrics.md` from the metrics of the services; a test holds them to it."""
 
 from __future__ import annotations

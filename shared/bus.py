@@ -1,20 +1,23 @@
-"""The message bus: FastStream consumers, one aiokafka producer, and a dead-letter middleware (DESIGN §5).
+"""The message bus: FastStream consumers, one aiokafka producer, and a dead-letter middleware. See
+docs/architecture.md, "The bus".
 
 Delivery is at least once. What a handler raises decides:
 - `TransientError`: a few quick retries, then the message is left uncommitted and comes again after a pause, so that
   an outage never empties a topic into its dead-letter topic;
-- everything else, also what cannot be parsed: the record goes to `{topic}.dlq` byte for byte and is committed.
+- everything else, a message that cannot be parsed included: the record goes to `{topic}.dlq` byte for byte, and its
+  offset is committed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
+import itertools
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaProducer, ConsumerRecord
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -31,37 +34,31 @@ from shared.events import EVENTS, Event
 from shared.kafka_access import ConsumerLog, denied
 from shared.kafka_diagnosis import find_cause
 from shared.kafka_security import broker_security, client_options
+from shared.retry import Backoff, retry
 from shared.settings import BusSettings
+from shared.tasks import cancel_and_wait
 
 log = logging.getLogger(__name__)
 E = TypeVar("E", bound=Event)
 
-QUICK_RETRIES = (0.1, 0.5, 2.0)  # seconds; together far below the 5 minutes after which Kafka expels a consumer
+CONNECT_PAUSES = Backoff(0.25, 3.0)
+CONNECT_TRIES = 30
+QUICK_PAUSES = (0.1, 0.5, 2.0)  # seconds; together far below the 5 minutes after which Kafka expels a consumer
 OPTIONAL_PAUSE = 5.0  # seconds between two tries at a topic that may be missing
-# twice Kafka's usual limit: a dead letter is its record and some headers, and must never be the one that is too large
+# twice Kafka's default limit: a dead letter is its record plus some headers, and must not be refused for its size
 MAX_LETTER_BYTES = 2 * 2**20
 
 
 @dataclasses.dataclass(frozen=True)
 class Delivery:
-    """What came beside an event: its CloudEvents id (derived from its place when a stranger sent none)."""
+    """What came with an event. Without a `ce_id` of the sender, one is derived from topic, partition and offset."""
 
     topic: str
     ce_id: str
     source: str
     traceparent: str | None
     time: float | None = None
-    """When it happened, in seconds since the epoch, as far as the sender said."""
-
-
-class Publisher(Protocol):
-    """What the stage protocol needs of the bus."""
-
-    async def publish(
-        self, event: Event, *, ce_id: str, subject: str | None = None, traceparent: str | None = None
-    ) -> None:
-        """Returns when the broker has the event durably. Raises `TransientError`."""
-        ...
+    """When it happened, in seconds since the epoch; None: the sender did not say."""
 
 
 class Bus:
@@ -94,10 +91,10 @@ class Bus:
         self._subscriber(event_type.topic, group)(handle)
 
     def subscribe_raw(self, topic: str, handler: Callable[[bytes], Awaitable[None]]) -> None:
-        """Call `handler` with every message of a topic that is not ours, in its foreign format.
+        """Call `handler` with the bytes of every message of a topic that belongs to another system.
 
         The topic is optional: the service starts and is ready without it. It has no dead-letter topic, so `handler`
-        should raise nothing but bugs.
+        must not raise for a message that it cannot use.
         """
 
         async def handle(message: KafkaMessage) -> None:
@@ -130,10 +127,10 @@ class Bus:
         """Connect, waiting for the broker with back-off.
 
         Raises:
-            ConfigError: the broker did not answer within a minute, or waiting for it is of no use.
+            ConfigError: the broker did not answer within a minute, or waiting does not help.
         """
         began = time.monotonic()
-        for attempt in range(30):
+        for pause in itertools.islice(CONNECT_PAUSES, CONNECT_TRIES):
             try:
                 if self._producer is None:
                     self._producer = await self._start_producer()
@@ -149,7 +146,7 @@ class Bus:
                     raise ConfigError(cause.line) from None
                 line = cause.line if cause else "the broker does not answer yet"
                 log.warning(line, extra={"reason": type(error).__name__})
-                await asyncio.sleep(min(0.25 * 2**attempt, 3.0))
+                await asyncio.sleep(pause)
         raise ConfigError(
             f"no Kafka broker answers at {self._settings.bootstrap} (TUNESTREAM_BUS__BOOTSTRAP): it is down, or the "
             "address is wrong"
@@ -157,8 +154,7 @@ class Bus:
 
     async def stop(self) -> None:
         if self._starting is not None:
-            self._starting.cancel()
-            await asyncio.gather(self._starting, return_exceptions=True)
+            await cancel_and_wait(self._starting)
         await self.broker.stop()
         if self._producer is not None:
             await self._producer.stop()
@@ -204,7 +200,7 @@ class Bus:
         try:
             await self._producer.send_and_wait(topic, value=value, key=key, headers=headers)
         except KafkaError as error:
-            # also a missing ACL is transient: the operator's mistake must not lose the event
+            # a missing ACL is transient, too: an operator's mistake must not lose the event
             if line := denied(error, self._settings, "write to"):
                 log.error(line)
             raise TransientError(f"the bus does not take events: {type(error).__name__}") from error
@@ -220,13 +216,14 @@ class Bus:
         ours = [(name, text.encode()) for name, text in place.items()]
         topic = record.topic + DLQ_SUFFIX
         try:
-            # aiokafka sends no record that has neither key nor value, though others do
+            # other clients send records that have neither key nor value; aiokafka refuses to
             value = b"" if record.key is None and record.value is None else record.value
             await self._send(topic, value, record.key, [*record.headers, *ours])
         except TransientError as error:
             if not isinstance(error.__cause__, MessageSizeTooLargeError):
                 raise
-            # it came compressed, or its topic takes more: its address must do, or it would block all that follow
+            # the record came compressed, or its topic allows larger ones. Its place alone is kept: a dead letter that
+            # cannot be written would block all records after it
             omitted = str(len(record.value or b"")).encode()
             await self._send(topic, b"", None, [*ours, ("dlq_omitted", omitted)])
 
@@ -239,12 +236,7 @@ def make_broker(settings: BusSettings, service: str, dead_letter: DeadLetter) ->
 
     class DeadLetterMiddleware(BaseMiddleware[Any, Any]):
         async def consume_scope(self, call_next: Callable[[Any], Awaitable[Any]], msg: Any) -> Any:
-            for pause in QUICK_RETRIES:
-                try:
-                    return await call_next(msg)
-                except TransientError:
-                    await asyncio.sleep(pause)
-            return await call_next(msg)
+            return await retry(lambda: call_next(msg), on=TransientError, pauses=QUICK_PAUSES)
 
         async def after_processed(
             self,
@@ -256,7 +248,7 @@ def make_broker(settings: BusSettings, service: str, dead_letter: DeadLetter) ->
             if exc_val is None:
                 metrics.messages_consumed.labels(record.topic, "handled").inc()
                 return False
-            if not isinstance(exc_val, Exception):  # cancelled: the service stops, the message comes again
+            if not isinstance(exc_val, Exception):  # cancelled: the service stops; the message is delivered again
                 return False
             reason = type(exc_val).__name__
             if not isinstance(exc_val, TransientError):
@@ -288,25 +280,28 @@ def make_broker(settings: BusSettings, service: str, dead_letter: DeadLetter) ->
 
 
 async def _lenient_parser(record: ConsumerRecord, original: Callable[[Any], Awaitable[Any]]) -> Any:
-    """FastStream's parser raises, and then drops the record silently, when a header is not UTF-8."""
+    """Make all headers UTF-8: on one that is not, FastStream's parser raises, and the record is dropped silently."""
     cleaned = tuple((name, text.encode()) for name, text in envelope.decode(record.headers).items())
     return await original(dataclasses.replace(record, headers=cleaned))
 
 
 async def _json_decoder(message: Any) -> Any:
-    """FastStream goes by the content type, which strangers forget or get wrong; every value is JSON here."""
+    """Every value is JSON. FastStream would decide by the content type, which others leave out or get wrong."""
     return envelope.parse(message.body)
 
 
 async def _start_when_there(subscriber: DefaultSubscriber) -> None:
-    """aiokafka waits for a missing topic for a while and then raises: begin again until somebody makes the topic."""
+    """Start a subscriber once its topic exists. aiokafka waits for a missing topic only for a while, then raises."""
     while True:
         try:
             await subscriber.start()
             return
         except KafkaError as error:
             await subscriber.stop()
-            log.warning("optional topic", extra={"topic": subscriber.topics[0], "reason": type(error).__name__})
+            log.warning(
+                "an optional topic cannot be read yet",
+                extra={"topic": subscriber.topics[0], "reason": type(error).__name__},
+            )
             await asyncio.sleep(OPTIONAL_PAUSE)
 
 

@@ -40,21 +40,21 @@ def body(event: Event) -> bytes:
 
 
 def parse(value: bytes | None) -> Any:
-    """The JSON that a record's value is.
+    """Parse the value of a record as JSON.
 
     Raises:
-        ValueError, RecursionError: it is none.
+        ValueError, RecursionError: it is not JSON.
     """
     return json.loads(value or b"")
 
 
 def decode(raw: tuple[tuple[str, bytes], ...]) -> dict[str, str]:
-    """Headers as text. Bytes that are not UTF-8 become U+FFFD: a stranger's odd header must not lose the event."""
+    """Headers as text. Bytes that are not UTF-8 become U+FFFD: one odd header must not lose the event."""
     return {name: (value or b"").decode("utf-8", errors="replace") for name, value in raw}
 
 
 def time_of(fields: Mapping[str, str]) -> float | None:
-    """`ce_time` in seconds since the epoch; None when it is missing or no time."""
+    """`ce_time` in seconds since the epoch; None when it is missing or not a time."""
     try:
         return datetime.fromisoformat(fields.get("ce_time", "")).timestamp()
     except (ValueError, OverflowError):

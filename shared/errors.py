@@ -1,17 +1,17 @@
 """The exceptions of Tunestream. The stage protocol decides by their kind, never by their text.
 
 TunestreamError
-├── InputError         the user's data or settings are wrong: the job ends with `job.failed`, nothing is retried
-├── TransientError     something outside is unavailable: tried again with back-off
+├── InputError         the user's data or settings are wrong: the job ends with `job.failed`, without a retry
+├── TransientError     something outside is unavailable: retried with back-off
 │   └── StoreUnavailable
-├── AlreadyExists      a create-once object is there already: another attempt won
+├── AlreadyExists      a create-once object exists already: another attempt won
 ├── Conflict           a compare-and-swap lost: read again, decide again
 ├── CorruptObject      bytes do not match the digest of their reference
 ├── LeaseLost          another owner has the claim: stop, write nothing more
 ├── Cancelled          the user asked for the job to end
 └── ConfigError        a service cannot start with these settings
 
-Everything else that is raised is a bug: retried a bounded number of times, then `job.failed`.
+Any other exception is a bug: it is retried a bounded number of times, then the job ends with `job.failed`.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class TunestreamError(Exception):
 class InputError(TunestreamError):
     """The user's data or settings are wrong.
 
-    `code` is a word a program can test (`invalid_training_file`), `message` says what to change,
-    `param` names the field of the job that is to blame. They become the `error` of the job.
+    `code` is for programs (`invalid_training_file`), `message` says what to change, `param` names the field of the job
+    that is wrong. They become the `error` of the job.
     """
 
     def __init__(self, code: str, message: str, param: str | None = None) -> None:
@@ -40,23 +40,23 @@ class TransientError(TunestreamError):
 
 
 class StoreUnavailable(TransientError):
-    """The object store did not answer, or answered 5xx; a write may or may not have taken effect."""
+    """The object store did not answer, or answered 5xx. A write may or may not have taken effect."""
 
 
 class AlreadyExists(TunestreamError):
-    """A create-once write found the object there already."""
+    """A create-once write found that the object exists."""
 
 
 class Conflict(TunestreamError):
-    """A compare-and-swap found another ETag than the one it was given."""
+    """A compare-and-swap found another ETag than the expected one."""
 
 
 class CorruptObject(TunestreamError):
-    """The bytes read are not the bytes that the reference promises."""
+    """The bytes that were read do not match their reference."""
 
 
 class LeaseLost(TunestreamError):
-    """The claim belongs to another owner now."""
+    """Another owner has the claim."""
 
 
 class Cancelled(TunestreamError):

@@ -1,4 +1,4 @@
-"""Derived ids: the same request always has the same id, so that a repeated delivery is recognised, not repeated."""
+"""Derived ids: the same request always has the same id, so that a repeated delivery does not repeat the work."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ID_CHARS = 24  # 24 base32 characters are 120 bits: collisions need 2**60 jobs
 
 
 def canonical(value: Any) -> bytes:
-    """JSON with sorted keys and no spaces: one spelling per value, fit for hashing."""
+    """JSON with sorted keys and no spaces: one spelling per value, so that it can be hashed."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 

@@ -1,6 +1,6 @@
-"""What Kafka's ACLs deny us, in one line that names the topic or group and the user.
+"""Explains what Kafka's ACLs deny, in one line that names the topic or group and the user.
 
-A missing ACL is an operator's mistake: events are kept and tried again, and the line is repeated until it is mended.
+A missing ACL is an operator's mistake. Events are kept and retried, and the line is logged again until it is fixed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from shared.settings import BusSettings
 
 
 def denied(error: BaseException, settings: BusSettings, action: str = "use") -> str | None:
-    """The line; None where `error` is about something else."""
+    """The line that explains `error`; None: the error is about something else."""
     user = repr(settings.sasl_username) if settings.sasl_username else "without a name"
     refuses = f"Kafka does not let the user {user} (TUNESTREAM_BUS__SASL_USERNAME)"
     names = _names(error)
@@ -37,15 +37,15 @@ _EXPECTED = "Auto create topics is disabled"  # a warning for each subscriber; t
 
 
 class ConsumerLog:
-    """FastStream's logger, writing our JSON lines. FastStream reports a missing ACL by a traceback, every 5 s and for
-    ever; this writes the line that says which."""
+    """FastStream's logger: writes our JSON lines, and one that names a missing ACL where FastStream would write a
+    traceback every 5 s."""
 
     def __init__(self, settings: BusSettings) -> None:
         self._settings = settings
         self._log = logging.getLogger(__name__)  # not FastStream's own, which has a handler and a format of its own
 
     def log(self, level: int, msg: Any, /, *, exc_info: Any = None, extra: Mapping[str, Any] | None = None) -> None:
-        if level < logging.WARNING or str(msg).startswith(_EXPECTED):  # below: a line for every record
+        if level < logging.WARNING or str(msg).startswith(_EXPECTED):  # FastStream logs a line for every record
             return
         if isinstance(exc_info, KafkaError) and (line := denied(exc_info, self._settings, "read")):
             msg, exc_info = line, None
@@ -53,6 +53,6 @@ class ConsumerLog:
 
 
 def _names(error: BaseException) -> str:
-    """aiokafka gives the names as a string or a set of them, or not at all."""
+    """The names of the topics or groups; aiokafka gives a string, a set of strings, or nothing."""
     given = error.args[0] if error.args else ()
     return ", ".join(sorted([given] if isinstance(given, str) else given))

@@ -1,4 +1,4 @@
-"""Why no connection to Kafka comes about.
+"""Finds out why a client cannot connect to Kafka.
 
 aiokafka reports a wrong password, a certificate that does not verify and a broker that is down all as "unable to
 bootstrap". One connection of our own shows the cause, so that a service can stop at once where waiting does not help.
@@ -30,24 +30,24 @@ from shared.settings import BusSettings
 TIMEOUT_MS = 5_000
 
 CREDENTIALS_SECONDS = 10.0
-"""SCRAM users and ACLs are made through a running broker: an init step may make ours moments after it came up."""
+"""SCRAM users and ACLs are created through a running broker, so an init step may still be creating ours."""
 
 
 @dataclass(frozen=True)
 class Cause:
-    """Something that waiting does not mend."""
+    """A cause that waiting does not remove."""
 
     line: str
-    """What is wrong, the setting, the remedy."""
+    """What is wrong, which setting it concerns, and how to fix it."""
     patience_seconds: float = 0.0
-    """How long it may still pass by itself after all."""
+    """For how long to wait all the same, because it may pass by itself."""
 
 
 async def find_cause(settings: BusSettings, error: BaseException) -> Cause | None:
-    """Why a client did not start, which ended in `error`; None where the broker is only down, or nothing can be told.
+    """Find out why a client failed to start with `error`. None: the broker is only down, or the cause is unknown.
 
     Raises:
-        ConfigError: a certificate or key of our own cannot be used.
+        ConfigError: our own certificate or key cannot be used.
     """
     if line := denied(error, settings):
         return Cause(line, CREDENTIALS_SECONDS)
@@ -116,7 +116,7 @@ async def _speaks_plaintext(host: str, port: int) -> bool:
 
 
 async def _wants_sasl(connection: AIOKafkaConnection) -> bool:
-    """A listener with SASL answers the first step of it, also where it does not know the mechanism."""
+    """Whether a listener expects SASL: then it answers the first step, even if it does not know the mechanism."""
     try:
         answer = await connection.send(SaslHandShakeRequest("SCRAM-SHA-512"))
     except (KafkaError, OSError):

@@ -1,4 +1,4 @@
-"""How every Kafka client of Tunestream secures its connection: TLS with host names verified, and SASL."""
+"""TLS (with verified host names) and SASL for every Kafka client of Tunestream."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MECHANISMS: dict[str, type[SASLPlaintext | SASLScram256 | SASLScram512]] = {
 
 
 def broker_security(settings: BusSettings) -> BaseSecurity | None:
-    """The `security` of a FastStream broker; None: neither TLS nor SASL.
+    """The `security` of a FastStream broker; None means neither TLS nor SASL.
 
     Raises:
         ConfigError: a certificate or key cannot be used.
@@ -37,7 +37,7 @@ def broker_security(settings: BusSettings) -> BaseSecurity | None:
 
 
 def client_options(settings: BusSettings) -> dict[str, Any]:
-    """The same as keyword arguments of aiokafka's producer, consumer, admin client and connections.
+    """The same, as keyword arguments of aiokafka's producer, consumer, admin client and connections.
 
     Raises:
         ConfigError: a certificate or key cannot be used.

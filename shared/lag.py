@@ -1,4 +1,4 @@
-"""How far a service's consumers are behind their topics."""
+"""Measures how far the consumers of this process are behind their topics."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from aiokafka.errors import KafkaError
 from shared import metrics
 from shared.bus import Bus
 
-PATIENCE = 1.0  # seconds: a position may have to be asked of the broker first, and Prometheus waits for 10 s
+PATIENCE = 1.0  # seconds: the broker may have to be asked for a position, and Prometheus waits for 10 s
 
 
 async def measure(bus: Bus) -> None:
-    """Set `tunestream_consumer_lag` of every topic: the sum over the partitions of this process. A partition that was
-    not fetched from yet is left out."""
+    """Set `tunestream_consumer_lag` of every topic: the sum over the partitions of this process, except
+    those of which nothing was fetched yet."""
     behind: Counter[str] = Counter()
     with contextlib.suppress(TimeoutError, KafkaError):
         async with asyncio.timeout(PATIENCE):

@@ -1,13 +1,13 @@
-"""Leases: who works on a stage, until when, and what stops them (DESIGN §3).
+"""Leases: who works on a stage, until when, and what ends it. See docs/architecture.md, "The stage protocol".
 
-A lease only saves work: two owners may believe they hold it (a clock jumps, a process sleeps), and the stage still has
-one result, because that is create-once. `attempt` grows with every owner, so each writes into a folder of its own.
+A lease only avoids double work. Two owners may believe that they hold it (a clock jumps, a process is suspended); the
+stage still has one result, because the result is created once. `attempt` grows with every owner, so each owner writes
+into a folder of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -16,11 +16,12 @@ from typing import Any
 from shared.errors import AlreadyExists, Cancelled, Conflict, LeaseLost, StoreUnavailable
 from shared.events import Claim
 from shared.ledger import Ledger
+from shared.tasks import in_background, wait_for_event
 
 
 @dataclass
 class Lease:
-    """A claim that is ours, and the ETag under which it is."""
+    """A claim that we own, and its ETag."""
 
     ledger: Ledger
     key: str
@@ -29,14 +30,14 @@ class Lease:
 
     @classmethod
     async def take(cls, ledger: Ledger, key: str, owner: str, now: float, seconds: float) -> Lease | None:
-        """Claim for `seconds`; None when somebody else has it, or nobody may have it yet (`Claim.not_before`)."""
+        """Claim for `seconds`. None: another owner has the claim, or nobody may have it yet (`Claim.not_before`)."""
         found = await ledger.get(key)
         try:
             if found is None:
                 claim = Claim(owner=owner, attempt=1, expires=now + seconds)
                 return cls(ledger, key, claim, await ledger.create(key, _json(claim)))
             held = Claim.model_validate_json(found[0])
-            # a claim of our own that we do not know of is a write whose reply got lost
+            # a claim of ours that we do not know of comes from a write whose reply was lost
             if (held.owner != owner and held.expires > now) or held.not_before > now:
                 return None
             claim = held.model_copy(
@@ -47,6 +48,11 @@ class Lease:
             return None
 
     async def renew(self, expires: float) -> None:
+        """Hold the claim until `expires`, in seconds since the epoch.
+
+        Raises:
+            LeaseLost: another owner has the claim.
+        """
         await self._swap({"expires": expires})
 
     async def give_back(self, *, not_before: float = 0.0, **counts: int) -> None:
@@ -58,7 +64,7 @@ class Lease:
         try:
             self.etag = await self.ledger.replace(self.key, _json(claim), self.etag)
         except Conflict:
-            # an earlier write of ours may have taken effect without our learning its ETag
+            # an earlier write of ours may have taken effect although its reply, with the ETag, was lost
             found = await self.ledger.get(self.key)
             held = Claim.model_validate_json(found[0]) if found else None
             if found is None or held is None or (held.owner, held.attempt) != (claim.owner, claim.attempt):
@@ -71,9 +77,16 @@ class Lease:
 
     @asynccontextmanager
     async def held(
-        self, seconds: float, clock: Callable[[], float], bell: asyncio.Event, check: Callable[[], Awaitable[None]]
+        self,
+        seconds: float,
+        clock: Callable[[], float],
+        *,
+        bell: asyncio.Event | None = None,
+        check: Callable[[], Awaitable[None]] | None = None,
     ) -> AsyncIterator[None]:
-        """Renew every third of `seconds` while the body runs. `bell` makes it `check` at once, for a wish of the user.
+        """Renew every third of `seconds` while the body runs.
+
+        `check` is awaited before each renewal, and as soon as `bell` is set: it looks for what the user asked for.
 
         Raises:
             LeaseLost: another owner has the claim, or the ledger was away until the lease ran out.
@@ -81,18 +94,17 @@ class Lease:
         """
         body = asyncio.current_task()
         assert body is not None
+        bell = bell or asyncio.Event()
         why: list[Exception] = []
 
         async def keep() -> None:
             try:
                 while True:
-                    with contextlib.suppress(TimeoutError):
-                        # not wait_for: before Python 3.12 it swallows a cancellation that meets the bell
-                        async with asyncio.timeout(seconds / 3):
-                            await bell.wait()
+                    await wait_for_event(bell, seconds / 3)
                     bell.clear()
                     try:
-                        await check()
+                        if check is not None:
+                            await check()
                         await self.renew(clock() + seconds)
                     except StoreUnavailable:
                         if clock() >= self.claim.expires:
@@ -101,16 +113,13 @@ class Lease:
                 why.append(error)
                 body.cancel()
 
-        keeper = asyncio.create_task(keep())
         try:
-            yield
+            async with in_background(keep()):
+                yield
         except asyncio.CancelledError:
-            if why and body.uncancel() == 0:  # it was the keeper who cancelled, not the service
+            if why and body.uncancel() == 0:  # `keep` cancelled it, not the service
                 raise why[0] from None
             raise
-        finally:
-            keeper.cancel()
-            await asyncio.gather(keeper, return_exceptions=True)
 
 
 def _json(claim: Claim) -> bytes:

@@ -1,4 +1,5 @@
-"""Where things lie in the ledger, and the few operations on it that correctness rests on (DESIGN §3)."""
+"""The keys of the ledger, and the few operations on it that correctness rests on. See docs/architecture.md, "The
+ledger"."""
 
 from __future__ import annotations
 
@@ -20,19 +21,19 @@ class Entry:
 
 
 class Ledger(Protocol):
-    """Small documents with create-once and compare-and-swap. All of it raises `StoreUnavailable` when the store is
-    away; a write that raised it may have taken effect all the same."""
+    """Small documents with create-once and compare-and-swap. Every method raises `StoreUnavailable` when the store is
+    away; a write that raised it may have taken effect nevertheless."""
 
     async def get(self, key: str) -> tuple[bytes, str] | None:
-        """The bytes and their ETag; None when there is no such object."""
+        """The bytes and their ETag; None if there is no such object."""
         ...
 
     async def create(self, key: str, data: bytes) -> str:
-        """Write only if absent; the new ETag. Raises `AlreadyExists`."""
+        """Write if there is no such object. Returns the new ETag; raises `AlreadyExists`."""
         ...
 
     async def replace(self, key: str, data: bytes, etag: str) -> str:
-        """Write only over the version `etag`; the new ETag. Raises `Conflict`."""
+        """Write if the object still has the ETag `etag`. Returns the new ETag; raises `Conflict`."""
         ...
 
     async def list(self, prefix: str) -> Sequence[Entry]:
@@ -40,8 +41,8 @@ class Ledger(Protocol):
         ...
 
     async def folders(self, prefix: str) -> Sequence[str]:
-        """Names of the folders directly in `prefix`, without their slash. The last part of `prefix` may be the
-        beginning of a name: `jobs/ftjob-ab` finds every job that starts so."""
+        """Names of the folders directly in `prefix`, without their slash. `prefix` may end within a name:
+        `jobs/ftjob-ab` finds every job whose id begins with `ftjob-ab`."""
         ...
 
 

@@ -1,17 +1,20 @@
-"""What all services count, for /metrics: their stage, the bus, the object store, HTTP. What is a service's own is in
-its `metrics.py`; `docs/metrics.md` is generated from all of them.
+"""The Prometheus metrics that all services have: of their stage, the bus, the object store and HTTP. Each service has
+its own in its `metrics.py`; `docs/metrics.md` is generated from all of them.
 
-Names are `tunestream_{what}_{unit}` in base units. Label values come from small, fixed sets: never an id, a key or a
-word of the user's.
+Names are `tunestream_{what}_{unit}` in base units. Label values come from small, fixed sets. They are never ids, object
+keys or text of a user.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import get_args
 
 from prometheus_client import Counter, Gauge, Histogram
 
-OUTCOMES = ("completed", "failed", "cancelled")
+from shared.events import StageOutcome
+
+OUTCOMES = get_args(StageOutcome)
 RETRIES = ("transient", "bug", "lease_lost")
 
 # --- the stage protocol -------------------------------------------------------------------------------------------
@@ -86,8 +89,8 @@ http_seconds = Histogram(
 def watch_stage(
     stage: str, *, pending: Callable[[], float], oldest: Callable[[], float], running: Callable[[], float]
 ) -> None:
-    """Let every scrape ask how a stage stands, and show its counters from the start: of a counter that appears with its
-    first event, Prometheus cannot tell that it has grown."""
+    """Report a stage on every scrape, and its counters from the start: Prometheus does not see the first increase of a
+    counter that appears with it."""
     stage_pending.labels(stage).set_function(pending)
     stage_oldest_pending_seconds.labels(stage).set_function(oldest)
     stage_running.labels(stage).set_function(running)

@@ -1,6 +1,6 @@
-"""The object store through the `minio` client: create-once, compare-and-swap, multipart, digests verified on read.
+"""The object store, through the `minio` client: create-once, compare-and-swap, multipart uploads, verified reads.
 
-The client is synchronous, so every call runs in a thread. Writes go to one bucket; reads follow the reference.
+The client is synchronous, so every call runs in a thread. Writes go to one bucket; a reference names its own bucket.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import json
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import urllib3
@@ -24,13 +24,12 @@ from minio.datatypes import Object
 from minio.error import InvalidResponseError, S3Error, ServerError
 from urllib3.exceptions import HTTPError
 
-from shared import metrics, tls
+from shared import metrics, tls, verified
 from shared.errors import (
     AlreadyExists,
     ConfigError,
     Conflict,
     CorruptObject,
-    InputError,
     StoreUnavailable,
 )
 from shared.events import DatasetPointer, FolderReference, Reference
@@ -38,19 +37,19 @@ from shared.folders import folder_reference, manifest_key
 from shared.ledger import JOBS, Entry
 from shared.settings import StoreSettings
 from shared.store_errors import reason, translate, wants_tls
+from shared.verified import ABSENT
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-PART_SIZE = 16 * 2**20  # one request up to here, parts of it beyond; S3 allows 10,000 parts: 160 GB
-CHUNK = 2**20
+PART_SIZE = 16 * 2**20  # up to this size one request, beyond it parts; S3 allows 10,000 parts: 160 GB
 
-_ABSENT = {"NoSuchKey", "NoSuchObject", "NoSuchVersion"}
 _LOST = {"PreconditionFailed", "ConditionalRequestConflict"}
 
 
 class ObjectStore:
-    """One bucket to write to, any bucket to read from."""
+    """Writes to one bucket and reads from any. Every method raises `StoreUnavailable` or `ConfigError` when the store
+    fails; the methods of `Ledger` are documented there."""
 
     def __init__(self, client: Minio, bucket: str, settings: StoreSettings) -> None:
         self._client = client
@@ -59,6 +58,11 @@ class ObjectStore:
 
     @classmethod
     def connect(cls, settings: StoreSettings, bucket: str | None = None) -> ObjectStore:
+        """A store that writes to `bucket`, by default the system's. Nothing is sent before the first call.
+
+        Raises:
+            ConfigError: the endpoint is not a URL, or the CA file holds no certificate.
+        """
         address = urlsplit(settings.endpoint)
         if address.scheme not in ("http", "https") or not address.netloc:
             raise ConfigError(
@@ -69,12 +73,12 @@ class ObjectStore:
             access_key=settings.access_key,
             secret_key=settings.secret_key.get_secret_value(),
             secure=address.scheme == "https",
-            # without it every first call asks for the bucket's location, which a least-privilege user may not
+            # without a region the first call asks for the bucket's location, which a least-privilege user may not do
             region=settings.region,
             http_client=urllib3.PoolManager(
                 maxsize=32,
                 timeout=urllib3.Timeout(connect=5, read=60),
-                # other=0: a certificate that was refused is refused again
+                # other=0: a refused certificate would be refused again
                 retries=urllib3.Retry(total=3, other=0, backoff_factor=0.2, status_forcelist=(500, 502, 503, 504)),
                 ssl_context=tls.client_context("STORE", settings.ca_file) if address.scheme == "https" else None,
             ),
@@ -82,16 +86,16 @@ class ObjectStore:
         return cls(client, bucket or settings.system_bucket, settings)
 
     def at(self, bucket: str) -> ObjectStore:
-        """The same store, writing to another bucket."""
+        """The same store, writing to `bucket`."""
         return ObjectStore(self._client, bucket, self._settings)
 
     async def check(self) -> None:
-        """Find out whether these settings lead to the bucket, by listing `jobs/`.
+        """Check that these settings lead to the bucket, by listing `jobs/`.
 
-        It asks for what every service may do anyway: `s3:ListBucket` on the bucket, with the prefix `jobs/`.
+        That needs a permission that every service has: `s3:ListBucket` on the bucket, with the prefix `jobs/`.
 
         Raises:
-            ConfigError: they do not; one line that names the setting.
+            ConfigError: they do not; its one line names the setting.
             StoreUnavailable: the store is down.
         """
 
@@ -110,16 +114,12 @@ class ObjectStore:
     async def get(self, key: str) -> tuple[bytes, str] | None:
         def call() -> tuple[bytes, str] | None:
             try:
-                response = self._client.get_object(self.bucket, key)
+                with verified.opened(self._client, self.bucket, key) as response:
+                    return response.read(), verified.etag_of(response)
             except S3Error as error:
-                if error.code in _ABSENT:
+                if error.code in ABSENT:
                     return None
                 raise
-            try:
-                return response.read(), response.headers.get("etag", "").strip('"')
-            finally:
-                response.close()
-                response.release_conn()
 
         return await self._in_thread("get", call)
 
@@ -140,12 +140,14 @@ class ObjectStore:
             raise
 
     async def put(self, key: str, data: bytes) -> Reference:
+        """Write an object, whether or not there is one already."""
         etag = await self._write(key, data, {})
         return Reference(
             bucket=self.bucket, key=key, etag=etag, size=len(data), sha256=hashlib.sha256(data).hexdigest()
         )
 
     async def delete(self, key: str) -> None:
+        """Delete an object; a missing one is no error."""
         await self._in_thread("delete", lambda: self._client.remove_object(self.bucket, key))
 
     async def list(self, prefix: str) -> Sequence[Entry]:
@@ -166,26 +168,26 @@ class ObjectStore:
         return await self.stat(key) is not None
 
     async def stat(self, key: str) -> Entry | None:
-        """One object as `list` shows it; None when there is no such object or bucket."""
+        """One object as `list` shows it; None if there is no such object or bucket."""
 
         def call() -> Entry | None:
             try:
                 return _entry(self._client.stat_object(self.bucket, key))
             except S3Error as error:
-                if error.code in _ABSENT | {"NoSuchBucket"}:
+                if error.code in ABSENT | {"NoSuchBucket"}:
                     return None
                 raise
 
         return await self._in_thread("stat", call)
 
     async def metadata(self, key: str) -> dict[str, str]:
-        """The user metadata of an object, lower-case names without the `x-amz-meta-` prefix; empty when absent."""
+        """The user metadata of an object, by lower-case names without `x-amz-meta-`; empty if there is no object."""
 
         def call() -> dict[str, str]:
             try:
                 stat = self._client.stat_object(self.bucket, key)
             except S3Error as error:
-                if error.code in _ABSENT:
+                if error.code in ABSENT:
                     return {}
                 raise
             prefix = "x-amz-meta-"
@@ -200,6 +202,8 @@ class ObjectStore:
     # --- files ------------------------------------------------------------------------------------------------
 
     async def upload(self, key: str, path: Path) -> Reference:
+        """Write a file as an object."""
+
         def call() -> Reference:
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -213,18 +217,27 @@ class ObjectStore:
         return await self._in_thread("upload", call)
 
     async def read(self, reference: Reference) -> bytes:
+        """The bytes of an object.
+
+        Raises:
+            CorruptObject: the object is gone or was changed.
+        """
         buffer = io.BytesIO()
-        await self._in_thread("read", lambda: self._copy(reference, buffer))
+        await self._in_thread("read", lambda: verified.copy(self._client, reference, buffer))
         return buffer.getvalue()
 
     async def download(self, reference: Reference, path: Path) -> None:
-        """Stream to `path`, which appears only when it is whole and its digest is right."""
+        """Stream to `path`, which appears only when it is complete and its digest is right.
+
+        Raises:
+            CorruptObject: the object is gone or was changed.
+        """
 
         def call() -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".part-", delete=False) as file:
                 try:
-                    self._copy(reference, file)
+                    verified.copy(self._client, reference, file)
                 except BaseException:
                     Path(file.name).unlink(missing_ok=True)
                     raise
@@ -238,45 +251,12 @@ class ObjectStore:
         Raises:
             InputError: there is no such object, or it is not the one that the pointer describes.
         """
-
-        def call() -> Reference:
-            where = f"{pointer.bucket}/{pointer.key}"
-            try:
-                response = self._client.get_object(pointer.bucket, pointer.key)
-            except S3Error as error:
-                if error.code in _ABSENT | {"NoSuchBucket"}:
-                    raise InputError(
-                        "file_not_found", f"There is no object {where}; upload it first.", "training_file"
-                    ) from None
-                raise
-            try:
-                digest, size = hashlib.sha256(), 0
-                for chunk in response.stream(CHUNK):
-                    digest.update(chunk)
-                    size += len(chunk)
-                etag = response.headers.get("etag", "").strip('"')
-            finally:
-                response.close()
-                response.release_conn()
-            for name, wanted, found in (
-                ("etag", pointer.etag and pointer.etag.strip('"'), etag),
-                ("size", pointer.size, size),
-                ("sha256", pointer.sha256, digest.hexdigest()),
-            ):
-                if wanted is not None and wanted != found:
-                    raise InputError(
-                        "file_changed",
-                        f"{where} has {name} {found}, the event says {wanted}: it was overwritten; publish again.",
-                        f"dataset.{name}",
-                    )
-            return Reference(bucket=pointer.bucket, key=pointer.key, etag=etag, size=size, sha256=digest.hexdigest())
-
-        return await self._in_thread("describe", call)
+        return await self._in_thread("describe", lambda: verified.describe(self._client, pointer))
 
     # --- folders ----------------------------------------------------------------------------------------------
 
     async def upload_folder(self, prefix: str, path: Path) -> FolderReference:
-        """Upload every file below `path`; the manifest goes last, so a folder that has one is complete."""
+        """Upload every file below `path`. The manifest is written last, so a folder with a manifest is complete."""
         prefix = prefix.rstrip("/") + "/"
         files: dict[str, Reference] = {}
         for file in sorted(item for item in path.rglob("*") if item.is_file()):
@@ -287,7 +267,11 @@ class ObjectStore:
         return folder_reference(self.bucket, prefix, manifest, written.etag)
 
     async def download_folder(self, folder: FolderReference, path: Path) -> None:
-        """Download into `path`, which appears only when all of it is there and right; a `path` that exists is kept."""
+        """Download into `path`, which appears only when all of it is complete and right. An existing `path` is kept.
+
+        Raises:
+            CorruptObject: an object is gone or was changed, or the manifest names a file outside of `path`.
+        """
         if path.exists():
             return
         manifest = json.loads(await self.read(folder.manifest))
@@ -302,7 +286,7 @@ class ObjectStore:
             try:
                 partial.rename(path)
             except OSError:
-                if not path.exists():  # else somebody else was faster with the same bytes
+                if not path.exists():  # if it exists, another download of the same bytes was faster
                     raise
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -321,10 +305,10 @@ class ObjectStore:
     async def _write(self, key: str, data: bytes, condition: dict[str, str]) -> str:
         def call() -> str:
             try:
-                # the client's public put takes no condition; this is the one place that signs its own request
+                # the client's public put_object takes no condition
                 result = self._client._put_object(self.bucket, key, data, headers={**_BINARY, **condition})
             except S3Error as error:
-                if condition and (error.code in _LOST or (error.code in _ABSENT and "If-Match" in condition)):
+                if condition and (error.code in _LOST or (error.code in ABSENT and "If-Match" in condition)):
                     raise Conflict(key) from None
                 raise
             return result.etag or ""
@@ -332,33 +316,12 @@ class ObjectStore:
         return await self._in_thread("write", call)
 
     async def _already_mine(self, key: str, data: bytes) -> str | None:
-        """A reply that got lost makes the client repeat a write, which then loses against itself."""
+        """The ETag, if the object has these bytes: the client repeats a write whose reply was lost, and that fails."""
         found = await self.get(key)
         return found[1] if found and found[0] == data else None
 
-    def _copy(self, reference: Reference, sink: Any) -> None:
-        try:
-            response = self._client.get_object(reference.bucket, reference.key)
-        except S3Error as error:
-            if error.code in _ABSENT:
-                raise CorruptObject(f"{reference.bucket}/{reference.key} is gone") from None
-            raise
-        digest = hashlib.sha256()
-        try:
-            for chunk in _chunks(response):
-                digest.update(chunk)
-                sink.write(chunk)
-        finally:
-            response.close()
-            response.release_conn()
-        if digest.hexdigest() != reference.sha256:
-            raise CorruptObject(
-                f"{reference.bucket}/{reference.key} is not what was promised (sha256 {reference.sha256[:12]}…): "
-                "it was overwritten or damaged"
-            )
 
-
-# read-only: over TLS the client adds the digest of one request to the very mapping that it is given
+# read-only: over TLS the client adds the digest of a request to the mapping that it was given
 _BINARY: Mapping[str, str] = MappingProxyType({"Content-Type": "application/octet-stream"})
 
 
@@ -369,7 +332,3 @@ def _entry(item: Object) -> Entry:
         item.size or 0,
         item.last_modified.timestamp() if item.last_modified else 0.0,
     )
-
-
-def _chunks(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
-    yield from response.stream(CHUNK)

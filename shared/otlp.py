@@ -1,4 +1,4 @@
-"""Where spans go: an OTLP collector, which may be slow or away without anybody here noticing much."""
+"""Exports spans to an OTLP collector. A collector that is slow or away does not disturb the service."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ log = logging.getLogger(__name__)
 
 BATCH_MILLIS = 200
 EXPORT_SECONDS = 5.0
-FLUSH_SECONDS = 2.0  # what the end of a service may be put off by a collector that does not answer
+FLUSH_SECONDS = 2.0  # the longest that a collector which does not answer may delay the end of a service
 WARN_EVERY_SECONDS = 300.0
 
-# they report each failure of each batch, and each span that is dropped
+# these loggers report each failure of each batch, and each dropped span
 NOISY = ("opentelemetry.exporter.otlp.proto.grpc.exporter", "opentelemetry.sdk._shared_internal")
 
 
 class PatientExporter(SpanExporter):
-    """Says now and then, instead of each time, that spans are lost."""
+    """Exports spans, and warns from time to time, not for every batch, that spans are lost."""
 
     def __init__(self, exporter: SpanExporter) -> None:
         self._exporter = exporter
@@ -36,7 +36,7 @@ class PatientExporter(SpanExporter):
         if result is not SpanExportResult.SUCCESS and time.monotonic() >= self._silent_until:
             self._silent_until = time.monotonic() + WARN_EVERY_SECONDS
             log.warning(
-                "traces are lost: nothing takes them at TUNESTREAM_TELEMETRY__OTLP_ENDPOINT",
+                "traces are lost: no collector accepts them at TUNESTREAM_TELEMETRY__OTLP_ENDPOINT",
                 extra={"count": len(spans)},
             )
         return result
@@ -49,7 +49,7 @@ def start(service: str, endpoint: str) -> None:
     """Export the spans of this process as those of `service`."""
     for name in NOISY:
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    # not at exit: its flush waits for half a minute where nobody answers; `stop` does not
+    # not at exit: that flush waits for half a minute for a collector that does not answer; `stop` does not
     provider = TracerProvider(resource=Resource.create({SERVICE_NAME: service}), shutdown_on_exit=False)
     exporter = PatientExporter(OTLPSpanExporter(endpoint=endpoint, insecure=True, timeout=EXPORT_SECONDS))
     provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=BATCH_MILLIS))
@@ -57,7 +57,7 @@ def start(service: str, endpoint: str) -> None:
 
 
 def stop() -> None:
-    """Send what is left, for at most `FLUSH_SECONDS`."""
+    """Export the remaining spans, for at most `FLUSH_SECONDS`."""
     provider = trace.get_tracer_provider()
     if isinstance(provider, TracerProvider):
         flushing = threading.Thread(target=provider.shutdown, daemon=True)

@@ -1,49 +1,49 @@
-"""The outbox of a stage: `result.json` decides, its event is published until `published.json` says that it went out."""
+"""The outbox of a stage: `result.json` decides, and its event is published until `published.json` says that it was."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from opentelemetry.trace import SpanKind
 
 from shared import ids, telemetry
-from shared.bus import Publisher
 from shared.errors import AlreadyExists, StoreUnavailable
-from shared.events import Event, EventRecord, Job, JobFailed, StageName, StageResult
+from shared.events import Event, EventRecord, Job, JobFailed, StageName, StageOutcome, StageResult
 from shared.ledger import Ledger, job_key, stage_prefix
+from shared.publisher import Publisher
+from shared.retry import Backoff, retry
 
 log = logging.getLogger(__name__)
 
-LONGEST_PAUSE = 30.0  # seconds between two tries at writing a result while the store is away
+PAUSES = Backoff(0.2, 30.0)  # between two tries at writing a result while the store is away
 
 
 def result_of(
-    job_id: str, stage: StageName, attempt: int, owner: str, outcome: str, event: Event, now: float
+    job_id: str, stage: StageName, attempt: int, owner: str, outcome: StageOutcome, event: Event, now: float
 ) -> StageResult:
-    # a job fails once, so its job.failed has one id whichever stage says it; other events belong to a stage
+    """The result of one attempt, with its event and the event's id. `now`: seconds since the epoch."""
+    # a job fails once, so its job.failed has the same id in every stage; other events belong to their stage
     source = "" if isinstance(event, JobFailed) else stage
-    return StageResult.model_validate(
-        {
-            "job_id": job_id,
-            "stage": stage,
-            "attempt": attempt,
-            "owner": owner,
-            "outcome": outcome,
-            "event": EventRecord.of(event, ids.event_id(job_id, event.topic, source)),
-            "finished_at": now,
-        }
+    return StageResult(
+        job_id=job_id,
+        stage=stage,
+        attempt=attempt,
+        owner=owner,
+        outcome=outcome,
+        event=EventRecord.of(event, ids.event_id(job_id, event.topic, source)),
+        finished_at=now,
     )
 
 
 async def commit(ledger: Ledger, mine: StageResult) -> StageResult:
-    """Decide the stage. Whoever creates `result.json` first has decided; everybody else gets that result.
+    """Decide the stage. The attempt that creates `result.json` first decides it; every other attempt gets that result.
 
-    Tries until the store answers: hours of work must not be lost to a minute's outage.
+    Retries until the store answers: hours of work must not be lost to an outage of a minute.
     """
-    for pause in _backoff():
+
+    async def decide() -> StageResult:
         try:
             await ledger.create(stage_prefix(mine.job_id, mine.stage) + "result.json", mine.model_dump_json().encode())
             return mine
@@ -51,18 +51,19 @@ async def commit(ledger: Ledger, mine: StageResult) -> StageResult:
             found = await read(ledger, mine.job_id, mine.stage)
             assert found is not None, "results are never deleted"
             return found
-        except StoreUnavailable:
-            await asyncio.sleep(pause)
-    raise AssertionError("the back-off never ends")
+
+    return await retry(decide, on=StoreUnavailable, pauses=PAUSES)
 
 
 async def read(ledger: Ledger, job_id: str, stage: StageName) -> StageResult | None:
+    """The result of a stage; None if it has none yet."""
     found = await ledger.get(stage_prefix(job_id, stage) + "result.json")
     return StageResult.model_validate_json(found[0]) if found else None
 
 
 async def publish(ledger: Ledger, bus: Publisher, result: StageResult, owner: str, clock: Callable[[], float]) -> None:
-    """Send the event of a result, with the same id whoever sends it; if this dies half way, a sweep sends it again."""
+    """Publish the event of a result. Its id is the same in every process; if this one dies halfway, a sweep publishes
+    the event again."""
     found = await ledger.get(job_key(result.job_id))
     traceparent = Job.model_validate_json(found[0]).traceparent if found else None
     about = {"tunestream.job_id": result.job_id, "messaging.destination.name": result.event.topic}
@@ -72,10 +73,3 @@ async def publish(ledger: Ledger, bus: Publisher, result: StageResult, owner: st
         stamp = ids.canonical({"at": clock(), "by": owner})
         await ledger.create(stage_prefix(result.job_id, result.stage) + "published.json", stamp)
     log.info("stage finished", extra={"job_id": result.job_id, "stage": result.stage, "outcome": result.outcome})
-
-
-def _backoff() -> Iterator[float]:
-    pause = 0.2
-    while True:
-        yield pause
-        pause = min(pause * 2, LONGEST_PAUSE)

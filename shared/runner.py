@@ -1,34 +1,35 @@
-"""The stage runner (DESIGN §3): any number of processes work on one stage, any of them may die at any moment, and
-every job still has exactly one result of the stage, which was published at least once."""
+"""The stage runner. Any number of processes may work on one stage, and any of them may die at any moment; every job
+still gets exactly one result of the stage, which is published at least once. See docs/architecture.md, "The stage
+protocol"."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
 
 from shared import ids, metrics, outbox
-from shared.bus import Publisher
-from shared.errors import AlreadyExists, Cancelled, InputError, LeaseLost, StoreUnavailable, TransientError
-from shared.events import Event, Job, JobFailed, JobProgress, StageName, StageResult
+from shared.errors import Cancelled, InputError, LeaseLost, StoreUnavailable, TransientError
+from shared.events import Event, Job, JobFailed, JobProgress, StageName, StageOutcome, StageResult
 from shared.lease import Lease
 from shared.ledger import JOBS, Ledger, attempt_prefix, control_prefix, job_key, stage_prefix
+from shared.publisher import Publisher
+from shared.requests import Missing, Request, Requests
+from shared.retry import Backoff
 from shared.settings import StageSettings
-from shared.stage import STAGES, Attempt, Stage, Work
+from shared.stage import Attempt, Stage, Work
+from shared.tasks import cancel_and_wait, wait_for_event
 
 log = logging.getLogger(__name__)
 
 Span = Callable[[Job, StageName, int], AbstractContextManager[Callable[[str], None]]]
-"""Is around an attempt, and takes the outcome of the stage."""
-Request = dict[str, Any]
+"""A context manager for one attempt (job, stage, number). It yields a function that is called with the outcome."""
 
-PROGRESS_TIMEOUT = 5.0  # seconds; progress is best effort and must not hold up the work
-PROGRESS_SILENCE = 10.0  # seconds without trying, after the bus did not take progress
+PROGRESS_TIMEOUT = 5.0  # seconds; progress is best effort and must not delay the work
+PROGRESS_SILENCE = 10.0  # seconds without another try after the bus did not accept progress
 
 
 class StageRunner:
@@ -49,6 +50,7 @@ class StageRunner:
         self._stage = stage
         self._work = work
         self._ledger = ledger
+        self._requests = Requests(ledger, stage)
         self._bus = bus
         self._clock = clock
         self._owner = owner
@@ -57,13 +59,13 @@ class StageRunner:
         self._bell = asyncio.Event()
         self._slots = asyncio.Semaphore(settings.concurrency)
         self._due: dict[str, float] = {}
-        """When to look at each unfinished job, in the order in which they were asked for."""
+        """The time of the next look at each unfinished job, in the order in which they were asked for."""
         self._queued: set[str] = set()
-        """Jobs that wait for a slot."""
+        """Jobs that are waiting for a slot."""
         self._finished: set[str] = set()
         self._advancing: dict[str, asyncio.Task[None]] = {}
         self._asked: dict[str, float] = {}
-        """When each job was asked for that has no result yet."""
+        """When each job without a result was asked for."""
         self._attempts: dict[str, _Running] = {}
         """The jobs being worked on."""
         self._discover_at = 0.0
@@ -71,20 +73,20 @@ class StageRunner:
     # --- doorbells --------------------------------------------------------------------------------------------
 
     async def ask(self, event: Event) -> None:
-        """Take an event that asks for this stage: durable when this returns.
+        """Take an event that asks for this stage. When this returns, the request is durable.
 
         Raises:
-            InputError: no such job; the event goes to the dead-letter topic.
-            TransientError: the ledger is away; deliver again.
+            InputError: there is no such job; the event belongs in the dead-letter topic.
+            TransientError: the ledger is away; the event must be delivered again.
         """
         job_id = str(getattr(event, "job_id", None))
         if await self._ledger.get(job_key(job_id)) is None:
             raise InputError("job_not_found", f"There is no job {job_id} in the ledger.", "job_id")
-        await self._create_request(job_id, event.model_dump(mode="json", exclude_none=True))
+        await self._requests.create(job_id, event.model_dump(mode="json", exclude_none=True))
         self.ring(job_id)
 
     def ring(self, job_id: str) -> None:
-        """Look at this job now: it was asked for, or the user wants something of it."""
+        """Look at this job now: it was asked for, or its user asked for something, such as to cancel it."""
         if job_id in self._finished:
             return
         self._due[job_id] = _NOW
@@ -99,18 +101,18 @@ class StageRunner:
 
     @property
     def pending(self) -> int:
-        """Jobs that were asked for and have no result yet, whoever works on them: as of the last look at each."""
+        """Jobs that were asked for and have no result yet, in any process, as of the last look at each."""
         return len(self._asked)
 
     @property
     def oldest_pending(self) -> float:
-        """Seconds since the first of them was asked for; 0 when there is none."""
+        """Seconds since the oldest pending job was asked for; 0 if none is pending."""
         return max(0.0, self._clock() - min(self._asked.values())) if self._asked else 0.0
 
     # --- the loop ---------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Work until cancelled; then the work is stopped and its leases are given back."""
+        """Work until cancelled. Then the attempts are stopped and their leases are given back."""
         try:
             while True:
                 self._bell.clear()
@@ -120,18 +122,12 @@ class StageRunner:
                 for job_id, due in list(self._due.items()):
                     if due <= now and job_id not in self._advancing:
                         self._advancing[job_id] = asyncio.create_task(self._advance(job_id))
-                with contextlib.suppress(TimeoutError):
-                    # not wait_for: before Python 3.12 it swallows a cancellation that meets the bell
-                    async with asyncio.timeout(self._settings.poll_seconds):
-                        await self._bell.wait()
+                await wait_for_event(self._bell, self._settings.poll_seconds)
         finally:
-            tasks = list(self._advancing.values())
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await cancel_and_wait(*self._advancing.values())
 
     async def _discover(self) -> None:
-        """List the ledger for jobs that no event told of: the message was lost, or their owner died."""
+        """List the ledger for jobs that no event announced: the message was lost, or the owner died."""
         try:
             for job_id in await self._ledger.folders(JOBS):
                 if job_id not in self._finished:
@@ -142,13 +138,13 @@ class StageRunner:
         self._discover_at = self._clock() + self._settings.discover_seconds
 
     async def _advance(self, job_id: str) -> None:
-        """Take one job as far as it goes for now, and note when to look at it again."""
+        """Advance one job as far as possible, and note when to look at it again."""
         self._due[job_id] = _NEVER  # a ring from here on sets it to now
         again = self._clock() + self._settings.poll_seconds
         try:
             again = await self._step(job_id)
         except TransientError as error:
-            log.warning("will look again", extra={"job_id": job_id, "reason": type(error).__name__})
+            log.warning("the job is looked at again later", extra={"job_id": job_id, "reason": type(error).__name__})
         except LeaseLost:
             log.warning("lease lost", extra={"job_id": job_id, "stage": self._stage.name})
         except Exception:
@@ -176,10 +172,10 @@ class StageRunner:
         if found is None:
             return self._clock() + self._settings.discover_seconds
         job = Job.model_validate_json(found[0])
-        request = await self._request(job, names)
-        if request is None:
+        request = await self._requests.find(job_id, created="request.json" in names)
+        if request is Missing.NOT_YET:
             return self._clock() + self._settings.discover_seconds
-        if request is _DEAD:
+        if request is Missing.NEVER:
             return _NEVER
         self._asked[job_id] = entries["request.json"].modified if "request.json" in names else self._clock()
         if await self._cancel_asked(job_id):
@@ -195,40 +191,6 @@ class StageRunner:
             for waiting in self._queued:
                 self._due[waiting] = _NOW
             self._queued.clear()
-
-    # --- requests ---------------------------------------------------------------------------------------------
-
-    async def _request(self, job: Job, names: set[str]) -> Request | None:
-        """What was asked, None when nothing was yet, `_DEAD` when nothing ever will be.
-
-        When the event got lost (Kafka's disk did), the stage before has its result all the same: it is the request.
-        """
-        if "request.json" in names:
-            found = await self._ledger.get(self._prefix(job.job_id) + "request.json")
-            assert found is not None, "requests are never deleted"
-            asked: Request = json.loads(found[0])
-            return asked
-        result = await outbox.read(self._ledger, job.job_id, self._stage.upstream)
-        if result is None:
-            return _DEAD if await self._ended_before(job.job_id) else None
-        if result.outcome != "completed":
-            return _DEAD
-        request = result.event.data
-        await self._create_request(job.job_id, request)
-        return request
-
-    async def _ended_before(self, job_id: str) -> bool:
-        """Whether a stage further up ended the job: such jobs would be looked at for ever, and there may be many."""
-        stage = STAGES.get(self._stage.upstream)
-        while stage is not None:
-            if result := await outbox.read(self._ledger, job_id, stage.upstream):
-                return result.outcome != "completed"
-            stage = STAGES.get(stage.upstream)
-        return False
-
-    async def _create_request(self, job_id: str, request: Request) -> None:
-        with contextlib.suppress(AlreadyExists):
-            await self._ledger.create(self._prefix(job_id) + "request.json", ids.canonical(request))
 
     # --- attempts ---------------------------------------------------------------------------------------------
 
@@ -250,7 +212,7 @@ class StageRunner:
 
         try:
             with self._span(job, self._stage.name, number) as ended:
-                async with lease.held(self._settings.lease_seconds, self._clock, running.bell, check):
+                async with lease.held(self._settings.lease_seconds, self._clock, bell=running.bell, check=check):
                     await attempt.progress("started", f"{self._stage.name} started")
                     outcome, event = await self._outcome(attempt)
                     result = await self._commit(job, number, outcome, event)
@@ -271,10 +233,10 @@ class StageRunner:
         await self._publish(result)
         return _NEVER
 
-    async def _outcome(self, attempt: Attempt) -> tuple[str, Event]:
+    async def _outcome(self, attempt: Attempt) -> tuple[StageOutcome, Event]:
         if attempt.number > self._settings.max_attempts:
-            # a job that kills its worker must not do so for ever
-            message = f"{attempt.stage} was tried {attempt.number - 1} times and never came to an end."
+            # a job that kills its worker must not do so forever
+            message = f"{attempt.stage} was tried {attempt.number - 1} times and never ended."
             return "failed", self._failure(attempt.job.job_id, "too_many_attempts", message)
         try:
             return "completed", await self._work(attempt)
@@ -282,7 +244,7 @@ class StageRunner:
             return "failed", self._failure(attempt.job.job_id, error.code, error.message, error.param)
 
     async def _retry_later(self, attempt: Attempt, lease: Lease, error: Exception) -> float:
-        """Count the failure in the claim, where it outlives this process, and back off; a bug only so many times."""
+        """Back off, and count the failure in the claim, where it outlives this process. Too many bugs fail the job."""
         job_id, stage = attempt.job.job_id, attempt.stage
         transient = isinstance(error, TransientError)
         bugs, failures = lease.claim.bugs + (not transient), lease.claim.failures + transient
@@ -297,7 +259,7 @@ class StageRunner:
             await self._publish(await self._commit(attempt.job, attempt.number, "failed", failure))
             return _NEVER
         metrics.stage_retries.labels(stage, "transient" if transient else "bug").inc()
-        pause = min(2.0 ** (bugs + failures - 1), self._settings.max_backoff_seconds)
+        pause = Backoff(1.0, self._settings.max_backoff_seconds).pause(bugs + failures)
         await attempt.progress("retrying", f"{stage} is tried again in {pause:.0f} s", data={"seconds": pause})
         until = self._clock() + pause
         await lease.give_back(not_before=until, bugs=bugs, failures=failures)
@@ -305,7 +267,7 @@ class StageRunner:
 
     # --- results ----------------------------------------------------------------------------------------------
 
-    async def _commit(self, job: Job, number: int, outcome: str, event: Event) -> StageResult:
+    async def _commit(self, job: Job, number: int, outcome: StageOutcome, event: Event) -> StageResult:
         now = self._clock()
         mine = outbox.result_of(job.job_id, self._stage.name, number, self._owner, outcome, event, now)
         result = await outbox.commit(self._ledger, mine)
@@ -354,7 +316,7 @@ class StageRunner:
 
 @dataclass(frozen=True)
 class _Running:
-    """An attempt under way: since when, and the bell that makes it look for the user's wishes."""
+    """An attempt under way: when it began, and the event that makes it check whether the job was cancelled."""
 
     since: float
     bell: asyncio.Event = field(default_factory=asyncio.Event)
@@ -362,4 +324,3 @@ class _Running:
 
 _NOW = 0.0
 _NEVER = float("inf")
-_DEAD: Request = {}  # compared by identity

@@ -1,6 +1,7 @@
-"""What every service process does around its own parts: settings, telemetry, store, bus, stage runner, HTTP, signals.
+"""The process of a service: settings, telemetry, store, bus, stage runner, HTTP server and signals around its parts.
 
-`app.py` of a service calls `run(name, build)`, where `build(context)` makes its parts, and may subscribe to topics.
+`app.py` of a service calls `run(name, build)`. `build(context)` makes the parts of the service, and may subscribe to
+topics.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -25,12 +27,15 @@ from shared.errors import ConfigError, StoreUnavailable
 from shared.events import Event, JobControl, StageName
 from shared.http_metrics import HttpMetrics
 from shared.objects import ObjectStore
+from shared.retry import Backoff, retry
 from shared.runner import StageRunner
 from shared.settings import Settings, load_settings
 from shared.stage import STAGES, Work
+from shared.tasks import cancel_and_wait
 
 log = logging.getLogger(__name__)
 
+STORE_PAUSES = Backoff(0.25, 3.0)
 EXIT_CONFIG = 78  # EX_CONFIG of sysexits.h: restarting does not help
 
 
@@ -46,16 +51,16 @@ class Context:
 
 @dataclass(frozen=True)
 class Parts:
-    """What a service is made of; any of it may be missing.
+    """The parts of a service; each may be missing.
 
-    `app` gets /health and /metrics added and is served at `address`; `background` tasks run as long as the service
-    does, and their failure is its failure; `close` is awaited at the end.
+    `app` is served at `address`, with /health and /metrics added. `background` tasks run as long as the service does;
+    if one fails, the service fails. `checks` are added to those of /health/ready. `close` is awaited at the end.
     """
 
     work: Work | None = None
     app: FastAPI | None = None
     address: tuple[str, int] | None = None
-    background: tuple[Callable[[], Awaitable[None]], ...] = ()
+    background: tuple[Callable[[], Coroutine[Any, Any, None]], ...] = ()
     checks: dict[str, health.Check] = field(default_factory=dict)
     close: Callable[[], Awaitable[None]] | None = None
 
@@ -66,7 +71,7 @@ def run_stage_service(name: StageName, make_work: Callable[[Context], Work]) -> 
 
 
 def run(name: str, build: Callable[[Context], Parts]) -> None:
-    """Run a service until SIGTERM; exit with one clear line when the settings are wrong."""
+    """Run a service until SIGTERM. If the settings are wrong, exit with one line that says so."""
     try:
         settings = load_settings()
         telemetry.set_up(name, settings.telemetry)
@@ -103,10 +108,10 @@ async def _serve(name: str, settings: Settings, build: Callable[[Context], Parts
     async def main() -> None:
         async with asyncio.TaskGroup() as group:
             await reach(context.objects)
-            # nothing waits for the bus: the ledger alone is enough to go on with
+            # nothing waits for the bus: the ledger alone is enough to work
             group.create_task(listen())
             for task in parts.background:
-                group.create_task(_forever(task))
+                group.create_task(task())
             if runner:
                 group.create_task(runner.run())
 
@@ -116,8 +121,7 @@ async def _serve(name: str, settings: Settings, build: Callable[[Context], Parts
     try:
         await asyncio.wait({serving, working}, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        working.cancel()
-        outcome = (await asyncio.gather(working, return_exceptions=True))[0]
+        [outcome] = await cancel_and_wait(working)
         await context.bus.stop()
         server.should_exit = True
         await asyncio.gather(serving, return_exceptions=True)
@@ -125,27 +129,25 @@ async def _serve(name: str, settings: Settings, build: Callable[[Context], Parts
             await parts.close()
         log.info("service stopped", extra={"pid": os.getpid()})
     if isinstance(outcome, BaseExceptionGroup):
-        raise _first(outcome)
+        raise _root_cause(outcome)
 
 
 async def reach(objects: ObjectStore) -> None:
     """Wait while the object store is down.
 
     Raises:
-        ConfigError: it is not, and these settings do not lead to it.
+        ConfigError: the store is up, but these settings do not lead to it.
     """
-    pause = 0.25
-    while True:
-        try:
-            return await objects.check()
-        except StoreUnavailable:
-            log.warning("the object store does not answer yet")
-        await asyncio.sleep(pause)
-        pause = min(pause * 2, 3.0)
+    await retry(
+        objects.check,
+        on=StoreUnavailable,
+        pauses=STORE_PAUSES,
+        failed=lambda: log.warning("the object store does not answer yet"),
+    )
 
 
 def _runner(name: str, context: Context, work: Work) -> StageRunner:
-    stage = STAGES[name]  # type: ignore[index]  # a service with work is named after its stage
+    stage = STAGES[name]  # type: ignore[index]  # a service with work has the name of its stage
     runner = StageRunner(
         stage,
         work,
@@ -161,7 +163,7 @@ def _runner(name: str, context: Context, work: Work) -> StageRunner:
     )
 
     async def asked(event: Event, delivery: Delivery) -> None:
-        # a stranger's dataset.uploaded has no job yet: ingest makes one and publishes the event again, whole
+        # the dataset.uploaded of a stranger has no job yet: ingest makes one and publishes a complete event
         if getattr(event, "job_id", None) is not None:
             await runner.ask(event)
 
@@ -173,20 +175,16 @@ def _runner(name: str, context: Context, work: Work) -> StageRunner:
     return runner
 
 
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The task that failed is why the others were cancelled."""
+def _root_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The exception of the task that failed first, because of which the others were cancelled."""
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
 
 
-async def _forever(task: Callable[[], Awaitable[None]]) -> None:
-    await task()
-
-
 class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers, which would end the process before leases are given back."""
+    """uvicorn without its signal handlers: they would end the process before its leases are given back."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -1,11 +1,12 @@
-"""The vocabulary of the stage protocol (DESIGN §3): what a stage is, and what one attempt at it is given.
+"""The vocabulary of the stage protocol: what a stage is, and what one attempt at it is given. See
+docs/architecture.md, "The stage protocol".
 
-`shared/runner.py` runs it, `shared/lease.py` keeps attempts apart. All three are pure over a ledger, a bus and a
-clock, so that `tests/sim` can run them under a scheduler that crashes them everywhere.
+`shared/runner.py` runs the protocol, and `shared/lease.py` keeps attempts apart. They know only a ledger, a bus and a
+clock, so that `tests/sim` can run them with crashes at every point. Each stage of a job has these objects:
 
     request.json    the event that asked for the stage                       create-once
     claim.json      a lease: owner, attempt, expiry                          create-once, then compare-and-swap
-    attempt-N/      what attempt N wrote; a zombie cannot touch its successor's
+    attempt-N/      what attempt N wrote; an attempt that was given up cannot touch those of its successor
     result.json     the commit point, and the event to publish               create-once
     published.json  the event went out; while it is missing, the sweep publishes again
 """
@@ -14,15 +15,18 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from shared.events import (
+    STAGE_NAMES,
     DatasetUploaded,
     DatasetValidated,
     EvalCompleted,
     Event,
     Job,
     JobProgress,
+    ProgressState,
     StageName,
     TrainingCompleted,
 )
@@ -31,27 +35,26 @@ from shared.ledger import attempt_prefix
 
 @dataclass(frozen=True)
 class Stage:
-    """`asked_by` is the event that asks for the stage, `upstream` the stage whose result is that event."""
+    """`asked_by` is the event that asks for the stage; `upstream` is the stage that sends this event as its result."""
 
     name: StageName
     asked_by: type[Event]
     upstream: StageName
 
 
+_ASKED_BY: tuple[type[Event], ...] = (DatasetUploaded, DatasetValidated, TrainingCompleted, EvalCompleted)
 STAGES: dict[StageName, Stage] = {
-    "validate": Stage("validate", DatasetUploaded, "ingest"),
-    "trainer": Stage("trainer", DatasetValidated, "validate"),
-    "evaluator": Stage("evaluator", TrainingCompleted, "trainer"),
-    "inference": Stage("inference", EvalCompleted, "evaluator"),
+    name: Stage(name, asked_by, upstream)
+    for (upstream, name), asked_by in zip(pairwise(STAGE_NAMES), _ASKED_BY, strict=True)
 }
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One attempt at one stage of one job: what the work is given.
+    """One attempt at one stage of one job, as the work gets it.
 
-    `request` is the data of the event that asked; everything the work writes goes below `prefix`; `earlier` are the
-    prefixes of the attempts before it, newest first, where checkpoints may lie.
+    `request` is the data of the event that asked for the stage. The work writes below `prefix` only. `earlier` are the
+    prefixes of the earlier attempts, newest first, where checkpoints may be.
     """
 
     job: Job
@@ -67,7 +70,7 @@ class Attempt:
 
     async def progress(
         self,
-        state: str = "running",
+        state: ProgressState = "running",
         message: str = "",
         *,
         step: int | None = None,
@@ -75,19 +78,17 @@ class Attempt:
         eta_seconds: float | None = None,
         data: dict[str, Any] | None = None,
     ) -> None:
-        """Publish `job.progress`; never a reason to fail."""
+        """Publish `job.progress`. Never raises because the bus is away."""
         await self._publish_progress(
-            JobProgress.model_validate(
-                {
-                    "job_id": self.job.job_id,
-                    "stage": self.stage,
-                    "state": state,
-                    "message": message,
-                    "step": step,
-                    "total_steps": total_steps,
-                    "eta_seconds": eta_seconds,
-                    "data": data or {},
-                }
+            JobProgress(
+                job_id=self.job.job_id,
+                stage=self.stage,
+                state=state,
+                message=message,
+                step=step,
+                total_steps=total_steps,
+                eta_seconds=eta_seconds,
+                data=data or {},
             )
         )
 

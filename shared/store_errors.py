@@ -1,4 +1,4 @@
-"""What a failed call to the object store means: the store is down for now, or a setting is wrong."""
+"""Translates a failed call to the object store: the store is down for now, or a setting is wrong."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from shared import tls
 from shared.errors import ConfigError, StoreUnavailable, TunestreamError
 from shared.settings import StoreSettings
 
-# the TLS library found something that is no TLS; other failures of a handshake may be a server that stops or starts
+# the server's answer was not TLS; other failures of a handshake may come from a server that is stopping or starting
 _NO_TLS = {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL"}
 
 
 def translate(error: Exception, settings: StoreSettings) -> TunestreamError:
-    """The `StoreUnavailable` or `ConfigError` to raise for what `minio` or `urllib3` raised."""
+    """The `StoreUnavailable` or `ConfigError` to raise instead of an exception of `minio` or `urllib3`."""
     peer = f"the object store at {settings.endpoint} (TUNESTREAM_STORE__ENDPOINT)"
     if isinstance(error, S3Error):
         if line := _refusal(error, peer, settings):
@@ -33,7 +33,7 @@ def translate(error: Exception, settings: StoreSettings) -> TunestreamError:
 
 
 def reason(error: Exception) -> str:
-    """The store's code, or what the connection died of; without the message, which may name an object key."""
+    """The store's code, or the class of what broke the connection. Messages are left out: they may name an object."""
     if isinstance(error, S3Error):
         return error.code or "S3Error"
     cause = error.reason if isinstance(error, urllib3.exceptions.MaxRetryError) else None
@@ -41,7 +41,7 @@ def reason(error: Exception) -> str:
 
 
 def wants_tls(settings: StoreSettings) -> str | None:
-    """One line when an http:// address leads to a server that speaks TLS. Blocks for the time of a handshake."""
+    """One line if an http:// address leads to a server that speaks TLS, else None. Blocks during a handshake."""
     if settings.endpoint.startswith("http://") and tls.speaks_tls(*address(settings)):
         return (
             f"the object store at {settings.endpoint} (TUNESTREAM_STORE__ENDPOINT) speaks TLS: give its address with "
@@ -51,6 +51,7 @@ def wants_tls(settings: StoreSettings) -> str | None:
 
 
 def address(settings: StoreSettings) -> tuple[str, int]:
+    """Host and port of the endpoint."""
     url = urlsplit(settings.endpoint)
     return url.hostname or "", url.port or (443 if url.scheme == "https" else 80)
 
@@ -72,7 +73,7 @@ def _refusal(error: S3Error, peer: str, settings: StoreSettings) -> str | None:
 
 
 def _ssl_error(error: BaseException | None) -> ssl.SSLError | None:
-    """urllib3 wraps what the handshake raised, twice: MaxRetryError.reason is its SSLError, whose argument it is."""
+    """The error of the handshake, which urllib3 wraps twice: in an SSLError of its own, and that in a MaxRetryError."""
     while error is not None and not isinstance(error, ssl.SSLError):
         if isinstance(error, urllib3.exceptions.MaxRetryError):
             error = error.reason

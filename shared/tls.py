@@ -1,4 +1,4 @@
-"""TLS to Kafka and to the object store: the context of our side, and plain words for what was wrong with theirs."""
+"""TLS to Kafka and to the object store: our context, and explanations of failed handshakes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from shared.errors import ConfigError
 
 PROBE_SECONDS = 5.0
 
-# OpenSSL's numbers (X509_V_ERR_*), which Python's ssl has no names for
+# numbers of OpenSSL (X509_V_ERR_*) that have no name in Python's ssl
 _NOT_YET_VALID = 9
 _EXPIRED = 10
 _UNKNOWN_CA = {18, 19, 20, 21}
@@ -25,10 +25,10 @@ def client_context(
     """A context that verifies the server's certificate and its host name.
 
     Args:
-        section: of the settings, `BUS` or `STORE`; the errors name its variables.
+        section: the section of the settings, `BUS` or `STORE`; the errors name its variables.
 
     Raises:
-        ConfigError: a file does not hold what it should.
+        ConfigError: a file does not hold the certificate or key that it should.
     """
     try:
         context = ssl.create_default_context(cafile=ca_file)
@@ -38,7 +38,7 @@ def client_context(
         ) from None
     if cert_file and key_file:
         try:
-            # with an empty password an encrypted key is an error; with none OpenSSL would ask the terminal, and wait
+            # with an empty password an encrypted key is an error; with None OpenSSL would ask at the terminal and wait
             context.load_cert_chain(cert_file, key_file, password="")
         except OSError as error:
             raise ConfigError(
@@ -75,7 +75,7 @@ def refuses_ours(error: BaseException | None) -> bool:
 
 
 def speaks_tls(host: str, port: int) -> bool:
-    """Whether a server answers a TLS handshake; its certificate is not looked at."""
+    """Whether a server answers a TLS handshake. Its certificate is not checked."""
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -87,7 +87,8 @@ def speaks_tls(host: str, port: int) -> bool:
 
 
 def _expiry(host: str, port: int, ca: Path | None) -> str:
-    """When it expired. Python shows the fields of a verified certificate only: verify all of it but the time."""
+    """When the certificate expired. Python shows the fields of a verified certificate only, so the time is not verified
+    here."""
     context = ssl.create_default_context(cafile=ca)
     context.verify_flags |= _NO_CHECK_TIME
     try:
@@ -99,7 +100,7 @@ def _expiry(host: str, port: int, ca: Path | None) -> str:
     except (OSError, KeyError, ValueError):
         return "has expired"
     end = datetime.fromtimestamp(ends, UTC)
-    # else it is a CA above it that has
+    # if it has not expired, the certificate of a CA above it has
     return f"expired on {end:%Y-%m-%d}" if end < datetime.now(UTC) else "was signed by a CA that has expired"
 
 

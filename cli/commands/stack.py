@@ -18,11 +18,12 @@ from cli.exports import exports, shell
 from cli.jobs.view import duration
 from cli.stack import leftovers, logs, run, state
 from cli.stack.boot import NotReady
-from cli.stack.plan import SERVICES, absolute, given
+from cli.stack.plan import absolute, given
 from cli.stack.readiness import probe_for
 from cli.stack.state import DEFAULT_STATE, Stack
 from cli.target import StateOption, TargetOption, embedded, resolve
 from cli.terminal import INTERRUPTED, NO_STACK, CliError, columns, err, out, say
+from shared.events import SERVICES
 from shared.settings import load_settings
 
 START_SECONDS = 900.0  # the first start may download the base model

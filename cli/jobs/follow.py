@@ -9,6 +9,7 @@ from typing import Protocol
 
 from cli.client import Json, NotFound, Unreachable
 from cli.terminal import CliError
+from services.api.domain.state import FINAL
 
 POLL_SECONDS = 0.5
 PAGE = 100
@@ -18,8 +19,6 @@ ACCEPT_SECONDS = 60.0
 
 OUTAGE_SECONDS = 120.0
 """How long the api may be away: supervisord starts it again within seconds."""
-
-FINAL = frozenset({"succeeded", "failed", "cancelled"})
 
 
 class Jobs(Protocol):

@@ -14,8 +14,8 @@ from rich.text import Text
 
 from cli.client import Json
 from cli.jobs.follow import Snapshot
+from shared.events import STAGE_NAMES
 
-STAGES = ("ingest", "validate", "trainer", "evaluator", "inference")
 SHOWN_EVENTS = 6
 BAR_WIDTH = 30
 
@@ -83,7 +83,7 @@ class Lines:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._states = dict.fromkeys(STAGES, "waiting")
+        self._states = dict.fromkeys(STAGE_NAMES, "waiting")
         self._counts: dict[str, Any] = {}
         self._trouble = ""
 
@@ -93,7 +93,7 @@ class Lines:
             self._trouble = snapshot.trouble
             lines.append(f"api: {snapshot.trouble or 'answers again'}")
         lines += [_line(event) for event in snapshot.events]
-        for name in STAGES:
+        for name in STAGE_NAMES:
             stage = stage_of(snapshot.job, name)
             if stage["state"] != self._states[name]:
                 self._states[name] = stage["state"]
@@ -144,7 +144,7 @@ class Live:
 
     def _stages(self, job: Json | None) -> Table:
         table = Table.grid(padding=(0, 2))
-        for name in STAGES:
+        for name in STAGE_NAMES:
             stage = stage_of(job, name)
             state, style = stage["state"], _STYLES.get(stage["state"], "")
             seconds = seconds_of(stage, self._clock())

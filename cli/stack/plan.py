@@ -19,8 +19,6 @@ MARK = "STACK_OF_TUNESTREAM"
 Not a `TUNESTREAM_` variable: services hide those, which hold secrets, from their children, and children are left over.
 """
 
-SERVICES = ("ingest", "validate", "trainer", "evaluator", "inference", "api")
-
 LOCAL = "127.0.0.1,localhost"
 
 

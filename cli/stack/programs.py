@@ -6,9 +6,9 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cli.stack.plan import SERVICES
 from cli.stack.state import Stack
 from cli.terminal import CliError
+from shared.events import SERVICES
 
 BUS_BUCKET = "bus"
 

@@ -12,8 +12,10 @@ from aiokafka.errors import KafkaError
 from shared.bus import create_topics
 from shared.errors import ConfigError
 from shared.kafka_diagnosis import find_cause
+from shared.retry import Backoff
 from shared.settings import BusSettings, load_settings
 
+PAUSES = Backoff(0.1, 2.0)
 WAIT_SECONDS = 60.0
 
 
@@ -26,8 +28,7 @@ async def ensure(settings: BusSettings, wait_seconds: float = WAIT_SECONDS) -> N
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # it reports each refused connection
     began = time.monotonic()
     deadline = began + wait_seconds
-    pause = 0.1
-    while True:
+    for pause in PAUSES:
         try:
             await create_topics(settings)
             return
@@ -42,7 +43,6 @@ async def ensure(settings: BusSettings, wait_seconds: float = WAIT_SECONDS) -> N
                     f"{wait_seconds:.0f} s ({type(error).__name__}): it is down, or the address is wrong"
                 ) from None
         await asyncio.sleep(pause)
-        pause = min(pause * 2, 2.0)
 
 
 def main() -> None:

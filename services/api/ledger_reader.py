@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from services.api.domain.projection import Claimed, Fact, Manifest, Occurred
-from services.api.domain.state import ORDER, JobState
-from shared.events import Claim, Job, StageName, StageResult
+from services.api.domain.state import JobState
+from shared.events import STAGE_NAMES, Claim, Job, StageName, StageResult
 from shared.ledger import Ledger, job_key, stage_prefix
 
 
@@ -20,7 +20,7 @@ async def read_job(ledger: Ledger, state: JobState, now: float) -> list[Fact]:
         if found is None:
             return []
         facts.append(Manifest(Job.model_validate_json(found[0])))
-    for stage in ORDER:
+    for stage in STAGE_NAMES:
         known = state.stage(stage).outcome
         if known is None or not known.committed:
             result = await _result(ledger, state.job_id, stage)

@@ -16,6 +16,7 @@ from services.evaluator.domain.prompts import Prompt
 from shared import ids, telemetry
 from shared.objects import ObjectStore
 from shared.stage import Attempt
+from shared.tasks import cancel_and_wait
 
 T = TypeVar("T")
 
@@ -90,9 +91,7 @@ async def together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     try:
         return list(await asyncio.gather(*tasks))
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel_and_wait(*tasks)
 
 
 def _key(prefix: str, variant: Variant) -> str:

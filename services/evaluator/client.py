@@ -15,10 +15,10 @@ from services.evaluator.domain.answers import Answer
 from services.evaluator.domain.messages import message_text
 from services.evaluator.domain.prompts import Prompt
 from shared.errors import ConfigError, TransientError
+from shared.retry import Backoff
 from shared.settings import Settings
 
-FIRST_PAUSE = 0.5
-LONGEST_PAUSE = 15.0
+BACKOFF = Backoff(0.5, 15.0)
 SLEEPING = "model_sleeping"
 FEWEST_TOKENS = 16
 """A prompt that leaves less room than this for the answer is too long."""
@@ -93,7 +93,7 @@ class Endpoint:
 
     async def _post(self, model: str, prompt: Prompt, max_tokens: int, patience: float) -> tuple[httpx.Response, float]:
         """The response (any status that another try would not change) and how long it took, in seconds."""
-        pause = FIRST_PAUSE
+        failures = 0
         deadline = self._clock() + patience
         while True:
             wait = None
@@ -115,15 +115,15 @@ class Endpoint:
                 trouble = f"the endpoint answers {response.status_code}"
                 wait = _retry_after(response)
                 if _sleeps(response):
-                    wait = LONGEST_PAUSE if wait is None else wait
+                    wait = BACKOFF.longest if wait is None else wait
                     await self._sleep(wait)
-                    deadline, pause = self._clock() + patience, FIRST_PAUSE
+                    deadline, failures = self._clock() + patience, 0
                     continue
-            wait = pause if wait is None else wait
+            failures += 1
+            wait = BACKOFF.pause(failures) if wait is None else wait
             if self._clock() + wait > deadline:
                 raise TransientError(f"{trouble} at {self._http.base_url}; is the inference service up?")
             await self._sleep(wait)
-            pause = min(pause * 2, LONGEST_PAUSE)
 
     def _body(self, model: str, prompt: Prompt, max_tokens: int) -> dict[str, Any]:
         body: dict[str, Any] = {"model": model, "temperature": 0, "max_tokens": max_tokens}

@@ -15,6 +15,7 @@ from shared.bus import Delivery
 from shared.errors import AlreadyExists, ConfigError, InputError, TransientError
 from shared.events import DatasetUploaded, FrozenModel, Job, Origin
 from shared.objects import ObjectStore
+from shared.tasks import wait_for_event
 
 log = logging.getLogger(__name__)
 
@@ -63,9 +64,7 @@ class Inbox:
                 await self.once()
             except TransientError as error:
                 log.warning("inbox left for later", extra={"reason": type(error).__name__})
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_SECONDS):
-                    await self._bell.wait()
+            await wait_for_event(self._bell, LOOK_SECONDS)
 
     async def once(self) -> None:
         for entry in await self._objects.list(INBOX):

@@ -10,11 +10,11 @@ from collections.abc import Callable
 
 from services.ingest.domain import datasets, jobs
 from shared import outbox, telemetry
-from shared.bus import Publisher
 from shared.errors import AlreadyExists, ConfigError, InputError
-from shared.events import DatasetPointer, Event, Job, JobFailed, JobSpec, Origin, Reference
+from shared.events import DatasetPointer, Event, Job, JobFailed, JobSpec, Origin, Reference, StageOutcome
 from shared.ledger import job_key
 from shared.objects import ObjectStore
+from shared.publisher import Publisher
 from shared.settings import Settings
 
 
@@ -117,7 +117,7 @@ class Intake:
             event = JobFailed(
                 job_id=job.job_id, stage="ingest", code=problem.code, message=problem.message, param=problem.param
             )
-        outcome = "failed" if problem else "completed"
+        outcome: StageOutcome = "failed" if problem else "completed"
         mine = outbox.result_of(job.job_id, "ingest", 1, self._owner, outcome, event, self._clock())
         result = await outbox.commit(self._objects, mine)
         await outbox.publish(self._objects, self._bus, result, self._owner, self._clock)

@@ -10,6 +10,7 @@ from typing import TypeVar
 from services.validate.domain.report import Role
 from services.validate.scan import Watch
 from shared.stage import Attempt
+from shared.tasks import in_background
 
 T = TypeVar("T")
 
@@ -57,9 +58,5 @@ async def reporting(
             )
 
     watch.tell = tell
-    task = asyncio.create_task(publish())
-    try:
+    async with in_background(publish()):
         yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)

@@ -53,6 +53,20 @@ def test_a_misspelt_setting_is_an_error_not_a_default() -> None:
         JobSpec.model_validate({"hyperparameters": {"n_epoch": 3}})
 
 
+@pytest.mark.parametrize(
+    ("topic", "field", "word"),
+    [
+        ("job.progress", "state", "waiting"),
+        ("job.progress", "stage", "synthesis"),
+        ("job.failed", "stage", "synthesis"),
+    ],
+)
+def test_readers_take_a_state_or_stage_of_a_later_version(topic: str, field: str, word: str) -> None:
+    written = json.loads((GOLDEN / f"{topic}.v1.json").read_text()) | {field: word}
+    read = BY_TOPIC[topic].model_validate(written)
+    assert read.model_dump(mode="json", exclude_unset=True) == written
+
+
 def test_who_is_said_to_read_a_topic_subscribes_to_it() -> None:
     for stage in STAGES.values():
         assert stage.name in stage.asked_by.read_by and stage.name in JobControl.read_by

@@ -12,10 +12,10 @@ import pytest
 import yaml
 
 from docs.metrics import families
+from shared.events import SERVICES
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 DASHBOARDS = sorted((DEPLOY / "grafana" / "dashboards").glob("*.json"))
-SERVICES = {"ingest", "validate", "trainer", "evaluator", "inference", "api"}
 PROMETHEUS_OWN = {"up": {"job", "instance"}, "ALERTS": {"alertname", "alertstate"}}
 VLLM = {
     "vllm:num_requests_running",

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from shared.stage import STAGES
 from tests.e2e.conftest import StackUnderTest
 from tests.support.user import QUICK, salted_rows, support_rows
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
-
-STAGES = ("validate", "trainer", "evaluator", "inference")
 
 
 def test_everything_killed_in_the_middle_of_a_job(stack: StackUnderTest) -> None:

@@ -28,7 +28,6 @@ from tests.support.user import ROOT, User, parse_exports
 
 BASE = ROOT / ".cache" / "tiny-base"
 FILES = ROOT / ".cache" / "full-stack"  # secrets, and after a run the log of all containers
-SERVICES = ("ingest", "validate", "trainer", "evaluator", "inference", "api")
 # beside a stack that may be running already
 PORTS = {
     "API_PORT": "18080",

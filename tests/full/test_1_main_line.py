@@ -12,7 +12,8 @@ from aiokafka import AIOKafkaProducer
 
 from deploy.init import plan
 from shared.envelope import DLQ_SUFFIX
-from tests.full.conftest import SERVICES, FullStack
+from shared.events import SERVICES
+from tests.full.conftest import FullStack
 from tests.support import races
 from tests.support.embedded import Embedded
 from tests.support.trace import Story

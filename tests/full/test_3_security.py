@@ -21,7 +21,8 @@ from botocore.exceptions import ClientError
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, Producer, TopicPartition
 
 from deploy.init import plan
-from tests.full.conftest import SERVICES, FullStack
+from shared.events import SERVICES
+from tests.full.conftest import FullStack
 from tests.support.certificates import Authority, server_context
 from tests.support.user import ROOT
 

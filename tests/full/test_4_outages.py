@@ -6,13 +6,13 @@ import time
 
 import pytest
 
+from shared.stage import STAGES
 from tests.full.conftest import FullStack
 from tests.support.trace import Story
 from tests.support.user import QUICK, salted_rows, support_rows
 
 pytestmark = pytest.mark.timeout(900)
 
-STAGES = ("validate", "trainer", "evaluator", "inference")
 OUTAGE_SECONDS = 60
 PART = 5 * 2**20
 

@@ -12,15 +12,14 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 from pydantic import Field
 
-from shared.events import Event, EventRecord, FrozenModel, Job, JobFailed, StageName
+from shared.events import STAGE_NAMES, Event, EventRecord, FrozenModel, Job, JobFailed, StageName, StageOutcome
 
 E = TypeVar("E", bound=Event)
 
 Status: TypeAlias = Literal["validating_files", "queued", "running", "succeeded", "failed", "cancelled"]
-Ending: TypeAlias = Literal["completed", "failed", "cancelled"]
+Ending: TypeAlias = StageOutcome
 Shown: TypeAlias = Literal["waiting", "running", "retrying", "completed", "failed", "cancelled"]
 
-ORDER: tuple[StageName, ...] = ("ingest", "validate", "trainer", "evaluator", "inference")
 FINAL: frozenset[Status] = frozenset({"succeeded", "failed", "cancelled"})
 
 
@@ -81,8 +80,8 @@ class JobState(FrozenModel):
         return self.stages.get(name) or StageState()
 
     def outcomes(self) -> Iterator[Outcome]:
-        """The outcomes so far, in the order of the stages. Those of unknown stages come last."""
-        for name in (*ORDER, *sorted(self.stages.keys() - set(ORDER))):
+        """The outcomes that are known, in the order of the stages; those of unknown stages come last."""
+        for name in (*STAGE_NAMES, *sorted(self.stages.keys() - set(STAGE_NAMES))):
             if outcome := self.stage(name).outcome:
                 yield outcome
 
@@ -133,7 +132,7 @@ class JobState(FrozenModel):
         stage = self.stage(name)
         if stage.outcome:
             return stage.outcome.ending
-        if any(self.stage(later).begun for later in ORDER[ORDER.index(name) + 1 :]):
+        if any(self.stage(later).begun for later in STAGE_NAMES[STAGE_NAMES.index(name) + 1 :]):
             return "completed"  # its own event is still on the way
         if self.ending:
             return "cancelled"  # it will never run

@@ -14,6 +14,8 @@ from fastapi import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from shared.tasks import cancel_and_wait
+
 T = TypeVar("T")
 
 # A generation may think for minutes before its first byte; the official client itself gives up after 600 s.
@@ -83,9 +85,7 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
             raise ClientGone
         return working.result()
     finally:
-        gone.cancel()
-        working.cancel()
-        await asyncio.gather(working, gone, return_exceptions=True)
+        await cancel_and_wait(working, gone)
 
 
 class Answer(Response):

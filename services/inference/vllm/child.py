@@ -11,10 +11,8 @@ import signal
 import socket
 import sys
 from asyncio.subprocess import Process
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import httpx
 
@@ -23,13 +21,14 @@ from services.inference.vllm import guard
 from services.inference.vllm.command import HOST, command_line, cpu_build, environment, socket_folder
 from services.inference.vllm.server import Vllm
 from shared.errors import ConfigError
+from shared.retry import Backoff
 from shared.settings import Settings
+from shared.tasks import in_background
 
 log = logging.getLogger(__name__)
 
 STOP_SECONDS = 15.0
-FIRST_PAUSE = 0.5
-LONGEST_PAUSE = 30.0
+BACKOFF = Backoff(0.5, 30.0)
 STABLE_SECONDS = 60.0  # after a server was up for so long, the back-off begins anew
 MAX_FAILED_STARTS = 3
 
@@ -75,7 +74,7 @@ class SupervisedVllm(Vllm):
             ConfigError: the server died three times in a row before it ever answered.
         """
         loop = asyncio.get_running_loop()
-        pause, failed_starts, ever_up = FIRST_PAUSE, 0, False
+        short_lives, failed_starts, ever_up = 0, 0, False
         while True:
             await self._awake.wait()
             self.generation += 1
@@ -90,7 +89,8 @@ class SupervisedVllm(Vllm):
                     f"vLLM ended {failed_starts} times before it answered; its output above says why. Check "
                     "TUNESTREAM_MODEL__ID, TUNESTREAM_MODEL__PATH and TUNESTREAM_VLLM__*"
                 )
-            pause = FIRST_PAUSE if up and loop.time() - started > STABLE_SECONDS else min(pause * 2, LONGEST_PAUSE)
+            short_lives = 0 if up and loop.time() - started > STABLE_SECONDS else short_lives + 1
+            pause = BACKOFF.pause(short_lives + 1)
             log.warning("vLLM is started again", extra={"seconds": pause})
             await asyncio.sleep(pause)
 
@@ -124,7 +124,7 @@ class SupervisedVllm(Vllm):
             if not self._awake.is_set():
                 return False
             process = await self._start()
-        ended, silent, up = map(_task, (process.wait(), self._watch(), self._ready.wait()))
+        ended, silent, up = map(in_background, (process.wait(), self._watch(), self._ready.wait()))
         async with ended as end, silent as silence, up as first_answer:
             done, _ = await asyncio.wait({end, silence}, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -179,15 +179,6 @@ class SupervisedVllm(Vllm):
         metrics.vllm_starts.inc()
         log.info("vLLM is starting", extra={"port": port, "pid": process.pid})
         return process
-
-
-@asynccontextmanager
-async def _task(coroutine: Coroutine[Any, Any, object]) -> AsyncIterator[asyncio.Task[object]]:
-    task = asyncio.create_task(coroutine)
-    try:
-        yield task
-    finally:
-        task.cancel()
 
 
 def supervised(client: httpx.AsyncClient, settings: Settings) -> SupervisedVllm:

@@ -18,6 +18,7 @@ import httpx
 from services.inference import metrics
 from services.inference.errors import AdapterRefused, EngineAsleep, EngineUnavailable
 from shared.errors import ConfigError
+from shared.tasks import wait_for_event
 
 log = logging.getLogger(__name__)
 
@@ -88,11 +89,8 @@ class Vllm:
         """
         if not self._awake.is_set():
             raise EngineAsleep("A training has the GPU; the model server sleeps until it is over")
-        try:
-            async with asyncio.timeout(seconds):
-                await self._ready.wait()
-        except TimeoutError:
-            raise EngineUnavailable(f"The model server has not been up for {seconds:.0f} s; it is starting") from None
+        if not await wait_for_event(self._ready, seconds):
+            raise EngineUnavailable(f"The model server has not been up for {seconds:.0f} s; it is starting")
 
     def suspect(self) -> None:
         """A request broke. No other request is sent until the server has answered a health check."""
@@ -122,9 +120,7 @@ class Vllm:
         """
         self._awake.clear()
         metrics.vllm_asleep.set(1)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(drain):
-                await self._idle.wait()
+        await wait_for_event(self._idle, drain)
         await self._free_memory()
 
     async def keep_asleep(self) -> None:
@@ -233,9 +229,7 @@ class Vllm:
                 # 503: the engine of the server has died, and the server will end, too
                 if loop.time() > deadline or (was_up and status is not None):
                     return
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(POLL_RUNNING if self.ready else POLL_STARTING):
-                    await self._suspected.wait()
+            await wait_for_event(self._suspected, POLL_RUNNING if self.ready else POLL_STARTING)
 
     async def _health(self) -> int | None:
         """The status of /health; None: no answer."""

@@ -15,6 +15,7 @@ from shared.events import FolderReference
 from shared.folders import find_folder
 from shared.objects import ObjectStore
 from shared.stage import Attempt
+from shared.tasks import cancel_and_wait
 
 log = logging.getLogger(__name__)
 
@@ -67,8 +68,7 @@ class CheckpointUploads:
             if not isinstance(error, asyncio.CancelledError):
                 await self._queue.join()
         finally:
-            self._worker.cancel()
-            await asyncio.gather(self._worker, return_exceptions=True)
+            await cancel_and_wait(self._worker)
 
     async def _work(self) -> None:
         while True:

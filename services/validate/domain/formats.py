@@ -1,4 +1,4 @@
-"""Which of the three training formats of the OpenAI API a row is in (shared/OPENAI_API.md §4)."""
+"""Which of the three training formats of the OpenAI API a row is in."""
 
 from __future__ import annotations
 

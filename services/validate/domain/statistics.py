@@ -11,8 +11,8 @@ from shared.events import Auto, FrozenModel, Hyperparameters
 # What `auto` allows at most: longer rows are rare in tuning sets, and memory for activations grows with the length.
 AUTO_MAX_LENGTH = 4096
 
-# QLoRA of an 8B model on one datacenter GPU runs at 10,000 to 16,000 tokens/s (shared/TRAINING.md), a model of a few
-# million parameters on two CPU cores at 8,500. The trainer replaces this guess by its own ETA after a few steps.
+# A rough figure: QLoRA of an 8B model on one datacenter GPU runs at 10,000 to 16,000 tokens/s, a model of a few
+# million parameters on two CPU cores at 8,500. After a few steps the trainer reports its own, measured ETA.
 TOKENS_PER_SECOND = 10_000
 START_SECONDS = 30.0  # loading and quantizing the base
 AUTO_EPOCHS = 3  # what the trainer mostly chooses

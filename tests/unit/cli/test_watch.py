@@ -14,9 +14,10 @@ from rich.console import Console
 from cli.client import Client, Json, NotFound, Unreachable
 from cli.jobs.follow import ACCEPT_SECONDS, OUTAGE_SECONDS, Snapshot, failure, follow
 from cli.jobs.verdict import verdict
-from cli.jobs.view import STAGES, Lines, Live, duration, metrics
+from cli.jobs.view import Lines, Live, duration, metrics
 from cli.target import Target
 from cli.terminal import CliError
+from shared.events import STAGE_NAMES
 from shared.settings import BusSettings, StoreSettings
 
 ID = "ftjob-abcdefgh12345678"
@@ -33,7 +34,7 @@ def job(status: str = "running", **stages: Json) -> Json:
         "fine_tuned_model": None,
         "alias": "support",
         "error": None,
-        "stages": {name: stages.get(name, {"state": "waiting"}) for name in STAGES[1:]},
+        "stages": {name: stages.get(name, {"state": "waiting"}) for name in STAGE_NAMES[1:]},
         "evaluation": None,
         "deployment": None,
     }
@@ -263,7 +264,7 @@ def test_the_live_view_shows_stages_losses_and_what_happened_last() -> None:
     live.update(Snapshot(job(validate=validate, trainer=trainer), [step(4, 4, 1.75)]))
     shown = text_of(live.render())
     assert ID in shown
-    for name in STAGES:
+    for name in STAGE_NAMES:
         assert name in shown
     assert "step 4/10  train loss 1.7500  1,234 tokens/s  9.5 s left" in shown
     assert "3.0 s" in shown

@@ -46,7 +46,7 @@ async def test_a_lease_that_is_left_while_its_bell_rings() -> None:
         return None
 
     async with asyncio.timeout(5):
-        async with lease.held(60, time.time, bell, check):
+        async with lease.held(60, time.time, bell=bell, check=check):
             for _ in range(20):
                 await asyncio.sleep(0)
             bell.set()

@@ -7,10 +7,10 @@ import logging
 
 from services.api.domain.state import JobState
 from shared import ids
-from shared.bus import Publisher
 from shared.errors import AlreadyExists, TransientError
 from shared.events import JobControl
 from shared.ledger import Ledger, control_prefix
+from shared.publisher import Publisher
 
 log = logging.getLogger(__name__)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from services.api.domain.state import FINAL, ORDER, JobState
+from services.api.domain.state import FINAL, JobState
 from services.api.resources.files.domain import names_of
 from shared.events import (
+    STAGE_NAMES,
     DatasetValidated,
     EvalCompleted,
     ModelDeployed,
@@ -42,7 +43,7 @@ def job_view(state: JobState, link: Link) -> dict[str, Any]:
         "validation_file": job.validation_file.model_dump() if job and job.validation_file else None,
         "origin": job.origin.model_dump() if job else None,
         "metadata": dict(spec.metadata) if spec else {},
-        "stages": {name: _stage(state, name) for name in ORDER},
+        "stages": {name: _stage(state, name) for name in STAGE_NAMES},
         "validation": _validation(validated),
         "training": _training(trained),
         "evaluation": _evaluation(state.event_of(EvalCompleted), link),

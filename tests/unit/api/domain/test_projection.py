@@ -96,6 +96,30 @@ def test_a_model_that_is_not_promoted_is_a_success_without_a_deployment() -> Non
     assert shown["fine_tuned_model"] == STORY.model
 
 
+def test_progress_of_a_later_version_with_an_unknown_stage_or_state_breaks_nothing() -> None:
+    unknown = [
+        Occurred(STORY.progress("synthesis", "started", message="Making rows"), "ftevent-u1", T0 + 1),
+        Occurred(STORY.progress("synthesis", "waiting", message="Waiting for the GPU"), "ftevent-u2", T0 + 2),
+        Occurred(STORY.progress("trainer", "paused", message="Paused"), "ftevent-u3", T0 + 19),
+    ]
+    state = after([*ALL, *unknown])
+    assert JobState.model_validate_json(state.model_dump_json(exclude_defaults=True)) == state
+    shown, without = view(state), view(after(ALL))
+    assert shown["status"] == without["status"] == "succeeded"
+    assert {name: stage["state"] for name, stage in shown["stages"].items()} == {
+        name: stage["state"] for name, stage in without["stages"].items()
+    }
+    assert shown["stages"]["trainer"]["message"] == "Paused"
+    assert [entry.message for fact in unknown for entry in messages(fact)] == ["Waiting for the GPU", "Paused"]
+
+
+def test_a_failure_in_an_unknown_stage_ends_the_job() -> None:
+    state = after([*facts(STORY)[:2], Occurred(STORY.failed("synthesis"), "ftevent-f", T0 + 9)])
+    assert JobState.model_validate_json(state.model_dump_json(exclude_defaults=True)) == state
+    shown = view(state)
+    assert (shown["status"], shown["error"]["code"]) == ("failed", "out_of_memory")
+
+
 def test_a_failure_says_what_to_change_and_stops_the_later_stages() -> None:
     shown = view(after([*facts(STORY)[:6], Occurred(FAILED, "ftevent-f", T0 + 9)]))
     assert shown["status"] == "failed"

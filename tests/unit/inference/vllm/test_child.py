@@ -22,6 +22,7 @@ from services.inference.vllm import child, guard
 from services.inference.vllm.child import SupervisedVllm
 from services.inference.vllm.command import command_line, environment, socket_folder
 from shared.errors import ConfigError
+from shared.retry import Backoff
 from shared.settings import Settings
 
 # Answers /health and /v1/models, and has a child of its own, as vLLM has its engine.
@@ -41,7 +42,7 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(child, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(child, "BACKOFF", Backoff(0.01, child.BACKOFF.longest))
 
 
 @pytest.fixture

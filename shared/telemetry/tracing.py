@@ -1,18 +1,14 @@
-"""Traces, logs and metrics: best effort, never a reason to fail, and without a word of the user's (DESIGN §6).
+"""Traces: one per job, best effort, never a reason to fail, and without any text of the user.
 
-One trace per job: its `traceparent` is in the job's manifest, so a stage that resumes on another machine days later
-continues the same trace.
+The `traceparent` of a job is in its manifest, so a stage that resumes on another machine days later continues the same
+trace.
 """
 
 from __future__ import annotations
 
-import json
-import logging
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import Any
 
 from opentelemetry import context as otel_context
@@ -22,16 +18,9 @@ from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from shared import otlp
 from shared.events import Job, StageName
-from shared.settings import TelemetrySettings
 
-# what may leave the house on a log line beside the message; everything else may hold user text
-LOG_FIELDS = (
-    "job_id", "trace_id", "stage", "outcome", "reason", "topic", "offset", "partition", "event", "port", "pid",
-    "status", "seconds", "count", "model", "step", "code", "attempt", "signal", "operation",
-)  # fmt: skip
-# the same for spans. An alias is missing on purpose: where none was chosen, it is the dataset's file name.
+# the attributes that a span may have. An alias is not one of them: by default it is the name of the dataset's file.
 SPAN_ATTRIBUTES = (
     "tunestream.job_id", "tunestream.attempt", "tunestream.outcome", "tunestream.model", "tunestream.examples",
     "tunestream.reused", "tunestream.step", "tunestream.first_request", "messaging.destination.name",
@@ -44,54 +33,6 @@ SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 Attribute = str | int | float | bool
 
 _propagator = TraceContextTextMapPropagator()
-
-
-class JsonFormatter(logging.Formatter):
-    """One JSON object per line: time, level, service, logger, message and the allow-listed extra fields.
-
-    The message of an exception is left out (it may quote a row); its class and where it was raised are kept.
-    """
-
-    def __init__(self, service: str) -> None:
-        super().__init__()
-        self._service = service
-
-    def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, object] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "service": self._service,
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        line |= {name: getattr(record, name) for name in LOG_FIELDS if hasattr(record, name)}
-        if record.exc_info and record.exc_info[0]:
-            line["exception"] = record.exc_info[0].__name__
-            line["stack"] = _frames(record)
-        return json.dumps(line, default=str)
-
-
-def _frames(record: logging.LogRecord) -> list[str]:
-    traceback = record.exc_info[2] if record.exc_info else None
-    frames = []
-    while traceback is not None:
-        code = traceback.tb_frame.f_code
-        frames.append(f"{code.co_filename}:{traceback.tb_lineno} {code.co_name}")
-        traceback = traceback.tb_next
-    return frames
-
-
-def set_up(service: str, settings: TelemetrySettings) -> None:
-    """Log to stderr, and export spans if an OTLP endpoint is set."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter(service))
-    logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
-    for chatty in ("aiokafka", "httpx", "httpcore", "urllib3"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
-    # aiokafka reports every refused connection and every rebalance as an error with a stack
-    logging.getLogger("aiokafka.consumer.group_coordinator").setLevel(logging.CRITICAL)
-    if settings.otlp_endpoint:
-        otlp.start(service, settings.otlp_endpoint)
 
 
 def new_traceparent() -> str:
@@ -112,8 +53,8 @@ def trace_id(traceparent: str) -> str:
 
 
 def traceparent_of(current: Span, asked_by: str | None) -> str:
-    """What hangs others below `current`, which is below `asked_by`, if that is given. Where `current` is not recorded,
-    they hang where it would have."""
+    """The `traceparent` for children of `current`. If `current` is not recorded, its children become children of
+    `asked_by`, its own parent, or, without one, of a new trace."""
     carrier: dict[str, str] = {}
     if current.is_recording():
         _propagator.inject(carrier, context=trace.set_span_in_context(current))
@@ -129,9 +70,9 @@ def begin(
     links: Sequence[str] = (),
     attributes: Mapping[str, Attribute] | None = None,
 ) -> Span:
-    """A span below `traceparent`, or without one below the current span, for `end` to end.
+    """Start a span below `traceparent`, or without one below the current span. `end` must end it.
 
-    `at`: when it began, in seconds since the epoch, if not now. `links`: the traceparents of what it belongs to, too.
+    `at`: when it began, in seconds since the epoch; None: now. `links`: traceparents of other spans that it belongs to.
     """
     parent = _context(traceparent) if traceparent else None
     return trace.get_tracer("tunestream").start_span(
@@ -145,7 +86,7 @@ def begin(
 
 
 def end(current: Span, error: BaseException | None = None, *, at: float | None = None) -> None:
-    """End a span. An error marks it as failed with its class name only: the message may quote a row."""
+    """End a span. An error marks it as failed, with the error's class only: its message may quote a row."""
     if error is not None:
         current.set_status(Status(StatusCode.ERROR, type(error).__name__))
     current.end(None if at is None else _nanoseconds(at))
@@ -153,7 +94,7 @@ def end(current: Span, error: BaseException | None = None, *, at: float | None =
 
 @contextmanager
 def span(name: str, traceparent: str | None = None, **options: Any) -> Iterator[Span]:
-    """A span around the block, and the current one in it. `options` are those of `begin`."""
+    """A span around the block, which is the current span in it. `options` are those of `begin`."""
     current = begin(name, traceparent, **options)
     try:
         with trace.use_span(current, record_exception=False, set_status_on_exception=False):
@@ -166,20 +107,22 @@ def span(name: str, traceparent: str | None = None, **options: Any) -> Iterator[
 
 # --- a job's trace ------------------------------------------------------------------------------------------------
 #
-# A span is exported when it ends, and a process may be killed before. So whatever other spans hang on is ended as soon
-# as it began: `job`, and one `{stage}.started` for each attempt. A running job has a whole tree at any moment.
+# A span is exported when it ends, and a process may be killed before that. Therefore the spans that have children end
+# at once: `job`, and one `{stage}.started` for each attempt. The trace of a running job is always a whole
+# tree.
 
 MOMENT = 1e-6
-"""Seconds. Jaeger takes a clock to be wrong where a child is not longer than its parent and ends after it, so `job` is
-shorter than `{stage}.started`, and that than any phase. No time at all is taken for an error, too."""
+"""Seconds. Jaeger corrects what it takes for a wrong clock when a child ends after its parent and is not longer.
+Therefore `job` is shorter than `{stage}.started`, which is shorter than any phase. Jaeger also takes a duration of zero
+for an error."""
 
 
 class JobRoot:
-    """The span that a job's trace hangs on. Its own `traceparent` goes into the manifest; it is only exported by
-    `emit`, once it is certain that the manifest was ours: a job that is asked for twice has one root."""
+    """The root span of a job. Its `traceparent` goes into the manifest. `emit` exports it once the manifest is known to
+    be ours: a job that is asked for twice has one root."""
 
     def __init__(self, asked_by: str | None) -> None:
-        """`asked_by`: the traceparent of whoever asked for the job, if there is a valid one."""
+        """`asked_by`: the traceparent that came with the request for the job; an invalid one is ignored."""
         asked_by = valid_traceparent(asked_by)
         self.at = time.time()
         self._span = begin("job", asked_by, at=self.at)
@@ -192,8 +135,8 @@ class JobRoot:
 
 @contextmanager
 def job_span(job: Job, stage: StageName, attempt: int) -> Iterator[Callable[[str], None]]:
-    """The spans of one attempt at a stage: `{stage}.started` at once, below which all the others are, and `{stage}`
-    when it ended. Yields what takes the outcome of the stage."""
+    """The spans of one attempt at a stage: `{stage}.started` at once, the parent of all others, and `{stage}` when the
+    attempt ended. Yields a function that is called with the outcome of the stage."""
     attributes: dict[str, Attribute] = {"tunestream.job_id": job.job_id, "tunestream.attempt": attempt}
     now = time.time()
     started = begin(f"{stage}.started", job.traceparent, at=now, attributes=attributes)
@@ -210,7 +153,7 @@ def job_span(job: Job, stage: StageName, attempt: int) -> Iterator[Callable[[str
 
 
 def set_outcome(current: Span, outcome: str) -> None:
-    """How the stage ended: `completed`, or an error."""
+    """Record how the stage ended. Any outcome but `completed` marks the span as failed."""
     current.set_attribute("tunestream.outcome", outcome)
     if outcome != "completed":
         current.set_status(Status(StatusCode.ERROR, outcome))
@@ -218,7 +161,7 @@ def set_outcome(current: Span, outcome: str) -> None:
 
 @contextmanager
 def unrecorded() -> Iterator[None]:
-    """What is asked of others in this block belongs to the trace, but neither they nor we record spans of it."""
+    """Requests in this block carry the trace's id, but no spans of them are recorded, here or by the receiver."""
     now = trace.get_current_span().get_span_context()
     muted = SpanContext(now.trace_id, now.span_id, now.is_remote, TraceFlags(TraceFlags.DEFAULT), now.trace_state)
     with trace.use_span(NonRecordingSpan(muted)):
@@ -229,7 +172,7 @@ def unrecorded() -> Iterator[None]:
 
 
 class RequestSpan:
-    """The span of an HTTP request, if it has one; `traceparent` is its place in a trace, with or without."""
+    """The span of an HTTP request, if it has one. `traceparent` is its place in a trace in either case."""
 
     def __init__(self, scope: Mapping[str, Any], traceparent: str, current: Span) -> None:
         self.traceparent = traceparent
@@ -240,7 +183,7 @@ class RequestSpan:
         self._span.set_attribute("http.response.status_code", status)
         if status >= 500:
             self._span.set_status(Status(StatusCode.ERROR))
-        # the pattern, never the path, which may name what is the user's; it is known once the router has routed
+        # the pattern, never the path, which may hold text of a user; the router sets it
         if route := getattr(self._scope.get("route"), "path", None):
             self._span.update_name(f"{self._scope['method']} {route}")
             self._span.set_attribute("http.route", route)
@@ -248,10 +191,10 @@ class RequestSpan:
 
 @contextmanager
 def request_span(scope: Mapping[str, Any], asked_by: str | None, *, elsewhere: bool = False) -> Iterator[RequestSpan]:
-    """The span of a request that may change something, below `asked_by`, its valid `traceparent` if it came with one.
+    """The span of a request that may change something, below `asked_by`, the valid `traceparent` that it came with.
 
-    Other requests have none: clients that look at a job twice a second would bury everything else. Nor have those of
-    which a span is made `elsewhere`.
+    Reading requests have no span: clients that look at a job twice a second would hide everything else. Requests whose
+    span is made `elsewhere` have none here.
     """
     method: str = scope["method"]
     if elsewhere or method in SAFE_METHODS:
@@ -265,12 +208,12 @@ def request_span(scope: Mapping[str, Any], asked_by: str | None, *, elsewhere: b
 
 
 def _context(traceparent: str | None) -> otel_context.Context:
-    # into an empty context: what is no traceparent must not mean the current span
+    # into an empty context: an invalid traceparent must not stand for the current span
     return _propagator.extract({"traceparent": traceparent or ""}, context=otel_context.Context())
 
 
 def _inherited(parent: otel_context.Context | None) -> dict[str, Any]:
-    """The job and the attempt that the span above belongs to, so that either finds all of its spans."""
+    """The job and the attempt of the parent span, so that all spans of a job or an attempt can be found."""
     above = trace.get_current_span(parent)
     attributes = (above.attributes or {}) if isinstance(above, ReadableSpan) else {}
     return {name: attributes[name] for name in INHERITED if name in attributes}

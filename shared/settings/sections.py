@@ -1,45 +1,16 @@
-"""All settings, one section per concern, from environment variables and `.env`.
-
-A field is set by `TUNESTREAM_{SECTION}__{FIELD}`, for example `TUNESTREAM_STORE__ENDPOINT`. Secrets may also be files:
-`TUNESTREAM_SECRETS_DIR` names a folder whose file names are variable names. A variable of the environment wins over
-`.env`, and both win over a file.
-"""
+"""The sections of the settings: one class per concern."""
 
 from __future__ import annotations
 
 import json
-import logging
 import os
-from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationError,
-    model_validator,
-)
-from pydantic_settings import (
-    BaseSettings,
-    NestedSecretsSettingsSource,
-    NoDecode,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    SettingsError,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic_settings import NoDecode
 
-from shared.errors import ConfigError, InputError
-
-log = logging.getLogger(__name__)
-
-PREFIX = "TUNESTREAM_"
-RENAMED = {("stage", "max_epochs"): "max_attempts"}
-"""(section, old name) of a field: its name now. The old name is still read, with a warning."""
+from shared.errors import InputError
 
 
 class Section(BaseModel):
@@ -53,7 +24,7 @@ def _readable(path: Path) -> Path:
 
 
 def _keys(given: object) -> object:
-    """A JSON list as everywhere else, or one key per line: what a secret's file usually holds."""
+    """Read a JSON list, as in every other list field, or one key per line, as files of secrets usually have them."""
     if not isinstance(given, str):
         return given
     if not given.lstrip().startswith("["):
@@ -77,19 +48,19 @@ class BusSettings(Section):
     sasl_username: str | None = None
     sasl_password: SecretStr | None = None
     ca_file: ReadableFile | None = None
-    """The CAs (PEM) that may have signed the brokers' certificates; None: those that the system trusts."""
+    """The CAs (PEM) to verify the brokers' certificates with; None: those that the system trusts."""
     cert_file: ReadableFile | None = None
-    """Our own certificate (PEM), where the brokers ask for one, and in `key_file` its key."""
+    """Our own certificate (PEM), if the brokers ask for one; `key_file` holds its key."""
     key_file: ReadableFile | None = None
     idempotent: bool = True
-    """Off only where the broker refuses `InitProducerId` (Tansu does)."""
+    """Switch it off only for a broker that refuses `InitProducerId`, as Tansu does."""
     partitions: int = 6
     fetch_max_wait_ms: int = 500
-    """How long the broker holds an empty fetch; Tansu delivers only when it ends, so 50 there."""
+    """How long the broker holds a fetch that finds nothing. Tansu delivers only when it ends: set 50 there."""
     session_timeout_ms: int = 10_000
     """How long a dead consumer keeps its partitions. Tansu also holds each join of a group for half of it."""
     retry_pause_seconds: float = 5.0
-    """The pause before a message that met an outage is delivered again."""
+    """The pause before a message whose handler met an outage is delivered again."""
 
     @property
     def uses_tls(self) -> bool:
@@ -101,7 +72,7 @@ class BusSettings(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> BusSettings:
-        """A setting that would silently do nothing is refused: somebody believes that it protects them."""
+        """Refuse a setting that would silently do nothing: its user believes that it protects the connection."""
         protocol = f"TUNESTREAM_BUS__SECURITY_PROTOCOL is {self.security_protocol}"
         user, password = self.sasl_username, self.sasl_password and self.sasl_password.get_secret_value()
         if self.uses_sasl and not (user and password):
@@ -128,7 +99,7 @@ class StoreSettings(Section):
     datasets_bucket: str = "datasets"
     system_bucket: str = "tunestream"
     ca_file: ReadableFile | None = None
-    """The CAs (PEM) that may have signed the store's certificate; None: those that the system trusts."""
+    """The CAs (PEM) to verify the store's certificate with; None: those that the system trusts."""
 
     @model_validator(mode="after")
     def _consistent(self) -> StoreSettings:
@@ -145,7 +116,7 @@ class ModelSettings(Section):
     id: str = "Qwen/Qwen2.5-0.5B-Instruct"
     """What users call it, and what vLLM serves it as."""
     path: str | None = None
-    """A local folder to load it from; None: the id is a hub name."""
+    """A local folder to load it from; None: load it from the hub by its id."""
     allowed: tuple[str, ...] = ()
     """Further base models that jobs may name. The default is always allowed."""
     organization: str = "tunestream"
@@ -192,17 +163,17 @@ class StageSettings(Section):
     max_bugs: int = 3
     """Attempts that may end in an unexpected exception before the job fails."""
     max_attempts: int = 50
-    """Attempts in all, also those whose process died: a job that kills its worker must not do so for ever."""
+    """All attempts, including those whose process died: a job that kills its worker must not do so forever."""
     max_backoff_seconds: float = 60.0
 
 
 class IngestSettings(Section):
     notifications_topic: str | None = None
-    """Where the store's bucket notifications arrive; None: only the sweep finds what was dropped."""
+    """The topic of the store's bucket notifications; None: only the sweep finds dropped files."""
     sweep_seconds: float = 2.0
-    """The shortest pause between two sweeps; a large bucket that is idle is listed less often."""
+    """The shortest pause between two sweeps; a large, idle bucket is listed less often."""
     settle_seconds: float = 1.0
-    """An object younger than this is swept twice before it is taken: it may still be being overwritten."""
+    """An object younger than this must look the same in two sweeps before it is taken: it may be overwritten again."""
 
 
 class ValidationSettings(Section):
@@ -212,32 +183,32 @@ class ValidationSettings(Section):
 
 class TrainerSettings(Section):
     gpu: str | None = None
-    """`CUDA_VISIBLE_DEVICES` of the training process; None: whatever is there; `cpu`: none."""
+    """`CUDA_VISIBLE_DEVICES` of the training process; None: leave it as it is; `cpu`: train without a GPU."""
     threads: int | None = None
-    """CPU threads of the training process; None: torch's own choice."""
+    """CPU threads of the training process; None: torch decides."""
     work_dir: Path = Path(".tunestream/trainer")
     keep_checkpoints: int = 3
 
 
 class GpuSettings(Section):
-    """A GPU that training and vLLM share. With one each there is nothing to set here."""
+    """A GPU that training and vLLM share. With a GPU for each, nothing needs to be set here."""
 
     share: Literal["split", "alternate"] = "split"
-    """`split`: both at once, vLLM within `vllm.gpu_memory_utilization`, the trainer within what is free. `alternate`:
-    one at a time; while a training runs, vLLM sleeps or is stopped, and requests get 503 with `retry-after`."""
+    """`split`: both at once, vLLM within `vllm.gpu_memory_utilization` and the trainer within the free memory.
+    `alternate`: one at a time; during a training vLLM sleeps or is stopped, and requests get 503 with `retry-after`."""
     name: str = Field(default="0", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
-    """Which GPU `alternate` is about: unique in one object store, the same for trainer and inference."""
+    """The GPU of `alternate`: a name that is unique in the object store and the same for trainer and inference."""
     serve_seconds: float = 300.0
-    """After a training vLLM serves for at least so long before the next one gets the GPU (`alternate`)."""
+    """The shortest time that vLLM serves between two trainings (`alternate`)."""
 
 
 class VllmSettings(Section):
     url: str | None = None
-    """An OpenAI server that shares `adapter_dir`; None: the inference service starts and supervises one itself."""
+    """A vLLM server that shares `adapter_dir`; None: the inference service starts and supervises one itself."""
     host: str = "127.0.0.1"
-    """Where `python -m services.inference.vllm_server` listens; a supervised server always does on loopback."""
+    """Where `python -m services.inference.vllm_server` listens; a supervised server always listens on loopback."""
     port: int = 0
-    """Of the server; 0: a free one if it is supervised, else 8000."""
+    """The port of the server; 0: a free port if it is supervised, else 8000."""
     max_lora_rank: Literal[1, 8, 16, 32, 64, 128, 256, 320, 512] = 64
     max_loras: int = 4
     max_model_len: int | None = None
@@ -252,9 +223,9 @@ class InferenceSettings(Section):
     host: str = "127.0.0.1"
     port: int = 8000
     url: str = "http://127.0.0.1:8000"
-    """Where others reach this service, without `/v1`."""
+    """The URL at which others reach this service, without `/v1`."""
     api_keys: ApiKeys = Field(default=(), repr=False)
-    """Accepted bearer tokens; none: everyone may ask."""
+    """The accepted bearer tokens; empty: requests need none."""
     adapter_dir: Path = Path(".tunestream/adapters")
     start_timeout_seconds: float = 600.0
 
@@ -272,98 +243,16 @@ class ApiSettings(Section):
 
 
 class HealthSettings(Section):
-    """Where a worker without an HTTP interface of its own answers /health and /metrics."""
+    """Where a service without an HTTP interface of its own answers /health and /metrics."""
 
     host: str = "127.0.0.1"
     port: int = 0
-    """0: a free one."""
+    """0: a free port."""
 
 
 class TelemetrySettings(Section):
     otlp_endpoint: str | None = None
     """OTLP over gRPC, for example http://127.0.0.1:4317; None: no traces are exported."""
     jaeger_url: str | None = None
-    """Where traces are read, for example http://127.0.0.1:16686: what `tunestream trace` shows and links to."""
+    """The Jaeger that `tunestream trace` reads and links to, for example http://127.0.0.1:16686."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-
-
-class Settings(BaseSettings):
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX,
-        env_nested_delimiter="__",
-        env_ignore_empty=True,  # docker compose sets what is not given to nothing
-        env_file=".env",
-        extra="ignore",
-        frozen=True,
-        hide_input_in_errors=True,
-        protected_namespaces=(),
-    )
-
-    bus: BusSettings = BusSettings()
-    store: StoreSettings = StoreSettings()
-    model: ModelSettings = ModelSettings()
-    stage: StageSettings = StageSettings()
-    ingest: IngestSettings = IngestSettings()
-    validation: ValidationSettings = ValidationSettings()
-    trainer: TrainerSettings = TrainerSettings()
-    gpu: GpuSettings = GpuSettings()
-    vllm: VllmSettings = VllmSettings()
-    inference: InferenceSettings = InferenceSettings()
-    evaluator: EvaluatorSettings = EvaluatorSettings()
-    api: ApiSettings = ApiSettings()
-    health: HealthSettings = HealthSettings()
-    telemetry: TelemetrySettings = TelemetrySettings()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _read_old_names(cls, given: dict[str, Any]) -> dict[str, Any]:
-        for (section, old), new in RENAMED.items():
-            fields = given.get(section)
-            if isinstance(fields, dict) and old in fields:
-                prefix = f"{PREFIX}{section.upper()}__"
-                log.warning(f"{prefix}{old.upper()} is called {prefix}{new.upper()} now; please rename it")
-                given = {**given, section: {new: fields[old]} | {k: v for k, v in fields.items() if k != old}}
-        return given
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        # the usual source of files knows whole sections only; this one knows `{SECTION}__{FIELD}`
-        files = NestedSecretsSettingsSource(file_secret_settings)
-        return init_settings, env_settings, dotenv_settings, files
-
-
-@lru_cache(maxsize=1)
-def load_settings() -> Settings:
-    """Read the settings once.
-
-    Raises:
-        ConfigError: one line that names each wrong variable and what is wrong with it.
-    """
-    folder = os.environ.get(f"{PREFIX}SECRETS_DIR")
-    if folder and not Path(folder).is_dir():
-        raise ConfigError(f"{PREFIX}SECRETS_DIR: there is no folder {folder}")
-    sources: dict[str, Any] = {"_secrets_dir": folder} if folder else {}
-    try:
-        return Settings(**sources)
-    except ValidationError as error:
-        raise ConfigError(f"wrong settings: {'; '.join(map(_wording, error.errors(include_url=False)))}") from None
-    except OSError as error:
-        raise ConfigError(f"wrong settings: cannot read {error.filename}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"wrong settings: .env, or a file in {PREFIX}SECRETS_DIR, is not text in UTF-8") from None
-    except SettingsError as error:
-        raise ConfigError(f"wrong settings: {error}") from None
-
-
-def _wording(problem: Any) -> str:
-    reason = str(problem["msg"]).removeprefix("Value error, ")
-    if problem["type"] == "value_error" and len(problem["loc"]) == 1:
-        return reason  # a rule about several fields of a section: it names them itself
-    return f"{PREFIX}{'__'.join(str(part).upper() for part in problem['loc'])}: {reason}"

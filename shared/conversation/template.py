@@ -1,5 +1,4 @@
-"""Conversations as chat templates expect them and as vLLM passes them on: what is counted, trained on and served is the
-same text. Pure; rows must have passed validation."""
+"""Messages and tools as chat templates expect them, converted as vLLM converts them. Rows must be valid."""
 
 from __future__ import annotations
 
@@ -8,23 +7,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 SAID = ("role", "content", "name", "tool_calls", "function_call", "tool_call_id", "reasoning_content")
-"""The fields of a message that a model reads or says; `weight` and unknown fields are none."""
+"""The fields of a message that a chat template may use; `weight` and unknown fields are left out."""
 
 
 def text_of(content: Any) -> str:
-    """The text of a content: itself, or its parts joined as vLLM joins them."""
+    """The text of a message's content: the content itself, or its parts joined as vLLM joins them."""
     if isinstance(content, str) or content is None:
         return content or ""
     return "\n".join(part["text"] for part in content)
 
 
 def template_messages(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Content becomes text, arguments become objects, the older function calls become tool calls."""
+    """Convert messages: content becomes text, arguments become objects, older function calls become tool calls."""
     return [_template_message(message) for message in messages]
 
 
 def template_tools(asked: Mapping[str, Any]) -> list[dict[str, Any]] | None:
-    """The tools of a chat row, or of the input of a preference pair; the older `functions` become tools."""
+    """The tools of a chat row, or of the input of a preference pair. Older `functions` become tools. None: no tools."""
     tools = list(asked.get("tools") or ())
     tools += [{"type": "function", "function": function} for function in asked.get("functions") or ()]
     return tools or None

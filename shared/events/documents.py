@@ -1,0 +1,91 @@
+"""The documents of the ledger."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import AliasChoices, Field
+
+from shared.events.events import BY_TOPIC, Event, StageName, StageOutcome
+from shared.events.models import FrozenModel
+from shared.events.references import Reference
+from shared.events.spec import JobSpec, Origin
+
+AttemptNumber = Annotated[int, Field(validation_alias=AliasChoices("attempt", "epoch"))]
+"""Which attempt at a stage, from 1. Older documents call it `epoch`."""
+
+
+class Job(FrozenModel):
+    """`jobs/{job_id}/job.json`, created once by ingest: the settings of the job, its origin and its dataset."""
+
+    job_id: str
+    created_at: float
+    dataset: Reference
+    validation_file: Reference | None = None
+    spec: JobSpec
+    base: str
+    """The base model's id, resolved when the job was made, so that a later change of the default changes nothing."""
+    model: str
+    """The id that the trained model will have."""
+    alias: str
+    origin: Origin
+    traceparent: str
+
+
+class EventRecord(FrozenModel):
+    """An event at rest. `id` is its CloudEvents id."""
+
+    topic: str
+    type: str
+    id: str
+    data: dict[str, Any]
+
+    @classmethod
+    def of(cls, event: Event, ce_id: str) -> EventRecord:
+        data = event.model_dump(mode="json", exclude_none=True)
+        return cls(topic=event.topic, type=event.ce_type(), id=ce_id, data=data)
+
+    def event(self) -> Event:
+        return BY_TOPIC[self.topic].model_validate(self.data)
+
+
+class Claim(FrozenModel):
+    """`jobs/{job_id}/{stage}/claim.json`: who works on the stage, and until when nobody else may take it.
+
+    `attempt` only grows. `bugs` and `failures` count how earlier attempts ended, so that a limit
+    holds across processes. Nobody may claim before `not_before` (back-off).
+    """
+
+    owner: str
+    attempt: AttemptNumber
+    expires: float
+    bugs: int = 0
+    failures: int = 0
+    not_before: float = 0.0
+
+
+class StageResult(FrozenModel):
+    """`jobs/{job_id}/{stage}/result.json`: the commit point of a stage, and the outbox row of its event."""
+
+    job_id: str
+    stage: StageName
+    attempt: AttemptNumber
+    owner: str
+    outcome: StageOutcome
+    event: EventRecord
+    finished_at: float
+
+
+class Deployed(FrozenModel):
+    model: str
+    job_id: str
+    at: float
+
+
+class Deployment(FrozenModel):
+    """`deployments/{alias}.json`, changed only by compare-and-swap. `history` is newest first."""
+
+    alias: str
+    current: Deployed
+    previous: Deployed | None = None
+    history: tuple[Deployed, ...] = ()

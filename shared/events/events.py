@@ -1,0 +1,271 @@
+"""The events, one class per topic, and the names of the stages and services that send and read them."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal, get_args
+
+from shared.events.models import FrozenModel
+from shared.events.references import DatasetPointer, FolderReference, Reference
+from shared.events.spec import JobSpec, Method, Origin
+
+StageName = Literal["ingest", "validate", "trainer", "evaluator", "inference"]
+STAGE_NAMES: tuple[StageName, ...] = get_args(StageName)
+"""In the order in which a job passes them. Each is also the name of a service."""
+RUNNER_STAGES = STAGE_NAMES[1:]
+"""The stages that `shared/runner.py` runs; ingest only makes the job."""
+SERVICES = (*STAGE_NAMES, "api")
+StageOutcome = Literal["completed", "failed", "cancelled"]
+"""How a stage ends."""
+ProgressState = Literal["started", "running", "checkpoint", "retrying", "completed", "not_promoted"]
+"""What `job.progress` says of a stage."""
+
+
+class Event(FrozenModel):
+    """Base of all events. The CloudEvents type is made from `topic`: `tunestream.{topic}.v1`."""
+
+    topic: ClassVar[str]
+    sent_by: ClassVar[tuple[str, ...]]
+    read_by: ClassVar[tuple[str, ...]]
+    """Names of services; `anyone` stands for programs that are not part of Tunestream."""
+
+    @classmethod
+    def ce_type(cls) -> str:
+        return f"tunestream.{cls.topic}.v1"
+
+
+class DatasetUploaded(Event):
+    """A dataset was uploaded for training. A stranger needs to send only `{"dataset": {"bucket", "key"}}`."""
+
+    topic: ClassVar[str] = "dataset.uploaded"
+    sent_by = ("anyone", "ingest")
+    read_by = ("ingest", "validate", "api")
+    job_id: str | None = None
+    """Set by ingest; a stranger leaves it out."""
+    dataset: DatasetPointer
+    validation_file: DatasetPointer | None = None
+    """Rows to validate on, instead of a share of the dataset."""
+    spec: JobSpec | None = None
+    origin: Origin | None = None
+
+
+class Split(FrozenModel):
+    """One split: a JSONL object of validated rows. `tokens` are counted with the tokenizer of the base model."""
+
+    reference: Reference
+    examples: int
+    tokens: int
+
+
+class DatasetValidated(Event):
+    """The dataset passed validation; its rows are counted and split."""
+
+    topic: ClassVar[str] = "dataset.validated"
+    sent_by = ("validate",)
+    read_by = ("trainer", "api")
+    job_id: str
+    method: Method
+    format: Literal["chat", "completion", "preference"]
+    train: Split
+    validation: Split | None = None
+    test: Split | None = None
+    report: Reference
+    longest_tokens: int = 0
+    max_length: int | None = None
+    """The most tokens that a row may have; `hyperparameters.over_length` says what happened to longer rows."""
+    estimated_seconds: float | None = None
+
+
+class Overfitting(FrozenModel):
+    """Whether the training overfitted, judged by the validation loss: its trend, and against the training loss."""
+
+    verdict: Literal["healthy", "overfitting", "underfitting", "unknown"]
+    reason: str
+    best_step: int | None = None
+
+
+class CheckpointInfo(FrozenModel):
+    step: int
+    prefix: str
+    train_loss: float | None = None
+    valid_loss: float | None = None
+
+
+class TrainingCompleted(Event):
+    """An adapter was trained; it is not evaluated yet."""
+
+    topic: ClassVar[str] = "training.completed"
+    sent_by = ("trainer",)
+    read_by = ("evaluator", "api")
+    job_id: str
+    model: str
+    base: str
+    method: Method = "supervised"
+    adapter: FolderReference
+    rank: int
+    steps: int
+    epochs: float
+    trained_tokens: int
+    train_loss: float
+    valid_loss: float | None = None
+    overfitting: Overfitting
+    hyperparameters: dict[str, Any] = {}
+    checkpoints: tuple[CheckpointInfo, ...] = ()
+    artifacts: dict[str, Reference] = {}
+    """`curves.png`, `metrics.jsonl`, `results.csv`, `preview.txt`, `hyperparameters.json`."""
+    test: Split | None = None
+    train: Split | None = None
+    seconds: float = 0.0
+
+
+class Interval(FrozenModel):
+    """A mean difference with its paired bootstrap confidence interval."""
+
+    mean: float
+    low: float
+    high: float
+    confidence: float
+
+
+class EvalCompleted(Event):
+    """The tuned model was compared with its base; `passed` decides whether the alias moves."""
+
+    topic: ClassVar[str] = "eval.completed"
+    sent_by = ("evaluator",)
+    read_by = ("inference", "api")
+    job_id: str
+    model: str
+    base: str
+    examples: int
+    metric: str
+    scores: dict[str, dict[str, float]]
+    """`{"base" | "few_shot" | "tuned": {metric: mean}}`."""
+    delta: Interval
+    passed: bool
+    reasons: tuple[str, ...]
+    report: Reference
+    html: Reference
+
+
+class ModelDeployed(Event):
+    """An alias answers with another model from now on."""
+
+    topic: ClassVar[str] = "model.deployed"
+    sent_by = ("inference",)
+    read_by = ("api", "anyone")
+    job_id: str
+    """The job that trained it."""
+    model: str
+    """The immutable id, `ft:…`."""
+    alias: str
+    """The name that answers with this model now."""
+    previous: str | None = None
+    """What it answered with before."""
+    endpoint: str
+    """`base_url` of an OpenAI client."""
+    traffic: float = 1.0
+    """Its share of the alias's requests."""
+
+
+class JobProgress(Event):
+    """State changes and training metrics. `data` holds numbers and short words, never user text."""
+
+    topic: ClassVar[str] = "job.progress"
+    sent_by = RUNNER_STAGES
+    read_by = ("api", "anyone")
+    job_id: str
+    stage: StageName | str
+    """A reader accepts a stage that it does not know."""
+    state: ProgressState | str
+    """A reader takes a state that it does not know as `running`."""
+    message: str = ""
+    step: int | None = None
+    total_steps: int | None = None
+    eta_seconds: float | None = None
+    """Until the stage ends."""
+    data: dict[str, Any] = {}
+
+
+class JobFailed(Event):
+    """The job ended without a model. The code `cancelled` means that the user cancelled it."""
+
+    topic: ClassVar[str] = "job.failed"
+    sent_by = STAGE_NAMES
+    read_by = ("api", "anyone")
+    job_id: str
+    stage: StageName | str
+    """A reader accepts a stage that it does not know."""
+    code: str
+    message: str
+    param: str | None = None
+    """The field of the job that is to blame."""
+
+
+class JobControl(Event):
+    """A user's request about a job that is under way."""
+
+    topic: ClassVar[str] = "job.control"
+    sent_by = ("api",)
+    read_by = RUNNER_STAGES
+    job_id: str
+    action: Literal["cancel", "pause", "resume"]
+
+
+class InferenceLogged(Event):
+    """One sampled request. `request` and `response` are present only when content logging is switched on."""
+
+    topic: ClassVar[str] = "inference.logged"
+    sent_by = ("inference",)
+    read_by = ("evaluator",)
+    request_id: str
+    job_id: str | None = None
+    model: str
+    alias: str | None = None
+    route: str
+    status: int
+    latency_seconds: float
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    finish_reason: str | None = None
+    request: dict[str, Any] | None = None
+    response: dict[str, Any] | None = None
+
+
+class InferenceFeedback(Event):
+    """What a user thought of an answer."""
+
+    topic: ClassVar[str] = "inference.feedback"
+    sent_by = ("inference",)
+    read_by = ("evaluator",)
+    request_id: str
+    job_id: str | None = None
+    model: str | None = None
+    rating: Literal["up", "down"]
+    comment: str | None = None
+
+
+class ModelDegraded(Event):
+    """A served model got worse: which alert fired, and its figures."""
+
+    topic: ClassVar[str] = "model.degraded"
+    sent_by = ("evaluator",)
+    read_by = ("ingest", "anyone")
+    job_id: str | None = None
+    model: str
+    alert: str
+    figures: dict[str, float] = {}
+
+
+EVENTS: tuple[type[Event], ...] = (
+    DatasetUploaded,
+    DatasetValidated,
+    TrainingCompleted,
+    EvalCompleted,
+    ModelDeployed,
+    JobProgress,
+    JobFailed,
+    JobControl,
+    InferenceLogged,
+    InferenceFeedback,
+    ModelDegraded,
+)
+BY_TOPIC: dict[str, type[Event]] = {event.topic: event for event in EVENTS}

@@ -1,0 +1,93 @@
+"""What a user may set for a job, in a sidecar file, an event or a request, and how a job came to be."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from shared.events.models import FrozenModel, StrictModel
+from shared.events.references import DatasetPointer
+
+Auto = Literal["auto"]
+Method = Literal["supervised", "dpo"]
+
+
+class Hyperparameters(StrictModel):
+    """The trainer chooses the `auto` values by the size of the dataset and records its reasons."""
+
+    n_epochs: Auto | Annotated[int, Field(ge=1, le=50)] = "auto"
+    batch_size: Auto | Annotated[int, Field(ge=1, le=256)] = "auto"
+    learning_rate_multiplier: Auto | Annotated[float, Field(gt=0)] = "auto"
+    learning_rate: Auto | Annotated[float, Field(gt=0, le=1)] = "auto"
+    beta: Auto | Annotated[float, Field(gt=0, le=2)] = "auto"
+    max_length: Auto | Annotated[int, Field(ge=8)] = "auto"
+    over_length: Literal["drop", "truncate", "fail"] = "drop"
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    early_stopping_patience: Annotated[int, Field(ge=0)] = 3
+    """Validations without improvement before training stops; 0 never stops early."""
+
+
+class Lora(StrictModel):
+    r: Auto | Literal[1, 8, 16, 32, 64, 128, 256] = "auto"
+    alpha: Auto | Annotated[int, Field(ge=1)] = "auto"
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    target_modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    quantization: Literal["nf4", "none"] = "nf4"
+
+
+class Splits(StrictModel):
+    """Shares of the dataset; the rest is trained on. A validation file replaces the validation share."""
+
+    validation: Annotated[float, Field(ge=0, lt=0.5)] = 0.1
+    test: Annotated[float, Field(ge=0, lt=0.5)] = 0.1
+
+
+class Evaluation(StrictModel):
+    max_examples: Annotated[int, Field(ge=1)] = 200
+    few_shot: Annotated[int, Field(ge=0, le=20)] = 3
+    max_tokens: Annotated[int, Field(ge=1)] = 256
+    concurrency: Annotated[int, Field(ge=1, le=256)] = 16
+
+
+class Gate(StrictModel):
+    """The tuned model is promoted when the lower end of the interval of (tuned - base) is above `min_delta`."""
+
+    metric: Auto | Literal["rouge_1", "rouge_2", "rouge_l", "exact_match", "accuracy", "macro_f1"] = "auto"
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    min_delta: float = 0.0
+    require_better_than_few_shot: bool = False
+    promote: Literal["if_better", "always", "never"] = "if_better"
+
+
+class JobSpec(StrictModel):
+    """Everything that a user may set for a job. Every field has a default."""
+
+    model: str | None = None
+    """The base model to tune; None: the default of the deployment."""
+    method: Method | None = None
+    """None: decided by the rows (preference pairs are `dpo`, everything else is `supervised`)."""
+    suffix: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    alias: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] | None = None
+    """The name behind which a promoted model answers; default: suffix, else the dataset's file name."""
+    seed: Annotated[int, Field(ge=0, le=2_147_483_647)] = 0
+    hyperparameters: Hyperparameters = Hyperparameters()
+    lora: Lora = Lora()
+    splits: Splits = Splits()
+    evaluation: Evaluation = Evaluation()
+    gate: Gate = Gate()
+    validation_file: DatasetPointer | None = None
+    metadata: Annotated[dict[str, str], Field(max_length=16)] = {}
+    rerun: Annotated[int, Field(ge=0)] = 0
+    """Raise it to run the same dataset with the same settings again."""
+
+
+class Origin(FrozenModel):
+    """How the job came to be, and its lineage."""
+
+    kind: Literal["drop", "event", "api", "retrain"] = "drop"
+    source: str = ""
+    parent_job: str | None = None
+    parent_version: str | None = None

@@ -1,0 +1,58 @@
+"""All settings, one section per concern, from environment variables, `.env` and files of secrets.
+
+The variable `TUNESTREAM_{SECTION}__{FIELD}` sets a field, for example `TUNESTREAM_STORE__ENDPOINT`. Secrets may also be
+files: `TUNESTREAM_SECRETS_DIR` names a folder in which each file is named after a variable. The environment has
+precedence over `.env`, and both have precedence over files.
+"""
+
+from __future__ import annotations
+
+from shared.settings.load import (
+    PREFIX,
+    RENAMED,
+    Settings,
+    load_settings,
+)
+from shared.settings.sections import (
+    ApiKeys,
+    ApiSettings,
+    BusSettings,
+    EvaluatorSettings,
+    GpuSettings,
+    HealthSettings,
+    InferenceSettings,
+    IngestSettings,
+    ModelSettings,
+    ReadableFile,
+    Section,
+    StageSettings,
+    StoreSettings,
+    TelemetrySettings,
+    TrainerSettings,
+    ValidationSettings,
+    VllmSettings,
+)
+
+__all__ = [
+    "PREFIX",
+    "RENAMED",
+    "ApiKeys",
+    "ApiSettings",
+    "BusSettings",
+    "EvaluatorSettings",
+    "GpuSettings",
+    "HealthSettings",
+    "InferenceSettings",
+    "IngestSettings",
+    "ModelSettings",
+    "ReadableFile",
+    "Section",
+    "Settings",
+    "StageSettings",
+    "StoreSettings",
+    "TelemetrySettings",
+    "TrainerSettings",
+    "ValidationSettings",
+    "VllmSettings",
+    "load_settings",
+]

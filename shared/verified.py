@@ -1,0 +1,93 @@
+"""Reading objects whole and checking what was read against what was promised. Synchronous: the store calls it in a
+thread."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO
+
+import urllib3
+from minio import Minio
+from minio.error import S3Error
+
+from shared.errors import CorruptObject, InputError
+from shared.events import DatasetPointer, Reference
+
+CHUNK = 2**20
+
+ABSENT = {"NoSuchKey", "NoSuchObject", "NoSuchVersion"}
+"""The store's codes for an object that is not there."""
+
+
+@contextmanager
+def opened(client: Minio, bucket: str, key: str) -> Iterator[urllib3.BaseHTTPResponse]:
+    """The answer with the object's bytes, which is given back to the pool of connections afterwards."""
+    response = client.get_object(bucket, key)
+    try:
+        yield response
+    finally:
+        response.close()
+        response.release_conn()
+
+
+def etag_of(response: urllib3.BaseHTTPResponse) -> str:
+    return response.headers.get("etag", "").strip('"')
+
+
+def copy(client: Minio, reference: Reference, sink: IO[bytes]) -> None:
+    """Write the bytes that `reference` names to `sink`.
+
+    Raises:
+        CorruptObject: they are gone, or have another digest; `sink` may have some of them then.
+    """
+    place = f"{reference.bucket}/{reference.key}"
+    digest = hashlib.sha256()
+    try:
+        with opened(client, reference.bucket, reference.key) as response:
+            for chunk in response.stream(CHUNK):
+                digest.update(chunk)
+                sink.write(chunk)
+    except S3Error as error:
+        if error.code in ABSENT:
+            raise CorruptObject(f"{place} is gone") from None
+        raise
+    if digest.hexdigest() != reference.sha256:
+        raise CorruptObject(
+            f"{place} is not what was promised (sha256 {reference.sha256[:12]}…): it was overwritten or damaged"
+        )
+
+
+def describe(client: Minio, pointer: DatasetPointer) -> Reference:
+    """Turn a pointer into a reference by reading the object once.
+
+    Raises:
+        InputError: there is no such object, or it is not the one that the pointer describes.
+    """
+    place = f"{pointer.bucket}/{pointer.key}"
+    digest, size = hashlib.sha256(), 0
+    try:
+        with opened(client, pointer.bucket, pointer.key) as response:
+            for chunk in response.stream(CHUNK):
+                digest.update(chunk)
+                size += len(chunk)
+            etag = etag_of(response)
+    except S3Error as error:
+        if error.code in ABSENT | {"NoSuchBucket"}:
+            raise InputError(
+                "file_not_found", f"There is no object {place}; upload it first.", "training_file"
+            ) from None
+        raise
+    for name, wanted, found in (
+        ("etag", pointer.etag and pointer.etag.strip('"'), etag),
+        ("size", pointer.size, size),
+        ("sha256", pointer.sha256, digest.hexdigest()),
+    ):
+        if wanted is not None and wanted != found:
+            raise InputError(
+                "file_changed",
+                f"{place} has {name} {found}, the event says {wanted}: it was overwritten; publish again.",
+                f"dataset.{name}",
+            )
+    return Reference(bucket=pointer.bucket, key=pointer.key, etag=etag, size=size, sha256=digest.hexdigest())
