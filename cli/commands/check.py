@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -42,7 +43,7 @@ def check(
     settings = load_settings()
     # the model that a job of this place would tune: the flag, the settings, or the stack's
     model, path = base_of(settings, state.load(absolute(folder)), base, None)
-    with err.status("loading the tokenizer and checking …") if err.is_terminal else _Silent():
+    with err.status("loading the tokenizer and checking …") if err.is_terminal else nullcontext():
         from services.validate.check import check as validate  # noqa: PLC0415  # imports transformers: seconds
 
         try:
@@ -58,12 +59,6 @@ def check(
         _show(report)
     if not report.ok:
         raise typer.Exit(1)
-
-
-class _Silent:
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *_: object) -> None: ...
 
 
 def _show(report: Report) -> None:
@@ -114,6 +109,8 @@ def _facts(report: Report) -> dict[str, str]:
         )
         facts["tokenizer"] = report.base
         facts["too long"] = f"{file.over_length:,} of more than {report.max_length:,} tokens ({report.over_length})"
+    if left_out := [str(dropped) for dropped in file.dropped if dropped.rows]:
+        facts["left out"] = ", ".join(left_out)
     if report.splits:
         facts["split"] = ", ".join(f"{name} {side.examples:,}" for name, side in report.splits.items())
     if guess := report.estimate:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from services.validate.checks import Check, Context, checks_for
 from services.validate.checks.base import Tally
+from services.validate.checks.duplicates import DUPLICATE
 from services.validate.checks.length import OVER_LENGTH
 from services.validate.domain.content import Row
 from services.validate.domain.findings import Finding, Problems
@@ -60,16 +61,15 @@ class Scan:
 @dataclass
 class _State:
     problems: Problems
+    tally: Tally
     format: Format | None = None
     format_line: int | None = None
     blank: int = 0
-    tally: Tally = field(default_factory=Tally)
     usable: bytearray = field(default_factory=bytearray)
     ranks: array[int] = field(default_factory=lambda: array("Q"))
     tokens: array[int] = field(default_factory=lambda: array("L"))
     histogram: Counter[int] = field(default_factory=Counter)
     longest: int = 0
-    duplicate_lines: list[int] = field(default_factory=list)
 
 
 def scan(
@@ -82,8 +82,8 @@ def scan(
         InputError: the base cannot read rows of this format at all.
     """
     reader = Reader(source.path, limits.max_line_bytes)
-    state = _State(Problems(limits.max_problems), context.format)
     checks = checks_for(context)
+    state = _State(Problems(limits.max_problems), Tally(checks, limits.max_problems), context.format)
     before, after = ([check for check in checks if check.needs_tokens is late] for late in (False, True))
     if finding := reader.sniff():
         state.problems.add(None, finding)
@@ -171,9 +171,7 @@ def _passes(row: Row, checks: list[Check], state: _State) -> bool:
                 usable = False
             elif finding.drops:
                 usable = False
-                state.tally.dropped[finding.code] = state.tally.dropped.get(finding.code, 0) + 1
-                if finding.code == "duplicate" and len(state.duplicate_lines) < state.problems.limit:
-                    state.duplicate_lines.append(row.line)
+                state.tally.drop(check, finding.code, row.line)
         if not usable:
             return False
     return True
@@ -191,6 +189,7 @@ def _keep(row: Row, context: Context, state: _State) -> None:
 
 def _report(reader: Reader, name: str, state: _State) -> FileReport:
     problems, tally = state.problems, state.tally
+    duplicates = next((dropped for dropped in tally.dropped if dropped.code == DUPLICATE), None)
     return FileReport(
         name=name,
         size=reader.size,
@@ -199,9 +198,10 @@ def _report(reader: Reader, name: str, state: _State) -> FileReport:
         rows=tally.rows,
         usable=tally.usable,
         format=state.format,
-        duplicates=tally.dropped.get("duplicate", 0),
-        duplicate_lines=tuple(state.duplicate_lines),
+        duplicates=duplicates.rows if duplicates else 0,
+        duplicate_lines=duplicates.lines if duplicates else (),
         over_length=problems.warning_counts[OVER_LENGTH] + problems.error_counts[OVER_LENGTH],
+        dropped=tally.dropped,
         tokens=distribution(state.histogram),
         errors=problems.error_counts.total(),
         warnings=problems.warning_counts.total(),

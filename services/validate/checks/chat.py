@@ -14,6 +14,8 @@ _KEYS = frozenset({"messages", "tools", "functions", "parallel_tool_calls"})
 
 
 class Chat(Check):
+    name = "chat"
+
     def row(self, row: Row) -> Iterator[Finding]:
         if row.format != "chat":
             return

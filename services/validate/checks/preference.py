@@ -16,6 +16,8 @@ _ANSWER = "a list of exactly one assistant message"
 
 
 class Preference(Check):
+    name = "preference"
+
     def row(self, row: Row) -> Iterator[Finding]:
         if row.format != "preference":
             return

@@ -24,6 +24,23 @@ class Failure(FrozenModel):
     param: str | None = None
 
 
+class Dropped(FrozenModel):
+    """The rows that one check left out of the splits for one reason, in the check's own words."""
+
+    check: str
+    code: str
+    """The code of their warnings."""
+    rows: int
+    words: str
+    """What follows their number: `are exact duplicates`."""
+    lines: tuple[int, ...] = ()
+    """The lines of the first of them."""
+
+    def __str__(self) -> str:
+        """`3 are exact duplicates`"""
+        return f"{self.rows} {self.words}"
+
+
 class FileReport(FrozenModel):
     """One file. `usable` rows are those that go into the splits; every other row is a problem, dropped or blank."""
 
@@ -38,6 +55,8 @@ class FileReport(FrozenModel):
     duplicate_lines: tuple[int, ...]
     """Lines whose example was there before, the first of them."""
     over_length: int
+    dropped: tuple[Dropped, ...] = ()
+    """Every reason for which a check may leave rows out, also those that no row gave."""
     tokens: Tokens | None
     errors: int
     warnings: int
