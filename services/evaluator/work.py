@@ -12,8 +12,8 @@ from services.evaluator.client import Endpoint, connect
 from services.evaluator.dataset import Dataset, load
 from services.evaluator.domain.answers import Answer, Variant
 from services.evaluator.domain.edge_prompts import EDGE_PROMPTS, EdgePrompt, EdgeResult, as_prompt
-from services.evaluator.domain.evaluation import evaluate
 from services.evaluator.domain.prompts import few_shot_ladder, zero_shot
+from services.evaluator.evaluate import evaluate
 from services.evaluator.progress import Progress
 from services.evaluator.report import Report, render
 from shared import telemetry

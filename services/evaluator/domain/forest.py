@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from services.evaluator.domain.metrics import TITLES
+from services.evaluator.domain.scoring import TITLES
 from shared.events import FrozenModel, Interval
 
 LEFT, RIGHT, TOP = 120.0, 700.0, 14.0  # the plot's area, in units of the viewBox; metric names stand left of it

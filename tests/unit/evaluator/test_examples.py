@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from services.evaluator.domain.examples import Example, choose, parse_row
+from services.evaluator.dataset import choose
+from services.evaluator.domain.examples import Example, parse_row
 from services.evaluator.domain.prompts import SEPARATOR, few_shot, few_shot_ladder, zero_shot
 from shared.errors import InputError
 

@@ -11,9 +11,9 @@ import pytest
 
 from services.evaluator.domain.answers import Answer, Variant
 from services.evaluator.domain.edge_prompts import EDGE_PROMPTS, EdgeResult
-from services.evaluator.domain.evaluation import evaluate
 from services.evaluator.domain.examples import Example
 from services.evaluator.domain.forest import LEFT, RIGHT, forest
+from services.evaluator.evaluate import evaluate
 from services.evaluator.report import Report, render
 from shared.events import Evaluation, Gate, Interval, TrainingCompleted
 
