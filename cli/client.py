@@ -63,9 +63,6 @@ class Client:
     def cancel(self, job: str) -> Json:
         return self._call("POST", f"{self.target.api_url}/jobs/{quote(job, safe='')}/cancel")
 
-    def report_url(self, job: str) -> str:
-        return f"{self.target.api_url}/jobs/{job}/report"
-
     # --- models: inference ------------------------------------------------------------------------------------
 
     def models(self) -> list[Json]:

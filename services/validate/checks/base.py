@@ -9,7 +9,7 @@ from typing import ClassVar
 from services.validate.domain.content import Row
 from services.validate.domain.findings import Finding
 from services.validate.domain.formats import Format
-from services.validate.domain.report import Dropped, Role
+from services.validate.domain.report import Dropped, FileRole
 from shared.events import JobSpec
 
 
@@ -21,7 +21,7 @@ class Context:
     find those of the training file in `training`.
     """
 
-    role: Role
+    role: FileRole
     spec: JobSpec
     max_length: int | None = None
     prompt_tokens: Callable[[Row], int] | None = None

@@ -13,7 +13,7 @@ DUPLICATE = "duplicate"
 
 
 class Duplicates(Check):
-    """A repeated example would be trained on more often than others by accident, and a copy on two sides of the split
+    """A repeated example would be trained on more often than others by accident, and a copy in two splits
     would make the test worthless. To train on every example more often, a user raises `n_epochs`."""
 
     name = "duplicates"

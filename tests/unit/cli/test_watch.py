@@ -13,7 +13,7 @@ from rich.console import Console
 
 from cli.client import Client, Json, NotFound, Unreachable
 from cli.jobs.follow import ACCEPT_SECONDS, OUTAGE_SECONDS, Snapshot, failure, follow
-from cli.jobs.verdict import verdict
+from cli.jobs.result import result_lines
 from cli.jobs.view import STAGES, Lines, Live, duration, metrics
 from cli.target import Target
 from cli.terminal import CliError
@@ -280,7 +280,7 @@ def test_the_live_view_before_the_job_is_known() -> None:
 
 
 def test_a_promoted_model_is_told_with_scores_interval_and_how_to_ask_it() -> None:
-    lines = verdict(done())
+    lines = result_lines(done())
     assert lines[0] == f"promoted: support is {TUNED} now"
     assert "rouge_l: 0.081  base" in lines
     assert "rouge_l: 0.631  tuned" in lines
@@ -290,7 +290,7 @@ def test_a_promoted_model_is_told_with_scores_interval_and_how_to_ask_it() -> No
 
 
 def test_a_model_that_was_not_promoted_is_told_with_the_reasons() -> None:
-    lines = verdict(done(promoted=False))
+    lines = result_lines(done(promoted=False))
     assert lines[0].startswith(f"not promoted: {TUNED}")
     assert "- rouge_l is better by at least 0.500" in lines
     assert lines[-1] == f'ask it: tunestream chat "{TUNED}"'

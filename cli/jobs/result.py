@@ -1,4 +1,4 @@
-"""What came out of a job: the scores side by side, the interval, and whether the alias moved."""
+"""The result of a job: the scores side by side, the interval, and whether the alias moved."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from cli.client import Json
 _NAMES = (("base", "base"), ("few_shot", "base with examples in its prompt"), ("tuned", "tuned"))
 
 
-def verdict(job: Json) -> list[str]:
-    """Lines for a job that succeeded; the first one says it all."""
+def result_lines(job: Json) -> list[str]:
+    """Lines about a job that succeeded; the first says whether its model was promoted."""
     lines = [_headline(job)]
     if evaluation := job.get("evaluation"):
         metric, scores, delta = evaluation["metric"], evaluation["scores"], evaluation["delta"]
