@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.live import Live as LiveDisplay
+from rich.live import Live
 from rich.text import Text
 
 from cli.client import Client
@@ -18,7 +18,7 @@ from cli.jobs import submit as submission
 from cli.jobs.follow import Snapshot, failure, follow
 from cli.jobs.result import result_lines
 from cli.jobs.spec import build
-from cli.jobs.view import Lines, Live, duration
+from cli.jobs.view import LiveView, PlainView, duration
 from cli.target import Target, TargetOption, resolve
 from cli.terminal import INTERRUPTED, CliError, columns, err, out
 
@@ -97,12 +97,12 @@ def _watch(target: Target, job: str, *, expected: bool) -> None:
         last = Snapshot(None, [])
         try:
             if out.is_terminal and not out.is_dumb_terminal:
-                live = Live(job, time.time)
-                with LiveDisplay(get_renderable=live.render, console=out, refresh_per_second=8):
+                live = LiveView(job, time.time)
+                with Live(get_renderable=live.render, console=out, refresh_per_second=8):
                     for last in snapshots:
                         live.update(last)
             else:
-                lines = Lines(time.time)
+                lines = PlainView(time.time)
                 for last in snapshots:
                     for line in lines(last):
                         typer.echo(line)

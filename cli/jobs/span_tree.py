@@ -73,7 +73,7 @@ def _node(span: Json, services: dict[str, str]) -> Node:
         service=services.get(span["processID"], "?"),
         began=began,
         ended=began + span["duration"] / 1e6,
-        attempt=int(tags.get("tunestream.attempt") or tags.get("tunestream.epoch", 1)),  # older traces
+        attempt=_attempt(tags),
         error=str(tags.get("otel.status_description") or "error") if failed else "",
     )
 
@@ -118,4 +118,9 @@ def _collapse_runs(nodes: Sequence[Node]) -> list[Node]:
 
 def _parent(span: Json) -> str:
     references: list[Json] = span.get("references") or []
-    return next((str(one["spanID"]) for one in references if one["refType"] == "CHILD_OF"), "")
+    return next((str(one["spanID"]) for one in references if one.get("refType") == "CHILD_OF"), "")
+
+
+def _attempt(tags: Json) -> int:
+    number = str(tags.get("tunestream.attempt") or tags.get("tunestream.epoch"))  # the second one is of older traces
+    return int(number) if number.isdecimal() else 1

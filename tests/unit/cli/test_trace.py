@@ -119,6 +119,21 @@ def test_a_run_of_like_spans_is_one_line() -> None:
     assert [child.count for child in asked.children] == [1, 10]
 
 
+def test_spans_of_later_versions_are_shown_like_all_others() -> None:
+    trace = Trace()
+    root = trace.add("job", service="ingest")
+    synthesis = trace.add("synthesis.started", root, 1.0, service="synthesis", tunestream__attempt="second")
+    trace.add("synthesis", synthesis, 1.0, 2.0, service="synthesis")
+    document = trace.document()
+    document["spans"][0]["references"].insert(0, {"refType": "LINKED_TO"})
+    document["spans"][0]["processID"] = "p99"
+
+    [node] = span_tree(document)
+
+    assert outline([node]) == ["job", "  synthesis"]
+    assert (node.children[0].attempt, node.children[0].seconds) == (1, 2.0)
+
+
 # --- the command --------------------------------------------------------------------------------------------------
 
 
