@@ -109,6 +109,8 @@ def _facts(report: Report) -> dict[str, str]:
         )
         facts["tokenizer"] = report.base
         facts["too long"] = f"{file.over_length:,} of more than {report.max_length:,} tokens ({report.over_length})"
+    if left_out := [str(dropped) for dropped in file.dropped if dropped.rows]:
+        facts["left out"] = ", ".join(left_out)
     if report.splits:
         facts["split"] = ", ".join(f"{name} {side.examples:,}" for name, side in report.splits.items())
     if guess := report.estimate:

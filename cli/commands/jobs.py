@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.live import Live as LiveDisplay
+from rich.live import Live
 from rich.text import Text
 
 from cli.client import Client
 from cli.jobs import jaeger
 from cli.jobs import submit as submission
 from cli.jobs.follow import Snapshot, failure, follow
+from cli.jobs.result import result_lines
 from cli.jobs.spec import build
-from cli.jobs.verdict import verdict
-from cli.jobs.view import Lines, Live, duration
+from cli.jobs.view import LiveView, PlainView, duration
 from cli.target import Target, TargetOption, resolve
 from cli.terminal import INTERRUPTED, CliError, columns, err, out
 
@@ -55,7 +55,7 @@ def submit(
 
 
 def watch(job: Annotated[str, typer.Argument(help="The id that submit printed.")], folder: TargetOption = None) -> None:
-    """Follow a job: its stages, losses, and the verdict. Exit 0 when it succeeded. Ctrl-C leaves the job running."""
+    """Follow a job: its stages, its losses and its result. Exit 0 when it succeeded. Ctrl-C leaves the job running."""
     _watch(resolve(folder), job, expected=False)
 
 
@@ -97,12 +97,12 @@ def _watch(target: Target, job: str, *, expected: bool) -> None:
         last = Snapshot(None, [])
         try:
             if out.is_terminal and not out.is_dumb_terminal:
-                live = Live(job, time.time)
-                with LiveDisplay(get_renderable=live.render, console=out, refresh_per_second=8):
+                live = LiveView(job, time.time)
+                with Live(get_renderable=live.render, console=out, refresh_per_second=8):
                     for last in snapshots:
                         live.update(last)
             else:
-                lines = Lines(time.time)
+                lines = PlainView(time.time)
                 for last in snapshots:
                     for line in lines(last):
                         typer.echo(line)
@@ -117,7 +117,7 @@ def _watch(target: Target, job: str, *, expected: bool) -> None:
     assert last.job is not None, "the last snapshot is final"
     if last.job["status"] != "succeeded":
         raise failure(last.job)
-    for number, line in enumerate(verdict(last.job)):
+    for number, line in enumerate(result_lines(last.job)):
         out.print(Text(line, style="bold green" if number == 0 and last.job.get("deployment") else ""), soft_wrap=True)
 
 

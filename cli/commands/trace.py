@@ -1,4 +1,4 @@
-"""trace: what a job went through, and how long each part of it took."""
+"""trace: the spans of a job, and how long each of them took."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from rich.tree import Tree
 
 from cli.client import Client
 from cli.jobs import jaeger
-from cli.jobs.story import Chapter, story, whole
+from cli.jobs.span_tree import Node, span_tree, time_range
 from cli.jobs.view import duration
 from cli.target import TargetOption, resolve
 from cli.terminal import CliError, err, out
 
-SHORTEST = 0.0005  # seconds; what took less happened at a moment
+MIN_SECONDS = 0.0005  # a shorter span is shown as a moment, without its time
 
 
 def trace(job: Annotated[str, typer.Argument(help="The id that submit printed.")], folder: TargetOption = None) -> None:
@@ -40,34 +40,34 @@ def trace(job: Annotated[str, typer.Argument(help="The id that submit printed.")
             "Jaeger has no span of this job",
             "is TUNESTREAM_TELEMETRY__OTLP_ENDPOINT of the services the collector of this Jaeger?",
         )
-    chapters = story(found)
-    began, ended = whole(chapters)
+    nodes = span_tree(found)
+    began, ended = time_range(nodes)
     tree = Tree(Text.assemble((job, "bold"), f"  {duration(ended - began)}"))
-    for chapter in chapters:
-        _add(tree, chapter, 1)
+    for node in nodes:
+        _add(tree, node, 1)
     out.print(tree)
 
 
-def _add(tree: Tree, chapter: Chapter, attempt: int) -> None:
-    """`attempt`: what the line above said, or would have."""
-    branch = tree.add(_line(chapter, attempt))
-    for child in chapter.children:
-        _add(branch, child, chapter.attempt)
+def _add(tree: Tree, node: Node, attempt: int) -> None:
+    """Add a node and its children. `attempt` is that of the parent: a line names its attempt where that changes."""
+    branch = tree.add(_line(node, attempt))
+    for child in node.children:
+        _add(branch, child, node.attempt)
 
 
-def _line(chapter: Chapter, attempt: int) -> Text:
-    line = Text(chapter.name)
-    if chapter.count > 1:
-        line.append(f" × {chapter.count}")
-    if chapter.attempt > attempt:
-        line.append(f", attempt {chapter.attempt}")
-    seconds = chapter.seconds
+def _line(node: Node, attempt: int) -> Text:
+    line = Text(node.name)
+    if node.count > 1:
+        line.append(f" × {node.count}")
+    if node.attempt > attempt:
+        line.append(f", attempt {node.attempt}")
+    seconds = node.seconds
     if seconds is None:
         line.append("  not ended", style="yellow")
-    elif seconds >= SHORTEST:
+    elif seconds >= MIN_SECONDS:
         line.append(f"  {duration(seconds) if seconds >= 1 else f'{seconds * 1000:.0f} ms'}", style="cyan")
-    line.append(f"  {chapter.service}", style="dim")
-    if chapter.trouble:
-        line.append(f"  {chapter.trouble}")
+    line.append(f"  {node.service}", style="dim")
+    if node.error:
+        line.append(f"  {node.error}")
         line.stylize("red")
     return line

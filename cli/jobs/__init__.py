@@ -1,1 +1,1 @@
-"""What a job looks like from outside: its settings, its progress, its verdict."""
+"""What a job looks like from outside: its settings, its progress, its result."""

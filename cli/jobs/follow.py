@@ -15,14 +15,14 @@ POLL_SECONDS = 0.5
 PAGE = 100
 
 ACCEPT_SECONDS = 60.0
-"""How long a job that was just submitted may be unknown: ingest looks every few seconds, and reads the file first."""
+"""How long a job that was just submitted may be unknown: ingest looks every few seconds, then reads the file."""
 
 OUTAGE_SECONDS = 120.0
-"""How long the api may be away: supervisord starts it again within seconds."""
+"""How long the api may not answer: supervisord starts it again within seconds."""
 
 
 class Jobs(Protocol):
-    """What is needed of the client."""
+    """What following needs of the client."""
 
     def job(self, job: str) -> Json: ...
 
@@ -31,7 +31,7 @@ class Jobs(Protocol):
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The job (None: not known yet), what happened since the last snapshot, and what is the matter with the api."""
+    """The job (None: not known yet), the events since the last snapshot, and what is wrong with the api."""
 
     job: Json | None
     events: list[Json]
@@ -39,7 +39,8 @@ class Snapshot:
 
     @property
     def final(self) -> bool:
-        return self.job is not None and self.job["status"] in FINAL
+        """The job is over. A newer api may have other final statuses; it says when the job finished."""
+        return self.job is not None and (self.job["status"] in FINAL or self.job.get("finished_at") is not None)
 
 
 def follow(
@@ -50,7 +51,9 @@ def follow(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[Snapshot]:
-    """Snapshots every half second; the last one is final and holds all events. `expected`: it was just submitted.
+    """Yield a snapshot every half second until the job is over. Together they hold every event once.
+
+    `expected`: the job was just submitted, so the api may not know it yet.
 
     Raises:
         Unreachable: the api did not answer at first, or was away for too long.
@@ -59,24 +62,24 @@ def follow(
     after: str | None = None
     known: Json | None = None
     reached = False
-    good = clock()
+    answered = clock()
     while True:
         try:
-            # the job before its events: a job that is seen to be over has no event that comes later
+            # the job first: once it is over, it gets no more events
             known = client.job(job)
             events = list(_all_events(client, job, after))
         except NotFound:
-            if known is None and (not expected or clock() - good > ACCEPT_SECONDS):
+            if known is None and (not expected or clock() - answered > ACCEPT_SECONDS):
                 raise
-            # a known job can only be missing while the api rebuilds what it knows
+            # a job that was known is only missing while the api rebuilds its projection
             reached = True
             yield Snapshot(known, [], "waiting for the job to be taken" if known is None else "the api is starting")
         except Unreachable as error:
-            if not reached or clock() - good > OUTAGE_SECONDS:
+            if not reached or clock() - answered > OUTAGE_SECONDS:
                 raise
             yield Snapshot(known, [], error.message)
         else:
-            reached, good = True, clock()
+            reached, answered = True, clock()
             after = events[-1]["id"] if events else after
             snapshot = Snapshot(known, events)
             yield snapshot
@@ -94,10 +97,12 @@ def _all_events(client: Jobs, job: str, after: str | None) -> Iterator[Json]:
 
 
 def failure(job: Json) -> CliError:
-    """Why a job that did not succeed did not, in the api's words."""
+    """The error of a job that did not succeed, in the api's words."""
     error = job.get("error") or {}
     if job["status"] == "cancelled":
         return CliError(f"{job['id']} was cancelled")
+    if job["status"] != "failed" and not error:
+        return CliError(f"{job['id']} ended: {job['status']}")
     code, param = error.get("code", "unknown"), error.get("param")
     where = f" ({param})" if param else ""
     return CliError(f"{code}{where}: {error.get('message', 'the api gave no reason')}")

@@ -1,4 +1,7 @@
-"""How the progress of a job looks: bars that move on a terminal, one line per change elsewhere."""
+"""How the progress of a job looks: bars that move on a terminal, one line per change elsewhere.
+
+The api may be newer than this command: a stage, a state or a type of event that is not known is shown by its name.
+"""
 
 from __future__ import annotations
 
@@ -30,18 +33,23 @@ _STYLES = {
 _MARKS = {"waiting": "·", "completed": "✓", "failed": "✗", "cancelled": "✗"}
 
 
+def stage_names(job: Json | None) -> tuple[str, ...]:
+    """The stages in order: as the api has them, then those that it does not mention."""
+    reported = job.get("stages") or () if job else ()
+    return tuple(dict.fromkeys(("ingest", *reported, *STAGE_NAMES)))
+
+
 def stage_of(job: Json | None, name: str) -> Json:
-    """One stage of the job; ingest is done as soon as there is a job."""
+    """One stage of the job, with its `state`. Ingest is done as soon as there is a job."""
     if job is None:
         return {"state": "running" if name == "ingest" else "waiting"}
     if name == "ingest":
         return {"state": "completed"}
-    stage: Json = job["stages"].get(name) or {"state": "waiting"}
-    return stage
+    return {"state": "waiting", **((job.get("stages") or {}).get(name) or {})}
 
 
 def metrics(data: Json) -> str:
-    """`step 40/135  train 1.234  valid 1.301  5,210 tokens/s  18 s left`, of what is there."""
+    """`step 40/135  train loss 1.2340  valid loss 1.3010  5,210 tokens/s  18.0 s left`, without what is not known."""
     parts = []
     if data.get("step") is not None:
         total = f"/{data['total_steps']}" if data.get("total_steps") is not None else ""
@@ -78,12 +86,12 @@ def seconds_of(stage: Json, now: float) -> float | None:
     return max(0.0, float(end if end is not None else now) - float(stage["started_at"]))
 
 
-class Lines:
-    """The plain view: call it with each snapshot, it returns the lines that are new."""
+class PlainView:
+    """The view for logs and pipes: call it with each snapshot, it returns the lines that are new."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._states = dict.fromkeys(STAGE_NAMES, "waiting")
+        self._states: dict[str, str] = {}
         self._counts: dict[str, Any] = {}
         self._trouble = ""
 
@@ -93,9 +101,9 @@ class Lines:
             self._trouble = snapshot.trouble
             lines.append(f"api: {snapshot.trouble or 'answers again'}")
         lines += [_line(event) for event in snapshot.events]
-        for name in STAGE_NAMES:
+        for name in stage_names(snapshot.job):
             stage = stage_of(snapshot.job, name)
-            if stage["state"] != self._states[name]:
+            if stage["state"] != self._states.get(name, "waiting"):
                 self._states[name] = stage["state"]
                 lines.append(self._changed(name, stage))
             elif name == "evaluator" and stage["state"] == "running" and stage.get("step") != self._counts.get(name):
@@ -109,14 +117,18 @@ class Lines:
         return f"{name}: {stage['state']}{took}"
 
 
+def _message(event: Json) -> str:
+    return str(event.get("message") or event.get("type") or "")
+
+
 def _line(event: Json) -> str:
     if event.get("type") == "metrics":
-        return f"trainer: {metrics(event.get('data') or {}) or event['message']}"
+        return f"trainer: {metrics(event.get('data') or {}) or _message(event)}"
     level = f"{event['level']}: " if event.get("level") in ("warn", "error") else ""
-    return f"  {level}{event['message']}"
+    return f"  {level}{_message(event)}"
 
 
-class Live:
+class LiveView:
     """The view for a terminal: `update` with each snapshot; rich calls `render`."""
 
     def __init__(self, job_id: str, clock: Callable[[], float]) -> None:
@@ -144,7 +156,7 @@ class Live:
 
     def _stages(self, job: Json | None) -> Table:
         table = Table.grid(padding=(0, 2))
-        for name in STAGE_NAMES:
+        for name in stage_names(job):
             stage = stage_of(job, name)
             state, style = stage["state"], _STYLES.get(stage["state"], "")
             seconds = seconds_of(stage, self._clock())
@@ -154,7 +166,7 @@ class Live:
                 Text(state, style=style),
                 _bar(stage),
                 Text(duration(seconds) if seconds is not None else "", style="dim", justify="right"),
-                Text(_told(name, stage), style="dim", overflow="ellipsis", no_wrap=True),
+                Text(_stage_message(name, stage), style="dim", overflow="ellipsis", no_wrap=True),
             )
         return table
 
@@ -185,8 +197,8 @@ def _count(stage: Json) -> str:
     return "  ".join(filter(None, (counted, stage.get("message") or "")))
 
 
-def _told(name: str, stage: Json) -> str:
-    """What a stage says while it works, or why it failed; the trainer's figures have a line of their own."""
+def _stage_message(name: str, stage: Json) -> str:
+    """What a stage says while it works, or why it failed. The trainer's figures have a line of their own."""
     if stage["state"] == "failed" or (stage["state"] in ("running", "retrying") and name != "trainer"):
         return _count(stage)
     return ""
@@ -194,7 +206,7 @@ def _told(name: str, stage: Json) -> str:
 
 def _recent(event: Json) -> Text:
     style = {"warn": "yellow", "error": "red"}.get(event.get("level", ""), "dim")
-    return Text(f"  {event['message']}", style=style, overflow="ellipsis", no_wrap=True)
+    return Text(f"  {_message(event)}", style=style, overflow="ellipsis", no_wrap=True)
 
 
 def _number(value: Any) -> bool:

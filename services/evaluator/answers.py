@@ -20,36 +20,37 @@ from shared.tasks import cancel_and_wait
 
 T = TypeVar("T")
 
-RECORDED = 64
-"""How many questions of each variant have spans, the gateway's and vLLM's: nobody reads thousands that are alike."""
+TRACED_QUESTIONS = 64
+"""So many questions of each variant have spans, the gateway's and vLLM's: nobody reads thousands that are alike."""
 
 
 @dataclass(frozen=True)
 class Questions:
-    """What one variant is asked: per example its prompt, then shorter ones for when that does not fit."""
+    """What one variant is asked. `prompts` has an entry per example: its prompt, then shorter ones in case it does not
+    fit into the context."""
 
     variant: Variant
     model: str
-    ladders: tuple[tuple[Prompt, ...], ...]
+    prompts: tuple[tuple[Prompt, ...], ...]
 
     def digest(self, max_tokens: int) -> str:
-        """Of everything that the answers depend on."""
-        prompts = [[prompt.model_dump() for prompt in ladder] for ladder in self.ladders]
-        return hashlib.sha256(ids.canonical([self.model, max_tokens, prompts])).hexdigest()
+        """A digest of everything that the answers depend on."""
+        asked = [[prompt.model_dump() for prompt in prompts] for prompts in self.prompts]
+        return hashlib.sha256(ids.canonical([self.model, max_tokens, asked])).hexdigest()
 
 
-class AnswerBook:
+class AnswerCache:
     """`{attempt}/answers-{variant}.jsonl`: a header line with the digest of the questions, then one answer per line.
 
-    Written once a variant is complete, so a file that exists is a whole one.
+    The file is written when a variant is complete, so every file is a whole one.
     """
 
     def __init__(self, objects: ObjectStore, attempt: Attempt) -> None:
         self._objects = objects
         self._attempt = attempt
 
-    async def find(self, questions: Questions, max_tokens: int) -> list[Answer] | None:
-        """The answers that an earlier attempt got to exactly these questions; the newest attempt is looked at first."""
+    async def get(self, questions: Questions, max_tokens: int) -> list[Answer] | None:
+        """The answers that an earlier attempt got to exactly these questions, the newest first; None: none did."""
         for prefix in self._attempt.earlier:
             found = await self._objects.get(_key(prefix, questions.variant))
             if found is None:
@@ -59,7 +60,8 @@ class AnswerBook:
                 return [Answer.model_validate_json(line) for line in lines]
         return None
 
-    async def keep(self, questions: Questions, max_tokens: int, answers: Sequence[Answer]) -> None:
+    async def put(self, questions: Questions, max_tokens: int, answers: Sequence[Answer]) -> None:
+        """Keep the answers of a complete variant for later attempts."""
         header = json.dumps({"variant": questions.variant, "digest": questions.digest(max_tokens)})
         lines = [header, *(answer.model_dump_json() for answer in answers)]
         await self._objects.put(_key(self._attempt.prefix, questions.variant), ("\n".join(lines) + "\n").encode())
@@ -75,14 +77,14 @@ async def ask_all(
     """The answers in the order of the questions; `answered` is awaited after each one."""
     slots = asyncio.Semaphore(concurrency)
 
-    async def ask(index: int, ladder: tuple[Prompt, ...]) -> Answer:
+    async def ask(index: int, prompts: tuple[Prompt, ...]) -> Answer:
         async with slots:
-            with nullcontext() if index < RECORDED else telemetry.unrecorded():
-                answer = await endpoint.ask(questions.model, ladder, max_tokens)
+            with nullcontext() if index < TRACED_QUESTIONS else telemetry.unrecorded():
+                answer = await endpoint.ask(questions.model, prompts, max_tokens)
         await answered()
         return answer
 
-    return await together(ask(index, ladder) for index, ladder in enumerate(questions.ladders))
+    return await together(ask(index, prompts) for index, prompts in enumerate(questions.prompts))
 
 
 async def together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from services.evaluator.domain.examples import Example, choose, parse_row
+import numpy as np
+
+from services.evaluator.domain.examples import Example, parse_row
 from services.evaluator.domain.labels import find_labels
 from shared.events import Evaluation, Split
 from shared.objects import ObjectStore
@@ -55,6 +57,13 @@ def _read(test: Path | None, train: Path | None, evaluation: Evaluation, seed: i
         solved=_chosen(train, evaluation.few_shot, seed),
         labels=find_labels(example.reference for example in chain(_rows(test), _rows(train))),
     )
+
+
+def choose(count: int, wanted: int, seed: int) -> list[int]:
+    """Which of `count` rows are used: at most `wanted` indices in ascending order, the same for the same seed."""
+    if count <= wanted:
+        return list(range(count))
+    return sorted(np.random.default_rng(seed).choice(count, size=wanted, replace=False).tolist())
 
 
 def _chosen(path: Path | None, wanted: int, seed: int) -> tuple[Example, ...]:

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from services.evaluator.domain.answers import Answer
 from services.evaluator.domain.edge_prompts import EdgeResult
 from services.evaluator.domain.evaluation import Evaluation, Row
-from services.evaluator.domain.forest import forest
+from services.evaluator.domain.forest_plot import forest_plot
 from services.evaluator.domain.gate import title
 from services.evaluator.domain.messages import message_text
 from shared.events import Evaluation as EvaluationSettings
@@ -53,7 +53,7 @@ def render(report: Report, curves: bytes | None) -> str:
         verdict=evaluation.verdict,
         rows=sorted(evaluation.rows, key=lambda row: -abs(row.gain)),
         counts=_counts(evaluation.rows),
-        forest=forest(evaluation.over_base, evaluation.over_few_shot, chosen=evaluation.metric),
+        forest=forest_plot(evaluation.over_base, evaluation.over_few_shot, chosen=evaluation.metric),
         curves=f"data:image/png;base64,{base64.b64encode(curves).decode()}" if curves else None,
         style=Markup(style),  # both are files of ours, without any value in them
         script=Markup(script),

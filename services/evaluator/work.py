@@ -1,4 +1,4 @@
-"""The stage's work: ask base, base with solved examples, and tuned model; compare; write the report; say who won."""
+"""One attempt at the stage: ask the base, the base with solved examples and the tuned model; compare; report."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable
 
 from services.evaluator import metrics
-from services.evaluator.answers import AnswerBook, Questions, ask_all, together
+from services.evaluator.answers import AnswerCache, Questions, ask_all, together
 from services.evaluator.client import Endpoint, connect
 from services.evaluator.dataset import Dataset, load
 from services.evaluator.domain.answers import Answer, Variant
 from services.evaluator.domain.edge_prompts import EDGE_PROMPTS, EdgePrompt, EdgeResult, as_prompt
-from services.evaluator.domain.evaluation import evaluate
-from services.evaluator.domain.prompts import few_shot_ladder, zero_shot
+from services.evaluator.domain.prompts import few_shot_prompts, zero_shot
+from services.evaluator.evaluate import evaluate
 from services.evaluator.progress import Progress
 from services.evaluator.report import Report, render
 from shared import telemetry
@@ -24,7 +24,7 @@ from shared.settings import Settings
 from shared.stage import Attempt
 
 EDGE_PATIENCE = 30.0
-"""Seconds. An edge prompt that an endpoint cannot stand is a finding, not a reason to wait for minutes."""
+"""Seconds. When an endpoint fails on an edge prompt, that is a finding and no reason to wait for minutes."""
 
 
 class EvaluateWork:
@@ -40,14 +40,14 @@ class EvaluateWork:
         spec = attempt.job.spec
         with telemetry.span("evaluator.load"):
             dataset = await load(self._objects, training.test, training.train, spec.evaluation, spec.seed)
-        plan = _plan(training, dataset)
-        progress = Progress(attempt, len(dataset.examples) * len(plan) + 2 * len(EDGE_PROMPTS), self._clock)
+        asked = _questions(training, dataset)
+        progress = Progress(attempt, len(dataset.examples) * len(asked) + 2 * len(EDGE_PROMPTS), self._clock)
         async with connect(self._settings, spec.evaluation.concurrency) as http:
             endpoint = Endpoint(http, patience=self._settings.evaluator.timeout_seconds)
-            book = AnswerBook(self._objects, attempt)
+            cache = AnswerCache(self._objects, attempt)
             answers: dict[Variant, list[Answer]] = {}
-            for questions in plan:
-                answers[questions.variant] = await self._answers(attempt, questions, endpoint, book, progress)
+            for questions in asked:
+                answers[questions.variant] = await self._answers(attempt, questions, endpoint, cache, progress)
             with telemetry.span("evaluator.edge_prompts"):
                 edges = await self._edge_prompts(attempt, endpoint, progress, training, dataset)
         with telemetry.span("evaluator.score"):
@@ -87,20 +87,20 @@ class EvaluateWork:
         )
 
     async def _answers(
-        self, attempt: Attempt, questions: Questions, endpoint: Endpoint, book: AnswerBook, progress: Progress
+        self, attempt: Attempt, questions: Questions, endpoint: Endpoint, cache: AnswerCache, progress: Progress
     ) -> list[Answer]:
         wanted = attempt.job.spec.evaluation
-        await progress.begin(questions.variant, len(questions.ladders))
-        about = {"tunestream.model": questions.model, "tunestream.examples": len(questions.ladders)}
+        await progress.begin(questions.variant, len(questions.prompts))
+        about = {"tunestream.model": questions.model, "tunestream.examples": len(questions.prompts)}
         with telemetry.span(f"evaluator.{questions.variant}", attributes=about) as current:
-            kept = await book.find(questions, wanted.max_tokens)
+            kept = await cache.get(questions, wanted.max_tokens)
             current.set_attribute("tunestream.reused", kept is not None)
             if kept is not None:
                 await progress.reused()
                 return kept
             answers = await ask_all(endpoint, questions, wanted.max_tokens, wanted.concurrency, progress.one)
             metrics.count(questions.variant, answers)
-            await book.keep(questions, wanted.max_tokens, answers)
+            await cache.put(questions, wanted.max_tokens, answers)
             return answers
 
     async def _edge_prompts(
@@ -137,9 +137,9 @@ class EvaluateWork:
             return None
 
 
-def _plan(training: TrainingCompleted, dataset: Dataset) -> list[Questions]:
-    """Which model is asked what, per variant. Without solved examples there is no few-shot variant."""
+def _questions(training: TrainingCompleted, dataset: Dataset) -> list[Questions]:
+    """Which model is asked what, by variant. Without solved examples there is no few-shot variant."""
     plain = tuple((zero_shot(example),) for example in dataset.examples)
-    shown = tuple(few_shot_ladder(example, dataset.solved) for example in dataset.examples)
-    plan = [Questions("base", training.base, plain), Questions("tuned", training.model, plain)]
-    return [plan[0], Questions("few_shot", training.base, shown), plan[1]] if dataset.solved else plan
+    few_shot = tuple(few_shot_prompts(example, dataset.solved) for example in dataset.examples)
+    base, tuned = Questions("base", training.base, plain), Questions("tuned", training.model, plain)
+    return [base, Questions("few_shot", training.base, few_shot), tuned] if dataset.solved else [base, tuned]

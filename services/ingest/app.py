@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from services.ingest.deduplicator import Deduplicator
 from services.ingest.inbox import Inbox
 from services.ingest.intake import Intake
-from services.ingest.notifications import Doorbell
+from services.ingest.notifications import BucketNotifications
 from services.ingest.sweep import Sweep
-from services.ingest.taking import Taking
 from shared.events import DatasetUploaded
 from shared.service import Context, Parts, run
 
@@ -14,14 +14,14 @@ from shared.service import Context, Parts, run
 def build(context: Context) -> Parts:
     settings, bucket = context.settings, context.objects.at(context.settings.store.datasets_bucket)
     intake = Intake(context.objects, context.bus, settings, context.clock)
-    taking = Taking(context.objects, intake, bucket.bucket, context.clock)
-    inbox = Inbox(context.objects, intake, taking)
-    sweep = Sweep(bucket, taking, settings.ingest, context.clock)
-    doorbell = Doorbell(bucket, taking)
+    deduplicator = Deduplicator(context.objects, intake, bucket.bucket, context.clock)
+    inbox = Inbox(context.objects, intake, deduplicator)
+    sweep = Sweep(bucket, deduplicator, settings.ingest, context.clock)
+    notifications = BucketNotifications(bucket, deduplicator)
     context.bus.subscribe(DatasetUploaded, inbox.announced)
     if topic := settings.ingest.notifications_topic:
-        context.bus.subscribe_raw(topic, doorbell.rung)
-    return Parts(background=(inbox.run, sweep.run, doorbell.run))
+        context.bus.subscribe_raw(topic, notifications.received)
+    return Parts(background=(inbox.run, sweep.run, notifications.run))
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What strangers announced: durable first, dealt with after, so that Kafka never waits until a dataset is read."""
+"""`dataset.uploaded` events of other programs: kept first, handled after, so that Kafka never waits for a dataset."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import logging
 import posixpath
 from functools import partial
 
+from services.ingest.deduplicator import Deduplicator
 from services.ingest.intake import Intake
-from services.ingest.taking import Taking
 from shared import ids
 from shared.bus import Delivery
 from shared.errors import AlreadyExists, ConfigError, InputError, TransientError
@@ -20,11 +20,11 @@ from shared.tasks import wait_for_event
 log = logging.getLogger(__name__)
 
 INBOX = "ingest/inbox/"
-LOOK_SECONDS = 5.0  # the bell rings for every announcement; looking finds what a dead replica left
+POLL_SECONDS = 5.0  # the bell rings for every announcement; listing finds what a dead replica left
 
 
 class Announcement(FrozenModel):
-    """A stranger's event, at rest until it was dealt with."""
+    """Another program's event, as it is kept in the store."""
 
     event: DatasetUploaded
     source: str
@@ -32,20 +32,22 @@ class Announcement(FrozenModel):
 
 
 class Inbox:
-    def __init__(self, objects: ObjectStore, intake: Intake, taking: Taking) -> None:
+    """Announcements below `ingest/inbox/`; nothing is deleted there, and each makes its job once."""
+
+    def __init__(self, objects: ObjectStore, intake: Intake, deduplicator: Deduplicator) -> None:
         self._objects = objects
         self._intake = intake
-        self._taking = taking
+        self._deduplicator = deduplicator
         self._bell = asyncio.Event()
 
     async def announced(self, event: DatasetUploaded, delivery: Delivery) -> None:
-        """Take a stranger's event: durable when this returns, dealt with soon after.
+        """Accept an event: it is durable when this returns, and its job is made soon after.
 
         Raises:
-            InputError: it points at nothing.
+            InputError: there is no object where the event points.
         """
         if event.job_id is not None:
-            return  # one of our own
+            return  # ingest sent it itself
         if not await self._objects.at(event.dataset.bucket).exists(event.dataset.key):
             raise InputError(
                 "file_not_found", f"There is no object {event.dataset.bucket}/{event.dataset.key}.", "dataset"
@@ -57,29 +59,32 @@ class Inbox:
         self._bell.set()
 
     async def run(self) -> None:
-        """Deal with announcements until cancelled: at once when one came, and every few seconds."""
+        """Make jobs of announcements until cancelled: at once when one came, and every few seconds."""
         while True:
             self._bell.clear()
             try:
-                await self.once()
+                await self.run_once()
             except TransientError as error:
                 log.warning("inbox left for later", extra={"reason": type(error).__name__})
-            await wait_for_event(self._bell, LOOK_SECONDS)
+            await wait_for_event(self._bell, POLL_SECONDS)
 
-    async def once(self) -> None:
+    async def run_once(self) -> None:
+        """Make the jobs of all announcements that are new."""
         for entry in await self._objects.list(INBOX):
             try:
-                await self._taking.once("event", posixpath.basename(entry.key), partial(self._take, entry.key))
+                await self._deduplicator.create_once(
+                    "event", posixpath.basename(entry.key), partial(self._create, entry.key)
+                )
             except ConfigError as error:
-                # a stranger may name a place where this service may not read: that must not end the service
-                log.warning("not taken", extra={"reason": type(error).__name__})
+                # the event may name a place that this service may not read: that must not end the service
+                log.warning("no job made", extra={"reason": type(error).__name__})
 
-    async def _take(self, key: str) -> Job:
+    async def _create(self, key: str) -> Job:
         found = await self._objects.get(key)
         assert found is not None, "the inbox is never emptied"
         announcement = Announcement.model_validate_json(found[0])
         event = announcement.event
-        return await self._intake.take(
+        return await self._intake.create_job(
             event.dataset,
             origin=event.origin or Origin(kind="event", source=announcement.source),
             spec=event.spec,

@@ -1,4 +1,4 @@
-"""The one way in: from a pointer to a durable job and its event. Every step may be repeated without harm."""
+"""From a dataset to a durable job and its event. Every step may be repeated without harm."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import hashlib
 import os
 import socket
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from services.ingest.domain import datasets, jobs
+from services.ingest.job_settings import parse_spec
 from shared import outbox, telemetry
 from shared.errors import AlreadyExists, ConfigError, InputError
 from shared.events import DatasetPointer, Event, Job, JobFailed, JobSpec, Origin, Reference, StageOutcome
@@ -18,8 +20,20 @@ from shared.publisher import Publisher
 from shared.settings import Settings
 
 
+@dataclass(frozen=True)
+class _Request:
+    """What the user asked for, and what is wrong with it. A job is made in any case: it fails if there is a problem."""
+
+    spec: JobSpec
+    base: str
+    validation: Reference | None = None
+    problem: InputError | None = None
+    salt: str | None = None
+    """Digest of settings that cannot be read, which otherwise would all make the same job."""
+
+
 class Intake:
-    """Makes jobs. The order is the promise: object, manifest, result, event."""
+    """Makes jobs. What it promises rests on the order: object, manifest, result, event."""
 
     def __init__(self, objects: ObjectStore, bus: Publisher, settings: Settings, clock: Callable[[], float]) -> None:
         self._objects = objects
@@ -28,7 +42,7 @@ class Intake:
         self._clock = clock
         self._owner = f"{socket.gethostname()}/{os.getpid()}"
 
-    async def take(
+    async def create_job(
         self,
         pointer: DatasetPointer,
         *,
@@ -37,54 +51,51 @@ class Intake:
         validation_file: DatasetPointer | None = None,
         traceparent: str | None = None,
     ) -> Job:
-        """Make the job of a dataset, or find the one that is there, and announce it. `spec` None: look beside the
-        dataset for settings.
+        """Make the job of a dataset, or find the one that exists, and publish its event.
 
-        `traceparent`: of whoever asked, whose trace the job then becomes a part of.
+        `spec` None: the settings are looked for beside the dataset. `traceparent` is the caller's; the job becomes
+        part of that trace.
 
         Raises:
             InputError: the dataset itself is not there.
         """
         root = telemetry.JobRoot(traceparent)
         dataset = await self._objects.describe(pointer)
-        problem: InputError | None = None
-        salt: str | None = None
-        base = self._settings.model.id
-        validation: Reference | None = None
-        if spec is None:
-            text, where = await self._settings_of(pointer)
-            try:
-                spec = jobs.parse_spec(text, where)
-            except InputError as error:
-                problem, spec, salt = error, JobSpec(), hashlib.sha256(text).hexdigest()
-        try:
-            base = self._settings.model.base_of(spec.model)
-            if wanted := validation_file or spec.validation_file:
-                validation = await self._validation(wanted)
-        except InputError as error:
-            problem = problem or error
-        job, made = await self._manifest(
+        request = await self._read_request(pointer) if spec is None else self._request(spec)
+        request = await self._resolve(request, validation_file)
+        job, created = await self._create_manifest(
             jobs.job_of(
                 dataset,
-                spec,
-                validation_file=validation,
-                base=base,
+                request.spec,
+                validation_file=request.validation,
+                base=request.base,
                 organization=self._settings.model.organization,
                 origin=origin,
                 traceparent=root.traceparent,
                 now=self._clock(),
-                salt=salt,
+                salt=request.salt,
             )
         )
-        if made:
+        if created:
             root.emit(job.job_id)
-        # it began with the root, but only now is it certain which job's trace it belongs to
+        # the span began with the root, but only now is it certain to which job's trace it belongs
         about = {"tunestream.job_id": job.job_id}
         with telemetry.span("ingest", job.traceparent, at=root.at, attributes=about) as current:
-            telemetry.set_outcome(current, await self._announce(job, problem))
+            telemetry.set_outcome(current, await self._commit(job, request.problem))
         return job
 
-    async def _settings_of(self, pointer: DatasetPointer) -> tuple[bytes, str]:
+    def _request(self, spec: JobSpec) -> _Request:
+        return _Request(spec, self._settings.model.id)
+
+    async def _read_request(self, pointer: DatasetPointer) -> _Request:
+        """The request that the settings beside the dataset make."""
+        text, where = await self._read_settings(pointer)
+        try:
+            return self._request(parse_spec(text, where))
+        except InputError as error:
+            return replace(self._request(JobSpec()), problem=error, salt=hashlib.sha256(text).hexdigest())
+
+    async def _read_settings(self, pointer: DatasetPointer) -> tuple[bytes, str]:
         """The sidecar's text, else the object's metadata `job`, else nothing; and what to call it in an error."""
         bucket = self._objects.at(pointer.bucket)
         for key in datasets.sidecars_of(pointer.key):
@@ -92,7 +103,18 @@ class Intake:
                 return found[0], key
         return (await bucket.metadata(pointer.key)).get("job", "").encode(), "the object's metadata `job`"
 
-    async def _validation(self, wanted: DatasetPointer) -> Reference:
+    async def _resolve(self, request: _Request, validation_file: DatasetPointer | None) -> _Request:
+        """Find the base and the validation file that the request names. Its first problem is the one that counts."""
+        model = self._settings.model
+        try:
+            request = replace(request, base=model.base_of(request.spec.model))
+            if wanted := validation_file or request.spec.validation_file:
+                request = replace(request, validation=await self._describe_validation(wanted))
+        except InputError as error:
+            request = replace(request, problem=request.problem or error)
+        return request
+
+    async def _describe_validation(self, wanted: DatasetPointer) -> Reference:
         try:
             return await self._objects.describe(wanted)
         except InputError as error:
@@ -101,8 +123,8 @@ class Intake:
             message = f"{wanted.bucket}/{wanted.key} may not be read here; put it beside the dataset."
             raise InputError("invalid_validation_file", message, "validation_file") from None
 
-    async def _manifest(self, job: Job) -> tuple[Job, bool]:
-        """The job as it is in the ledger, and whether it came there just now."""
+    async def _create_manifest(self, job: Job) -> tuple[Job, bool]:
+        """The job as it is in the ledger, and whether this call created it."""
         with contextlib.suppress(AlreadyExists):
             await self._objects.create(job_key(job.job_id), job.model_dump_json().encode())
             return job, True
@@ -110,8 +132,8 @@ class Intake:
         assert found is not None, "manifests are never deleted"
         return Job.model_validate_json(found[0]), False
 
-    async def _announce(self, job: Job, problem: InputError | None) -> str:
-        """Returns the outcome."""
+    async def _commit(self, job: Job, problem: InputError | None) -> str:
+        """Decide ingest's result and publish its event. Returns the outcome that was decided, perhaps by another."""
         event: Event = jobs.uploaded(job)
         if problem:
             event = JobFailed(

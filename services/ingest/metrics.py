@@ -6,12 +6,12 @@ from prometheus_client import Counter, Histogram
 
 sweeps = Counter(
     "tunestream_ingest_sweeps_total",
-    "Looks at the whole bucket; outcome: completed, cut_short (something was away)",
+    "Listings of the whole bucket; outcome: completed, cut_short (store or bus were away)",
     ["outcome"],
 )
 taken = Counter(
     "tunestream_ingest_taken_total",
-    "What was dealt with; kind: drop, event; outcome: job, refused (it vanished or changed meanwhile)",
+    "Datasets that were handled; kind: drop, event; outcome: job, refused (the object vanished or changed meanwhile)",
     ["kind", "outcome"],
 )
 notifications = Counter(

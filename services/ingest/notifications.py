@@ -1,7 +1,7 @@
-"""Bucket notifications: the store rings when an object was created, and it is taken at once, before any sweep.
+"""Bucket notifications: the store says that an object was created, and its job is made at once, before any sweep.
 
-Only a doorbell: what is lost here (the broker was down at the drop, this process died, a message made no sense) is
-found by the sweep. So nothing is retried and nothing goes to a dead-letter topic, which would only copy object keys.
+They are only a doorbell. The sweep finds what is lost here: the broker was down at the drop, this process died, a
+message made no sense. So nothing is retried and nothing goes to a dead-letter topic, which would only copy object keys.
 """
 
 from __future__ import annotations
@@ -10,24 +10,26 @@ import asyncio
 import logging
 
 from services.ingest import metrics
+from services.ingest.deduplicator import Deduplicator
 from services.ingest.domain import datasets, notifications
-from services.ingest.taking import Taking
 from shared.errors import TransientError
 from shared.objects import ObjectStore
 
 log = logging.getLogger(__name__)
 
-WORKERS = 4  # drops taken at a time: one of many gigabytes must not hold up the small ones behind it
-WAITING = 1000  # keys held in memory; beyond, the rest waits in Kafka
+WORKERS = 4  # drops read at a time: one of many gigabytes must not hold up the small ones behind it
+QUEUE_SIZE = 1000  # keys held in memory; beyond, the rest waits in Kafka
 
 
-class Doorbell:
-    def __init__(self, bucket: ObjectStore, taking: Taking) -> None:
+class BucketNotifications:
+    """Makes the jobs of the datasets that notifications name."""
+
+    def __init__(self, bucket: ObjectStore, deduplicator: Deduplicator) -> None:
         self._bucket = bucket
-        self._taking = taking
-        self._keys: asyncio.Queue[str] = asyncio.Queue(WAITING)
+        self._deduplicator = deduplicator
+        self._keys: asyncio.Queue[str] = asyncio.Queue(QUEUE_SIZE)
 
-    async def rung(self, value: bytes) -> None:
+    async def received(self, value: bytes) -> None:
         """Note which datasets a notification names."""
         try:
             keys = notifications.created_keys(value, self._bucket.bucket)
@@ -40,7 +42,7 @@ class Doorbell:
             await self._keys.put(key)
 
     async def run(self) -> None:
-        """Take what was noted, until cancelled."""
+        """Make the jobs of what was noted, until cancelled."""
         async with asyncio.TaskGroup() as group:
             for _ in range(WORKERS):
                 group.create_task(self._work())
@@ -49,16 +51,17 @@ class Doorbell:
         while True:
             key = await self._keys.get()
             try:
-                await self._take(key)
+                await self._ingest(key)
             except TransientError as error:
                 log.warning("left to the sweep", extra={"reason": type(error).__name__})
 
-    async def _take(self, key: str) -> None:
-        """Two questions whatever the size of the bucket: which object is that now, and which sidecars has it.
+    async def _ingest(self, key: str) -> None:
+        """Two requests, whatever the size of the bucket: which object is there now, and which sidecars it has.
 
-        Nothing waits for it to settle, as in the sweep: a put is atomic, and the store rings when the object is whole.
+        Unlike the sweep, this need not wait for the object to settle: a put is atomic, and the store notifies when the
+        object is whole.
         """
         entry = await self._bucket.stat(key)
         if entry is not None:  # else it was deleted meanwhile
             beside = await self._bucket.list(datasets.sidecar_prefix(key))
-            await self._taking.drop(entry, {sidecar.key: sidecar.etag for sidecar in beside})
+            await self._deduplicator.ingest_drop(entry, {sidecar.key: sidecar.etag for sidecar in beside})

@@ -7,8 +7,8 @@ import logging
 from collections.abc import Callable
 
 from services.ingest import metrics
+from services.ingest.deduplicator import Deduplicator
 from services.ingest.domain import datasets
-from services.ingest.taking import Taking
 from shared.errors import TransientError
 from shared.objects import ObjectStore
 from shared.settings import IngestSettings
@@ -17,14 +17,16 @@ log = logging.getLogger(__name__)
 
 
 class Sweep:
+    """Lists the bucket again and again and makes the jobs of what is new."""
+
     def __init__(
-        self, bucket: ObjectStore, taking: Taking, settings: IngestSettings, clock: Callable[[], float]
+        self, bucket: ObjectStore, deduplicator: Deduplicator, settings: IngestSettings, clock: Callable[[], float]
     ) -> None:
         self._bucket = bucket
-        self._taking = taking
+        self._deduplicator = deduplicator
         self._settings = settings
         self._clock = clock
-        self._recalled = False
+        self._loaded = False
         self._etags: dict[str, str] = {}
         """What the last sweep saw, to tell an object that is still being overwritten."""
 
@@ -34,7 +36,7 @@ class Sweep:
         while True:
             began = self._clock()
             try:
-                if await self.once():
+                if await self.run_once():
                     found_at = self._clock()
                 metrics.sweeps.labels("completed").inc()
             except TransientError as error:
@@ -44,11 +46,11 @@ class Sweep:
             pause = datasets.next_pause(pause, now - began, now - found_at, self._settings.sweep_seconds)
             await asyncio.sleep(pause)
 
-    async def once(self) -> bool:
-        """Take what is new. Whether there was anything new, also what has to settle yet."""
-        if not self._recalled:
-            await self._taking.recall()
-            self._recalled = True
+    async def run_once(self) -> bool:
+        """Make the jobs of what is new. True when something was new, even if it has to settle first."""
+        if not self._loaded:
+            await self._deduplicator.load()
+            self._loaded = True
         listing = await self._bucket.list("")
         before, self._etags = self._etags, {entry.key: entry.etag for entry in listing}
         found = False
@@ -56,7 +58,7 @@ class Sweep:
             if not datasets.is_dataset(entry.key):
                 continue
             if datasets.settled(entry, before.get(entry.key), self._clock(), self._settings.settle_seconds):
-                found |= await self._taking.drop(entry, self._etags)
+                found |= await self._deduplicator.ingest_drop(entry, self._etags)
             else:
                 found = True
         return found

@@ -1,4 +1,4 @@
-"""Work in a thread that ends when its task is cancelled, and the progress it reports meanwhile."""
+"""Work in a thread that ends when its task is cancelled, and the progress that is published meanwhile."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
 
-from services.validate.domain.report import Role
-from services.validate.scan import Watch
+from services.validate.domain.report import FileRole
+from services.validate.scan import ScanControl
 from shared.stage import Attempt
 from shared.tasks import in_background
 
@@ -17,28 +17,28 @@ T = TypeVar("T")
 PROGRESS_SECONDS = 3.0
 
 
-async def in_thread(call: Callable[[], T], watch: Watch) -> T:
-    """Run `call` in a thread. On cancellation the thread is told to stop and waited for: it may still be writing into a
-    folder that is about to be deleted."""
+async def in_thread(call: Callable[[], T], control: ScanControl) -> T:
+    """Run `call` in a thread. On cancellation, stop the thread and wait for it: it may still write into a folder that
+    is about to be deleted."""
     task = asyncio.ensure_future(asyncio.to_thread(call))
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        watch.stop.set()
+        control.stop.set()
         with suppress(Exception):
             await task
         raise
 
 
 @asynccontextmanager
-async def reporting(
-    attempt: Attempt, what: str, watch: Watch, clock: Callable[[], float], every: float = PROGRESS_SECONDS
+async def publishing_progress(
+    attempt: Attempt, what: str, control: ScanControl, clock: Callable[[], float], every: float = PROGRESS_SECONDS
 ) -> AsyncIterator[None]:
-    """Publish every few seconds how far `watch` was told to be. Times by `clock`, in seconds."""
-    latest: tuple[Role, int, float] | None = None
-    began: dict[Role, float] = {}
+    """Publish every few seconds how far the scan under `control` is. `clock` counts seconds."""
+    latest: tuple[FileRole, int, float] | None = None
+    began: dict[FileRole, float] = {}
 
-    def tell(role: Role, rows: int, share: float) -> None:
+    def note(role: FileRole, rows: int, share: float) -> None:
         nonlocal latest
         began.setdefault(role, clock())
         latest = (role, rows, share)
@@ -57,6 +57,6 @@ async def reporting(
                 data={"rows": rows, "share": round(share, 4), "file": role},
             )
 
-    watch.tell = tell
+    control.on_progress = note
     async with in_background(publish()):
         yield

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from services.validate.checks import Context
 from services.validate.domain.formats import METHOD_OF
-from services.validate.domain.report import Report, Role, Side, failure, wrong_method
-from services.validate.domain.split import SIDES, TRAIN, VALIDATION, assign, sizes
+from services.validate.domain.report import FileRole, Report, SplitSize, failure, wrong_method
+from services.validate.domain.split import SPLITS, TRAIN, VALIDATION, assign, sizes
 from services.validate.domain.statistics import estimate, max_length
 from services.validate.reader import Reader, Source
-from services.validate.scan import Scan, Watch, scan
+from services.validate.scan import Scan, ScanControl, scan
 from services.validate.tokenizer import Tokenizer, load
 from shared.events import JobSpec
 from shared.settings import ValidationSettings
@@ -21,12 +21,15 @@ from shared.settings import ValidationSettings
 
 @dataclass(frozen=True)
 class Examined:
-    """The report, and what is needed to write the splits: nothing of it when the report is not ok."""
+    """The report, and what is needed to write the splits. Where the report is not ok, there is nothing else.
+
+    `assignment` has a byte per usable row of the training file: the index of its split in `SPLITS`.
+    """
 
     report: Report
     training: Scan | None = None
     validation: Scan | None = None
-    sides: bytes = b""
+    assignment: bytes = b""
 
 
 def check(path: Path, *, spec: JobSpec, base_location: str | None, limits: ValidationSettings) -> Report:
@@ -40,7 +43,9 @@ def check(path: Path, *, spec: JobSpec, base_location: str | None, limits: Valid
         OSError: the file cannot be read.
     """
     tokenizer = load(base_location, base_location) if base_location else None
-    return examine(Source(path, path.name), None, spec=spec, tokenizer=tokenizer, limits=limits, watch=Watch()).report
+    return examine(
+        Source(path, path.name), None, spec=spec, tokenizer=tokenizer, limits=limits, control=ScanControl()
+    ).report
 
 
 def examine(
@@ -50,18 +55,18 @@ def examine(
     spec: JobSpec,
     tokenizer: Tokenizer | None,
     limits: ValidationSettings,
-    watch: Watch,
+    control: ScanControl,
 ) -> Examined:
     """Check a training file and the validation file of the job, if it has one; decide the split."""
     wanted = spec.hyperparameters.max_length
     length = max_length(wanted, tokenizer.context, tokenizer.base) if tokenizer else None
     prompt_tokens = tokenizer.prompt_tokens if tokenizer else None
     context = Context("training", spec, length, prompt_tokens)
-    trained = scan(training, context, tokenizer=tokenizer, limits=limits, watch=watch)
+    trained = scan(training, context, tokenizer=tokenizer, limits=limits, control=control)
     validated = None
     if validation is not None:
         own = Context("validation", spec, length, prompt_tokens, training=context, format=trained.report.format)
-        validated = scan(validation, own, tokenizer=tokenizer, limits=limits, watch=watch)
+        validated = scan(validation, own, tokenizer=tokenizer, limits=limits, control=control)
     report = Report(
         ok=True,
         base=tokenizer.base if tokenizer else None,
@@ -81,43 +86,46 @@ def examine(
     )
     if failed:
         return Examined(report.model_copy(update={"ok": False, "failure": failed}))
-    sides = assign(trained.ranks, sizes(trained.report.usable, spec.splits, own_validation=validated is not None))
-    splits = _sides(trained, validated, sides)
+    assignment = assign(trained.ranks, sizes(trained.report.usable, spec.splits, own_validation=validated is not None))
+    splits = _split_sizes(trained, validated, assignment)
     guess = estimate(splits["train"].tokens, spec.hyperparameters) if tokenizer else None
-    return Examined(report.model_copy(update={"splits": splits, "estimate": guess}), trained, validated, bytes(sides))
+    return Examined(
+        report.model_copy(update={"splits": splits, "estimate": guess}), trained, validated, bytes(assignment)
+    )
 
 
-def write_splits(examined: Examined, training: Source, validation: Source | None, folder: Path, watch: Watch) -> None:
-    """Write `train.jsonl`, `validation.jsonl` and `test.jsonl` (those that have rows) into `folder`: the rows as they
-    came, byte for byte, one per line."""
+def write_splits(
+    examined: Examined, training: Source, validation: Source | None, folder: Path, control: ScanControl
+) -> None:
+    """Write `train.jsonl`, `validation.jsonl` and `test.jsonl` into `folder`: the rows byte for byte, one per line."""
     assert examined.training is not None, "a file with errors has no splits"
     with ExitStack() as stack:
-        files = [stack.enter_context((folder / f"{side}.jsonl").open("wb")) for side in SIDES]
-        for row, raw in enumerate(_usable(training, "training", examined.training, watch)):
-            files[examined.sides[row]].write(raw + b"\n")
+        files = [stack.enter_context((folder / f"{split}.jsonl").open("wb")) for split in SPLITS]
+        for row, raw in enumerate(_usable(training, "training", examined.training, control)):
+            files[examined.assignment[row]].write(raw + b"\n")
         if validation is not None and examined.validation is not None:
-            for raw in _usable(validation, "validation", examined.validation, watch):
+            for raw in _usable(validation, "validation", examined.validation, control):
                 files[VALIDATION].write(raw + b"\n")
 
 
-def _usable(source: Source, role: Role, scanned: Scan, watch: Watch) -> Iterator[bytes]:
-    reader = Reader(source.path, scanned.report.size)  # what was valid a moment ago needs no limit now
+def _usable(source: Source, role: FileRole, scanned: Scan, control: ScanControl) -> Iterator[bytes]:
+    reader = Reader(source.path, scanned.report.size)  # the lines were valid a moment ago, so they need no limit now
     for line, raw in reader:
-        watch.look(role, line, reader.position / reader.size)
+        control.advance(role, line, reader.position / reader.size)
         if scanned.usable[line - 1]:
             assert isinstance(raw, bytes)
             yield raw
 
 
-def _sides(training: Scan, validation: Scan | None, sides: Sequence[int]) -> dict[str, Side]:
+def _split_sizes(training: Scan, validation: Scan | None, assignment: Sequence[int]) -> dict[str, SplitSize]:
     examples, tokens = [0, 0, 0], [0, 0, 0]
-    for side, count in zip(sides, training.tokens, strict=True):
-        examples[side] += 1
-        tokens[side] += count
+    for split, count in zip(assignment, training.tokens, strict=True):
+        examples[split] += 1
+        tokens[split] += count
     if validation is not None:
         examples[VALIDATION], tokens[VALIDATION] = len(validation.tokens), sum(validation.tokens)
     return {
-        name: Side(examples=examples[index], tokens=tokens[index])
-        for index, name in enumerate(SIDES)
+        name: SplitSize(examples=examples[index], tokens=tokens[index])
+        for index, name in enumerate(SPLITS)
         if examples[index] or index == TRAIN
     }

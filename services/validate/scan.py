@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 
 from services.validate.checks import Check, Context, checks_for
 from services.validate.checks.base import Tally
+from services.validate.checks.duplicates import DUPLICATE
 from services.validate.checks.length import OVER_LENGTH
 from services.validate.domain.content import Row
 from services.validate.domain.findings import Finding, Problems
 from services.validate.domain.formats import Format, detect, mixed_formats, unknown_format
 from services.validate.domain.parse import parse
-from services.validate.domain.report import FileReport, Role
+from services.validate.domain.report import FileReport, FileRole
 from services.validate.domain.split import rank
 from services.validate.domain.statistics import distribution
 from services.validate.reader import Reader, Source
@@ -23,32 +24,32 @@ from services.validate.tokenizer import Tokenizer
 from shared.errors import Cancelled
 from shared.settings import ValidationSettings
 
-# The tokenizer works on many rows at once on all cores; bounded in bytes too, for rows may be megabytes long.
+# The tokenizer works on many rows at once, on all cores. A batch is bounded in bytes too: rows may be megabytes long.
 BATCH_ROWS = 512
 BATCH_BYTES = 4 * 2**20
 
-Tell = Callable[[Role, int, float], None]
+OnProgress = Callable[[FileRole, int, float], None]
 
 
 @dataclass
-class Watch:
-    """A pass's link to the outside: `tell(role of the file, rows, share of its bytes)` is called per line and should be
-    quick, and the pass ends with `Cancelled` once `stop` is set."""
+class ScanControl:
+    """How a scan is observed and stopped. `on_progress(role of the file, rows, share of its bytes)` is called for every
+    line, so it should be quick. The scan ends with `Cancelled` once `stop` is set."""
 
-    tell: Tell = lambda role, rows, share: None
+    on_progress: OnProgress = lambda role, rows, share: None
     stop: threading.Event = field(default_factory=threading.Event)
 
-    def look(self, role: Role, rows: int, share: float) -> None:
+    def advance(self, role: FileRole, rows: int, share: float) -> None:
         if self.stop.is_set():
             raise Cancelled
-        self.tell(role, rows, share)
+        self.on_progress(role, rows, share)
 
 
 @dataclass
 class Scan:
-    """What a pass found. `usable` has a byte per line of the file: whether its row goes into the splits. `ranks` and
-    `tokens` have an entry per usable row, in the order of the lines; `longest` is the longest usable sequence. Both
-    count, in tokens, what is left of a row that is cut."""
+    """What a scan found. `usable` has a byte per line of the file: whether its row goes into the splits. `ranks` and
+    `tokens` have an entry per usable row, in the order of the lines; `longest` is the longest usable sequence. `tokens`
+    and `longest` count what is left of a row that is cut."""
 
     report: FileReport
     usable: bytearray
@@ -60,44 +61,43 @@ class Scan:
 @dataclass
 class _State:
     problems: Problems
+    tally: Tally
     format: Format | None = None
     format_line: int | None = None
     blank: int = 0
-    tally: Tally = field(default_factory=Tally)
     usable: bytearray = field(default_factory=bytearray)
     ranks: array[int] = field(default_factory=lambda: array("Q"))
     tokens: array[int] = field(default_factory=lambda: array("L"))
     histogram: Counter[int] = field(default_factory=Counter)
     longest: int = 0
-    duplicate_lines: list[int] = field(default_factory=list)
 
 
 def scan(
-    source: Source, context: Context, *, tokenizer: Tokenizer | None, limits: ValidationSettings, watch: Watch
+    source: Source, context: Context, *, tokenizer: Tokenizer | None, limits: ValidationSettings, control: ScanControl
 ) -> Scan:
     """Read the file once. Memory: one batch of rows, and about 250 bytes per usable row (digest, rank, tokens).
 
     Raises:
-        Cancelled: `watch.stop` was set.
+        Cancelled: `control.stop` was set.
         InputError: the base cannot read rows of this format at all.
     """
     reader = Reader(source.path, limits.max_line_bytes)
-    state = _State(Problems(limits.max_problems), context.format)
     checks = checks_for(context)
+    state = _State(Problems(limits.max_problems), Tally(checks, limits.max_problems), context.format)
     before, after = ([check for check in checks if check.needs_tokens is late] for late in (False, True))
     if finding := reader.sniff():
         state.problems.add(None, finding)
     else:
 
-        def look() -> None:
-            watch.look(context.role, state.tally.rows, reader.position / reader.size)
+        def advance() -> None:
+            control.advance(context.role, state.tally.rows, reader.position / reader.size)
 
-        for batch in _batches(_rows(reader, state, look), before, state):
+        for batch in _batches(_rows(reader, state, advance), before, state):
             measured = _measured(batch, tokenizer, state) if tokenizer else batch
             for row in measured:
                 if _passes(row, after, state):
                     _keep(row, context, state)
-        look()
+        advance()
         if not state.problems.errors:
             for check in checks:
                 for finding in check.file(state.tally):
@@ -105,10 +105,10 @@ def scan(
     return Scan(_report(reader, source.name, state), state.usable, state.ranks, state.tokens, state.longest)
 
 
-def _rows(reader: Reader, state: _State, look: Callable[[], None]) -> Iterator[Row]:
+def _rows(reader: Reader, state: _State, advance: Callable[[], None]) -> Iterator[Row]:
     """The rows that are objects of the file's format."""
     for line, raw in reader:
-        look()
+        advance()
         state.usable.append(0)
         if isinstance(raw, Finding):
             state.tally.rows += 1
@@ -139,7 +139,7 @@ _BLANK = Finding("blank_line", "", "the line is blank", "remove it", "warning")
 
 
 def _batches(rows: Iterator[Row], checks: list[Check], state: _State) -> Iterator[list[Row]]:
-    """Rows that pass `checks`, in batches; a last one that may be empty."""
+    """Rows that pass `checks`, in batches; the last batch may be empty."""
     batch: list[Row] = []
     size = 0
     for row in rows:
@@ -171,9 +171,7 @@ def _passes(row: Row, checks: list[Check], state: _State) -> bool:
                 usable = False
             elif finding.drops:
                 usable = False
-                state.tally.dropped[finding.code] = state.tally.dropped.get(finding.code, 0) + 1
-                if finding.code == "duplicate" and len(state.duplicate_lines) < state.problems.limit:
-                    state.duplicate_lines.append(row.line)
+                state.tally.drop(check, finding.code, row.line)
         if not usable:
             return False
     return True
@@ -191,6 +189,7 @@ def _keep(row: Row, context: Context, state: _State) -> None:
 
 def _report(reader: Reader, name: str, state: _State) -> FileReport:
     problems, tally = state.problems, state.tally
+    duplicates = next((dropped for dropped in tally.dropped if dropped.code == DUPLICATE), None)
     return FileReport(
         name=name,
         size=reader.size,
@@ -199,9 +198,10 @@ def _report(reader: Reader, name: str, state: _State) -> FileReport:
         rows=tally.rows,
         usable=tally.usable,
         format=state.format,
-        duplicates=tally.dropped.get("duplicate", 0),
-        duplicate_lines=tuple(state.duplicate_lines),
+        duplicates=duplicates.rows if duplicates else 0,
+        duplicate_lines=duplicates.lines if duplicates else (),
         over_length=problems.warning_counts[OVER_LENGTH] + problems.error_counts[OVER_LENGTH],
+        dropped=tally.dropped,
         tokens=distribution(state.histogram),
         errors=problems.error_counts.total(),
         warnings=problems.warning_counts.total(),

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Protocol
 
 from services.validate import metrics
-from services.validate.background import in_thread, reporting
+from services.validate.background import in_thread, publishing_progress
 from services.validate.check import Examined, examine, write_splits
 from services.validate.domain.report import error_of
 from services.validate.reader import Source
-from services.validate.scan import Watch
+from services.validate.scan import ScanControl
 from services.validate.tokenizer import Tokenizer, load
 from shared import telemetry
 from shared.errors import CorruptObject, InputError
@@ -49,7 +49,7 @@ class ValidateWork:
         self.clock = clock
 
     async def __call__(self, attempt: Attempt) -> DatasetValidated:
-        job, watch = attempt.job, Watch()
+        job, control = attempt.job, ScanControl()
         location = self.settings.model.location_of(job.base)
         with tempfile.TemporaryDirectory(prefix="tunestream-validate-") as name:
             folder = Path(name)
@@ -59,9 +59,9 @@ class ValidateWork:
                 if job.validation_file is not None:
                     path = folder / "validation_file"
                     validation = await self._download(job.validation_file, path, "validation_file")
-            async with reporting(attempt, "checking", watch, self.clock):
+            async with publishing_progress(attempt, "checking", control, self.clock):
                 with telemetry.span("validate.load_tokenizer"):
-                    tokenizer = await in_thread(lambda: self.load_tokenizer(location, job.base), watch)
+                    tokenizer = await in_thread(lambda: self.load_tokenizer(location, job.base), control)
                 with telemetry.span("validate.check"):
                     examined = await in_thread(
                         lambda: examine(
@@ -70,18 +70,18 @@ class ValidateWork:
                             spec=job.spec,
                             tokenizer=tokenizer,
                             limits=self.settings.validation,
-                            watch=watch,
+                            control=control,
                         ),
-                        watch,
+                        control,
                     )
             metrics.count(examined.report)
             document = examined.report.model_dump_json(indent=1).encode()
             report = await self.objects.put(f"{attempt.prefix}report.json", document)
             if error := error_of(examined.report, f"{report.bucket}/{report.key}"):
                 raise error
-            async with reporting(attempt, "splitting", watch, self.clock):
+            async with publishing_progress(attempt, "splitting", control, self.clock):
                 with telemetry.span("validate.split"):
-                    await in_thread(lambda: write_splits(examined, training, validation, folder, watch), watch)
+                    await in_thread(lambda: write_splits(examined, training, validation, folder, control), control)
             with telemetry.span("validate.upload"):
                 splits = await self._upload(examined, folder, attempt.prefix)
         return _validated(job, examined, splits, report)

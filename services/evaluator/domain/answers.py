@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-import numpy as np
-
 from shared.events import FrozenModel
 
 Variant = Literal["base", "few_shot", "tuned"]
@@ -46,6 +44,15 @@ def usage(answers: Sequence[Answer]) -> Usage:
         shortened=sum(answer.fallback > 0 for answer in answers),
         prompt_tokens=sum(answer.prompt_tokens for answer in answers),
         completion_tokens=sum(answer.completion_tokens for answer in answers),
-        latency_median=float(np.median(latencies)),
-        latency_p95=float(np.quantile(latencies, 0.95)),
+        latency_median=_quantile(latencies, 0.5),
+        latency_p95=_quantile(latencies, 0.95),
     )
+
+
+def _quantile(values: Sequence[float], share: float) -> float:
+    """Linear between the two values that are nearest to the share."""
+    ordered = sorted(values)
+    position = share * (len(ordered) - 1)
+    below = int(position)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (position - below) * (ordered[above] - ordered[below])

@@ -1,12 +1,10 @@
-"""Rows of the dataset as questions with a reference answer, and the seeded choice of those that are asked."""
+"""Rows of the dataset as questions with a reference answer."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from typing import Any, NoReturn
-
-import numpy as np
 
 from services.evaluator.domain.messages import message_text, sendable
 from shared.errors import InputError
@@ -47,13 +45,6 @@ def parse_row(raw: str | bytes, line: int) -> Example:
     if isinstance(row.get("prompt"), str) and isinstance(row.get("completion"), str):
         return Example(line=line, prompt=row["prompt"], reference=row["completion"])
     return _refuse(line, "'messages'", "is missing; give messages, prompt and completion, or input and completions")
-
-
-def choose(count: int, wanted: int, seed: int) -> list[int]:
-    """Which of `count` rows are used: at most `wanted` indices in ascending order, the same for the same seed."""
-    if count <= wanted:
-        return list(range(count))
-    return sorted(np.random.default_rng(seed).choice(count, size=wanted, replace=False).tolist())
 
 
 def _chat(row: Mapping[str, Any], line: int) -> Example:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from services.evaluator.domain.labels import RULE
-from services.evaluator.domain.metrics import TITLES
+from services.evaluator.domain.scoring import TITLES
 from shared.events import FrozenModel, Gate, Interval
 
 MIN_EXAMPLES = 5

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from services.evaluator.domain.metrics.accuracy import label_of
+from services.evaluator.domain.scoring.accuracy import label_of
 
 MAX_LABELS = 20
 MAX_WORDS = 5

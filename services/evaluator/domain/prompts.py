@@ -1,4 +1,4 @@
-"""What is sent to the endpoint for an example: as it is, or with solved examples before it."""
+"""What is sent to the endpoint for an example: the example alone, or with solved ones before it."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def few_shot(example: Example, solved: Sequence[Example]) -> Prompt:
     return Prompt(messages=(*system, *shown, *turns), tools=example.tools)
 
 
-def few_shot_ladder(example: Example, solved: Sequence[Example]) -> tuple[Prompt, ...]:
-    """The few-shot prompt, and the same with ever fewer solved examples, at last none, for when it is too long."""
+def few_shot_prompts(example: Example, solved: Sequence[Example]) -> tuple[Prompt, ...]:
+    """The few-shot prompt, then the same with ever fewer solved examples, at last none, in case it is too long."""
     return tuple(few_shot(example, solved[:count]) for count in range(len(solved), -1, -1))
 
 

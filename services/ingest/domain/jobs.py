@@ -1,39 +1,11 @@
-"""What did the user of a dataset ask for, and which job is that?"""
+"""Which job a dataset and its settings make, and the event that announces it."""
 
 from __future__ import annotations
 
 import posixpath
-from typing import Any
-
-import yaml
-from pydantic import ValidationError
 
 from shared import ids
-from shared.errors import InputError
 from shared.events import DatasetPointer, DatasetUploaded, Job, JobSpec, Origin, Reference
-
-
-def parse_spec(text: bytes, where: str) -> JobSpec:
-    """Settings as a person writes them: YAML, of which JSON is a part.
-
-    Raises:
-        InputError: names the field and what is wrong with it.
-    """
-    try:
-        data: Any = yaml.safe_load(text.decode("utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" line {mark.line + 1}" if mark else ""
-        raise InputError("invalid_job_settings", f"{where}{line}: not YAML; correct it and drop it again.") from None
-    if not isinstance(data, dict):
-        raise InputError("invalid_job_settings", f"{where}: write `field: value` lines, for example `suffix: support`.")
-    try:
-        return JobSpec.model_validate(data)
-    except ValidationError as error:
-        problems = error.errors(include_url=False, include_input=False)
-        fields = [".".join(str(part) for part in problem["loc"]) for problem in problems]
-        told = "; ".join(f"{field}: {problem['msg']}" for field, problem in zip(fields, problems, strict=True))
-        raise InputError("invalid_job_settings", f"{where}: {told}.", fields[0]) from None
 
 
 def job_of(
@@ -50,7 +22,7 @@ def job_of(
 ) -> Job:
     """The manifest. The same bytes at the same place with the same settings are the same job.
 
-    `salt` tells jobs apart whose settings could not be read at all.
+    `salt` tells jobs apart whose settings could not be read. `now` is in seconds since the epoch.
     """
     job_id = ids.job_id(dataset.bucket, dataset.key, dataset.sha256, spec, unreadable=salt)
     stem = posixpath.splitext(posixpath.basename(dataset.key))[0]

@@ -1,8 +1,21 @@
 """The checks that every row goes through, one per file, and their registry.
 
-A check is asked once per row, in the order of the registry, and once when the whole file was read. A row with an error
-is not asked about again, and neither is a row that a check drops. To add a check, write its file and add its class to
-`REGISTRY`; `needs_tokens` puts it behind the tokenizer. Checks are as pure as the domain: rows in, findings out.
+A check is asked once per row, in the order of the registry, and once after the last row. A row with an error is not
+asked about again, and neither is a row that a check drops. Checks are as pure as the domain: rows in, findings out.
+
+To add a check, write its file and add its class to `REGISTRY`; nothing else has to change:
+
+    class Greetings(Check):
+        name = "greetings"
+        drops: ClassVar = {"greeting": "only greet"}
+
+        def row(self, row: Row) -> Iterator[Finding]:
+            if row.format == "completion" and row.value["completion"].strip() == "Hello!":
+                yield Finding("greeting", "completion", "only greets", "write an answer", "warning", drops=True)
+
+The report then names the check and counts its rows (`training.dropped`), every row is a warning with its line, and
+"too few examples" says "3 only greet". `row` yields the findings of one row, `file` those of the whole file.
+`needs_tokens = True` puts a check behind the tokenizer, so that it finds the row's token counts.
 """
 
 from __future__ import annotations

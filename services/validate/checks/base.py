@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from services.validate.domain.content import Row
 from services.validate.domain.findings import Finding
 from services.validate.domain.formats import Format
-from services.validate.domain.report import Role
+from services.validate.domain.report import Dropped, FileRole
 from shared.events import JobSpec
-
-
-@dataclass
-class Tally:
-    """What happened to the rows of one file."""
-
-    rows: int = 0
-    usable: int = 0
-    dropped: dict[str, int] = field(default_factory=dict)
-    """Code of the finding -> rows left out for it."""
 
 
 @dataclass
@@ -30,7 +21,7 @@ class Context:
     find those of the training file in `training`.
     """
 
-    role: Role
+    role: FileRole
     spec: JobSpec
     max_length: int | None = None
     prompt_tokens: Callable[[Row], int] | None = None
@@ -49,7 +40,13 @@ class Context:
 class Check:
     """One question about the rows of a file. The base class asks nothing."""
 
-    needs_tokens: bool = False
+    name: ClassVar[str]
+    """What the report calls the check."""
+    drops: ClassVar[Mapping[str, str]] = {}
+    """Why the check leaves rows out: the code of the finding -> the words that follow a number of such rows, such as
+    `{"duplicate": "are exact duplicates"}`."""
+    needs_tokens: ClassVar[bool] = False
+    """The check reads `row.sequences`, so it is asked after the tokenizer."""
 
     def __init__(self, context: Context) -> None:
         self.context = context
@@ -59,5 +56,48 @@ class Check:
         return ()
 
     def file(self, tally: Tally) -> Iterable[Finding]:
-        """What is wrong with the file, now that all of its rows were seen."""
+        """What is wrong with the file, after its last row."""
         return ()
+
+
+@dataclass
+class _Drops:
+    """The rows that one check left out for one reason."""
+
+    words: str
+    rows: int = 0
+    lines: list[int] = field(default_factory=list)
+
+
+class Tally:
+    """What happened to the rows of one file: how many there are, how many are usable, and which checks left out some.
+
+    `max_lines`: how many line numbers are kept for each reason; all rows are counted.
+    """
+
+    def __init__(self, checks: Iterable[Check], max_lines: int) -> None:
+        self.rows = 0
+        self.usable = 0
+        self._max_lines = max_lines
+        self._drops = {(check.name, code): _Drops(words) for check in checks for code, words in check.drops.items()}
+
+    def drop(self, check: Check, code: str, line: int) -> None:
+        """Count a row that `check` leaves out.
+
+        Raises:
+            LookupError: `check.drops` has no words for this code.
+        """
+        found = self._drops.get((check.name, code))
+        if found is None:
+            raise LookupError(f"the check {check.name!r} drops a row as {code!r}; add words for it to its `drops`")
+        found.rows += 1
+        if len(found.lines) < self._max_lines:
+            found.lines.append(line)
+
+    @property
+    def dropped(self) -> tuple[Dropped, ...]:
+        """Every reason that a check declares, in the order of the registry; `rows` is 0 where no row gave it."""
+        return tuple(
+            Dropped(check=check, code=code, rows=drops.rows, words=drops.words, lines=tuple(drops.lines))
+            for (check, code), drops in self._drops.items()
+        )

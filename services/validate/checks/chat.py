@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from services.validate.checks.base import Check
-from services.validate.domain import messages as rules
+from services.validate.domain import chat_messages as rules
 from services.validate.domain.content import Row
 from services.validate.domain.findings import Finding, short, unknown_keys
 from services.validate.domain.tools import called_names, offered_names
@@ -14,6 +14,8 @@ _KEYS = frozenset({"messages", "tools", "functions", "parallel_tool_calls"})
 
 
 class Chat(Check):
+    name = "chat"
+
     def row(self, row: Row) -> Iterator[Finding]:
         if row.format != "chat":
             return

@@ -12,6 +12,8 @@ _KEYS = frozenset({"prompt", "completion"})
 
 
 class Completion(Check):
+    name = "completion"
+
     def row(self, row: Row) -> Iterator[Finding]:
         if row.format != "completion":
             return

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 from services.validate.checks.base import Check
 from services.validate.domain.content import Row, identify
 from services.validate.domain.findings import Finding
 
+DUPLICATE = "duplicate"
+
 
 class Duplicates(Check):
-    """An example that is repeated would be trained on more often than others by accident, and a copy on two sides of
-    the split would make the test worthless. Who wants repetition has `n_epochs`."""
+    """A repeated example would be trained on more often than others by accident, and a copy in two splits
+    would make the test worthless. To train on every example more often, a user raises `n_epochs`."""
+
+    name = "duplicates"
+    drops: ClassVar = {DUPLICATE: "are exact duplicates", "in_training_file": "are in the training file too"}
 
     def row(self, row: Row) -> Iterator[Finding]:
         identify(row)
@@ -23,6 +29,6 @@ class Duplicates(Check):
         first = context.seen.setdefault(row.example, row.line)
         if first != row.line:
             text, remedy = f"is the same example as line {first}", "remove it; raise n_epochs to train on it more often"
-            yield Finding("duplicate", "", text, remedy, "warning", drops=True)
+            yield Finding(DUPLICATE, "", text, remedy, "warning", drops=True)
         elif row.group != row.example:
             context.groups.add(row.group)

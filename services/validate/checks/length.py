@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 from services.validate.checks.base import Check
 from services.validate.domain.content import Row
@@ -12,6 +13,11 @@ OVER_LENGTH = "over_length"
 
 
 class Length(Check):
+    name = "length"
+    drops: ClassVar = {
+        OVER_LENGTH: "are longer than max_length",
+        "nothing_left_to_learn": "are all prompt within max_length",
+    }
     needs_tokens = True
 
     def row(self, row: Row) -> Iterator[Finding]:

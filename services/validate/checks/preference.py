@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from services.validate.checks.base import Check
-from services.validate.domain import messages as rules
+from services.validate.domain import chat_messages as rules
 from services.validate.domain.content import Row
 from services.validate.domain.findings import Finding, missing, unknown_keys, wrong_type
 
@@ -16,6 +16,8 @@ _ANSWER = "a list of exactly one assistant message"
 
 
 class Preference(Check):
+    name = "preference"
+
     def row(self, row: Row) -> Iterator[Finding]:
         if row.format != "preference":
             return

@@ -18,7 +18,7 @@ class Row:
     """A row that is a JSON object, on its way through the checks.
 
     `example` tells exact duplicates. `group` is the same for rows that hold the same conversation with other `weight`s:
-    both are wanted in training, but never on two sides of the split. `sequences` holds the tokens of what the row is
+    both are wanted in training, but never in two splits. `sequences` holds the tokens of what the row is
     trained as: one sequence, or two for a preference pair; it stays empty where no base is known.
     """
 

@@ -21,7 +21,7 @@ MAX_WARNINGS = 100
 class Finding:
     """What a rule has to say of one row. `field` is a path (`messages[2].role`), empty for the row itself.
 
-    `drops`: the row is left out of the splits (only meaningful for a warning; an error fails the whole file).
+    `drops`: the row is left out of the splits. Only a warning may drop its row; an error fails the whole file.
     """
 
     code: str

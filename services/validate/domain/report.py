@@ -1,4 +1,4 @@
-"""What validation found, as one document: `report.json`, and the error of a job whose file is not good."""
+"""What validation found: the document `report.json`, and the error of a job whose file is not good."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from services.validate.domain.statistics import Estimate, Tokens
 from shared.errors import InputError
 from shared.events import FrozenModel, Method
 
-Role = Literal["training", "validation"]
+FileRole = Literal["training", "validation"]
 MIN_EXAMPLES = 10  # OpenAI's limit; below it neither training nor the test means anything
 
 
@@ -22,6 +22,23 @@ class Failure(FrozenModel):
     code: str
     message: str
     param: str | None = None
+
+
+class Dropped(FrozenModel):
+    """The rows that one check left out of the splits for one reason, in the check's own words."""
+
+    check: str
+    code: str
+    """The code of their warnings."""
+    rows: int
+    words: str
+    """What follows their number: `are exact duplicates`."""
+    lines: tuple[int, ...] = ()
+    """The lines of the first of them."""
+
+    def __str__(self) -> str:
+        """`3 are exact duplicates`"""
+        return f"{self.rows} {self.words}"
 
 
 class FileReport(FrozenModel):
@@ -36,8 +53,10 @@ class FileReport(FrozenModel):
     format: Format | None
     duplicates: int
     duplicate_lines: tuple[int, ...]
-    """Lines whose example was there before, the first of them."""
+    """The first lines whose example is a repetition."""
     over_length: int
+    dropped: tuple[Dropped, ...] = ()
+    """Every reason for which a check may leave rows out, also those that no row gave."""
     tokens: Tokens | None
     errors: int
     warnings: int
@@ -47,13 +66,18 @@ class FileReport(FrozenModel):
     """The first errors, then the first warnings."""
 
 
-class Side(FrozenModel):
+class SplitSize(FrozenModel):
+    """What a split holds. `tokens` is 0 where no base was known."""
+
     examples: int
     tokens: int
 
 
 class Report(FrozenModel):
+    """The whole `report.json`."""
+
     ok: bool
+    """A job could be trained on these files."""
     failure: Failure | None = None
     base: str | None
     """None: no base was known, so nothing was tokenized."""
@@ -64,12 +88,12 @@ class Report(FrozenModel):
     seed: int
     training: FileReport
     validation: FileReport | None = None
-    splits: dict[str, Side] = Field(default_factory=dict)
+    splits: dict[str, SplitSize] = Field(default_factory=dict)
     estimate: Estimate | None = None
 
 
-def failure(file: FileReport, role: Role) -> Failure | None:
-    """The error of the job that a file's problems make; the first problem speaks for all."""
+def failure(file: FileReport, role: FileRole) -> Failure | None:
+    """The error that a file's problems make of the job: the first of them, and how many more there are."""
     first = next((problem for problem in file.problems if problem.severity == "error"), None)
     if first is None:
         return None
@@ -98,7 +122,7 @@ def wrong_method(file: FileReport, method: Method | None) -> Failure | None:
 
 
 def error_of(report: Report, where: str) -> InputError | None:
-    """The exception that ends the job; `where` is where the whole report lies."""
+    """The exception that ends the job, None when all is well; `where` is the place of the whole report."""
     if report.failure is None:
         return None
     message = report.failure.message.replace("see the report", f"see {where}")

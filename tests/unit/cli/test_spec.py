@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from cli.jobs.spec import build, to_yaml
 from cli.terminal import CliError
-from services.ingest.domain.jobs import parse_spec
+from services.ingest.job_settings import parse_spec
 from shared.events import JobSpec
 from shared.ids import chosen_settings
 

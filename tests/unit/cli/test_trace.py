@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from cli.jobs.story import Chapter, story, whole
+from cli.jobs.span_tree import Node, span_tree, time_range
 from tests.unit.cli.test_commands import invoke
 from tests.unit.cli.test_watch import ID
 
@@ -60,16 +60,16 @@ def resumed() -> Trace:
     return trace
 
 
-def outline(chapters: list[Chapter] | tuple[Chapter, ...], depth: int = 0) -> list[str]:
+def outline(nodes: list[Node] | tuple[Node, ...], depth: int = 0) -> list[str]:
     lines = []
-    for chapter in chapters:
-        lines.append("  " * depth + chapter.name)
-        lines += outline(chapter.children, depth + 1)
+    for node in nodes:
+        lines.append("  " * depth + node.name)
+        lines += outline(node.children, depth + 1)
     return lines
 
 
-def test_an_attempt_is_one_chapter_and_a_killed_one_has_no_end() -> None:
-    [job] = story(resumed().document())
+def test_an_attempt_is_one_node_and_a_killed_one_has_no_end() -> None:
+    [job] = span_tree(resumed().document())
 
     assert outline([job]) == [
         "job",
@@ -83,8 +83,8 @@ def test_an_attempt_is_one_chapter_and_a_killed_one_has_no_end() -> None:
     _, killed, again = job.children
     assert (killed.seconds, killed.attempt) == (None, 1)
     assert (again.seconds, again.attempt) == (8.0, 2)
-    assert again.children[1].trouble == "StoreUnavailable"
-    began, ended = whole([job])
+    assert again.children[1].error == "StoreUnavailable"
+    began, ended = time_range([job])
     assert ended - began == 28.0
 
 
@@ -93,7 +93,7 @@ def test_spans_without_their_parent_are_told_all_the_same() -> None:
     trace.add("job", "feedfeedfeedfeed", service="ingest")
     trace.add("trainer.epoch 1", "0badf00d0badf00d", 1.0, 2.0)
 
-    assert outline(story(trace.document())) == ["job", "trainer.epoch 1"]
+    assert outline(span_tree(trace.document())) == ["job", "trainer.epoch 1"]
 
 
 def test_a_run_of_like_spans_is_one_line() -> None:
@@ -106,17 +106,32 @@ def test_a_run_of_like_spans_is_one_line() -> None:
             trace.add("inference.fetch_adapter", gateway, 0.0, 0.1, service="inference")
         trace.add("llm_request", gateway, number + 0.1, 1.5, service="vllm")
 
-    [chapter] = story(trace.document())
+    [node] = span_tree(trace.document())
 
-    assert outline([chapter]) == [
+    assert outline([node]) == [
         "evaluator.tuned",
         "  POST /v1/chat/completions",
         "    inference.fetch_adapter",
         "    llm_request",
     ]
-    [asked] = chapter.children
-    assert (asked.count, asked.seconds, asked.trouble) == (10, 11.0, "1 with X")
+    [asked] = node.children
+    assert (asked.count, asked.seconds, asked.error) == (10, 11.0, "1 with X")
     assert [child.count for child in asked.children] == [1, 10]
+
+
+def test_spans_of_later_versions_are_shown_like_all_others() -> None:
+    trace = Trace()
+    root = trace.add("job", service="ingest")
+    synthesis = trace.add("synthesis.started", root, 1.0, service="synthesis", tunestream__attempt="second")
+    trace.add("synthesis", synthesis, 1.0, 2.0, service="synthesis")
+    document = trace.document()
+    document["spans"][0]["references"].insert(0, {"refType": "LINKED_TO"})
+    document["spans"][0]["processID"] = "p99"
+
+    [node] = span_tree(document)
+
+    assert outline([node]) == ["job", "  synthesis"]
+    assert (node.children[0].attempt, node.children[0].seconds) == (1, 2.0)
 
 
 # --- the command --------------------------------------------------------------------------------------------------
@@ -164,7 +179,7 @@ def test_without_a_jaeger_it_tells_the_trace_id_and_which_settings_to_set(runner
     assert "TUNESTREAM_TELEMETRY__OTLP_ENDPOINT" in result.stderr
 
 
-def test_with_a_jaeger_it_links_to_the_page_and_tells_the_story(
+def test_with_a_jaeger_it_links_to_the_page_and_shows_the_tree(
     runner: CliRunner, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TUNESTREAM_TELEMETRY__JAEGER_URL", server.url + "/")

@@ -13,8 +13,8 @@ from rich.console import Console
 
 from cli.client import Client, Json, NotFound, Unreachable
 from cli.jobs.follow import ACCEPT_SECONDS, OUTAGE_SECONDS, Snapshot, failure, follow
-from cli.jobs.verdict import verdict
-from cli.jobs.view import Lines, Live, duration, metrics
+from cli.jobs.result import result_lines
+from cli.jobs.view import LiveView, PlainView, duration, metrics, stage_names
 from cli.target import Target
 from cli.terminal import CliError
 from shared.events import STAGE_NAMES
@@ -218,7 +218,7 @@ def test_another_program_on_the_port_is_told_apart() -> None:
 def test_plain_output_has_one_line_per_change() -> None:
     running = {"state": "running", "started_at": 100.0}
     completed = {"state": "completed", "started_at": 100.0, "finished_at": 108.25}
-    lines = Lines(lambda: 200.0)
+    lines = PlainView(lambda: 200.0)
     assert lines(Snapshot(None, [], "waiting for the job to be taken")) == [
         "api: waiting for the job to be taken",
         "ingest: running",
@@ -239,7 +239,7 @@ def test_plain_output_has_one_line_per_change() -> None:
 
 
 def test_evaluation_counts_are_lines() -> None:
-    lines = Lines(lambda: 0.0)
+    lines = PlainView(lambda: 0.0)
     running = {"state": "running", "step": 3, "total_steps": 40, "message": "asking tuned"}
     first = lines(Snapshot(job(evaluator=running), []))
     assert first[-1] == "evaluator: running"
@@ -247,7 +247,7 @@ def test_evaluation_counts_are_lines() -> None:
 
 
 def test_warnings_and_errors_are_marked() -> None:
-    lines = Lines(lambda: 0.0)
+    lines = PlainView(lambda: 0.0)
     shown = lines(Snapshot(job(), [message(1, "it overfits", level="warn"), message(2, "it broke", level="error")]))
     assert shown[:2] == ["  warn: it overfits", "  error: it broke"]
 
@@ -256,7 +256,7 @@ def test_warnings_and_errors_are_marked() -> None:
 
 
 def test_the_live_view_shows_stages_losses_and_what_happened_last() -> None:
-    live = Live(ID, lambda: 104.0)
+    live = LiveView(ID, lambda: 104.0)
     trainer = {"state": "running", "started_at": 101.0, "step": 4, "total_steps": 10, "eta_seconds": 9.5, "data": {}}
     validate = {"state": "completed", "started_at": 100.0, "finished_at": 101.0}
     events = [message(1, "Files validated"), step(2, 3, 2.25), message(3, "saved [bold]checkpoint[/]")]
@@ -272,16 +272,60 @@ def test_the_live_view_shows_stages_losses_and_what_happened_last() -> None:
 
 
 def test_the_live_view_before_the_job_is_known() -> None:
-    live = Live(ID, lambda: 0.0)
+    live = LiveView(ID, lambda: 0.0)
     live.update(Snapshot(None, [], "waiting for the job to be taken"))
     assert "waiting for the job to be taken" in text_of(live.render())
+
+
+# --- an api that is newer than this command -----------------------------------------------------------------------
+
+
+def newer(state: str = "running") -> Json:
+    """A job with a stage that this command does not know, another that it lacks, and states of later versions."""
+    known = job("waiting_for_quota", validate={"state": "paused", "started_at": 100.0}, trainer={"percent": 3})
+    stages = {"synthesis": {"state": state, "started_at": 100.0, "step": 2, "total_steps": 8}, **known["stages"]}
+    del stages["inference"]
+    return known | {"stages": stages, "priority": "high"}
+
+
+def test_a_stage_that_is_not_known_is_shown_where_the_api_has_it() -> None:
+    assert stage_names(None) == STAGE_NAMES
+    assert stage_names(job()) == STAGE_NAMES
+    assert stage_names(newer()) == ("ingest", "synthesis", "validate", "trainer", "evaluator", "inference")
+
+
+def test_plain_output_takes_stages_and_states_that_it_does_not_know() -> None:
+    lines = PlainView(lambda: 200.0)
+    shown = lines(Snapshot(newer(), [message(1, "Paused by its owner", type="control", level="notice")]))
+    assert shown == ["  Paused by its owner", "ingest: completed", "synthesis: running", "validate: paused"]
+    assert lines(Snapshot(newer("handed_over"), [])) == ["synthesis: handed_over"]
+
+
+def test_the_live_view_takes_stages_and_states_that_it_does_not_know() -> None:
+    live = LiveView(ID, lambda: 104.0)
+    live.update(Snapshot(newer(), [{"id": "e1", "type": "control", "data": None}]))
+    shown = text_of(live.render())
+    for word in ("waiting_for_quota", "synthesis", "paused", "inference", "control"):
+        assert word in shown
+
+
+def test_a_job_that_ended_in_a_way_that_is_not_known_ends_the_watch_and_is_no_success() -> None:
+    expired = job("expired") | {"finished_at": 123}
+    found = snapshots(FakeApi([job("waiting_for_quota"), expired], []))
+    assert [snapshot.final for snapshot in found] == [False, True]
+    assert failure(expired).message == f"{ID} ended: expired"
+
+
+def test_a_result_without_what_is_expected_is_told_as_far_as_it_goes() -> None:
+    lines = result_lines(done() | {"evaluation": {"scores": {"tuned": {"judge": 0.5}}, "passed": True}})
+    assert lines == [f"promoted: support is {TUNED} now", "report: none", 'ask it: tunestream chat "support"']
 
 
 # --- the end ------------------------------------------------------------------------------------------------------
 
 
 def test_a_promoted_model_is_told_with_scores_interval_and_how_to_ask_it() -> None:
-    lines = verdict(done())
+    lines = result_lines(done())
     assert lines[0] == f"promoted: support is {TUNED} now"
     assert "rouge_l: 0.081  base" in lines
     assert "rouge_l: 0.631  tuned" in lines
@@ -291,7 +335,7 @@ def test_a_promoted_model_is_told_with_scores_interval_and_how_to_ask_it() -> No
 
 
 def test_a_model_that_was_not_promoted_is_told_with_the_reasons() -> None:
-    lines = verdict(done(promoted=False))
+    lines = result_lines(done(promoted=False))
     assert lines[0].startswith(f"not promoted: {TUNED}")
     assert "- rouge_l is better by at least 0.500" in lines
     assert lines[-1] == f'ask it: tunestream chat "{TUNED}"'

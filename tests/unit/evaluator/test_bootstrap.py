@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from services.evaluator.domain import bootstrap
-from services.evaluator.domain.bootstrap import difference, intervals, mean
-from services.evaluator.domain.metrics.macro_f1 import macro_f1
+from services.evaluator.statistics.bootstrap import _resamples, bootstrap, difference, mean
+from services.evaluator.statistics.macro_f1 import macro_f1
 
 
 def test_the_interval_of_a_mean_covers_the_truth_about_as_often_as_promised() -> None:
@@ -14,14 +13,14 @@ def test_the_interval_of_a_mean_covers_the_truth_about_as_often_as_promised() ->
     covered = 0
     for trial in range(300):
         sample = generator.normal(0.3, 1.0, size=60)
-        interval = intervals({"m": mean(sample)}, 60, confidence=0.9, seed=trial, resamples=1_000)["m"]
+        interval = bootstrap({"m": mean(sample)}, 60, confidence=0.9, seed=trial, resamples=1_000)["m"]
         covered += interval.low <= 0.3 <= interval.high
     assert 0.85 <= covered / 300 <= 0.95
 
 
 def test_it_equals_the_normal_interval_on_many_examples() -> None:
     sample = np.random.default_rng(2).normal(0.5, 0.2, size=2_000)
-    interval = intervals({"m": mean(sample)}, 2_000, confidence=0.95, seed=0)["m"]
+    interval = bootstrap({"m": mean(sample)}, 2_000, confidence=0.95, seed=0)["m"]
     half = 1.96 * sample.std() / np.sqrt(2_000)
     assert abs(interval.mean - sample.mean()) < 1e-12
     assert abs(interval.low - (sample.mean() - half)) < 0.001
@@ -32,14 +31,14 @@ def test_pairing_cancels_what_both_share() -> None:
     generator = np.random.default_rng(3)
     hardness = generator.normal(0, 1, size=50)
     base, tuned = hardness, hardness + 0.1
-    paired = intervals({"d": difference(mean(tuned), mean(base))}, 50, confidence=0.95, seed=0)["d"]
+    paired = bootstrap({"d": difference(mean(tuned), mean(base))}, 50, confidence=0.95, seed=0)["d"]
     assert 0.0999 < paired.low <= paired.high < 0.1001
 
 
 def test_macro_f1_is_recalculated_in_every_resample() -> None:
     wanted = ["a"] * 20 + ["b"] * 20
     tuned, base = macro_f1(wanted, wanted), macro_f1(wanted, ["a"] * 40)
-    interval = intervals({"d": difference(tuned, base)}, 40, confidence=0.95, seed=0)["d"]
+    interval = bootstrap({"d": difference(tuned, base)}, 40, confidence=0.95, seed=0)["d"]
     # base: F1 of a = 2*20/60 = 2/3, of b = 0, macro 1/3; it moves with the share of a in the resample
     assert abs(interval.mean - 2 / 3) < 1e-12
     assert 0.55 < interval.low < 2 / 3 < interval.high < 0.8
@@ -47,22 +46,22 @@ def test_macro_f1_is_recalculated_in_every_resample() -> None:
 
 def test_same_seed_same_interval() -> None:
     sample = np.random.default_rng(4).normal(size=30)
-    once = intervals({"m": mean(sample)}, 30, confidence=0.95, seed=7)
-    assert intervals({"m": mean(sample)}, 30, confidence=0.95, seed=7) == once
-    assert intervals({"m": mean(sample)}, 30, confidence=0.95, seed=8) != once
+    once = bootstrap({"m": mean(sample)}, 30, confidence=0.95, seed=7)
+    assert bootstrap({"m": mean(sample)}, 30, confidence=0.95, seed=7) == once
+    assert bootstrap({"m": mean(sample)}, 30, confidence=0.95, seed=8) != once
 
 
 def test_many_examples_go_in_blocks_and_give_all_resamples() -> None:
-    blocks = list(bootstrap._resamples(3_000_000, 3, np.random.default_rng(0)))
+    blocks = list(_resamples(3_000_000, 3, np.random.default_rng(0)))
     assert [block.shape for block in blocks] == [(1, 3_000_000)] * 3
     assert all(block.sum() == 3_000_000 for block in blocks)
 
 
 def test_no_examples_no_claim() -> None:
-    interval = intervals({"m": mean(np.array([]))}, 0, confidence=0.95, seed=0)["m"]
+    interval = bootstrap({"m": mean(np.array([]))}, 0, confidence=0.95, seed=0)["m"]
     assert (interval.mean, interval.low, interval.high) == (0.0, 0.0, 0.0)
 
 
 def test_three_wins_and_no_loss_of_twenty_do_not_show_an_improvement() -> None:
     wins = np.array([1.0] * 3 + [0.0] * 17)
-    assert intervals({"m": mean(wins)}, 20, confidence=0.95, seed=0)["m"].low == 0.0
+    assert bootstrap({"m": mean(wins)}, 20, confidence=0.95, seed=0)["m"].low == 0.0

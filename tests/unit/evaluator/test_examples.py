@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from services.evaluator.domain.examples import Example, choose, parse_row
-from services.evaluator.domain.prompts import SEPARATOR, few_shot, few_shot_ladder, zero_shot
+from services.evaluator.dataset import choose
+from services.evaluator.domain.examples import Example, parse_row
+from services.evaluator.domain.prompts import SEPARATOR, few_shot, few_shot_prompts, zero_shot
 from shared.errors import InputError
 
 
@@ -103,7 +104,7 @@ def test_few_shot_of_completions_stops_before_the_next_example() -> None:
     assert zero_shot(row({"prompt": "Q", "completion": "A"})).stop == ()
 
 
-def test_the_ladder_drops_solved_examples_one_by_one() -> None:
+def test_a_shorter_few_shot_prompt_has_one_solved_example_less() -> None:
     asked = row({"prompt": "Q", "completion": "A"})
     solved = [row({"prompt": f"q{index}", "completion": "a"}) for index in range(3)]
-    assert [prompt.text.count("q") if prompt.text else 0 for prompt in few_shot_ladder(asked, solved)] == [3, 2, 1, 0]
+    assert [prompt.text.count("q") if prompt.text else 0 for prompt in few_shot_prompts(asked, solved)] == [3, 2, 1, 0]

@@ -10,12 +10,12 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from services.evaluator.domain.answers import Answer
 from services.evaluator.domain.labels import find_labels
-from services.evaluator.domain.metrics.accuracy import accuracy, label_of
-from services.evaluator.domain.metrics.exact_match import exact_match
-from services.evaluator.domain.metrics.macro_f1 import macro_f1
-from services.evaluator.domain.metrics.rouge import common_subsequence, rouge
-from services.evaluator.domain.metrics.stopping import fair_stop_share, stop_share
+from services.evaluator.domain.scoring.accuracy import accuracy, label_of
+from services.evaluator.domain.scoring.exact_match import exact_match
+from services.evaluator.domain.scoring.rouge import common_subsequence, rouge
+from services.evaluator.domain.scoring.stopping import fair_stop_share, stop_share
 from services.evaluator.domain.words import words
+from services.evaluator.statistics.macro_f1 import macro_f1
 
 
 def test_rouge_by_hand() -> None:

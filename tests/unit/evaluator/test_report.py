@@ -11,9 +11,9 @@ import pytest
 
 from services.evaluator.domain.answers import Answer, Variant
 from services.evaluator.domain.edge_prompts import EDGE_PROMPTS, EdgeResult
-from services.evaluator.domain.evaluation import evaluate
 from services.evaluator.domain.examples import Example
-from services.evaluator.domain.forest import LEFT, RIGHT, forest
+from services.evaluator.domain.forest_plot import LEFT, RIGHT, forest_plot
+from services.evaluator.evaluate import evaluate
 from services.evaluator.report import Report, render
 from shared.events import Evaluation, Gate, Interval, TrainingCompleted
 
@@ -112,7 +112,7 @@ def test_very_long_texts_are_cut_on_the_page_only() -> None:
 def test_the_picture_puts_zero_gains_and_losses_in_their_places() -> None:
     gain = Interval(mean=0.4, low=0.3, high=0.5, confidence=0.95)
     loss = Interval(mean=-0.2, low=-0.3, high=-0.1, confidence=0.95)
-    drawn = forest({"rouge_l": gain}, {"rouge_l": loss}, chosen="rouge_l")
+    drawn = forest_plot({"rouge_l": gain}, {"rouge_l": loss}, chosen="rouge_l")
     up, down = drawn.lines[0].bars
     assert LEFT <= down.low < down.mean < down.high < drawn.zero < up.low < up.mean < up.high <= RIGHT
     assert (drawn.zero, "0") in drawn.ticks
@@ -121,6 +121,6 @@ def test_the_picture_puts_zero_gains_and_losses_in_their_places() -> None:
 
 def test_the_picture_of_no_difference_at_all_still_has_an_axis() -> None:
     nothing = Interval(mean=0.0, low=0.0, high=0.0, confidence=0.95)
-    drawn = forest({"rouge_l": nothing}, {}, chosen="rouge_l")
+    drawn = forest_plot({"rouge_l": nothing}, {}, chosen="rouge_l")
     assert len(drawn.ticks) >= 2
     assert drawn.lines[0].bars[0].mean == drawn.zero

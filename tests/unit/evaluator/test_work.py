@@ -123,7 +123,7 @@ async def test_a_better_model_passes_and_the_report_has_every_answer() -> None:
 async def test_what_each_variant_was_asked_is_below_its_span_in_the_jobs_trace(
     spans: Spans, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(answers, "RECORDED", 5)
+    monkeypatch.setattr(answers, "TRACED_QUESTIONS", 5)
     objects, model = FakeObjects(), FakeModel(models())
     await run(objects, model, await request_for(objects, chat_rows(CITIES), chat_rows(CITIES[:4])))
     names = [span.name for span in spans.all]

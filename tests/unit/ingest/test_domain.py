@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from services.ingest.domain import datasets, jobs
+from services.ingest.job_settings import parse_spec
 from shared.errors import InputError
 from shared.events import JobSpec, Origin, Reference
 from shared.ledger import Entry
@@ -94,12 +95,12 @@ def test_the_alias_is_said_or_follows_from_suffix_or_file_name() -> None:
 )
 def test_wrong_settings_name_the_file_and_the_field(text: str, field: str | None, says: str) -> None:
     with pytest.raises(InputError) as caught:
-        jobs.parse_spec(text.encode(), "a.job.yaml")
+        parse_spec(text.encode(), "a.job.yaml")
     assert "a.job.yaml" in caught.value.message and says in caught.value.message
     assert caught.value.code == "invalid_job_settings"
     assert field is None or (caught.value.param or "").startswith(field)
 
 
 def test_no_settings_are_all_defaults() -> None:
-    assert jobs.parse_spec(b"", "x") == JobSpec()
-    assert jobs.parse_spec(b"suffix: a\nlora: {r: 8}\n", "x").lora.r == 8
+    assert parse_spec(b"", "x") == JobSpec()
+    assert parse_spec(b"suffix: a\nlora: {r: 8}\n", "x").lora.r == 8

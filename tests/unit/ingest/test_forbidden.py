@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
+from services.ingest.deduplicator import Deduplicator
 from services.ingest.inbox import Inbox
 from services.ingest.intake import Intake
-from services.ingest.taking import Taking
 from shared.bus import Delivery
 from shared.errors import ConfigError
 from shared.events import DatasetPointer, DatasetUploaded, JobFailed, Reference
@@ -28,7 +28,7 @@ class GuardedObjects(FakeObjects):
 async def test_a_stranger_who_names_a_forbidden_place_stops_neither_the_service_nor_the_others() -> None:
     objects, bus = GuardedObjects(), FakeBus()
     intake = Intake(objects.as_store(), bus, Settings(), lambda: 1.0)
-    inbox = Inbox(objects.as_store(), intake, Taking(objects.as_store(), intake, "datasets", time.time))
+    inbox = Inbox(objects.as_store(), intake, Deduplicator(objects.as_store(), intake, "datasets", time.time))
     await objects.put(SECRET.key, b"{}")
     for pointer in (ROWS, OTHER):
         await objects.at("datasets").put(pointer.key, b"{}")
@@ -39,7 +39,7 @@ async def test_a_stranger_who_names_a_forbidden_place_stops_neither_the_service_
     )
     for number, event in enumerate(asked):
         await inbox.announced(event, Delivery("dataset.uploaded", f"id-{number}", "stranger", None))
-    await inbox.once()
+    await inbox.run_once()
     (uploaded,), (failed,) = bus.events(DatasetUploaded), bus.events(JobFailed)
     assert isinstance(uploaded, DatasetUploaded) and uploaded.dataset.key == OTHER.key
     assert isinstance(failed, JobFailed)

@@ -21,7 +21,7 @@ class Ingest:
         self.intake = Intake(self.objects.as_store(), self.bus, Settings(_env_file=None), lambda: 1_000_000.0)
 
     async def take(self, traceparent: str | None = None) -> Job:
-        return await self.intake.take(POINTER, origin=Origin(kind="drop"), traceparent=traceparent)
+        return await self.intake.create_job(POINTER, origin=Origin(kind="drop"), traceparent=traceparent)
 
 
 @pytest.fixture

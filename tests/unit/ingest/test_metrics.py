@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from services.ingest.deduplicator import Deduplicator
 from services.ingest.intake import Intake
 from services.ingest.sweep import Sweep
-from services.ingest.taking import Taking
 from shared.settings import IngestSettings, Settings
 from tests.support.fakes import FakeBus, FakeObjects
 from tests.support.scrape import scrape
@@ -15,13 +15,13 @@ async def test_a_drop_is_counted_with_the_time_until_its_event() -> None:
     objects = FakeObjects(clock=lambda: now[0])
     store = objects.as_store()
     intake = Intake(store, FakeBus(), Settings(_env_file=None), lambda: now[0])
-    taking = Taking(store, intake, "datasets", lambda: now[0])
-    sweep = Sweep(store.at("datasets"), taking, IngestSettings(), lambda: now[0])
+    deduplicator = Deduplicator(store, intake, "datasets", lambda: now[0])
+    sweep = Sweep(store.at("datasets"), deduplicator, IngestSettings(), lambda: now[0])
     await objects.at("datasets").put("canary.jsonl", b"{}\n")
     before = await scrape()
     now[0] += 3
-    await sweep.once()
-    await sweep.once()
+    await sweep.run_once()
+    await sweep.run_once()
     after = await scrape()
 
     def grown(name: str, **labels: str) -> float:

@@ -15,7 +15,7 @@ from services.validate.check import Examined, examine
 from services.validate.domain.content import Row, asked_of, conversations, prompt_of
 from services.validate.domain.findings import Finding
 from services.validate.reader import Source
-from services.validate.scan import Watch
+from services.validate.scan import ScanControl
 from shared.conversation import template_tools
 from shared.events import JobSpec
 from shared.settings import ValidationSettings
@@ -106,7 +106,7 @@ def run(tmp_path: Path) -> Examine:
             spec=JobSpec.model_validate(spec),
             tokenizer=tokenizer,
             limits=limits or ValidationSettings(),
-            watch=Watch(),
+            control=ScanControl(),
         )
 
     return examine_rows

@@ -10,7 +10,7 @@ import pytest
 
 from services.validate.check import examine, write_splits
 from services.validate.reader import Source
-from services.validate.scan import Watch
+from services.validate.scan import ScanControl
 from shared.errors import Cancelled
 from shared.events import JobSpec
 from shared.settings import ValidationSettings
@@ -76,7 +76,7 @@ def test_one_conversation_with_different_weights_is_kept_but_never_on_two_sides(
     source = write(tmp_path / "rows", rows)
     examined = run(rows, splits={"validation": 0.2, "test": 0.2})
     assert examined.report.training.usable == 20
-    write_splits(examined, source, None, tmp_path, Watch())
+    write_splits(examined, source, None, tmp_path, ScanControl())
     sides = [
         {row["messages"][0]["content"] for row in rows_of(tmp_path / f"{side}.jsonl")}
         for side in ("train", "validation", "test")
@@ -96,7 +96,7 @@ def test_the_splits_are_the_rows_as_they_came(run: Examine, tmp_path: Path) -> N
         "validation": 2,
         "test": 2,
     }
-    write_splits(examined, source, None, tmp_path, Watch())
+    write_splits(examined, source, None, tmp_path, ScanControl())
     parts = {side: (tmp_path / f"{side}.jsonl").read_bytes() for side in ("train", "validation", "test")}
     assert all(part.endswith(b"\n") for part in parts.values())
     assert sorted(line for part in parts.values() for line in part.splitlines()) == sorted(lines)
@@ -105,8 +105,8 @@ def test_the_splits_are_the_rows_as_they_came(run: Examine, tmp_path: Path) -> N
 
 def test_the_seed_decides_the_split(run: Examine) -> None:
     rows = chats(40)
-    assert run(rows, seed=1).sides == run(rows, seed=1).sides
-    assert run(rows, seed=1).sides != run(rows, seed=2).sides
+    assert run(rows, seed=1).assignment == run(rows, seed=1).assignment
+    assert run(rows, seed=1).assignment != run(rows, seed=2).assignment
 
 
 LONG = {"prompt": "one two three", "completion": "four five six seven eight"}
@@ -163,7 +163,7 @@ def test_a_validation_file_replaces_the_share_and_loses_what_is_trained_on(run: 
     assert {name: side.examples for name, side in report.splits.items()} == {"train": 18, "validation": 4, "test": 2}
     assert report.validation is not None
     assert report.validation.warning_counts == {"in_training_file": 3}
-    write_splits(examined, write(tmp_path / "t", rows), write(tmp_path / "v", own), tmp_path, Watch())
+    write_splits(examined, write(tmp_path / "t", rows), write(tmp_path / "v", own), tmp_path, ScanControl())
     assert rows_of(tmp_path / "validation.jsonl") == own[3:]
 
 
@@ -204,12 +204,12 @@ def test_all_problems_are_counted_and_the_first_are_kept(run: Examine) -> None:
 
 def test_progress_is_told_and_a_stopped_pass_ends(run: Examine, tmp_path: Path) -> None:
     told: list[tuple[str, int, float]] = []
-    watch = Watch(tell=lambda role, rows, share: told.append((role, rows, share)))
+    control = ScanControl(on_progress=lambda role, rows, share: told.append((role, rows, share)))
     source: Source = write(tmp_path / "rows", chats(1200))
-    examine(source, None, spec=JobSpec(), tokenizer=None, limits=ValidationSettings(), watch=watch)
+    examine(source, None, spec=JobSpec(), tokenizer=None, limits=ValidationSettings(), control=control)
     assert told[-1] == ("training", 1200, 1.0)
     assert told == sorted(told) and len(told) > 1000
-    watch.stop.set()
+    control.stop.set()
     for content in (source, write(tmp_path / "bad", [b"no json"] * 100)):
         with pytest.raises(Cancelled):
-            examine(content, None, spec=JobSpec(), tokenizer=None, limits=ValidationSettings(), watch=watch)
+            examine(content, None, spec=JobSpec(), tokenizer=None, limits=ValidationSettings(), control=control)

@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from services.validate.check import check, examine
-from services.validate.domain.messages import KEYS
+from services.validate.domain.chat_messages import KEYS
 from services.validate.domain.parse import parse
 from services.validate.reader import Reader
-from services.validate.scan import Watch
+from services.validate.scan import ScanControl
 from shared.events import JobSpec
 from shared.settings import ValidationSettings
 from tests.unit.validate.conftest import WordTokenizer, write
@@ -101,7 +101,7 @@ def test_a_row_is_refused_or_can_be_read_by_template_and_digest(tmp_path: Path, 
     answered = [*messages, {"role": "assistant", "content": "yes"}] if isinstance(messages, list) else messages
     source = write(tmp_path / "row", [{"messages": answered, **beside}])
     examined = examine(
-        source, None, spec=JobSpec(), tokenizer=WordTokenizer(), limits=ValidationSettings(), watch=Watch()
+        source, None, spec=JobSpec(), tokenizer=WordTokenizer(), limits=ValidationSettings(), control=ScanControl()
     )
     file = examined.report.training
     refused = any(problem.line == 1 and problem.severity == "error" for problem in file.problems)

@@ -1,4 +1,4 @@
-"""The split: exact, seeded, and one conversation never on two sides."""
+"""The split: exact, seeded, and one conversation never in two splits."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.validate.domain.split import SIDES, TEST, TRAIN, VALIDATION, Sizes, assign, rank, sizes
+from services.validate.domain.split import SPLITS, TEST, TRAIN, VALIDATION, Sizes, assign, rank, sizes
 from shared.events import Splits
 
 SHARES = st.floats(0, 0.49)
@@ -35,14 +35,14 @@ def test_no_group_is_on_two_sides_and_none_grows_too_large(
     groups: list[bytes], validation: float, test: float, seed: int
 ) -> None:
     wanted = sizes(len(groups), Splits(validation=validation, test=test), own_validation=False)
-    sides = assign([rank(seed, group) for group in groups], wanted)
+    assignment = assign([rank(seed, group) for group in groups], wanted)
     side_of: dict[bytes, int] = {}
-    for group, side in zip(groups, sides, strict=True):
-        assert side_of.setdefault(group, side) == side
-    assert TRAIN in sides
+    for group, split in zip(groups, assignment, strict=True):
+        assert side_of.setdefault(group, split) == split
+    assert TRAIN in assignment
     largest = max(Counter(groups).values())
-    assert Counter(sides)[TEST] <= max(wanted.test, largest)
-    assert Counter(sides)[VALIDATION] <= max(wanted.validation, largest)
+    assert Counter(assignment)[TEST] <= max(wanted.test, largest)
+    assert Counter(assignment)[VALIDATION] <= max(wanted.validation, largest)
 
 
 @given(GROUPS, st.integers(0, 2**31 - 1), st.randoms())
@@ -72,8 +72,8 @@ def test_a_validation_file_takes_the_place_of_the_validation_share() -> None:
 
 def test_a_side_that_only_large_groups_could_fill_takes_the_smallest() -> None:
     ranks = [1] * 6 + [2] * 4 + [3] * 10
-    sides = assign(ranks, Sizes(16, 2, 2))
-    assert [SIDES[sides[row]] for row in (0, 6, 10)] == ["validation", "test", "train"]
+    assignment = assign(ranks, Sizes(16, 2, 2))
+    assert [SPLITS[assignment[row]] for row in (0, 6, 10)] == ["validation", "test", "train"]
 
 
 def test_something_is_always_left_to_train_on() -> None:

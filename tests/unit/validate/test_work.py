@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from services.validate.background import reporting
+from services.validate.background import publishing_progress
 from services.validate.domain.content import Row
-from services.validate.scan import Watch
+from services.validate.scan import ScanControl
 from services.validate.work import ValidateWork
 from shared.errors import CorruptObject, InputError
 from shared.events import DatasetValidated, Job, JobProgress, JobSpec, Origin, Reference
@@ -214,11 +214,11 @@ async def test_progress_has_rows_share_and_the_time_left() -> None:
         done.set()
 
     job = attempt(Reference(bucket="b", key="k", etag="", size=0, sha256="")).job
-    watch, clock = Watch(), Clock(100.0)
-    async with reporting(Attempt(job, {}, "validate", 1, "p/", publish), "checking", watch, clock, every=0):
-        watch.tell("training", 100, 0.1)
+    control, clock = ScanControl(), Clock(100.0)
+    async with publishing_progress(Attempt(job, {}, "validate", 1, "p/", publish), "checking", control, clock, every=0):
+        control.on_progress("training", 100, 0.1)
         clock.now += 30
-        watch.tell("training", 400, 0.4)
+        control.on_progress("training", 400, 0.4)
         done.clear()
         await done.wait()
     last = published[-1]

@@ -5,17 +5,22 @@ example was drawn, so that a mean and a metric of the whole set (macro F1) are r
 
 The interval is the percentile one, its ends rounded outwards. BCa corrects for skew, but with 0/1 scores it is the less
 careful of the two: three wins and no loss would already "show" an improvement.
+
+numpy, because 10,000 resamples of 200 examples take a second for all scores together, also macro F1, and because its
+seeded generator keeps the intervals of a job the same from version to version.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shared.events import Interval
 
+Name = TypeVar("Name", bound=Hashable)
 Floats = NDArray[np.float64]
 Statistic = Callable[[Floats], Floats]
 """Weights of shape (resamples, examples) -> values of shape (resamples,). Each row of weights sums to `examples`."""
@@ -38,23 +43,23 @@ def difference(left: Statistic, right: Statistic) -> Statistic:
     return lambda weights: left(weights) - right(weights)
 
 
-def intervals(
-    statistics: Mapping[str, Statistic], examples: int, *, confidence: float, seed: int, resamples: int = RESAMPLES
-) -> dict[str, Interval]:
+def bootstrap(
+    statistics: Mapping[Name, Statistic], examples: int, *, confidence: float, seed: int, resamples: int = RESAMPLES
+) -> dict[Name, Interval]:
     """An interval per statistic; `mean` is its value on the examples themselves. No examples: all zeros."""
     if examples == 0:
         return {name: Interval(mean=0.0, low=0.0, high=0.0, confidence=confidence) for name in statistics}
-    drawn: dict[str, list[Floats]] = {name: [] for name in statistics}
+    drawn: dict[Name, list[Floats]] = {name: [] for name in statistics}
     for weights in _resamples(examples, resamples, np.random.default_rng(seed)):
         for name, statistic in statistics.items():
             drawn[name].append(statistic(weights))
-    once = np.ones((1, examples))
+    each_once = np.ones((1, examples))
     tail = (1 - confidence) / 2
     found = {}
     for name, statistic in statistics.items():
         values = np.concatenate(drawn[name])
         found[name] = Interval(
-            mean=float(statistic(once)[0]),
+            mean=float(statistic(each_once)[0]),
             low=float(np.quantile(values, tail, method="lower")),
             high=float(np.quantile(values, 1 - tail, method="higher")),
             confidence=confidence,

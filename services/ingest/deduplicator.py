@@ -1,6 +1,6 @@
-"""Takes everything once, whoever finds it first: the sweep, a bucket notification, the inbox, or another replica.
+"""Makes the job of each dataset once, whoever finds it first: sweep, bucket notification, inbox, or another replica.
 
-A marker in the ledger remembers what was taken, so that a restart does not read every dataset again.
+A marker in the ledger remembers what was dealt with, so that a restart does not read every dataset again.
 """
 
 from __future__ import annotations
@@ -24,55 +24,60 @@ log = logging.getLogger(__name__)
 SEEN = "ingest/seen/"
 
 
-class Taking:
-    """What was taken, and what is being taken. It saves work and is not needed for correctness: taking something
-    twice makes the same job, because ids are derived and manifests are created once."""
+class Deduplicator:
+    """Remembers what was dealt with and what is under way.
+
+    It saves work and is not needed for correctness: the same dataset makes the same job, because ids are derived and
+    manifests are created once.
+    """
 
     def __init__(self, objects: ObjectStore, intake: Intake, datasets_bucket: str, clock: Callable[[], float]) -> None:
         self._objects = objects
         self._intake = intake
         self._bucket = datasets_bucket
         self._clock = clock
-        self._taken: set[str] = set()
+        self._seen: set[str] = set()
         self._underway: set[str] = set()
 
-    async def recall(self) -> None:
-        """Learn at once what was ever taken, instead of asking for every single thing."""
-        self._taken |= {posixpath.basename(entry.key) for entry in await self._objects.list(SEEN)}
+    async def load(self) -> None:
+        """Read all markers at once, instead of asking for every single one."""
+        self._seen |= {posixpath.basename(entry.key) for entry in await self._objects.list(SEEN)}
 
-    async def drop(self, entry: Entry, etags: Mapping[str, str]) -> bool:
+    async def ingest_drop(self, entry: Entry, etags: Mapping[str, str]) -> bool:
         """Make the job of a dropped object; `etags` as in `datasets.drop_name`. False: there was nothing to do."""
         pointer = DatasetPointer(bucket=self._bucket, key=entry.key)
         origin = Origin(kind="drop", source=f"s3://{self._bucket}")
         name = datasets.drop_name(self._bucket, entry, etags)
 
-        async def take() -> Job:
-            job = await self._intake.take(pointer, origin=origin)
+        async def create() -> Job:
+            job = await self._intake.create_job(pointer, origin=origin)
             metrics.seconds.observe(max(0.0, self._clock() - entry.modified))
             return job
 
-        return await self.once("drop", name, take)
+        return await self.create_once("drop", name, create)
 
-    async def once(self, kind: Literal["drop", "event"], name: str, take: Callable[[], Awaitable[Job]]) -> bool:
-        """Call `take` unless it was called for `name` before, or is being called. False: it was not called."""
-        if name in self._taken or name in self._underway:
+    async def create_once(
+        self, kind: Literal["drop", "event"], name: str, create: Callable[[], Awaitable[Job]]
+    ) -> bool:
+        """Call `create` unless it was called for `name` before, or is being called. False: it was not called."""
+        if name in self._seen or name in self._underway:
             return False
         self._underway.add(name)
         try:
             if await self._objects.exists(SEEN + name):
-                self._taken.add(name)  # by another replica
+                self._seen.add(name)  # by another replica
                 return False
             try:
-                job = await take()
+                job = await create()
                 metrics.taken.labels(kind, "job").inc()
                 log.info("job made", extra={"job_id": job.job_id})
             except InputError as error:
-                # it vanished or changed since it was found: there is nothing to make a job of
+                # the object vanished or changed after it was found: no job can be made of it
                 metrics.taken.labels(kind, "refused").inc()
-                log.warning("not taken", extra={"reason": error.code})
+                log.warning("no job made", extra={"reason": error.code})
             with contextlib.suppress(AlreadyExists):
                 await self._objects.create(SEEN + name, b"{}")
-            self._taken.add(name)
+            self._seen.add(name)
             return True
         finally:
             self._underway.discard(name)

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from services.evaluator.domain.bootstrap import Floats, Statistic
-from services.evaluator.domain.metrics.accuracy import label_of
+from services.evaluator.domain.scoring.accuracy import label_of
+from services.evaluator.statistics.bootstrap import Floats, Statistic
 
 
 def macro_f1(references: Sequence[str], answers: Sequence[str]) -> Statistic:

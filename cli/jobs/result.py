@@ -1,4 +1,4 @@
-"""What came out of a job: the scores side by side, the interval, and whether the alias moved."""
+"""The result of a job: the scores side by side, the interval, and whether the alias moved."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ from cli.client import Json
 _NAMES = (("base", "base"), ("few_shot", "base with examples in its prompt"), ("tuned", "tuned"))
 
 
-def verdict(job: Json) -> list[str]:
-    """Lines for a job that succeeded; the first one says it all."""
+def result_lines(job: Json) -> list[str]:
+    """Lines about a job that succeeded; the first says whether its model was promoted."""
     lines = [_headline(job)]
     if evaluation := job.get("evaluation"):
-        metric, scores, delta = evaluation["metric"], evaluation["scores"], evaluation["delta"]
+        metric, scores = evaluation.get("metric"), evaluation.get("scores") or {}
         for key, name in _NAMES:
             score = scores.get(key, {}).get(metric)
             if score is not None:
                 lines.append(f"{metric}: {score:.3f}  {name}")
-        lines.append(
-            f"tuned - base: {delta['mean']:+.3f}, between {delta['low']:+.3f} and {delta['high']:+.3f} "
-            f"at {delta['confidence']:.0%} confidence"
-        )
-        lines += [f"- {reason}" for reason in evaluation["reasons"]]
+        if delta := evaluation.get("delta"):
+            lines.append(
+                f"tuned - base: {delta['mean']:+.3f}, between {delta['low']:+.3f} and {delta['high']:+.3f} "
+                f"at {delta['confidence']:.0%} confidence"
+            )
+        lines += [f"- {reason}" for reason in evaluation.get("reasons") or ()]
         lines.append(f"report: {evaluation.get('html') or 'none'}")
     if model := job.get("fine_tuned_model"):
         lines.append(f'ask it: tunestream chat "{_callable_name(job, model)}"')

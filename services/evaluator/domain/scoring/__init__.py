@@ -1,10 +1,10 @@
-"""One metric per file. `per_example` puts together those that are a mean over examples."""
+"""The scores of one answer, one metric per file. `per_example` puts together those that are a mean over examples."""
 
 from __future__ import annotations
 
-from services.evaluator.domain.metrics.accuracy import accuracy
-from services.evaluator.domain.metrics.exact_match import exact_match
-from services.evaluator.domain.metrics.rouge import rouge
+from services.evaluator.domain.scoring.accuracy import accuracy
+from services.evaluator.domain.scoring.exact_match import exact_match
+from services.evaluator.domain.scoring.rouge import rouge
 
 TITLES = {
     "rouge_1": "ROUGE-1",

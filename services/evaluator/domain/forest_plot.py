@@ -1,14 +1,14 @@
-"""The geometry of the picture of differences: per metric an interval against the base and one against few-shot."""
+"""The geometry of a forest plot: for every metric an interval over the base, and one over few-shot prompts."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 
-from services.evaluator.domain.metrics import TITLES
+from services.evaluator.domain.scoring import TITLES
 from shared.events import FrozenModel, Interval
 
-LEFT, RIGHT, TOP = 120.0, 700.0, 14.0  # the plot's area, in units of the viewBox; metric names stand left of it
+LEFT, RIGHT, TOP = 120.0, 700.0, 14.0  # the plot's area in units of the viewBox; metric names stand left of it
 BAND = 44.0
 WIDTH = 720.0
 
@@ -25,6 +25,8 @@ class Bar(FrozenModel):
 
 
 class Line(FrozenModel):
+    """The bars of one metric. `chosen`: the gate decides by it."""
+
     metric: str
     title: str
     y: float
@@ -32,8 +34,8 @@ class Line(FrozenModel):
     bars: tuple[Bar, ...]
 
 
-class Forest(FrozenModel):
-    """Everything the template needs; `ticks` are (x, label)."""
+class ForestPlot(FrozenModel):
+    """Everything that the template needs; `ticks` are (x, label)."""
 
     width: float
     height: float
@@ -43,11 +45,11 @@ class Forest(FrozenModel):
     lines: tuple[Line, ...]
 
 
-def forest(over_base: Mapping[str, Interval], over_few_shot: Mapping[str, Interval], *, chosen: str) -> Forest:
-    """`chosen` is the gate's metric."""
-    everything = [*over_base.values(), *over_few_shot.values()]
-    lowest = min([0.0, *(interval.low for interval in everything)])
-    highest = max([0.0, *(interval.high for interval in everything)])
+def forest_plot(over_base: Mapping[str, Interval], over_few_shot: Mapping[str, Interval], *, chosen: str) -> ForestPlot:
+    """Place every interval on one axis that contains zero. `chosen` is the gate's metric."""
+    intervals = [*over_base.values(), *over_few_shot.values()]
+    lowest = min([0.0, *(interval.low for interval in intervals)])
+    highest = max([0.0, *(interval.high for interval in intervals)])
     step = _tick_step(highest - lowest)
     first, last = math.floor(lowest / step - 0.1), math.ceil(highest / step + 0.1)
 
@@ -74,7 +76,7 @@ def forest(over_base: Mapping[str, Interval], over_few_shot: Mapping[str, Interv
             Line(metric=metric, title=TITLES.get(metric, metric), y=middle, chosen=metric == chosen, bars=bars)
         )
     bottom = TOP + BAND * len(lines)
-    return Forest(
+    return ForestPlot(
         width=WIDTH,
         height=bottom + 30,
         bottom=bottom,

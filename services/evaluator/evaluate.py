@@ -1,0 +1,33 @@
+"""From answers to the evaluation: score them, put intervals around the scores, let the gate decide."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from services.evaluator.domain.answers import Answer, Variant
+from services.evaluator.domain.evaluation import Evaluation, conclude, score_answers
+from services.evaluator.domain.examples import Example
+from services.evaluator.domain.gate import gate_metric
+from services.evaluator.statistics.intervals import score_intervals
+from shared.events import Gate
+
+LABEL_METRICS = ("accuracy", "macro_f1")
+
+
+def evaluate(
+    examples: Sequence[Example],
+    answers: Mapping[Variant, Sequence[Answer]],
+    *,
+    labels: tuple[str, ...] | None,
+    gate: Gate,
+    seed: int,
+) -> Evaluation:
+    """Compare the tuned model with its base on `examples`.
+
+    `answers` has `base` and `tuned`, and `few_shot` where that was asked; each as long as `examples`. `labels` None:
+    the answers are free text. `seed` is that of the bootstrap.
+    """
+    as_labels = labels is not None or gate_metric(gate, labels)[0] in LABEL_METRICS
+    scores = score_answers(examples, answers, as_labels=as_labels)
+    intervals = score_intervals(examples, answers, scores, as_labels=as_labels, confidence=gate.confidence, seed=seed)
+    return conclude(examples, answers, scores, intervals, labels=labels, gate=gate)

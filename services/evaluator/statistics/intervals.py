@@ -1,0 +1,73 @@
+"""An interval around every score of every variant and around every difference, all from the same resamples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from services.evaluator.domain.answers import Answer, Variant
+from services.evaluator.domain.evaluation import Intervals
+from services.evaluator.domain.examples import Example
+from services.evaluator.domain.scoring import per_example
+from services.evaluator.statistics.bootstrap import Floats, Statistic, bootstrap, difference, mean
+from services.evaluator.statistics.macro_f1 import macro_f1
+from shared.events import Interval
+
+
+class _Figure(NamedTuple):
+    """A metric of a variant, or of the tuned model minus that variant."""
+
+    variant: Variant
+    metric: str
+    minus: bool = False
+
+
+def score_intervals(
+    examples: Sequence[Example],
+    answers: Mapping[Variant, Sequence[Answer]],
+    scores: Mapping[Variant, Sequence[Mapping[str, float]]],
+    *,
+    as_labels: bool,
+    confidence: float,
+    seed: int,
+) -> Intervals:
+    """`answers` and `scores` (metric -> value) have an entry per example, in their order.
+
+    `as_labels`: the answers are labels, so macro F1 is measured too.
+    """
+    references = [example.reference for example in examples]
+    names = list(per_example("", "", as_labels=as_labels))
+    others: list[Variant] = [variant for variant in scores if variant != "tuned"]
+    statistics: dict[_Figure, Statistic] = {}
+
+    def column(variant: Variant, name: str) -> Floats:
+        return np.array([row[name] for row in scores[variant]], dtype=np.float64)
+
+    for variant in scores:
+        for name in names:
+            statistics[_Figure(variant, name)] = mean(column(variant, name))
+        if as_labels:
+            given = [answer.text for answer in answers[variant]]
+            statistics[_Figure(variant, "macro_f1")] = macro_f1(references, given)
+    for variant in others:
+        for name in names:
+            statistics[_Figure(variant, name, minus=True)] = mean(column("tuned", name) - column(variant, name))
+        if as_labels:
+            tuned, other = statistics[_Figure("tuned", "macro_f1")], statistics[_Figure(variant, "macro_f1")]
+            statistics[_Figure(variant, "macro_f1", minus=True)] = difference(tuned, other)
+    found = bootstrap(statistics, len(examples), confidence=confidence, seed=seed)
+
+    def of(variant: Variant, minus: bool = False) -> dict[str, Interval]:
+        return {
+            figure.metric: interval
+            for figure, interval in found.items()
+            if (figure.variant, figure.minus) == (variant, minus)
+        }
+
+    return Intervals(
+        variants={variant: of(variant) for variant in scores},
+        over_base=of("base", minus=True),
+        over_few_shot=of("few_shot", minus=True),
+    )
