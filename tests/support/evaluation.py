@@ -1,52 +1,21 @@
-"""The object store in memory, an attempt that remembers its progress, and a language model that answers by rule."""
+"""An attempt that remembers its progress, and a language model that answers by rule."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import json
 import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
-from shared.errors import CorruptObject
-from shared.events import Job, JobProgress, Reference
-from shared.objects import ObjectStore
+from shared.events import Job, JobProgress
 from shared.stage import Attempt
-
-
-class FakeObjects:
-    """What the evaluator uses of the object store."""
-
-    def __init__(self) -> None:
-        self.held: dict[str, bytes] = {}
-
-    async def put(self, key: str, data: bytes) -> Reference:
-        self.held[key] = data
-        sha256 = hashlib.sha256(data).hexdigest()
-        return Reference(bucket="tunestream", key=key, etag=sha256[:8], size=len(data), sha256=sha256)
-
-    async def get(self, key: str) -> tuple[bytes, str] | None:
-        return (self.held[key], "etag") if key in self.held else None
-
-    async def read(self, reference: Reference) -> bytes:
-        data = self.held.get(reference.key, b"")
-        if hashlib.sha256(data).hexdigest() != reference.sha256:
-            raise CorruptObject(reference.key)
-        return data
-
-    async def download(self, reference: Reference, path: Path) -> None:
-        path.write_bytes(await self.read(reference))
-
-    def as_store(self) -> ObjectStore:
-        return cast(ObjectStore, self)
 
 
 def make_attempt(job: Job, request: dict[str, Any], number: int = 1) -> tuple[Attempt, list[JobProgress]]:

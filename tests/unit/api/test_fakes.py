@@ -12,7 +12,8 @@ from shared.bus import Bus
 from shared.errors import AlreadyExists, Conflict, CorruptObject, InputError, StoreUnavailable
 from shared.events import DatasetPointer
 from shared.objects import ObjectStore
-from tests.support.fakes import FakeBus, FakeObjects
+from tests.support.bus import FakeBus
+from tests.support.store import FakeStore
 
 
 def interface(kind: type[Any]) -> dict[str, list[str]]:
@@ -21,7 +22,7 @@ def interface(kind: type[Any]) -> dict[str, list[str]]:
 
 
 def test_the_fake_store_has_the_methods_of_the_real_one() -> None:
-    assert interface(ObjectStore).items() <= interface(FakeObjects).items()
+    assert interface(ObjectStore).items() <= interface(FakeStore).items()
 
 
 def test_the_fake_bus_publishes_and_subscribes_as_the_real_one() -> None:
@@ -32,7 +33,7 @@ def test_the_fake_bus_publishes_and_subscribes_as_the_real_one() -> None:
 
 
 async def test_conditions() -> None:
-    objects = FakeObjects()
+    objects = FakeStore()
     etag = await objects.create("a", b"1")
     with pytest.raises(AlreadyExists):
         await objects.create("a", b"2")
@@ -46,7 +47,7 @@ async def test_conditions() -> None:
 
 
 async def test_listing() -> None:
-    objects = FakeObjects()
+    objects = FakeStore()
     for key in ("jobs/ab/1", "jobs/ab/x/2", "jobs/cd/3", "top"):
         await objects.put(key, b"")
     assert [entry.key for entry in await objects.list("jobs/ab/")] == ["jobs/ab/1", "jobs/ab/x/2"]
@@ -56,7 +57,7 @@ async def test_listing() -> None:
 
 
 async def test_reading_verifies_and_describing_compares(tmp_path: Path) -> None:
-    objects = FakeObjects()
+    objects = FakeStore()
     reference = await objects.at("datasets").put("d.jsonl", b"rows")
     assert await objects.read(reference) == b"rows"
     assert await objects.describe(DatasetPointer(bucket="datasets", key="d.jsonl", size=4)) == reference
@@ -68,7 +69,7 @@ async def test_reading_verifies_and_describing_compares(tmp_path: Path) -> None:
 
 
 async def test_folders_travel_whole(tmp_path: Path) -> None:
-    objects, source = FakeObjects(), tmp_path / "source"
+    objects, source = FakeStore(), tmp_path / "source"
     (source / "deep").mkdir(parents=True)
     (source / "deep" / "file").write_bytes(b"x")
     folder = await objects.upload_folder("adapter", source)
@@ -77,7 +78,7 @@ async def test_folders_travel_whole(tmp_path: Path) -> None:
 
 
 async def test_an_outage_reaches_every_bucket() -> None:
-    objects = FakeObjects()
+    objects = FakeStore()
     other = objects.at("datasets")
     objects.available = False
     with pytest.raises(StoreUnavailable):

@@ -13,7 +13,8 @@ import pytest
 from shared.errors import ConfigError
 from shared.gpu import GpuTurns
 from shared.lease import Lease
-from tests.support.fakes import Clock, FakeObjects
+from tests.support.clock import Clock
+from tests.support.store import FakeStore
 from tests.support.trained_models import BASE, add_trained
 from tests.unit.inference.conftest import QUICK, House, open_house
 from tests.unit.inference.test_work import attempt
@@ -30,13 +31,13 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 @pytest.fixture
-def turns(objects: FakeObjects, clock: Clock) -> GpuTurns:
+def turns(objects: FakeStore, clock: Clock) -> GpuTurns:
     """As a trainer sees them."""
     return GpuTurns(objects, "0", clock, lease_seconds=15)
 
 
 @pytest.fixture
-async def house(tmp_path: Path, objects: FakeObjects, clock: Clock) -> AsyncIterator[House]:
+async def house(tmp_path: Path, objects: FakeStore, clock: Clock) -> AsyncIterator[House]:
     async with open_house(tmp_path, objects, clock, gpu=ALTERNATE) as opened:
         await awake(opened)
         yield opened
@@ -128,7 +129,7 @@ async def test_a_vllm_that_is_restarted_during_a_training_is_put_to_sleep_again(
 
 
 async def test_after_a_training_the_next_one_waits_for_the_serving_window(
-    tmp_path: Path, objects: FakeObjects, clock: Clock, turns: GpuTurns
+    tmp_path: Path, objects: FakeStore, clock: Clock, turns: GpuTurns
 ) -> None:
     async with open_house(tmp_path, objects, clock, gpu=ALTERNATE | {"serve_seconds": 0.5}) as house:
         await awake(house)
@@ -158,7 +159,7 @@ async def test_a_deployment_waits_until_the_model_is_awake_and_no_attempt_is_los
 
 
 async def test_stopping_the_service_leaves_the_gpu_to_training(
-    tmp_path: Path, objects: FakeObjects, clock: Clock, turns: GpuTurns
+    tmp_path: Path, objects: FakeStore, clock: Clock, turns: GpuTurns
 ) -> None:
     async with open_house(tmp_path, objects, clock, gpu=ALTERNATE) as house:
         await awake(house)
@@ -167,7 +168,7 @@ async def test_stopping_the_service_leaves_the_gpu_to_training(
     assert await turns.for_training(TRAINER) is not None
 
 
-async def test_a_vllm_that_cannot_sleep_is_a_wrong_setting(tmp_path: Path, objects: FakeObjects, clock: Clock) -> None:
+async def test_a_vllm_that_cannot_sleep_is_a_wrong_setting(tmp_path: Path, objects: FakeStore, clock: Clock) -> None:
     async with open_house(tmp_path, objects, clock, gpu=ALTERNATE) as house:
         house.vllm.can_sleep = False
         _, sleeper = house.parts.background
@@ -180,7 +181,7 @@ async def _awaited(task: Any) -> None:
     await task()
 
 
-async def test_with_split_nobody_writes_of_turns(tmp_path: Path, objects: FakeObjects, clock: Clock) -> None:
+async def test_with_split_nobody_writes_of_turns(tmp_path: Path, objects: FakeStore, clock: Clock) -> None:
     async with open_house(tmp_path, objects, clock) as house:
         await awake(house)
 

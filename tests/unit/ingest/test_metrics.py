@@ -6,14 +6,15 @@ from services.ingest.intake import Intake
 from services.ingest.sweep import Sweep
 from services.ingest.taking import Taking
 from shared.settings import IngestSettings, Settings
-from tests.support.fakes import FakeBus, FakeObjects
+from tests.support.bus import FakeBus
 from tests.support.scrape import scrape
+from tests.support.store import FakeStore
 
 
 async def test_a_drop_is_counted_with_the_time_until_its_event() -> None:
     now = [1_000_000.0]
-    objects = FakeObjects(clock=lambda: now[0])
-    store = objects.as_store()
+    objects = FakeStore(clock=lambda: now[0])
+    store = objects
     intake = Intake(store, FakeBus(), Settings(_env_file=None), lambda: now[0])
     taking = Taking(store, intake, "datasets", lambda: now[0])
     sweep = Sweep(store.at("datasets"), taking, IngestSettings(), lambda: now[0])

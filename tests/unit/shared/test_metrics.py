@@ -20,9 +20,11 @@ from shared.objects import ObjectStore
 from shared.runner import StageRunner
 from shared.settings import StageSettings, StoreSettings
 from shared.stage import STAGES, Attempt
+from tests.support.bus import FakeBus
+from tests.support.clock import Clock
 from tests.support.embedded import until
-from tests.support.fakes import Clock, FakeBus, FakeObjects
 from tests.support.scrape import Scrape, scrape
+from tests.support.store import FakeStore
 
 REF = Reference(bucket="b", key="k", etag="e", size=1, sha256="0" * 64)
 T0 = 1_000_000.0
@@ -33,7 +35,7 @@ class Ledger:
 
     def __init__(self, work: Callable[[Attempt], Awaitable[Event]]) -> None:
         self.clock = Clock(T0)
-        self.objects = FakeObjects(clock=self.clock)
+        self.objects = FakeStore(clock=self.clock)
         self.runner = StageRunner(
             STAGES["validate"],
             work,
@@ -115,7 +117,7 @@ async def test_a_service_that_starts_anew_sees_since_when_a_job_waits() -> None:
         await ledger.until("tunestream_stage_running", 1)
     ledger.clock.now += 3600
     again = Ledger(work)
-    again.objects.buckets, again.clock.now = ledger.objects.buckets, ledger.clock.now
+    again.objects.disk, again.clock.now = ledger.objects.disk, ledger.clock.now
     async with again.running():
         seen = await again.until("tunestream_stage_running", 1)
 
