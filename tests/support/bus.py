@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,11 +44,32 @@ class FakeBroker:
         self._members: dict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
         self._grown = asyncio.Event()
 
+    def bus(self, service: str) -> FakeBus:
+        return FakeBus(self, service)
+
+    async def send(
+        self, topic: str, *values: bytes | None, key: bytes | None = None, headers: Iterable[tuple[str, bytes]] = ()
+    ) -> None:
+        """Append a record for each value."""
+        for value in values:
+            self.append(topic, value, key, headers)
+
+    async def read(
+        self, topic: str, wanted: int, matching: Callable[[Record], bool] = lambda record: True
+    ) -> list[Record]:
+        """The first `wanted` records of a topic that match. Waits for them."""
+        while True:
+            grown = self._grown
+            records = [record for record in self.topics[topic] if matching(record)]
+            if len(records) >= wanted:
+                return records[:wanted]
+            await grown.wait()
+
     def append(
-        self, topic: str, value: bytes | None, key: bytes | None = None, headers: envelope.Headers | None = None
+        self, topic: str, value: bytes | None, key: bytes | None = None, headers: Iterable[tuple[str, bytes]] = ()
     ) -> None:
         records = self.topics[topic]
-        records.append(Record(topic, 0, len(records), key, value, tuple(headers or ())))
+        records.append(Record(topic, 0, len(records), key, value, tuple(headers)))
         self._grown.set()
         self._grown = asyncio.Event()
 

@@ -22,9 +22,9 @@ from shared.settings import StageSettings, StoreSettings
 from shared.stage import STAGES, Attempt
 from tests.support.bus import FakeBus
 from tests.support.clock import Clock
-from tests.support.embedded import until
 from tests.support.scrape import Scrape, scrape
 from tests.support.store import FakeStore
+from tests.support.waiting import until
 
 REF = Reference(bucket="b", key="k", etag="e", size=1, sha256="0" * 64)
 T0 = 1_000_000.0

@@ -23,7 +23,7 @@ from shared.errors import ConfigError, StoreUnavailable
 from shared.objects import ObjectStore
 from shared.settings import StoreSettings
 from tests.support.certificates import Authority, server_context
-from tests.support.embedded import until
+from tests.support.waiting import until
 
 EMPTY = b'<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>tunestream</Name></ListBucketResult>'
 
