@@ -19,8 +19,8 @@ async def eventually(call: Callable[[], Awaitable[object]], errors: type[Excepti
             await asyncio.sleep(0.1)
 
 
-async def until(condition: Callable[[], Awaitable[bool] | bool], what: str, seconds: float = 30.0) -> None:
-    """Wait for a condition; fail with its name."""
+async def until(condition: Callable[[], object], what: str, seconds: float = 30.0) -> None:
+    """Wait until `condition` returns something true or an awaitable of it. A failure names what was waited for."""
     deadline = asyncio.get_running_loop().time() + seconds
     while True:
         answer = condition()
@@ -29,4 +29,4 @@ async def until(condition: Callable[[], Awaitable[bool] | bool], what: str, seco
         if answer:
             return
         assert asyncio.get_running_loop().time() < deadline, f"not within {seconds} s: {what}"
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.01)

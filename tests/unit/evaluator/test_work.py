@@ -271,10 +271,7 @@ async def test_a_scrape_sees_answers_by_variant_and_the_verdict() -> None:
     request = await request_for(objects, chat_rows(CITIES), chat_rows(CITIES[:4]))
     before = await scrape()
     await run(objects, model, request)
-    after = await scrape()
-
-    def grown(name: str, **labels: str) -> float:
-        return after.value(name, **labels) - before.value(name, **labels)
+    grown = (await scrape()).since(before)
 
     for variant, count in (("base", 12), ("few_shot", 12), ("tuned", 12), ("edge", 32)):
         assert grown("tunestream_eval_answers_total", variant=variant, outcome="answered") == count

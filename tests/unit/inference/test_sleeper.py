@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +16,12 @@ from shared.lease import Lease
 from tests.support.clock import Clock
 from tests.support.store import FakeStore
 from tests.support.trained_models import BASE, add_trained
+from tests.support.waiting import until
 from tests.unit.inference.conftest import QUICK, House, open_house
 from tests.unit.inference.test_work import attempt
 
 ALTERNATE: dict[str, Any] = {"share": "alternate", "serve_seconds": 0.0}
 TRAINER = "trainer/a"
-
-
-async def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline, "it never came true"
-        await asyncio.sleep(0.005)
 
 
 @pytest.fixture
@@ -125,7 +119,7 @@ async def test_a_vllm_that_is_restarted_during_a_training_is_put_to_sleep_again(
 
     house.vllm.sleeping = False  # it came up awake
 
-    await until(lambda: house.vllm.sleeping)
+    await until(lambda: house.vllm.sleeping, "vLLM sleeps")
 
 
 async def test_after_a_training_the_next_one_waits_for_the_serving_window(

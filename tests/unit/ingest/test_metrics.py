@@ -23,10 +23,7 @@ async def test_a_drop_is_counted_with_the_time_until_its_event() -> None:
     now[0] += 3
     await sweep.once()
     await sweep.once()
-    after = await scrape()
-
-    def grown(name: str, **labels: str) -> float:
-        return after.value(name, **labels) - before.value(name, **labels)
+    grown = (await scrape()).since(before)
 
     assert grown("tunestream_ingest_taken_total", kind="drop", outcome="job") == 1
     assert grown("tunestream_ingest_seconds_count") == 1

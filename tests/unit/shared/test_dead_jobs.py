@@ -17,6 +17,7 @@ from shared.stage import STAGES, Attempt
 from tests.support.bus import FakeBus
 from tests.support.store import FakeStore
 from tests.support.trained_models import add_job
+from tests.support.waiting import until
 
 
 async def never(attempt: Attempt) -> Any:
@@ -44,9 +45,7 @@ async def test_a_job_that_failed_in_validation_is_looked_at_once(stage: Any) -> 
         settings=StageSettings(poll_seconds=0.01, discover_seconds=0.01),
     )
     running = asyncio.create_task(runner.run())
-    async with asyncio.timeout(10):
-        while looks(objects, "jobs/") < 5:
-            await asyncio.sleep(0.01)
+    await until(lambda: looks(objects, "jobs/") >= 5, "the jobs are listed five times")
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     assert looks(objects, stage_prefix(job.job_id, stage)) == 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 import pytest
 from opentelemetry.trace import StatusCode
@@ -21,6 +20,7 @@ from tests.support.bus import FakeBus
 from tests.support.spans import Spans, parent_id, trace_of, traceparent_of
 from tests.support.store import FakeStore
 from tests.support.trained_models import add_job
+from tests.support.waiting import until
 
 STRANGER = "00-" + "c" * 32 + "-" + "d" * 16 + "-01"
 JOB = {"tunestream.job_id": "ftjob-1"}
@@ -120,12 +120,6 @@ async def asked(objects: FakeStore) -> Job:
     return job
 
 
-async def until(condition: Callable[[], Any]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.005)
-
-
 async def test_a_stage_that_is_resumed_elsewhere_continues_the_trace(spans: Spans) -> None:
     objects = FakeStore()
     job = await asked(objects)
@@ -146,7 +140,7 @@ async def test_a_stage_that_is_resumed_elsewhere_continues_the_trace(spans: Span
     first.cancel()
     await asyncio.gather(first, return_exceptions=True)
     second = asyncio.create_task(runner(objects, fails, "second").run())
-    await until(lambda: spans.named("publish job.failed"))
+    await until(lambda: spans.named("publish job.failed"), "the failure is published")
     second.cancel()
     await asyncio.gather(second, return_exceptions=True)
 

@@ -207,10 +207,7 @@ async def test_a_scrape_sees_rows_bytes_and_problems_by_code(objects: FakeStore,
     before = await scrape()
     with pytest.raises(InputError):
         await work(objects, settings)(attempt(objects.add("d", data)))
-    after = await scrape()
-
-    def grown(name: str, **labels: str) -> float:
-        return after.value(name, **labels) - before.value(name, **labels)
+    grown = (await scrape()).since(before)
 
     assert grown("tunestream_validation_rows_total") == 21
     assert grown("tunestream_validation_bytes_total") == len(data)
