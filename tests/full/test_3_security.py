@@ -23,6 +23,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, Pro
 from deploy.init import plan
 from tests.full.conftest import SERVICES, FullStack
 from tests.support.certificates import Authority, server_context
+from tests.support.environment import without_settings
 from tests.support.user import ROOT
 
 pytestmark = pytest.mark.timeout(600)
@@ -188,10 +189,13 @@ def refused(stack: FullStack, **changes: str) -> str:
         "TUNESTREAM_STORE__ACCESS_KEY": "validate",
         "TUNESTREAM_STORE__SECRET_KEY": stack.passwords["s3"]["validate"],
     }
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("TUNESTREAM_")}
     done = subprocess.run(
         [sys.executable, "-m", "services.validate"],
-        env={**environment, **settings, **{f"TUNESTREAM_{name}": value for name, value in changes.items()}},
+        env={
+            **without_settings(os.environ),
+            **settings,
+            **{f"TUNESTREAM_{name}": value for name, value in changes.items()},
+        },
         cwd=ROOT,
         capture_output=True,
         text=True,

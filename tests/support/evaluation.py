@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from shared.events import Job, JobProgress
 from shared.stage import Attempt
+from tests.support.servers import Server
 
 
 def make_attempt(job: Job, request: dict[str, Any], number: int = 1) -> tuple[Attempt, list[JobProgress]]:
@@ -105,17 +104,8 @@ def _error(status: int, message: str, headers: dict[str, str] | None = None, cod
 @contextlib.asynccontextmanager
 async def serve(model: FakeModel) -> AsyncIterator[str]:
     """The URL of a real HTTP server on a free port."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(model.app(), log_level="error", lifespan="off"))
-        running = asyncio.create_task(server.serve(sockets=[listener]))
-        while not server.started:
-            await asyncio.sleep(0.002)
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            await running
+    async with Server(model.app()).running() as server:
+        yield server.url
 
 
 def jsonl(rows: list[dict[str, Any]]) -> bytes:

@@ -16,6 +16,7 @@ from shared.events import InferenceFeedback
 from shared.settings import load_settings
 from tests.support.broker import running
 from tests.support.embedded import Embedded
+from tests.support.environment import settings_read_anew
 from tests.support.waiting import until
 
 TOPIC = "inference.feedback"  # no other test uses it
@@ -28,11 +29,10 @@ UNHANDLED = b'{"request_id": "r2", "rating": "up", "extra":  1}'
 def target(parts: Embedded, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("TUNESTREAM_API__URL", "http://127.0.0.1:9")
     monkeypatch.setenv("TUNESTREAM_BUS__BOOTSTRAP", parts.stack.kafka)
-    load_settings.cache_clear()
     level = logging.getLogger("aiokafka").level
-    yield
+    with settings_read_anew():
+        yield
     logging.getLogger("aiokafka").setLevel(level)
-    load_settings.cache_clear()
 
 
 def dlq(*words: str) -> Result:

@@ -21,11 +21,13 @@ from services.inference.work import DeployWork
 from shared import health
 from shared.service import Context, Parts
 from shared.settings import Settings
+from tests.support.api import FakeApi
 from tests.support.bus import FakeBus
 from tests.support.clock import Clock
-from tests.support.servers import FakeApi, FakeVllm, Server
+from tests.support.servers import Server
 from tests.support.store import FakeStore
 from tests.support.trained_models import BASE
+from tests.support.vllm import FakeVllm
 
 QUICK = 0.3  # seconds that requests of the tests wait for a vLLM that is down
 

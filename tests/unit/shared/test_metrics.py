@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -23,6 +22,7 @@ from shared.stage import STAGES, Attempt
 from tests.support.bus import FakeBus
 from tests.support.clock import Clock
 from tests.support.scrape import Scrape, scrape
+from tests.support.servers import refusing_port
 from tests.support.store import FakeStore
 from tests.support.waiting import until
 
@@ -160,9 +160,8 @@ async def test_counters_of_a_stage_are_there_before_anything_happened() -> None:
 
 
 async def test_a_store_that_is_away_is_counted_by_operation() -> None:
-    with socket.socket() as reserved:  # bound and never listening: every connection is refused
-        reserved.bind(("127.0.0.1", 0))
-        store = ObjectStore.connect(StoreSettings(endpoint=f"http://127.0.0.1:{reserved.getsockname()[1]}"))
+    with refusing_port() as port:
+        store = ObjectStore.connect(StoreSettings(endpoint=f"http://127.0.0.1:{port}"))
         before = await scrape()
         with pytest.raises(StoreUnavailable):
             await store.list("jobs/")
