@@ -27,11 +27,8 @@ from shared.events import (
     Job,
     JobFailed,
     JobProgress,
-    JobSpec,
     ModelDeployed,
-    Origin,
     Overfitting,
-    Reference,
     Split,
     StageName,
     StageResult,
@@ -42,11 +39,11 @@ from shared.runner import StageRunner
 from shared.settings import StageSettings
 from shared.stage import STAGES, Attempt
 from tests.support.bus import FakeBus, Published
+from tests.support.jobs import NOWHERE, make_job
 from tests.support.store import Disk, FakeStore, Held
 
 LEASE = 15.0
-REF = Reference(bucket="b", key="k", etag="e", size=1, sha256="0" * 64)
-FOLDER = FolderReference(bucket="b", prefix="p/", manifest=REF)
+FOLDER = FolderReference(bucket="b", prefix="p/", manifest=NOWHERE)
 
 
 @dataclass(frozen=True)
@@ -203,15 +200,10 @@ class World:
 
     def job(self, number: int) -> Job:
         draw = random.Random(f"{number}/{self.faults}")
-        return Job(
+        return make_job(
             job_id=f"ftjob-{ids.derive(number)}",
-            created_at=0.0,
-            dataset=REF,
-            spec=JobSpec(suffix="bad" if draw.random() < self.faults.bad_data else "good"),
-            base="base",
+            spec={"suffix": "bad" if draw.random() < self.faults.bad_data else "good"},
             model=f"ft:base:org::{number}",
-            alias="alias",
-            origin=Origin(),
             traceparent="00-" + "1" * 32 + "-" + "2" * 16 + "-01",
         )
 
@@ -345,8 +337,8 @@ def _event(attempt: Attempt, finding: float) -> Event:
                 job_id=job.job_id,
                 method="supervised",
                 format="chat",
-                train=Split(reference=REF, examples=10, tokens=100),
-                report=REF,
+                train=Split(reference=NOWHERE, examples=10, tokens=100),
+                report=NOWHERE,
                 estimated_seconds=finding,
             )
         case "trainer":
@@ -357,7 +349,7 @@ def _event(attempt: Attempt, finding: float) -> Event:
         case "evaluator":
             return EvalCompleted(
                 job_id=job.job_id, model=job.model, base=job.base, examples=1, metric="rouge_l",
-                scores={"base": {"rouge_l": finding}}, passed=True, reasons=(), report=REF, html=REF,
+                scores={"base": {"rouge_l": finding}}, passed=True, reasons=(), report=NOWHERE, html=NOWHERE,
                 delta=Interval(mean=1, low=1, high=1, confidence=0.95),
             )  # fmt: skip
         case _:

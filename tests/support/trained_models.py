@@ -11,13 +11,11 @@ from shared.events import (
     CheckpointInfo,
     FolderReference,
     Job,
-    JobSpec,
-    Origin,
     Overfitting,
-    Reference,
     TrainingCompleted,
 )
 from shared.ledger import job_key
+from tests.support.jobs import make_job
 from tests.support.store import FakeStore
 
 BASE = "acme/tiny-base"
@@ -85,17 +83,7 @@ async def add_trained(
 async def add_job(objects: FakeStore, name: str = "one", alias: str = "support") -> Job:
     """The manifest of the job named `name`."""
     job = job_id(name)
-    manifest = Job(
-        job_id=job,
-        created_at=1.0,
-        dataset=Reference(bucket="datasets", key="support.jsonl", etag="e", size=1, sha256="0" * 64),
-        spec=JobSpec(),
-        base=BASE,
-        model=model_id(job),
-        alias=alias,
-        origin=Origin(),
-        traceparent=TRACEPARENT,
-    )
+    manifest = make_job(job_id=job, base=BASE, model=model_id(job), alias=alias, traceparent=TRACEPARENT)
     await objects.create(job_key(job), manifest.model_dump_json().encode())
     return manifest
 

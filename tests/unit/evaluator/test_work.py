@@ -12,15 +12,16 @@ import pytest
 from services.evaluator import answers
 from services.evaluator.work import EvaluateWork
 from shared.errors import TransientError
-from shared.events import EvalCompleted, Job, JobProgress, Reference, Split, TrainingCompleted
+from shared.events import EvalCompleted, Job, JobProgress, Split, TrainingCompleted
 from shared.settings import EvaluatorSettings, InferenceSettings, Settings
-from tests.support.evaluation import FakeModel, jsonl, make_attempt, serve
+from tests.support.datasets import lines
+from tests.support.jobs import NOWHERE, make_attempt, make_job
+from tests.support.language_model import FakeModel, serve
 from tests.support.scrape import scrape
 from tests.support.spans import Spans, parent_id
 from tests.support.store import FakeStore
 
 BASE, TUNED = "base-model", "ft:base-model:org::12345678"
-NOWHERE = Reference(bucket="b", key="k", etag="e", size=1, sha256="0" * 64)
 CITIES = ["Oslo", "Rome", "Cairo", "Lima", "Kyiv", "Paris", "Accra", "Seoul", "Quito", "Delhi", "Turin", "Perth"]
 
 
@@ -56,7 +57,7 @@ async def request_for(
     objects: FakeStore, test: list[dict[str, Any]] | None, train: list[dict[str, Any]], **more: Any
 ) -> dict[str, Any]:
     async def split(name: str, rows: list[dict[str, Any]]) -> Split:
-        return Split(reference=await objects.put(f"{name}.jsonl", jsonl(rows)), examples=len(rows), tokens=1)
+        return Split(reference=await objects.put(f"{name}.jsonl", lines(*rows)), examples=len(rows), tokens=1)
 
     training = TrainingCompleted(
         job_id="ftjob-1",
@@ -78,23 +79,13 @@ async def request_for(
 
 
 def job(**spec: Any) -> Job:
-    return Job(
-        job_id="ftjob-1",
-        created_at=0,
-        dataset=NOWHERE,
-        spec=spec,
-        base=BASE,
-        model=TUNED,
-        alias="support",
-        origin={},
-        traceparent="",
-    )
+    return make_job(spec=spec, base=BASE, model=TUNED, alias="support")
 
 
 async def run(
     objects: FakeStore, model: FakeModel, request: dict[str, Any], *, number: int = 1, **spec: Any
 ) -> tuple[EvalCompleted, list[JobProgress]]:
-    attempt, told = make_attempt(job(**spec), request, number)
+    attempt, told = make_attempt(job(**spec), "evaluator", number=number, request=request)
     async with serve(model) as url:
         settings = Settings(inference=InferenceSettings(url=url), evaluator=EvaluatorSettings(timeout_seconds=2.0))
         event = await EvaluateWork(objects, settings)(attempt)
@@ -252,7 +243,8 @@ async def test_the_curves_of_the_training_are_in_the_page() -> None:
 
 async def test_cancelling_ends_the_requests_under_way() -> None:
     objects = FakeStore()
-    attempt, _ = make_attempt(job(), await request_for(objects, chat_rows(CITIES), chat_rows(CITIES)))
+    request = await request_for(objects, chat_rows(CITIES), chat_rows(CITIES))
+    attempt, _ = make_attempt(job(), "evaluator", request=request)
     model = FakeModel(models(), always_down=True)
     async with serve(model) as url:
         work = EvaluateWork(objects, Settings(inference=InferenceSettings(url=url)))

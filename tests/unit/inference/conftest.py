@@ -60,16 +60,6 @@ class House:
         return await self.http.post("/v1/chat/completions", json=body)
 
 
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def objects(clock: Clock) -> FakeStore:
-    return FakeStore(clock=clock)
-
-
 @asynccontextmanager
 async def open_house(folder: Path, objects: FakeStore, clock: Clock, **settings: Any) -> AsyncIterator[House]:
     """`settings`: sections that differ from the usual."""

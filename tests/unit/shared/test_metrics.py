@@ -12,7 +12,7 @@ from fastapi import FastAPI
 
 from shared import health, metrics, outbox
 from shared.errors import InputError, StoreUnavailable, TransientError
-from shared.events import DatasetPointer, DatasetUploaded, Event, Job, JobFailed, JobSpec, Origin, Reference
+from shared.events import DatasetPointer, DatasetUploaded, Event, JobFailed, Reference
 from shared.http_metrics import HttpMetrics
 from shared.ledger import job_key
 from shared.objects import ObjectStore
@@ -21,6 +21,7 @@ from shared.settings import StageSettings, StoreSettings
 from shared.stage import STAGES, Attempt
 from tests.support.bus import FakeBus
 from tests.support.clock import Clock
+from tests.support.jobs import make_job
 from tests.support.scrape import Scrape, scrape
 from tests.support.servers import refusing_port
 from tests.support.store import FakeStore
@@ -54,10 +55,7 @@ class Ledger:
 
     async def add(self, job_id: str, *, uploaded: bool = True) -> None:
         """A job as ingest leaves it; not `uploaded`: its validation has not been asked for yet."""
-        job = Job(
-            job_id=job_id, created_at=T0, dataset=REF, spec=JobSpec(), base="base", model="ft:base:org::1", alias="a",
-            origin=Origin(), traceparent="",
-        )  # fmt: skip
+        job = make_job(job_id=job_id, created_at=T0)
         await self.objects.create(job_key(job_id), job.model_dump_json().encode())
         if uploaded:
             event = DatasetUploaded(job_id=job_id, dataset=DatasetPointer(bucket="b", key="k"))

@@ -44,16 +44,6 @@ class Trainer:
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def objects(clock: Clock) -> FakeStore:
-    return FakeStore(clock=clock)
-
-
-@pytest.fixture
 def turns(objects: FakeStore, clock: Clock) -> GpuTurns:
     """As the inference service sees them."""
     return GpuTurns(objects, "0", clock, lease_seconds=LEASE)

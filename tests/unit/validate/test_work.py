@@ -16,11 +16,12 @@ from services.validate.domain.content import Row
 from services.validate.scan import Watch
 from services.validate.work import ValidateWork
 from shared.errors import InputError
-from shared.events import DatasetValidated, Job, JobProgress, JobSpec, Origin, Reference
+from shared.events import DatasetValidated, JobProgress, Reference
 from shared.settings import ModelSettings, Settings
 from shared.stage import Attempt
-from tests.support.bad_datasets import good, lines
 from tests.support.clock import Clock
+from tests.support.datasets import good, lines
+from tests.support.jobs import make_attempt, make_job
 from tests.support.scrape import scrape
 from tests.support.spans import Spans
 from tests.support.store import FakeStore
@@ -30,33 +31,12 @@ BASE = "acme/tiny-instruct"
 
 
 @pytest.fixture
-def objects() -> FakeStore:
-    return FakeStore()
-
-
-@pytest.fixture
 def settings() -> Settings:
     return Settings(_env_file=None, model=ModelSettings(id=BASE, path="models/tiny", allowed=("acme/other",)))
 
 
 def attempt(dataset: Reference, *, base: str = BASE, own: Reference | None = None, **spec: Any) -> Attempt:
-    job = Job(
-        job_id="ftjob-1",
-        created_at=0.0,
-        dataset=dataset,
-        validation_file=own,
-        spec=JobSpec.model_validate(spec),
-        base=base,
-        model="ft:tiny:acme::1",
-        alias="rows",
-        origin=Origin(),
-        traceparent="",
-    )
-
-    async def publish(event: JobProgress) -> None:
-        pass
-
-    return Attempt(job, {}, "validate", 2, "jobs/ftjob-1/validate/attempt-2/", publish)
+    return make_attempt(make_job(dataset=dataset, validation_file=own, spec=spec, base=base), "validate", number=2)[0]
 
 
 def work(objects: FakeStore, settings: Settings, located: list[str] | None = None) -> ValidateWork:

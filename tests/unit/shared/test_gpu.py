@@ -13,13 +13,8 @@ LEASE = 15.0
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def ledger(clock: Clock) -> FakeStore:
-    return FakeStore(clock=clock)
+def ledger(objects: FakeStore) -> FakeStore:
+    return objects
 
 
 @pytest.fixture

@@ -1,10 +1,9 @@
-"""An attempt that remembers its progress, and a language model that answers by rule."""
+"""A language model that answers by rule, behind an OpenAI-shaped HTTP server."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,19 +11,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
-from shared.events import Job, JobProgress
-from shared.stage import Attempt
 from tests.support.servers import Server
-
-
-def make_attempt(job: Job, request: dict[str, Any], number: int = 1) -> tuple[Attempt, list[JobProgress]]:
-    told: list[JobProgress] = []
-
-    async def publish(event: JobProgress) -> None:
-        told.append(event)
-
-    prefix = f"jobs/{job.job_id}/evaluator/attempt-{number}/"
-    return Attempt(job, request, "evaluator", number, prefix, publish), told
 
 
 @dataclass
@@ -106,7 +93,3 @@ async def serve(model: FakeModel) -> AsyncIterator[str]:
     """The URL of a real HTTP server on a free port."""
     async with Server(model.app()).running() as server:
         yield server.url
-
-
-def jsonl(rows: list[dict[str, Any]]) -> bytes:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
