@@ -23,7 +23,9 @@ from shared.errors import InputError, StoreUnavailable
 from shared.events import StrictModel
 from shared.service import Context
 from shared.settings import Settings
-from tests.support.fakes import Clock, FakeBus, FakeObjects
+from tests.support.bus import FakeBus
+from tests.support.clock import Clock
+from tests.support.store import FakeStore
 
 KEYS = ("first", "second")
 KEY = {"authorization": "Bearer second"}
@@ -66,14 +68,12 @@ def add_probes(app: FastAPI) -> None:
 
 async def open_app(service: str, stack: AsyncExitStack, folder: Path, keys: tuple[str, ...]) -> FastAPI:
     """The app of `service` as it is composed, with the probes."""
-    objects, clock = FakeObjects(), Clock()
+    objects, clock = FakeStore(), Clock()
     if service == "api":
         database = ProjectionDatabase(folder / "api.sqlite3")
         stack.push_async_callback(database.close)
         projection = Projection(database, objects, clock, discover_seconds=10)
-        app = make_app(
-            Dependencies(database, projection, objects.as_store(), FakeBus(), clock, "http://api.test"), keys
-        )
+        app = make_app(Dependencies(database, projection, objects, FakeBus(), clock, "http://api.test"), keys)
     else:
         settings = Settings.model_validate(
             {
@@ -82,7 +82,7 @@ async def open_app(service: str, stack: AsyncExitStack, folder: Path, keys: tupl
                 "inference": {"adapter_dir": folder, "api_keys": keys},
             }
         )
-        parts = build(Context(settings, objects.as_store(), FakeBus().as_bus(), clock))
+        parts = build(Context(settings, objects, FakeBus(), clock))
         assert parts.app is not None and parts.close is not None
         stack.push_async_callback(parts.close)
         app = parts.app

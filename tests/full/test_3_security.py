@@ -24,6 +24,7 @@ from deploy.init import plan
 from shared.events import SERVICES
 from tests.full.conftest import FullStack
 from tests.support.certificates import Authority, server_context
+from tests.support.environment import without_settings
 from tests.support.user import ROOT
 
 pytestmark = pytest.mark.timeout(600)
@@ -189,10 +190,13 @@ def refused(stack: FullStack, **changes: str) -> str:
         "TUNESTREAM_STORE__ACCESS_KEY": "validate",
         "TUNESTREAM_STORE__SECRET_KEY": stack.passwords["s3"]["validate"],
     }
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("TUNESTREAM_")}
     done = subprocess.run(
         [sys.executable, "-m", "services.validate"],
-        env={**environment, **settings, **{f"TUNESTREAM_{name}": value for name, value in changes.items()}},
+        env={
+            **without_settings(os.environ),
+            **settings,
+            **{f"TUNESTREAM_{name}": value for name, value in changes.items()},
+        },
         cwd=ROOT,
         capture_output=True,
         text=True,

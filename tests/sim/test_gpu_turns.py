@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable
 from itertools import pairwise
 from typing import cast
 
@@ -20,9 +20,8 @@ from services.inference.vllm.gpu_turn import SleepController
 from services.inference.vllm.server import Vllm
 from shared.errors import StoreUnavailable, TransientError
 from shared.gpu import GpuTurns
-from shared.ledger import Entry, Ledger
 from tests.sim.loop import run
-from tests.support.fakes import FakeObjects
+from tests.support.store import FakeStore
 
 SEEDS = range(12)
 LEASE = 15.0
@@ -47,36 +46,22 @@ class Memory:
         self.users.discard(who)
 
 
-class Wire:
+class Wire(FakeStore):
     """The ledger as one process sees it: slow, now and then away, and silent once the process is dead."""
 
-    def __init__(self, ledger: FakeObjects, rng: random.Random) -> None:
-        self._ledger, self._rng = ledger, rng
+    def __init__(self, ledger: FakeStore, rng: random.Random) -> None:
+        super().__init__(clock=asyncio.get_running_loop().time, disk=ledger.disk)
+        self._rng = rng
         self.dead = False
 
-    async def _call(self, call: Callable[[], Awaitable[object]]) -> object:
+    async def before(self, operation: str, key: str) -> None:
         await asyncio.sleep(self._rng.random() * 0.2)
         if self.dead or self._rng.random() < 0.02:
             raise StoreUnavailable("a test said so")
-        result = await call()
+
+    async def after(self, operation: str, key: str) -> None:
         if self._rng.random() < 0.02:
             raise StoreUnavailable("the reply was lost")
-        return result
-
-    async def get(self, key: str) -> tuple[bytes, str] | None:
-        return cast("tuple[bytes, str] | None", await self._call(lambda: self._ledger.get(key)))
-
-    async def create(self, key: str, data: bytes) -> str:
-        return cast(str, await self._call(lambda: self._ledger.create(key, data)))
-
-    async def replace(self, key: str, data: bytes, etag: str) -> str:
-        return cast(str, await self._call(lambda: self._ledger.replace(key, data, etag)))
-
-    async def list(self, prefix: str) -> Sequence[Entry]:
-        raise NotImplementedError
-
-    async def folders(self, prefix: str) -> Sequence[str]:
-        raise NotImplementedError
 
 
 class BookedVllm:
@@ -110,10 +95,10 @@ class World:
         """Chance per process and life to be killed."""
         self.memory = Memory()
         self.loop = asyncio.get_running_loop()
-        self.ledger = FakeObjects(clock=self.loop.time)
+        self.ledger = FakeStore(clock=self.loop.time)
 
     def _turns(self, wire: Wire) -> GpuTurns:
-        return GpuTurns(cast(Ledger, wire), "0", self.loop.time, lease_seconds=LEASE)
+        return GpuTurns(wire, "0", self.loop.time, lease_seconds=LEASE)
 
     async def inference(self) -> None:
         while True:

@@ -10,12 +10,11 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from shared import ids, outbox
-from shared.errors import AlreadyExists, Conflict, InputError, StoreUnavailable, TransientError
+from shared.errors import InputError, StoreUnavailable, TransientError
 from shared.events import (
     BY_TOPIC,
     DatasetPointer,
@@ -28,24 +27,23 @@ from shared.events import (
     Job,
     JobFailed,
     JobProgress,
-    JobSpec,
     ModelDeployed,
-    Origin,
     Overfitting,
-    Reference,
     Split,
     StageName,
     StageResult,
     TrainingCompleted,
 )
-from shared.ledger import Entry, job_key, stage_prefix
+from shared.ledger import job_key, stage_prefix
 from shared.runner import StageRunner
 from shared.settings import StageSettings
 from shared.stage import STAGES, Attempt
+from tests.support.bus import FakeBus, Published
+from tests.support.jobs import NOWHERE, make_job
+from tests.support.store import Disk, FakeStore, Held
 
 LEASE = 15.0
-REF = Reference(bucket="b", key="k", etag="e", size=1, sha256="0" * 64)
-FOLDER = FolderReference(bucket="b", prefix="p/", manifest=REF)
+FOLDER = FolderReference(bucket="b", prefix="p/", manifest=NOWHERE)
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,7 @@ class World:
         self.random = random.Random(seed)
         self.faults = faults
         self.create_once = create_once
-        self.objects: dict[str, tuple[bytes, str]] = {}
+        self.disk = Disk()
         self.writers: dict[str, set[str]] = {}
         self.results_written: Counter[str] = Counter()
         self.attempts_started: Counter[tuple[str, str, int]] = Counter()
@@ -92,7 +90,6 @@ class World:
         self.arrivals: dict[StageName, asyncio.Event] = {stage: asyncio.Event() for stage in STAGES}
         self.processes: list[Process] = []
         self.calls = 0
-        self.etags = 0
         self.began = 0.0
         self.over = False
 
@@ -145,8 +142,8 @@ class World:
         return StageRunner(
             STAGES[stage],
             work,
-            ledger=FakeLedger(self, process),
-            bus=FakeBus(self, process),
+            ledger=SimulatedStore(self, process),
+            bus=SimulatedBus(self, process),
             clock=asyncio.get_running_loop().time,
             owner=process.name,
             settings=StageSettings(lease_seconds=LEASE, poll_seconds=5.0, max_bugs=1000, max_attempts=1000),
@@ -173,7 +170,7 @@ class World:
 
     async def work(self, process: Process, attempt: Attempt) -> Event:
         self.attempts_started[(attempt.job.job_id, attempt.stage, attempt.number)] += 1
-        ledger = FakeLedger(self, process)
+        ledger = SimulatedStore(self, process)
         await asyncio.sleep(self.random.uniform(0.1, 20.0))
         await ledger.create(f"{attempt.prefix}artifact", process.name.encode())
         await attempt.progress(message="half way")
@@ -203,21 +200,16 @@ class World:
 
     def job(self, number: int) -> Job:
         draw = random.Random(f"{number}/{self.faults}")
-        return Job(
+        return make_job(
             job_id=f"ftjob-{ids.derive(number)}",
-            created_at=0.0,
-            dataset=REF,
-            spec=JobSpec(suffix="bad" if draw.random() < self.faults.bad_data else "good"),
-            base="base",
+            spec={"suffix": "bad" if draw.random() < self.faults.bad_data else "good"},
             model=f"ft:base:org::{number}",
-            alias="alias",
-            origin=Origin(),
             traceparent="00-" + "1" * 32 + "-" + "2" * 16 + "-01",
         )
 
     async def user(self, job: Job) -> None:
         """Drops a dataset, and sometimes thinks better of it."""
-        user = FakeLedger(self, Process("user"), reliable=True)
+        user = SimulatedStore(self, Process("user"), reliable=True)
         await asyncio.sleep(self.random.uniform(0, 20))
         await user.create(job_key(job.job_id), job.model_dump_json().encode())
         event = DatasetUploaded(job_id=job.job_id, dataset=DatasetPointer(bucket="b", key="k"))
@@ -237,9 +229,13 @@ class World:
 
     # --- what must hold ---------------------------------------------------------------------------------------
 
+    @property
+    def objects(self) -> dict[str, Held]:
+        return self.disk.buckets["tunestream"]
+
     def result(self, job_id: str, stage: str) -> StageResult | None:
         found = self.objects.get(stage_prefix(job_id, stage) + "result.json")
-        return StageResult.model_validate_json(found[0]) if found else None
+        return StageResult.model_validate_json(found.data) if found else None
 
     def ended(self, job_id: str) -> bool:
         """The job has a last result, and the ledger says that its event went out."""
@@ -280,92 +276,57 @@ class World:
             assert all(pair == wanted for pair in said), f"{result.stage} said two different things"
 
 
-class FakeLedger:
-    """An S3 bucket with conditional writes, seen from one process."""
+class SimulatedStore(FakeStore):
+    """The object store as one process sees it, over a network that fails."""
 
     def __init__(self, world: World, process: Process, *, reliable: bool = False) -> None:
+        super().__init__(clock=asyncio.get_running_loop().time, disk=world.disk)
         self._world = world
         self._process = process
         self._reliable = reliable
 
-    async def _request(self) -> None:
+    async def before(self, operation: str, key: str) -> None:
         await self._world.hop(self._process)
         if not self._reliable and self._world.chance(self._world.faults.refused):
             raise StoreUnavailable("refused")
 
-    async def _reply(self) -> None:
+    async def after(self, operation: str, key: str) -> None:
         await self._world.hop(self._process)
         if not self._reliable and self._world.chance(self._world.faults.reply_lost):
             raise StoreUnavailable("the reply was lost")
 
-    async def get(self, key: str) -> tuple[bytes, str] | None:
-        await self._request()
-        found = self._world.objects.get(key)
-        await self._reply()
-        return found
-
     async def create(self, key: str, data: bytes) -> str:
-        await self._request()
-        if self._world.create_once and key in self._world.objects:
-            await self._reply()
-            raise AlreadyExists(key)
-        return await self._write(key, data)
+        if self._world.create_once:
+            return await super().create(key, data)
+        return (await self.put(key, data)).etag
 
-    async def replace(self, key: str, data: bytes, etag: str) -> str:
-        await self._request()
-        if key not in self._world.objects or self._world.objects[key][1] != etag:
-            await self._reply()
-            raise Conflict(key)
-        return await self._write(key, data)
-
-    async def list(self, prefix: str) -> Sequence[Entry]:
-        await self._request()
-        found = [
-            Entry(key, etag, len(data), 0.0)
-            for key, (data, etag) in self._world.objects.items()
-            if key.startswith(prefix)
-        ]
-        await self._reply()
-        return found
-
-    async def folders(self, prefix: str) -> Sequence[str]:
-        await self._request()
-        depth = prefix.count("/")
-        found = sorted(
-            {key.split("/")[depth] for key in self._world.objects if key.startswith(prefix) and key.count("/") > depth}
-        )
-        await self._reply()
-        return found
-
-    async def _write(self, key: str, data: bytes) -> str:
-        world = self._world
-        world.etags += 1
-        etag = str(world.etags)
-        world.objects[key] = (data, etag)
-        world.writers.setdefault(key, set()).add(self._process.name)
+    def write(self, key: str, data: bytes) -> Held:
+        self._world.writers.setdefault(key, set()).add(self._process.name)
         if key.endswith("/result.json"):
-            world.results_written[key] += 1
-        await self._reply()
-        return etag
+            self._world.results_written[key] += 1
+        return super().write(key, data)
 
 
-class FakeBus:
-    """The producer side of a broker."""
+class SimulatedBus(FakeBus):
+    """The bus as one process sees it, over a network that fails."""
 
     def __init__(self, world: World, process: Process) -> None:
+        super().__init__()
         self._world = world
         self._process = process
 
-    async def publish(
-        self, event: Event, *, ce_id: str, subject: str | None = None, traceparent: str | None = None
-    ) -> None:
+    async def before(self, event: Event) -> None:
         await self._world.hop(self._process)
         if self._world.chance(self._world.faults.refused):
             raise TransientError("the broker is away")
-        self._world.deliver(event, ce_id)
+
+    async def after(self, event: Event) -> None:
         await self._world.hop(self._process)
         if self._world.chance(self._world.faults.reply_lost):
             raise TransientError("the acknowledgement was lost")
+
+    def send(self, message: Published) -> None:
+        self._world.deliver(message.event, message.ce_id)
 
 
 def _event(attempt: Attempt, finding: float) -> Event:
@@ -376,8 +337,8 @@ def _event(attempt: Attempt, finding: float) -> Event:
                 job_id=job.job_id,
                 method="supervised",
                 format="chat",
-                train=Split(reference=REF, examples=10, tokens=100),
-                report=REF,
+                train=Split(reference=NOWHERE, examples=10, tokens=100),
+                report=NOWHERE,
                 estimated_seconds=finding,
             )
         case "trainer":
@@ -388,7 +349,7 @@ def _event(attempt: Attempt, finding: float) -> Event:
         case "evaluator":
             return EvalCompleted(
                 job_id=job.job_id, model=job.model, base=job.base, examples=1, metric="rouge_l",
-                scores={"base": {"rouge_l": finding}}, passed=True, reasons=(), report=REF, html=REF,
+                scores={"base": {"rouge_l": finding}}, passed=True, reasons=(), report=NOWHERE, html=NOWHERE,
                 delta=Interval(mean=1, low=1, high=1, confidence=0.95),
             )  # fmt: skip
         case _:

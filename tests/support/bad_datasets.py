@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from tests.support.datasets import good, good_row, lines
 
 
 @dataclass(frozen=True)
@@ -28,24 +28,6 @@ class BadDataset:
         with path.open("wb") as file:
             file.writelines(self.chunks())
         return path
-
-
-def good_row(number: int) -> dict[str, Any]:
-    return {
-        "messages": [
-            {"role": "system", "content": "You answer briefly."},
-            {"role": "user", "content": f"What is {number} plus {number}?"},
-            {"role": "assistant", "content": f"It is {number + number}."},
-        ]
-    }
-
-
-def lines(*rows: Any) -> bytes:
-    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
-
-
-def good(count: int) -> bytes:
-    return lines(*(good_row(number) for number in range(count)))
 
 
 def _empty() -> Iterator[bytes]:

@@ -19,7 +19,7 @@ from minio.commonconfig import CopySource
 from shared.bus import Bus, Delivery
 from shared.events import DatasetUploaded
 from shared.settings import BusSettings
-from tests.support.embedded import until
+from tests.support.waiting import until
 
 MIB = 2**20
 ROWS = b'{"messages": []}\n' * 10

@@ -8,7 +8,7 @@ import random
 import signal
 import socket
 import subprocess
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,6 +20,8 @@ from shared.bus import create_topics
 from shared.errors import TunestreamError
 from shared.objects import ObjectStore
 from shared.settings import Settings
+from tests.support.broker import KafkaBroker
+from tests.support.waiting import eventually
 
 
 class Embedded:
@@ -57,6 +59,10 @@ class Embedded:
     @property
     def objects(self) -> ObjectStore:
         return ObjectStore.connect(self.settings.store)
+
+    @property
+    def broker(self) -> KafkaBroker:
+        return KafkaBroker(self.settings.bus)
 
     def start(self, name: str) -> None:
         program = next(program for program in programs(self.stack) if program.name == name)
@@ -100,29 +106,3 @@ def embedded(folder: Path, *names: str) -> Iterator[Embedded]:
         yield parts
     finally:
         parts.stop()
-
-
-async def eventually(call: Callable[[], Awaitable[object]], errors: type[Exception], seconds: float = 30.0) -> None:
-    """Repeat `call` until it raises none of `errors`."""
-    deadline = asyncio.get_running_loop().time() + seconds
-    while True:
-        try:
-            await call()
-            return
-        except errors:
-            if asyncio.get_running_loop().time() > deadline:
-                raise
-            await asyncio.sleep(0.1)
-
-
-async def until(condition: Callable[[], Awaitable[bool] | bool], what: str, seconds: float = 30.0) -> None:
-    """Wait for a condition; fail with its name."""
-    deadline = asyncio.get_running_loop().time() + seconds
-    while True:
-        answer = condition()
-        if isinstance(answer, Awaitable):
-            answer = await answer
-        if answer:
-            return
-        assert asyncio.get_running_loop().time() < deadline, f"not within {seconds} s: {what}"
-        await asyncio.sleep(0.05)

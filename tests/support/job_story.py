@@ -31,7 +31,7 @@ from shared.events import (
     TrainingCompleted,
 )
 from shared.ledger import attempt_prefix, job_key, stage_prefix
-from tests.support.fakes import FakeObjects
+from tests.support.store import FakeStore
 
 T0 = 1_700_000_000.25
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -180,10 +180,10 @@ class Story:
 
     # --- documents --------------------------------------------------------------------------------------------
 
-    async def accept(self, objects: FakeObjects) -> None:
+    async def accept(self, objects: FakeStore) -> None:
         await objects.put(job_key(self.job_id), self.job.model_dump_json().encode())
 
-    async def finish(self, objects: FakeObjects, stage: str, event: Event, after: float, outcome: str) -> None:
+    async def finish(self, objects: FakeStore, stage: str, event: Event, after: float, outcome: str) -> None:
         """Write the result of a stage, and the files that its event refers to."""
         record = EventRecord.of(event, ids.event_id(self.job_id, event.topic, stage))
         result = StageResult.model_validate(
@@ -199,11 +199,11 @@ class Story:
         )
         await objects.put(stage_prefix(self.job_id, stage) + "result.json", result.model_dump_json().encode())
 
-    async def claim(self, objects: FakeObjects, stage: str, **fields: Any) -> None:
+    async def claim(self, objects: FakeStore, stage: str, **fields: Any) -> None:
         claim = Claim.model_validate({"owner": "test", "attempt": 1, "expires": 0.0, **fields})
         await objects.put(stage_prefix(self.job_id, stage) + "claim.json", claim.model_dump_json().encode())
 
-    async def happens(self, objects: FakeObjects, *, until: str = "inference") -> None:
+    async def happens(self, objects: FakeStore, *, until: str = "inference") -> None:
         """The ledger of the job when the stage `until` has completed."""
         await self.accept(objects)
         for stage, (event, after) in self.results.items():

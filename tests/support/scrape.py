@@ -26,6 +26,10 @@ class Scrape:
         """0 when there is no such sample."""
         return self._samples.get((name, frozenset(labels.items())), 0.0)
 
+    def since(self, before: Scrape) -> Callable[..., float]:
+        """How much a value has grown since an earlier look: a function with the arguments of `value`."""
+        return lambda name, **labels: self.value(name, **labels) - before.value(name, **labels)
+
     def has(self, name: str, **labels: str) -> bool:
         return (name, frozenset(labels.items())) in self._samples
 

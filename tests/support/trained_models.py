@@ -11,14 +11,12 @@ from shared.events import (
     CheckpointInfo,
     FolderReference,
     Job,
-    JobSpec,
-    Origin,
     Overfitting,
-    Reference,
     TrainingCompleted,
 )
 from shared.ledger import job_key
-from tests.support.fakes import FakeObjects
+from tests.support.jobs import make_job
+from tests.support.store import FakeStore
 
 BASE = "acme/tiny-base"
 LORA = {"peft_type": "LORA", "r": 16, "bias": "none", "lora_alpha": 32, "init_lora_weights": True}
@@ -34,7 +32,7 @@ def model_id(job: str, suffix: str = "support") -> str:
 
 
 async def add_adapter(
-    objects: FakeObjects, prefix: str, *, config: dict[str, Any] | None = None, files: dict[str, bytes] | None = None
+    objects: FakeStore, prefix: str, *, config: dict[str, Any] | None = None, files: dict[str, bytes] | None = None
 ) -> FolderReference:
     """Upload an adapter below `prefix`; `files` replaces the usual two."""
     contents = files or {
@@ -48,7 +46,7 @@ async def add_adapter(
 
 
 async def add_trained(
-    objects: FakeObjects,
+    objects: FakeStore,
     name: str = "one",
     *,
     base: str = BASE,
@@ -82,24 +80,14 @@ async def add_trained(
     return event.model
 
 
-async def add_job(objects: FakeObjects, name: str = "one", alias: str = "support") -> Job:
+async def add_job(objects: FakeStore, name: str = "one", alias: str = "support") -> Job:
     """The manifest of the job named `name`."""
     job = job_id(name)
-    manifest = Job(
-        job_id=job,
-        created_at=1.0,
-        dataset=Reference(bucket="datasets", key="support.jsonl", etag="e", size=1, sha256="0" * 64),
-        spec=JobSpec(),
-        base=BASE,
-        model=model_id(job),
-        alias=alias,
-        origin=Origin(),
-        traceparent=TRACEPARENT,
-    )
+    manifest = make_job(job_id=job, base=BASE, model=model_id(job), alias=alias, traceparent=TRACEPARENT)
     await objects.create(job_key(job), manifest.model_dump_json().encode())
     return manifest
 
 
-async def upload_real_adapter(objects: FakeObjects, name: str, folder: Path) -> FolderReference:
+async def upload_real_adapter(objects: FakeStore, name: str, folder: Path) -> FolderReference:
     """An adapter of the real world, from a folder on disk."""
     return await objects.upload_folder(f"jobs/{job_id(name)}/trainer/attempt-1/adapter", folder)

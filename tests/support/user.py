@@ -12,7 +12,7 @@ import boto3
 import httpx
 from openai import OpenAI
 
-from tests.support.bad_datasets import good
+from tests.support.datasets import good
 
 ROOT = Path(__file__).parents[2]
 QUICK = """

@@ -9,7 +9,20 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
+from tests.support.clock import Clock
 from tests.support.spans import Spans
+from tests.support.store import FakeStore
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def objects(clock: Clock) -> FakeStore:
+    """An object store with that clock."""
+    return FakeStore(clock=clock)
 
 
 @pytest.fixture

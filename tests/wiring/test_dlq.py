@@ -14,8 +14,10 @@ from cli.main import app
 from shared.bus import Delivery
 from shared.events import InferenceFeedback
 from shared.settings import load_settings
-from tests.support.embedded import Embedded, until
-from tests.wiring.test_bus import raw_producer, read_until, running
+from tests.support.broker import running
+from tests.support.embedded import Embedded
+from tests.support.environment import settings_read_anew
+from tests.support.waiting import until
 
 TOPIC = "inference.feedback"  # no other test uses it
 HEADERS = [("ce_id", b"one"), ("odd", b"\xff"), ("odd", b"again")]
@@ -27,11 +29,10 @@ UNHANDLED = b'{"request_id": "r2", "rating": "up", "extra":  1}'
 def target(parts: Embedded, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("TUNESTREAM_API__URL", "http://127.0.0.1:9")
     monkeypatch.setenv("TUNESTREAM_BUS__BOOTSTRAP", parts.stack.kafka)
-    load_settings.cache_clear()
     level = logging.getLogger("aiokafka").level
-    yield
+    with settings_read_anew():
+        yield
     logging.getLogger("aiokafka").setLevel(level)
-    load_settings.cache_clear()
 
 
 def dlq(*words: str) -> Result:
@@ -51,12 +52,13 @@ async def two_services_refuse(parts: Embedded, *values: bytes) -> None:
     async def broken(event: InferenceFeedback, delivery: Delivery) -> None:
         raise KeyError("not ready for this")
 
-    async with raw_producer(parts) as producer:
-        for value in values:
-            await producer.send_and_wait(TOPIC, value, key=b"\x00k", headers=HEADERS)
+    await parts.broker.send(TOPIC, *values, key=b"\x00k", headers=HEADERS)
     subscriptions = [(InferenceFeedback, broken)]
-    async with running(parts, "dlq-a", *subscriptions), running(parts, "dlq-b", *subscriptions):
-        await read_until(parts, f"{TOPIC}.dlq", 2 * len(values))
+    async with (
+        running(parts.broker, "dlq-a", *subscriptions),
+        running(parts.broker, "dlq-b", *subscriptions),
+    ):
+        await parts.broker.read(f"{TOPIC}.dlq", 2 * len(values))
 
 
 async def heard_of(parts: Embedded, request_id: str) -> None:
@@ -65,7 +67,7 @@ async def heard_of(parts: Embedded, request_id: str) -> None:
     async def handler(event: InferenceFeedback, delivery: Delivery) -> None:
         heard.append(event.request_id)
 
-    async with running(parts, "dlq-fixed", (InferenceFeedback, handler)):
+    async with running(parts.broker, "dlq-fixed", (InferenceFeedback, handler)):
         await until(lambda: heard.count(request_id) == 2, "the fixed service takes the event and its replay")
 
 
@@ -101,12 +103,12 @@ def test_a_poison_message_is_listed_shown_and_sent_again(parts: Embedded) -> Non
     assert every.exit_code == 1
     assert "1 published again, 1 left out" in every.stderr
     asyncio.run(heard_of(parts, "r2"))
-    records = asyncio.run(read_until(parts, TOPIC, 3))
+    records = asyncio.run(parts.broker.read(TOPIC, 3))
     again = [record for record in records if record.value == UNHANDLED]
     assert [(record.key, list(record.headers)) for record in again] == [(b"\x00k", HEADERS)] * 2
 
     assert dlq("replay", TOPIC, str(unreadable[0]), "--force").exit_code == 0
-    forced = asyncio.run(read_until(parts, TOPIC, 4))
+    forced = asyncio.run(parts.broker.read(TOPIC, 4))
     assert sum(record.value == UNREADABLE for record in forced) == 2
 
 

@@ -23,7 +23,8 @@ from shared.ledger import job_key
 from shared.service import Context
 from tests.support import drops
 from tests.support.drops import ROWS, Bucket, Ears, ears
-from tests.support.embedded import Embedded, until
+from tests.support.embedded import Embedded
+from tests.support.waiting import until
 
 NEVER = 3600.0
 

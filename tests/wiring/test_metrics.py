@@ -7,8 +7,9 @@ import asyncio
 from shared import lag
 from shared.bus import Bus, Delivery
 from shared.events import JobControl, ModelDegraded
-from tests.support.embedded import Embedded, until
+from tests.support.embedded import Embedded
 from tests.support.scrape import Scrape, scrape
+from tests.support.waiting import until
 
 TOPIC = ModelDegraded.topic
 

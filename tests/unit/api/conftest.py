@@ -14,8 +14,10 @@ from services.api.app import make_app
 from services.api.database import ProjectionDatabase
 from services.api.projection import Projection
 from services.api.resources.dependencies import Dependencies
-from tests.support.fakes import Clock, FakeBus, FakeObjects
+from tests.support.bus import FakeBus
+from tests.support.clock import Clock
 from tests.support.job_story import T0, Story, Told
+from tests.support.store import FakeStore
 
 URL = "http://api.test"
 
@@ -25,7 +27,7 @@ class Api:
     """A running api. `restart` is a new process over the same ledger, `forget` one whose database was deleted."""
 
     path: Path
-    objects: FakeObjects
+    objects: FakeStore
     bus: FakeBus
     clock: Clock
     keys: tuple[str, ...] = ()
@@ -33,7 +35,7 @@ class Api:
     def start(self) -> None:
         self.database = ProjectionDatabase(self.path)
         self.projection = Projection(self.database, self.objects, self.clock, discover_seconds=10)
-        dependencies = Dependencies(self.database, self.projection, self.objects.as_store(), self.bus, self.clock, URL)
+        dependencies = Dependencies(self.database, self.projection, self.objects, self.bus, self.clock, URL)
         transport = httpx.ASGITransport(make_app(dependencies, self.keys))
         self.client = httpx.AsyncClient(transport=transport, base_url=URL)
 
@@ -64,7 +66,7 @@ class Api:
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[Api]:
     clock = Clock(T0 + 3600)
-    running = Api(tmp_path / "state" / "api.sqlite3", FakeObjects(clock=clock), FakeBus(), clock)
+    running = Api(tmp_path / "state" / "api.sqlite3", FakeStore(clock=clock), FakeBus(), clock)
     running.start()
     yield running
     await running.stop()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +19,7 @@ from services.validate import check as validator
 from services.validate.domain.report import Report
 from shared.errors import TransientError
 from shared.settings import load_settings
+from tests.support.servers import unused_port
 from tests.unit.cli.test_watch import ID, done, job
 
 GOOD = "\n".join(
@@ -38,9 +38,7 @@ def invoke(runner: CliRunner, *words: str) -> Result:
 @pytest.fixture
 def nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Addresses at which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = unused_port()
     for name in ("API__URL", "INFERENCE__URL", "STORE__ENDPOINT"):
         monkeypatch.setenv(f"TUNESTREAM_{name}", f"http://127.0.0.1:{port}")
 

@@ -12,15 +12,15 @@ from services.ingest.domain.jobs import job_of
 from services.ingest.job_settings import parse_spec
 from shared.errors import InputError
 from shared.events import DatasetPointer, JobSpec, Origin
-from tests.support.fakes import FakeObjects
+from tests.support.store import FakeStore
 
 SUPPORT = JobSpec(suffix="support")
 WRITES = ("delete", "put", "upload")
 
 
 @pytest.fixture
-def datasets() -> FakeObjects:
-    return FakeObjects("datasets")
+def datasets() -> FakeStore:
+    return FakeStore("datasets")
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def rows(tmp_path: Path) -> Path:
     return file
 
 
-async def ids_of_ingest(datasets: FakeObjects) -> dict[str, str]:
+async def ids_of_ingest(datasets: FakeStore) -> dict[str, str]:
     """Which jobs ingest makes of what lies in the bucket: key to id."""
     found = {}
     for entry in await datasets.list(""):
@@ -59,37 +59,37 @@ async def ids_of_ingest(datasets: FakeObjects) -> dict[str, str]:
     ],
 )
 async def test_the_printed_id_is_the_one_that_ingest_derives(
-    datasets: FakeObjects, rows: Path, settings: dict[str, Any]
+    datasets: FakeStore, rows: Path, settings: dict[str, Any]
 ) -> None:
-    job, _ = await submit(datasets.as_store(), rows, "support.jsonl", JobSpec.model_validate(settings))
+    job, _ = await submit(datasets, rows, "support.jsonl", JobSpec.model_validate(settings))
     assert job.startswith("ftjob-")
     assert await ids_of_ingest(datasets) == {"support.jsonl": job}
 
 
-async def test_settings_are_there_before_the_dataset(datasets: FakeObjects, rows: Path) -> None:
-    await submit(datasets.as_store(), rows, "team/support.jsonl", SUPPORT)
+async def test_settings_are_there_before_the_dataset(datasets: FakeStore, rows: Path) -> None:
+    await submit(datasets, rows, "team/support.jsonl", SUPPORT)
     written = [key for name, key in datasets.calls if name in WRITES]
     assert written == ["team/support.job.yaml", "team/support.jsonl"]
 
 
-async def test_without_settings_there_is_no_sidecar(datasets: FakeObjects, rows: Path) -> None:
-    job, _ = await submit(datasets.as_store(), rows, "support.jsonl", JobSpec())
+async def test_without_settings_there_is_no_sidecar(datasets: FakeStore, rows: Path) -> None:
+    job, _ = await submit(datasets, rows, "support.jsonl", JobSpec())
     assert [entry.key for entry in await datasets.list("")] == ["support.jsonl"]
     assert await ids_of_ingest(datasets) == {"support.jsonl": job}
 
 
-async def test_the_settings_of_an_earlier_submission_do_not_count(datasets: FakeObjects, rows: Path) -> None:
-    await submit(datasets.as_store(), rows, "support.jsonl", SUPPORT)
-    job, _ = await submit(datasets.as_store(), rows, "support.jsonl", JobSpec())
+async def test_the_settings_of_an_earlier_submission_do_not_count(datasets: FakeStore, rows: Path) -> None:
+    await submit(datasets, rows, "support.jsonl", SUPPORT)
+    job, _ = await submit(datasets, rows, "support.jsonl", JobSpec())
     assert await ids_of_ingest(datasets) == {"support.jsonl": job}
 
 
-async def test_new_rows_never_lie_beside_old_ones_settings(datasets: FakeObjects, rows: Path) -> None:
+async def test_new_rows_never_lie_beside_old_ones_settings(datasets: FakeStore, rows: Path) -> None:
     """A sweep between two writes must not see the old dataset with the new settings, nor the other way round."""
-    await submit(datasets.as_store(), rows, "support.jsonl", SUPPORT)
+    await submit(datasets, rows, "support.jsonl", SUPPORT)
     rows.write_text('{"messages": [1]}\n')
     datasets.calls.clear()
-    await submit(datasets.as_store(), rows, "support.jsonl", JobSpec(suffix="other"))
+    await submit(datasets, rows, "support.jsonl", JobSpec(suffix="other"))
     changes = [("delete" if name == "delete" else "write", key) for name, key in datasets.calls if name in WRITES]
     assert changes == [
         ("delete", "support.jsonl"),
@@ -98,26 +98,26 @@ async def test_new_rows_never_lie_beside_old_ones_settings(datasets: FakeObjects
     ]
 
 
-async def test_the_same_again_writes_nothing(datasets: FakeObjects, rows: Path) -> None:
-    first, _ = await submit(datasets.as_store(), rows, "support.jsonl", SUPPORT)
+async def test_the_same_again_writes_nothing(datasets: FakeStore, rows: Path) -> None:
+    first, _ = await submit(datasets, rows, "support.jsonl", SUPPORT)
     datasets.calls.clear()
-    assert (await submit(datasets.as_store(), rows, "support.jsonl", SUPPORT))[0] == first
+    assert (await submit(datasets, rows, "support.jsonl", SUPPORT))[0] == first
     assert not [call for call in datasets.calls if call[0] in WRITES]
 
 
-async def test_a_rerun_is_another_job_of_the_same_bytes(datasets: FakeObjects, rows: Path) -> None:
-    first, _ = await submit(datasets.as_store(), rows, "support.jsonl", SUPPORT)
-    second, _ = await submit(datasets.as_store(), rows, "support.jsonl", JobSpec(suffix="support", rerun=1))
+async def test_a_rerun_is_another_job_of_the_same_bytes(datasets: FakeStore, rows: Path) -> None:
+    first, _ = await submit(datasets, rows, "support.jsonl", SUPPORT)
+    second, _ = await submit(datasets, rows, "support.jsonl", JobSpec(suffix="support", rerun=1))
     assert first != second
     assert await ids_of_ingest(datasets) == {"support.jsonl": second}
 
 
 async def test_a_validation_file_is_referred_to_and_is_no_dataset(
-    datasets: FakeObjects, rows: Path, tmp_path: Path
+    datasets: FakeStore, rows: Path, tmp_path: Path
 ) -> None:
     validation = tmp_path / "held-out.jsonl"
     validation.write_text("{}\n")
-    job, spec = await submit(datasets.as_store(), rows, "team/support.jsonl", SUPPORT, validation)
+    job, spec = await submit(datasets, rows, "team/support.jsonl", SUPPORT, validation)
     assert spec.validation_file is not None
     assert await datasets.read(await datasets.describe(spec.validation_file)) == b"{}\n"
     assert await ids_of_ingest(datasets) == {"team/support.jsonl": job}
@@ -138,7 +138,7 @@ def test_a_file_that_is_missing_or_empty_is_refused(tmp_path: Path) -> None:
 
 
 async def test_a_dataset_that_vanishes_while_we_look_is_uploaded(
-    datasets: FakeObjects, rows: Path, monkeypatch: pytest.MonkeyPatch
+    datasets: FakeStore, rows: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await datasets.upload("support.jsonl", rows)
 
@@ -147,5 +147,5 @@ async def test_a_dataset_that_vanishes_while_we_look_is_uploaded(
         raise InputError("file_not_found", "gone")
 
     monkeypatch.setattr(datasets, "describe", gone)
-    await submit(datasets.as_store(), rows, "support.jsonl", SUPPORT)
+    await submit(datasets, rows, "support.jsonl", SUPPORT)
     assert await datasets.exists("support.jsonl")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from cli.stack.plan import MARK
 from cli.stack.programs import Program
 from cli.stack.supervisor import Supervisor, exists
 from cli.terminal import CliError
+from tests.support.servers import unused_port
 
 SERVER = """
 import http.server, os, subprocess, sys
@@ -49,13 +49,13 @@ class Recorder:
 class Dummies:
     """Two programs of two waves, whose children hide in sessions of their own, as vLLM's do."""
 
-    def __init__(self, folder: Path, free_port: Callable[[], int]) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.files = Files(
             config=folder / "supervisord.conf", socket=folder / "s.sock", logs=folder / "logs", directory=folder
         )
         self.files.logs.mkdir()
-        self.ports = {"first": free_port(), "second": free_port()}
+        self.ports = {"first": unused_port(), "second": unused_port()}
         self.programs = [self.program("first", 0), self.program("second", 1)]
 
     def program(self, name: str, wave: int) -> Program:
@@ -79,23 +79,13 @@ class Dummies:
 
 
 @pytest.fixture
-def dummies(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[Dummies]:
+def dummies(tmp_path: Path) -> Iterator[Dummies]:
     folder = tmp_path / "s"
     folder.mkdir()
-    yield Dummies(folder, free_port)
+    yield Dummies(folder)
     for pid in leftovers.find(folder):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-
-
-@pytest.fixture
-def free_port() -> Callable[[], int]:
-    def port() -> int:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            return int(probe.getsockname()[1])
-
-    return port
 
 
 def until(condition: Callable[[], bool], seconds: float = 15) -> None:

@@ -1,22 +1,15 @@
 from __future__ import annotations
 
-import socket
-
 import pytest
 
 from cli.stack import topics
 from shared.errors import ConfigError
 from shared.settings import BusSettings
-
-
-def nobody() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
+from tests.support.servers import unused_port
 
 
 async def test_without_a_broker_the_wait_ends_with_address_and_causes() -> None:
-    address = nobody()
+    address = f"127.0.0.1:{unused_port()}"
     with pytest.raises(ConfigError) as caught:
         await topics.ensure(BusSettings(bootstrap=address), wait_seconds=0.0)
     assert address in str(caught.value)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.jobs.span_tree import Node, span_tree, time_range
+from tests.support.servers import serving
 from tests.unit.cli.test_commands import invoke
 from tests.unit.cli.test_watch import ID
 
@@ -164,12 +164,8 @@ class Server:
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     server = Server()
     monkeypatch.setenv("TUNESTREAM_API__URL", server.url)
-    thread = threading.Thread(target=server.http.serve_forever, args=(0.01,))
-    thread.start()
-    yield server
-    server.http.shutdown()
-    thread.join()
-    server.http.server_close()
+    with serving(server.http):
+        yield server
 
 
 def test_without_a_jaeger_it_tells_the_trace_id_and_which_settings_to_set(runner: CliRunner, server: Server) -> None:

@@ -12,14 +12,16 @@ import pytest
 from services.evaluator import answers
 from services.evaluator.work import EvaluateWork
 from shared.errors import TransientError
-from shared.events import EvalCompleted, Job, JobProgress, Reference, Split, TrainingCompleted
+from shared.events import EvalCompleted, Job, JobProgress, Split, TrainingCompleted
 from shared.settings import EvaluatorSettings, InferenceSettings, Settings
-from tests.support.evaluation import FakeModel, FakeObjects, jsonl, make_attempt, serve
+from tests.support.datasets import lines
+from tests.support.jobs import NOWHERE, make_attempt, make_job
+from tests.support.language_model import FakeModel, serve
 from tests.support.scrape import scrape
 from tests.support.spans import Spans, parent_id
+from tests.support.store import FakeStore
 
 BASE, TUNED = "base-model", "ft:base-model:org::12345678"
-NOWHERE = Reference(bucket="b", key="k", etag="e", size=1, sha256="0" * 64)
 CITIES = ["Oslo", "Rome", "Cairo", "Lima", "Kyiv", "Paris", "Accra", "Seoul", "Quito", "Delhi", "Turin", "Perth"]
 
 
@@ -52,10 +54,10 @@ def models(
 
 
 async def request_for(
-    objects: FakeObjects, test: list[dict[str, Any]] | None, train: list[dict[str, Any]], **more: Any
+    objects: FakeStore, test: list[dict[str, Any]] | None, train: list[dict[str, Any]], **more: Any
 ) -> dict[str, Any]:
     async def split(name: str, rows: list[dict[str, Any]]) -> Split:
-        return Split(reference=await objects.put(f"{name}.jsonl", jsonl(rows)), examples=len(rows), tokens=1)
+        return Split(reference=await objects.put(f"{name}.jsonl", lines(*rows)), examples=len(rows), tokens=1)
 
     training = TrainingCompleted(
         job_id="ftjob-1",
@@ -77,32 +79,22 @@ async def request_for(
 
 
 def job(**spec: Any) -> Job:
-    return Job(
-        job_id="ftjob-1",
-        created_at=0,
-        dataset=NOWHERE,
-        spec=spec,
-        base=BASE,
-        model=TUNED,
-        alias="support",
-        origin={},
-        traceparent="",
-    )
+    return make_job(spec=spec, base=BASE, model=TUNED, alias="support")
 
 
 async def run(
-    objects: FakeObjects, model: FakeModel, request: dict[str, Any], *, number: int = 1, **spec: Any
+    objects: FakeStore, model: FakeModel, request: dict[str, Any], *, number: int = 1, **spec: Any
 ) -> tuple[EvalCompleted, list[JobProgress]]:
-    attempt, told = make_attempt(job(**spec), request, number)
+    attempt, told = make_attempt(job(**spec), "evaluator", number=number, request=request)
     async with serve(model) as url:
         settings = Settings(inference=InferenceSettings(url=url), evaluator=EvaluatorSettings(timeout_seconds=2.0))
-        event = await EvaluateWork(objects.as_store(), settings)(attempt)
+        event = await EvaluateWork(objects, settings)(attempt)
     assert isinstance(event, EvalCompleted)
     return event, told
 
 
 async def test_a_better_model_passes_and_the_report_has_every_answer() -> None:
-    objects, model = FakeObjects(), FakeModel(models())
+    objects, model = FakeStore(), FakeModel(models())
     event, told = await run(objects, model, await request_for(objects, chat_rows(CITIES), chat_rows(CITIES[:4])))
     assert event.passed and event.metric == "rouge_l" and event.examples == 12
     assert event.scores["tuned"]["exact_match"] == 1.0
@@ -124,7 +116,7 @@ async def test_what_each_variant_was_asked_is_below_its_span_in_the_jobs_trace(
     spans: Spans, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(answers, "TRACED_QUESTIONS", 5)
-    objects, model = FakeObjects(), FakeModel(models())
+    objects, model = FakeStore(), FakeModel(models())
     await run(objects, model, await request_for(objects, chat_rows(CITIES), chat_rows(CITIES[:4])))
     names = [span.name for span in spans.all]
     parts = ["base", "few_shot", "tuned", "edge_prompts"]
@@ -145,7 +137,7 @@ async def test_what_each_variant_was_asked_is_below_its_span_in_the_jobs_trace(
 
 
 async def test_a_model_that_is_no_better_is_not_promoted() -> None:
-    objects, model = FakeObjects(), FakeModel(models(tuned=lambda text: "I do not know."))
+    objects, model = FakeStore(), FakeModel(models(tuned=lambda text: "I do not know."))
     event, _ = await run(objects, model, await request_for(objects, chat_rows(CITIES), chat_rows(CITIES[:4])))
     assert not event.passed
     assert "Not shown to be better" in event.reasons[0]
@@ -159,7 +151,7 @@ async def test_labels_are_judged_by_accuracy_and_macro_f1() -> None:
     def parity(text: str) -> str:
         return "Even." if int(text.rsplit("\n", 1)[-1].split(maxsplit=1)[0]) % 2 == 0 else "Odd."
 
-    objects = FakeObjects()
+    objects = FakeStore()
     model = FakeModel(models(base=lambda text: "even", tuned=lambda text: parity(text) if "->" in text else "?"))
     event, _ = await run(objects, model, await request_for(objects, rows(30), rows(30)))
     assert event.metric == "accuracy" and event.passed
@@ -170,7 +162,7 @@ async def test_labels_are_judged_by_accuracy_and_macro_f1() -> None:
 
 
 async def test_at_most_max_examples_are_asked_concurrently_the_same_ones_each_time() -> None:
-    objects = FakeObjects()
+    objects = FakeStore()
     request = await request_for(objects, chat_rows([f"Town{index}" for index in range(100)]), chat_rows(CITIES))
     evaluation = {"max_examples": 20, "concurrency": 3, "few_shot": 0}
     model = FakeModel(models())
@@ -183,7 +175,7 @@ async def test_at_most_max_examples_are_asked_concurrently_the_same_ones_each_ti
 
 
 async def test_an_attempt_that_died_leaves_its_finished_variants_to_the_next() -> None:
-    objects = FakeObjects()
+    objects = FakeStore()
     request = await request_for(objects, chat_rows(CITIES), chat_rows(CITIES))
 
     def breaks(text: str) -> str:
@@ -201,7 +193,7 @@ async def test_an_attempt_that_died_leaves_its_finished_variants_to_the_next() -
 
 
 async def test_answers_to_other_questions_are_not_reused() -> None:
-    objects = FakeObjects()
+    objects = FakeStore()
     request = await request_for(objects, chat_rows(CITIES), chat_rows(CITIES))
     await run(objects, FakeModel(models()), request)
     model = FakeModel(models())
@@ -210,7 +202,7 @@ async def test_answers_to_other_questions_are_not_reused() -> None:
 
 
 async def test_without_a_test_split_nothing_is_shown_unless_promotion_is_ordered() -> None:
-    objects = FakeObjects()
+    objects = FakeStore()
     request = await request_for(objects, None, chat_rows(CITIES))
     event, _ = await run(objects, FakeModel(models()), request)
     assert (event.passed, event.examples) == (False, 0)
@@ -220,7 +212,7 @@ async def test_without_a_test_split_nothing_is_shown_unless_promotion_is_ordered
 
 
 async def test_edge_prompts_that_the_endpoint_cannot_stand_do_not_stop_the_stage() -> None:
-    objects = FakeObjects()
+    objects = FakeStore()
     model = FakeModel(models(), context_chars=3_000)
     event, _ = await run(objects, model, await request_for(objects, chat_rows(CITIES), chat_rows(CITIES)))
     report = json.loads(await objects.read(event.report))
@@ -231,7 +223,7 @@ async def test_edge_prompts_that_the_endpoint_cannot_stand_do_not_stop_the_stage
 
 
 async def test_examples_that_do_not_fit_count_as_empty_answers_and_are_named() -> None:
-    objects = FakeObjects()
+    objects = FakeStore()
     rows = chat_rows([*CITIES, "x" * 2_000])
     model = FakeModel(models(), context_chars=1_500)
     event, _ = await run(objects, model, await request_for(objects, rows, chat_rows(CITIES)))
@@ -239,7 +231,7 @@ async def test_examples_that_do_not_fit_count_as_empty_answers_and_are_named() -
 
 
 async def test_the_curves_of_the_training_are_in_the_page() -> None:
-    objects = FakeObjects()
+    objects = FakeStore()
     curves = await objects.put("curves.png", b"\x89PNG-bytes")
     request = await request_for(objects, chat_rows(CITIES), chat_rows(CITIES), artifacts={"curves.png": curves})
     event, _ = await run(objects, FakeModel(models()), request)
@@ -250,11 +242,12 @@ async def test_the_curves_of_the_training_are_in_the_page() -> None:
 
 
 async def test_cancelling_ends_the_requests_under_way() -> None:
-    objects = FakeObjects()
-    attempt, _ = make_attempt(job(), await request_for(objects, chat_rows(CITIES), chat_rows(CITIES)))
+    objects = FakeStore()
+    request = await request_for(objects, chat_rows(CITIES), chat_rows(CITIES))
+    attempt, _ = make_attempt(job(), "evaluator", request=request)
     model = FakeModel(models(), always_down=True)
     async with serve(model) as url:
-        work = EvaluateWork(objects.as_store(), Settings(inference=InferenceSettings(url=url)))
+        work = EvaluateWork(objects, Settings(inference=InferenceSettings(url=url)))
         before = asyncio.all_tasks()
         running = asyncio.ensure_future(work(attempt))
         while not model.requests:
@@ -266,14 +259,11 @@ async def test_cancelling_ends_the_requests_under_way() -> None:
 
 
 async def test_a_scrape_sees_answers_by_variant_and_the_verdict() -> None:
-    objects, model = FakeObjects(), FakeModel(models())
+    objects, model = FakeStore(), FakeModel(models())
     request = await request_for(objects, chat_rows(CITIES), chat_rows(CITIES[:4]))
     before = await scrape()
     await run(objects, model, request)
-    after = await scrape()
-
-    def grown(name: str, **labels: str) -> float:
-        return after.value(name, **labels) - before.value(name, **labels)
+    grown = (await scrape()).since(before)
 
     for variant, count in (("base", 12), ("few_shot", 12), ("tuned", 12), ("edge", 32)):
         assert grown("tunestream_eval_answers_total", variant=variant, outcome="answered") == count

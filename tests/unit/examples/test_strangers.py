@@ -16,6 +16,7 @@ import pytest
 
 from examples import ask, drop_s3, publish_event
 from shared.events import DatasetUploaded
+from tests.support.environment import remove_settings
 
 LOGIN = {
     "KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
@@ -105,8 +106,7 @@ def test_a_published_event_is_bare_json_that_the_house_can_read(monkeypatch: pyt
 
 
 def test_the_variables_of_the_environment_log_in(monkeypatch: pytest.MonkeyPatch):
-    for name in [name for name in os.environ if name.startswith("KAFKA_")]:
-        monkeypatch.delenv(name)
+    remove_settings(monkeypatch, ("KAFKA_",))
     assert publish_event.login() == {"security_protocol": "PLAINTEXT"}
     for name, value in LOGIN.items():
         monkeypatch.setenv(name, value)
@@ -127,8 +127,7 @@ def kcat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     program.write_text(KCAT.format(folder=tmp_path))
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    for name in [name for name in os.environ if name.startswith(("KAFKA_", "TUNESTREAM_"))]:
-        monkeypatch.delenv(name)
+    remove_settings(monkeypatch, ("KAFKA_", "TUNESTREAM_"))
     return tmp_path
 
 

@@ -21,9 +21,13 @@ from services.inference.work import DeployWork
 from shared import health
 from shared.service import Context, Parts
 from shared.settings import Settings
-from tests.support.fakes import Clock, FakeBus, FakeObjects
-from tests.support.servers import FakeApi, FakeVllm, Server
+from tests.support.api import FakeApi
+from tests.support.bus import FakeBus
+from tests.support.clock import Clock
+from tests.support.servers import Server
+from tests.support.store import FakeStore
 from tests.support.trained_models import BASE
+from tests.support.vllm import FakeVllm
 
 QUICK = 0.3  # seconds that requests of the tests wait for a vLLM that is down
 
@@ -34,7 +38,7 @@ class House:
 
     vllm: FakeVllm
     api: FakeApi
-    objects: FakeObjects
+    objects: FakeStore
     clock: Clock
     parts: Parts
     http: httpx.AsyncClient
@@ -56,18 +60,8 @@ class House:
         return await self.http.post("/v1/chat/completions", json=body)
 
 
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def objects(clock: Clock) -> FakeObjects:
-    return FakeObjects(clock=clock)
-
-
 @asynccontextmanager
-async def open_house(folder: Path, objects: FakeObjects, clock: Clock, **settings: Any) -> AsyncIterator[House]:
+async def open_house(folder: Path, objects: FakeStore, clock: Clock, **settings: Any) -> AsyncIterator[House]:
     """`settings`: sections that differ from the usual."""
     async with AsyncExitStack() as stack:
         vllm, api = FakeVllm(), FakeApi()
@@ -81,7 +75,7 @@ async def open_house(folder: Path, objects: FakeObjects, clock: Clock, **setting
             "gpu": settings.get("gpu", {}),
             "stage": {"poll_seconds": 0.01},
         }
-        context = Context(Settings.model_validate(given), objects.as_store(), FakeBus().as_bus(), clock)
+        context = Context(Settings.model_validate(given), objects, FakeBus(), clock)
         parts = composition.build(context)
         assert parts.app is not None and parts.close is not None
         health.mount(parts.app, parts.checks)
@@ -109,6 +103,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def house(tmp_path: Path, objects: FakeObjects, clock: Clock) -> AsyncIterator[House]:
+async def house(tmp_path: Path, objects: FakeStore, clock: Clock) -> AsyncIterator[House]:
     async with open_house(tmp_path, objects, clock) as opened:
         yield opened

@@ -9,14 +9,14 @@ import pytest
 from shared.errors import InputError, TransientError
 from shared.events import EvalCompleted, Event, Interval, JobProgress, ModelDeployed, Reference
 from shared.stage import Attempt
-from tests.support.fakes import FakeObjects
+from tests.support.store import FakeStore
 from tests.support.trained_models import BASE, add_job, add_trained, model_id
 from tests.unit.inference.conftest import House
 
 REPORT = Reference(bucket="tunestream", key="report.json", etag="e", size=1, sha256="0" * 64)
 
 
-async def attempt(objects: FakeObjects, name: str = "one", *, passed: bool = True) -> Attempt:
+async def attempt(objects: FakeStore, name: str = "one", *, passed: bool = True) -> Attempt:
     job = await add_job(objects, name)
     event = EvalCompleted(
         job_id=job.job_id,

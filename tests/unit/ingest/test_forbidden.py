@@ -9,26 +9,27 @@ from services.ingest.inbox import Inbox
 from services.ingest.intake import Intake
 from shared.bus import Delivery
 from shared.errors import ConfigError
-from shared.events import DatasetPointer, DatasetUploaded, JobFailed, Reference
+from shared.events import DatasetPointer, DatasetUploaded, JobFailed
 from shared.settings import Settings
-from tests.support.fakes import FakeBus, FakeObjects
+from tests.support.bus import FakeBus
+from tests.support.store import FakeStore
 
 SECRET = DatasetPointer(bucket="tunestream", key="secret.jsonl")
 ROWS = DatasetPointer(bucket="datasets", key="rows.jsonl")
 OTHER = DatasetPointer(bucket="datasets", key="other.jsonl")
 
 
-class GuardedObjects(FakeObjects):
-    async def describe(self, pointer: DatasetPointer) -> Reference:
-        if pointer == SECRET:
+class GuardedStore(FakeStore):
+    async def before(self, operation: str, key: str) -> None:
+        if (operation, key) == ("describe", SECRET.key):
             raise ConfigError("the object store refuses this service")
-        return await super().describe(pointer)
+        await super().before(operation, key)
 
 
 async def test_a_stranger_who_names_a_forbidden_place_stops_neither_the_service_nor_the_others() -> None:
-    objects, bus = GuardedObjects(), FakeBus()
-    intake = Intake(objects.as_store(), bus, Settings(), lambda: 1.0)
-    inbox = Inbox(objects.as_store(), intake, Deduplicator(objects.as_store(), intake, "datasets", time.time))
+    objects, bus = GuardedStore(), FakeBus()
+    intake = Intake(objects, bus, Settings(), lambda: 1.0)
+    inbox = Inbox(objects, intake, Deduplicator(objects, intake, "datasets", time.time))
     await objects.put(SECRET.key, b"{}")
     for pointer in (ROWS, OTHER):
         await objects.at("datasets").put(pointer.key, b"{}")

@@ -8,8 +8,9 @@ from services.ingest.intake import Intake
 from shared.events import DatasetPointer, Job, JobFailed, Origin
 from shared.ledger import job_key
 from shared.settings import Settings
-from tests.support.fakes import FakeBus, FakeObjects
+from tests.support.bus import FakeBus
 from tests.support.spans import Spans, trace_of, traceparent_of
+from tests.support.store import FakeStore
 
 STRANGER = "00-" + "c" * 32 + "-" + "d" * 16 + "-01"
 POINTER = DatasetPointer(bucket="datasets", key="canary-file.jsonl")
@@ -17,8 +18,8 @@ POINTER = DatasetPointer(bucket="datasets", key="canary-file.jsonl")
 
 class Ingest:
     def __init__(self) -> None:
-        self.objects, self.bus = FakeObjects(), FakeBus()
-        self.intake = Intake(self.objects.as_store(), self.bus, Settings(_env_file=None), lambda: 1_000_000.0)
+        self.objects, self.bus = FakeStore(), FakeBus()
+        self.intake = Intake(self.objects, self.bus, Settings(_env_file=None), lambda: 1_000_000.0)
 
     async def take(self, traceparent: str | None = None) -> Job:
         return await self.intake.create_job(POINTER, origin=Origin(kind="drop"), traceparent=traceparent)

@@ -6,14 +6,15 @@ from services.ingest.deduplicator import Deduplicator
 from services.ingest.intake import Intake
 from services.ingest.sweep import Sweep
 from shared.settings import IngestSettings, Settings
-from tests.support.fakes import FakeBus, FakeObjects
+from tests.support.bus import FakeBus
 from tests.support.scrape import scrape
+from tests.support.store import FakeStore
 
 
 async def test_a_drop_is_counted_with_the_time_until_its_event() -> None:
     now = [1_000_000.0]
-    objects = FakeObjects(clock=lambda: now[0])
-    store = objects.as_store()
+    objects = FakeStore(clock=lambda: now[0])
+    store = objects
     intake = Intake(store, FakeBus(), Settings(_env_file=None), lambda: now[0])
     deduplicator = Deduplicator(store, intake, "datasets", lambda: now[0])
     sweep = Sweep(store.at("datasets"), deduplicator, IngestSettings(), lambda: now[0])
@@ -22,10 +23,7 @@ async def test_a_drop_is_counted_with_the_time_until_its_event() -> None:
     now[0] += 3
     await sweep.run_once()
     await sweep.run_once()
-    after = await scrape()
-
-    def grown(name: str, **labels: str) -> float:
-        return after.value(name, **labels) - before.value(name, **labels)
+    grown = (await scrape()).since(before)
 
     assert grown("tunestream_ingest_taken_total", kind="drop", outcome="job") == 1
     assert grown("tunestream_ingest_seconds_count") == 1

@@ -4,59 +4,48 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from shared import outbox
 from shared.events import JobFailed
-from shared.ledger import Entry, stage_prefix
+from shared.ledger import stage_prefix
 from shared.runner import StageRunner
 from shared.settings import StageSettings
 from shared.stage import STAGES, Attempt
-from tests.support.fakes import FakeBus, FakeObjects
+from tests.support.bus import FakeBus
+from tests.support.store import FakeStore
 from tests.support.trained_models import add_job
-
-
-class Watched(FakeObjects):
-    def __init__(self) -> None:
-        super().__init__()
-        self.looks: Counter[str] = Counter()
-
-    async def list(self, prefix: str) -> Sequence[Entry]:
-        self.looks[prefix] += 1
-        return await super().list(prefix)
-
-    async def folders(self, prefix: str) -> Sequence[str]:
-        self.looks[prefix] += 1
-        return await super().folders(prefix)
+from tests.support.waiting import until
 
 
 async def never(attempt: Attempt) -> Any:
     raise AssertionError("nobody asked")
 
 
+def looks(objects: FakeStore, prefix: str) -> int:
+    """How often `prefix` was listed."""
+    return sum(name in ("list", "folders") and key == prefix for name, key in objects.calls)
+
+
 @pytest.mark.parametrize("stage", ["trainer", "evaluator", "inference"])
 async def test_a_job_that_failed_in_validation_is_looked_at_once(stage: Any) -> None:
-    objects = Watched()
+    objects = FakeStore()
     job = await add_job(objects)
     failed = JobFailed(job_id=job.job_id, stage="validate", code="invalid_training_file", message="Line 3 …")
-    await outbox.commit(objects.as_store(), outbox.result_of(job.job_id, "validate", 1, "me", "failed", failed, 0.0))
+    await outbox.commit(objects, outbox.result_of(job.job_id, "validate", 1, "me", "failed", failed, 0.0))
     runner = StageRunner(
         STAGES[stage],
         never,
-        ledger=objects.as_store(),
+        ledger=objects,
         bus=FakeBus(),
         clock=time.time,
         owner="me",
         settings=StageSettings(poll_seconds=0.01, discover_seconds=0.01),
     )
     running = asyncio.create_task(runner.run())
-    async with asyncio.timeout(10):
-        while objects.looks["jobs/"] < 5:
-            await asyncio.sleep(0.01)
+    await until(lambda: looks(objects, "jobs/") >= 5, "the jobs are listed five times")
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
-    assert objects.looks[stage_prefix(job.job_id, stage)] == 1
+    assert looks(objects, stage_prefix(job.job_id, stage)) == 1

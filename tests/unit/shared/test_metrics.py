@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -13,16 +12,20 @@ from fastapi import FastAPI
 
 from shared import health, metrics, outbox
 from shared.errors import InputError, StoreUnavailable, TransientError
-from shared.events import DatasetPointer, DatasetUploaded, Event, Job, JobFailed, JobSpec, Origin, Reference
+from shared.events import DatasetPointer, DatasetUploaded, Event, JobFailed, Reference
 from shared.http_metrics import HttpMetrics
 from shared.ledger import job_key
 from shared.objects import ObjectStore
 from shared.runner import StageRunner
 from shared.settings import StageSettings, StoreSettings
 from shared.stage import STAGES, Attempt
-from tests.support.embedded import until
-from tests.support.fakes import Clock, FakeBus, FakeObjects
+from tests.support.bus import FakeBus
+from tests.support.clock import Clock
+from tests.support.jobs import make_job
 from tests.support.scrape import Scrape, scrape
+from tests.support.servers import refusing_port
+from tests.support.store import FakeStore
+from tests.support.waiting import until
 
 REF = Reference(bucket="b", key="k", etag="e", size=1, sha256="0" * 64)
 T0 = 1_000_000.0
@@ -33,7 +36,7 @@ class Ledger:
 
     def __init__(self, work: Callable[[Attempt], Awaitable[Event]]) -> None:
         self.clock = Clock(T0)
-        self.objects = FakeObjects(clock=self.clock)
+        self.objects = FakeStore(clock=self.clock)
         self.runner = StageRunner(
             STAGES["validate"],
             work,
@@ -52,10 +55,7 @@ class Ledger:
 
     async def add(self, job_id: str, *, uploaded: bool = True) -> None:
         """A job as ingest leaves it; not `uploaded`: its validation has not been asked for yet."""
-        job = Job(
-            job_id=job_id, created_at=T0, dataset=REF, spec=JobSpec(), base="base", model="ft:base:org::1", alias="a",
-            origin=Origin(), traceparent="",
-        )  # fmt: skip
+        job = make_job(job_id=job_id, created_at=T0)
         await self.objects.create(job_key(job_id), job.model_dump_json().encode())
         if uploaded:
             event = DatasetUploaded(job_id=job_id, dataset=DatasetPointer(bucket="b", key="k"))
@@ -115,7 +115,7 @@ async def test_a_service_that_starts_anew_sees_since_when_a_job_waits() -> None:
         await ledger.until("tunestream_stage_running", 1)
     ledger.clock.now += 3600
     again = Ledger(work)
-    again.objects.buckets, again.clock.now = ledger.objects.buckets, ledger.clock.now
+    again.objects.disk, again.clock.now = ledger.objects.disk, ledger.clock.now
     async with again.running():
         seen = await again.until("tunestream_stage_running", 1)
 
@@ -158,9 +158,8 @@ async def test_counters_of_a_stage_are_there_before_anything_happened() -> None:
 
 
 async def test_a_store_that_is_away_is_counted_by_operation() -> None:
-    with socket.socket() as reserved:  # bound and never listening: every connection is refused
-        reserved.bind(("127.0.0.1", 0))
-        store = ObjectStore.connect(StoreSettings(endpoint=f"http://127.0.0.1:{reserved.getsockname()[1]}"))
+    with refusing_port() as port:
+        store = ObjectStore.connect(StoreSettings(endpoint=f"http://127.0.0.1:{port}"))
         before = await scrape()
         with pytest.raises(StoreUnavailable):
             await store.list("jobs/")

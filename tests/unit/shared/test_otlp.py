@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from shared.otlp import FLUSH_SECONDS, PatientExporter
+from tests.support.servers import refusing_port
 
 SERVICE = """
 import sys, time
@@ -69,9 +69,8 @@ def test_the_last_spans_of_a_service_are_not_lost(collector: tuple[Collector, st
 
 
 def test_a_collector_that_is_away_neither_holds_up_the_end_nor_fills_the_log() -> None:
-    with socket.socket() as nobody:
-        nobody.bind(("127.0.0.1", 0))  # bound but not listening: nobody else gets the port, and connections are refused
-        ending, log = run_service(f"http://127.0.0.1:{nobody.getsockname()[1]}")
+    with refusing_port() as port:
+        ending, log = run_service(f"http://127.0.0.1:{port}")
     assert ending < FLUSH_SECONDS + 1
     assert log.count("\n") <= 1
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,18 +9,16 @@ import pytest
 
 from shared.errors import ConfigError
 from shared.settings import Settings, load_settings
+from tests.support.environment import remove_settings, settings_read_anew
 
 
 @pytest.fixture(autouse=True)
 def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No settings but those of the test."""
-    for name in list(os.environ):
-        if name.startswith("TUNESTREAM_"):
-            monkeypatch.delenv(name)
+    remove_settings(monkeypatch)
     monkeypatch.chdir(tmp_path)
-    load_settings.cache_clear()
-    yield
-    load_settings.cache_clear()
+    with settings_read_anew():
+        yield
 
 
 def loaded(monkeypatch: pytest.MonkeyPatch, **variables: str) -> Settings:

@@ -11,7 +11,8 @@ from shared.lease import Lease
 from shared.runner import StageRunner
 from shared.settings import StageSettings
 from shared.stage import STAGES, Attempt
-from tests.support.fakes import FakeBus, FakeObjects
+from tests.support.bus import FakeBus
+from tests.support.store import FakeStore
 
 
 async def never(attempt: Attempt) -> None:
@@ -22,7 +23,7 @@ async def test_a_runner_that_is_rung_while_it_is_stopped(caplog: pytest.LogCaptu
     runner = StageRunner(
         STAGES["validate"],
         never,  # type: ignore[arg-type]
-        ledger=FakeObjects().as_store(),
+        ledger=FakeStore(),
         bus=FakeBus(),
         clock=time.time,
         owner="me",
@@ -38,7 +39,7 @@ async def test_a_runner_that_is_rung_while_it_is_stopped(caplog: pytest.LogCaptu
 
 
 async def test_a_lease_that_is_left_while_its_bell_rings() -> None:
-    lease = await Lease.take(FakeObjects().as_store(), "claim.json", "me", time.time(), 60)
+    lease = await Lease.take(FakeStore(), "claim.json", "me", time.time(), 60)
     assert lease is not None
     bell = asyncio.Event()
 

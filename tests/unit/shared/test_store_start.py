@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import ssl
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -23,7 +21,9 @@ from shared.errors import ConfigError, StoreUnavailable
 from shared.objects import ObjectStore
 from shared.settings import StoreSettings
 from tests.support.certificates import Authority, server_context
-from tests.support.embedded import until
+from tests.support.environment import without_settings
+from tests.support.servers import serving, unused_port
+from tests.support.waiting import until
 
 EMPTY = b'<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>tunestream</Name></ListBucketResult>'
 
@@ -64,14 +64,8 @@ def served(tls: ssl.SSLContext | None = None, error: str | None = None) -> Itera
     server.error = error
     if tls:
         server.socket = tls.wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    try:
+    with serving(server):
         yield server, server.server_address[1]
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def settings(scheme: str, port: int, ca: Path | None = None) -> StoreSettings:
@@ -182,11 +176,10 @@ async def test_a_store_that_is_down_is_no_wrong_setting() -> None:
 
 
 def run(*, endpoint: str, health_port: int = 0, **variables: str) -> subprocess.Popen[str]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("TUNESTREAM_")}
     named = {"STORE__ENDPOINT": endpoint, "HEALTH__PORT": str(health_port), **variables}
     return subprocess.Popen(
         [sys.executable, "-m", "services.ingest"],
-        env=environment | {f"TUNESTREAM_{name}": value for name, value in named.items()},
+        env=without_settings(os.environ) | {f"TUNESTREAM_{name}": value for name, value in named.items()},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -208,9 +201,7 @@ def test_a_service_stops_with_one_line_and_a_code_that_says_not_to_restart_it(
 
 
 async def test_a_service_whose_store_is_down_lives_and_waits() -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = unused_port()
     process = run(endpoint="http://127.0.0.1:1", health_port=port)
 
     def status(path: str) -> int:

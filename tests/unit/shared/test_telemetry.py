@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 import pytest
 from opentelemetry.trace import StatusCode
@@ -17,9 +16,11 @@ from shared.ledger import stage_prefix
 from shared.runner import StageRunner
 from shared.settings import StageSettings
 from shared.stage import STAGES, Attempt
-from tests.support.fakes import FakeBus, FakeObjects
+from tests.support.bus import FakeBus
 from tests.support.spans import Spans, parent_id, trace_of, traceparent_of
+from tests.support.store import FakeStore
 from tests.support.trained_models import add_job
+from tests.support.waiting import until
 
 STRANGER = "00-" + "c" * 32 + "-" + "d" * 16 + "-01"
 JOB = {"tunestream.job_id": "ftjob-1"}
@@ -96,7 +97,7 @@ def test_what_is_unrecorded_still_belongs_to_the_trace(spans: Spans) -> None:
 # --- through the stage protocol -----------------------------------------------------------------------------------
 
 
-def runner(objects: FakeObjects, work: Work, owner: str) -> StageRunner:
+def runner(objects: FakeStore, work: Work, owner: str) -> StageRunner:
     settings = StageSettings(poll_seconds=0.01, discover_seconds=0.01)
     clock = asyncio.get_running_loop().time
     return StageRunner(
@@ -111,7 +112,7 @@ def runner(objects: FakeObjects, work: Work, owner: str) -> StageRunner:
     )
 
 
-async def asked(objects: FakeObjects) -> Job:
+async def asked(objects: FakeStore) -> Job:
     """A job of which validation was asked."""
     job = await add_job(objects)
     request = DatasetUploaded.model_validate({"job_id": job.job_id, "dataset": {"bucket": "b", "key": "k"}})
@@ -119,14 +120,8 @@ async def asked(objects: FakeObjects) -> Job:
     return job
 
 
-async def until(condition: Callable[[], Any]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.005)
-
-
 async def test_a_stage_that_is_resumed_elsewhere_continues_the_trace(spans: Spans) -> None:
-    objects = FakeObjects()
+    objects = FakeStore()
     job = await asked(objects)
     working = asyncio.Event()
 
@@ -145,7 +140,7 @@ async def test_a_stage_that_is_resumed_elsewhere_continues_the_trace(spans: Span
     first.cancel()
     await asyncio.gather(first, return_exceptions=True)
     second = asyncio.create_task(runner(objects, fails, "second").run())
-    await until(lambda: spans.named("publish job.failed"))
+    await until(lambda: spans.named("publish job.failed"), "the failure is published")
     second.cancel()
     await asyncio.gather(second, return_exceptions=True)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import os
 import sys
@@ -18,46 +17,18 @@ from services.trainer.engine.report.reporter import Reporter
 from services.trainer.engine.run import run
 from services.trainer.job.process import child_environment, safe_trace
 from services.trainer.work import TrainWork, raise_for_exit_code
-from shared.errors import CorruptObject, InputError, TransientError
+from shared.errors import InputError, TransientError
 from shared.events import DatasetValidated, Job, JobProgress, JobSpec, Reference, Split, TrainingCompleted
-from shared.objects import ObjectStore
 from shared.settings import Settings
 from shared.stage import Attempt
 from tests.support.micro_base import support_rows
 from tests.support.spans import Spans
-
-
-class FolderlessStore(ObjectStore):
-    """The object store in a dictionary; folders and digests are the real code."""
-
-    def __init__(self) -> None:
-        self.bucket = "tunestream"
-        self.objects: dict[str, bytes] = {}
-
-    async def get(self, key: str) -> tuple[bytes, str] | None:
-        return (self.objects[key], "etag") if key in self.objects else None
-
-    async def put(self, key: str, data: bytes) -> Reference:
-        self.objects[key] = data
-        digest = hashlib.sha256(data).hexdigest()
-        return Reference(bucket=self.bucket, key=key, etag="etag", size=len(data), sha256=digest)
-
-    async def upload(self, key: str, path: Path) -> Reference:
-        return await self.put(key, path.read_bytes())
-
-    async def folders(self, prefix: str) -> list[str]:
-        return sorted({key.removeprefix(prefix).split("/")[0] for key in self.objects if key.startswith(prefix)})
-
-    def _copy(self, reference: Reference, sink: Any) -> None:
-        data = self.objects[reference.key]
-        if hashlib.sha256(data).hexdigest() != reference.sha256:
-            raise CorruptObject(reference.key)
-        sink.write(data)
+from tests.support.store import FakeStore
 
 
 @pytest.fixture
-def store() -> FolderlessStore:
-    return FolderlessStore()
+def store() -> FakeStore:
+    return FakeStore()
 
 
 @pytest.fixture
@@ -73,7 +44,7 @@ def settings(base: Path, tmp_path: Path) -> Settings:
 class Run:
     """Attempts at the trainer stage of one job; `told` is the progress that was published."""
 
-    def __init__(self, store: FolderlessStore, settings: Settings, **spec: Any) -> None:
+    def __init__(self, store: FakeStore, settings: Settings, **spec: Any) -> None:
         self.work = TrainWork(store, settings)
         self.store = store
         self.told: list[JobProgress] = []
@@ -120,7 +91,7 @@ class Run:
         return Split(reference=reference, examples=len(rows), tokens=1000)
 
     def metrics(self, number: int) -> list[dict[str, Any]]:
-        text = self.store.objects[f"jobs/ftjob-abc/trainer/attempt-{number}/metrics.jsonl"].decode()
+        text = self.store.held[f"jobs/ftjob-abc/trainer/attempt-{number}/metrics.jsonl"].data.decode()
         return without_clock(text)
 
 
@@ -133,7 +104,7 @@ def children() -> list[psutil.Process]:
 
 
 async def test_killed_in_the_middle_the_next_attempt_goes_on_exactly(
-    store: FolderlessStore, settings: Settings, make_plan: Any, tmp_path: Path, spans: Spans
+    store: FakeStore, settings: Settings, make_plan: Any, tmp_path: Path, spans: Spans
 ):
     job = Run(store, settings)
 
@@ -156,7 +127,7 @@ async def test_killed_in_the_middle_the_next_attempt_goes_on_exactly(
     (tmp_path / "unbroken").mkdir()
     unbroken = run(plan, tmp_path / "unbroken", Reporter(tmp_path / "unbroken", events=True), lambda: False)
     assert job.metrics(2) == without_clock((tmp_path / "unbroken" / "metrics.jsonl").read_text())
-    weights = store.objects[f"{completed.adapter.prefix}adapter_model.safetensors"]
+    weights = store.held[f"{completed.adapter.prefix}adapter_model.safetensors"].data
     assert weights == (tmp_path / "unbroken" / "adapter" / "adapter_model.safetensors").read_bytes()
 
     assert (completed.model, completed.base, completed.rank) == ("ft:micro:org::abc", "org/micro", 8)
@@ -182,7 +153,7 @@ async def test_killed_in_the_middle_the_next_attempt_goes_on_exactly(
     assert list((tmp_path / "work").rglob("*.jsonl")) == []
 
 
-async def test_cancelled_it_leaves_a_checkpoint_and_no_process(store: FolderlessStore, settings: Settings):
+async def test_cancelled_it_leaves_a_checkpoint_and_no_process(store: FakeStore, settings: Settings):
     job = Run(store, settings, hyperparameters={"n_epochs": 50, "batch_size": 1, "early_stopping_patience": 0})
     began = asyncio.Event()
 
@@ -197,7 +168,7 @@ async def test_cancelled_it_leaves_a_checkpoint_and_no_process(store: Folderless
     with pytest.raises(asyncio.CancelledError):
         await attempt
     assert not children()
-    assert [key for key in store.objects if key.endswith("manifest.json") and "attempt-1/checkpoints/step-" in key]
+    assert [key for key in store.held if key.endswith("manifest.json") and "attempt-1/checkpoints/step-" in key]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import threading
 from collections.abc import Sequence
@@ -16,46 +15,19 @@ from services.validate.background import publishing_progress
 from services.validate.domain.content import Row
 from services.validate.scan import ScanControl
 from services.validate.work import ValidateWork
-from shared.errors import CorruptObject, InputError
-from shared.events import DatasetValidated, Job, JobProgress, JobSpec, Origin, Reference
+from shared.errors import InputError
+from shared.events import DatasetValidated, JobProgress, Reference
 from shared.settings import ModelSettings, Settings
 from shared.stage import Attempt
-from tests.support.bad_datasets import good, lines
-from tests.support.fakes import Clock
+from tests.support.clock import Clock
+from tests.support.datasets import good, lines
+from tests.support.jobs import make_attempt, make_job
 from tests.support.scrape import scrape
 from tests.support.spans import Spans
+from tests.support.store import FakeStore
 from tests.unit.validate.conftest import WordTokenizer, completions
 
 BASE = "acme/tiny-instruct"
-
-
-class FakeObjects:
-    """Objects in a dictionary; a reference is checked by its digest, as in the store."""
-
-    def __init__(self) -> None:
-        self.objects: dict[str, bytes] = {}
-
-    def add(self, key: str, data: bytes) -> Reference:
-        self.objects[key] = data
-        digest = hashlib.sha256(data).hexdigest()
-        return Reference(bucket="tunestream", key=key, etag=digest[:8], size=len(data), sha256=digest)
-
-    async def put(self, key: str, data: bytes) -> Reference:
-        return self.add(key, data)
-
-    async def upload(self, key: str, path: Path) -> Reference:
-        return self.add(key, path.read_bytes())
-
-    async def download(self, reference: Reference, path: Path) -> None:
-        data = self.objects.get(reference.key, b"")
-        if hashlib.sha256(data).hexdigest() != reference.sha256:
-            raise CorruptObject(reference.key)
-        path.write_bytes(data)
-
-
-@pytest.fixture
-def objects() -> FakeObjects:
-    return FakeObjects()
 
 
 @pytest.fixture
@@ -64,26 +36,10 @@ def settings() -> Settings:
 
 
 def attempt(dataset: Reference, *, base: str = BASE, own: Reference | None = None, **spec: Any) -> Attempt:
-    job = Job(
-        job_id="ftjob-1",
-        created_at=0.0,
-        dataset=dataset,
-        validation_file=own,
-        spec=JobSpec.model_validate(spec),
-        base=base,
-        model="ft:tiny:acme::1",
-        alias="rows",
-        origin=Origin(),
-        traceparent="",
-    )
-
-    async def publish(event: JobProgress) -> None:
-        pass
-
-    return Attempt(job, {}, "validate", 2, "jobs/ftjob-1/validate/attempt-2/", publish)
+    return make_attempt(make_job(dataset=dataset, validation_file=own, spec=spec, base=base), "validate", number=2)[0]
 
 
-def work(objects: FakeObjects, settings: Settings, located: list[str] | None = None) -> ValidateWork:
+def work(objects: FakeStore, settings: Settings, located: list[str] | None = None) -> ValidateWork:
     def load(location: str, base: str) -> WordTokenizer:
         if located is not None:
             located.append(location)
@@ -92,7 +48,7 @@ def work(objects: FakeObjects, settings: Settings, located: list[str] | None = N
     return ValidateWork(objects, settings, load_tokenizer=load, clock=lambda: 0.0)
 
 
-async def test_a_good_dataset_becomes_three_splits_and_a_report(objects: FakeObjects, settings: Settings) -> None:
+async def test_a_good_dataset_becomes_three_splits_and_a_report(objects: FakeStore, settings: Settings) -> None:
     dataset = objects.add("drops/rows.jsonl", lines(*completions(40)))
     event = await work(objects, settings)(attempt(dataset, seed=1))
 
@@ -104,28 +60,28 @@ async def test_a_good_dataset_becomes_three_splits_and_a_report(objects: FakeObj
     assert (event.longest_tokens, event.max_length) == (4, 64)
     for name, side in sides.items():
         assert side.reference.key == f"jobs/ftjob-1/validate/attempt-2/{name}.jsonl"
-        assert len(objects.objects[side.reference.key].splitlines()) == side.examples
+        assert len(objects.held[side.reference.key].data.splitlines()) == side.examples
         assert side.tokens == 4 * side.examples
-    report = json.loads(objects.objects[event.report.key])
+    report = json.loads(objects.held[event.report.key].data)
     assert report["ok"] and report["training"]["name"] == "rows.jsonl"
     assert report["estimate"]["seconds"] == event.estimated_seconds
 
 
 @pytest.mark.parametrize(("policy", "longest"), [("drop", 4), ("truncate", 64)])
 async def test_the_longest_row_is_the_longest_that_is_used(
-    policy: str, longest: int, objects: FakeObjects, settings: Settings
+    policy: str, longest: int, objects: FakeStore, settings: Settings
 ) -> None:
     dataset = objects.add("d", lines(*completions(20), {"prompt": "why?", "completion": "word " * 100}))
     event = await work(objects, settings)(attempt(dataset, hyperparameters={"over_length": policy}))
     assert event.longest_tokens == longest
 
 
-async def test_a_split_without_a_share_is_not_made(objects: FakeObjects, settings: Settings) -> None:
+async def test_a_split_without_a_share_is_not_made(objects: FakeStore, settings: Settings) -> None:
     event = await work(objects, settings)(attempt(objects.add("d", good(10)), splits={"validation": 0, "test": 0}))
     assert (event.train.examples, event.validation, event.test) == (10, None, None)
 
 
-async def test_a_bad_dataset_ends_the_job_and_leaves_its_report(objects: FakeObjects, settings: Settings) -> None:
+async def test_a_bad_dataset_ends_the_job_and_leaves_its_report(objects: FakeStore, settings: Settings) -> None:
     broken = {"messages": [{"content": "hi"}, {"role": "assistant", "content": ""}]}
     with pytest.raises(InputError) as caught:
         await work(objects, settings)(attempt(objects.add("d", good(11) + lines(broken))))
@@ -135,20 +91,20 @@ async def test_a_bad_dataset_ends_the_job_and_leaves_its_report(objects: FakeObj
         "The job failed due to an invalid training file. Line 12, messages[0].role: 'role' is missing; "
         f"add one of system, user, assistant, tool (and 1 more problem; see tunestream/{key})"
     )
-    report = json.loads(objects.objects[key])
+    report = json.loads(objects.held[key].data)
     assert [problem["line"] for problem in report["training"]["problems"]] == [12, 12]
-    assert set(objects.objects) == {"d", key}
+    assert set(objects.held) == {"d", key}
 
 
-async def test_a_validation_file_of_its_own_is_used(objects: FakeObjects, settings: Settings) -> None:
+async def test_a_validation_file_of_its_own_is_used(objects: FakeStore, settings: Settings) -> None:
     dataset, own = objects.add("d", lines(*completions(20))), objects.add("v", lines(*completions(3, 50)))
     event = await work(objects, settings)(attempt(dataset, own=own))
     assert event.validation is not None
-    assert objects.objects[event.validation.reference.key] == objects.objects["v"]
+    assert objects.held[event.validation.reference.key].data == objects.held["v"].data
     assert event.train.examples == 18
 
 
-async def test_the_base_is_loaded_from_where_the_settings_say(objects: FakeObjects, settings: Settings) -> None:
+async def test_the_base_is_loaded_from_where_the_settings_say(objects: FakeStore, settings: Settings) -> None:
     located: list[str] = []
     for base in (BASE, "acme/other"):
         await work(objects, settings, located)(attempt(objects.add("d", good(10)), base=base))
@@ -159,7 +115,7 @@ async def test_the_base_is_loaded_from_where_the_settings_say(objects: FakeObjec
 
 
 async def test_each_phase_has_a_span_in_which_no_word_of_the_user_is(
-    objects: FakeObjects, settings: Settings, spans: Spans
+    objects: FakeStore, settings: Settings, spans: Spans
 ) -> None:
     dataset = objects.add("drops/canary.jsonl", lines(*completions(40)))
     await work(objects, settings)(attempt(dataset))
@@ -169,7 +125,7 @@ async def test_each_phase_has_a_span_in_which_no_word_of_the_user_is(
     assert "canary" not in "".join(span.to_json() for span in spans.all)
 
 
-async def test_a_dataset_that_was_overwritten_is_told(objects: FakeObjects, settings: Settings) -> None:
+async def test_a_dataset_that_was_overwritten_is_told(objects: FakeStore, settings: Settings) -> None:
     dataset = objects.add("d", good(10))
     objects.add("d", good(11))
     with pytest.raises(InputError, match="Upload it again") as caught:
@@ -178,7 +134,7 @@ async def test_a_dataset_that_was_overwritten_is_told(objects: FakeObjects, sett
 
 
 async def test_a_cancelled_attempt_stops_its_thread_and_leaves_nothing(
-    objects: FakeObjects, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    objects: FakeStore, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     reached, go_on = threading.Event(), threading.Event()
@@ -202,7 +158,7 @@ async def test_a_cancelled_attempt_stops_its_thread_and_leaves_nothing(
         await task
     assert tokenizer.measured == 1
     assert list(tmp_path.iterdir()) == []
-    assert set(objects.objects) == {"d"}
+    assert set(objects.held) == {"d"}
 
 
 async def test_progress_has_rows_share_and_the_time_left() -> None:
@@ -226,15 +182,12 @@ async def test_progress_has_rows_share_and_the_time_left() -> None:
     assert (last.eta_seconds, last.data) == (45.0, {"rows": 400, "share": 0.4, "file": "training"})
 
 
-async def test_a_scrape_sees_rows_bytes_and_problems_by_code(objects: FakeObjects, settings: Settings) -> None:
+async def test_a_scrape_sees_rows_bytes_and_problems_by_code(objects: FakeStore, settings: Settings) -> None:
     data = lines(*completions(20), {"prompt": "only a prompt"})
     before = await scrape()
     with pytest.raises(InputError):
         await work(objects, settings)(attempt(objects.add("d", data)))
-    after = await scrape()
-
-    def grown(name: str, **labels: str) -> float:
-        return after.value(name, **labels) - before.value(name, **labels)
+    grown = (await scrape()).since(before)
 
     assert grown("tunestream_validation_rows_total") == 21
     assert grown("tunestream_validation_bytes_total") == len(data)

@@ -11,8 +11,9 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletionMessageParam
 
-from tests.support.fakes import Clock, FakeObjects
+from tests.support.clock import Clock
 from tests.support.scrape import scrape
+from tests.support.store import FakeStore
 from tests.support.trained_models import BASE, TRACEPARENT, add_trained
 from tests.unit.inference.conftest import House, open_house
 
@@ -338,7 +339,7 @@ async def test_usage_is_not_put_into_every_event_of_a_client_that_wanted_it_in_n
     assert house.vllm.asked[0]["stream_options"] == {"include_usage": True}
 
 
-async def test_with_keys_every_route_but_health_needs_one(tmp_path: Path, objects: FakeObjects, clock: Clock) -> None:
+async def test_with_keys_every_route_but_health_needs_one(tmp_path: Path, objects: FakeStore, clock: Clock) -> None:
     async with open_house(tmp_path, objects, clock, inference={"api_keys": ("first", "second")}) as house:
         body = {"model": BASE, "messages": MESSAGES}
         for path, method in [

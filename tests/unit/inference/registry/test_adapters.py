@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from services.inference.domain.adapter import SERVED_FILES
-from tests.support.fakes import Clock, FakeObjects
+from tests.support.clock import Clock
+from tests.support.store import FakeStore
 from tests.support.trained_models import BASE, add_trained, job_id
 from tests.unit.inference.conftest import House, open_house
 
@@ -155,7 +156,7 @@ async def test_a_failed_load_is_tried_again_by_the_next_request(house: House) ->
     assert (await house.chat(model)).status_code == 200
 
 
-async def test_the_least_recently_used_make_room(tmp_path: Path, objects: FakeObjects, clock: Clock) -> None:
+async def test_the_least_recently_used_make_room(tmp_path: Path, objects: FakeStore, clock: Clock) -> None:
     async with open_house(tmp_path, objects, clock, vllm={"max_loras": 1}) as house:  # four are held
         models = [await add_trained(objects, f"job {number}") for number in range(5)]
         for model in [*models[:4], models[0], models[4]]:
@@ -167,7 +168,7 @@ async def test_the_least_recently_used_make_room(tmp_path: Path, objects: FakeOb
         assert sorted(house.vllm.adapters) == sorted(set(models) - {models[1]})
 
 
-async def test_a_model_in_use_is_not_unloaded(tmp_path: Path, objects: FakeObjects, clock: Clock) -> None:
+async def test_a_model_in_use_is_not_unloaded(tmp_path: Path, objects: FakeStore, clock: Clock) -> None:
     async with open_house(tmp_path, objects, clock, vllm={"max_loras": 1}) as house:
         models = [await add_trained(objects, f"job {number}") for number in range(6)]
         house.vllm.rest.clear()

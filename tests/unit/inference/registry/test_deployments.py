@@ -12,24 +12,22 @@ from services.inference.domain import deployments
 from services.inference.registry.aliases import Aliases
 from shared.events import Deployed, Deployment
 from shared.ledger import deployment_key
-from tests.support.fakes import FakeObjects
+from tests.support.store import FakeStore
 
 
 def version(number: int) -> Deployed:
     return Deployed(model=f"model-{number}", job_id=f"job-{number}", at=float(number))
 
 
-class SlowObjects(FakeObjects):
+class SlowStore(FakeStore):
     """Lets others run before every answer, as a store on a network does."""
 
-    async def get(self, key: str) -> tuple[bytes, str] | None:
-        found = await super().get(key)
+    async def after(self, operation: str, key: str) -> None:
         await asyncio.sleep(0)
-        return found
 
 
 async def test_thirty_promotions_at_once_are_all_kept_and_one_is_current() -> None:
-    objects = SlowObjects()
+    objects = SlowStore()
     replicas = [Aliases(objects, lambda: 0.0) for _ in range(3)]
 
     await asyncio.gather(*(replicas[number % 3].promote("support", version(number)) for number in range(30)))
@@ -43,7 +41,7 @@ async def test_thirty_promotions_at_once_are_all_kept_and_one_is_current() -> No
 
 
 async def test_two_who_roll_back_at_once_roll_back_once() -> None:
-    objects = SlowObjects()
+    objects = SlowStore()
     one, other = Aliases(objects, lambda: 9.0), Aliases(objects, lambda: 9.5)
     for number in (1, 2):
         await one.promote("support", version(number))

@@ -10,16 +10,17 @@ from services.inference.domain.names import tuned_name
 from services.inference.registry.trained import TrainedModels
 from shared import ids, outbox
 from shared.events import JobFailed
-from tests.support.fakes import Clock, FakeObjects
+from tests.support.clock import Clock
+from tests.support.store import FakeStore
 from tests.support.trained_models import add_trained, job_id, model_id
 
 
 @pytest.fixture
-def trained(objects: FakeObjects, clock: Clock) -> TrainedModels:
+def trained(objects: FakeStore, clock: Clock) -> TrainedModels:
     return TrainedModels(objects, clock)
 
 
-async def test_jobs_whose_ids_begin_alike_are_told_apart(trained: TrainedModels, objects: FakeObjects) -> None:
+async def test_jobs_whose_ids_begin_alike_are_told_apart(trained: TrainedModels, objects: FakeStore) -> None:
     model = await add_trained(objects)
     twin = f"{job_id('one')[:14]}{'z' * 16}"
     data, _ = await objects.get(f"jobs/{job_id('one')}/trainer/result.json") or (b"", "")
@@ -32,7 +33,7 @@ async def test_jobs_whose_ids_begin_alike_are_told_apart(trained: TrainedModels,
     assert await trained.find(model.replace(":support:", ":third:")) is None
 
 
-async def test_a_job_that_failed_has_no_model(trained: TrainedModels, objects: FakeObjects) -> None:
+async def test_a_job_that_failed_has_no_model(trained: TrainedModels, objects: FakeStore) -> None:
     job = job_id("failed")
     event = JobFailed(job_id=job, stage="trainer", code="x", message="y")
     await outbox.commit(objects, outbox.result_of(job, "trainer", 1, "test", "failed", event, 1.0))
@@ -41,7 +42,7 @@ async def test_a_job_that_failed_has_no_model(trained: TrainedModels, objects: F
     assert await trained.all() == []
 
 
-async def test_a_job_that_ends_later_is_found_then(trained: TrainedModels, objects: FakeObjects, clock: Clock) -> None:
+async def test_a_job_that_ends_later_is_found_then(trained: TrainedModels, objects: FakeStore, clock: Clock) -> None:
     model = model_id(job_id("one"))
     assert await trained.find(model) is None
 
@@ -51,7 +52,7 @@ async def test_a_job_that_ends_later_is_found_then(trained: TrainedModels, objec
     assert await trained.find(model) is not None
 
 
-async def test_what_was_found_is_not_read_again(trained: TrainedModels, objects: FakeObjects) -> None:
+async def test_what_was_found_is_not_read_again(trained: TrainedModels, objects: FakeStore) -> None:
     model = await add_trained(objects)
     await trained.find(model)
     objects.calls.clear()
@@ -60,7 +61,7 @@ async def test_what_was_found_is_not_read_again(trained: TrainedModels, objects:
     assert [call for call in objects.calls if call[0] == "get"] == []
 
 
-async def test_asking_for_what_does_not_exist_spares_the_store(trained: TrainedModels, objects: FakeObjects) -> None:
+async def test_asking_for_what_does_not_exist_spares_the_store(trained: TrainedModels, objects: FakeStore) -> None:
     for _ in range(100):
         await trained.find("ft:tiny-base:tunestream:x:aaaaaaaa")
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from services.inference.vllm.command import command_line, environment, socket_fo
 from shared.errors import ConfigError
 from shared.retry import Backoff
 from shared.settings import Settings
+from tests.support.waiting import until
 
 # Answers /health and /v1/models, and has a child of its own, as vLLM has its engine.
 SERVER = """
@@ -73,13 +74,6 @@ def family(vllm: SupervisedVllm) -> list[psutil.Process]:
     return [leader, *leader.children(recursive=True)]
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline, "it never came true"
-        await asyncio.sleep(0.01)
-
-
 def gone(processes: list[psutil.Process]) -> bool:
     return not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in processes)
 
@@ -90,7 +84,7 @@ async def test_closing_leaves_no_process(vllm: SupervisedVllm) -> None:
 
     await vllm.close()
 
-    await until(lambda: gone(processes))
+    await until(lambda: gone(processes), "no process is left")
     assert not vllm.ready
 
 
@@ -99,9 +93,9 @@ async def test_a_server_that_is_killed_is_started_again_and_its_engine_is_not_le
 
     processes[1].kill()
 
-    await until(lambda: vllm.generation > generation)
+    await until(lambda: vllm.generation > generation, "the server is started again")
     await vllm.wait_ready(20)
-    await until(lambda: gone(processes))
+    await until(lambda: gone(processes), "no process is left")
     assert await vllm.healthy()
 
 
@@ -110,8 +104,8 @@ async def test_a_guard_that_is_killed_takes_the_server_along(vllm: SupervisedVll
 
     processes[0].kill()
 
-    await until(lambda: gone(processes))
-    await until(lambda: vllm.generation > generation)
+    await until(lambda: gone(processes), "no process is left")
+    await until(lambda: vllm.generation > generation, "the server is started again")
     await vllm.wait_ready(20)
 
 
@@ -144,7 +138,7 @@ async def test_asleep_no_process_is_left_and_awake_it_is_a_new_server(vllm: Supe
     processes, generation = family(vllm), vllm.generation
 
     await vllm.sleep(drain=0)
-    await until(lambda: gone(processes))
+    await until(lambda: gone(processes), "no process is left")
     with pytest.raises(EngineAsleep):
         await vllm.wait_ready(20)
     assert vllm.problem() is None

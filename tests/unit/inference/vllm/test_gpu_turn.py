@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,10 @@ import pytest
 from shared.errors import ConfigError
 from shared.gpu import GpuTurns
 from shared.lease import Lease
-from tests.support.fakes import Clock, FakeObjects
+from tests.support.clock import Clock
+from tests.support.store import FakeStore
 from tests.support.trained_models import BASE, add_trained
+from tests.support.waiting import until
 from tests.unit.inference.conftest import QUICK, House, open_house
 from tests.unit.inference.test_work import attempt
 
@@ -22,21 +24,14 @@ ALTERNATE: dict[str, Any] = {"share": "alternate", "serve_seconds": 0.0}
 TRAINER = "trainer/a"
 
 
-async def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline, "it never came true"
-        await asyncio.sleep(0.005)
-
-
 @pytest.fixture
-def turns(objects: FakeObjects, clock: Clock) -> GpuTurns:
+def turns(objects: FakeStore, clock: Clock) -> GpuTurns:
     """As a trainer sees them."""
     return GpuTurns(objects, "0", clock, lease_seconds=15)
 
 
 @pytest.fixture
-async def house(tmp_path: Path, objects: FakeObjects, clock: Clock) -> AsyncIterator[House]:
+async def house(tmp_path: Path, objects: FakeStore, clock: Clock) -> AsyncIterator[House]:
     async with open_house(tmp_path, objects, clock, gpu=ALTERNATE) as opened:
         await awake(opened)
         yield opened
@@ -124,11 +119,11 @@ async def test_a_vllm_that_is_restarted_during_a_training_is_put_to_sleep_again(
 
     house.vllm.sleeping = False  # it came up awake
 
-    await until(lambda: house.vllm.sleeping)
+    await until(lambda: house.vllm.sleeping, "vLLM sleeps")
 
 
 async def test_after_a_training_the_next_one_waits_for_the_serving_window(
-    tmp_path: Path, objects: FakeObjects, clock: Clock, turns: GpuTurns
+    tmp_path: Path, objects: FakeStore, clock: Clock, turns: GpuTurns
 ) -> None:
     async with open_house(tmp_path, objects, clock, gpu=ALTERNATE | {"serve_seconds": 0.5}) as house:
         await awake(house)
@@ -158,7 +153,7 @@ async def test_a_deployment_waits_until_the_model_is_awake_and_no_attempt_is_los
 
 
 async def test_stopping_the_service_leaves_the_gpu_to_training(
-    tmp_path: Path, objects: FakeObjects, clock: Clock, turns: GpuTurns
+    tmp_path: Path, objects: FakeStore, clock: Clock, turns: GpuTurns
 ) -> None:
     async with open_house(tmp_path, objects, clock, gpu=ALTERNATE) as house:
         await awake(house)
@@ -167,7 +162,7 @@ async def test_stopping_the_service_leaves_the_gpu_to_training(
     assert await turns.for_training(TRAINER) is not None
 
 
-async def test_a_vllm_that_cannot_sleep_is_a_wrong_setting(tmp_path: Path, objects: FakeObjects, clock: Clock) -> None:
+async def test_a_vllm_that_cannot_sleep_is_a_wrong_setting(tmp_path: Path, objects: FakeStore, clock: Clock) -> None:
     async with open_house(tmp_path, objects, clock, gpu=ALTERNATE) as house:
         house.vllm.can_sleep = False
         _, controller = house.parts.background
@@ -180,7 +175,7 @@ async def _awaited(task: Any) -> None:
     await task()
 
 
-async def test_with_split_nobody_writes_of_turns(tmp_path: Path, objects: FakeObjects, clock: Clock) -> None:
+async def test_with_split_nobody_writes_of_turns(tmp_path: Path, objects: FakeStore, clock: Clock) -> None:
     async with open_house(tmp_path, objects, clock) as house:
         await awake(house)
 

@@ -15,7 +15,8 @@ from services.inference import vllm_server
 from services.inference.vllm import child
 from services.inference.vllm.command import command_line, cpu_build
 from shared.errors import ConfigError
-from shared.settings import Settings, load_settings
+from shared.settings import Settings
+from tests.support.environment import settings_read_anew
 
 
 class Became(Exception):
@@ -49,12 +50,8 @@ def become(monkeypatch: pytest.MonkeyPatch, *, cpu: bool, **environment: str) ->
         monkeypatch.setenv(f"TUNESTREAM_{name}", value)
     monkeypatch.setattr(os, "execve", execve)
     install(monkeypatch, CPU_BUILD if cpu else GPU_BUILD)
-    load_settings.cache_clear()
-    try:
-        with pytest.raises(Became) as became:
-            vllm_server.main()
-    finally:
-        load_settings.cache_clear()
+    with settings_read_anew(), pytest.raises(Became) as became:
+        vllm_server.main()
     command, given = became.value.args
     return command, given
 
@@ -123,12 +120,10 @@ def test_with_alternate_it_can_sleep(monkeypatch: pytest.MonkeyPatch, cpu: bool)
 
 def test_wrong_settings_are_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("TUNESTREAM_GPU__SHARE", "both")
-    load_settings.cache_clear()
 
-    with pytest.raises(SystemExit) as exit:
+    with settings_read_anew(), pytest.raises(SystemExit) as exit:
         vllm_server.main()
 
-    load_settings.cache_clear()
     assert exit.value.code == 78
     assert "TUNESTREAM_GPU__SHARE" in capsys.readouterr().err
 

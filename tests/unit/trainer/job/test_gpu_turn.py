@@ -13,7 +13,8 @@ from shared.events import Job, JobProgress
 from shared.gpu import FIRST_RIGHT_SECONDS, GpuTurns
 from shared.settings import Settings
 from shared.stage import Attempt
-from tests.support.fakes import Clock, FakeObjects
+from tests.support.clock import Clock
+from tests.support.store import FakeStore
 
 LEASE = 0.3  # of stages and turns; renewed every third of it
 
@@ -21,7 +22,7 @@ LEASE = 0.3  # of stages and turns; renewed every third of it
 class Trainer:
     """One attempt at a training, which is a line in a book."""
 
-    def __init__(self, objects: FakeObjects, clock: Clock, *, number: int = 1, **settings: Any) -> None:
+    def __init__(self, objects: FakeStore, clock: Clock, *, number: int = 1, **settings: Any) -> None:
         given = {"gpu": {"share": "alternate"}, "stage": {"poll_seconds": 0.005, "lease_seconds": LEASE}, **settings}
         self.settings = Settings.model_validate(given)
         self.objects = objects
@@ -43,23 +44,13 @@ class Trainer:
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def objects(clock: Clock) -> FakeObjects:
-    return FakeObjects(clock=clock)
-
-
-@pytest.fixture
-def turns(objects: FakeObjects, clock: Clock) -> GpuTurns:
+def turns(objects: FakeStore, clock: Clock) -> GpuTurns:
     """As the inference service sees them."""
     return GpuTurns(objects, "0", clock, lease_seconds=LEASE)
 
 
 async def test_training_begins_when_vllm_has_let_go_and_gives_the_gpu_back(
-    objects: FakeObjects, clock: Clock, turns: GpuTurns
+    objects: FakeStore, clock: Clock, turns: GpuTurns
 ) -> None:
     serving = await turns.for_serving()
     assert serving is not None
@@ -80,7 +71,7 @@ async def test_training_begins_when_vllm_has_let_go_and_gives_the_gpu_back(
 
 
 async def test_a_training_that_is_cancelled_or_fails_gives_the_gpu_back(
-    objects: FakeObjects, clock: Clock, turns: GpuTurns
+    objects: FakeStore, clock: Clock, turns: GpuTurns
 ) -> None:
     trainer = Trainer(objects, clock)
     training = asyncio.create_task(trainer.train())
@@ -93,7 +84,7 @@ async def test_a_training_that_is_cancelled_or_fails_gives_the_gpu_back(
     assert await turns.for_serving() is not None
 
 
-async def test_a_turn_that_is_lost_ends_the_training_for_now(objects: FakeObjects, clock: Clock) -> None:
+async def test_a_turn_that_is_lost_ends_the_training_for_now(objects: FakeStore, clock: Clock) -> None:
     trainer = Trainer(objects, clock)
     training = asyncio.create_task(trainer.train())
     await trainer.began.wait()
@@ -106,7 +97,7 @@ async def test_a_turn_that_is_lost_ends_the_training_for_now(objects: FakeObject
 
 
 async def test_a_successor_does_not_take_the_gpu_over_from_an_attempt_that_may_still_live(
-    objects: FakeObjects, clock: Clock
+    objects: FakeStore, clock: Clock
 ) -> None:
     first, second = Trainer(objects, clock), Trainer(objects, clock, number=2)
     zombie = asyncio.create_task(first.train())
@@ -127,7 +118,7 @@ async def test_a_successor_does_not_take_the_gpu_over_from_an_attempt_that_may_s
 
 @pytest.mark.parametrize("settings", [{"gpu": {"share": "split"}}, {"trainer": {"gpu": "cpu"}}])
 async def test_where_nothing_is_shared_by_turns_nothing_is_waited_for(
-    objects: FakeObjects, clock: Clock, turns: GpuTurns, settings: dict[str, Any]
+    objects: FakeStore, clock: Clock, turns: GpuTurns, settings: dict[str, Any]
 ) -> None:
     await turns.for_serving()
     before = dict(objects.held)

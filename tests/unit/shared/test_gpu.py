@@ -6,23 +6,19 @@ import pytest
 
 from shared.errors import LeaseLost, StoreUnavailable
 from shared.gpu import FIRST_RIGHT_SECONDS, INFERENCE, SERVING_SECONDS, GpuTurns
-from tests.support.fakes import Clock, FakeObjects
+from tests.support.clock import Clock
+from tests.support.store import FakeStore
 
 LEASE = 15.0
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def ledger(objects: FakeStore) -> FakeStore:
+    return objects
 
 
 @pytest.fixture
-def ledger(clock: Clock) -> FakeObjects:
-    return FakeObjects(clock=clock)
-
-
-@pytest.fixture
-def turns(ledger: FakeObjects, clock: Clock) -> GpuTurns:
+def turns(ledger: FakeStore, clock: Clock) -> GpuTurns:
     return GpuTurns(ledger, "0", clock, lease_seconds=LEASE)
 
 
@@ -132,14 +128,14 @@ async def test_a_restarted_inference_service_has_its_turn_at_once(turns: GpuTurn
     assert await turns.for_training("trainer/a") is None
 
 
-async def test_at_the_start_a_training_that_waits_already_goes_first(turns: GpuTurns, ledger: FakeObjects) -> None:
+async def test_at_the_start_a_training_that_waits_already_goes_first(turns: GpuTurns, ledger: FakeStore) -> None:
     await ledger.create("gpu/0/wanted.json", b'{"owner": "trainer/a", "attempt": 1, "expires": 1000010.0}')
 
     assert await turns.for_serving() is None
     assert await turns.for_training("trainer/a") is not None
 
 
-async def test_gpus_of_other_names_are_others(turns: GpuTurns, ledger: FakeObjects, clock: Clock) -> None:
+async def test_gpus_of_other_names_are_others(turns: GpuTurns, ledger: FakeStore, clock: Clock) -> None:
     await turns.for_serving()
     other = GpuTurns(ledger, "1", clock, lease_seconds=LEASE)
 
@@ -147,7 +143,7 @@ async def test_gpus_of_other_names_are_others(turns: GpuTurns, ledger: FakeObjec
     assert {key for key in ledger.held if not key.startswith("gpu/")} == set()
 
 
-async def test_nobody_starts_while_the_ledger_is_away(turns: GpuTurns, ledger: FakeObjects) -> None:
+async def test_nobody_starts_while_the_ledger_is_away(turns: GpuTurns, ledger: FakeStore) -> None:
     ledger.available = False
 
     with pytest.raises(StoreUnavailable):

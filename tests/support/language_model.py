@@ -1,62 +1,17 @@
-"""The object store in memory, an attempt that remembers its progress, and a language model that answers by rule."""
+"""A language model that answers by rule, behind an OpenAI-shaped HTTP server."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
-import json
-import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
-from shared.errors import CorruptObject
-from shared.events import Job, JobProgress, Reference
-from shared.objects import ObjectStore
-from shared.stage import Attempt
-
-
-class FakeObjects:
-    """What the evaluator uses of the object store."""
-
-    def __init__(self) -> None:
-        self.held: dict[str, bytes] = {}
-
-    async def put(self, key: str, data: bytes) -> Reference:
-        self.held[key] = data
-        sha256 = hashlib.sha256(data).hexdigest()
-        return Reference(bucket="tunestream", key=key, etag=sha256[:8], size=len(data), sha256=sha256)
-
-    async def get(self, key: str) -> tuple[bytes, str] | None:
-        return (self.held[key], "etag") if key in self.held else None
-
-    async def read(self, reference: Reference) -> bytes:
-        data = self.held.get(reference.key, b"")
-        if hashlib.sha256(data).hexdigest() != reference.sha256:
-            raise CorruptObject(reference.key)
-        return data
-
-    async def download(self, reference: Reference, path: Path) -> None:
-        path.write_bytes(await self.read(reference))
-
-    def as_store(self) -> ObjectStore:
-        return cast(ObjectStore, self)
-
-
-def make_attempt(job: Job, request: dict[str, Any], number: int = 1) -> tuple[Attempt, list[JobProgress]]:
-    told: list[JobProgress] = []
-
-    async def publish(event: JobProgress) -> None:
-        told.append(event)
-
-    prefix = f"jobs/{job.job_id}/evaluator/attempt-{number}/"
-    return Attempt(job, request, "evaluator", number, prefix, publish), told
+from tests.support.servers import Server
 
 
 @dataclass
@@ -136,18 +91,5 @@ def _error(status: int, message: str, headers: dict[str, str] | None = None, cod
 @contextlib.asynccontextmanager
 async def serve(model: FakeModel) -> AsyncIterator[str]:
     """The URL of a real HTTP server on a free port."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(model.app(), log_level="error", lifespan="off"))
-        running = asyncio.create_task(server.serve(sockets=[listener]))
-        while not server.started:
-            await asyncio.sleep(0.002)
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            await running
-
-
-def jsonl(rows: list[dict[str, Any]]) -> bytes:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+    async with Server(model.app()).running() as server:
+        yield server.url

@@ -1,0 +1,245 @@
+"""What every bus must do: the same tests for the fake and for the real client of a real broker.
+
+A test module runs them with a subclass that overrides the fixture `broker`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from shared import ids
+from shared.bus import Delivery
+from shared.errors import TransientError
+from shared.events import DatasetPointer, DatasetUploaded, JobControl, JobFailed
+from tests.support.broker import Broker, running
+from tests.support.waiting import until
+
+CANARY = "canary-4711"
+WHERE = {"bucket": "datasets", "key": "a.jsonl"}
+DATASETS = DatasetUploaded.topic
+
+
+class Heard:
+    """Every event that a service takes, with what came beside it."""
+
+    def __init__(self) -> None:
+        self.all: list[tuple[Any, Delivery]] = []
+
+    async def __call__(self, event: Any, delivery: Delivery) -> None:
+        self.all.append((event, delivery))
+
+    @property
+    def keys(self) -> list[str]:
+        """Of the datasets that were uploaded."""
+        return [event.dataset.key for event, _ in self.all]
+
+    @property
+    def jobs(self) -> list[str]:
+        return [event.job_id for event, _ in self.all]
+
+
+async def letters_of(broker: Broker, service: str, key: bytes | None, wanted: int) -> Sequence[Any]:
+    """The dead letters that one service wrote of the uploaded datasets with this key."""
+    return await broker.read(
+        f"{DATASETS}.dlq",
+        wanted,
+        lambda letter: letter.key == key and ("dlq_group", service.encode()) in letter.headers,
+    )
+
+
+async def taken(broker: Broker, service: str, key: str) -> Heard:
+    """Everything that a service hears of uploaded datasets, up to the one at `key`."""
+    heard = Heard()
+    async with running(broker, service, (DatasetUploaded, heard)):
+        await until(lambda: key in heard.keys, "the last event is heard")
+    return heard
+
+
+def uploaded(key: str) -> bytes:
+    return json.dumps({"dataset": {**WHERE, "key": key}}).encode()
+
+
+class BusSuite:
+    @pytest.fixture
+    def broker(self) -> Broker:
+        """A broker that has every topic."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def name(self) -> str:
+        """A name of its own for a test's service, keys and jobs, because tests may share the broker."""
+        return f"suite-{uuid.uuid4().hex[:8]}"
+
+    # --- what arrives -----------------------------------------------------------------------------------------
+
+    async def test_an_event_travels_as_a_cloud_event_in_binary_mode(self, broker: Broker, name: str) -> None:
+        heard = Heard()
+        event = JobFailed(job_id=name, stage="validate", code="invalid_training_file", message="Line 3 …")
+        traceparent = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
+        async with running(broker, "envelope", (JobFailed, heard)) as bus:
+            await bus.publish(event, ce_id="ftevent-1", subject=name, traceparent=traceparent)
+            await until(lambda: name in heard.jobs, "the event arrives")
+        got, delivery = heard.all[heard.jobs.index(name)]
+        assert got == event
+        assert (delivery.topic, delivery.ce_id, delivery.source) == ("job.failed", "ftevent-1", "/tunestream/envelope")
+        assert delivery.traceparent == traceparent
+        assert delivery.time == pytest.approx(time.time(), abs=30)
+        (record,) = await broker.read("job.failed", 1, lambda record: record.key == name.encode())
+        headers = dict(record.headers)
+        assert json.loads(record.value)["code"] == "invalid_training_file"
+        assert headers["ce_specversion"] == b"1.0"
+        assert headers["ce_type"] == b"tunestream.job.failed.v1"
+        assert headers["ce_subject"] == name.encode()
+        assert headers["content-type"] == b"application/json"
+
+    async def test_an_event_without_subject_and_trace_has_no_such_headers(self, broker: Broker, name: str) -> None:
+        heard = Heard()
+        async with running(broker, name, (JobControl, heard)) as bus:
+            await bus.publish(JobControl(job_id=name, action="cancel"), ce_id=f"ftevent-{name}")
+            await until(lambda: name in heard.jobs, "the event arrives")
+        assert heard.all[heard.jobs.index(name)][1].traceparent is None
+        (record,) = await broker.read(
+            "job.control", 1, lambda record: ("ce_id", f"ftevent-{name}".encode()) in record.headers
+        )
+        assert record.key is None
+        assert not {"ce_subject", "traceparent"} & set(dict(record.headers))
+
+    async def test_unknown_fields_are_ignored_missing_ones_have_defaults_and_json_needs_no_label(
+        self, broker: Broker, name: str
+    ) -> None:
+        event = {"dataset": {**WHERE, "key": name, "future": 1}, "future": {"a": [1]}, "spec": {"suffix": "x"}}
+        odd = [("content-type", b"text/plain"), ("ce_time", b"yesterday"), ("traceparent", b"\xff")]
+        await broker.send(DATASETS, json.dumps(event).encode(), key=b"\xff not text", headers=odd)
+        heard = await taken(broker, name, name)
+        found, delivery = heard.all[heard.keys.index(name)]
+        assert found.job_id is None and found.origin is None and found.validation_file is None
+        assert found.spec is not None and (found.spec.suffix, found.spec.rerun, found.spec.method) == ("x", 0, None)
+        assert not hasattr(found, "future")
+        assert delivery.time is None
+
+    async def test_a_strangers_event_has_an_id_of_its_place_in_the_topic(self, broker: Broker, name: str) -> None:
+        await broker.send(DATASETS, uploaded(name))
+        first, second = [await taken(broker, f"{name}-{service}", name) for service in ("a", "b")]
+        (record,) = await broker.read(DATASETS, 1, lambda record: record.value == uploaded(name))
+        wanted = ids.event_id("stranger", DATASETS, record.partition, record.offset)
+        for heard in (first, second):
+            _, delivery = heard.all[heard.keys.index(name)]
+            assert (delivery.ce_id, delivery.source, delivery.traceparent) == (wanted, "", None)
+
+    async def test_a_header_that_is_not_text_does_not_lose_the_event(self, broker: Broker, name: str) -> None:
+        heard = Heard()
+        async with running(broker, name, (JobControl, heard)):
+            value = JobControl(job_id=name, action="cancel").model_dump_json().encode()
+            await broker.send("job.control", value, headers=[("traceparent", b"\xff\xfe")])
+            await until(lambda: name in heard.jobs, "the event arrives")
+
+    async def test_an_event_published_while_a_service_is_down_is_waiting_for_it(
+        self, broker: Broker, name: str
+    ) -> None:
+        before, after = f"{name}-before", f"{name}-after"
+        await broker.send(DATASETS, uploaded(before))
+        await taken(broker, name, before)
+        await broker.send(DATASETS, uploaded(after))
+        await taken(broker, name, after)
+
+    # --- what a handler raises --------------------------------------------------------------------------------
+
+    async def test_an_outage_delivers_again_and_a_bug_does_not(self, broker: Broker, name: str) -> None:
+        tries: dict[str, int] = {}
+        outage, bug = f"{name}-outage", f"{name}-bug"
+
+        async def handler(event: JobControl, delivery: Delivery) -> None:
+            if event.job_id not in (outage, bug):  # other tests' jobs
+                return
+            tries[event.job_id] = tries.get(event.job_id, 0) + 1
+            if event.job_id == bug:
+                raise KeyError("a bug")
+            if tries[event.job_id] < 7:
+                raise TransientError("the store is away")
+
+        async with running(broker, name, (JobControl, handler)) as bus:
+            for job_id in (bug, outage):
+                await bus.publish(JobControl(job_id=job_id, action="cancel"), ce_id=ids.derive(job_id), subject=job_id)
+            await until(lambda: tries.get(outage) == 7, "the outage is survived")
+        assert tries[bug] == 1
+        (letter,) = await broker.read(
+            "job.control.dlq", 1, lambda letter: ("dlq_group", name.encode()) in letter.headers
+        )
+        assert letter.key == bug.encode()
+        assert dict(letter.headers)["dlq_reason"] == b"KeyError"
+
+    # --- what cannot be read ----------------------------------------------------------------------------------
+
+    async def test_what_cannot_be_read_goes_to_the_dead_letter_topic_byte_for_byte(
+        self, broker: Broker, name: str
+    ) -> None:
+        poison = [
+            b"\xff\xfe not json",
+            b'{"dataset": 7}',
+            b"null",
+            b'{"dataset": {"bucket": "b", "key": "k"}, "spec": {"typo": 1}}',
+        ]
+        good = json.dumps({"dataset": {"bucket": "datasets", "key": name}, "unknown": True}).encode()
+        await broker.send(DATASETS, *poison, good, key=name.encode(), headers=[("x", b"\xff\x00")])
+        heard = await taken(broker, name, name)
+        letters = await letters_of(broker, name, name.encode(), len(poison))
+        assert sorted(letter.value for letter in letters) == sorted(poison)
+        for letter in letters:
+            headers = dict(letter.headers)
+            assert headers["x"] == b"\xff\x00"
+            assert headers["dlq_topic"] == b"dataset.uploaded"
+            assert headers["dlq_group"] == name.encode()
+            assert b" " not in headers["dlq_reason"]  # a class name, never a message that could quote the data
+        event, _ = heard.all[heard.keys.index(name)]
+        assert event.dataset == DatasetPointer(bucket="datasets", key=name)
+        assert event.job_id is None and event.spec is None
+
+    async def test_every_wrong_thing_is_kept_byte_for_byte_and_its_reason_quotes_nothing(
+        self, broker: Broker, name: str
+    ) -> None:
+        wrong = [
+            CANARY.encode(),
+            b"",
+            b"null",
+            b"\xff\xfe" + CANARY.encode(),
+            json.dumps(CANARY).encode(),
+            json.dumps([WHERE]).encode(),
+            b"{}",
+            json.dumps({"dataset": CANARY}).encode(),
+            json.dumps({"dataset": {"bucket": "datasets"}}).encode(),
+            json.dumps({"dataset": {**WHERE, "size": CANARY}}).encode(),
+            json.dumps({"dataset": WHERE, "spec": {CANARY: 1}}).encode(),
+            json.dumps({"dataset": WHERE, "spec": {"rerun": -1, "suffix": CANARY * 10}}).encode(),
+            b'{"dataset": ' + b"[" * 100_000,
+        ]
+        headers = [("ce_id", CANARY.encode()), ("odd", b"\xff\x00"), ("odd", b"twice")]
+        await broker.send(DATASETS, *wrong, key=name.encode(), headers=headers)
+        await broker.send(DATASETS, uploaded(name))
+        await taken(broker, name, name)
+        letters = await letters_of(broker, name, name.encode(), len(wrong))
+        assert [letter.value for letter in letters] == wrong
+        for letter in letters:
+            assert list(letter.headers[: len(headers)]) == headers
+            ours = dict(letter.headers[len(headers) :])
+            assert set(ours) == {"dlq_reason", "dlq_topic", "dlq_partition", "dlq_offset", "dlq_group"}
+            assert re.fullmatch(rb"[A-Za-z]+", ours["dlq_reason"])
+            assert CANARY.encode() not in b"".join(ours.values())
+
+    async def test_a_record_of_nothing_but_headers_is_a_dead_letter(self, broker: Broker, name: str) -> None:
+        mark = ("x", name.encode())
+        await broker.send(DATASETS, None, headers=[mark])
+        await broker.send(DATASETS, uploaded(name))
+        await taken(broker, name, name)
+        (letter,) = await broker.read(
+            f"{DATASETS}.dlq",
+            1,
+            lambda letter: mark in letter.headers and ("dlq_group", name.encode()) in letter.headers,
+        )
+        assert letter.value == b""

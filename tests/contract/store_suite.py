@@ -1,0 +1,217 @@
+"""What every object store must do: the same tests for the fake and for a real S3 server.
+
+A test module runs them with a subclass that overrides the fixture `store`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+
+from shared.errors import AlreadyExists, Conflict, CorruptObject, InputError
+from shared.events import DatasetPointer, FolderReference
+from shared.objects import PART_SIZE, ObjectStore
+from tests.support import races
+
+ROUNDS = 8  # tests/full races a hundred
+
+
+class StoreSuite:
+    @pytest.fixture
+    def store(self) -> ObjectStore:
+        """A store whose system bucket is `tunestream`, and which also has the bucket `datasets`."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def folder(self) -> str:
+        """A folder of its own for a test, because tests may share the store."""
+        return f"suite-{uuid.uuid4().hex[:8]}"
+
+    # --- conditional writes -----------------------------------------------------------------------------------
+
+    async def test_exactly_one_racer_creates(self, store: ObjectStore, folder: str) -> None:
+        await races.create_once(store, folder, rounds=ROUNDS)
+
+    async def test_exactly_one_racer_swaps(self, store: ObjectStore, folder: str) -> None:
+        await races.compare_and_swap(store, folder, rounds=ROUNDS)
+
+    async def test_conditions(self, store: ObjectStore, folder: str) -> None:
+        etag = await store.create(f"{folder}/a", b"1")
+        with pytest.raises(AlreadyExists):
+            await store.create(f"{folder}/a", b"2")
+        newer = await store.replace(f"{folder}/a", b"2", etag)
+        assert newer != etag
+        with pytest.raises(Conflict):
+            await store.replace(f"{folder}/a", b"3", etag)
+        assert await store.get(f"{folder}/a") == (b"2", newer)
+        assert await store.get(f"{folder}/absent") is None
+
+    async def test_replacing_an_absent_object_is_a_conflict(self, store: ObjectStore, folder: str) -> None:
+        with pytest.raises(Conflict):
+            await store.replace(f"{folder}/absent", b"x", "0" * 32)
+        assert await store.get(f"{folder}/absent") is None
+
+    async def test_a_repeated_write_of_the_same_bytes_succeeds(self, store: ObjectStore, folder: str) -> None:
+        """What the client does when the reply to its first try got lost."""
+        etag = await store.create(f"{folder}/a", b"mine")
+        assert await store.create(f"{folder}/a", b"mine") == etag
+        new = await store.replace(f"{folder}/a", b"later", etag)
+        assert await store.replace(f"{folder}/a", b"later", etag) == new
+
+    async def test_an_unconditional_write_replaces_and_a_deleted_object_is_absent(
+        self, store: ObjectStore, folder: str
+    ) -> None:
+        first = await store.put(f"{folder}/a", b"1")
+        second = await store.put(f"{folder}/a", b"22")
+        assert (first.size, second.size) == (1, 2)
+        assert await store.get(f"{folder}/a") == (b"22", second.etag)
+        for _ in range(2):
+            await store.delete(f"{folder}/a")
+            assert await store.get(f"{folder}/a") is None
+        assert await store.create(f"{folder}/a", b"3")
+
+    # --- looking ----------------------------------------------------------------------------------------------
+
+    async def test_the_right_settings_pass_the_check(self, store: ObjectStore) -> None:
+        await store.check()
+
+    async def test_listing(self, store: ObjectStore, folder: str) -> None:
+        for key in ("jobs/ab/1", "jobs/ab/x/2", "jobs/cd/3", "top"):
+            await store.put(f"{folder}/{key}", b"")
+        listed = [entry.key for entry in await store.list(f"{folder}/jobs/ab/")]
+        assert listed == [f"{folder}/jobs/ab/1", f"{folder}/jobs/ab/x/2"]
+        assert await store.list(f"{folder}/nothing/") == []
+        assert await store.folders(f"{folder}/jobs/") == ["ab", "cd"]
+        assert await store.folders(f"{folder}/jobs/a") == ["ab"]
+        assert await store.folders(f"{folder}/") == ["jobs"]
+        assert folder in await store.folders("")
+
+    async def test_every_way_of_looking_says_the_same_of_an_object(self, store: ObjectStore, folder: str) -> None:
+        reference = await store.put(f"{folder}/a", b"four")
+        (listed,) = await store.list(f"{folder}/a")
+        found = await store.stat(f"{folder}/a")
+        assert (listed.key, listed.etag, listed.size) == (f"{folder}/a", reference.etag, 4)
+        assert found is not None and (found.key, found.etag, found.size) == (listed.key, listed.etag, listed.size)
+        assert listed.modified == pytest.approx(time.time(), abs=60)
+        assert found.modified == pytest.approx(listed.modified, abs=1)
+        assert await store.exists(f"{folder}/a")
+        assert await store.metadata(f"{folder}/a") == {}
+
+    async def test_an_absent_object_has_no_properties(self, store: ObjectStore, folder: str) -> None:
+        assert await store.stat(f"{folder}/absent") is None
+        assert not await store.exists(f"{folder}/absent")
+        assert await store.metadata(f"{folder}/absent") == {}
+
+    async def test_buckets_are_apart(self, store: ObjectStore, folder: str) -> None:
+        datasets = store.at("datasets")
+        reference = await datasets.put(f"{folder}/a", b"rows")
+        assert reference.bucket == datasets.bucket == "datasets"
+        assert await store.get(f"{folder}/a") is None
+        assert await store.read(reference) == b"rows"
+
+    # --- reading what was promised ----------------------------------------------------------------------------
+
+    async def test_a_large_file_comes_back_whole(self, store: ObjectStore, folder: str, tmp_path: Path) -> None:
+        """Beyond `PART_SIZE` it goes in parts."""
+        source = tmp_path / "large"
+        source.write_bytes(b"0123456789abcdef" * (PART_SIZE // 16) + b"tail")
+        reference = await store.upload(f"{folder}/large", source)
+        assert reference.sha256 == hashlib.sha256(source.read_bytes()).hexdigest()
+        await store.download(reference, tmp_path / "back")
+        assert (tmp_path / "back").read_bytes() == source.read_bytes()
+        assert await store.describe(DatasetPointer(bucket="tunestream", key=f"{folder}/large")) == reference
+
+    async def test_overwritten_bytes_are_refused_and_leave_no_file(
+        self, store: ObjectStore, folder: str, tmp_path: Path
+    ) -> None:
+        reference = await store.put(f"{folder}/small", b"as promised")
+        assert await store.read(reference) == b"as promised"
+        await store.put(f"{folder}/small", b"tampered with")
+        with pytest.raises(CorruptObject):
+            await store.download(reference, tmp_path / "small")
+        with pytest.raises(CorruptObject):
+            await store.read(reference)
+        assert list(tmp_path.iterdir()) == []
+
+    async def test_a_deleted_object_is_refused(self, store: ObjectStore, folder: str, tmp_path: Path) -> None:
+        reference = await store.put(f"{folder}/gone", b"x")
+        await store.delete(f"{folder}/gone")
+        with pytest.raises(CorruptObject, match="is gone"):
+            await store.read(reference)
+        with pytest.raises(CorruptObject, match="is gone"):
+            await store.download(reference, tmp_path / "gone")
+
+    async def test_a_pointer_is_described(self, store: ObjectStore, folder: str) -> None:
+        reference = await store.at("datasets").put(f"{folder}/d.jsonl", b"rows")
+        pointer = DatasetPointer(bucket="datasets", key=f"{folder}/d.jsonl")
+        assert await store.describe(pointer) == reference
+        right = {"size": 4, "etag": f'"{reference.etag}"', "sha256": reference.sha256}
+        assert await store.describe(pointer.model_copy(update=right)) == reference
+
+    @pytest.mark.parametrize("wrong", [{"size": 5}, {"etag": "0" * 32}, {"sha256": "0" * 64}])
+    async def test_a_pointer_to_something_else_says_what_differs(
+        self, store: ObjectStore, folder: str, wrong: dict[str, object]
+    ) -> None:
+        await store.put(f"{folder}/d.jsonl", b"rows")
+        pointer = DatasetPointer(bucket="tunestream", key=f"{folder}/d.jsonl").model_copy(update=wrong)
+        ((name, value),) = wrong.items()
+        with pytest.raises(InputError, match=rf"d\.jsonl has {name} \w+, the event says {value}") as caught:
+            await store.describe(pointer)
+        assert (caught.value.code, caught.value.param) == ("file_changed", f"dataset.{name}")
+
+    @pytest.mark.parametrize("bucket", ["tunestream", "nowhere"])
+    async def test_a_pointer_to_nothing_says_so(self, store: ObjectStore, folder: str, bucket: str) -> None:
+        with pytest.raises(InputError, match=f"no object {bucket}/{folder}/unknown") as caught:
+            await store.describe(DatasetPointer(bucket=bucket, key=f"{folder}/unknown"))
+        assert (caught.value.code, caught.value.param) == ("file_not_found", "training_file")
+
+    # --- folders ----------------------------------------------------------------------------------------------
+
+    async def test_a_folder_comes_back_as_it_went(self, store: ObjectStore, folder: str, tmp_path: Path) -> None:
+        uploaded = await self._upload_two_files(store, folder, tmp_path)
+        await store.download_folder(uploaded, tmp_path / "in")
+        files = {
+            file.relative_to(tmp_path / "in").as_posix(): file.read_bytes()
+            for file in (tmp_path / "in").rglob("*")
+            if file.is_file()
+        }
+        assert files == {"a.json": b"{}", "deep/b ü.bin": bytes(1000)}
+        assert await store.folders(f"{folder}/o") == ["one"]
+
+    async def test_a_folder_that_exists_is_kept(self, store: ObjectStore, folder: str, tmp_path: Path) -> None:
+        uploaded = await self._upload_two_files(store, folder, tmp_path)
+        (tmp_path / "in").mkdir()
+        await store.download_folder(uploaded, tmp_path / "in")
+        assert list((tmp_path / "in").iterdir()) == []
+
+    async def test_a_folder_with_a_changed_file_is_refused_whole(
+        self, store: ObjectStore, folder: str, tmp_path: Path
+    ) -> None:
+        uploaded = await self._upload_two_files(store, folder, tmp_path)
+        await store.put(f"{folder}/one/deep/b ü.bin", b"changed")
+        with pytest.raises(CorruptObject):
+            await store.download_folder(uploaded, tmp_path / "in")
+        assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+    async def test_a_manifest_that_names_a_file_outside_is_refused(
+        self, store: ObjectStore, folder: str, tmp_path: Path
+    ) -> None:
+        file = await store.put(f"{folder}/file", b"x")
+        manifest = json.dumps({"files": {"../outside": file.model_dump()}}).encode()
+        bad = FolderReference(
+            bucket="tunestream", prefix=f"{folder}/", manifest=await store.put(f"{folder}/manifest.json", manifest)
+        )
+        with pytest.raises(CorruptObject, match="outside its folder"):
+            await store.download_folder(bad, tmp_path / "in")
+        assert list(tmp_path.iterdir()) == []
+
+    async def _upload_two_files(self, store: ObjectStore, folder: str, tmp_path: Path) -> FolderReference:
+        (tmp_path / "out/deep").mkdir(parents=True)
+        (tmp_path / "out/a.json").write_bytes(b"{}")
+        (tmp_path / "out/deep/b ü.bin").write_bytes(bytes(1000))
+        return await store.upload_folder(f"{folder}/one", tmp_path / "out")

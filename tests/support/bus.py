@@ -1,0 +1,221 @@
+"""The bus in memory: the one fake of `shared.bus.Bus`, and the broker behind it.
+
+`tests/contract/bus_suite.py` runs the same tests against this fake and against a real broker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from shared import envelope, ids
+from shared.bus import Bus, Delivery
+from shared.envelope import DLQ_SUFFIX
+from shared.errors import TransientError
+from shared.events import Event
+
+Handler = Callable[[Any, Delivery], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Record:
+    """One message as it lies in a topic. It has the fields of aiokafka's `ConsumerRecord` that tests read."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...]
+
+
+class FakeBroker:
+    """Topics of one partition each."""
+
+    def __init__(self) -> None:
+        self.topics: dict[str, list[Record]] = defaultdict(list)
+        self.committed: Counter[tuple[str, str]] = Counter()
+        """The next offset, by consumer group and topic."""
+        self._members: dict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._grown = asyncio.Event()
+
+    def bus(self, service: str) -> FakeBus:
+        return FakeBus(self, service)
+
+    async def send(
+        self, topic: str, *values: bytes | None, key: bytes | None = None, headers: Iterable[tuple[str, bytes]] = ()
+    ) -> None:
+        """Append a record for each value."""
+        for value in values:
+            self.append(topic, value, key, headers)
+
+    async def read(
+        self, topic: str, wanted: int, matching: Callable[[Record], bool] = lambda record: True
+    ) -> list[Record]:
+        """The first `wanted` records of a topic that match. Waits for them."""
+        while True:
+            grown = self._grown
+            records = [record for record in self.topics[topic] if matching(record)]
+            if len(records) >= wanted:
+                return records[:wanted]
+            await grown.wait()
+
+    def append(
+        self, topic: str, value: bytes | None, key: bytes | None = None, headers: Iterable[tuple[str, bytes]] = ()
+    ) -> None:
+        records = self.topics[topic]
+        records.append(Record(topic, 0, len(records), key, value, tuple(headers)))
+        self._grown.set()
+        self._grown = asyncio.Event()
+
+    async def consume(self, group: str, topic: str, handle: Callable[[Record], Awaitable[None]]) -> None:
+        """Pass every record to `handle`, oldest first, and commit it afterwards. One member of a group has the
+        partition; the others wait for it to leave."""
+        async with self._members[group, topic]:
+            while True:
+                grown = self._grown
+                while (offset := self.committed[group, topic]) < len(self.topics[topic]):
+                    await handle(self.topics[topic][offset])
+                    self.committed[group, topic] += 1
+                await grown.wait()
+
+
+@dataclass(frozen=True)
+class Published:
+    """One call of `publish`."""
+
+    event: Event
+    ce_id: str
+    subject: str | None
+    traceparent: str | None
+
+
+class FakeBus(Bus):
+    """One service's connection to a fake broker. While `available` is False nothing can be published.
+
+    Most tests look at `published` and hand events over with `deliver`; `start` consumes as the real bus does. A test
+    that needs a slow or broken bus overrides `before` or `after`, which are awaited around every publish.
+    """
+
+    def __init__(
+        self, broker: FakeBroker | None = None, service: str = "test", clock: Callable[[], float] = time.time
+    ) -> None:
+        self.fake_broker = broker or FakeBroker()
+        self.published: list[Published] = []
+        self.subscribed: list[tuple[type[Event], Handler, str | None]] = []
+        self.available = True
+        self._service = service
+        self._clock = clock
+        self._consumers: list[asyncio.Task[None]] = []
+
+    # --- hooks ------------------------------------------------------------------------------------------------
+
+    async def before(self, event: Event) -> None:
+        """Awaited before every publish. An error raised here means that nothing was published."""
+        if not self.available:
+            raise TransientError("the bus does not take events: a test said so")
+
+    async def after(self, event: Event) -> None:
+        """Awaited after every publish. An error raised here is a lost acknowledgement: the event is published."""
+
+    def send(self, message: Published) -> None:
+        """Every publish ends here."""
+        self.published.append(message)
+        headers = envelope.headers(
+            message.event,
+            ce_id=message.ce_id,
+            source=self._service,
+            subject=message.subject,
+            time=self._clock(),
+            traceparent=message.traceparent,
+        )
+        key = message.subject.encode() if message.subject else None
+        self.fake_broker.append(message.event.topic, envelope.body(message.event), key, headers)
+
+    # --- the interface of the real bus ------------------------------------------------------------------------
+
+    async def publish(
+        self, event: Event, *, ce_id: str, subject: str | None = None, traceparent: str | None = None
+    ) -> None:
+        await self.before(event)
+        self.send(Published(event, ce_id, subject, traceparent))
+        await self.after(event)
+
+    def subscribe(self, event_type: type[Event], handler: Handler, *, group: str | None = None) -> None:
+        self.subscribed.append((event_type, handler, group))
+
+    def subscribe_raw(self, topic: str, handler: Callable[[bytes], Awaitable[None]]) -> None:
+        raise NotImplementedError("no test needs it")
+
+    @property
+    def required(self) -> list[Any]:
+        return []
+
+    async def start(self) -> None:
+        for event_type, handler, group in self.subscribed:
+            self._consumers.append(asyncio.create_task(self._consume(event_type, handler, group or self._service)))
+
+    async def stop(self) -> None:
+        for task in self._consumers:
+            task.cancel()
+        await asyncio.gather(*self._consumers, return_exceptions=True)
+        self._consumers.clear()
+
+    # --- what a test does and sees ----------------------------------------------------------------------------
+
+    async def deliver(self, event: Event, delivery: Delivery) -> None:
+        """Hand an event to every handler of its topic, without the broker."""
+        for event_type, handler, _ in self.subscribed:
+            if event_type is type(event):
+                await handler(event, delivery)
+
+    def events(self, kind: type[Event] = Event) -> list[Event]:
+        """The published events of a kind."""
+        return [published.event for published in self.published if isinstance(published.event, kind)]
+
+    # --- consuming --------------------------------------------------------------------------------------------
+
+    async def _consume(self, event_type: type[Event], handler: Handler, group: str) -> None:
+        async def handle(record: Record) -> None:
+            try:
+                event = event_type.model_validate(envelope.parse(record.value))
+                await _until_handled(event, _delivery(record), handler)
+            except Exception as error:
+                self._dead_letter_of(record, type(error).__name__)
+
+        await self.fake_broker.consume(f"{group}.{event_type.topic}", event_type.topic, handle)
+
+    def _dead_letter_of(self, record: Record, reason: str) -> None:
+        place = {
+            "dlq_reason": reason,
+            "dlq_topic": record.topic,
+            "dlq_partition": str(record.partition),
+            "dlq_offset": str(record.offset),
+            "dlq_group": self._service,
+        }
+        ours = [(name, text.encode()) for name, text in place.items()]
+        value = b"" if record.key is None and record.value is None else record.value
+        self.fake_broker.append(record.topic + DLQ_SUFFIX, value, record.key, [*record.headers, *ours])
+
+
+async def _until_handled(event: Event, delivery: Delivery, handler: Handler) -> None:
+    while True:
+        with contextlib.suppress(TransientError):
+            return await handler(event, delivery)
+        await asyncio.sleep(0.001)
+
+
+def _delivery(record: Record) -> Delivery:
+    fields = envelope.decode(record.headers)
+    return Delivery(
+        topic=record.topic,
+        ce_id=fields.get("ce_id") or ids.event_id("stranger", record.topic, record.partition, record.offset),
+        source=fields.get("ce_source", ""),
+        traceparent=fields.get("traceparent"),
+        time=envelope.time_of(fields),
+    )

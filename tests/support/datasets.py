@@ -1,0 +1,24 @@
+"""Rows that can be trained on, and datasets made of rows."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+
+def good_row(number: int) -> dict[str, Any]:
+    return {
+        "messages": [
+            {"role": "system", "content": "You answer briefly."},
+            {"role": "user", "content": f"What is {number} plus {number}?"},
+            {"role": "assistant", "content": f"It is {number + number}."},
+        ]
+    }
+
+
+def lines(*rows: Any) -> bytes:
+    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+
+
+def good(count: int) -> bytes:
+    return lines(*(good_row(number) for number in range(count)))

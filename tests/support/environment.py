@@ -1,0 +1,36 @@
+"""The environment without the settings of whoever runs the tests."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import pytest
+
+from shared.settings import load_settings
+
+OURS = ("TUNESTREAM_",)
+EVERY_CLIENTS = (*OURS, "AWS_", "OPENAI_", "KAFKA_")
+"""Also the variables that the clients of the store, the endpoint and the broker read."""
+
+
+def without_settings(environment: Mapping[str, str], prefixes: tuple[str, ...] = OURS) -> dict[str, str]:
+    """A copy without the variables whose names start with one of `prefixes`, for a process that a test starts."""
+    return {name: value for name, value in environment.items() if not name.startswith(prefixes)}
+
+
+def remove_settings(monkeypatch: pytest.MonkeyPatch, prefixes: tuple[str, ...] = OURS) -> None:
+    """Remove these variables from the environment of the test."""
+    for name in set(os.environ) - set(without_settings(os.environ, prefixes)):
+        monkeypatch.delenv(name)
+
+
+@contextmanager
+def settings_read_anew() -> Iterator[None]:
+    """`load_settings` reads the environment again, here and after the block."""
+    load_settings.cache_clear()
+    try:
+        yield
+    finally:
+        load_settings.cache_clear()

@@ -1,0 +1,186 @@
+"""A vLLM without a model: real HTTP on loopback, in the event loop of the test."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+
+from tests.support.servers import Server
+
+BASE_AT_VLLM = "acme/tiny-base"
+USAGE = {"prompt_tokens": 3, "completion_tokens": 2}
+
+
+class FakeVllm:
+    """Speaks the part of vLLM that the service uses, and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.healthy = True
+        self.found_ill = asyncio.Event()
+        """Somebody has asked for its health while it was not healthy."""
+        self.adapters: dict[str, str] = {}
+        """What is loaded: name to path."""
+        self.loads: list[str] = []
+        self.unloads: list[str] = []
+        self.asked: list[dict[str, Any]] = []
+        """Bodies of the generations."""
+        self.headers: list[dict[str, str]] = []
+        self.breaks = 0
+        """How many of the next generations end in a reset connection before their first byte."""
+        self.breaks_midway = False
+        self.asking = asyncio.Event()
+        """A generation has arrived."""
+        self.first = asyncio.Event()
+        """The first chunk may go out; open from the start."""
+        self.first.set()
+        self.rest = asyncio.Event()
+        """What follows the first chunk may go out; open from the start."""
+        self.rest.set()
+        self.hung_up = asyncio.Event()
+        """A client has gone in the middle of its generation."""
+        self.error: tuple[int, dict[str, Any]] | None = None
+        self.sleeping = False
+        self.sleeps: list[dict[str, str]] = []
+        """How it was put to sleep, each time."""
+        self.asked_asleep = 0
+        """Generations that came while it slept; a real one would keep them waiting."""
+        self.can_sleep = True
+        self.server = Server(self._app())
+
+    def _app(self) -> FastAPI:
+        app = FastAPI()
+
+        @app.get("/health")
+        async def health() -> Response:
+            if self.healthy:
+                return Response()
+            self.found_ill.set()
+            return Response(status_code=503)
+
+        @app.get("/v1/models")
+        async def models() -> dict[str, Any]:
+            cards = [{"id": BASE_AT_VLLM, "parent": None}]
+            return {"data": cards + [{"id": name, "parent": BASE_AT_VLLM} for name in self.adapters]}
+
+        @app.post("/v1/load_lora_adapter")
+        async def load(request: Request) -> Response:
+            body = await request.json()
+            name = body["lora_name"]
+            self.loads.append(name)
+            if name in self.adapters:
+                return _refuse(400, f"The lora adapter '{name}' has already been loaded. If you want to …")
+            self.adapters[name] = body["lora_path"]
+            return Response("Success")
+
+        @app.post("/v1/unload_lora_adapter")
+        async def unload(request: Request) -> Response:
+            name = (await request.json())["lora_name"]
+            self.unloads.append(name)
+            self.adapters.pop(name, None)
+            return Response("Success")
+
+        @app.post("/v1/chat/completions")
+        @app.post("/v1/completions")
+        async def generate(request: Request) -> Response:
+            return await self._generate(request)
+
+        @app.post("/sleep")
+        async def sleep(request: Request) -> Response:
+            if not self.can_sleep:
+                return JSONResponse({"detail": "Not Found"}, 404)
+            self.sleeps.append(dict(request.query_params))
+            self.sleeping = True
+            return Response()
+
+        @app.post("/wake_up")
+        async def wake_up() -> Response:
+            self.sleeping = False
+            return Response()
+
+        @app.get("/is_sleeping")
+        async def is_sleeping() -> Response:
+            if not self.can_sleep:
+                return JSONResponse({"detail": "Not Found"}, 404)
+            return JSONResponse({"is_sleeping": self.sleeping})
+
+        @app.get("/secret")
+        @app.post("/v1/tokenize")
+        async def secret() -> dict[str, str]:
+            return {"secret": "of vLLM"}
+
+        return app
+
+    async def _generate(self, request: Request) -> Response:
+        body = await request.json()
+        self.asked.append(body)
+        self.asked_asleep += self.sleeping
+        self.headers.append(dict(request.headers))
+        self.asking.set()
+        if self.breaks:
+            self.breaks -= 1
+            self.server.break_connections()
+            return Response()
+        if self.error is not None:
+            return JSONResponse(self.error[1], self.error[0])
+        if body["model"] != BASE_AT_VLLM and body["model"] not in self.adapters:
+            return _refuse(404, f"The model `{body['model']}` does not exist.")
+        if body.get("stream"):
+            return StreamingResponse(self._events(body), media_type="text/event-stream")
+        waiting = asyncio.create_task(self.first.wait())
+        gone = asyncio.create_task(_disconnected(request))
+        await asyncio.wait({waiting, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not waiting.done():
+            self.hung_up.set()
+        waiting.cancel()
+        gone.cancel()
+        return JSONResponse({**_answer(body["model"]), "usage": USAGE})
+
+    async def _events(self, body: dict[str, Any]) -> AsyncIterator[str]:
+        model = body["model"]
+        options = body.get("stream_options") or {}
+        try:
+            await self.first.wait()
+            yield _event(_chunk(model, "one"))
+            await self.rest.wait()
+            if self.breaks_midway:
+                self.server.break_connections()
+            yield _event(_chunk(model, "two"))
+            if options.get("include_usage"):
+                usage = _event({**_chunk(model, ""), "choices": [], "usage": USAGE})
+                yield usage[:20]  # a network cuts events where it likes
+                yield usage[20:]
+            yield "data: [DONE]\n\n"
+        except asyncio.CancelledError:
+            self.hung_up.set()
+            raise
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _refuse(status: int, message: str) -> JSONResponse:
+    # vLLM's codes are numbers
+    error = {"message": message, "type": "NotFoundError", "param": None, "code": status}
+    return JSONResponse({"error": error}, status)
+
+
+def _answer(model: str) -> dict[str, Any]:
+    message = {"role": "assistant", "content": "hello"}
+    choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
+    return {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": model, "choices": choices}
+
+
+def _chunk(model: str, text: str) -> dict[str, Any]:
+    choices = [{"index": 0, "delta": {"content": text}, "finish_reason": None}]
+    return {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": model, "choices": choices}
+
+
+def _event(data: dict[str, Any]) -> str:
+    return f"data: {json.dumps(data)}\n\n"
