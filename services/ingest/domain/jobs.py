@@ -61,7 +61,7 @@ def resolve_base(spec: JobSpec, default: str, allowed: tuple[str, ...]) -> str:
 
 
 def uploaded(job: Job) -> DatasetUploaded:
-    """The event of a manifest: the same whenever it is built."""
+    """The event that announces the job. The same manifest always makes the same event."""
     return DatasetUploaded(
         job_id=job.job_id,
         dataset=_pointer(job.dataset),
