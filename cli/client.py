@@ -1,4 +1,4 @@
-"""The HTTP interfaces of api and inference, as the commands use them."""
+"""A client of the HTTP interfaces of api and inference."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TIMEOUT = httpx.Timeout(30.0, connect=3.0)
 
 
 class Unreachable(CliError):
-    """Nobody listens there, or the answer broke off: the same call may succeed later."""
+    """There is no server, or it failed, or the answer broke off: the same call may succeed later."""
 
 
 class NotFound(CliError):
@@ -54,7 +54,7 @@ class Client:
         return _data(self._call("GET", f"{self.target.api_url}/jobs", params={"limit": limit}))
 
     def events(self, job: str, after: str | None, limit: int = 100) -> list[Json]:
-        """The events after one, oldest first."""
+        """At most `limit` events of a job, oldest first: those after the event `after`, or from the first on."""
         params: dict[str, str | int] = {"limit": limit, "order": "asc"}
         if after:
             params["after"] = after
@@ -121,7 +121,7 @@ def _object(answer: httpx.Response) -> Json | None:
 
 
 def _message(answer: httpx.Response) -> str:
-    """The words of OpenAI's error envelope, or whatever came instead."""
+    """The message of OpenAI's error envelope, or the beginning of whatever came instead."""
     error = (_object(answer) or {}).get("error")
     if isinstance(error, dict) and error.get("message"):
         return str(error["message"])

@@ -1,4 +1,4 @@
-"""What `tunestream env` tells a shell, and through it the OpenAI, S3 and Kafka clients of strangers."""
+"""The variables that `tunestream env` prints, for the OpenAI, S3 and Kafka clients of other programs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from shared.settings import BusSettings
 
 
 def exports(target: Target, surroundings: Mapping[str, str]) -> dict[str, str]:
-    """A Kafka login that `surroundings` have for the same broker stays: a stranger's may do less than our own."""
+    """The variables of a target. `surroundings` is the environment: a Kafka login for the same broker in it is kept,
+    because it may have fewer rights than our own."""
     store = target.store
     kafka = _kafka(target.bus)
     if surroundings.get("TUNESTREAM_KAFKA") == target.bus.bootstrap and surroundings.get("KAFKA_USERNAME"):
@@ -31,7 +32,7 @@ def exports(target: Target, surroundings: Mapping[str, str]) -> dict[str, str]:
 
 
 def _kafka(bus: BusSettings) -> dict[str, str | None]:
-    """The protocol is said even if it is the default: the shell may hold the variables of another stack."""
+    """The protocol is included even if it is the default: the shell may still have the variables of another stack."""
     password = bus.sasl_password.get_secret_value() if bus.sasl_password else None
     return {
         "TUNESTREAM_KAFKA": bus.bootstrap,

@@ -1,4 +1,4 @@
-"""The `tunestream` command: which commands there are, and nothing else."""
+"""The `tunestream` command: the list of its commands."""
 
 from __future__ import annotations
 

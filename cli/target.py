@@ -1,9 +1,9 @@
-"""Which Tunestream a command speaks to. The command line wins over the environment, and there an address over a folder:
+"""Which stack a command uses. The command line comes before the environment, and there an address before a folder:
 
 1. the embedded stack whose data `--state` names;
-2. the stack at TUNESTREAM_API__URL, if the environment has that; its other addresses and its credentials are settings;
-3. the embedded stack of TUNESTREAM_STATE, else of `.tunestream`, if there ever was one;
-4. what the settings say: `.env` and defaults.
+2. the stack at TUNESTREAM_API__URL, if that is in the environment; its other addresses and credentials are settings;
+3. the embedded stack of TUNESTREAM_STATE, or of `.tunestream`, if there ever was one;
+4. the stack of the settings: `.env` and defaults.
 """
 
 from __future__ import annotations
@@ -26,19 +26,21 @@ API_VARIABLE = f"{PREFIX}API__URL"
 STATE_VARIABLE = f"{PREFIX}STATE"
 
 StateOption = Annotated[
-    Path, typer.Option("--state", envvar=STATE_VARIABLE, help="Where the embedded stack keeps its data.")
+    Path, typer.Option("--state", envvar=STATE_VARIABLE, help="The directory of the embedded stack's data.")
 ]
 TargetOption = Annotated[
     Path | None,
     typer.Option(
         "--state",
-        help=f"Where an embedded stack keeps its data; else {API_VARIABLE}, {STATE_VARIABLE} or {DEFAULT_STATE} count.",
+        help=f"The directory of an embedded stack; else {API_VARIABLE}, {STATE_VARIABLE} or {DEFAULT_STATE} count.",
     ),
 ]
 
 
 @dataclass(frozen=True)
 class Target:
+    """The addresses and credentials of a stack, embedded or not."""
+
     api_url: str
     inference_url: str
     api_key: str | None
@@ -50,7 +52,7 @@ class Target:
 
 
 def resolve(folder: Path | None) -> Target:
-    """The target of a command; `folder` is what was asked for.
+    """The target of a command. `folder` is the option `--state`.
 
     Raises:
         CliError, ConfigError: there is no stack in `folder`, or `stack.json` or the settings are damaged.
@@ -72,7 +74,7 @@ def resolve(folder: Path | None) -> Target:
 
 
 def embedded(folder: Path | None) -> Stack | None:
-    """The embedded stack that is meant, whether it runs or not; None: one that was not started here.
+    """The embedded stack that a command means, whether it runs or not; None: it means one that was not started here.
 
     Raises:
         CliError: there is none in `folder`, or `stack.json` is damaged.
@@ -81,12 +83,15 @@ def embedded(folder: Path | None) -> Stack | None:
         if stack := state.load(absolute(folder)):
             return stack
         raise CliError(f"there is no embedded stack in {folder}", f"`tunestream up --state {folder}` starts one")
-    if os.environ.get(API_VARIABLE):  # not asked of the settings: an embedded stack reads `.env` as well
+    if os.environ.get(
+        API_VARIABLE
+    ):  # the environment and not the settings, because an embedded stack reads `.env`, too
         return None
     return state.load(absolute(Path(os.environ.get(STATE_VARIABLE) or DEFAULT_STATE)))
 
 
 def of_stack(stack: Stack, jaeger_url: str | None) -> Target:
+    """The target of an embedded stack."""
     return Target(
         api_url=stack.api_url,
         inference_url=stack.inference_url,

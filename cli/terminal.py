@@ -1,4 +1,4 @@
-"""Where text goes: results to stdout, everything about them to stderr, and errors without tracebacks."""
+"""Output: results go to stdout, everything else to stderr, and errors have no traceback."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 
 from shared.errors import InputError, StoreUnavailable, TunestreamError
 
-WIDE = 400  # columns where no terminal limits them: what a pipe reads is never wrapped
+WIDE = 400  # columns without a terminal: text for a pipe is never wrapped
 
 out = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
 err = Console(highlight=False, width=None if sys.stderr.isatty() else WIDE, stderr=True)
@@ -25,7 +25,7 @@ NO_STACK = (
 
 
 def columns(first: str, *others: str) -> Table:
-    """An empty table. The first column is what one copies: it is never cut."""
+    """An empty table with these headers. The first column is never cut, because users copy it."""
     table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
     table.add_column(first, no_wrap=True)
     for name in others:
@@ -34,7 +34,7 @@ def columns(first: str, *others: str) -> Table:
 
 
 class CliError(Exception):
-    """Ends the command: one line that says what is wrong, one that says what to do."""
+    """Ends the command with two lines: what is wrong, and what to do."""
 
     def __init__(self, message: str, remedy: str = "", code: int = 1) -> None:
         super().__init__(message)
@@ -46,7 +46,7 @@ class CliError(Exception):
 class Group(TyperGroup):
     """A command group that turns every expected error into two lines and an exit code."""
 
-    def invoke(self, ctx: Any) -> Any:  # a context of click, or of the click inside typer, by typer's version
+    def invoke(self, ctx: Any) -> Any:  # a context of click, or of typer's own copy of it, by version
         try:
             return super().invoke(ctx)
         except CliError as error:
@@ -64,7 +64,7 @@ class Group(TyperGroup):
         except KeyboardInterrupt:
             raise Exit(INTERRUPTED) from None
         except BrokenPipeError:
-            # `tunestream logs | head`: what the reader did not want is no error; stdout must not be flushed again
+            # the reader has enough, as in `tunestream logs | head`: no error, but stdout must not be flushed again
             sys.stdout = None
             raise Exit(0) from None
 

@@ -1,4 +1,4 @@
-"""check: what the validator says of a file, without a stack."""
+"""check: the validator for a local file, without a stack."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SHOWN_PROBLEMS = 50
 def check(
     file: Annotated[Path, typer.Argument(help="The dataset: one JSON object per line.")],
     base: Annotated[str | None, typer.Option(help="The model whose tokenizer counts: a folder or a hub id.")] = None,
-    method: Annotated[str | None, typer.Option(help="supervised or dpo; else the rows tell.")] = None,
+    method: Annotated[str | None, typer.Option(help="supervised or dpo; by default the rows decide.")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="A setting of the job, such as hyperparameters.max_length=512.")
     ] = None,
@@ -41,7 +41,7 @@ def check(
     check_file(file)
     spec = build(None, set_ or (), {"method": method})
     settings = load_settings()
-    # the model that a job of this place would tune: the flag, the settings, or the stack's
+    # the model that a job would tune here: that of the flag, the settings or the stack
     model, path = base_of(settings, state.load(absolute(folder)), base, None)
     with err.status("loading the tokenizer and checking …") if err.is_terminal else nullcontext():
         from services.validate.check import check as validate  # noqa: PLC0415  # imports transformers: seconds
@@ -112,7 +112,7 @@ def _facts(report: Report) -> dict[str, str]:
     if left_out := [str(dropped) for dropped in file.dropped if dropped.rows]:
         facts["left out"] = ", ".join(left_out)
     if report.splits:
-        facts["split"] = ", ".join(f"{name} {side.examples:,}" for name, side in report.splits.items())
+        facts["split"] = ", ".join(f"{name} {split.examples:,}" for name, split in report.splits.items())
     if guess := report.estimate:
         facts["estimate"] = f"{duration(guess.seconds)} ({guess.reason})"
     return {name: str(value) for name, value in facts.items() if value is not None}

@@ -1,4 +1,4 @@
-"""dlq list, show, replay: what could not be handled."""
+"""dlq list, show, replay: events that could not be handled."""
 
 from __future__ import annotations
 
@@ -20,15 +20,17 @@ from cli.terminal import CliError, columns, err, out, say
 if TYPE_CHECKING:
     from cli.dlq.topics import DeadLetters
 
-app = typer.Typer(no_args_is_help=True, help="Dead letters: what could not be handled, why, and once more.")
+app = typer.Typer(no_args_is_help=True, help="Dead letters: list, show and replay events that could not be handled.")
 
-TOPIC_HELP = "The topic whose letters are meant, with or without .dlq."
+TOPIC_HELP = "The topic, with or without .dlq."
 Topic = Annotated[str, typer.Argument(help=TOPIC_HELP)]
 
 
 @app.command("list")
 def list_(
-    topic: Annotated[str | None, typer.Argument(help=f"{TOPIC_HELP} Else all that have any.")] = None,
+    topic: Annotated[
+        str | None, typer.Argument(help=f"{TOPIC_HELP} By default all topics that have dead letters.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON, and nothing else.")] = False,
     folder: TargetOption = None,
 ) -> None:
@@ -93,12 +95,12 @@ def replay(
     topic: Topic,
     offsets: Annotated[list[int] | None, typer.Argument(min=0, help="Which letters.")] = None,
     all_: Annotated[bool, typer.Option("--all", help="All of them, each different message once.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Also what cannot be read still.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Also send those that still cannot be read.")] = False,
     folder: TargetOption = None,
 ) -> None:
     """Publish dead letters again, as they came. Exit 1 when one was left out.
 
-    They are not forgotten: an event that is sent twice is dealt with once, so nothing needs to remember.
+    The letters stay where they are: an event that is sent twice is handled once, so a second replay does no harm.
     """
     if bool(offsets) == all_:
         raise CliError("say which letters: their offsets, or --all", f"`tunestream dlq list {topic}` counts them")
@@ -123,7 +125,7 @@ async def _letter(folder: Path | None, wanted: str, offset: int) -> Letter:
 
 
 async def _replay(folder: Path | None, wanted: str, offsets: Sequence[int], force: bool) -> tuple[int, int]:
-    """Publish; how many, and how many were refused."""
+    """Publish letters again. Returns how many were sent and how many were left out."""
     sent = refused = 0
     done: set[bytes] = set()
     async with _dead_letters(folder) as dead:
@@ -133,8 +135,8 @@ async def _replay(folder: Path | None, wanted: str, offsets: Sequence[int], forc
                 continue
             done.add(letter.digest)
             if letter.omitted or (letter.problems and not force):
-                remedy = "" if letter.omitted else "--force sends it nevertheless"
-                say(f"{topic} {letter.offset} cannot be read still: {'; '.join(letter.problems)}", remedy)
+                remedy = "" if letter.omitted else "--force sends it all the same"
+                say(f"{topic} {letter.offset} still cannot be read: {'; '.join(letter.problems)}", remedy)
                 refused += 1
                 continue
             await dead.replay(letter)
@@ -145,7 +147,7 @@ async def _replay(folder: Path | None, wanted: str, offsets: Sequence[int], forc
 
 async def _chosen(dead: DeadLetters, topic: str, offsets: Sequence[int]) -> AsyncIterator[Letter]:
     if offsets:
-        for letter in [await dead.at(topic, offset) for offset in offsets]:  # one that is not there stops all of them
+        for letter in [await dead.at(topic, offset) for offset in offsets]:  # if one does not exist, none is sent
             yield letter
     else:
         async for letter in dead.read([topic]):

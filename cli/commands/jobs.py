@@ -1,4 +1,4 @@
-"""submit, watch, jobs, cancel."""
+"""submit, watch, jobs, cancel: the jobs of a stack."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def submit(
     spec: Annotated[Path | None, typer.Option(help="A YAML file with the job's settings.")] = None,
     validation: Annotated[Path | None, typer.Option(help="A file to validate on, instead of a share of FILE.")] = None,
     rerun: Annotated[int | None, typer.Option(min=0, help="Raise it to run the same job again.")] = None,
-    name: Annotated[str | None, typer.Option(help="The key in the bucket; else the file's name.")] = None,
+    name: Annotated[str | None, typer.Option(help="The key in the bucket; by default the file's name.")] = None,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Follow the job until it ends.")] = False,
     folder: TargetOption = None,
 ) -> None:
-    """Drop a dataset: check the settings, upload, print the id of the job."""
+    """Submit a dataset: check the settings, upload, print the id of the job."""
     key = submission.dataset_key(submission.check_file(file), name)
     if validation:
         submission.check_file(validation)
@@ -63,7 +63,7 @@ def jobs(
     limit: Annotated[int, typer.Option(min=1, max=100, help="How many, newest first.")] = 20,
     folder: TargetOption = None,
 ) -> None:
-    """List jobs."""
+    """List jobs, newest first."""
     with Client(resolve(folder)) as client:
         found = client.jobs(limit)
     if not found:
@@ -84,11 +84,11 @@ def jobs(
 
 
 def cancel(job: Annotated[str, typer.Argument(help="The id of the job.")], folder: TargetOption = None) -> None:
-    """Ask for a job to end."""
+    """Cancel a job."""
     with Client(resolve(folder)) as client:
         answer = client.cancel(job)
     done = answer["status"] == "cancelled"
-    err.print(f"{job} is cancelled" if done else f"{job} will be cancelled; it is {answer['status']} still")
+    err.print(f"{job} is cancelled" if done else f"{job} will be cancelled; it is still {answer['status']}")
 
 
 def _watch(target: Target, job: str, *, expected: bool) -> None:
@@ -108,7 +108,7 @@ def _watch(target: Target, job: str, *, expected: bool) -> None:
                         typer.echo(line)
         except KeyboardInterrupt:
             err.print(
-                f"\nthe job goes on: `tunestream watch {job}` comes back to it, `tunestream cancel {job}` ends it"
+                f"\nthe job goes on: `tunestream watch {job}` follows it again, `tunestream cancel {job}` ends it"
             )
             raise typer.Exit(INTERRUPTED) from None
         finally:

@@ -1,4 +1,4 @@
-"""chat, models, deploy, rollback: what is served."""
+"""chat, models, deploy, rollback: the models that are served."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ ALIAS_HELP = "The name that users call."
 
 def chat(
     model: Annotated[str, typer.Argument(help="A model id, an alias, or the base.")],
-    prompt: Annotated[str | None, typer.Argument(help="One question; without it a conversation starts.")] = None,
+    prompt: Annotated[str | None, typer.Argument(help="One question; without it, a conversation starts.")] = None,
     system: Annotated[str | None, typer.Option(help="The system prompt.")] = None,
     temperature: Annotated[
-        float | None, typer.Option(min=0, max=2, help="0 always gives the likeliest answer.")
+        float | None, typer.Option(min=0, max=2, help="0 always takes the most likely next token.")
     ] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="The longest answer.")] = None,
     folder: TargetOption = None,
 ) -> None:
-    """Talk to a model, word by word as it answers."""
+    """Talk to a model; its answer appears word by word."""
     options = {"temperature": temperature, "max_tokens": max_tokens}
     conversation = Conversation(
         _openai(resolve(folder)), model, system, {name: value for name, value in options.items() if value is not None}
@@ -45,7 +45,7 @@ def chat(
 
 
 class Conversation:
-    """The turns so far. A question that failed is not one of them."""
+    """The turns of a chat so far. A question that failed is not one of them."""
 
     def __init__(self, client: OpenAI, model: str, system: str | None, options: dict[str, Any]) -> None:
         self._client = client
@@ -54,10 +54,10 @@ class Conversation:
         self._messages: list[Any] = [{"role": "system", "content": system}] if system else []
 
     def ask(self, question: str) -> str:
-        """Stream the answer to stdout.
+        """Ask a question, stream the answer to stdout and return it.
 
         Raises:
-            CliError: in the words of the server.
+            CliError: the request failed; in the words of the server.
         """
         import openai  # noqa: PLC0415  # takes a second, which the other commands need not pay
 
@@ -109,7 +109,7 @@ def deploy(
     alias: Annotated[str, typer.Argument(help=ALIAS_HELP)],
     folder: TargetOption = None,
 ) -> None:
-    """Let an alias name this model, whatever the evaluation said."""
+    """Point an alias at a model, whatever the evaluation said."""
     with Client(resolve(folder)) as client:
         answer = client.deploy(model, alias)
     err.print(Text(f"{alias} is {_model(answer.get('current')) or model} now"), soft_wrap=True)
@@ -119,7 +119,7 @@ def rollback(
     alias: Annotated[str, typer.Argument(help=ALIAS_HELP)],
     folder: TargetOption = None,
 ) -> None:
-    """Let an alias name again what it named before."""
+    """Point an alias back at its previous model."""
     with Client(resolve(folder)) as client:
         answer = client.rollback(alias)
     err.print(Text(f"{alias} is {_model(answer.get('current'))} now"), soft_wrap=True)
@@ -144,7 +144,7 @@ def _question() -> str | None:
 
 
 def _words(error: Any) -> str:
-    """The message of the error envelope, without the client's decoration."""
+    """The message of the error envelope, without what the client adds to it."""
     body = error.body
     return str(body["message"]) if isinstance(body, dict) and body.get("message") else str(error.message)
 

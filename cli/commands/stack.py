@@ -31,15 +31,19 @@ START_SECONDS = 900.0  # the first start may download the base model
 
 def up(
     detach: Annotated[
-        bool, typer.Option("--detach", "-d", help="Return when all is ready; the stack goes on.")
+        bool, typer.Option("--detach", "-d", help="Return when everything is ready; the stack keeps running.")
     ] = False,
     base: Annotated[str | None, typer.Option(help="The model to tune: a folder or a hub id.")] = None,
-    base_id: Annotated[str | None, typer.Option(help="What users call it; else the folder's name or the id.")] = None,
+    base_id: Annotated[
+        str | None, typer.Option(help="The model's name for users; by default the folder's name or the id.")
+    ] = None,
     without: Annotated[list[str] | None, typer.Option(help="A service that runs elsewhere; may be repeated.")] = None,
-    timeout: Annotated[float, typer.Option(min=1, help="Seconds until all must be ready.")] = START_SECONDS,
+    timeout: Annotated[
+        float, typer.Option(min=1, help="Seconds within which everything must be ready.")
+    ] = START_SECONDS,
     folder: StateOption = DEFAULT_STATE,
 ) -> None:
-    """Start the whole factory on this machine, without Docker; or repair what is down."""
+    """Start the whole stack on this machine, without Docker; or start again what is down."""
     if unknown := set(without or ()) - set(SERVICES):
         raise CliError(f"--without {', '.join(sorted(unknown))}: no such service", f"there are {', '.join(SERVICES)}")
     wanted = run.Wanted(base, base_id, tuple(without or ()))
@@ -72,11 +76,11 @@ def _watch(found: run.Running) -> None:
             run.stop(found)
         err.print("stopped")
         raise typer.Exit(INTERRUPTED) from None
-    raise CliError("the stack was stopped from outside", "`tunestream up` starts it again; its data are kept")
+    raise CliError("the stack was stopped from outside", "`tunestream up` starts it again; its data is kept")
 
 
 def down(folder: StateOption = DEFAULT_STATE) -> None:
-    """Stop the stack of this directory. Nothing running is fine."""
+    """Stop the stack of this directory. It is no error when none runs."""
     count = run.down(folder)
     err.print(f"stopped {count} processes" if count else "nothing was running")
 
@@ -106,12 +110,12 @@ def status(folder: StateOption = DEFAULT_STATE) -> None:
 
 
 def show_logs(
-    name: Annotated[str | None, typer.Argument(help="One process; else all of them.")] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes.")] = False,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many lines to begin with.")] = 50,
+    name: Annotated[str | None, typer.Argument(help="One process; by default all of them.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing new lines.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many of the last lines to print first.")] = 50,
     folder: StateOption = DEFAULT_STATE,
 ) -> None:
-    """Show what the processes log."""
+    """Show the logs of the processes."""
     files = logs.files(absolute(folder) / "logs", name)
     for line in logs.read(files, lines, follow):
         typer.echo(line)
@@ -152,7 +156,7 @@ def _is_default(stack: Stack) -> bool:
 
 @contextlib.contextmanager
 def _signals_interrupt() -> Iterator[None]:
-    """A closed terminal or a `kill` stops the foreground stack as cleanly as Ctrl-C."""
+    """Make a closed terminal or a `kill` stop the foreground stack as cleanly as Ctrl-C does."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
@@ -168,7 +172,7 @@ def _signals_interrupt() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _signals_ignored() -> Iterator[None]:
-    """An impatient second Ctrl-C would leave half of the stack running."""
+    """Ignore signals meanwhile: an impatient second Ctrl-C would leave half of the stack running."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
     try:

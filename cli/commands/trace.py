@@ -19,7 +19,7 @@ MIN_SECONDS = 0.0005  # a shorter span is shown as a moment, without its time
 
 
 def trace(job: Annotated[str, typer.Argument(help="The id that submit printed.")], folder: TargetOption = None) -> None:
-    """Show a job's trace: its stages and their phases as a tree, with the time that each took."""
+    """Show a job's trace: its stages and their phases as a tree, with the time of each."""
     target = resolve(folder)
     with Client(target) as client:
         trace_id = client.job(job).get("trace_id")
@@ -28,8 +28,8 @@ def trace(job: Annotated[str, typer.Argument(help="The id that submit printed.")
     typer.echo(trace_id)
     if target.jaeger_url is None:
         err.print(
-            "to see it here, set TUNESTREAM_TELEMETRY__JAEGER_URL, such as http://127.0.0.1:16686; the services send "
-            "their spans to TUNESTREAM_TELEMETRY__OTLP_ENDPOINT, such as http://127.0.0.1:4317",
+            "to see the trace here, set TUNESTREAM_TELEMETRY__JAEGER_URL, such as http://127.0.0.1:16686; the services "
+            "send their spans to TUNESTREAM_TELEMETRY__OTLP_ENDPOINT, such as http://127.0.0.1:4317",
             soft_wrap=True,
         )
         return
@@ -38,7 +38,7 @@ def trace(job: Annotated[str, typer.Argument(help="The id that submit printed.")
     if found is None:
         raise CliError(
             "Jaeger has no span of this job",
-            "is TUNESTREAM_TELEMETRY__OTLP_ENDPOINT of the services the collector of this Jaeger?",
+            "do the services send to this Jaeger? TUNESTREAM_TELEMETRY__OTLP_ENDPOINT says where",
         )
     nodes = span_tree(found)
     began, ended = time_range(nodes)

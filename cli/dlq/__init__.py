@@ -1,1 +1,1 @@
-"""Dead letters: what could not be handled, why, and once more."""
+"""Dead letters: events that a service could not handle, read from their topics and sent again."""

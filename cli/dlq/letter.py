@@ -1,4 +1,4 @@
-"""A dead letter: the record that a service could not handle, and what the bus wrote beside it."""
+"""A dead letter: the record that a service could not handle, and the headers that the bus added."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PREFIX = "dlq_"
 
 @dataclass(frozen=True)
 class Letter:
-    """`topic` is the dead-letter topic, `time` in seconds since the epoch; key, value and headers are as they came."""
+    """One record of a dead-letter topic. `time` is in seconds since the epoch; key and value are the original's."""
 
     topic: str
     offset: int
@@ -31,7 +31,7 @@ class Letter:
 
     @property
     def source(self) -> str:
-        """The topic that it came from. Not the header's word: it is where a replay goes."""
+        """The topic of the original record. Not taken from a header, because a replay is sent there."""
         return self.topic.removesuffix(DLQ_SUFFIX)
 
     @property
@@ -40,32 +40,32 @@ class Letter:
 
     @property
     def place(self) -> str:
-        """Where the record lay, as `topic/partition@offset`."""
+        """The place of the original record, as `topic/partition@offset`."""
         return f"{self.source}/{self.note('partition')}@{self.note('offset')}"
 
     @property
     def own_headers(self) -> list[tuple[str, bytes]]:
-        """The headers that the record came with."""
+        """The headers of the original record."""
         return [(name, value) for name, value in self.headers if not name.startswith(PREFIX)]
 
     @property
     def omitted(self) -> bool:
-        """Whether the record was larger than a dead letter may be, so that only its place was kept."""
+        """Whether the record was too large for a dead letter, so that only its place was kept."""
         return bool(self.note("omitted"))
 
     def note(self, name: str) -> str:
-        """What the bus wrote down; the last one counts, for a sender may have used the name as well."""
+        """A header that the bus added. The last one of that name counts: the sender may have used the name, too."""
         return envelope.decode(self.headers).get(PREFIX + name, "")
 
     @cached_property
     def digest(self) -> bytes:
-        """The same for the same message, however often it became a dead letter."""
+        """Identifies the message: however often it became a dead letter, the digest is the same."""
         told = repr((self.source, self.key, self.value, self.own_headers))
         return hashlib.sha256(told.encode()).digest()
 
     @cached_property
     def problems(self) -> tuple[str, ...]:
-        """What is wrong with the value, as this version reads it; nothing when a replay will be understood."""
+        """What this version finds wrong with the value; empty when it would understand a replay."""
         if self.omitted:
             return (f"the record of {self.note('omitted')} bytes was too large to be kept; it lies at {self.place}",)
         event_type = BY_TOPIC.get(self.source)
@@ -81,7 +81,7 @@ class Letter:
         except UnicodeDecodeError as error:
             return (f"not UTF-8: byte {error.start}",)
         except RecursionError:
-            return ("not JSON that anyone would write: nested too deep",)
+            return ("nested too deeply to be read",)
         return ()
 
 
@@ -92,7 +92,7 @@ class Summary:
     topic: str
     letters: int = 0
     readable: int = 0
-    """Letters that this version of the events understands."""
+    """How many letters this version could read."""
     first: int | None = None
     last: int | None = None
     """Offsets."""
@@ -111,7 +111,7 @@ class Summary:
 
     @property
     def messages(self) -> int:
-        """Different messages: each service that reads a topic writes its own letter of the same record."""
+        """How many different messages there are: every service that reads a topic writes its own letter of a record."""
         return len(self._digests)
 
     def document(self) -> dict[str, Any]:
@@ -128,12 +128,12 @@ class Summary:
 
 
 def printable(text: str) -> str:
-    """The text with everything escaped that a terminal would obey instead of showing it."""
+    """The text with control characters escaped, so that a terminal shows them instead of obeying."""
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
 def pretty(value: bytes | None) -> str:
-    """Indented JSON if it is any, else the text with escapes for what is none."""
+    """Indented JSON if the value is JSON, else its text, with escapes for bytes that are not UTF-8."""
     try:
         return printable(json.dumps(envelope.parse(value), indent=2, ensure_ascii=False))
     except (ValueError, RecursionError):

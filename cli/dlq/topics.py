@@ -1,4 +1,4 @@
-"""The dead-letter topics of a broker: read without a group, so that looking changes nothing, and sent again."""
+"""Reads the dead-letter topics of a broker, without a group so that nothing changes, and sends letters again."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ STALL_SECONDS = 30.0
 
 
 class DeadLetters:
-    """An async context manager. Every method raises `CliError`.
+    """The dead letters of a broker, as an async context manager. Every method may raise `CliError`.
 
     Raises:
-        ConfigError: a certificate or key of our own cannot be used.
+        ConfigError: our own certificate or key cannot be used.
     """
 
     def __init__(self, settings: BusSettings) -> None:
@@ -75,15 +75,17 @@ class DeadLetters:
         return [topic]
 
     async def read(self, topics: Sequence[str], first: int = 0) -> AsyncIterator[Letter]:
-        """Every letter that is there now from offset `first` on, those of one topic in order; what comes meanwhile is
-        left out."""
+        """The letters that are there now, from offset `first` on, those of one topic in order.
+
+        Letters that arrive while it reads are left out.
+        """
         # dead-letter topics have one partition each
         unread = {TopicPartition(topic, 0) for topic in topics}
         self._consumer.assign(list(unread))
         if first:
             for partition in unread:
                 self._consumer.seek(partition, first)
-        # where a topic ends is what its first fetch says: asked for the offset alone, Tansu answers with an old one
+        # the first fetch says where a topic ends: when it is asked for the end alone, Tansu answers with an old offset
         ends: dict[TopicPartition, int] = {}
         clock = asyncio.get_running_loop().time
         heard = clock()
@@ -102,12 +104,13 @@ class DeadLetters:
                 if batches:
                     heard = clock()
                 elif clock() - heard > STALL_SECONDS:
-                    raise CliError(f"{self._bootstrap} gives no more letters", "it may be overloaded: try again")
+                    raise CliError(f"{self._bootstrap} sends no more letters", "it may be overloaded: try again")
         except KafkaError as error:
             message = f"{self._bootstrap} does not give {', '.join(topics)} ({type(error).__name__})"
             raise CliError(message, "may this user read it? docs/events.md says what a user may") from None
 
     async def at(self, topic: str, offset: int) -> Letter:
+        """The letter at one offset."""
         async for letter in self.read([topic], offset):
             if letter.offset == offset:
                 return letter
@@ -115,10 +118,10 @@ class DeadLetters:
         raise CliError(f"{topic} has no letter at offset {offset}", f"`tunestream dlq list {topic}` says what it has")
 
     async def replay(self, letter: Letter) -> None:
-        """Publish the record again as it came. Returns when the broker has it durably."""
+        """Publish the original record again. Returns when the broker has stored it."""
         try:
             if self._producer is None:
-                # without idempotence: some brokers refuse it, and a repeated event is still one job
+                # without idempotence: some brokers refuse it, and a repeated event makes no second job
                 self._producer = AIOKafkaProducer(
                     bootstrap_servers=self._bootstrap,
                     acks="all",

@@ -1,1 +1,1 @@
-"""What a job looks like from outside: its settings, its progress, its result."""
+"""Jobs from a user's side: settings, submission, progress, result and trace."""

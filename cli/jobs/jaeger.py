@@ -1,4 +1,4 @@
-"""Jaeger over HTTP: where a trace is looked at, and its spans."""
+"""Jaeger over HTTP: the page of a trace, and its spans."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def fetch(jaeger_url: str, trace_id: str, transport: httpx.BaseTransport | None 
     """The trace in the form of Jaeger's own page (`spans`, `processes`); None: Jaeger has no span of it.
 
     Raises:
-        CliError: nothing answers there, or it is no Jaeger.
+        CliError: nothing answers there, or something that is not Jaeger.
     """
     url = f"{jaeger_url.rstrip('/')}/api/traces/{trace_id}"
     try:
@@ -31,7 +31,7 @@ def fetch(jaeger_url: str, trace_id: str, transport: httpx.BaseTransport | None 
     except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
         raise CliError(
             f"no Jaeger answers at {jaeger_url} ({type(error).__name__})",
-            "set TUNESTREAM_TELEMETRY__JAEGER_URL to where its page is, such as http://127.0.0.1:16686",
+            "set TUNESTREAM_TELEMETRY__JAEGER_URL to the address of its page, such as http://127.0.0.1:16686",
         ) from None
     trace: Json | None = found[0] if found else None
     return trace

@@ -33,7 +33,7 @@ def _headline(job: Json) -> str:
     if deployment := job.get("deployment"):
         instead = f", instead of {deployment['previous']}" if deployment.get("previous") else ""
         return f"promoted: {deployment['alias']} is {deployment.get('model') or model} now{instead}"
-    return f"not promoted: {model} can be called by its name, the alias stays as it was"
+    return f"not promoted: {model} can be called by its name; the alias stays as it was"
 
 
 def _callable_name(job: Json, model: str) -> str:

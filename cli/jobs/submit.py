@@ -1,4 +1,4 @@
-"""Put a dataset and its settings where ingest finds them, without a moment in which it could take the wrong pair."""
+"""Uploads a dataset and its settings in an order in which ingest can never combine the wrong two."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def dataset_key(file: Path, name: str | None) -> str:
     """The key of a dataset: its file name, or `name`.
 
     Raises:
-        CliError: ingest would not take an object of that name.
+        CliError: ingest ignores objects of that name.
     """
     key = name or file.name
     if not is_dataset(key) or key.startswith("/"):
@@ -34,6 +34,11 @@ def dataset_key(file: Path, name: str | None) -> str:
 
 
 def check_file(file: Path) -> Path:
+    """The file itself.
+
+    Raises:
+        CliError: it does not exist, or is empty.
+    """
     if not file.is_file():
         raise CliError(f"there is no file {file}")
     if file.stat().st_size == 0:
@@ -44,7 +49,7 @@ def check_file(file: Path) -> Path:
 async def submit(
     datasets: ObjectStore, file: Path, key: str, spec: JobSpec, validation: Path | None = None
 ) -> tuple[str, JobSpec]:
-    """Upload and return the id of the job that ingest makes of it, with the settings it has.
+    """Upload a dataset. Returns the id of the job that ingest will make of it, and the settings of that job.
 
     Raises:
         StoreUnavailable, ConfigError: the object store does not answer, or refuses.
@@ -54,7 +59,7 @@ async def submit(
     present = await _present(datasets, key)
     digest = _sha256(file)
     if present is not None and present.sha256 != digest:
-        # else a sweep between the next two writes would run the old rows with the new settings
+        # otherwise a sweep between the next two writes would combine the old rows with the new settings
         await datasets.delete(key)
     await _write_settings(datasets, key, spec)
     if present is None or present.sha256 != digest:
@@ -64,7 +69,7 @@ async def submit(
 
 async def _upload_validation(datasets: ObjectStore, file: Path, key: str) -> DatasetPointer:
     folder, name = posixpath.split(key)
-    # the underscore keeps ingest from taking it for a dataset of its own
+    # because of the underscore, ingest does not make a job of it
     target = posixpath.join(folder, f"_{posixpath.splitext(name)[0]}.validation.jsonl")
     reference = await datasets.upload(target, file)
     return DatasetPointer(bucket=reference.bucket, key=reference.key, sha256=reference.sha256)
@@ -80,7 +85,7 @@ async def _present(datasets: ObjectStore, key: str) -> Reference | None:
 
 
 async def _write_settings(datasets: ObjectStore, key: str, spec: JobSpec) -> None:
-    """One sidecar, or none when all is default: one of an earlier submission must not count for this one."""
+    """Leave one sidecar, or none when all settings are defaults: those of an earlier submission must not count."""
     wanted = sidecars_of(key)[0] if ids.chosen_settings(spec) else None
     there = {entry.key for entry in await datasets.list(posixpath.splitext(key)[0])}
     if wanted:

@@ -49,7 +49,7 @@ def stage_of(job: Json | None, name: str) -> Json:
 
 
 def metrics(data: Json) -> str:
-    """`step 40/135  train loss 1.2340  valid loss 1.3010  5,210 tokens/s  18.0 s left`, without what is not known."""
+    """The known figures of a training: `step 40/135  train loss 1.2340  5,210 tokens/s  18.0 s left`."""
     parts = []
     if data.get("step") is not None:
         total = f"/{data['total_steps']}" if data.get("total_steps") is not None else ""
@@ -69,7 +69,7 @@ def metrics(data: Json) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`8.2 s`, `3 min 05 s`, `2 h 10 min`."""
+    """A duration in words: `8.2 s`, `3 min 05 s`, `2 h 10 min`."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -79,7 +79,7 @@ def duration(seconds: float) -> str:
 
 
 def seconds_of(stage: Json, now: float) -> float | None:
-    """How long the stage took, or has been running."""
+    """How long the stage took, or has been running; None: it has not started. `now` in seconds since the epoch."""
     if stage.get("started_at") is None:
         return None
     end = stage.get("finished_at")

@@ -1,1 +1,1 @@
-"""The embedded stack: the real parts and the services as supervised processes, without Docker."""
+"""The embedded stack: object store, broker and services as supervised processes, without Docker."""

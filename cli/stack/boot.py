@@ -1,4 +1,4 @@
-"""Start the waves in order, each when the one before is ready, and notice what does not come up."""
+"""Starts the programs in waves, each when the one before is ready, and notices what does not come up."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from cli.terminal import CliError
 
 POLL_SECONDS = 0.25
 MAX_STARTS = 3
-"""A program that ended so often while we waited will not come up by itself."""
+"""A program that ended this often will not come up by itself."""
 TAIL_LINES = 12
 
 State = Literal["waiting", "starting", "ready", "failed"]
 
 
 class View(Protocol):
-    """Whoever shows the progress."""
+    """What shows the progress of a start."""
 
     def update(self, name: str, state: State, note: str = "") -> None: ...
 
 
 @dataclass
 class NotReady(CliError):
-    """A program did not come up."""
+    """A program did not come up. `tail` holds the last lines of its log."""
 
     program: str
     reason: str
@@ -52,7 +52,7 @@ def boot(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Start what does not run and return when every probe is content.
+    """Start what does not run. Returns when every program is ready.
 
     Raises:
         NotReady: a program ended again and again, or `timeout` seconds were not enough.
@@ -107,9 +107,9 @@ def _remedy(program: str, tail_lines: Sequence[str]) -> str:
     if "wrong settings" in text:
         return "correct the variable named in its log, in the environment or in .env, and start again"
     if "ddress already in use" in text or "Port allocation failed" in text:
-        return "another program took its port meanwhile; start again and another port is chosen"
+        return "another program took its port; start again, and another port is chosen"
     if "No module named" in text:
         return 'a package is missing: pip install "tunestream[cpu]", or "tunestream[gpu]" with a GPU'
     if "No space left" in text:
         return "free some disk space, or choose another --state directory"
-    return f"read `tunestream logs {program}`, mend the cause and start again"
+    return f"read `tunestream logs {program}`, fix the cause and start again"

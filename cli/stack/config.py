@@ -1,4 +1,4 @@
-"""The configuration file of supervisord, and where it keeps its things."""
+"""The configuration file of supervisord, and the paths of its files."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 from cli.stack.programs import Program
 from cli.terminal import CliError
 
-# supervisord waits one second longer before each retry; so many that an outage of hours is outlived
+# supervisord waits one second longer before each retry, so these are enough for an outage of hours
 START_RETRIES = 200
 
 
 @dataclass(frozen=True)
 class Files:
-    """Where one supervisord keeps its things."""
+    """The files of one supervisord. `directory` is where its programs run."""
 
     config: Path
     socket: Path
@@ -33,7 +33,7 @@ class Files:
 
 
 def render(files: Files, programs: Sequence[Program]) -> str:
-    """The configuration file. Nothing starts by itself: `up` starts the waves in order."""
+    """The text of the configuration file. No program starts by itself: `up` starts the waves in order."""
     sections: dict[str, dict[str, object]] = {
         "unix_http_server": {"file": files.socket, "chmod": "0700"},
         "supervisord": {
@@ -76,7 +76,7 @@ def render(files: Files, programs: Sequence[Program]) -> str:
 
 def _environment(program: Program) -> str:
     for name, value in program.environment.items():
-        if any(mark in value for mark in "'\"%\n"):  # there is no way to escape a quote in this file
+        if any(mark in value for mark in "'\"%\n"):  # this file has no way to escape a quote
             raise CliError(
                 f"{name} of {program.name} holds a quote or a percent sign",
                 "choose another value for the embedded stack",
@@ -86,7 +86,7 @@ def _environment(program: Program) -> str:
 
 def _value(value: object) -> str:
     text = str(value)
-    # % is expanded, in log file names even twice; the others begin a comment
+    # supervisord expands %, in names of log files even twice; the others begin a comment
     if any(mark in text for mark in ("\n", "%", " ;", " #")):
         raise CliError(f"supervisord cannot take {text!r}", "choose a --state directory without %, ; and # in its name")
     return text

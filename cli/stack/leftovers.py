@@ -1,4 +1,4 @@
-"""Processes of a stack whose supervisord is gone: found by the mark in their environment, ended before a new start."""
+"""Processes of a stack whose supervisord is gone. A mark in their environment finds them, and a new start ends them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PATIENCE = 15.0  # seconds between SIGTERM and SIGKILL
 def find(state: Path) -> list[int]:
     """Process ids that belong to the stack of `state`, grandchildren (vLLM's workers) included.
 
-    Needs /proc; elsewhere nothing is found, and a second start reports taken ports instead.
+    This needs /proc. Elsewhere nothing is found, and a second start finds its ports taken.
     """
     mark = f"{MARK}={state}".encode()
     found = []
@@ -27,7 +27,7 @@ def find(state: Path) -> list[int]:
             continue
         try:
             variables = (folder / "environ").read_bytes().split(b"\0")
-        except OSError:  # it ended meanwhile, or is another user's
+        except OSError:  # it has ended, or is another user's
             continue
         if mark in variables and exists(pid):
             found.append(pid)

@@ -1,4 +1,4 @@
-"""Read and follow the log files that supervisord writes and rotates."""
+"""Reads and follows the log files that supervisord writes and rotates."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ POLL_SECONDS = 0.3
 
 
 def files(logs: Path, name: str | None) -> dict[str, Path]:
-    """The log of one process, or of all.
+    """The log files by process: that of `name`, or all of them.
 
     Raises:
         CliError: there is none.
@@ -33,7 +33,7 @@ def files(logs: Path, name: str | None) -> dict[str, Path]:
 def read(
     paths: Mapping[str, Path], lines: int, follow: bool, sleep: Callable[[float], None] = time.sleep
 ) -> Iterator[str]:
-    """The last lines of each file, then, when following, every line that comes. Several files: with their names."""
+    """The last lines of each file, then, with `follow`, every new line. Lines of several files begin with its name."""
     prefix = {name: f"{name} | " if len(paths) > 1 else "" for name in paths}
     # opened before the tails are read: a line may be shown twice, but none is missed
     followed = {name: _Followed(path) for name, path in paths.items()} if follow else {}
@@ -46,7 +46,7 @@ def read(
 
 
 class _Followed:
-    """A file from its present end on, also after it was renamed away and begun anew."""
+    """The new lines of a file, even after a rotation."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -1,4 +1,4 @@
-"""What the embedded stack will be: ports, credentials and base, and the settings that follow for the services."""
+"""Decides ports, credentials and base of the embedded stack, and the settings of its services that follow."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from cli.terminal import CliError
 from shared.settings import PREFIX, Settings
 
 MARK = "STACK_OF_TUNESTREAM"
-"""In the environment of every process of a stack: how leftovers are found after a crash.
+"""A variable of every process of a stack, by which leftovers are found after a crash.
 
-Not a `TUNESTREAM_` variable: services hide those, which hold secrets, from their children, and children are left over.
+It is not a `TUNESTREAM_` variable: services hide those from their children, because they hold secrets, and children may
+be left over, too.
 """
 
 LOCAL = "127.0.0.1,localhost"
 
 
 def given(settings: Settings, section: str, field: str) -> bool:
-    """Whether the user set it: in the environment, in `.env` or in the secrets directory."""
+    """Whether the user set a field: in the environment, in `.env` or in the secrets directory."""
     return section in settings.model_fields_set and field in getattr(settings, section).model_fields_set
 
 
@@ -38,10 +39,10 @@ def make_stack(
     without: tuple[str, ...] = (),
     free: Callable[[int], bool] = ports.is_free,
 ) -> Stack:
-    """Settle everything that differs between two machines.
+    """Decide everything that differs between two machines.
 
-    What the flags say wins, then the user's settings, then what the last `up` of this state directory had (`kept`),
-    then the defaults.
+    Flags come first, then the user's settings, then the stack of the last `up` in this state directory (`kept`), then
+    the defaults. `free` tells whether a port is free.
     """
     model, path = base_of(settings, kept, base, base_id)
     store, keys = settings.store, settings.inference.api_keys
@@ -78,6 +79,11 @@ def make_stack(
 
 
 def base_of(settings: Settings, kept: Stack | None, base: str | None, base_id: str | None) -> tuple[str, str | None]:
+    """The id of the base, and its path or hub id where that differs. `base` and `base_id` are flags.
+
+    Raises:
+        CliError: `base` is neither the folder of a model nor a hub id.
+    """
     if base is None:
         if kept and not given(settings, "model", "id") and not given(settings, "model", "path"):
             model, path = kept.base, kept.base_path
@@ -99,8 +105,8 @@ def base_of(settings: Settings, kept: Stack | None, base: str | None, base_id: s
 def environment(stack: Stack, settings: Settings) -> dict[str, str]:
     """The settings of all services as variables.
 
-    Addresses and credentials of the embedded parts are ours to say. Of the rest, only what the user did not set is
-    there, because variables would win over their `.env`.
+    The stack decides addresses and credentials of its own parts. Other settings are only here where the user did not
+    set them, because variables would win over the user's `.env`.
     """
     keys = settings.inference.api_keys if given(settings, "inference", "api_keys") else (stack.api_key,)
     variables = {
@@ -121,8 +127,8 @@ def environment(stack: Stack, settings: Settings) -> dict[str, str]:
     if keys:
         variables["EVALUATOR__API_KEY"] = keys[0]
     defaults = {
-        ("bus", "fetch_max_wait_ms"): "250",  # Tansu holds an empty fetch for half of it, also when news come meanwhile
-        # SeaweedFS rings no bell: look often. Its puts are atomic, so what is there may be taken at first sight
+        ("bus", "fetch_max_wait_ms"): "250",  # Tansu holds an empty fetch for half of it, even if records arrive
+        # SeaweedFS sends no notifications, so sweep often. Its puts are atomic, so an object may be read at once
         ("ingest", "sweep_seconds"): "0.2",
         ("ingest", "settle_seconds"): "0",
         ("trainer", "work_dir"): str(stack.state / "trainer"),
@@ -136,7 +142,7 @@ def environment(stack: Stack, settings: Settings) -> dict[str, str]:
 
 
 def inherited(surroundings: Mapping[str, str]) -> dict[str, str]:
-    """The user's environment without what would mislead the parts, and with loopback outside any proxy."""
+    """The user's environment, without variables that would mislead the parts, and with loopback outside any proxy."""
     kept = {name: value for name, value in surroundings.items() if not name.startswith("AWS_") and name != MARK}
     for name in ("NO_PROXY", "no_proxy"):
         kept[name] = ",".join(filter(None, (kept.get(name), LOCAL)))
@@ -144,7 +150,7 @@ def inherited(surroundings: Mapping[str, str]) -> dict[str, str]:
 
 
 def write_environment(stack: Stack, variables: Mapping[str, str]) -> Path:
-    """`STATE/env`, for a service that is run by hand: `set -a; . .tunestream/env; python -m services.trainer`."""
+    """Write `STATE/env`, to run a service by hand: `set -a; . .tunestream/env; python -m services.trainer`."""
     path = stack.state / "env"
     lines = [f"{name}={shlex.quote(value)}\n" for name, value in sorted(variables.items())]
     state.write_private(path, "".join(lines))
@@ -152,4 +158,4 @@ def write_environment(stack: Stack, variables: Mapping[str, str]) -> Path:
 
 
 def absolute(folder: Path) -> Path:
-    return Path(os.path.abspath(folder))  # noqa: PTH100  # not resolve(): a link stays the user's name for it
+    return Path(os.path.abspath(folder))  # noqa: PTH100  # not resolve(): a link keeps its name

@@ -1,4 +1,4 @@
-"""Free TCP ports on loopback: the usual ones if they are free, else their neighbours."""
+"""Finds free TCP ports on loopback: the usual ones if they are free, else their neighbours."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ WITH_TWIN = frozenset({"s3", "master", "volume", "filer", "admin"})
 
 
 def is_free(port: int) -> bool:
-    """Whether a server could listen on `port` now. Connections that linger after a restart do not count."""
+    """Whether a server could listen on `port` now. Connections that linger after a restart are ignored."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

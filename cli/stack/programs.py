@@ -1,4 +1,4 @@
-"""The processes of the embedded stack: their commands, and in which order they start."""
+"""The programs of the embedded stack: their commands, and the order in which they start."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Program:
     command: tuple[str, ...]
     wave: int
     start_seconds: int
-    """A process that ends sooner counts as failed: its next start is delayed a little longer each time."""
+    """A process that ends sooner has failed; its next start is delayed, each time a little longer."""
     stop_seconds: int
     """Between SIGTERM and SIGKILL."""
     environment: dict[str, str] = field(default_factory=dict)
@@ -37,7 +37,7 @@ def programs(stack: Stack) -> list[Program]:
 
 
 def parts_environment(stack: Stack) -> dict[str, str]:
-    """What weed and tansu read; tansu keeps its log in weed."""
+    """The variables that weed and tansu read; tansu keeps its log in weed."""
     return {
         "AWS_ACCESS_KEY_ID": stack.access_key,
         "AWS_SECRET_ACCESS_KEY": stack.secret_key,
@@ -53,7 +53,7 @@ def _service(stack: Stack, name: str) -> Program:
         (sys.executable, "-m", f"services.{name}"),
         wave=2,
         start_seconds=5,  # imports alone take seconds
-        stop_seconds=60,  # the trainer saves a checkpoint, inference ends the requests it has
+        stop_seconds=60,  # the trainer saves a checkpoint, inference finishes its requests
         environment={"TUNESTREAM_HEALTH__PORT": str(stack.ports[name]), "PYTHONUNBUFFERED": "1"},
     )
 
@@ -73,14 +73,14 @@ def _weed(stack: Stack) -> tuple[str, ...]:
         f"-master.port={port['master']}",
         f"-volume.port={port['volume']}",
         f"-filer.port={port['filer']}",
-        f"-admin.port={port['admin']}",  # it listens even without its interface
+        f"-admin.port={port['admin']}",  # it listens even when the interface is off
         "-admin.ui=false",
         "-webdav=false",
         "-s3.port.iceberg=0",
         "-s3.port.lance=0",
         f"-s3.localSocket={stack.sockets / 's3.sock'}",
         f"-filer.localSocket={stack.sockets / 'filer.sock'}",
-        "-master.telemetry=false",  # on by default: it reports to the makers
+        "-master.telemetry=false",  # on by default, it reports to the makers
     )
 
 
@@ -104,7 +104,7 @@ def _tansu(stack: Stack) -> tuple[str, ...]:
 
 
 def _executable(name: str, package: str) -> str:
-    """A script of this environment, whether it is activated or not."""
+    """The path of a script of this Python environment, whether it is activated or not."""
     path = Path(sys.executable).with_name(name)
     if not path.is_file():
         raise CliError(f"{path} is missing", f"pip install {package}")

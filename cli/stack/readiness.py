@@ -1,4 +1,4 @@
-"""When is a part of the stack ready? Each probe says None, or in a few words what is still missing."""
+"""Whether a part of the stack is ready. A probe returns None, or says in a few words what is missing."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def probe_for(name: str, stack: Stack) -> Probe:
 
 
 def _s3(stack: Stack) -> Probe:
-    """The S3 server takes our credentials and has the buckets."""
-    # imported here: the commands that probe nothing need not wait for the client
+    """Ready when the S3 server accepts our credentials and has the buckets."""
+    # imported here, so that commands that probe nothing do not wait for the client
     import urllib3  # noqa: PLC0415
     from minio import Minio  # noqa: PLC0415
     from minio.error import S3Error  # noqa: PLC0415
@@ -56,7 +56,7 @@ def _s3(stack: Stack) -> Probe:
 
 
 def _kafka(stack: Stack) -> Probe:
-    """The broker answers and every topic is there."""
+    """Ready when the broker answers and has every topic."""
     from cli.stack.topics import ensure  # noqa: PLC0415  # imports the whole bus
 
     settings = BusSettings(bootstrap=stack.kafka, idempotent=False)
@@ -72,11 +72,11 @@ def _kafka(stack: Stack) -> Probe:
 
 
 def http(port: int) -> Probe:
-    """`/health/ready` of a service says 200."""
+    """Ready when `/health/ready` of a service answers 200."""
 
     def probe() -> str | None:
         try:
-            # trust_env: a proxy for the outside world has no business here
+            # trust_env: no proxy is needed on loopback
             answer = httpx.get(f"http://127.0.0.1:{port}/health/ready", timeout=PROBE_SECONDS, trust_env=False)
         except httpx.TransportError:
             return "does not answer yet"

@@ -1,4 +1,4 @@
-"""Up, down and what runs: the life of one embedded stack."""
+"""Starts and stops an embedded stack, and watches its processes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ STOP_POLL_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the flags of `up` say."""
+    """The flags of `up`."""
 
     base: str | None = None
     base_id: str | None = None
@@ -62,7 +62,7 @@ def up(folder: Path, wanted: Wanted, console: Console, timeout: float) -> Runnin
 
     Raises:
         NotReady: a part did not come up. A stack that ran before goes on; one that this call started is ended.
-        CliError: anything else that the user can mend.
+        CliError: anything else that the user can fix.
     """
     folder = absolute(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -126,7 +126,7 @@ def _boot(found: Running, parts: Sequence[Program], console: Console, timeout: f
 
 
 def down(folder: Path) -> int:
-    """End the stack and every process of it; returns how many there were. Nothing running is no error."""
+    """End the stack and every process of it. Returns how many there were; none is no error."""
     folder = absolute(folder)
     if not folder.is_dir():
         return 0
@@ -139,7 +139,7 @@ def down(folder: Path) -> int:
 
 
 def stop(found: Running) -> None:
-    """End services first, then the bus, then the store they wrote to, then supervisord, then what hid from it."""
+    """End the services, then the broker, then the store, then supervisord, then processes that it does not know."""
     waves: dict[int, list[str]] = {}
     for program in programs(found.stack):
         waves.setdefault(program.wave, []).append(program.name)
@@ -155,7 +155,7 @@ def stop(found: Running) -> None:
 
 
 def stop_all(supervisor: Supervisor, names: Sequence[str]) -> None:
-    """Stop programs side by side; supervisord kills what exceeds its time."""
+    """Stop programs at the same time. supervisord kills those that take too long."""
     known = supervisor.processes()
     for name in names:
         if name in known:
@@ -166,7 +166,7 @@ def stop_all(supervisor: Supervisor, names: Sequence[str]) -> None:
 
 
 def changes(found: Running, sleep: Callable[[float], None] = time.sleep) -> Iterator[str]:
-    """What happens to the processes of a running stack, in words, until supervisord ends."""
+    """Say in words when a process of a running stack ends or starts, until supervisord ends."""
     before: Mapping[str, Process] = found.supervisor.processes()
     while True:
         sleep(1.0)
@@ -185,7 +185,7 @@ def changes(found: Running, sleep: Callable[[float], None] = time.sleep) -> Iter
 
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """One `up` or `down` per state directory at a time; the lock goes with its process."""
+    """Let only one `up` or `down` work on a state directory at a time. The lock is gone when its process ends."""
     with (folder / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

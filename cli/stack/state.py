@@ -1,4 +1,4 @@
-"""`stack.json`: what must survive a restart of the embedded stack, and what others need to reach it."""
+"""The file `stack.json`: what the embedded stack keeps over a restart, and what commands need to reach it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SOCKET_BYTES = 107 - len(".4194304")
 
 
 class Stack(BaseModel):
-    """The embedded stack of one state directory. Credentials are made once: the data stay reachable with them."""
+    """The embedded stack of one state directory. Its credentials are kept: without them its data is out of reach."""
 
     model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
 
@@ -71,7 +71,7 @@ class Stack(BaseModel):
 
 
 def load(state: Path) -> Stack | None:
-    """The stack of a state directory, whether it runs or not; None when there never was one.
+    """The stack of a state directory, whether it runs or not; None: there never was one.
 
     Raises:
         CliError: the file is damaged.
@@ -90,6 +90,7 @@ def load(state: Path) -> Stack | None:
 
 
 def save(stack: Stack) -> None:
+    """Write `stack.json`; creates the state directory."""
     stack.state.mkdir(parents=True, exist_ok=True)
     stack.logs.mkdir(exist_ok=True)
     ignore = stack.state / ".gitignore"
@@ -116,7 +117,7 @@ def new_api_key() -> str:
 
 
 def socket_folder(state: Path) -> Path:
-    """Where unix sockets of `state` can be: in it, or in a short private folder when its path is too long."""
+    """The folder for unix sockets: `state` itself, or a short private one where that path is too long."""
     if len(os.fsencode(state / "supervisor.sock")) <= SOCKET_BYTES:
         return state
     digest = hashlib.sha256(os.fsencode(state)).hexdigest()[:12]
@@ -124,10 +125,10 @@ def socket_folder(state: Path) -> Path:
 
 
 def make_socket_folder(folder: Path) -> None:
-    """Create it for this user alone.
+    """Create the folder for this user alone.
 
     Raises:
-        CliError: somebody else made it first.
+        CliError: it belongs to another user.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if folder.stat().st_uid != os.getuid():

@@ -1,4 +1,4 @@
-"""supervisord: its start, and its XML-RPC interface on a unix socket."""
+"""Starts supervisord, and controls it through its XML-RPC interface on a unix socket."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Supervisor:
     def __init__(self, files: Files) -> None:
         self._files = files
         transport = SupervisorTransport(None, None, f"unix://{files.socket}")
-        # the host is never looked at: the transport goes to the socket
+        # the host is ignored: the transport uses the socket
         proxy = xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport)
         self._rpc: Any = proxy.supervisor
         self._transport = transport
@@ -64,10 +64,10 @@ class Supervisor:
 
     @classmethod
     def launch(cls, files: Files, programs: Sequence[Program], environment: Mapping[str, str]) -> Supervisor:
-        """Start supervisord in a session of its own: Ctrl-C of this terminal does not reach it.
+        """Start supervisord in a session of its own, so that Ctrl-C of this terminal does not reach it.
 
         Raises:
-            CliError: it did not come up; with its own words.
+            CliError: it did not come up; with its own message.
         """
         files.logs.mkdir(parents=True, exist_ok=True)
         files.config.write_text(render(files, programs))
@@ -115,15 +115,15 @@ class Supervisor:
         }
 
     def start(self, name: str) -> None:
-        """Ask for a start; one that runs is left alone."""
+        """Ask for the start of a program that does not run, and return at once."""
         self._tolerant("startProcess", name, Faults.ALREADY_STARTED)
 
     def stop(self, name: str) -> None:
-        """Ask for a stop and return at once."""
+        """Ask for the stop of a program, and return at once."""
         self._tolerant("stopProcess", name, Faults.NOT_RUNNING)
 
     def shutdown(self) -> None:
-        """End supervisord and, one after the other, what still runs; returns when it is gone, or after a while."""
+        """End supervisord and the programs that still run. Returns when it is gone, or after `CONTROL_SECONDS`."""
         pid = self.pid
         self._call("shutdown")
         self.close()
@@ -149,11 +149,11 @@ class Supervisor:
 
 
 class SupervisorGone(CliError):
-    """It was stopped or killed while we spoke to it."""
+    """supervisord was stopped or killed during a call."""
 
 
 def exists(pid: int) -> bool:
-    """Whether a process is there and still does something: a zombie that nobody reaps counts as gone."""
+    """Whether a process exists and is not a zombie."""
     with contextlib.suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)  # a child of ours would stay a zombie
     try:
@@ -163,6 +163,6 @@ def exists(pid: int) -> bool:
         return False
     except PermissionError:
         return True
-    except FileNotFoundError:  # it ended just now, or this system has no /proc
+    except FileNotFoundError:  # it has just ended, or this system has no /proc
         return not Path("/proc/self").exists()
     return status.rpartition(")")[2].split()[0] != "Z"

@@ -1,4 +1,4 @@
-"""Create the topics, waiting for the broker: `python -m cli.stack.topics` is the init step of any deployment."""
+"""Creates the topics, and waits for the broker. Every deployment first runs `python -m cli.stack.topics`."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ WAIT_SECONDS = 60.0
 
 
 async def ensure(settings: BusSettings, wait_seconds: float = WAIT_SECONDS) -> None:
-    """Create what is missing; a broker that starts at the same time is waited for.
+    """Create the topics that are missing. Waits for a broker that is still starting.
 
     Raises:
-        ConfigError: no broker answered in time, or waiting for it is of no use.
+        ConfigError: no broker answered in time, or waiting for it is useless.
     """
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # it reports each refused connection
     began = time.monotonic()

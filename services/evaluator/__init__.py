@@ -1,1 +1,1 @@
-"""Measures the tuned model against its base, through the endpoint that serves both."""
+"""The evaluator service: measures the tuned model against its base, through the endpoint that serves both."""

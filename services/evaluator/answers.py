@@ -21,7 +21,7 @@ from shared.tasks import cancel_and_wait
 T = TypeVar("T")
 
 TRACED_QUESTIONS = 64
-"""So many questions of each variant have spans, the gateway's and vLLM's: nobody reads thousands that are alike."""
+"""Only so many questions of each variant are traced, here and in the gateway: nobody reads thousands of like spans."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,10 @@ async def ask_all(
     concurrency: int,
     answered: Callable[[], Awaitable[None]],
 ) -> list[Answer]:
-    """The answers in the order of the questions; `answered` is awaited after each one."""
+    """Ask all questions, at most `concurrency` at a time. The answers are in the order of the questions.
+
+    `answered` is awaited after each answer. Raises what `Endpoint.ask` raises.
+    """
     slots = asyncio.Semaphore(concurrency)
 
     async def ask(index: int, prompts: tuple[Prompt, ...]) -> Answer:
@@ -88,7 +91,7 @@ async def ask_all(
 
 
 async def together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """The results in order. The first failure, or a cancellation, ends everything that is under way."""
+    """Run the coroutines concurrently; their results in order. A failure or a cancellation cancels the others."""
     tasks = [asyncio.create_task(one) for one in work]
     try:
         return list(await asyncio.gather(*tasks))

@@ -1,4 +1,4 @@
-"""Composition: the stage runner, the object store and the work. No decision is made here."""
+"""Composition of the evaluator service: `training.completed` in, `eval.completed` out."""
 
 from __future__ import annotations
 

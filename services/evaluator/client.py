@@ -1,4 +1,4 @@
-"""The inference endpoint over HTTP, as any user of the OpenAI API would call it: what is measured is what is served."""
+"""A client of the inference endpoint. It calls it as every user does, so what is measured is what is served."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def connect(settings: Settings, concurrency: int) -> httpx.AsyncClient:
 
 
 class Endpoint:
-    """Asks one question at a time and bears with an endpoint that is busy or being restarted."""
+    """Asks questions, and tries again while the endpoint is busy or restarts."""
 
     def __init__(
         self,
@@ -48,8 +48,8 @@ class Endpoint:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """`patience`: seconds for which 429, 5xx and broken connections are tried again, per request. A model that
-        sleeps while a training has its GPU is waited for without limit: attempts at a stage are counted."""
+        """`patience`: seconds for which a request is tried again after 429, 5xx and broken connections. While the model
+        sleeps because a training has its GPU, it waits without limit: failing would use up attempts at the stage."""
         self._http = http
         self._patience = patience
         self._clock = clock
@@ -62,11 +62,11 @@ class Endpoint:
     ) -> Answer:
         """The model's answer to the first of `prompts` that fits into its context, at temperature 0.
 
-        Where even the last leaves no room for `max_tokens`, it is tried with half of them, and half again. A request
-        that the endpoint refuses is an empty answer with its `error`.
+        If even the last prompt leaves no room for `max_tokens`, it is tried with half of them, and half again. When the
+        endpoint refuses a request, the answer is empty and has an `error`.
 
         Raises:
-            TransientError: the endpoint was unavailable for longer than `patience` seconds; not merely asleep.
+            TransientError: the endpoint was unavailable, and not merely asleep, for longer than `patience` seconds.
             ConfigError: the endpoint does not accept the API key.
             RuntimeError: the endpoint does not know the model, or does not speak the OpenAI protocol.
         """
@@ -92,7 +92,7 @@ class Endpoint:
         return _answer(response, fallback, seconds)
 
     async def _post(self, model: str, prompt: Prompt, max_tokens: int, patience: float) -> tuple[httpx.Response, float]:
-        """The response (any status that another try would not change) and how long it took, in seconds."""
+        """The first response whose status another try would not change, and how long it took, in seconds."""
         failures = 0
         deadline = self._clock() + patience
         while True:
@@ -138,7 +138,7 @@ class Endpoint:
 
 
 def _trace_headers() -> dict[str, str]:
-    """`traceparent` of the job, so that the requests of its evaluation are part of its trace."""
+    """The `traceparent` header that makes the request a part of the job's trace."""
     headers: dict[str, str] = {}
     inject(headers)
     return headers
@@ -168,7 +168,7 @@ def _too_long(response: httpx.Response) -> bool:
 
 
 def _sleeps(response: httpx.Response) -> bool:
-    """The endpoint is well, but its GPU is in use by a training."""
+    """The endpoint works, but a training has its GPU."""
     try:
         return response.status_code == 503 and bool(response.json()["error"]["code"] == SLEEPING)
     except (ValueError, LookupError, TypeError):
@@ -188,7 +188,7 @@ def _lacks_tool_parser(response: httpx.Response) -> bool:
 
 
 def _message(response: httpx.Response) -> str:
-    """The message of an OpenAI error, or the beginning of whatever else was answered."""
+    """The message of an OpenAI error, or the first 500 characters of any other answer."""
     try:
         message = response.json()["error"]["message"]
     except (ValueError, LookupError, TypeError):
@@ -197,12 +197,12 @@ def _message(response: httpx.Response) -> str:
 
 
 def _whole(text: str) -> str:
-    """JSON may hold half a surrogate pair (an emoji cut in the middle), which no file can."""
+    """The text without halves of surrogate pairs (an emoji cut in two): JSON may contain them, UTF-8 may not."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _retry_after(response: httpx.Response) -> float | None:
     try:
         return max(0.0, float(response.headers["retry-after"]))
-    except (KeyError, ValueError):  # absent, or a date: the back-off will do
+    except (KeyError, ValueError):  # absent, or a date: the usual back-off applies
         return None

@@ -1,4 +1,4 @@
-"""The splits, downloaded and verified: what is asked, what is shown solved, and whether answers are labels."""
+"""Reads the splits: the examples that are asked, those that are shown solved, and whether answers are labels."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from shared.objects import ObjectStore
 
 @dataclass(frozen=True)
 class Dataset:
+    """The rows of the splits that an evaluation uses."""
+
     examples: tuple[Example, ...]
     """Of the test split."""
     solved: tuple[Example, ...]
@@ -28,17 +30,19 @@ class Dataset:
 
     @property
     def completion(self) -> bool:
-        """The rows are texts to be continued, not chats."""
+        """The rows are in the completion format: texts to be continued, not chats."""
         return any(example.prompt is not None for example in self.examples)
 
 
 async def load(
     objects: ObjectStore, test: Split | None, train: Split | None, evaluation: Evaluation, seed: int
 ) -> Dataset:
-    """Without a test split there is nothing to ask, and the dataset is empty.
+    """Download, verify and read the splits. Without a test split there is nothing to ask, and `examples` is empty.
+
+    `seed` decides which rows are chosen when there are more than `evaluation` wants.
 
     Raises:
-        InputError: a row is none of the three formats; the message names its line.
+        InputError: a row is in none of the three formats; the message names its line.
         CorruptObject: a split is not what its reference promises.
     """
     with tempfile.TemporaryDirectory(prefix="tunestream-evaluator-") as folder:

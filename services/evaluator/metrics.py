@@ -1,4 +1,4 @@
-"""What the evaluator counts, for /metrics."""
+"""The Prometheus metrics of the evaluator. Scores of answers are in `domain/scoring`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far the evaluation is, told at most once a second."""
+"""Publishes how far the evaluation is, at most once a second."""
 
 from __future__ import annotations
 
@@ -10,37 +10,38 @@ EVERY_SECONDS = 1.0
 
 
 class Progress:
-    """Counts answers over all variants; the estimate of the time left goes by those that were really asked for."""
+    """Counts answers over all variants. The time left is estimated from those that were asked in this attempt."""
 
     def __init__(self, attempt: Attempt, total: int, clock: Callable[[], float]) -> None:
         self._attempt = attempt
         self._total = total
         self._clock = clock
-        self._started = self._told = clock()
+        self._started = self._published_at = clock()
         self._asked = self._skipped = 0
         self._part, self._part_done, self._part_total = "", 0, 0
 
     async def begin(self, part: str, total: int) -> None:
-        """`part` is a variant, or the edge prompts."""
+        """Begin a part, which is a variant or the edge prompts, with `total` answers."""
         self._part, self._part_done, self._part_total = part, 0, total
-        await self._tell()
+        await self._publish()
 
     async def one(self) -> None:
+        """Count one answer."""
         self._asked += 1
         self._part_done += 1
-        if self._part_done == self._part_total or self._clock() - self._told >= EVERY_SECONDS:
-            await self._tell()
+        if self._part_done == self._part_total or self._clock() - self._published_at >= EVERY_SECONDS:
+            await self._publish()
 
     async def reused(self) -> None:
-        """All answers of this part are there from an earlier attempt."""
+        """Count all answers of this part, which an earlier attempt got."""
         self._skipped += self._part_total
         self._part_done = self._part_total
-        await self._tell()
+        await self._publish()
 
-    async def _tell(self) -> None:
-        self._told = self._clock()
+    async def _publish(self) -> None:
+        self._published_at = self._clock()
         done = self._asked + self._skipped
-        each = (self._told - self._started) / self._asked if self._asked else None
+        each = (self._published_at - self._started) / self._asked if self._asked else None
         await self._attempt.progress(
             message=f"{self._part}: {self._part_done} of {self._part_total} answers",
             step=done,

@@ -1,4 +1,4 @@
-"""The report: one document with everything that was measured, and the page that shows it to people."""
+"""The report: a document with everything that was measured, and the page that shows it."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from shared.events import FrozenModel, Gate, TrainingCompleted
 
 TEMPLATES = Path(__file__).parent / "templates"
 SHOWN_CHARS = 20_000
-"""Of one text on the page; `report.json` has all of it."""
+"""Characters of one text on the page; `report.json` has all of it."""
 
 
 class Report(FrozenModel):
-    """`report.json`."""
+    """The document `report.json`."""
 
     job_id: str
     alias: str
@@ -42,7 +42,7 @@ class Report(FrozenModel):
 
 
 def render(report: Report, curves: bytes | None) -> str:
-    """The page: self-contained, loads nothing, runs only its own script. `curves` is a PNG."""
+    """The page as HTML. It is self-contained, loads nothing and runs only its own script. `curves` is a PNG."""
     environment = _environment()
     script, style = (environment.get_template(name).render() for name in ("report.js.j2", "report.css.j2"))
     evaluation = report.evaluation
@@ -55,7 +55,7 @@ def render(report: Report, curves: bytes | None) -> str:
         counts=_counts(evaluation.rows),
         forest=forest_plot(evaluation.over_base, evaluation.over_few_shot, chosen=evaluation.metric),
         curves=f"data:image/png;base64,{base64.b64encode(curves).decode()}" if curves else None,
-        style=Markup(style),  # both are files of ours, without any value in them
+        style=Markup(style),  # both are our own files, without any value in them
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
@@ -76,7 +76,7 @@ def turns(row: Row) -> list[tuple[str, str]]:
 
 
 def outcome(answer: Answer) -> str:
-    """In two or three words, for a badge."""
+    """How an answer ended, in two or three words for a badge."""
     if answer.error is not None:
         return "refused"
     if not answer.text.strip():
@@ -95,7 +95,7 @@ def _counts(rows: tuple[Row, ...]) -> dict[str, int]:
 
 @lru_cache(maxsize=1)
 def _environment() -> Environment:
-    # autoescape by name would not know `.j2`: everything is escaped, always
+    # autoescape by file name does not know `.j2`, so everything is escaped
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,

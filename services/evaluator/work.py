@@ -24,7 +24,7 @@ from shared.settings import Settings
 from shared.stage import Attempt
 
 EDGE_PATIENCE = 30.0
-"""Seconds. When an endpoint fails on an edge prompt, that is a finding and no reason to wait for minutes."""
+"""Seconds. An endpoint that fails on an edge prompt is a finding, not a reason to wait for minutes."""
 
 
 class EvaluateWork:
@@ -133,7 +133,7 @@ class EvaluateWork:
             return None
         try:
             return await self._objects.read(reference)
-        except CorruptObject:  # a picture is no reason to fail
+        except CorruptObject:  # the evaluation does not fail for want of a picture
             return None
 
 

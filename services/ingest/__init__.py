@@ -1,1 +1,1 @@
-"""Ingest: what is dropped into the bucket, or announced by a stranger, becomes a job."""
+"""The ingest service: makes a job of every dataset that is dropped into the bucket or announced by an event."""

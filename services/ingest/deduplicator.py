@@ -1,6 +1,6 @@
 """Makes the job of each dataset once, whoever finds it first: sweep, bucket notification, inbox, or another replica.
 
-A marker in the ledger remembers what was dealt with, so that a restart does not read every dataset again.
+Markers in the ledger remember what was handled, so that a restart does not read every dataset again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SEEN = "ingest/seen/"
 
 
 class Deduplicator:
-    """Remembers what was dealt with and what is under way.
+    """Remembers what was handled and what is under way.
 
     It saves work and is not needed for correctness: the same dataset makes the same job, because ids are derived and
     manifests are created once.
@@ -44,7 +44,7 @@ class Deduplicator:
         self._seen |= {posixpath.basename(entry.key) for entry in await self._objects.list(SEEN)}
 
     async def ingest_drop(self, entry: Entry, etags: Mapping[str, str]) -> bool:
-        """Make the job of a dropped object; `etags` as in `datasets.drop_name`. False: there was nothing to do."""
+        """Make the job of a dropped object; `etags` as in `datasets.drop_name`. Returns whether it was new."""
         pointer = DatasetPointer(bucket=self._bucket, key=entry.key)
         origin = Origin(kind="drop", source=f"s3://{self._bucket}")
         name = datasets.drop_name(self._bucket, entry, etags)
@@ -59,7 +59,7 @@ class Deduplicator:
     async def create_once(
         self, kind: Literal["drop", "event"], name: str, create: Callable[[], Awaitable[Job]]
     ) -> bool:
-        """Call `create` unless it was called for `name` before, or is being called. False: it was not called."""
+        """Call `create`, unless `name` was handled before or is under way. Returns whether it was called."""
         if name in self._seen or name in self._underway:
             return False
         self._underway.add(name)

@@ -47,7 +47,7 @@ class Inbox:
             InputError: there is no object where the event points.
         """
         if event.job_id is not None:
-            return  # ingest sent it itself
+            return  # an event that ingest sent itself
         if not await self._objects.at(event.dataset.bucket).exists(event.dataset.key):
             raise InputError(
                 "file_not_found", f"There is no object {event.dataset.bucket}/{event.dataset.key}.", "dataset"
@@ -76,7 +76,7 @@ class Inbox:
                     "event", posixpath.basename(entry.key), partial(self._create, entry.key)
                 )
             except ConfigError as error:
-                # the event may name a place that this service may not read: that must not end the service
+                # an event may name a place that this service may not read, and that must not end the service
                 log.warning("no job made", extra={"reason": type(error).__name__})
 
     async def _create(self, key: str) -> Job:

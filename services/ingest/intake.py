@@ -33,7 +33,7 @@ class _Request:
 
 
 class Intake:
-    """Makes jobs. What it promises rests on the order: object, manifest, result, event."""
+    """Makes jobs. No accepted dataset is lost, because of the order: object, manifest, result, event."""
 
     def __init__(self, objects: ObjectStore, bus: Publisher, settings: Settings, clock: Callable[[], float]) -> None:
         self._objects = objects
@@ -78,7 +78,7 @@ class Intake:
         )
         if created:
             root.emit(job.job_id)
-        # the span began with the root, but only now is it certain to which job's trace it belongs
+        # the span began with the root, but only now is its trace known: the job may have had one before
         about = {"tunestream.job_id": job.job_id}
         with telemetry.span("ingest", job.traceparent, at=root.at, attributes=about) as current:
             telemetry.set_outcome(current, await self._commit(job, request.problem))
@@ -119,7 +119,7 @@ class Intake:
             return await self._objects.describe(wanted)
         except InputError as error:
             raise InputError("invalid_validation_file", error.message, "validation_file") from None
-        except ConfigError:  # the dataset could be read, so it is not the credentials: the user named a forbidden place
+        except ConfigError:  # the dataset could be read, so the credentials are right: the user named a forbidden place
             message = f"{wanted.bucket}/{wanted.key} may not be read here; put it beside the dataset."
             raise InputError("invalid_validation_file", message, "validation_file") from None
 

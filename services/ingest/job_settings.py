@@ -1,4 +1,4 @@
-"""The settings of a job as a person writes them: a YAML text beside the dataset. Reading YAML is not for the domain."""
+"""Reads the settings of a job that a user writes as YAML beside the dataset."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ CODE = "invalid_job_settings"
 
 
 def parse_spec(text: bytes, where: str) -> JobSpec:
-    """Parse YAML, of which JSON is a part. An empty text is all defaults. `where` is what an error calls the text.
+    """Parse the settings of a job. JSON is YAML, too; an empty text means all defaults.
+
+    `where` is the name of the text in an error.
 
     Raises:
         InputError: names the field and what is wrong with it.

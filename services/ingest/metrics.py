@@ -1,4 +1,4 @@
-"""What ingest counts, for /metrics."""
+"""The Prometheus metrics of ingest."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from shared.objects import ObjectStore
 log = logging.getLogger(__name__)
 
 WORKERS = 4  # drops read at a time: one of many gigabytes must not hold up the small ones behind it
-QUEUE_SIZE = 1000  # keys held in memory; beyond, the rest waits in Kafka
+QUEUE_SIZE = 1000  # keys held in memory; the rest waits in Kafka
 
 
 class BucketNotifications:
@@ -62,6 +62,6 @@ class BucketNotifications:
         object is whole.
         """
         entry = await self._bucket.stat(key)
-        if entry is not None:  # else it was deleted meanwhile
+        if entry is not None:  # None: it was deleted since
             beside = await self._bucket.list(datasets.sidecar_prefix(key))
             await self._deduplicator.ingest_drop(entry, {sidecar.key: sidecar.etag for sidecar in beside})

@@ -1,4 +1,4 @@
-"""Finds what is new in the datasets bucket by listing it: slower than a bucket notification, but it misses nothing."""
+"""Finds new datasets by listing the bucket: slower than notifications, but it misses nothing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Sweep:
         self._clock = clock
         self._loaded = False
         self._etags: dict[str, str] = {}
-        """What the last sweep saw, to tell an object that is still being overwritten."""
+        """The ETags of the last sweep: they show whether an object is still being overwritten."""
 
     async def run(self) -> None:
         """Sweep until cancelled, often while there is something new."""

@@ -1,1 +1,1 @@
-"""validate: from an uploaded dataset to checked, counted and split rows."""
+"""The validate service: checks an uploaded dataset, counts its tokens and splits it."""

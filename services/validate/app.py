@@ -1,4 +1,4 @@
-"""The validate service: `dataset.uploaded` in, `dataset.validated` out."""
+"""Composition of the validate service: `dataset.uploaded` in, `dataset.validated` out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The validator without a stack: files and settings in, a report out. `tunestream check` and the stage both call it."""
+"""The validator as a function: files and settings in, a report out. The stage and `tunestream check` call it."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def examine(
         validation=validated.report if validated else None,
     )
     failed = (
-        # the method before the rows: a file that is meant for another method is full of "problems"
+        # the method comes first: in a file that is meant for another method, every row looks wrong
         wrong_method(trained.report, spec.method)
         or failure(trained.report, "training")
         or (failure(validated.report, "validation") if validated else None)

@@ -1,4 +1,4 @@
-"""What validate counts, for /metrics."""
+"""The Prometheus metrics of validate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A file as numbered lines of bytes, in flat memory, whatever the file."""
+"""Reads a file as numbered lines of bytes, in constant memory whatever its size."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _BOM = b"\xef\xbb\xbf"
 
 @dataclass(frozen=True)
 class Source:
-    """A file of rows; `name` is what its user calls it."""
+    """A file of rows; `name` is the user's name for it."""
 
     path: Path
     name: str
 
 
 class Reader:
-    """Iterates over `(line number from 1, bytes without the line end)`; instead of bytes a Finding where the line is
-    too long to be read. `position` is how many bytes were read so far, `size` how many there are.
+    """Iterates over `(line number from 1, bytes without the line end)`. A line that is too long is a Finding instead of
+    bytes. `position` is the number of bytes read so far, `size` that of the file.
     """
 
     def __init__(self, path: Path, max_line_bytes: int) -> None:
@@ -33,7 +33,7 @@ class Reader:
         self._limit = max_line_bytes
 
     def sniff(self) -> Finding | None:
-        """Why the file should not be read at all."""
+        """Why the file should not be read at all, or None."""
         with self.path.open("rb") as file:
             return sniff(file.read(HEAD_BYTES))
 
@@ -41,7 +41,7 @@ class Reader:
         self.position = 0
         number = 0
         with self.path.open("rb", buffering=CHUNK) as file:
-            # a byte more than allowed, and the two of a line end
+            # one byte more than is allowed, and two for the line end
             while raw := file.readline(self._limit + 3):
                 number += 1
                 self.position += len(raw)
@@ -52,7 +52,7 @@ class Reader:
                 if len(raw) <= self._limit:
                     yield number, raw
                     continue
-                del raw  # 16 MiB that would otherwise live through the skipping
+                del raw  # frees up to 16 MiB while the rest of the line is skipped
                 while not whole and (rest := file.readline(CHUNK)):
                     self.position += len(rest)
                     whole = rest.endswith(b"\n")

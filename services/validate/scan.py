@@ -1,4 +1,4 @@
-"""One pass over one file: every row through every check, and what is left over for the splits."""
+"""One pass over one file: every row goes through every check; what is left goes into the splits."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def scan(
 
 
 def _rows(reader: Reader, state: _State, advance: Callable[[], None]) -> Iterator[Row]:
-    """The rows that are objects of the file's format."""
+    """The rows that are JSON objects of the file's format; what is wrong with the others is noted."""
     for line, raw in reader:
         advance()
         state.usable.append(0)

@@ -14,10 +14,10 @@ from services.validate.domain.findings import Finding, short
 from shared.conversation import template_tools
 from shared.errors import InputError, TransientError
 
-# A template is somebody's program: besides its own errors it may raise these on a conversation that it does not expect.
+# A chat template is a program: a conversation that it does not expect may raise any of these.
 _TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, KeyError, IndexError, AttributeError)
 
-# Tokenizers without a limit say 10**30.
+# Tokenizers without a limit have one of 10**30.
 _NO_LIMIT = 10**9
 
 
@@ -26,7 +26,7 @@ class Tokenizer(Protocol):
 
     base: str
     context: int | None
-    """Tokens that the base can read; None where it does not say."""
+    """The tokens that the base can read; None where it states no limit."""
 
     def measure(self, rows: Sequence[Row]) -> list[tuple[int, ...] | Finding]:
         """Tokens of each row's sequences (two for a preference pair), or why the base cannot read the row.
@@ -45,7 +45,7 @@ def without_torch() -> None:
     """Keep torch out of this process; call it before anything imports transformers.
 
     transformers imports torch wherever it is installed, which costs several seconds and hundreds of megabytes that
-    tokenizing does not need. For processes that do nothing else: after it, `import torch` fails.
+    tokenizing does not need. After this call `import torch` fails, so it is for processes that only tokenize.
     """
     sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # "PyTorch was not found"
@@ -78,7 +78,7 @@ def load(location: str, base: str) -> BaseTokenizer:
 
 
 def _is_outage(error: BaseException) -> bool:
-    """Whether the hub was out of reach and has left no cached copy; who works offline has chosen to."""
+    """Whether the hub was out of reach and there is no cached copy. Offline mode is no outage: the user chose it."""
     from huggingface_hub import is_offline_mode  # noqa: PLC0415  comes with transformers, see load
     from huggingface_hub.errors import LocalEntryNotFoundError  # noqa: PLC0415
 
@@ -138,7 +138,7 @@ class BaseTokenizer:
         return text
 
     def _lengths(self, texts: list[str], *, special: bool) -> list[int]:
-        """`special`: with the tokens that the tokenizer puts round a text; a chat template writes its own."""
+        """Tokens of each text. `special`: with the tokens that the tokenizer adds; a chat template writes its own."""
         if not texts:
             return []
         encoded = self._tokenizer(texts, add_special_tokens=special, return_attention_mask=False, verbose=False)
@@ -147,7 +147,7 @@ class BaseTokenizer:
 
 def _refused(row: Row, base: str, error: Exception) -> Finding:
     place = {"chat": "messages", "preference": "input.messages", "completion": ""}[row.format]
-    # what a template says with raise_exception is its own text; other errors may quote the row
+    # the message of raise_exception is the template's own text; other errors may quote the row
     said = f": {short(str(error), 120)}" if isinstance(error, TemplateError) else f" ({type(error).__name__})"
     remedy = "change the order of the roles as it asks, or choose another base"
     return Finding("chat_template", place, f"the chat template of {base} refuses this conversation{said}", remedy)

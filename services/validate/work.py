@@ -1,4 +1,4 @@
-"""The validate stage: download, check, split, upload; or fail the job with the first problem of its file."""
+"""One attempt at the stage: download, check, split, upload; or fail the job with the first problem of its file."""
 
 from __future__ import annotations
 

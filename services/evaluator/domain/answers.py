@@ -1,4 +1,4 @@
-"""What a model said, and the names under which its answers are compared."""
+"""The answers of a model, and the variants whose answers are compared."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ VARIANTS: tuple[Variant, ...] = ("base", "few_shot", "tuned")
 
 
 class Answer(FrozenModel):
-    """One answer. `error` says why there is none; `finish_reason` is the server's word (`stop`, `length`, ...)."""
+    """One answer. `error` says why there is no text; `finish_reason` is that of the server (`stop`, `length`, ...)."""
 
     text: str = ""
     finish_reason: str | None = None
@@ -25,7 +25,7 @@ class Answer(FrozenModel):
 
 
 class Usage(FrozenModel):
-    """What the answers of one variant took. Latencies are per request, retries not counted, in seconds."""
+    """What the answers of one variant cost. Latencies are in seconds per request, without retries."""
 
     requests: int
     refused: int
@@ -50,7 +50,7 @@ def usage(answers: Sequence[Answer]) -> Usage:
 
 
 def _quantile(values: Sequence[float], share: float) -> float:
-    """Linear between the two values that are nearest to the share."""
+    """The quantile of `values`, interpolated linearly. `share` is between 0 and 1."""
     ordered = sorted(values)
     position = share * (len(ordered) - 1)
     below = int(position)

@@ -1,6 +1,6 @@
-"""A fixed set of prompts that users send sooner or later. Nothing is scored: the report shows what comes back.
+"""A fixed set of unusual prompts that users send sooner or later. Nothing is scored: the report shows the answers.
 
-They are asked of the base and of the tuned model, so that a reader sees what the tuning changed outside of its task.
+Both the base and the tuned model are asked, so that a reader sees what the tuning changed outside of its task.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ from shared.events import FrozenModel
 
 
 class EdgePrompt(FrozenModel):
+    """A prompt with a name, and what a reader should look for in the answers."""
+
     name: str
     looks_at: str
     text: str
 
 
 class EdgeResult(FrozenModel):
-    """What both models made of one edge prompt."""
+    """The answers of both models to one edge prompt."""
 
     prompt: EdgePrompt
     base: Answer
@@ -81,7 +83,7 @@ EDGE_PROMPTS: tuple[EdgePrompt, ...] = (
 
 
 def as_prompt(edge: EdgePrompt, *, completion: bool) -> Prompt:
-    """In the format in which the dataset asks."""
+    """The request for an edge prompt, in the format of the dataset."""
     if completion:
         return Prompt(text=edge.text)
     return Prompt(messages=({"role": "user", "content": edge.text},))

@@ -25,9 +25,9 @@ class Example(FrozenModel):
 
 
 def parse_row(raw: str | bytes, line: int) -> Example:
-    """A chat, completion or preference row, told by its keys.
+    """Parse a chat, completion or preference row; its keys tell which it is.
 
-    The reference of a chat row is its last assistant turn that is trained on, of a preference row the preferred answer.
+    The reference is the last assistant turn that is trained on, or the preferred answer of a preference row.
 
     Raises:
         InputError: code `invalid_test_file`, naming line, field and remedy.
@@ -52,7 +52,7 @@ def _chat(row: Mapping[str, Any], line: int) -> Example:
     answers = [index for index, message in enumerate(messages) if message.get("role") == "assistant"]
     trained = [index for index in answers if messages[index].get("weight") != 0]
     if not answers:
-        _refuse(line, "'messages'", "holds no assistant message; add the answer that is wanted")
+        _refuse(line, "'messages'", "holds no assistant message; add the answer that the model should give")
     last = (trained or answers)[-1]
     return Example(
         line=line,

@@ -1,4 +1,4 @@
-"""Is the tuned model good enough to be promoted? The decision and its reasons in plain words."""
+"""The gate: whether the tuned model is good enough to be promoted, and the reasons in plain words."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from services.evaluator.domain.scoring import TITLES
 from shared.events import FrozenModel, Gate, Interval
 
 MIN_EXAMPLES = 5
-"""Below this no interval means anything: five wins of five happen by chance once in 32 times, four of four in 16."""
+"""With fewer, an interval means nothing: by chance alone, four wins of four happen once in 16 times, five of five once
+in 32."""
 MIN_STOP_SHARE = 0.5
 
 
 class Measured(FrozenModel):
-    """What the gate decides by. Differences are tuned minus the other, on `metric`."""
+    """The figures that the gate decides by. `over_base` and `over_few_shot` are tuned minus the other, on `metric`."""
 
     metric: str
     examples: int
@@ -22,13 +23,13 @@ class Measured(FrozenModel):
     few_shot: float | None = None
     over_few_shot: Interval | None = None
     stop_share: float | None = None
-    """Of the tuned model, over the answers that had room to end."""
+    """The share of the tuned model's answers that ended by themselves, of those that had room to end."""
     refused: int = 0
     """Examples to which the tuned model gave no answer, because the endpoint refused the request."""
 
 
 class Verdict(FrozenModel):
-    """`passed` is what promotion goes by; `shown` is what was measured, also when `promote` overrules it."""
+    """`passed` decides the promotion. `shown`: the scores show an improvement, even where `promote` overrules them."""
 
     passed: bool
     shown: bool
@@ -36,7 +37,7 @@ class Verdict(FrozenModel):
 
 
 def gate_metric(gate: Gate, labels: tuple[str, ...] | None) -> tuple[str, str]:
-    """The metric that decides, and why it is this one."""
+    """The metric that decides, and why this one."""
     if gate.metric != "auto":
         return gate.metric, "gate.metric names it"
     if labels is None:
@@ -45,7 +46,7 @@ def gate_metric(gate: Gate, labels: tuple[str, ...] | None) -> tuple[str, str]:
 
 
 def judge(gate: Gate, measured: Measured) -> Verdict:
-    """The first reason is the headline; the others are in the order of their weight."""
+    """Decide. The first reason is the headline; the others follow in the order of their weight."""
     better, headline = _against_base(gate, measured)
     ends, stop_reason = _ends(measured)
     beats_prompt, prompt_reason = _against_few_shot(gate, measured)
@@ -98,7 +99,7 @@ def _ends(measured: Measured) -> tuple[bool, str]:
             return True, ""
         return True, (
             "Every answer was cut at evaluation.max_tokens before it was as long as its reference, "
-            "so nobody knows whether the model ends its answers: raise evaluation.max_tokens."
+            "so it is unknown whether the model ends its answers: raise evaluation.max_tokens."
         )
     if share >= MIN_STOP_SHARE:
         return True, ""
@@ -141,11 +142,12 @@ def _refusals(measured: Measured) -> str:
 
 
 def title(metric: str) -> str:
+    """What a reader calls the metric: `rouge_l` is ROUGE-L."""
     return TITLES.get(metric, metric)
 
 
 def spelled(interval: Interval) -> str:
-    """`+0.412 [95 % interval +0.310 to +0.521]`."""
+    """The interval in words: `+0.412 [95 % interval +0.310 to +0.521]`."""
     return (
         f"{interval.mean:+.3f} [{interval.confidence * 100:.3g} % interval {interval.low:+.3f} to {interval.high:+.3f}]"
     )

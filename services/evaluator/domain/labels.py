@@ -1,4 +1,4 @@
-"""Are the answers of this dataset labels of a classification, or free text?"""
+"""Whether the answers of a dataset are labels of a classification, or free text."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RULE = (
 def find_labels(references: Iterable[str]) -> tuple[str, ...] | None:
     """The labels (as `label_of` spells them, sorted), or None where the answers are free text.
 
-    Reads no further than it must: the first long answer, or the label too many, decides.
+    It stops reading at the first long answer, and at the first label beyond the limit.
     """
     seen: Counter[str] = Counter()
     for reference in references:

@@ -1,4 +1,4 @@
-"""Chat messages as text, so that content and tool calls are compared alike in references and in answers."""
+"""Chat messages as text, so that references and answers are compared in the same form, tool calls included."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-# What a training row may say beside these (`weight`) is for the trainer, and servers may refuse it.
+# Other keys of a training row, such as `weight`, are for the trainer, and servers may refuse them.
 SENT = ("role", "content", "name", "tool_calls", "tool_call_id", "function_call")
 
 
@@ -16,14 +16,14 @@ def sendable(message: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def content_text(content: Any) -> str:
-    """A content as text; the text parts of a list are joined, other parts are left out."""
+    """The text of a message's content; the text parts of a list are joined, other parts are left out."""
     if isinstance(content, list):
         return "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
     return content if isinstance(content, str) else ""
 
 
 def message_text(message: Mapping[str, Any]) -> str:
-    """Content, then one line per tool call: `name({"argument": value})` with sorted keys."""
+    """The content, then one line per tool call: `name({"argument": value})` with sorted keys."""
     functions = [call.get("function") for call in message.get("tool_calls") or () if isinstance(call, dict)]
     lines = [content_text(message.get("content")), *_calls([*functions, message.get("function_call")])]
     return "\n".join(line for line in lines if line)
@@ -36,7 +36,7 @@ def _calls(functions: Iterable[Any]) -> Iterable[str]:
 
 
 def _canonical(arguments: Any) -> str:
-    """Models write the same arguments with other spaces and orders; that is no difference."""
+    """Arguments with sorted keys and uniform spaces: models write the same arguments in different ways."""
     if not isinstance(arguments, str):
         return json.dumps(arguments, sort_keys=True, ensure_ascii=False)
     try:

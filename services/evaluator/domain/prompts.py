@@ -8,8 +8,8 @@ from typing import Any
 from services.evaluator.domain.examples import Example
 from shared.events import FrozenModel
 
-# Between solved examples of the completion format. It is also the stop sequence of such a prompt, because a model that
-# continues the text would otherwise invent further examples; so it must be something that no answer contains.
+# Stands between solved examples of the completion format. It is also the stop sequence of such a prompt, because the
+# model would otherwise go on to invent examples. So it must be something that no answer contains.
 SEPARATOR = "\n\n###\n\n"
 
 
@@ -30,8 +30,8 @@ def zero_shot(example: Example) -> Prompt:
 def few_shot(example: Example, solved: Sequence[Example]) -> Prompt:
     """The example with solved ones before it.
 
-    Chat: the example's own system messages stay first, then come the turns of the solved ones (without their
-    system messages), then its own turns.
+    In a chat, the example's own system messages come first, then the turns of the solved examples without their system
+    messages, then its own turns.
     """
     if example.prompt is not None:
         shots = [f"{shot.prompt}{shot.reference}" for shot in solved]

@@ -1,9 +1,9 @@
 """Text as words, in any script.
 
 The tokenizer of the `rouge_score` package keeps only `[a-z0-9]`: every Chinese answer scores 0 and accents split words.
-Here ASCII text gives exactly the same words as there. Beyond that, letters and digits of any alphabet form words, with
-their combining marks; scripts that are written without spaces (Han, kana, Thai, Lao, Khmer, Burmese) give one word per
-character; and text without any word ("+", an emoji) gives its characters.
+This one gives exactly the same words for ASCII text. Beyond that, letters and digits of any alphabet form words, with
+their combining marks. Scripts that are written without spaces (Han, kana, Thai, Lao, Khmer, Burmese) give one word per
+character. Text without any word ("+", an emoji) gives its characters.
 """
 
 from __future__ import annotations

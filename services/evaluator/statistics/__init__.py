@@ -1,1 +1,1 @@
-"""Confidence intervals by resampling. They need numpy and a seeded generator, so they are not in the pure domain."""
+"""Confidence intervals by resampling. This needs numpy and a random generator, which the pure domain does without."""

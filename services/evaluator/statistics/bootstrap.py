@@ -6,8 +6,8 @@ example was drawn, so that a mean and a metric of the whole set (macro F1) are r
 The interval is the percentile one, its ends rounded outwards. BCa corrects for skew, but with 0/1 scores it is the less
 careful of the two: three wins and no loss would already "show" an improvement.
 
-numpy, because 10,000 resamples of 200 examples take a second for all scores together, also macro F1, and because its
-seeded generator keeps the intervals of a job the same from version to version.
+It uses numpy, whose seeded generator gives a job the same intervals whenever it is evaluated. For all scores together,
+10,000 resamples of 200 examples take about a second.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ Statistic = Callable[[Floats], Floats]
 """Weights of shape (resamples, examples) -> values of shape (resamples,). Each row of weights sums to `examples`."""
 
 RESAMPLES = 10_000
-_CELLS = 4_000_000  # of a block of weights: 32 MB, however many examples there are
+_CELLS = 4_000_000  # cells of a block of weights: 32 MB, however many examples there are
 
 
 def mean(values: Floats) -> Statistic:
-    """The mean of one value per example."""
+    """The mean of `values`, which has one per example."""
 
     def statistic(weights: Floats) -> Floats:
         return np.asarray(weights @ values / len(values), dtype=np.float64)
@@ -39,7 +39,7 @@ def mean(values: Floats) -> Statistic:
 
 
 def difference(left: Statistic, right: Statistic) -> Statistic:
-    """Both on the same resample: this is what makes the comparison paired."""
+    """Left minus right on the same resample: this makes the comparison paired."""
     return lambda weights: left(weights) - right(weights)
 
 
@@ -68,7 +68,7 @@ def bootstrap(
 
 
 def _resamples(examples: int, resamples: int, generator: np.random.Generator) -> Iterator[Floats]:
-    """Blocks of weights, (rows, examples), `resamples` rows in all."""
+    """Weights in blocks of shape (rows, examples), `resamples` rows in all."""
     block = max(1, _CELLS // examples)
     for start in range(0, resamples, block):
         rows = min(block, resamples - start)

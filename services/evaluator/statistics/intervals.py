@@ -33,7 +33,7 @@ def score_intervals(
     confidence: float,
     seed: int,
 ) -> Intervals:
-    """`answers` and `scores` (metric -> value) have an entry per example, in their order.
+    """The intervals of an evaluation. `answers` and `scores` (metric -> value) have an entry per example, in its order.
 
     `as_labels`: the answers are labels, so macro F1 is measured too.
     """

@@ -1,6 +1,6 @@
 """Macro F1: the F1 of each label, averaged, so that a rare label weighs as much as a common one.
 
-A metric of the whole set, not a mean over examples: the bootstrap calculates it anew in every resample.
+It is a metric of the whole set and not a mean over examples, so the bootstrap calculates it anew in every resample.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from services.evaluator.statistics.bootstrap import Floats, Statistic
 
 
 def macro_f1(references: Sequence[str], answers: Sequence[str]) -> Statistic:
-    """Macro F1 over the labels that the references of a sample hold.
+    """Macro F1 over the labels among the references of a resample.
 
-    An answer that is none of these labels lowers the recall of the right one and no precision.
+    An answer that is none of these labels lowers the recall of the right label, and the precision of none.
     """
     wanted = [label_of(text) for text in references]
     given = [label_of(text) for text in answers]

@@ -1,1 +1,1 @@
-"""What is a dataset, what did its user ask for, and which job is that. Pure: values in, decisions out."""
+"""Which objects are datasets, and which jobs they make. Pure: values in, decisions out."""

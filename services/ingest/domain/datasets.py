@@ -1,4 +1,4 @@
-"""Which objects are datasets, when they may be taken, and what a drop is called in ingest's memory."""
+"""Which objects are datasets, when they may be read, and the name by which ingest remembers a drop."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ DATASET_ENDINGS = (".jsonl", ".ndjson", ".json")
 SIDECAR_ENDINGS = (".job.yaml", ".job.yml", ".job.json")
 PARTIAL_ENDINGS = (".part", ".partial", ".tmp", ".crdownload", ".filepart", ".swp", "~")
 
-BUSY_SECONDS = 10.0  # so long after the last drop the next one is expected
-SWEEP_SHARE = 0.02  # of one core: listing keeps the store and this process busy for about as long as it takes
+BUSY_SECONDS = 10.0  # for so long after a drop another one is expected
+SWEEP_SHARE = 0.02  # of one core, which listing keeps busy for about as long as it takes
 LONGEST_PAUSE = 30.0  # seconds between two sweeps of the largest bucket
 
 
 def is_dataset(key: str) -> bool:
-    """Names that upload tools give to files they have not finished, and sidecars, are none; nor is what its user keeps
-    apart under a name or a folder that begins with `.` or `_`."""
+    """Whether an object is a dataset, by its name.
+
+    Sidecars and the unfinished files of upload tools are not. Neither is anything whose name or folder begins with `.`
+    or `_`: there users keep what ingest should leave alone.
+    """
     name = posixpath.basename(key).lower()
     if any(part.startswith((".", "_")) for part in key.split("/")) or name.endswith(PARTIAL_ENDINGS + SIDECAR_ENDINGS):
         return False
@@ -27,25 +30,26 @@ def is_dataset(key: str) -> bool:
 
 
 def sidecars_of(key: str) -> tuple[str, ...]:
-    """Where the job's settings may lie: `name.job.yaml` beside `name.jsonl`. The first that is there counts."""
+    """The keys where the job's settings may be: `name.job.yaml` beside `name.jsonl`. The first that exists counts."""
     stem = posixpath.splitext(key)[0]
     return tuple(stem + ending for ending in SIDECAR_ENDINGS)
 
 
 def sidecar_prefix(key: str) -> str:
-    """What every sidecar of a dataset begins with, and little else."""
+    """The longest prefix that all sidecars of a dataset have."""
     return posixpath.commonprefix(sidecars_of(key))
 
 
 def settled(entry: Entry, before: str | None, now: float, settle_seconds: float) -> bool:
-    """An object that has just been written is looked at twice: it may be one of several quick overwrites."""
+    """Whether an object may be read. One that was just written must still have the ETag of the last sweep: it may be
+    one of several quick overwrites. `now` and `entry.modified` are in seconds since the epoch."""
     return now - entry.modified >= settle_seconds or before == entry.etag
 
 
 def drop_name(bucket: str, entry: Entry, etags: Mapping[str, str]) -> str:
-    """What a drop is remembered by: other bytes or an edited sidecar are another drop.
+    """The name by which a drop is remembered. Other bytes or an edited sidecar are another drop.
 
-    `etags` of the objects around it by key; the sidecars that exist must be among them.
+    `etags` has those of other objects by key; the sidecars that exist must be among them.
     """
     sidecar = next((etags[key] for key in sidecars_of(entry.key) if key in etags), None)
     return ids.derive("drop", bucket, entry.key, entry.etag, sidecar)
@@ -54,7 +58,7 @@ def drop_name(bucket: str, entry: Entry, etags: Mapping[str, str]) -> str:
 def next_pause(last: float, took: float, quiet: float, shortest: float) -> float:
     """Seconds until the next sweep, after one that took `took` seconds; nothing new was found for `quiet` seconds.
 
-    A bucket that is being filled is looked at often; an idle one ever less, until listing it costs `SWEEP_SHARE`.
+    A bucket that is being filled is listed often. An idle one is listed ever less, until that costs `SWEEP_SHARE`.
     """
     if quiet < BUSY_SECONDS:
         return shortest

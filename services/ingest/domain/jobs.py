@@ -41,7 +41,7 @@ def job_of(
 
 
 def uploaded(job: Job) -> DatasetUploaded:
-    """The event of a manifest: the same whenever it is built."""
+    """The event that announces the job. The same manifest always makes the same event."""
     return DatasetUploaded(
         job_id=job.job_id,
         dataset=_pointer(job.dataset),

@@ -1,4 +1,4 @@
-"""Which objects a bucket notification names.
+"""Which created objects a bucket notification names.
 
 The format is Amazon's, https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html;
 MinIO and Ceph send the same, MinIO with `s3:` before the event's name.
@@ -21,7 +21,7 @@ class Bucket(FrozenModel):
 
 class Object(FrozenModel):
     key: str
-    """URL-encoded as in a form: `+` is a space."""
+    """URL-encoded as in a form, so `+` is a space."""
 
 
 class Entity(FrozenModel):
@@ -39,10 +39,10 @@ class Notification(FrozenModel):
 
 
 def created_keys(value: bytes, bucket: str) -> list[str]:
-    """The plain keys of what was created in `bucket`, in order; none when the message tells of something else.
+    """The decoded keys of the objects that were created in `bucket`, in order. Other notifications have none.
 
     Raises:
-        ValueError: it is no bucket notification.
+        ValueError: the value is not a bucket notification.
     """
     try:
         notification = Notification.model_validate_json(value)

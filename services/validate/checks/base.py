@@ -1,4 +1,4 @@
-"""What a check is, and what it may know."""
+"""The base class of checks, and what a check is given."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from shared.events import JobSpec
 
 @dataclass
 class Context:
-    """What checks may know of the job and of the file.
+    """What checks know about the job and the file.
 
-    The duplicates check fills `seen` (digest of an example -> its line) and `groups`; the checks of a validation file
-    find those of the training file in `training`.
+    The duplicates check fills `seen` (digest of an example -> its line) and `groups`. The context of a validation file
+    has that of the training file in `training`.
     """
 
     role: FileRole
@@ -30,10 +30,10 @@ class Context:
     groups: set[bytes] = field(default_factory=set)
     training: Context | None = None
     format: Format | None = None
-    """The format that the file must be in; None: its first row tells."""
+    """The format that the file must be in; None: that of its first row."""
 
     def holds(self, group: bytes) -> bool:
-        """Whether the file has an example of this group. `groups` keeps only those that are no digest in `seen`."""
+        """Whether the file has an example of this group. `groups` holds only groups that are not in `seen`."""
         return group in self.seen or group in self.groups
 
 

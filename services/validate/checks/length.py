@@ -34,7 +34,7 @@ class Length(Check):
                 OVER_LENGTH, "", f"{text}: it is left out", "shorten it, or raise max_length", "warning", True
             )
         elif self.context.prompt_tokens and self.context.prompt_tokens(row) >= limit:
-            # cut there, the row would be all prompt: the trainer would read it and learn nothing
+            # cut at the limit, the row would be all prompt, and the trainer would learn nothing from it
             text += ", and what is to be learnt begins after them: it is left out"
             yield Finding("nothing_left_to_learn", "", text, "shorten the prompt, or raise max_length", "warning", True)
         else:

@@ -1,1 +1,1 @@
-"""What makes a training file good, and how it is divided. Pure: bytes and values in, findings and numbers out."""
+"""The rules for training files and their split. Pure: bytes and values in, findings and numbers out."""

@@ -9,7 +9,7 @@ from services.validate.domain.findings import Finding, kind, missing, short, unk
 from services.validate.domain.tools import function_call, functions, tool_calls, tools
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
-ROLES_TEXT = "system, user, assistant, tool"  # the other two are accepted, but nobody should start using them
+ROLES_TEXT = "system, user, assistant, tool"  # the other two are accepted, but not recommended
 
 _COMMON = frozenset({"role", "content", "name"})
 # What the API's own answers contain is allowed, so that logged answers can be trained on.
@@ -36,7 +36,7 @@ _CONTENT = "a string or a list of text parts"
 
 
 def conversation(messages: Any, at: str) -> Iterator[Finding]:
-    """The rules that hold for every list of messages, whatever it ends with."""
+    """Check a list of messages by the rules that do not depend on its last message."""
     if not isinstance(messages, list):
         yield wrong_type(at, messages, "a list of messages")
         return
@@ -50,7 +50,7 @@ def conversation(messages: Any, at: str) -> Iterator[Finding]:
 
 
 def one_message(message: Any, at: str, calls: set[str]) -> Iterator[Finding]:
-    """`calls`: the ids of the tool calls made so far; those of this message are added to it."""
+    """Check one message. `calls` holds the ids of the tool calls made so far; those of this message are added to it."""
     if not isinstance(message, dict):
         yield wrong_type(at, message, 'an object {"role", "content"}')
         return
@@ -144,7 +144,7 @@ def _text_part(part: Any, at: str) -> Iterator[Finding]:
 
 
 def is_empty(content: Any) -> bool:
-    """Whether a content says nothing; what is no content at all is not empty but wrong."""
+    """Whether a content has no text. A value that is not a content at all is wrong, but not empty."""
     if isinstance(content, list):
         return all(
             isinstance(part, dict) and isinstance(part.get("text"), str) and not part["text"].strip()
@@ -154,7 +154,8 @@ def is_empty(content: Any) -> bool:
 
 
 def _misplaced(message: dict[str, Any], known: frozenset[str], at: str) -> Iterator[Finding]:
-    """Keys that a message of this role does not have: harmless where another role has them, else perhaps misspelt."""
+    """Keys that a message of this role does not have. They are ignored where another role has them, else perhaps
+    misspelt."""
     for key in sorted((message.keys() - known) & _ANY_ROLE):
         if message[key] is not None:
             text = f"is ignored on a message of role '{message['role']}'"
@@ -163,7 +164,7 @@ def _misplaced(message: dict[str, Any], known: frozenset[str], at: str) -> Itera
 
 
 def _unanswered(messages: list[Any], at: str) -> Iterator[Finding]:
-    """Calls that the conversation goes on without answering. The last message may call: that is what is learnt."""
+    """Tool calls without an answer before the next turn. Those of the last message need none: the model learns them."""
     opened: dict[str, str] = {}
     for index, message in enumerate(messages):
         if not isinstance(message, dict):
@@ -182,7 +183,7 @@ def _unanswered(messages: list[Any], at: str) -> Iterator[Finding]:
 
 
 def surroundings(row: dict[str, Any], at: str) -> Iterator[Finding]:
-    """What stands beside the messages: tools, functions, parallel_tool_calls."""
+    """Check the keys beside the messages: tools, functions, parallel_tool_calls."""
     prefix = f"{at}." if at else ""
     if row.get("tools") is not None:
         yield from tools(row["tools"], f"{prefix}tools")

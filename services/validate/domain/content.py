@@ -1,4 +1,4 @@
-"""What of a row is trained on: as text for the base's chat template, and as a digest that tells equal examples."""
+"""The part of a row that is trained on: as messages for the chat template, and as a digest that finds duplicates."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from services.validate.domain.formats import Format
 from shared.conversation import SAID, template_messages, text_of
 from shared.ids import canonical
 
-DIGEST_BYTES = 16  # 2**64 rows until two different ones are likely to share a digest
+DIGEST_BYTES = 16  # two different rows are likely to share a digest only among 2**64 rows
 
 
 @dataclass(slots=True)
 class Row:
     """A row that is a JSON object, on its way through the checks.
 
-    `example` tells exact duplicates. `group` is the same for rows that hold the same conversation with other `weight`s:
-    both are wanted in training, but never in two splits. `sequences` holds the tokens of what the row is
-    trained as: one sequence, or two for a preference pair; it stays empty where no base is known.
+    Rows with the same `example` are exact duplicates. Rows with the same `group` hold the same conversation, perhaps
+    with other `weight`s: all of them are trained on, but never end up in two splits. `sequences` has the number of
+    tokens of each sequence that is trained on: one, or two for a preference pair; none where no base is known.
     """
 
     line: int
@@ -53,7 +53,7 @@ def identify(row: Row) -> None:
 
 
 def _said(message: dict[str, Any]) -> dict[str, Any]:
-    """A message without what is not trained on: weights, nulls, unknown keys, and how its text is cut into parts."""
+    """The message as it is trained on: without weights, nulls and unknown keys, its text parts joined."""
     said = {key: message[key] for key in SAID if message.get(key) is not None}
     if "content" in said:
         said["content"] = text_of(said["content"])
@@ -68,8 +68,8 @@ def _digest(data: bytes) -> bytes:
 
 
 def conversations(row: Row) -> list[list[dict[str, Any]]]:
-    """The sequences of a chat or preference row in the form that chat templates expect, each up to the last message
-    that is trained on."""
+    """The sequences of a chat or preference row as chat templates expect them, each up to the last message that is
+    trained on."""
     if row.format == "chat":
         return [template_messages(row.value["messages"][: _trained(row)[-1] + 1])]
     asked = template_messages(row.value["input"]["messages"])
@@ -93,6 +93,6 @@ def _trained(row: Row) -> list[int]:
 
 
 def asked_of(row: Row) -> dict[str, Any]:
-    """Where a chat or preference row says which tools there are."""
+    """The part of a chat or preference row that names the tools."""
     asked: dict[str, Any] = row.value["input"] if row.format == "preference" else row.value
     return asked

@@ -1,4 +1,4 @@
-"""What is wrong with a dataset: findings of a rule, problems of a file, and how they are counted and said."""
+"""What is wrong with a dataset: findings of a rule, problems of a file, their count and their wording."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from shared.events import FrozenModel
 
 Severity = Literal["error", "warning"]
 
-# Warnings are kept apart from errors and kept fewer: a million rows with one harmless extra key must not
-# push the one error that matters out of the report. All of them are counted.
+# Warnings have a list of their own, and a shorter one: a million rows with a harmless extra key must not push the one
+# error that matters out of the report. All of them are counted.
 MAX_WARNINGS = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a rule has to say of one row. `field` is a path (`messages[2].role`), empty for the row itself.
+    """One thing that a rule finds wrong with a row. `field` is a path (`messages[2].role`), empty for the row itself.
 
     `drops`: the row is left out of the splits. Only a warning may drop its row; an error fails the whole file.
     """
@@ -33,7 +33,7 @@ class Finding:
 
 
 class Problem(FrozenModel):
-    """A finding and its place. `line` counts from 1; None when the whole file is meant."""
+    """A finding with its place. `line` counts from 1; None means the whole file."""
 
     line: int | None
     field: str
@@ -50,7 +50,7 @@ class Problem(FrozenModel):
 
 @dataclass
 class Problems:
-    """Counts every problem by code and keeps the first of them."""
+    """Counts every problem by code and keeps the first `limit` errors and the first warnings."""
 
     limit: int
     errors: list[Problem] = field(default_factory=list)
@@ -107,7 +107,7 @@ def join(at: str, name: str) -> str:
 
 
 def short(text: str, limit: int = 40) -> str:
-    """A key or a word of the user's, fit for a message: printable and cut."""
+    """A key or a word from the user's file, fit for a message: printable and cut to `limit` characters."""
     cut = text if len(text) <= limit else text[: limit - 1] + "…"
     return json.dumps(cut, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()[1:-1]
 

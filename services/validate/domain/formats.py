@@ -12,7 +12,7 @@ Format = Literal["chat", "completion", "preference"]
 
 METHOD_OF: dict[Format, Method] = {"chat": "supervised", "completion": "supervised", "preference": "dpo"}
 
-# The keys by which a row is told, the most telling format first.
+# The keys that show the format of a row. The order matters: the first format with a key in the row wins.
 MARKS: dict[Format, tuple[str, ...]] = {
     "chat": ("messages",),
     "preference": ("preferred_completion", "non_preferred_completion"),  # "input" alone is Alpaca's, too
@@ -36,13 +36,14 @@ _EXPECTED = (
 
 
 def detect(row: dict[str, Any]) -> Format | None:
+    """The format of a row by its keys; None: it is in none of them."""
     if "chosen" in row and "rejected" in row:
-        return None  # it may have a "prompt" all the same
+        return None  # it may have a "prompt", too, but it is not a completion row
     return next((name for name, marks in MARKS.items() if any(mark in row for mark in marks)), None)
 
 
 def unknown_format(row: dict[str, Any], expected: Format | None) -> Finding:
-    """What to say of a row that `detect` does not know; `expected` is the format of the rows before it."""
+    """The finding for a row that `detect` does not know. `expected` is the format of the rows before it."""
     for keys, what in _FOREIGN:
         if keys <= row.keys():
             return Finding("unknown_format", "", f"looks like {what}", f"convert it: {_EXPECTED}")
@@ -56,7 +57,10 @@ def unknown_format(row: dict[str, Any], expected: Format | None) -> Finding:
 
 
 def mixed_formats(found: Format, expected: Format, line: int | None) -> Finding:
-    """`line`: where the file's format was told; None: the training file tells it."""
+    """The finding for a row in another format than `expected`.
+
+    `line` is the first row of the file, which decided its format; None: the training file decided it.
+    """
     whose = (
         f"the file is in the {expected} format (line {line})" if line else f"the training file is in the {expected} one"
     )

@@ -1,4 +1,4 @@
-"""One line of bytes to one JSON object, or to what is wrong with it. Never raises, whatever the bytes."""
+"""Parse one line of bytes into a JSON object, or into what is wrong with it. No bytes make it raise."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from services.validate.domain.findings import Finding, join, kind, short
 
 # Tool schemas nest about ten deep. Templates and other readers recurse, so a row far beyond that is refused here.
 MAX_DEPTH = 64
-# Beyond 64 bits, readers disagree about a number: some round it, some refuse it.
+# JSON readers disagree about numbers beyond 64 bits: some round them, some refuse them.
 MAX_INTEGER = 2**64
 
 
 def parse(raw: bytes) -> dict[str, Any] | list[Finding]:
-    """The object of a line, or the findings that say why there is none."""
+    """The JSON object of a line, or findings that say why there is none."""
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -35,7 +35,7 @@ def parse(raw: bytes) -> dict[str, Any] | list[Finding]:
         return [_not_an_object(value)]
     if _could_be_deep(raw) and _depth(value) > MAX_DEPTH:
         return [_TOO_DEEP]
-    # Only an escape can bring a surrogate or a NUL into a string: raw ones are not UTF-8 or not JSON.
+    # Only an escape can put a surrogate or a NUL into a string: raw ones are not UTF-8 or not JSON.
     if b"\\ud" in raw.lower() or b"\\u0000" in raw:
         return list(_characters(value)) or value
     return value
@@ -73,42 +73,44 @@ def _invalid_json(error: json.JSONDecodeError, text: str) -> Finding:
 
 
 class _FlawFound(Exception):
-    """The fast decoder met something that needs a place, which hooks don't know: decode again, then walk."""
+    """The fast decoder met a flaw. Its hooks do not know the path, so the line is decoded again and walked."""
 
 
 @dataclass(frozen=True)
 class _Flaw:
-    """Planted into the decoded tree where something is wrong."""
+    """Stands in the decoded tree where something is wrong."""
 
     code: str
     message: str
     remedy: str
 
 
-def _decoder(report: Callable[[_Flaw], Any]) -> json.JSONDecoder:
+def _decoder(on_flaw: Callable[[_Flaw], Any]) -> json.JSONDecoder:
+    """A strict decoder; `on_flaw` gives the value that stands for a flaw, or raises."""
+
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         made = dict(items)
         if len(made) != len(items):
             seen: set[str] = set()
             for key, _ in items:
                 if key in seen:
-                    made[key] = report(_Flaw("duplicate_key", "is there twice in the same object", "keep one of them"))
+                    made[key] = on_flaw(_Flaw("duplicate_key", "is there twice in the same object", "keep one of them"))
                 seen.add(key)
         return made
 
     def constant(name: str) -> Any:
-        return report(_Flaw("not_a_number", f"is {name}, which is not JSON", "use a number or null"))
+        return on_flaw(_Flaw("not_a_number", f"is {name}, which is not JSON", "use a number or null"))
 
     def integer(digits: str) -> Any:
-        # the length first: int() of very long digits is slow, and refused by Python
+        # the length first: int() of very many digits is slow, and Python refuses it
         if len(digits) > 20 or abs(value := int(digits)) >= MAX_INTEGER:
-            return report(_Flaw("number_too_large", "is a number of more than 64 bits", "write it as a string"))
+            return on_flaw(_Flaw("number_too_large", "is a number of more than 64 bits", "write it as a string"))
         return value
 
     def fraction(digits: str) -> Any:
         value = float(digits)
         if math.isinf(value):
-            return report(_Flaw("number_too_large", "is a number beyond 1e308", "write it as a string"))
+            return on_flaw(_Flaw("number_too_large", "is a number beyond 1e308", "write it as a string"))
         return value
 
     return json.JSONDecoder(object_pairs_hook=pairs, parse_constant=constant, parse_int=integer, parse_float=fraction)
@@ -119,12 +121,12 @@ def _raise(_: _Flaw) -> Any:
 
 
 _FAST = _decoder(_raise)
-_PLANTING = _decoder(lambda flaw: flaw)
+_MARKING = _decoder(lambda flaw: flaw)
 
 
 def _flaws(text: str) -> list[Finding]:
     try:
-        value = _PLANTING.decode(text)
+        value = _MARKING.decode(text)
     except RecursionError:
         return [_TOO_DEEP]
     except json.JSONDecodeError as error:
@@ -138,7 +140,7 @@ def _flaws(text: str) -> list[Finding]:
 
 
 def _leaves(value: Any) -> Iterator[tuple[str, Any]]:
-    """Every value that is no container with its path, and every key (as a string at its own path), in order."""
+    """Every value that is not a container, and every key (as a string at its own path), with their paths, in order."""
     stack = [("", value)]
     while stack:
         path, item = stack.pop()

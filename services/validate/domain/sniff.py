@@ -1,10 +1,10 @@
-"""Files that are no JSONL at all, told by their first bytes, so that they get one sentence and not a thousand."""
+"""Recognises files that are not JSONL by their first bytes, so that they get one problem and not thousands."""
 
 from __future__ import annotations
 
 from services.validate.domain.findings import Finding
 
-HEAD_BYTES = 8192  # what grep, git and file look at to tell binary from text
+HEAD_BYTES = 8192  # a NUL byte among them marks a binary file, much as in git
 
 # First bytes -> what it is, and what to do about it.
 _SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
@@ -20,7 +20,7 @@ _SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
 
 
 def sniff(head: bytes) -> Finding | None:
-    """What speaks against reading the file at all; `head` is its first `HEAD_BYTES` bytes."""
+    """Why the file should not be read at all, or None. `head` is its first `HEAD_BYTES` bytes."""
     if not head:
         return Finding("empty_file", "", "The file is empty", "upload a JSONL file with at least 10 examples")
     for signature, what, remedy in _SIGNATURES:

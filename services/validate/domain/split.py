@@ -28,7 +28,9 @@ def sizes(examples: int, shares: Splits, *, own_validation: bool) -> Sizes:
     """
     validation = 0 if own_validation else _part(examples, shares.validation)
     test = _part(examples, shares.test)
-    validation = min(validation, max(0, examples - test - 1))  # two shares near a half, rounded up, are everything
+    validation = min(
+        validation, max(0, examples - test - 1)
+    )  # two shares near a half, both rounded up, would leave nothing to train on
     return Sizes(examples - validation - test, validation, test)
 
 

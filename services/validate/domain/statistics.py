@@ -15,7 +15,7 @@ AUTO_MAX_LENGTH = 4096
 # million parameters on two CPU cores at 8,500. After a few steps the trainer reports its own, measured ETA.
 TOKENS_PER_SECOND = 10_000
 START_SECONDS = 30.0  # loading and quantizing the base
-AUTO_EPOCHS = 3  # what the trainer mostly chooses
+AUTO_EPOCHS = 3  # what the trainer chooses in most cases
 
 
 class Tokens(FrozenModel):
@@ -31,7 +31,7 @@ class Tokens(FrozenModel):
 
 
 class Estimate(FrozenModel):
-    """A guess before anything ran. `reason` says what it rests on."""
+    """A guess before the training starts. `reason` says what it is based on."""
 
     epochs: int
     training_tokens: int
@@ -40,7 +40,7 @@ class Estimate(FrozenModel):
 
 
 def distribution(histogram: Counter[int]) -> Tokens | None:
-    """`histogram`: tokens of a row -> number of rows; None when there are no rows."""
+    """The distribution of a histogram (tokens of a row -> number of rows); None when there are no rows."""
     rows = histogram.total()
     if not rows:
         return None
@@ -66,7 +66,7 @@ def distribution(histogram: Counter[int]) -> Tokens | None:
 
 
 def max_length(wanted: int | Auto, context: int | None, base: str) -> int:
-    """The tokens a row may have; `context` is what the base can read, None where it does not say.
+    """The tokens that a row may have. `context` is the base's limit, None where it states none.
 
     Raises:
         InputError: more is wanted than the base can read.
@@ -83,6 +83,7 @@ def max_length(wanted: int | Auto, context: int | None, base: str) -> int:
 
 
 def estimate(train_tokens: int, hyperparameters: Hyperparameters) -> Estimate:
+    """What training on `train_tokens` tokens per epoch will roughly take."""
     epochs = AUTO_EPOCHS if hyperparameters.n_epochs == "auto" else hyperparameters.n_epochs
     tokens = train_tokens * epochs
     return Estimate(

@@ -76,7 +76,7 @@ def _schema(value: Any, at: str) -> Iterator[Finding]:
 
 
 def tool_calls(value: Any, at: str, ids: set[str]) -> Iterator[Finding]:
-    """`ids` are the ids of the conversation's earlier calls; those of this message are added to it."""
+    """Check the calls of a message. `ids` holds those of the conversation's earlier calls; new ones are added to it."""
     if not isinstance(value, list):
         yield wrong_type(at, value, "a list of tool calls")
         return
@@ -125,7 +125,7 @@ def _name(value: dict[str, Any], at: str) -> Iterator[Finding]:
 
 
 def _not_an_object(text: str) -> str | None:
-    """What is wrong with the JSON text of arguments: a template reads them as it reads the row, so the same holds."""
+    """What is wrong with the JSON text of arguments. Templates parse it as well, so the rules for rows apply."""
     found = parse(text.encode("utf-8", "surrogatepass"))
     return f"{found[0].field} {found[0].message}".strip() if isinstance(found, list) else None
 

@@ -7,11 +7,11 @@ _AROUND = " \t\r\n.,;:!?\"'`*()[]"
 
 
 def label_of(text: str) -> str:
-    """One spelling per label. Text that is nothing but punctuation is kept: it may be the label itself."""
+    """The label in its one spelling. Text of nothing but punctuation is kept: it may be the label itself."""
     squeezed = " ".join(text.casefold().split())
     return squeezed.strip(_AROUND) or squeezed
 
 
 def accuracy(reference: str, answer: str) -> float:
-    """1.0 or 0.0."""
+    """1.0 if the answer is the reference's label, else 0.0."""
     return float(label_of(reference) == label_of(answer))

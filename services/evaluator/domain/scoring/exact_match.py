@@ -6,7 +6,7 @@ import unicodedata
 
 
 def exact_match(reference: str, answer: str) -> float:
-    """1.0 or 0.0."""
+    """1.0 if the answer is the reference, else 0.0."""
     return float(_squeezed(reference) == _squeezed(answer))
 
 

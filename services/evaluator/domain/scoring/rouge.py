@@ -12,7 +12,7 @@ from services.evaluator.domain.words import words
 
 
 def rouge(reference: str, answer: str) -> dict[str, float]:
-    """`{"rouge_1", "rouge_2", "rouge_l"}`, each from 0 to 1."""
+    """The scores `rouge_1`, `rouge_2` and `rouge_l`, each from 0 to 1."""
     wanted, given = words(reference), words(answer)
     return {
         "rouge_1": _ngram_f(wanted, given, 1),
@@ -24,8 +24,8 @@ def rouge(reference: str, answer: str) -> dict[str, float]:
 def common_subsequence(left: Sequence[str], right: Sequence[str]) -> int:
     """Length of the longest common subsequence.
 
-    Bit-parallel (Crochemore et al. 2001): one addition of `len(left)`-bit integers per word of `right`, where the
-    usual table would take seconds for answers of thousands of words.
+    Bit-parallel (Crochemore et al. 2001): one addition of `len(left)`-bit integers per word of `right`. The usual table
+    would take seconds for answers of thousands of words.
     """
     full = (1 << len(left)) - 1
     places: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""Does the model end its answers by itself? A model that was not taught its end-of-turn token runs until the limit."""
+"""How often the model ends its answers by itself. One that did not learn its end-of-turn token runs to the limit."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ def stop_share(answers: Sequence[Answer]) -> float:
 
 
 def fair_stop_share(references: Sequence[str], answers: Sequence[Answer]) -> float | None:
-    """The same over the answers that had room to end.
+    """The share of answers that ended by themselves, of those that had room to end.
 
-    One that was cut at `max_tokens` before it was as long as its reference says nothing about the model; nor does a
-    refused one. None: there is no answer to judge by.
+    An answer that was cut at `max_tokens` before it was as long as its reference says nothing about the model, and
+    neither does a refused one. None: there is no answer to judge by.
     """
     judged = [
         _stopped(answer)
