@@ -48,9 +48,11 @@ class Client:
     # --- jobs: api --------------------------------------------------------------------------------------------
 
     def job(self, job: str) -> Json:
+        """One job by its id."""
         return self._call("GET", f"{self.target.api_url}/jobs/{quote(job, safe='')}")
 
     def jobs(self, limit: int) -> list[Json]:
+        """At most `limit` jobs, newest first."""
         return _data(self._call("GET", f"{self.target.api_url}/jobs", params={"limit": limit}))
 
     def events(self, job: str, after: str | None, limit: int = 100) -> list[Json]:
@@ -61,21 +63,26 @@ class Client:
         return _data(self._call("GET", f"{self.target.api_url}/jobs/{quote(job, safe='')}/events", params=params))
 
     def cancel(self, job: str) -> Json:
+        """Ask for the cancellation of a job; the job as it is now."""
         return self._call("POST", f"{self.target.api_url}/jobs/{quote(job, safe='')}/cancel")
 
     # --- models: inference ------------------------------------------------------------------------------------
 
     def models(self) -> list[Json]:
+        """The models that can be called."""
         return _data(self._call("GET", f"{self.target.inference_url}/v1/models"))
 
     def deployments(self) -> list[Json]:
+        """The aliases, each with its current and previous model."""
         return _data(self._call("GET", f"{self.target.inference_url}/deployments"))
 
     def deploy(self, model: str, alias: str) -> Json:
+        """Point an alias at a model; the alias as it is now."""
         url = f"{self.target.inference_url}/deployments/{quote(alias, safe='')}"
         return self._call("POST", url, json={"model": model})
 
     def rollback(self, alias: str) -> Json:
+        """Point an alias back at its previous model; the alias as it is now."""
         return self._call("POST", f"{self.target.inference_url}/deployments/{quote(alias, safe='')}/rollback")
 
     def _call(

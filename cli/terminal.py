@@ -70,6 +70,7 @@ class Group(TyperGroup):
 
 
 def say(message: str, remedy: str) -> None:
+    """Print an error and, unless it is empty, its remedy to stderr."""
     err.print(f"[bold red]error[/]: {escape(message)}", soft_wrap=True)
     if remedy:
         err.print(f"[bold]remedy[/]: {escape(remedy)}", soft_wrap=True)

@@ -46,11 +46,11 @@ def up(
     """Start the whole stack on this machine, without Docker; or start again what is down."""
     if unknown := set(without or ()) - set(SERVICES):
         raise CliError(f"--without {', '.join(sorted(unknown))}: no such service", f"there are {', '.join(SERVICES)}")
-    wanted = run.Wanted(base, base_id, tuple(without or ()))
+    options = run.UpOptions(base, base_id, tuple(without or ()))
     already = run.running(folder) is not None
     with _signals_interrupt():
         try:
-            found = run.up(folder, wanted, err, timeout)
+            found = run.up(folder, options, err, timeout)
         except NotReady as error:
             say(error.message, error.remedy)
             err.print(

@@ -101,6 +101,7 @@ class Summary:
     _digests: set[bytes] = field(default_factory=set)
 
     def add(self, letter: Letter) -> None:
+        """Count a letter; letters come in the order of their offsets."""
         self.letters += 1
         self.readable += not letter.problems
         self.first = letter.offset if self.first is None else self.first
@@ -115,6 +116,7 @@ class Summary:
         return len(self._digests)
 
     def document(self) -> dict[str, Any]:
+        """The summary as JSON, for `dlq list --json`."""
         return {
             "topic": self.topic,
             "letters": self.letters,

@@ -56,6 +56,7 @@ class _Followed:
             self._file.seek(0, os.SEEK_END)
 
     def news(self) -> Iterator[str]:
+        """The complete lines that were written since the last call."""
         yield from self._lines()
         if self._rotated():
             yield from self._lines()  # what was written between the read and the rotation

@@ -158,4 +158,5 @@ def write_environment(stack: Stack, variables: Mapping[str, str]) -> Path:
 
 
 def absolute(folder: Path) -> Path:
+    """The absolute path of a folder; links are not resolved."""
     return Path(os.path.abspath(folder))  # noqa: PTH100  # not resolve(): a link keeps its name

@@ -28,7 +28,7 @@ STOP_POLL_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
-class Wanted:
+class UpOptions:
     """The flags of `up`."""
 
     base: str | None = None
@@ -45,6 +45,7 @@ class Running:
 
 
 def files_of(stack: Stack) -> Files:
+    """The files of a stack's supervisord."""
     return Files(
         config=stack.state / "supervisord.conf", socket=stack.control, logs=stack.logs, directory=stack.directory
     )
@@ -57,7 +58,7 @@ def running(folder: Path) -> Running | None:
     return Running(stack, supervisor) if stack and supervisor else None
 
 
-def up(folder: Path, wanted: Wanted, console: Console, timeout: float) -> Running:
+def up(folder: Path, options: UpOptions, console: Console, timeout: float) -> Running:
     """Start the stack, or repair one that runs; returns when all of it is ready.
 
     Raises:
@@ -66,9 +67,9 @@ def up(folder: Path, wanted: Wanted, console: Console, timeout: float) -> Runnin
     """
     folder = absolute(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder):
+    with _locked(folder):
         if found := running(folder):
-            _same(found.stack, wanted)
+            _check_base(found.stack, options)
             parts = programs(found.stack)
             _boot(found, parts, console, timeout)
             return found
@@ -80,9 +81,9 @@ def up(folder: Path, wanted: Wanted, console: Console, timeout: float) -> Runnin
             Path.cwd(),
             settings,
             state.load(folder),
-            base=wanted.base,
-            base_id=wanted.base_id,
-            without=wanted.without,
+            base=options.base,
+            base_id=options.base_id,
+            without=options.without,
         )
         new = _launch(stack, settings)
         try:
@@ -94,10 +95,10 @@ def up(folder: Path, wanted: Wanted, console: Console, timeout: float) -> Runnin
         return new
 
 
-def _same(stack: Stack, wanted: Wanted) -> None:
-    """A running stack cannot change its base."""
-    asked = plan.base_of(load_settings(), stack, wanted.base, wanted.base_id)
-    if wanted.base is not None and asked != (stack.base, stack.base_path):
+def _check_base(stack: Stack, options: UpOptions) -> None:
+    """Raise CliError if the flags name another base: a running stack cannot change it."""
+    asked = plan.base_of(load_settings(), stack, options.base, options.base_id)
+    if options.base is not None and asked != (stack.base, stack.base_path):
         where = f" ({stack.base_path})" if stack.base_path else ""
         raise CliError(
             f"the stack of {stack.state} runs with the base {stack.base}{where}",
@@ -131,7 +132,7 @@ def down(folder: Path) -> int:
     if not folder.is_dir():
         return 0
     count = 0
-    with _alone(folder):
+    with _locked(folder):
         if found := running(folder):
             count = sum(process.pid != 0 for process in found.supervisor.processes().values()) + 1
             stop(found)
@@ -184,7 +185,7 @@ def changes(found: Running, sleep: Callable[[float], None] = time.sleep) -> Iter
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def _locked(folder: Path) -> Iterator[None]:
     """Let only one `up` or `down` work on a state directory at a time. The lock is gone when its process ends."""
     with (folder / "lock").open("w") as lock:
         try:

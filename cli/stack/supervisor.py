@@ -101,6 +101,7 @@ class Supervisor:
         return cast(int, self._call("getPID"))
 
     def processes(self) -> dict[str, Process]:
+        """All programs by name, whether they run or not."""
         found: Any = self._call("getAllProcessInfo")
         return {
             item["name"]: Process(

@@ -20,5 +20,6 @@ for _passed in ("true", "false"):
 
 
 def count(variant: str, given: Iterable[Answer]) -> None:
+    """Count the answers of a variant."""
     for answer in given:
         answers.labels(variant, "answered" if answer.error is None else "refused").inc()

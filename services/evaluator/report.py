@@ -85,6 +85,7 @@ def outcome(answer: Answer) -> str:
 
 
 def shortened(text: str, limit: int = SHOWN_CHARS) -> str:
+    """The first `limit` characters, and how many more there are."""
     return text if len(text) <= limit else f"{text[:limit]}… ({len(text) - limit:,} more characters)"
 
 

@@ -12,6 +12,7 @@ from shared.service import Context, Parts, run
 
 
 def build(context: Context) -> Parts:
+    """Connect the parts of the service."""
     settings, bucket = context.settings, context.objects.at(context.settings.store.datasets_bucket)
     intake = Intake(context.objects, context.bus, settings, context.clock)
     deduplicator = Deduplicator(context.objects, intake, bucket.bucket, context.clock)

@@ -16,6 +16,7 @@ problems = Counter(
 
 
 def count(report: Report) -> None:
+    """Count the rows, bytes and problems of both files."""
     for file in filter(None, (report.training, report.validation)):
         rows.inc(file.rows)
         read_bytes.inc(file.size)

@@ -40,6 +40,11 @@ class ScanControl:
     stop: threading.Event = field(default_factory=threading.Event)
 
     def advance(self, role: FileRole, rows: int, share: float) -> None:
+        """Report the progress, unless the scan is to stop.
+
+        Raises:
+            Cancelled: `stop` was set.
+        """
         if self.stop.is_set():
             raise Cancelled
         self.on_progress(role, rows, share)

@@ -37,6 +37,7 @@ class Usage(FrozenModel):
 
 
 def usage(answers: Sequence[Answer]) -> Usage:
+    """Sum up what answers cost; all zeros where there are none."""
     latencies = [answer.latency_seconds for answer in answers] or [0.0]
     return Usage(
         requests=len(answers),

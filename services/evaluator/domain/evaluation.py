@@ -16,6 +16,8 @@ Scores = Mapping[Variant, Sequence[Mapping[str, float]]]
 
 
 class ScoredAnswer(FrozenModel):
+    """An answer and its scores by metric."""
+
     answer: Answer
     scores: dict[str, float]
 

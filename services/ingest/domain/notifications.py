@@ -35,6 +35,8 @@ class Record(FrozenModel):
 
 
 class Notification(FrozenModel):
+    """A notification, as far as ingest reads it."""
+
     records: tuple[Record, ...] = Field((), alias="Records")
 
 

@@ -14,6 +14,8 @@ _KEYS = frozenset({"messages", "tools", "functions", "parallel_tool_calls"})
 
 
 class Chat(Check):
+    """The rules of a chat row: messages, tools, and an assistant message at the end that is trained on."""
+
     name = "chat"
 
     def row(self, row: Row) -> Iterator[Finding]:

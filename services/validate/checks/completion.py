@@ -12,6 +12,8 @@ _KEYS = frozenset({"prompt", "completion"})
 
 
 class Completion(Check):
+    """The rules of a completion row: both texts are there, and the completion is not empty."""
+
     name = "completion"
 
     def row(self, row: Row) -> Iterator[Finding]:

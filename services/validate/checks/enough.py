@@ -10,6 +10,8 @@ from services.validate.domain.report import MIN_EXAMPLES, TOO_FEW
 
 
 class Enough(Check):
+    """A training file needs `MIN_EXAMPLES` usable rows, a validation file one."""
+
     name = "enough"
 
     def file(self, tally: Tally) -> Iterator[Finding]:

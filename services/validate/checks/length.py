@@ -13,6 +13,8 @@ OVER_LENGTH = "over_length"
 
 
 class Length(Check):
+    """Rows over `max_length` tokens fail the file, are dropped, or are reported as cut."""
+
     name = "length"
     drops: ClassVar = {
         OVER_LENGTH: "are longer than max_length",

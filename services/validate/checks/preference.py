@@ -16,6 +16,8 @@ _ANSWER = "a list of exactly one assistant message"
 
 
 class Preference(Check):
+    """The rules of a preference row: a conversation to answer, and two answers of one message each."""
+
     name = "preference"
 
     def row(self, row: Row) -> Iterator[Finding]:

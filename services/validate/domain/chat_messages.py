@@ -114,6 +114,7 @@ def _tool(message: dict[str, Any], at: str, calls: set[str]) -> Iterator[Finding
 
 
 def content(message: dict[str, Any], at: str, *, required: bool, may_be_empty: bool) -> Iterator[Finding]:
+    """Check the content of a message: a text, or a list of text parts."""
     text = message.get("content")
     if isinstance(text, str) and text:
         return

@@ -59,6 +59,7 @@ class Problems:
     warning_counts: Counter[str] = field(default_factory=Counter)
 
     def add(self, line: int | None, finding: Finding) -> None:
+        """Count a finding; keep it if there is room."""
         if finding.severity == "error":
             self.error_counts[finding.code] += 1
             kept, room = self.errors, self.limit
@@ -79,10 +80,12 @@ class Problems:
 
 
 def missing(at: str, name: str, remedy: str) -> Finding:
+    """The finding for the key `name` that the object at `at` lacks."""
     return Finding("missing_field", join(at, name), f"'{name}' is missing", remedy)
 
 
 def wrong_type(at: str, value: Any, wanted: str) -> Finding:
+    """The finding for a value of another type than `wanted`, which is in words."""
     return Finding("wrong_type", at, f"is {kind(value)}", f"make it {wanted}")
 
 
@@ -103,6 +106,7 @@ def unknown_keys(value: dict[str, Any], known: frozenset[str], at: str) -> list[
 
 
 def join(at: str, name: str) -> str:
+    """The path of the key `name` in the object at `at`."""
     return f"{at}.{name}" if at else name
 
 

@@ -17,6 +17,7 @@ _SCHEMA = 'a JSON schema such as {"type": "object", "properties": {...}}'
 
 
 def tools(value: Any, at: str) -> Iterator[Finding]:
+    """Check the tools that a row offers."""
     if not isinstance(value, list):
         yield wrong_type(at, value, "a list of tools")
         return
@@ -35,6 +36,7 @@ def tools(value: Any, at: str) -> Iterator[Finding]:
 
 
 def functions(value: Any, at: str) -> Iterator[Finding]:
+    """Check the functions that a row offers, the older form of tools."""
     if not isinstance(value, list):
         yield wrong_type(at, value, "a list of functions")
         return
@@ -101,6 +103,7 @@ def tool_calls(value: Any, at: str, ids: set[str]) -> Iterator[Finding]:
 
 
 def function_call(value: Any, at: str) -> Iterator[Finding]:
+    """Check a called function: its name, and its arguments as the JSON text of an object."""
     if not isinstance(value, dict):
         yield wrong_type(at, value, 'an object {"name", "arguments"}')
         return

@@ -125,6 +125,14 @@ def test_check_of_a_good_file(runner: CliRunner) -> None:
 
 
 @pytest.mark.usefixtures("no_tokenizer")
+def test_check_says_which_rows_are_left_out(runner: CliRunner) -> None:
+    Path("good.jsonl").write_text(GOOD + "\n" + GOOD.splitlines()[0] + "\n")
+    result = invoke(runner, "check", "good.jsonl")
+    assert result.exit_code == 0
+    assert "1 are exact duplicates" in result.stdout
+
+
+@pytest.mark.usefixtures("no_tokenizer")
 def test_check_of_a_bad_file_names_line_field_and_remedy(runner: CliRunner) -> None:
     Path("bad.jsonl").write_text(GOOD + '\n{"messages": [{"content": "no role"}]}\n')
     result = invoke(runner, "check", "bad.jsonl")
@@ -179,7 +187,7 @@ def test_check_without_a_network_checks_all_but_the_tokens(runner: CliRunner) ->
         (job("cancelled"), 1, "was cancelled"),
     ],
 )
-def test_watch_ends_with_the_verdict_and_its_exit_code(
+def test_watch_ends_with_the_result_and_its_exit_code(
     runner: CliRunner, monkeypatch: pytest.MonkeyPatch, last: dict[str, object], code: int, words: str
 ) -> None:
     monkeypatch.setattr(job_commands, "follow", lambda *args, **more: iter([Snapshot(job(), []), Snapshot(last, [])]))

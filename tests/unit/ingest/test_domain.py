@@ -50,7 +50,7 @@ def test_a_fresh_object_is_looked_at_twice() -> None:
     assert datasets.settled(entry, None, now=101.0, settle_seconds=1)
 
 
-def test_the_same_wish_is_the_same_job_whenever_it_is_made() -> None:
+def test_the_same_request_is_the_same_job_whenever_it_is_made() -> None:
     assert job().job_id == job(now=99.0, traceparent="other").job_id
     assert job(spec=JobSpec.model_validate({"hyperparameters": {"n_epochs": "auto"}})).job_id == job().job_id
 

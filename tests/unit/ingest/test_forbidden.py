@@ -1,4 +1,4 @@
-"""A place that the service's own credentials may not read, named by a user, costs that user the job and nobody else."""
+"""A user who names a place that the service may not read loses that job, and nobody else loses anything."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class GuardedStore(FakeStore):
         await super().before(operation, key)
 
 
-async def test_a_stranger_who_names_a_forbidden_place_stops_neither_the_service_nor_the_others() -> None:
+async def test_an_event_that_names_a_forbidden_place_stops_neither_the_service_nor_other_jobs() -> None:
     objects, bus = GuardedStore(), FakeBus()
     intake = Intake(objects, bus, Settings(), lambda: 1.0)
     inbox = Inbox(objects, intake, Deduplicator(objects, intake, "datasets", time.time))

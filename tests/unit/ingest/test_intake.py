@@ -1,4 +1,4 @@
-"""From a pointer to a job: what a repetition changes, and where the job's trace begins."""
+"""From a dataset to its job: what a repetition changes, and where the job's trace begins."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def test_a_drop_begins_a_trace_whose_root_is_in_the_manifest(ingest: Inges
     assert kept is not None and Job.model_validate_json(kept[0]) == job
 
 
-async def test_a_stranger_who_sent_a_traceparent_finds_the_job_in_the_own_trace(ingest: Ingest, spans: Spans) -> None:
+async def test_the_job_of_an_event_with_a_traceparent_belongs_to_that_trace(ingest: Ingest, spans: Spans) -> None:
     job = await ingest.take(STRANGER)
 
     assert spans.below(STRANGER) == ["job"]

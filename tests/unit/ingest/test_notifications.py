@@ -57,7 +57,7 @@ def test_what_is_no_notification_is_refused_without_quoting_it(junk: bytes) -> N
         notifications.created_keys(junk, "datasets")
 
 
-def test_the_doorbell_and_the_sweep_call_a_drop_by_one_name() -> None:
+def test_notifications_and_sweep_give_a_drop_the_same_name() -> None:
     entry = Entry("a.jsonl", "etag", 1, 0.0)
     whole_bucket = {"a.jsonl": "etag", "a.job.json": "1", "a.job.yaml": "2", "b.job.yaml": "3"}
     beside = {key: etag for key, etag in whole_bucket.items() if key.startswith(datasets.sidecar_prefix("a.jsonl"))}

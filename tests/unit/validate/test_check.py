@@ -65,7 +65,7 @@ def test_duplicates_are_used_once_whatever_the_order_of_their_keys(run: Examine)
     assert sum(side.examples for side in examined.report.splits.values()) == 12
 
 
-def test_one_conversation_with_different_weights_is_kept_but_never_on_two_sides(run: Examine, tmp_path: Path) -> None:
+def test_one_conversation_with_different_weights_is_kept_but_never_in_two_splits(run: Examine, tmp_path: Path) -> None:
     """A common way to train on every turn: the same conversation once per turn, with the weight on that turn."""
     rows = []
     for number in range(10):

@@ -31,7 +31,7 @@ def test_sizes_are_exact_when_every_example_is_a_group(
 
 
 @given(GROUPS, SHARES, SHARES, st.integers(0, 2**31 - 1))
-def test_no_group_is_on_two_sides_and_none_grows_too_large(
+def test_no_group_is_in_two_splits_and_none_grows_too_large(
     groups: list[bytes], validation: float, test: float, seed: int
 ) -> None:
     wanted = sizes(len(groups), Splits(validation=validation, test=test), own_validation=False)
@@ -46,7 +46,7 @@ def test_no_group_is_on_two_sides_and_none_grows_too_large(
 
 
 @given(GROUPS, st.integers(0, 2**31 - 1), st.randoms())
-def test_a_side_depends_on_seed_and_content_only(groups: list[bytes], seed: int, random: object) -> None:
+def test_a_split_depends_on_seed_and_content_only(groups: list[bytes], seed: int, random: object) -> None:
     wanted = sizes(len(groups), Splits(), own_validation=False)
     shuffled = list(groups)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
@@ -61,7 +61,7 @@ def test_another_seed_makes_another_split() -> None:
     assert assign([rank(1, group) for group in groups], wanted) != assign([rank(2, group) for group in groups], wanted)
 
 
-def test_small_datasets_get_a_row_on_every_side_with_a_share() -> None:
+def test_small_datasets_get_a_row_in_every_split_with_a_share() -> None:
     assert sizes(10, Splits(validation=0.01, test=0.02), own_validation=False) == Sizes(8, 1, 1)
     assert sizes(10, Splits(validation=0, test=0), own_validation=False) == Sizes(10, 0, 0)
 
@@ -70,7 +70,7 @@ def test_a_validation_file_takes_the_place_of_the_validation_share() -> None:
     assert sizes(100, Splits(validation=0.2, test=0.1), own_validation=True) == Sizes(90, 0, 10)
 
 
-def test_a_side_that_only_large_groups_could_fill_takes_the_smallest() -> None:
+def test_a_split_that_only_large_groups_could_fill_takes_the_smallest() -> None:
     ranks = [1] * 6 + [2] * 4 + [3] * 10
     assignment = assign(ranks, Sizes(16, 2, 2))
     assert [SPLITS[assignment[row]] for row in (0, 6, 10)] == ["validation", "test", "train"]
