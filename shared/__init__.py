@@ -1,1 +1,1 @@
-"""What every service speaks: events, ids, errors, settings, bus, object store, stage protocol, telemetry, health."""
+"""What all services share: events, ids, errors, settings, bus, object store, stage protocol, telemetry and health."""
