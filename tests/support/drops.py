@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -31,22 +30,19 @@ Notify = Callable[[str, str], Awaitable[None]]
 
 @dataclass
 class Uploads:
-    """Every whole `dataset.uploaded` that was published, with the time of its arrival."""
+    """Every `dataset.uploaded` of ingest. Those of strangers, which have no job yet, are left out."""
 
-    taken: list[tuple[float, DatasetUploaded]] = field(default_factory=list)
+    taken: list[DatasetUploaded] = field(default_factory=list)
 
     async def take(self, event: DatasetUploaded, delivery: Delivery) -> None:
         if event.job_id is not None:
-            self.taken.append((time.monotonic(), event))
+            self.taken.append(event)
 
     def events(self, key: str) -> list[DatasetUploaded]:
-        return [event for _, event in self.taken if event.dataset.key == key]
+        return [event for event in self.taken if event.dataset.key == key]
 
     def jobs(self, key: str) -> set[str | None]:
         return {event.job_id for event in self.events(key)}
-
-    def first(self, key: str) -> float:
-        return min(at for at, event in self.taken if event.dataset.key == key)
 
 
 @asynccontextmanager
@@ -141,18 +137,6 @@ SCENARIOS = (
     a_copy_is_a_job_of_its_own,
     what_is_no_dataset_is_left_alone,
 )
-
-
-async def drop_to_event(bucket: Bucket, uploads: Uploads, drops: int = 200) -> list[float]:
-    """Seconds from the answer to a put until its event was consumed, one drop after the other, in ascending order."""
-    folder, seconds = _folder(), []
-    for number in range(drops):
-        key = f"{folder}{number}.jsonl"
-        await bucket.put(key, ROWS + str(number).encode())
-        dropped = time.monotonic()
-        await until(lambda key=key: bool(uploads.jobs(key)), f"drop {number} becomes a job")
-        seconds.append(uploads.first(key) - dropped)
-    return sorted(seconds)
 
 
 async def _caught_up(bucket: Bucket, uploads: Uploads) -> None:
