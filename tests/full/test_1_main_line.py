@@ -16,7 +16,7 @@ from shared.events import SERVICES
 from tests.full.conftest import FullStack
 from tests.support import races
 from tests.support.embedded import Embedded
-from tests.support.trace import Story
+from tests.support.trace import Trace
 from tests.support.user import support_rows
 
 pytestmark = pytest.mark.timeout(900)
@@ -46,9 +46,9 @@ def first_answer(stack: FullStack, job: dict[str, Any]) -> Any:
 
 
 @pytest.fixture(scope="module")
-def story(stack: FullStack, job: dict[str, Any], first_answer: Any) -> Story:
+def trace(stack: FullStack, job: dict[str, Any], first_answer: Any) -> Trace:
     """The trace, once vLLM has exported the span of the first question, which it does some seconds later."""
-    return Story.until(stack, job["trace_id"], lambda story: "llm_request" in story.below_first_request())
+    return Trace.until(stack, job["trace_id"], lambda trace: "llm_request" in trace.below_first_request())
 
 
 def test_everything_is_healthy(stack: FullStack) -> None:
@@ -63,34 +63,34 @@ def test_the_dropped_file_ends_as_a_deployed_model(job: dict[str, Any], first_an
     assert first_answer.parse().model == job["fine_tuned_model"]
 
 
-def test_one_trace_tells_all_of_it(job: dict[str, Any], first_answer: Any, story: Story) -> None:
+def test_one_trace_tells_all_of_it(job: dict[str, Any], first_answer: Any, trace: Trace) -> None:
     assert first_answer.headers["x-request-id"] == job["trace_id"]
-    assert story.services == {"ingest", "validate", "trainer", "evaluator", "inference", "vllm"}
-    assert not story.orphans, "every span hangs below another one of this trace"
-    assert [span.name for span in story.spans if span.parent is None] == ["job"]
+    assert trace.services == {"ingest", "validate", "trainer", "evaluator", "inference", "vllm"}
+    assert not trace.orphans, "every span hangs below another one of this trace"
+    assert [span.name for span in trace.spans if span.parent is None] == ["job"]
 
 
-def test_the_trace_has_every_stage_once_in_order_and_no_gap_hides_anything(story: Story) -> None:
-    stages = [story.only(name) for name in ("ingest", "validate", "trainer", "evaluator", "inference")]
-    question = story.first_request()
+def test_the_trace_has_every_stage_once_in_order_and_no_gap_hides_anything(trace: Trace) -> None:
+    stages = [trace.only(name) for name in ("ingest", "validate", "trainer", "evaluator", "inference")]
+    question = trace.first_request()
     for before, after in itertools.pairwise([*stages, question]):
         assert before.end <= after.start + 0.05, f"{after.name} began before {before.name} was over"
     for before, after in itertools.pairwise(stages):
         assert after.start - before.end < 10, f"{after.start - before.end:.1f} s between {before.name} and {after.name}"
     for stage in stages[1:4]:
-        assert story.untold(stage) < 0.5, f"{story.untold(stage):.1f} s of {stage.name} are in no phase"
-    assert story.names("trainer") >= {"trainer.load", "trainer.epoch 1", "trainer.epoch 2", "trainer.save"}
-    assert story.names("evaluator") >= {"evaluator.base", "evaluator.few_shot", "evaluator.tuned"}
+        assert trace.outside_phases(stage) < 0.5, f"{trace.outside_phases(stage):.1f} s of {stage.name} are in no phase"
+    assert trace.names("trainer") >= {"trainer.load", "trainer.epoch 1", "trainer.epoch 2", "trainer.save"}
+    assert trace.names("evaluator") >= {"evaluator.base", "evaluator.few_shot", "evaluator.tuned"}
 
 
-def test_the_command_prints_the_story_and_where_to_look(stack: FullStack, job: dict[str, Any], story: Story) -> None:
+def test_the_command_prints_the_story_and_where_to_look(stack: FullStack, job: dict[str, Any], trace: Trace) -> None:
     printed = stack.tunestream("trace", job["id"])
     assert f"/trace/{job['trace_id']}" in printed
     for name in ("validate.check", "trainer.epoch 2", "evaluator.tuned", "inference.move_alias"):
         assert name.partition(".")[2] in printed, printed
 
 
-async def test_what_users_wrote_is_in_no_log_span_metric_or_header(stack: FullStack, story: Story) -> None:
+async def test_what_users_wrote_is_in_no_log_span_metric_or_header(stack: FullStack, trace: Trace) -> None:
     stack.drop(f"{CANARY}-bad", f'{{"messages": "{CANARY}"}}\n'.encode())
     assert stack.ended(f"{CANARY}-bad.jsonl")["status"] == "failed"
     async with AIOKafkaProducer(**stack.kafka_of("stranger")) as producer:

@@ -8,7 +8,7 @@ import pytest
 
 from shared.stage import STAGES
 from tests.full.conftest import FullStack
-from tests.support.trace import Story
+from tests.support.trace import Trace
 from tests.support.user import QUICK, salted_rows, support_rows
 
 pytestmark = pytest.mark.timeout(900)
@@ -29,8 +29,8 @@ def test_every_service_killed_in_the_middle_of_its_stage(stack: FullStack) -> No
         stack.kill(stage)
         stack.start(stage)
     job = stack.ended_well_and_once("killed.jsonl")
-    story = Story.until(stack, job["trace_id"], lambda story: "inference" in story.names("inference"))
-    assert story.attempts("trainer") == 2, "the second attempt is told in the same trace"
+    trace = Trace.until(stack, job["trace_id"], lambda trace: "inference" in trace.names("inference"))
+    assert trace.attempts("trainer") == 2, "the second attempt is in the same trace"
 
 
 def test_vllm_killed_while_it_is_measured(stack: FullStack) -> None:

@@ -1,4 +1,4 @@
-"""A small world to run the stage protocol in: an object store, a bus and processes that all fail as they please.
+"""A simulation in which the stage protocol runs: an object store, a bus and processes, all of which fail at random.
 
 Every call that leaves a process takes a random time; before and after its effect the process may be killed, may freeze
 for longer than its lease, or may get an error although the effect took place. Events are duplicated, reordered and
@@ -107,7 +107,7 @@ class World:
         return self.troubled and self.random.random() < share
 
     async def hop(self, process: Process) -> None:
-        """A message on its way: time passes, and its process may not live to see it arrive."""
+        """Let a message travel: time passes, and its process may be killed before it arrives."""
         if self.over:
             raise asyncio.CancelledError
         self.calls += 1
@@ -123,7 +123,7 @@ class World:
     # --- processes --------------------------------------------------------------------------------------------
 
     async def replica(self, stage: StageName, number: int) -> None:
-        """A supervisor: starts the service again whenever it was killed."""
+        """A supervisor, which starts the service again whenever it was killed."""
         for life in range(10_000):
             process = Process(f"{stage}-{number}-{life}")
             self.processes.append(process)  # the garbage collector would run the `finally` blocks of the dead
@@ -150,7 +150,7 @@ class World:
         )
 
     async def consume(self, stage: StageName, process: Process, runner: StageRunner) -> None:
-        """A consumer group: whoever is free takes an event, and commits it only when it was handled."""
+        """A member of a consumer group. It takes an event, and commits it only when it was handled."""
         queue = self.queues[stage]
         while True:
             if not queue:
@@ -182,7 +182,7 @@ class World:
         # what an attempt finds out differs from attempt to attempt, so two results could not be mistaken for one
         return _event(attempt, finding=self.random.random())
 
-    # --- the whole of it --------------------------------------------------------------------------------------
+    # --- a run --------------------------------------------------------------------------------------
 
     async def live(self, jobs: int, replicas: int = 2, limit: float = 5_000.0) -> None:
         """Run until every job has come to its end and the end was published, or `limit` seconds have passed."""
@@ -208,7 +208,7 @@ class World:
         )
 
     async def user(self, job: Job) -> None:
-        """Drops a dataset, and sometimes thinks better of it."""
+        """Upload a dataset, and sometimes cancel the job."""
         user = SimulatedStore(self, Process("user"), reliable=True)
         await asyncio.sleep(self.random.uniform(0, 20))
         await user.create(job_key(job.job_id), job.model_dump_json().encode())
@@ -238,7 +238,7 @@ class World:
         return StageResult.model_validate_json(found.data) if found else None
 
     def ended(self, job_id: str) -> bool:
-        """The job has a last result, and the ledger says that its event went out."""
+        """Whether the job has its last result, and the ledger says that the event of it was published."""
         for stage in STAGES:
             result = self.result(job_id, stage)
             if result is None or stage_prefix(job_id, stage) + "published.json" not in self.objects:
@@ -248,7 +248,7 @@ class World:
         return True
 
     def check(self, jobs: int) -> None:
-        """Every job ended, every stage was decided once, and the bus said what the ledger says."""
+        """Assert that every job ended, that every stage was decided once, and that the events match the ledger."""
         for key, count in self.results_written.items():
             assert count == 1, f"{key} was decided {count} times"
         for attempt, count in self.attempts_started.items():

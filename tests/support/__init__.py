@@ -1,1 +1,1 @@
-"""What several tests need: fakes, data sets, real servers, a user of the system. No test is here."""
+"""What several tests need: fakes, datasets, servers, a user of the stack. There are no tests here."""

@@ -9,7 +9,7 @@ from tests.support.servers import Server
 
 
 class FakeApi:
-    """The api service: says what it was asked."""
+    """Answers every request with its method, path, query and some of its headers."""
 
     def __init__(self) -> None:
         self.server = Server(self._app())

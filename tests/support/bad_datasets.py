@@ -1,4 +1,4 @@
-"""Ten datasets that nobody can train on, and what a user must be told about each: line, field and remedy."""
+"""Ten datasets that cannot be trained on. For each, the line, the field and the remedy that a user must be told."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from tests.support.datasets import good, good_row, lines
 
 @dataclass(frozen=True)
 class BadDataset:
-    """`code` is the job's error code; `problem`, `line` and `field` are those of the first problem in the report;
-    `says` must appear in the job's error message, remedy included."""
+    """A dataset and what the job must answer.
+
+    `code` is the job's error code. `problem`, `line` and `field` are those of the first problem in the report. Every
+    part of `says` must appear in the job's error message, which also tells how to mend the data.
+    """
 
     name: str
     chunks: Callable[[], Iterator[bytes]]
@@ -41,7 +44,7 @@ def _not_utf8() -> Iterator[bytes]:
 
 
 def _long_line() -> Iterator[bytes]:
-    """200 MB without a line end: what a missing newline writer makes."""
+    """200 MB without a line end: the writer forgot the newlines."""
     yield good(12)
     yield b'{"messages": [{"role": "user", "content": "'
     for _ in range(200):

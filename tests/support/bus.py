@@ -98,8 +98,8 @@ class Published:
 class FakeBus(Bus):
     """One service's connection to a fake broker. While `available` is False nothing can be published.
 
-    Most tests look at `published` and hand events over with `deliver`; `start` consumes as the real bus does. A test
-    that needs a slow or broken bus overrides `before` or `after`, which are awaited around every publish.
+    Most tests only look at `published`; after `start` it consumes as the real bus does. A test that needs a slow or
+    broken bus overrides `before` or `after`, which are awaited around every publish.
     """
 
     def __init__(
@@ -166,13 +166,7 @@ class FakeBus(Bus):
         await asyncio.gather(*self._consumers, return_exceptions=True)
         self._consumers.clear()
 
-    # --- what a test does and sees ----------------------------------------------------------------------------
-
-    async def deliver(self, event: Event, delivery: Delivery) -> None:
-        """Hand an event to every handler of its topic, without the broker."""
-        for event_type, handler, _ in self.subscribed:
-            if event_type is type(event):
-                await handler(event, delivery)
+    # --- what a test sees ----------------------------------------------------------------------------
 
     def events(self, kind: type[Event] = Event) -> list[Event]:
         """The published events of a kind."""

@@ -1,4 +1,4 @@
-"""A certificate authority of one's own, for tests of TLS."""
+"""A certificate authority for tests of TLS."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ YEAR = timedelta(days=365)
 
 
 class Authority:
-    """Its certificate is the file `ca`; those that it issues are files with the key in front."""
+    """`ca` is the file with its own certificate. A file that it issues holds a private key and a certificate."""
 
     def __init__(self, folder: Path, name: str = "authority") -> None:
         self._folder = folder
@@ -49,6 +49,7 @@ class Authority:
 
 
 def server_context(certificate: Path) -> ssl.SSLContext:
+    """The TLS settings of a server that shows this certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     return context

@@ -7,6 +7,7 @@ from typing import Any
 
 
 def good_row(number: int) -> dict[str, Any]:
+    """A chat that is valid. Each number gives another one."""
     return {
         "messages": [
             {"role": "system", "content": "You answer briefly."},
@@ -17,8 +18,10 @@ def good_row(number: int) -> dict[str, Any]:
 
 
 def lines(*rows: Any) -> bytes:
+    """A JSONL file with these rows."""
     return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
 
 
 def good(count: int) -> bytes:
+    """A JSONL file with so many different rows."""
     return lines(*(good_row(number) for number in range(count)))

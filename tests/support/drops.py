@@ -1,13 +1,12 @@
-"""What users do in the datasets bucket and what must follow on the bus, for any S3 server and however ingest notices.
+"""What users do in the datasets bucket, and which events must follow, with any S3 server and any way of noticing.
 
-Each scenario takes a `Bucket` and `Ears`, uses keys of its own, and returns when its promise was kept.
+Each scenario takes a `Bucket` and the `Uploads`, uses keys of its own, and returns when the expected events have come.
 """
 
 from __future__ import annotations
 
 import asyncio
 import io
-import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -25,44 +24,41 @@ MIB = 2**20
 ROWS = b'{"messages": []}\n' * 10
 NAMES = ("two words.jsonl", "Zürich/数据.jsonl", "1+1=2.jsonl", "100%25 & more.jsonl", "a~(b)'c.jsonl")
 
-Ring = Callable[[str, str], Awaitable[None]]
-"""Called with the S3 event's name and the key, for a server that sends no notifications of its own."""
+Notify = Callable[[str, str], Awaitable[None]]
+"""Sends the notification of a change, given the S3 event's name and the key, where the server sends none."""
 
 
 @dataclass
-class Ears:
-    """Every whole `dataset.uploaded` that was published, with the time of its arrival."""
+class Uploads:
+    """Every `dataset.uploaded` of ingest. Those of strangers, which have no job yet, are left out."""
 
-    heard: list[tuple[float, DatasetUploaded]] = field(default_factory=list)
+    taken: list[DatasetUploaded] = field(default_factory=list)
 
-    async def hear(self, event: DatasetUploaded, delivery: Delivery) -> None:
+    async def take(self, event: DatasetUploaded, delivery: Delivery) -> None:
         if event.job_id is not None:
-            self.heard.append((time.monotonic(), event))
+            self.taken.append(event)
 
     def events(self, key: str) -> list[DatasetUploaded]:
-        return [event for _, event in self.heard if event.dataset.key == key]
+        return [event for event in self.taken if event.dataset.key == key]
 
     def jobs(self, key: str) -> set[str | None]:
         return {event.job_id for event in self.events(key)}
 
-    def first(self, key: str) -> float:
-        return min(at for at, event in self.heard if event.dataset.key == key)
-
 
 @asynccontextmanager
-async def ears(settings: BusSettings) -> AsyncIterator[Ears]:
-    told = Ears()
-    bus = Bus(settings, f"ears-{uuid.uuid4().hex[:6]}")
-    bus.subscribe(DatasetUploaded, told.hear)
+async def listen_for_uploads(settings: BusSettings) -> AsyncIterator[Uploads]:
+    uploads = Uploads()
+    bus = Bus(settings, f"uploads-{uuid.uuid4().hex[:6]}")
+    bus.subscribe(DatasetUploaded, uploads.take)
     await bus.start()
     try:
-        yield told
+        yield uploads
     finally:
         await bus.stop()
 
 
-async def no_ring(event: str, key: str) -> None:
-    """The server rings itself."""
+async def no_notification(event: str, key: str) -> None:
+    """For a server that sends its notifications itself."""
 
 
 @dataclass
@@ -71,67 +67,67 @@ class Bucket:
 
     client: Minio
     name: str = "datasets"
-    ring: Ring = no_ring
+    notify: Notify = no_notification
 
     async def put(self, key: str, data: bytes = ROWS) -> None:
         await asyncio.to_thread(self.client.put_object, self.name, key, io.BytesIO(data), len(data))
-        await self.ring("s3:ObjectCreated:Put", key)
+        await self.notify("s3:ObjectCreated:Put", key)
 
     async def put_parts(self, key: str, data: bytes) -> None:
         """In parts of 5 MiB, the smallest that S3 takes."""
         put = self.client.put_object
         await asyncio.to_thread(put, self.name, key, io.BytesIO(data), len(data), part_size=5 * MIB)
-        await self.ring("s3:ObjectCreated:CompleteMultipartUpload", key)
+        await self.notify("s3:ObjectCreated:CompleteMultipartUpload", key)
 
     async def copy(self, source: str, key: str) -> None:
         await asyncio.to_thread(self.client.copy_object, self.name, key, CopySource(self.name, source))
-        await self.ring("s3:ObjectCreated:Copy", key)
+        await self.notify("s3:ObjectCreated:Copy", key)
 
 
-async def every_name_arrives(bucket: Bucket, told: Ears) -> None:
+async def every_name_arrives(bucket: Bucket, uploads: Uploads) -> None:
     folder = _folder()
     for name in NAMES:
         await bucket.put(folder + name)
     for name in NAMES:
-        await until(lambda name=name: bool(told.jobs(folder + name)), f"{name} becomes a job")
+        await until(lambda name=name: bool(uploads.jobs(folder + name)), f"{name} becomes a job")
 
 
-async def a_multipart_upload_is_one_job(bucket: Bucket, told: Ears) -> None:
+async def a_multipart_upload_is_one_job(bucket: Bucket, uploads: Uploads) -> None:
     key = _folder() + "parts.jsonl"
     data = ROWS * (12 * MIB // len(ROWS))
     await bucket.put_parts(key, data)
-    await until(lambda: bool(told.jobs(key)), "the upload becomes a job")
-    (event,) = told.events(key)
+    await until(lambda: bool(uploads.jobs(key)), "the upload becomes a job")
+    (event,) = uploads.events(key)
     assert event.dataset.size == len(data)
 
 
-async def other_bytes_are_another_job_and_the_same_are_none(bucket: Bucket, told: Ears) -> None:
+async def other_bytes_are_another_job_and_the_same_are_none(bucket: Bucket, uploads: Uploads) -> None:
     key = _folder() + "again.jsonl"
     await bucket.put(key)
-    await until(lambda: len(told.events(key)) == 1, "the drop becomes a job")
+    await until(lambda: len(uploads.events(key)) == 1, "the drop becomes a job")
     await bucket.put(key)
-    await _caught_up(bucket, told)
-    assert len(told.events(key)) == 1
+    await _caught_up(bucket, uploads)
+    assert len(uploads.events(key)) == 1
     await bucket.put(key, ROWS * 2)
-    await until(lambda: len(told.jobs(key)) == 2, "other bytes become another job")
+    await until(lambda: len(uploads.jobs(key)) == 2, "other bytes become another job")
 
 
-async def a_copy_is_a_job_of_its_own(bucket: Bucket, told: Ears) -> None:
+async def a_copy_is_a_job_of_its_own(bucket: Bucket, uploads: Uploads) -> None:
     folder = _folder()
     await bucket.put(folder + "source.jsonl")
     await bucket.copy(folder + "source.jsonl", folder + "the copy.jsonl")
-    await until(lambda: bool(told.jobs(folder + "the copy.jsonl")), "the copy becomes a job")
-    await until(lambda: bool(told.jobs(folder + "source.jsonl")), "the source becomes a job")
-    assert told.jobs(folder + "source.jsonl").isdisjoint(told.jobs(folder + "the copy.jsonl"))
+    await until(lambda: bool(uploads.jobs(folder + "the copy.jsonl")), "the copy becomes a job")
+    await until(lambda: bool(uploads.jobs(folder + "source.jsonl")), "the source becomes a job")
+    assert uploads.jobs(folder + "source.jsonl").isdisjoint(uploads.jobs(folder + "the copy.jsonl"))
 
 
-async def what_is_no_dataset_is_left_alone(bucket: Bucket, told: Ears) -> None:
+async def what_is_no_dataset_is_left_alone(bucket: Bucket, uploads: Uploads) -> None:
     folder = _folder()
     names = ("a.job.yaml", "a.jsonl.part", "notes.txt", "_kept/a.jsonl")
     for name in names:
         await bucket.put(folder + name, b"{}")
-    await _caught_up(bucket, told)
-    assert not any(told.events(folder + name) for name in names)
+    await _caught_up(bucket, uploads)
+    assert not any(uploads.events(folder + name) for name in names)
 
 
 SCENARIOS = (
@@ -143,23 +139,11 @@ SCENARIOS = (
 )
 
 
-async def drop_to_event(bucket: Bucket, told: Ears, drops: int = 200) -> list[float]:
-    """Seconds from the answer to a put until its event was consumed, one drop after the other, in ascending order."""
-    folder, seconds = _folder(), []
-    for number in range(drops):
-        key = f"{folder}{number}.jsonl"
-        await bucket.put(key, ROWS + str(number).encode())
-        dropped = time.monotonic()
-        await until(lambda key=key: bool(told.jobs(key)), f"drop {number} becomes a job")
-        seconds.append(told.first(key) - dropped)
-    return sorted(seconds)
-
-
-async def _caught_up(bucket: Bucket, told: Ears) -> None:
-    """A drop that came later was taken, so whatever was to be taken before it was."""
+async def _caught_up(bucket: Bucket, uploads: Uploads) -> None:
+    """Wait until a later drop is taken: then ingest has looked at all drops before it."""
     key = _folder() + "marker.jsonl"
     await bucket.put(key)
-    await until(lambda: bool(told.jobs(key)), "a later drop becomes a job")
+    await until(lambda: bool(uploads.jobs(key)), "a later drop becomes a job")
 
 
 def _folder() -> str:

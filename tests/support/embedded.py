@@ -1,4 +1,4 @@
-"""The real broker and the real object store for a test, without the services: started, killed and started again."""
+"""The broker and the object store of the embedded stack, without the services. A test can kill and restart them."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from tests.support.waiting import eventually
 
 
 class Embedded:
-    """weed and tansu under a directory of their own, on ports of their own."""
+    """The object store (`weed`) and the broker (`tansu`), in a directory and on ports of their own."""
 
     def __init__(self, folder: Path) -> None:
-        # far from the usual ports and from other workers: two tests may choose at the same moment
+        # far from the usual ports, and at random: workers of pytest-xdist choose their ports at the same moment
         shift = 1_000 + random.randrange(60) * 50
         self.stack: Stack = make_stack(folder, folder, Settings(), None)
         self.stack.ports = choose({name: port + shift for name, port in USUAL.items()})
@@ -83,7 +83,7 @@ class Embedded:
         process.wait(30)
 
     async def ready(self) -> None:
-        """The buckets are there and every topic exists."""
+        """Wait for the buckets, and create every topic."""
         for bucket in (self.stack.datasets_bucket, self.stack.system_bucket):
             await eventually(lambda bucket=bucket: self.objects.at(bucket).list(""), TunestreamError)
         if "tansu" in self._running:

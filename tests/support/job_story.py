@@ -1,4 +1,4 @@
-"""One job's life as other services tell it: its documents in the ledger and its events on the bus."""
+"""The life of one job: the documents that the stages write to the ledger, and the events that they publish."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def delivery(event: Event, ce_id: str, at: float) -> Delivery:
 
 
 class Story:
-    """`await story.happens(objects)` writes the ledger; `story.events` is what went over the bus meanwhile."""
+    """`await story.happens(objects)` writes the documents; `events` are the events that were published meanwhile."""
 
     def __init__(self, number: int = 1, *, created_at: float = T0, deployed: bool = True) -> None:
         self.job_id = f"ftjob-{ids.derive('test', number)}"
@@ -146,7 +146,7 @@ class Story:
 
     @property
     def results(self) -> dict[str, tuple[Event, float]]:
-        """The event of every stage, and when it was decided, in seconds after the job was made."""
+        """The event of every stage, and when it was decided, in seconds after the job was created."""
         return {
             "ingest": (self.uploaded, 0.1),
             "validate": (self.validated, 2.0),
@@ -157,7 +157,7 @@ class Story:
 
     @property
     def events(self) -> list[Told]:
-        """All that goes over the bus, in the order in which it happens."""
+        """Every event of the job, in the order of publication."""
         told = []
         for stage, (event, at) in self.results.items():
             if stage != "ingest":
@@ -184,7 +184,7 @@ class Story:
         await objects.put(job_key(self.job_id), self.job.model_dump_json().encode())
 
     async def finish(self, objects: FakeStore, stage: str, event: Event, after: float, outcome: str) -> None:
-        """Write the result of a stage, and the files that its event refers to."""
+        """Write the result of a stage."""
         record = EventRecord.of(event, ids.event_id(self.job_id, event.topic, stage))
         result = StageResult.model_validate(
             {
@@ -204,7 +204,7 @@ class Story:
         await objects.put(stage_prefix(self.job_id, stage) + "claim.json", claim.model_dump_json().encode())
 
     async def happens(self, objects: FakeStore, *, until: str = "inference") -> None:
-        """The ledger of the job when the stage `until` has completed."""
+        """Write all documents of the job up to the completion of the stage `until`."""
         await self.accept(objects)
         for stage, (event, after) in self.results.items():
             for name in ("report.json", "report.html", "curves.png"):

@@ -16,18 +16,18 @@ from tests.support.servers import Server
 
 @dataclass
 class FakeModel:
-    """An OpenAI-shaped server. `models` maps an id to the function that answers the last user text."""
+    """An OpenAI-shaped server. `models` maps the id of a model to the function that answers the last message."""
 
     models: dict[str, Callable[[str], str]]
     failures: list[tuple[int, dict[str, str]]] = field(default_factory=list)
-    """Answered first, one per request: (status, headers)."""
+    """Status and headers of the errors that the first requests get, one each."""
     context_chars: int = 10**9
-    """Prompt characters plus `max_tokens` may not be more."""
+    """A request whose prompt, in characters, plus `max_tokens` is longer gets an error."""
     tool_parser: bool = True
     finish_reason: str = "stop"
     always_down: bool = False
     sleeps: int = 0
-    """How many of the first requests meet a model that sleeps."""
+    """How many of the first requests are answered that the model sleeps."""
     requests: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     under_way: int = 0

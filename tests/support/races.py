@@ -1,4 +1,4 @@
-"""The race that correctness rests on, run against any store: of many writers with one condition, exactly one wins."""
+"""Races of conditional writes, for any store: of many writers with the same condition, exactly one must win."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from shared.objects import ObjectStore
 
 RACERS = 32
 ROUNDS = 100
-LANES = 10  # rounds at a time, each on an object of its own: SeaweedFS lets losers wait for seconds
+LANES = 10  # rounds at a time, each on its own object: with SeaweedFS, a writer that loses may wait for seconds
 
 
 async def create_once(store: ObjectStore, prefix: str, racers: int = RACERS, rounds: int = ROUNDS) -> None:

@@ -1,4 +1,4 @@
-"""What Prometheus sees: the text of /metrics, parsed."""
+"""The metrics of a service, as Prometheus reads them from /metrics."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from shared import health
 
 
 class Scrape:
-    """One look at /metrics. Counters outlive a test, so tests compare two looks."""
+    """One scrape. Counters live longer than a test, so a test compares two scrapes."""
 
     def __init__(self, text: str) -> None:
         families = text_string_to_metric_families(text)
@@ -27,7 +27,7 @@ class Scrape:
         return self._samples.get((name, frozenset(labels.items())), 0.0)
 
     def since(self, before: Scrape) -> Callable[..., float]:
-        """How much a value has grown since an earlier look: a function with the arguments of `value`."""
+        """How much a value has grown since an earlier scrape: a function with the arguments of `value`."""
         return lambda name, **labels: self.value(name, **labels) - before.value(name, **labels)
 
     def has(self, name: str, **labels: str) -> bool:
@@ -39,7 +39,7 @@ class Scrape:
 
 
 async def scrape(app: FastAPI | None = None, measure: Callable[[], Awaitable[None]] | None = None) -> Scrape:
-    """Look at `app`, else at an app that has nothing but the routes of every service."""
+    """Scrape `app`, or without one an app that has only the routes that every service has."""
     if app is None:
         app = FastAPI()
         health.mount(app, {}, measure)

@@ -54,7 +54,7 @@ class Server:
         return f"http://127.0.0.1:{self._server.servers[0].sockets[0].getsockname()[1]}"
 
     def break_connections(self) -> None:
-        """What a client sees when the process is killed: connections reset."""
+        """Reset every connection, as the death of the process does."""
         for connection in list(self._server.server_state.connections):
             connection.transport.abort()
 
@@ -64,7 +64,7 @@ class Server:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Server]:
-        # not `serve`: its main loop looks only every 100 ms whether it is to end
+        # not `serve`: its main loop checks only every 100 ms whether it should end
         await self._server.startup()
         try:
             yield self

@@ -1,4 +1,4 @@
-"""The spans that a test has exported, as a reader of a trace sees them: by their names and parents."""
+"""The spans that were exported during a test, found by their names and parents."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Spans:
         return [span.name for span in sorted(children, key=lambda span: span.start_time or 0)]
 
     def check(self) -> None:
-        """No attribute that is not allowed, no event, no message."""
+        """Check that no span has an event, a message, or an attribute that is not allowed."""
         for span in self.all:
             assert set(span.attributes or {}) <= set(SPAN_ATTRIBUTES), span.name
             assert not span.events, span.name
@@ -54,5 +54,5 @@ def traceparent_of(span: ReadableSpan) -> str:
 
 
 def parent_id(parent: ReadableSpan | str) -> str:
-    """Of a span, or of the one that a `traceparent` names."""
+    """The id of a span, or of the span that a `traceparent` names, in hexadecimal."""
     return parent.split("-")[2] if isinstance(parent, str) else f"{parent.context.span_id:016x}"

@@ -26,18 +26,21 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Story:
+class Trace:
+    """The spans of one trace, in the order of their starts."""
+
     spans: list[Span]
 
     @classmethod
-    def until(cls, stack: Jaeger, trace_id: str, condition: Callable[[Story], bool], seconds: float = 90) -> Story:
+    def until(cls, stack: Jaeger, trace_id: str, condition: Callable[[Trace], bool], seconds: float = 90) -> Trace:
+        """Read the trace again and again until it meets the condition: services export their spans with a delay."""
         deadline = time.monotonic() + seconds
         while True:
-            (trace,) = stack.jaeger(f"/api/traces/{trace_id}")
-            story = cls(sorted((_span(raw, trace["processes"]) for raw in trace["spans"]), key=lambda span: span.start))
-            if condition(story):
-                return story
-            assert time.monotonic() < deadline, sorted({f"{span.service}: {span.name}" for span in story.spans})
+            (raw,) = stack.jaeger(f"/api/traces/{trace_id}")
+            trace = cls(sorted((_span(span, raw["processes"]) for span in raw["spans"]), key=lambda span: span.start))
+            if condition(trace):
+                return trace
+            assert time.monotonic() < deadline, sorted({f"{span.service}: {span.name}" for span in trace.spans})
             time.sleep(0.5)
 
     @property
@@ -46,6 +49,7 @@ class Story:
 
     @property
     def orphans(self) -> list[str]:
+        """The names of the spans whose parent is not in the trace."""
         known = {span.id for span in self.spans}
         return [span.name for span in self.spans if span.parent and span.parent not in known]
 
@@ -57,24 +61,27 @@ class Story:
         return {span.name for span in self.spans if span.service == service}
 
     def attempts(self, stage: str) -> int:
+        """How many attempts at a stage were started."""
         return sum(span.name == f"{stage}.started" for span in self.spans)
 
     def first_request(self) -> Span:
+        """The first request to the deployed model."""
         (span,) = (span for span in self.spans if span.tags.get("tunestream.first_request"))
         return span
 
     def below_first_request(self) -> set[str]:
+        """The names of its children."""
         firsts = {span.id for span in self.spans if span.tags.get("tunestream.first_request")}
         return {span.name for span in self.spans if span.parent in firsts}
 
-    def untold(self, stage: Span) -> float:
+    def outside_phases(self, stage: Span) -> float:
         """Seconds of a stage that lie in none of its phases."""
-        told, until = 0.0, stage.start
+        inside, until = 0.0, stage.start
         # in order of their starts; `{stage}.started` has no length to speak of
         for phase in (span for span in self.spans if span.name.startswith(f"{stage.name}.")):
-            told += max(0.0, min(phase.end, stage.end) - max(phase.start, until))
+            inside += max(0.0, min(phase.end, stage.end) - max(phase.start, until))
             until = max(until, phase.end)
-        return stage.end - stage.start - told
+        return stage.end - stage.start - inside
 
 
 def _span(raw: dict[str, Any], processes: dict[str, Any]) -> Span:

@@ -1,4 +1,4 @@
-"""A ledger with tuned models in it."""
+"""Puts jobs, adapters and trained models into a ledger."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 def job_id(name: str) -> str:
+    """The same name always gives the same id."""
     return f"ftjob-{ids.derive(name)}"
 
 
@@ -56,7 +57,7 @@ async def add_trained(
     finished_at: float = 1000.0,
     adapter: FolderReference | None = None,
 ) -> str:
-    """Write down that a job named `name` has trained a model; its id."""
+    """Write the result of a training by the job named `name`. Returns the id of the model."""
     job = job_id(name)
     prefix = f"jobs/{job}/trainer/attempt-1/"
     checkpoints: tuple[CheckpointInfo, ...] = ()
@@ -81,7 +82,7 @@ async def add_trained(
 
 
 async def add_job(objects: FakeStore, name: str = "one", alias: str = "support") -> Job:
-    """The manifest of the job named `name`."""
+    """Write the manifest of the job named `name`."""
     job = job_id(name)
     manifest = make_job(job_id=job, base=BASE, model=model_id(job), alias=alias, traceparent=TRACEPARENT)
     await objects.create(job_key(job), manifest.model_dump_json().encode())
@@ -89,5 +90,5 @@ async def add_job(objects: FakeStore, name: str = "one", alias: str = "support")
 
 
 async def upload_real_adapter(objects: FakeStore, name: str, folder: Path) -> FolderReference:
-    """An adapter of the real world, from a folder on disk."""
+    """Upload an adapter that a real training has left in a folder."""
     return await objects.upload_folder(f"jobs/{job_id(name)}/trainer/attempt-1/adapter", folder)

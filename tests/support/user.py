@@ -1,4 +1,4 @@
-"""What a user of any Tunestream has: addresses and keys, an S3 client, the OpenAI client, and patience."""
+"""What a user of Tunestream has: addresses and keys, an S3 client, the OpenAI client; and ways to wait for a job."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ suffix: {suffix}
 
 @dataclass
 class User:
-    """`env` is what `tunestream env` prints, or `client.env` of the full stack."""
+    """A user of a running stack. `env` is what `tunestream env` prints, or `client.env` of the full stack."""
 
     env: dict[str, str]
 
@@ -44,7 +44,7 @@ class User:
         )
 
     def drop(self, name: str, rows: bytes | Path, sidecar: str | None = None) -> None:
-        """As any S3 client would, the settings first."""
+        """Upload a dataset as any S3 client would. Its settings are uploaded first."""
         if sidecar is not None:
             self.s3.put_object(Bucket="datasets", Key=f"{name}.job.yaml", Body=sidecar.encode())
         if isinstance(rows, Path):
@@ -71,6 +71,7 @@ class User:
     def wait(
         self, key: str, condition: Callable[[dict[str, Any]], bool], what: str, seconds: float = 240
     ) -> dict[str, Any]:
+        """Wait until the newest job of a dataset meets a condition. A failure names `what` was waited for."""
         deadline = time.monotonic() + seconds
         job = None
         while time.monotonic() < deadline:
@@ -81,12 +82,13 @@ class User:
         raise AssertionError(f"{key}: not within {seconds} s: {what}; last seen: {job}")
 
     def ended(self, key: str, seconds: float = 240) -> dict[str, Any]:
+        """Wait for the end of the job, however it ends."""
         return self.wait(
             key, lambda job: job["status"] in ("succeeded", "failed", "cancelled"), "the job ends", seconds
         )
 
     def ended_well_and_once(self, key: str, seconds: float = 420) -> dict[str, Any]:
-        """The job, which has one result for each of its stages, whatever was killed meanwhile."""
+        """Wait for the end of the job, which must have succeeded, with exactly one result for each of its stages."""
         job = self.ended(key, seconds)
         assert job["status"] == "succeeded", job["error"]
         results = [name for name in self.ledger(f"jobs/{job['id']}/") if name.endswith("/result.json")]
@@ -94,22 +96,25 @@ class User:
         return job
 
     def running(self, key: str, stage: str) -> dict[str, Any]:
+        """Wait until a stage of the job has begun."""
         return self.wait(key, lambda job: job["stages"][stage]["state"] != "waiting", f"{stage} begins")
 
     # --- the ledger -------------------------------------------------------------------------------------------
 
     def ledger(self, prefix: str) -> list[str]:
+        """The keys below a prefix."""
         pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket="tunestream", Prefix=prefix)
         return [item["Key"] for page in pages for item in page.get("Contents", [])]
 
 
 def parse_exports(text: str) -> dict[str, str]:
+    """The variables of a shell script that consists of `export NAME='value'` lines."""
     lines = (line.removeprefix("export ").partition("=") for line in text.splitlines())
     return {name: value.strip("'") for name, _, value in lines}
 
 
 def support_rows(count: int) -> bytes:
-    """The first rows of the bundled dataset: as many as a test needs, since every step costs time on two cores."""
+    """The first rows of the bundled dataset. A test takes as few as it needs: every training step costs time."""
     lines = (ROOT / "examples" / "support.jsonl").read_bytes().splitlines(keepends=True)
     return b"".join(lines[:count])
 

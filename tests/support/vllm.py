@@ -17,38 +17,38 @@ USAGE = {"prompt_tokens": 3, "completion_tokens": 2}
 
 
 class FakeVllm:
-    """Speaks the part of vLLM that the service uses, and remembers what it was asked."""
+    """Answers the requests to vLLM that the inference service makes, and remembers them."""
 
     def __init__(self) -> None:
         self.healthy = True
         self.found_ill = asyncio.Event()
-        """Somebody has asked for its health while it was not healthy."""
+        """Set when a health check has failed."""
         self.adapters: dict[str, str] = {}
-        """What is loaded: name to path."""
+        """The adapters that are loaded: name to path."""
         self.loads: list[str] = []
         self.unloads: list[str] = []
         self.asked: list[dict[str, Any]] = []
-        """Bodies of the generations."""
+        """The bodies of the requests for a generation."""
         self.headers: list[dict[str, str]] = []
         self.breaks = 0
-        """How many of the next generations end in a reset connection before their first byte."""
+        """How many of the next generations end with a reset connection before their first byte."""
         self.breaks_midway = False
         self.asking = asyncio.Event()
-        """A generation has arrived."""
+        """Set when a request for a generation has arrived."""
         self.first = asyncio.Event()
-        """The first chunk may go out; open from the start."""
+        """A generation sends its first chunk only when this is set. It is set at the start."""
         self.first.set()
         self.rest = asyncio.Event()
-        """What follows the first chunk may go out; open from the start."""
+        """A generation sends the rest only when this is set. It is set at the start."""
         self.rest.set()
         self.hung_up = asyncio.Event()
-        """A client has gone in the middle of its generation."""
+        """Set when a client has disconnected in the middle of its generation."""
         self.error: tuple[int, dict[str, Any]] | None = None
         self.sleeping = False
         self.sleeps: list[dict[str, str]] = []
-        """How it was put to sleep, each time."""
+        """The parameters of every request to sleep."""
         self.asked_asleep = 0
-        """Generations that came while it slept; a real one would keep them waiting."""
+        """How many generations were asked for while it slept. A real vLLM would let them wait."""
         self.can_sleep = True
         self.server = Server(self._app())
 

@@ -22,7 +22,7 @@ from shared.events import Job, JobFailed
 from shared.ledger import job_key
 from shared.service import Context
 from tests.support import drops
-from tests.support.drops import ROWS, Bucket, Ears, ears
+from tests.support.drops import ROWS, Bucket, Uploads, listen_for_uploads
 from tests.support.embedded import Embedded
 from tests.support.waiting import until
 
@@ -31,11 +31,11 @@ NEVER = 3600.0
 
 @dataclass
 class Ingest:
-    """A running ingest, and what it told the others."""
+    """A running ingest, and the events that it published."""
 
     parts: Embedded
     bus: Bus
-    told: Ears
+    uploads: Uploads
     bucket: Bucket
     failed: list[JobFailed] = field(default_factory=list)
 
@@ -58,11 +58,11 @@ async def ingest(parts: Embedded, *, topic: str | None = None, sweep_seconds: fl
 
     bus.subscribe(JobFailed, fail)
     background = build(Context(settings, parts.objects, bus, time.time)).background
-    async with ears(settings.bus) as told:
+    async with listen_for_uploads(settings.bus) as uploads:
         tasks = [asyncio.ensure_future(task()) for task in background]
         await bus.start()
         try:
-            yield Ingest(parts, bus, told, Bucket(parts.objects._client), failed)
+            yield Ingest(parts, bus, uploads, Bucket(parts.objects._client), failed)
         finally:
             for task in tasks:
                 task.cancel()
@@ -72,12 +72,12 @@ async def ingest(parts: Embedded, *, topic: str | None = None, sweep_seconds: fl
 
 @dataclass
 class Notifications:
-    """A topic of its own on which a test plays the store that rings."""
+    """A topic of its own, on which a test publishes the notifications that a store would."""
 
     topic: str
     producer: AIOKafkaProducer
 
-    async def ring(self, event: str, key: str) -> None:
+    async def notify(self, event: str, key: str) -> None:
         record = {"eventName": event, "s3": {"bucket": {"name": "datasets"}, "object": {"key": quote_plus(key)}}}
         await self.send(json.dumps({"EventName": event, "Key": f"datasets/{key}", "Records": [record]}).encode())
 
@@ -90,10 +90,10 @@ async def notifications(parts: Embedded, *, made: bool = True) -> AsyncIterator[
     producer = AIOKafkaProducer(bootstrap_servers=parts.stack.kafka)
     await producer.start()
     try:
-        told = Notifications(f"bucket.notifications.{uuid.uuid4().hex[:6]}", producer)
+        created = Notifications(f"bucket.notifications.{uuid.uuid4().hex[:6]}", producer)
         if made:
-            await create_topic(parts, told.topic)
-        yield told
+            await create_topic(parts, created.topic)
+        yield created
     finally:
         await producer.stop()
 
@@ -108,92 +108,92 @@ async def create_topic(parts: Embedded, topic: str) -> None:
 
 
 @asynccontextmanager
-async def doorbell(parts: Embedded) -> AsyncIterator[tuple[Ingest, Notifications]]:
-    """An ingest that only its doorbell can tell of a drop: every put rings, and no sweep comes by."""
-    async with notifications(parts) as bell, ingest(parts, topic=bell.topic, sweep_seconds=NEVER) as running:
-        running.bucket.ring = bell.ring
-        yield running, bell
+async def notified(parts: Embedded) -> AsyncIterator[tuple[Ingest, Notifications]]:
+    """An ingest that learns of a drop only by its notification: the bucket is swept once, before the first drop."""
+    async with notifications(parts) as notifier, ingest(parts, topic=notifier.topic, sweep_seconds=NEVER) as running:
+        running.bucket.notify = notifier.notify
+        yield running, notifier
 
 
 async def test_a_drop_becomes_one_job_with_its_sidecars_settings(parts: Embedded) -> None:
     async with ingest(parts) as running:
         await running.bucket.put("drop one/a b.job.yaml", b"suffix: helper\nhyperparameters: {n_epochs: 2}\n")
         await running.bucket.put("drop one/a b.jsonl")
-        await until(lambda: bool(running.told.jobs("drop one/a b.jsonl")), "the drop becomes a job")
-        (job_id,) = running.told.jobs("drop one/a b.jsonl")
+        await until(lambda: bool(running.uploads.jobs("drop one/a b.jsonl")), "the drop becomes a job")
+        (job_id,) = running.uploads.jobs("drop one/a b.jsonl")
         job = await running.manifest(job_id)
     assert (job.spec.suffix, job.spec.hyperparameters.n_epochs, job.alias) == ("helper", 2, "helper")
     assert job.dataset.size == len(ROWS) and job.origin.kind == "drop"
 
 
-Scenario = Callable[[Bucket, Ears], Awaitable[None]]
+Scenario = Callable[[Bucket, Uploads], Awaitable[None]]
 
 
 @pytest.mark.parametrize("scenario", drops.SCENARIOS, ids=lambda scenario: scenario.__name__)
 async def test_swept(parts: Embedded, scenario: Scenario) -> None:
     async with ingest(parts) as running:
-        await scenario(running.bucket, running.told)
+        await scenario(running.bucket, running.uploads)
 
 
 @pytest.mark.parametrize("scenario", drops.SCENARIOS, ids=lambda scenario: scenario.__name__)
 async def test_rung(parts: Embedded, scenario: Scenario) -> None:
-    async with doorbell(parts) as (running, _):
-        await scenario(running.bucket, running.told)
+    async with notified(parts) as (running, _):
+        await scenario(running.bucket, running.uploads)
 
 
 async def test_seen_again_after_a_restart_it_is_still_one_job(parts: Embedded) -> None:
     async with ingest(parts) as running:
         await running.bucket.put("again.jsonl")
-        await until(lambda: bool(running.told.jobs("again.jsonl")), "the drop becomes a job")
-        first = running.told.jobs("again.jsonl")
+        await until(lambda: bool(running.uploads.jobs("again.jsonl")), "the drop becomes a job")
+        first = running.uploads.jobs("again.jsonl")
     async with ingest(parts) as running:
-        await drops.what_is_no_dataset_is_left_alone(running.bucket, running.told)
-        assert running.told.jobs("again.jsonl") == first
+        await drops.what_is_no_dataset_is_left_alone(running.bucket, running.uploads)
+        assert running.uploads.jobs("again.jsonl") == first
 
 
-async def test_notifications_that_lead_nowhere_do_not_stop_the_bell(parts: Embedded) -> None:
-    async with doorbell(parts) as (running, bell):
-        await bell.send(b"\xff not a notification")
-        await bell.send(b'{"Records": [{"eventName": 7}]}')
-        await bell.ring("s3:ObjectCreated:Put", "gone already.jsonl")
-        await running.bucket.put("rung/there.jsonl")
-        await until(lambda: bool(running.told.jobs("rung/there.jsonl")), "the drop behind them becomes a job")
-        assert not running.told.jobs("gone already.jsonl")
+async def test_notifications_that_lead_nowhere_do_not_stop_those_that_follow(parts: Embedded) -> None:
+    async with notified(parts) as (running, notifier):
+        await notifier.send(b"\xff not a notification")
+        await notifier.send(b'{"Records": [{"eventName": 7}]}')
+        await notifier.notify("s3:ObjectCreated:Put", "gone already.jsonl")
+        await running.bucket.put("notified/there.jsonl")
+        await until(lambda: bool(running.uploads.jobs("notified/there.jsonl")), "the drop behind them becomes a job")
+        assert not running.uploads.jobs("gone already.jsonl")
 
 
-async def test_a_drop_is_taken_once_whether_the_sweep_or_the_bell_comes_first(parts: Embedded) -> None:
+async def test_a_drop_is_taken_once_whether_the_sweep_or_the_notification_comes_first(parts: Embedded) -> None:
     """The events are counted, not only the jobs: the second to come does not even read the dataset again."""
-    async with notifications(parts) as bell:
-        async with ingest(parts, topic=bell.topic) as swept:
+    async with notifications(parts) as notifier:
+        async with ingest(parts, topic=notifier.topic) as swept:
             await swept.bucket.put("both/swept.jsonl")
-            await until(lambda: bool(swept.told.jobs("both/swept.jsonl")), "the sweep takes it")
+            await until(lambda: bool(swept.uploads.jobs("both/swept.jsonl")), "the sweep takes it")
             for _ in range(3):
-                await bell.ring("s3:ObjectCreated:Put", "both/swept.jsonl")
-            swept.bucket.ring = bell.ring
+                await notifier.notify("s3:ObjectCreated:Put", "both/swept.jsonl")
+            swept.bucket.notify = notifier.notify
             await swept.bucket.put("both/at once.jsonl")
-            await until(lambda: bool(swept.told.jobs("both/at once.jsonl")), "either takes it")
-        async with ingest(parts, topic=bell.topic, sweep_seconds=NEVER) as rung:
-            await bell.ring("s3:ObjectCreated:Put", "both/at once.jsonl")
-            rung.bucket.ring = bell.ring
-            await rung.bucket.put("both/rung.jsonl")
-            await until(lambda: bool(rung.told.jobs("both/rung.jsonl")), "the bell takes it")
+            await until(lambda: bool(swept.uploads.jobs("both/at once.jsonl")), "either takes it")
+        async with ingest(parts, topic=notifier.topic, sweep_seconds=NEVER) as informed:
+            await notifier.notify("s3:ObjectCreated:Put", "both/at once.jsonl")
+            informed.bucket.notify = notifier.notify
+            await informed.bucket.put("both/notified.jsonl")
+            await until(lambda: bool(informed.uploads.jobs("both/notified.jsonl")), "the notification is enough")
         async with ingest(parts) as later:
-            await drops.what_is_no_dataset_is_left_alone(later.bucket, later.told)
-            for key in ("both/swept.jsonl", "both/at once.jsonl", "both/rung.jsonl"):
-                await until(lambda key=key: bool(later.told.events(key)), "the whole topic was read")
-                assert len(later.told.events(key)) == 1
+            await drops.what_is_no_dataset_is_left_alone(later.bucket, later.uploads)
+            for key in ("both/swept.jsonl", "both/at once.jsonl", "both/notified.jsonl"):
+                await until(lambda key=key: bool(later.uploads.events(key)), "the whole topic was read")
+                assert len(later.uploads.events(key)) == 1
 
 
-async def test_the_service_is_ready_without_the_topic_and_the_bell_works_once_there_is_one(parts: Embedded) -> None:
-    async with notifications(parts, made=False) as bell:
+async def test_the_service_is_ready_without_the_topic_and_reads_it_once_there_is_one(parts: Embedded) -> None:
+    async with notifications(parts, made=False) as notifier:
         await parts.objects.at("datasets").put("no topic/before.jsonl", ROWS)
-        async with ingest(parts, topic=bell.topic, sweep_seconds=NEVER) as running:
+        async with ingest(parts, topic=notifier.topic, sweep_seconds=NEVER) as running:
             await until(lambda: health.bus_check(running.bus)() is None, "the service is ready")
-            await until(lambda: bool(running.told.jobs("no topic/before.jsonl")), "the sweep takes what is there")
-            await create_topic(parts, bell.topic)
-            running.bucket.ring = bell.ring
+            await until(lambda: bool(running.uploads.jobs("no topic/before.jsonl")), "the sweep takes what is there")
+            await create_topic(parts, notifier.topic)
+            running.bucket.notify = notifier.notify
             await running.bucket.put("no topic/after.jsonl")
-            await until(lambda: bool(running.told.jobs("no topic/after.jsonl")), "the bell works")
+            await until(lambda: bool(running.uploads.jobs("no topic/after.jsonl")), "the notification is enough")
 
 
 async def test_a_strangers_bare_event_takes_the_same_way(parts: Embedded) -> None:
@@ -206,8 +206,8 @@ async def test_a_strangers_bare_event_takes_the_same_way(parts: Embedded) -> Non
         for _ in range(3):
             await producer.send_and_wait("dataset.uploaded", bare, headers=[("traceparent", traceparent.encode())])
         await producer.stop()
-        await until(lambda: bool(running.told.jobs("strangers/data.jsonl")), "the event becomes a job")
-        (job_id,) = running.told.jobs("strangers/data.jsonl")
+        await until(lambda: bool(running.uploads.jobs("strangers/data.jsonl")), "the event becomes a job")
+        (job_id,) = running.uploads.jobs("strangers/data.jsonl")
         job = await running.manifest(job_id)
     assert job.traceparent == traceparent
     assert job.origin.kind == "event"
@@ -221,4 +221,4 @@ async def test_wrong_settings_end_the_job_with_the_name_of_the_field(parts: Embe
     failure = next(event for event in running.failed if event.stage == "ingest")
     assert failure.code == "invalid_job_settings"
     assert "wrong.job.yaml" in failure.message and "n_epochs" in failure.message
-    assert not running.told.jobs("wrong.jsonl")
+    assert not running.uploads.jobs("wrong.jsonl")

@@ -6,7 +6,7 @@ import inspect
 
 import pytest
 
-from shared.bus import Bus, Delivery
+from shared.bus import Bus
 from shared.errors import TransientError
 from shared.events import JobControl, JobFailed
 from tests.contract.bus_suite import BusSuite
@@ -14,7 +14,6 @@ from tests.support.broker import Broker
 from tests.support.bus import FakeBroker, FakeBus
 
 CANCEL = JobControl(job_id="ftjob-1", action="cancel")
-DELIVERY = Delivery("job.control", "ftevent-1", "test", None)
 
 
 class TestFakeBus(BusSuite):
@@ -56,18 +55,3 @@ async def test_a_lost_acknowledgement_leaves_the_event_published() -> None:
     with pytest.raises(TransientError):
         await bus.publish(CANCEL, ce_id="ftevent-1")
     assert bus.events() == [CANCEL]
-
-
-async def test_deliver_hands_an_event_to_the_handlers_of_its_type() -> None:
-    bus, heard = FakeBus(), []
-
-    async def handler(event: JobControl, delivery: Delivery) -> None:
-        heard.append((event, delivery))
-
-    async def other(event: JobFailed, delivery: Delivery) -> None:
-        raise AssertionError
-
-    bus.subscribe(JobControl, handler)
-    bus.subscribe(JobFailed, other)
-    await bus.deliver(CANCEL, DELIVERY)
-    assert heard == [(CANCEL, DELIVERY)]
