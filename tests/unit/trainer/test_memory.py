@@ -11,6 +11,8 @@ import torch
 from services.trainer.memory import ON_GPU, Fit, Memory, loaded
 from shared.errors import InputError
 
+pytestmark = pytest.mark.torch
+
 
 class Model(torch.nn.Linear):
     """Notes whether activations are recomputed."""

@@ -29,6 +29,8 @@ from services.trainer.tokens import Example
 from shared.errors import InputError
 from tests.support.micro_base import write_rows
 
+pytestmark = pytest.mark.torch
+
 MakePlan = Callable[..., Plan]
 
 

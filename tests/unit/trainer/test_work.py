@@ -26,6 +26,8 @@ from shared.stage import Attempt
 from tests.support.micro_base import support_rows
 from tests.support.spans import Spans
 
+pytestmark = pytest.mark.torch
+
 
 class FolderlessStore(ObjectStore):
     """The object store in a dictionary; folders and digests are the real code."""

@@ -150,8 +150,8 @@ def test_a_check_alone_counts_without_torch(base: Path, tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from services.validate.tokenizer import without_torch; without_torch()\n"
         "from services.validate.check import check; from shared.events import JobSpec\n"
-        "from shared.settings import Validation\n"
-        "report = check(Path(sys.argv[1]), spec=JobSpec(), base_location=sys.argv[2], limits=Validation())\n"
+        "from shared.settings import ValidationSettings\n"
+        "report = check(Path(sys.argv[1]), spec=JobSpec(), base_location=sys.argv[2], limits=ValidationSettings())\n"
         "print(report.ok, report.training.tokens.total > 0, sys.modules['torch'])"
     )
     done = subprocess.run(
