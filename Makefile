@@ -104,7 +104,7 @@ wiring: install ## Bus, store and services on the real broker and S3 server
 e2e: install $(BASE)/config.json ## The whole stack with the real vLLM, killed and restarted
 	$(BIN)/pytest tests/e2e --durations=8
 
-docs: install ## Generate docs/schemas and docs/asyncapi.json from shared/events.py
+docs: install ## Generate docs/schemas, docs/asyncapi.json and the tables of docs from the code
 	$(BIN)/python -m docs.generate
 
 constraints: install ## Pin what was tested anew
