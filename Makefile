@@ -4,6 +4,8 @@ EXTRA ?= cpu
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed-$(EXTRA)
+# the environment of `make check`, without torch and vLLM
+CHECK := .venv-check
 BASE := .cache/tiny-base
 WORKERS ?= 2
 # a model that the environment or .env names; else the tiny base, which containers see below /models
@@ -13,18 +15,29 @@ FULL := $(if $(NAMED_BASE),,MODELS=./.cache TUNESTREAM_MODEL__ID=tiny-base TUNES
 PIN := $(BIN)/uv pip compile --quiet --no-emit-index-url --no-annotate --no-header --python-version 3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help install docs demo up down full full-down secrets test test-full lint unit sim wiring e2e constraints clean
+.PHONY: help install docs demo up down full full-down secrets check test test-full lint unit sim wiring e2e constraints clean
 
 help: ## Show this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(INSTALLED) ## Set up .venv (EXTRA=gpu on a machine with an NVIDIA GPU)
 
-$(INSTALLED): pyproject.toml constraints-$(EXTRA).txt
+# $(call environment,FOLDER,CONSTRAINTS,EXTRAS): this project, editable, in a virtual environment
+define environment
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --python $(BIN)/python --constraint constraints-$(EXTRA).txt --editable '.[$(EXTRA),dev]'
+	test -x $(1)/bin/python || $(PYTHON) -m venv $(1)
+	$(1)/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(1)/bin/uv pip install --python $(1)/bin/python --constraint $(2) --editable '.[$(3)]'
+endef
+
+comma := ,
+
+$(INSTALLED): pyproject.toml constraints-$(EXTRA).txt
+	$(call environment,$(VENV),constraints-$(EXTRA).txt,$(EXTRA)$(comma)dev)
+	@touch $@
+
+$(CHECK)/.installed: pyproject.toml constraints-cpu.txt
+	$(call environment,$(CHECK),constraints-cpu.txt,check)
 	@touch $@
 
 $(BASE)/config.json: examples/tiny_base.py | $(INSTALLED)
@@ -59,16 +72,25 @@ full: .env secrets $(if $(NAMED_BASE),,$(BASE)/config.json) ## The full stack in
 full-down: ## Stop the full stack; its data stay on their volumes, unless VOLUMES=--volumes
 	$(FULL) --profile cpu --profile gpu --profile observability down $(VOLUMES)
 
+check: $(CHECK)/.installed ## Style, types, import rules and unit tests without torch and vLLM (.venv-check)
+	$(call lint,$(CHECK)/bin)
+	$(CHECK)/bin/pytest tests/unit tests/contract -n $(WORKERS)
+
 test: lint unit sim wiring e2e ## Everything that needs no Docker, fast tests first
 
 test-full: install $(BASE)/config.json ## The full stack from nothing: end to end, rights, outages; torn down at the end
 	$(BIN)/pytest tests/full --durations=12
 
+# $(call lint,BIN)
+define lint
+	$(1)/ruff check .
+	$(1)/ruff format --check .
+	$(1)/mypy
+	$(1)/lint-imports
+endef
+
 lint: install ## Style, types, import rules
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(call lint,$(BIN))
 
 unit: install ## Unit tests
 	$(BIN)/pytest tests/unit tests/contract -n $(WORKERS)
@@ -82,7 +104,7 @@ wiring: install ## Bus, store and services on the real broker and S3 server
 e2e: install $(BASE)/config.json ## The whole stack with the real vLLM, killed and restarted
 	$(BIN)/pytest tests/e2e --durations=8
 
-docs: install ## Generate docs/schemas and docs/asyncapi.json from shared/events
+docs: install ## Generate docs/schemas, docs/asyncapi.json and the tables of docs from the code
 	$(BIN)/python -m docs.generate
 
 constraints: install ## Pin what was tested anew
@@ -90,4 +112,4 @@ constraints: install ## Pin what was tested anew
 	$(PIN) --python-platform x86_64-manylinux_2_28 --extra gpu --extra dev pyproject.toml --output-file constraints-gpu.txt
 
 clean: ## Forget everything but the sources (the tiny base stays in .cache)
-	rm -rf $(VENV) .tunestream .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(CHECK) .tunestream .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

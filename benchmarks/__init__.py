@@ -1,1 +1,1 @@
-"""Measurements of a running Tunestream, each against a named rival in the same run."""
+"""Measurements of a running Tunestream, each beside a named baseline in the same run."""

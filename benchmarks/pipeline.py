@@ -1,12 +1,12 @@
-"""How long the line itself takes: `python -m benchmarks.pipeline`, against whatever stack the environment names.
+"""How long the line itself takes: `python -m benchmarks.pipeline`, on the stack that the environment names.
 
     eval "$(tunestream env)"              # the embedded stack
     source deploy/secrets/client.env      # the full stack
 
-1. From a drop in the bucket to its `dataset.uploaded` in Kafka. Rival: a client that lists the bucket every second,
-   which is what a sensor of a workflow engine does at its quickest.
-2. A whole job from its drop to `model.deployed`, less what its stages worked. Rival: as many bare hops through the same
-   broker, produced and consumed by aiokafka with nothing else in between.
+1. From a drop in the bucket to its `dataset.uploaded` in Kafka. Baseline: a client that lists the bucket every second,
+   as a sensor of a workflow engine does at its quickest.
+2. A whole job from its drop to `model.deployed`, without the time that its stages worked. Baseline: as many bare hops
+   through the same broker, produced and consumed by aiokafka.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ def main() -> None:
 
 async def measure(options: argparse.Namespace) -> None:
     print(f"stack: S3 {os.environ['AWS_ENDPOINT_URL']}, Kafka {os.environ['TUNESTREAM_KAFKA']}")
-    ours, rival = await drops(options.drops, options.pause)
+    ours, baseline = await drops(options.drops, options.pause)
     print(f"drop -> dataset.uploaded, {len(ours)} drops: {_spread(ours)}")
-    print(f"rival, a listing every {POLL_SECONDS:.0f} s:          {_spread(rival)}")
-    print(f"ratio of the p95: {_p95(rival) / _p95(ours):.1f} times quicker\n")
+    print(f"baseline, a listing every {POLL_SECONDS:.0f} s:       {_spread(baseline)}")
+    print(f"ratio of the p95: {_p95(baseline) / _p95(ours):.1f} times quicker\n")
     if options.skip_job:
         return
     total, worked = await job(options.rows)
@@ -66,7 +66,7 @@ async def measure(options: argparse.Namespace) -> None:
     told = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in worked.items())
     print(f"drop -> model.deployed: {total:.2f} s, of which stages worked {sum(worked.values()):.2f} s ({told})")
     print(f"overhead of all stages: {overhead:.2f} s")
-    print(f"rival, {len(HOPS)} bare hops through the broker: {hops:.3f} s")
+    print(f"baseline, {len(HOPS)} bare hops through the broker: {hops:.3f} s")
     print(f"ratio: {overhead / hops:.1f} times the bare hops, for durable results, leases and a ledger")
 
 
@@ -74,9 +74,9 @@ async def measure(options: argparse.Namespace) -> None:
 
 
 async def drops(count: int, pause: float) -> tuple[list[float], list[float]]:
-    """Seconds from the beginning of each put until its event, and until a polling client sees the key of its twin."""
+    """Seconds from each put to its event, and from the put of each twin until a polling client sees it."""
     s3, prefix = boto3.client("s3"), f"_benchmark/{uuid.uuid4().hex[:8]}"
-    # the sweep leaves `_` folders alone, so the rival watches copies that are nobody's jobs
+    # the sweep leaves `_` folders alone, so the baseline watches copies that make no jobs
     dropped: dict[str, float] = {}
     polled: dict[str, float] = {}
     seen: dict[str, float] = {}
@@ -124,7 +124,7 @@ def _listing(s3: Any, prefix: str) -> list[str]:
 
 
 async def job(rows: Path) -> tuple[float, dict[str, float]]:
-    """Seconds from the drop to `model.deployed`, and what each stage worked, of one small job."""
+    """Of one small job: seconds from the drop to `model.deployed`, and seconds of work by stage."""
     s3, name = boto3.client("s3"), f"benchmark-{uuid.uuid4().hex[:8]}"
     lines = rows.read_bytes().splitlines(keepends=True)[:40]
     async with events("model.deployed") as consumer:
@@ -149,7 +149,7 @@ def _job_of(key: str) -> dict[str, Any]:
 
 
 async def bare_hops() -> float:
-    """Median seconds of five messages, each sent when the one before came, through a topic that nobody reads."""
+    """Median seconds of five messages, each sent when the one before has arrived, through an unread topic."""
     options = _kafka()
     times: list[float] = []
     async with events(UNREAD) as consumer:
@@ -175,7 +175,7 @@ async def bare_hops() -> float:
 
 @contextlib.asynccontextmanager
 async def events(topic: str) -> AsyncIterator[AIOKafkaConsumer]:
-    """A consumer of what is published from now on."""
+    """A consumer of all that is published to `topic` from now on."""
     consumer = AIOKafkaConsumer(topic, **_kafka(), fetch_max_wait_ms=50, auto_offset_reset="latest")
     await consumer.start()
     try:
@@ -188,7 +188,7 @@ async def events(topic: str) -> AsyncIterator[AIOKafkaConsumer]:
 
 
 def _kafka() -> dict[str, Any]:
-    """The operator's way in, from the variables that our own command reads."""
+    """How aiokafka connects as the operator, from the variables that our own command reads."""
     return {"bootstrap_servers": os.environ["TUNESTREAM_KAFKA"], **client_options(load_settings().bus)}
 
 

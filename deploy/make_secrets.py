@@ -1,15 +1,17 @@
 """Make the secrets of the full stack: `python3 deploy/make_secrets.py` writes `deploy/secrets/`.
 
-Needs only Python and openssl, so that it can run before anything is installed. What is there already is kept: the
-folder may be filled by hand, or by another tool, with files of the same names.
+Needs only Python and openssl, so that it can run before anything is installed. Files that exist are kept, so you or
+another tool may put files of the same names there first.
 
     passwords.json       all passwords, for the init step
-    {user}.kafka, .s3    one password each, for the service of that name
-    api_keys, api_key    bearer tokens of the two HTTP interfaces; and the one that the evaluator uses
+    {user}.kafka, .s3    the password of one service
+    api_keys, api_key    bearer tokens of the two HTTP interfaces, and the evaluator's
     ca.pem, ca.key       a private certificate authority
-    kafka.pem            Kafka's key and certificate, and kafka.properties those who log in by PLAIN
-    minio.crt, .key      MinIO's, and minio.env its administrator and its Kafka user
-    client.env           what a shell on this machine needs to speak with the stack
+    kafka.pem            Kafka's key and certificate
+    kafka.properties     the users that log in with PLAIN
+    minio.crt, .key      MinIO's certificate and key
+    minio.env            MinIO's administrator and its Kafka user
+    client.env           variables for a shell on this machine
 """
 
 from __future__ import annotations
@@ -32,13 +34,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=FOLDER)
     folder: Path = parser.parse_args().folder
-    # the folder keeps others out; the files themselves must be readable by the users inside the containers
+    # the folder is closed to other users, because the files must be readable for the users inside the containers
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     passwords = _passwords(folder)
     _certificates(folder)
     for name, text in _files(folder, passwords).items():
         _write_once(folder / name, text)
-    # it follows the ports and the place of the folder, so it is written anew each time
+    # written every time, because it depends on the ports and on where the folder is
     key = (folder / "api_key").read_text()
     client = _client_env(folder.resolve() / "ca.pem", key, passwords["kafka"], passwords["s3"]["stranger"])
     (folder / "client.env").write_text(client)
@@ -74,7 +76,7 @@ def _files(folder: Path, passwords: dict[str, dict[str, str]]) -> dict[str, str]
 
 
 def _plain(listener: str, user: str, password: str) -> str:
-    """Who may log in at a listener by PLAIN: users that Kafka knows from its start."""
+    """The line of `kafka.properties` that lets `user` log in at a listener with PLAIN."""
     login = "org.apache.kafka.common.security.plain.PlainLoginModule"
     return f'listener.name.{listener}.plain.sasl.jaas.config={login} required user_{user}="{password}";\n'
 

@@ -1,5 +1,5 @@
 """Writes `docs/schemas/`, `docs/asyncapi.json` and the tables of `docs/events.md` from `shared/events/`, and
-`docs/metrics.md` from the metrics of the services; a test holds them to it."""
+`docs/metrics.md` from the metrics of the services. A test fails when they differ."""
 
 from __future__ import annotations
 

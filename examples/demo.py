@@ -1,7 +1,7 @@
 """The whole line, end to end, as a user would do it: start the stack, drop a dataset, watch it become a better model,
 ask that model through the official OpenAI client. `make demo` runs it.
 
-A stack that this starts is stopped again at the end; one that was running before is used and left alone.
+The demo uses a stack that is running, and leaves it running. If there is none, it starts one and stops it at the end.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def stack(base: str) -> Iterator[dict[str, str]]:
 
 
 def unused_rerun(done: subprocess.CompletedProcess[str]) -> str:
-    """The same file with the same settings is the same job; every demo wants a job of its own."""
+    """The same file with the same settings is the same job, and every demo needs a new job."""
     return str(sum(DATASET.name in line for line in done.stdout.splitlines()))
 
 

@@ -1,6 +1,6 @@
-"""Upload a dataset and say so on Kafka, as any program that speaks both would: `python publish_event.py rows.jsonl`.
+"""Upload a dataset and announce it on Kafka, as any program could: `python publish_event.py rows.jsonl`.
 
-Uses only boto3 and aiokafka. The event is bare JSON without headers; what it does not say has defaults.
+Uses only boto3 and aiokafka. The event is bare JSON without headers; every field that it leaves out has a default.
 TUNESTREAM_KAFKA names the broker; KAFKA_SECURITY_PROTOCOL, KAFKA_SASL_MECHANISM, KAFKA_USERNAME, KAFKA_PASSWORD and
 KAFKA_CA_FILE say how to log in there. The AWS_* variables name the object store, as in drop_s3.py.
 """

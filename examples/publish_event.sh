@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Say on Kafka that a dataset lies in the object store, with nothing but kcat (Debian: apt install kcat):
+# Announce on Kafka a dataset that lies in the object store, with nothing but kcat (Debian: apt install kcat):
 #
 #   publish_event.sh [-i ID] [-t TRACEPARENT] BUCKET KEY
 #
-# Without options the event is bare JSON, and what it does not say has defaults. -i gives it an id (the same id from the
-# same source is the same announcement, however often it is sent), -t lets the job go on with the trace of whoever asks.
+# Without options the event is bare JSON; every field that it leaves out has a default. -i gives it an id: events with the
+# same id and source count as one announcement. -t makes the job a part of the caller's trace.
 # TUNESTREAM_KAFKA names the broker; KAFKA_SECURITY_PROTOCOL, KAFKA_SASL_MECHANISM, KAFKA_USERNAME, KAFKA_PASSWORD and
-# KAFKA_CA_FILE say how to log in. KAFKA_TOPIC is dataset.uploaded unless it says otherwise.
+# KAFKA_CA_FILE say how to log in. KAFKA_TOPIC names the topic (default dataset.uploaded).
 set -euo pipefail
 
 usage() {
@@ -25,7 +25,7 @@ done
 shift $((OPTIND - 1))
 [ $# -eq 2 ] || usage
 
-# a file, not arguments: everybody on the machine can read those
+# a file, because everybody on the machine can read arguments
 settings() {
     echo "security.protocol=${KAFKA_SECURITY_PROTOCOL:-PLAINTEXT}"
     case ${KAFKA_SECURITY_PROTOCOL:-PLAINTEXT} in SASL_*)

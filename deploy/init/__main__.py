@@ -1,4 +1,4 @@
-"""`python -m deploy.init`: make Kafka and MinIO what `stack.yaml` says they are. Safe to repeat; waits for both."""
+"""`python -m deploy.init`: create in Kafka and MinIO what `stack.yaml` declares. Safe to repeat; waits for both."""
 
 from __future__ import annotations
 
@@ -34,8 +34,10 @@ def main() -> None:
 
 
 def ensure(options: argparse.Namespace) -> None:
-    """Raises:
-    ConfigError: a file is wrong, or a server did not answer; the message says which.
+    """Bring both servers in line with the files that `options` name.
+
+    Raises:
+        ConfigError: a file is wrong, or a server did not answer; the message says which.
     """
     stack = plan.load(options.stack)
     passwords: Mapping[str, Mapping[str, str]] = json.loads(options.passwords.read_text())

@@ -1,4 +1,4 @@
-"""Kafka's part of the init step, through Confluent's admin client: aiokafka's knows neither users nor access rules."""
+"""Kafka's part of the init step, through Confluent's client: aiokafka's has neither users nor access rules."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class KafkaAdmin:
                 "sasl.username": user,
                 "sasl.password": password,
                 "ssl.ca.location": str(ca_file),
-                # what the client would print itself is said by the exception
+                # the exception says what the client would print
                 "log_level": 0,
             }
         )
@@ -69,7 +69,7 @@ class KafkaAdmin:
             if name not in existing
         ]
         _wait(self._client.create_topics(new, request_timeout=TIMEOUT) if new else {})
-        # Kafka cannot take partitions away, and need not
+        # only more: Kafka cannot remove partitions
         more = [
             NewPartitions(name, topic.partitions)
             for name, topic in wanted.items()
@@ -85,7 +85,7 @@ class KafkaAdmin:
         _wait(
             self._client.alter_user_scram_credentials(
                 [
-                    # the salt is derived, so that the same password is the same credential on every run
+                    # the salt is derived, so that a password gives the same credential on every run
                     UserScramCredentialUpsertion(user, credential, password.encode(), _salt(user, password))
                     for user, password in passwords.items()
                 ]
@@ -111,7 +111,7 @@ def _configuration(name: str, topic: plan.Topic) -> ConfigResource:
     retention = topic.retention_days * plan.DAY_MILLIS
     values = {
         "retention.ms": retention,
-        # a segment is deleted as a whole: without a bound a quiet topic would keep everything in its first one
+        # Kafka deletes whole segments, so a quiet topic whose first segment never ends would keep everything
         "segment.ms": min(max(retention // 7, HOUR_MILLIS), plan.DAY_MILLIS),
     }
     if topic.max_message_bytes is not None:

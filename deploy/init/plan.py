@@ -1,4 +1,4 @@
-"""`stack.yaml` and what follows from it: which topics, access rules and policies there have to be. Pure."""
+"""Reads `stack.yaml`, and derives the topics, access rules and policies that have to exist."""
 
 from __future__ import annotations
 
@@ -67,8 +67,10 @@ class Stack(Declared):
 
 
 def load(path: Path) -> Stack:
-    """Raises:
-    ConfigError: the file is not there, not YAML, or names a field that is wrong.
+    """Read and check the declaration.
+
+    Raises:
+        ConfigError: the file is not there, not YAML, or names a field that is wrong.
     """
     try:
         return Stack.model_validate(yaml.safe_load(path.read_text()))
@@ -80,7 +82,7 @@ def load(path: Path) -> Stack:
 
 
 def without_password(stack: Stack, passwords: Mapping[str, Mapping[str, str]]) -> list[str]:
-    """The declared users that nobody made a password for."""
+    """The declared users without a password, as `kafka.{user}` or `s3.{user}`."""
     wanted = {"kafka": set(stack.kafka.users), "s3": set(stack.s3.users)}
     return [f"{kind}.{user}" for kind, users in wanted.items() for user in sorted(users - set(passwords[kind]))]
 
@@ -89,7 +91,7 @@ def without_password(stack: Stack, passwords: Mapping[str, Mapping[str, str]]) -
 
 
 class Rule(NamedTuple):
-    """One thing that one user may do. A rule about a `prefix` is about every name that starts so."""
+    """One thing that one user may do. With `prefix` the rule holds for every name that starts with `name`."""
 
     user: str
     resource: Literal["topic", "group"]
@@ -99,12 +101,12 @@ class Rule(NamedTuple):
 
 
 def topics(kafka: Kafka) -> dict[str, Topic]:
-    """Every topic, and those of the dead letters."""
+    """Every topic by name, dead-letter topics included."""
     return kafka.topics | {name + DLQ_SUFFIX: kafka.dead_letters for name in _with_dead_letters(kafka)}
 
 
 def rules(kafka: Kafka) -> set[Rule]:
-    """Everything that is allowed; READ and WRITE include to see that the topic is there."""
+    """All rights of all users. READ and WRITE each include the right to see that the topic exists."""
     found: set[Rule] = set()
     for user, allowed in kafka.users.items():
         readable = set(allowed.read) if allowed.dead_letters else set()
@@ -123,7 +125,7 @@ def _rules(
     user: str, resource: Literal["topic", "group"], names: Iterable[str], operation: Literal["READ", "WRITE"]
 ) -> Iterable[Rule]:
     for name in names:
-        # Kafka's own word for every name is `*`, taken literally
+        # `*` alone is Kafka's own name for all names, not a prefix
         prefix = name.endswith("*") and name != "*"
         yield Rule(user, resource, name.removesuffix("*") if prefix else name, prefix, operation)
 
@@ -136,7 +138,7 @@ def policy(user: S3User) -> Policy:
     statements: list[Policy] = []
     for bucket, pattern in (name.split("/", 1) for name in user.list):
         listing: Policy = {"Effect": "Allow", "Action": ["s3:ListBucket"], "Resource": [f"arn:aws:s3:::{bucket}"]}
-        if pattern != "*":  # a listing of the whole bucket names no prefix, which no condition would match
+        if pattern != "*":  # a listing of the whole bucket has no prefix that a condition could match
             listing["Condition"] = {"StringLike": {"s3:prefix": [pattern]}}
         statements.append(listing)
     for action, names in (("s3:GetObject", user.read), ("s3:PutObject", user.write)):

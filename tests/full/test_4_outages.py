@@ -25,7 +25,7 @@ def test_every_service_killed_in_the_middle_of_its_stage(stack: FullStack) -> No
         job = stack.running("killed.jsonl", stage)
         if stage == "trainer":
             # the claim shows at once, spans leave a process every 200 ms: a kill in between would take the first one
-            Story.until(stack, job["trace_id"], lambda story: story.attempts("trainer") == 1)
+            Trace.until(stack, job["trace_id"], lambda trace: trace.attempts("trainer") == 1)
         stack.kill(stage)
         stack.start(stage)
     job = stack.ended_well_and_once("killed.jsonl")

@@ -6,9 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, PreTrainedTokenizerFast
 
 CHATML = (
     "{% if tools %}<|im_start|>tools\n{{ tools | tojson }}<|im_end|>\n{% endif %}"
@@ -44,6 +43,9 @@ def make_tokenizer(chat_template: str | None = CHATML) -> Any:
 
 
 def make_base(folder: Path, chat_template: str | None = CHATML) -> Path:
+    import torch  # noqa: PLC0415 - the rest of this module serves tests that run without torch
+    from transformers import LlamaForCausalLM  # noqa: PLC0415
+
     tokenizer = make_tokenizer(chat_template)
     torch.manual_seed(0)
     config = LlamaConfig(

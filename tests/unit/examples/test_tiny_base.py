@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-torch = pytest.importorskip("torch")
-from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
+from examples import corpus, tiny_base
 
-from examples import corpus, tiny_base  # noqa: E402
+pytestmark = pytest.mark.torch
 
 SMALL = replace(tiny_base.Recipe(), chats=40, prose=0.01)
 

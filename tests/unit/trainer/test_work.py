@@ -25,6 +25,8 @@ from tests.support.micro_base import support_rows
 from tests.support.spans import Spans
 from tests.support.store import FakeStore
 
+pytestmark = pytest.mark.torch
+
 
 @pytest.fixture
 def store() -> FakeStore:

@@ -31,6 +31,8 @@ from services.trainer.engine.run import run
 from shared.errors import InputError
 from tests.support.micro_base import write_rows
 
+pytestmark = pytest.mark.torch
+
 MakePlan = Callable[..., Plan]
 
 

@@ -11,6 +11,8 @@ import torch
 from services.trainer.engine.model.memory import ON_GPU, Fit, Memory, load_onto_device
 from shared.errors import InputError
 
+pytestmark = pytest.mark.torch
+
 
 class Model(torch.nn.Linear):
     """Notes whether activations are recomputed."""
