@@ -1,4 +1,5 @@
-"""Rules that neither ruff nor the import linter can check: what is read cannot run code, and no test is skipped."""
+"""Rules that neither ruff nor the import linter can check: what is read cannot run code, no test is skipped, and rooms
+stay small and say what they are for."""
 
 from __future__ import annotations
 
@@ -15,6 +16,10 @@ SOURCES = sorted(path for name in ("shared", "services", "cli", "examples") for 
 TESTS = sorted((ROOT / "tests").rglob("test_*.py"))
 SKIPS = {"pytest.importorskip", "pytest.skip", "pytest.mark.skip", "pytest.mark.skipif"}
 TORCH_LIBRARIES = {"torch", "peft", "bitsandbytes", "accelerate"}
+PACKAGES = ("shared", "services", "cli", "deploy", "benchmarks", "examples", "docs")
+FOLDERS = sorted({path.parent for name in PACKAGES for path in (ROOT / name).rglob("*.py")})
+MOST_MODULES = 14
+MOST_LINES = 350
 UNPICKLERS = {"pickle", "cPickle", "dill", "joblib", "shelve", "marshal"}
 
 
@@ -86,3 +91,36 @@ def test_the_rule_finds_every_way_to_skip(source: str) -> None:
 )
 def test_a_marked_module_may_import_torch(source: str) -> None:
     assert list(silent(source)) == []
+
+
+# --- rooms --------------------------------------------------------------------------------------------------------
+
+
+def misfits(folder: Path) -> Iterator[str]:
+    """What makes a package hard to find one's way in."""
+    modules = sorted(folder.glob("*.py"))
+    if len(modules) > MOST_MODULES:
+        yield f"holds {len(modules)} modules, more than {MOST_MODULES}: make rooms"
+    for path in modules:
+        lines = len(path.read_text().splitlines())
+        if lines > MOST_LINES:
+            yield f"{path.name} has {lines} lines, more than {MOST_LINES}: it holds more than one idea"
+    init = folder / "__init__.py"
+    purpose = ast.get_docstring(ast.parse(init.read_text())) if init.exists() else None
+    if not purpose or not purpose.split("\n\n")[0].endswith("."):
+        yield "__init__.py does not say in a sentence what the package is for"
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: str(folder.relative_to(ROOT)))
+def test_a_package_is_small_and_says_what_it_is_for(folder: Path) -> None:
+    assert list(misfits(folder)) == []
+
+
+def test_the_limits_are_kept_by_counting(tmp_path: Path) -> None:
+    (tmp_path / "__init__.py").write_text('"""What this is for."""')
+    assert list(misfits(tmp_path)) == []
+    (tmp_path / "__init__.py").write_text("")
+    (tmp_path / "long.py").write_text("\n" * (MOST_LINES + 1))
+    for number in range(MOST_MODULES):
+        (tmp_path / f"m{number}.py").touch()
+    assert len(list(misfits(tmp_path))) == 3
