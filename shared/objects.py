@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TypeVar
+from typing import IO, TypeVar
 from urllib.parse import urlsplit
 
 import urllib3
@@ -223,7 +223,7 @@ class ObjectStore:
             CorruptObject: the object is gone or was changed.
         """
         buffer = io.BytesIO()
-        await self._in_thread("read", lambda: verified.copy(self._client, reference, buffer))
+        await self._in_thread("read", lambda: self._copy(reference, buffer))
         return buffer.getvalue()
 
     async def download(self, reference: Reference, path: Path) -> None:
@@ -237,7 +237,7 @@ class ObjectStore:
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".part-", delete=False) as file:
                 try:
-                    verified.copy(self._client, reference, file)
+                    self._copy(reference, file)
                 except BaseException:
                     Path(file.name).unlink(missing_ok=True)
                     raise
@@ -319,6 +319,9 @@ class ObjectStore:
         """The ETag, if the object has these bytes: the client repeats a write whose reply was lost, and that fails."""
         found = await self.get(key)
         return found[1] if found and found[0] == data else None
+
+    def _copy(self, reference: Reference, sink: IO[bytes]) -> None:
+        verified.copy(self._client, reference, sink)
 
 
 # read-only: over TLS the client adds the digest of a request to the mapping that it was given
