@@ -27,7 +27,7 @@ import boto3
 import httpx
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
-from shared.kafka_security import client_options
+from shared.kafka.security import client_options
 from shared.settings import load_settings
 
 BUCKET = "datasets"

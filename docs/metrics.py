@@ -9,7 +9,7 @@ from importlib import import_module
 from prometheus_client.metrics import MetricWrapperBase
 
 MODULES = {
-    "All services": "shared.metrics",
+    "All services": "shared.telemetry.metrics",
     "ingest": "services.ingest.metrics",
     "validate": "services.validate.metrics",
     "trainer": "services.trainer.metrics",

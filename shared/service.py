@@ -21,17 +21,20 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
-from shared import health, ids, lag, metrics, otlp, telemetry
-from shared.bus import Bus, Delivery
+from shared import ids, telemetry
 from shared.errors import ConfigError, StoreUnavailable
 from shared.events import Event, JobControl, StageName
-from shared.http_metrics import HttpMetrics
-from shared.objects import ObjectStore
+from shared.http import health
+from shared.http.metrics import HttpMetrics
+from shared.kafka import lag
+from shared.kafka.bus import Bus, Delivery
 from shared.retry import Backoff, retry
-from shared.runner import StageRunner
 from shared.settings import Settings, load_settings
-from shared.stage import STAGES, Work
+from shared.stages.runner import StageRunner
+from shared.stages.stage import STAGES, Work
+from shared.store.objects import ObjectStore
 from shared.tasks import cancel_and_wait
+from shared.telemetry import metrics, otlp
 
 log = logging.getLogger(__name__)
 

@@ -44,7 +44,7 @@ def submit(
     if validation:
         submission.check_file(validation)
     job_spec = build(_read(spec), set_ or (), {"suffix": suffix, "alias": alias, "rerun": rerun})
-    from shared.objects import ObjectStore  # noqa: PLC0415  # half a second that `watch` and `jobs` need not pay
+    from shared.store.objects import ObjectStore  # noqa: PLC0415  # half a second that `watch` and `jobs` need not pay
 
     target = resolve(folder)
     datasets = ObjectStore.connect(target.store, target.store.datasets_bucket)

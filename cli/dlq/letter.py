@@ -11,9 +11,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from shared import envelope
-from shared.envelope import DLQ_SUFFIX
 from shared.events import BY_TOPIC
+from shared.kafka import envelope
+from shared.kafka.envelope import DLQ_SUFFIX
 
 PREFIX = "dlq_"
 

@@ -12,10 +12,10 @@ from aiokafka.errors import KafkaError
 
 from cli.dlq.letter import Letter
 from cli.terminal import NO_STACK, CliError
-from shared.bus import MAX_LETTER_BYTES
-from shared.envelope import DLQ_SUFFIX
-from shared.kafka_diagnosis import find_cause
-from shared.kafka_security import client_options
+from shared.kafka.diagnosis import find_cause
+from shared.kafka.envelope import DLQ_SUFFIX
+from shared.kafka.security import client_options
+from shared.kafka.topics import MAX_LETTER_BYTES
 from shared.settings import BusSettings
 
 FETCH_MILLIS = 50

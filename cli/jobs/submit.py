@@ -15,7 +15,7 @@ from shared.errors import InputError
 from shared.events import DatasetPointer, JobSpec, Reference
 
 if TYPE_CHECKING:
-    from shared.objects import ObjectStore
+    from shared.store.objects import ObjectStore
 
 
 def dataset_key(file: Path, name: str | None) -> str:

@@ -9,9 +9,9 @@ import time
 
 from aiokafka.errors import KafkaError
 
-from shared.bus import create_topics
 from shared.errors import ConfigError
-from shared.kafka_diagnosis import find_cause
+from shared.kafka.diagnosis import find_cause
+from shared.kafka.topics import create_topics
 from shared.retry import Backoff
 from shared.settings import BusSettings, load_settings
 

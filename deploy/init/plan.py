@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from shared.envelope import DLQ_SUFFIX
 from shared.errors import ConfigError
+from shared.kafka.envelope import DLQ_SUFFIX
 
 DAY_MILLIS = 24 * 3600 * 1000
 

@@ -23,7 +23,7 @@ from shared.events import (
     ModelDeployed,
     TrainingCompleted,
 )
-from shared.http_app import make_http_app
+from shared.http.app import make_http_app
 from shared.service import Context, Parts, run
 
 TOPICS: tuple[type[Event], ...] = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from services.api.domain.projection import Claimed, Fact, Manifest, Occurred
 from services.api.domain.state import JobState
 from shared.events import STAGE_NAMES, Claim, Job, StageName, StageResult
-from shared.ledger import Ledger, job_key, stage_prefix
+from shared.stages.ledger import Ledger, job_key, stage_prefix
 
 
 async def read_job(ledger: Ledger, state: JobState, now: float) -> list[Fact]:

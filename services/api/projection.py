@@ -14,10 +14,10 @@ from services.api.domain.messages import messages
 from services.api.domain.projection import Fact, Occurred, ends, project
 from services.api.domain.state import JobState
 from services.api.ledger_reader import read_job
-from shared.bus import Delivery
 from shared.errors import StoreUnavailable, TransientError
 from shared.events import Event
-from shared.ledger import JOBS, Ledger
+from shared.kafka.bus import Delivery
+from shared.stages.ledger import JOBS, Ledger
 
 log = logging.getLogger(__name__)
 

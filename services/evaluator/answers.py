@@ -14,8 +14,8 @@ from services.evaluator.client import Endpoint
 from services.evaluator.domain.answers import Answer, Variant
 from services.evaluator.domain.prompts import Prompt
 from shared import ids, telemetry
-from shared.objects import ObjectStore
-from shared.stage import Attempt
+from shared.stages.stage import Attempt
+from shared.store.objects import ObjectStore
 from shared.tasks import cancel_and_wait
 
 T = TypeVar("T")

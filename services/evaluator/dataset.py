@@ -14,7 +14,7 @@ import numpy as np
 from services.evaluator.domain.examples import Example, parse_row
 from services.evaluator.domain.labels import find_labels
 from shared.events import Evaluation, Split
-from shared.objects import ObjectStore
+from shared.store.objects import ObjectStore
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from shared.stage import Attempt
+from shared.stages.stage import Attempt
 
 EVERY_SECONDS = 1.0
 

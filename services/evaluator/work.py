@@ -19,9 +19,9 @@ from services.evaluator.report import Report, render
 from shared import telemetry
 from shared.errors import CorruptObject, TransientError
 from shared.events import EvalCompleted, Event, TrainingCompleted
-from shared.objects import ObjectStore
 from shared.settings import Settings
-from shared.stage import Attempt
+from shared.stages.stage import Attempt
+from shared.store.objects import ObjectStore
 
 EDGE_PATIENCE = 30.0
 """Seconds. An endpoint that fails on an edge prompt is a finding, not a reason to wait for minutes."""

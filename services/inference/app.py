@@ -19,9 +19,9 @@ from services.inference.vllm.command import held_adapters
 from services.inference.vllm.gpu_turn import SleepController
 from services.inference.vllm.server import Vllm
 from services.inference.work import DeployWork
-from shared.gpu import GpuTurns
-from shared.http_app import make_http_app
+from shared.http.app import make_http_app
 from shared.service import Context, Parts, run
+from shared.stages.gpu_turns import GpuTurns
 
 
 def main() -> None:

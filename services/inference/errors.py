@@ -12,7 +12,7 @@ import logging
 from starlette.types import Scope
 
 from shared.errors import CorruptObject, InputError, TransientError, TunestreamError
-from shared.http_errors import ApiError, ErrorTable
+from shared.http.errors import ApiError, ErrorTable
 
 log = logging.getLogger(__name__)
 

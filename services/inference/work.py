@@ -11,7 +11,7 @@ from services.inference.registry.aliases import Aliases
 from services.inference.vllm.server import Vllm
 from shared import telemetry
 from shared.events import Deployed, EvalCompleted, JobProgress, ModelDeployed
-from shared.stage import Attempt
+from shared.stages.stage import Attempt
 
 PATIENCE = 120.0  # seconds to wait for vLLM in one attempt; a start takes 40 to 100
 

@@ -16,8 +16,8 @@ from services.ingest.domain import datasets
 from services.ingest.intake import Intake
 from shared.errors import AlreadyExists, InputError
 from shared.events import DatasetPointer, Job, Origin
-from shared.ledger import Entry
-from shared.objects import ObjectStore
+from shared.stages.ledger import Entry
+from shared.store.objects import ObjectStore
 
 log = logging.getLogger(__name__)
 

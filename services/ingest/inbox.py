@@ -11,10 +11,10 @@ from functools import partial
 from services.ingest.deduplicator import Deduplicator
 from services.ingest.intake import Intake
 from shared import ids
-from shared.bus import Delivery
 from shared.errors import AlreadyExists, ConfigError, InputError, TransientError
 from shared.events import DatasetUploaded, FrozenModel, Job, Origin
-from shared.objects import ObjectStore
+from shared.kafka.bus import Delivery
+from shared.store.objects import ObjectStore
 from shared.tasks import wait_for_event
 
 log = logging.getLogger(__name__)

@@ -11,13 +11,14 @@ from dataclasses import dataclass, replace
 
 from services.ingest.domain import datasets, jobs
 from services.ingest.job_settings import parse_spec
-from shared import outbox, telemetry
+from shared import telemetry
 from shared.errors import AlreadyExists, ConfigError, InputError
 from shared.events import DatasetPointer, Event, Job, JobFailed, JobSpec, Origin, Reference, StageOutcome
-from shared.ledger import job_key
-from shared.objects import ObjectStore
-from shared.publisher import Publisher
 from shared.settings import Settings
+from shared.stages import outbox
+from shared.stages.ledger import job_key
+from shared.stages.publisher import Publisher
+from shared.store.objects import ObjectStore
 
 
 @dataclass(frozen=True)

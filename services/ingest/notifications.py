@@ -13,7 +13,7 @@ from services.ingest import metrics
 from services.ingest.deduplicator import Deduplicator
 from services.ingest.domain import datasets, notifications
 from shared.errors import TransientError
-from shared.objects import ObjectStore
+from shared.store.objects import ObjectStore
 
 log = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from services.ingest import metrics
 from services.ingest.deduplicator import Deduplicator
 from services.ingest.domain import datasets
 from shared.errors import TransientError
-from shared.objects import ObjectStore
 from shared.settings import IngestSettings
+from shared.store.objects import ObjectStore
 
 log = logging.getLogger(__name__)
 

@@ -29,9 +29,9 @@ from services.trainer.job.uploads import CheckpointUploads, find_checkpoints
 from shared import telemetry
 from shared.errors import CorruptObject, InputError, TransientError
 from shared.events import DatasetValidated, FolderReference, Job, TrainingCompleted
-from shared.objects import ObjectStore
 from shared.settings import Settings
-from shared.stage import Attempt
+from shared.stages.stage import Attempt
+from shared.store.objects import ObjectStore
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from services.validate.domain.report import FileRole
 from services.validate.scan import ScanControl
-from shared.stage import Attempt
+from shared.stages.stage import Attempt
 from shared.tasks import in_background
 
 T = TypeVar("T")

@@ -19,7 +19,7 @@ from shared import telemetry
 from shared.errors import CorruptObject, InputError
 from shared.events import DatasetValidated, Job, Reference, Split
 from shared.settings import Settings
-from shared.stage import Attempt
+from shared.stages.stage import Attempt
 
 
 class Objects(Protocol):

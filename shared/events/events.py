@@ -12,7 +12,7 @@ StageName = Literal["ingest", "validate", "trainer", "evaluator", "inference"]
 STAGE_NAMES: tuple[StageName, ...] = get_args(StageName)
 """In the order in which a job passes them. Each is also the name of a service."""
 RUNNER_STAGES = STAGE_NAMES[1:]
-"""The stages that `shared/runner.py` runs; ingest only makes the job."""
+"""The stages that `shared/stages/runner.py` runs; ingest only makes the job."""
 SERVICES = (*STAGE_NAMES, "api")
 StageOutcome = Literal["completed", "failed", "cancelled"]
 """How a stage ends."""

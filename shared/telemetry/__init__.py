@@ -3,9 +3,8 @@ docs/architecture.md, "Telemetry"."""
 
 from __future__ import annotations
 
-from shared import otlp
 from shared.settings import TelemetrySettings
-from shared.telemetry import logs
+from shared.telemetry import logs, otlp
 from shared.telemetry.logs import LOG_FIELDS, JsonFormatter
 from shared.telemetry.tracing import (
     INHERITED,

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from shared import ids
-from shared.bus import Delivery
 from shared.errors import TransientError
 from shared.events import DatasetPointer, DatasetUploaded, JobControl, JobFailed
+from shared.kafka.bus import Delivery
 from tests.support.broker import Broker, running
 from tests.support.waiting import until
 

@@ -15,7 +15,7 @@ import pytest
 
 from shared.errors import AlreadyExists, Conflict, CorruptObject, InputError
 from shared.events import DatasetPointer, FolderReference
-from shared.objects import PART_SIZE, ObjectStore
+from shared.store.objects import PART_SIZE, ObjectStore
 from tests.support import races
 
 ROUNDS = 8  # tests/full races a hundred

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from docs.generate import HERE, documents
 from services.api import app as api
 from shared.events import BY_TOPIC, EVENTS, DatasetUploaded, JobControl, JobSpec
-from shared.stage import STAGES
+from shared.stages.stage import STAGES
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -18,9 +18,9 @@ from services.api.database import ProjectionDatabase
 from services.api.projection import Projection
 from services.api.resources.dependencies import Dependencies
 from services.inference.app import build
-from shared import health
 from shared.errors import InputError, StoreUnavailable
 from shared.events import StrictModel
+from shared.http import health
 from shared.service import Context
 from shared.settings import Settings
 from tests.support.bus import FakeBus

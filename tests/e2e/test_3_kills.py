@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shared.stage import STAGES
+from shared.stages.stage import STAGES
 from tests.e2e.conftest import StackUnderTest
 from tests.support.user import QUICK, salted_rows, support_rows
 

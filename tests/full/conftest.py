@@ -20,9 +20,9 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from pydantic import SecretStr
 
 from deploy.init import plan
-from shared.kafka_security import client_options
-from shared.objects import ObjectStore
+from shared.kafka.security import client_options
 from shared.settings import BusSettings, StoreSettings
+from shared.store.objects import ObjectStore
 from tests.support.embedded import Embedded, embedded
 from tests.support.user import ROOT, User, parse_exports
 

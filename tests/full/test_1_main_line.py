@@ -11,8 +11,8 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from deploy.init import plan
-from shared.envelope import DLQ_SUFFIX
 from shared.events import SERVICES
+from shared.kafka.envelope import DLQ_SUFFIX
 from tests.full.conftest import FullStack
 from tests.support import races
 from tests.support.embedded import Embedded

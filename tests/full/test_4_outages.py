@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from shared.stage import STAGES
+from shared.stages.stage import STAGES
 from tests.full.conftest import FullStack
 from tests.support.trace import Trace
 from tests.support.user import QUICK, salted_rows, support_rows

@@ -19,7 +19,7 @@ from services.inference.errors import EngineUnavailable
 from services.inference.vllm.gpu_turn import SleepController
 from services.inference.vllm.server import Vllm
 from shared.errors import StoreUnavailable, TransientError
-from shared.gpu import GpuTurns
+from shared.stages.gpu_turns import GpuTurns
 from tests.sim.loop import run
 from tests.support.store import FakeStore
 

@@ -13,7 +13,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from shared import ids, outbox
+from shared import ids
 from shared.errors import InputError, StoreUnavailable, TransientError
 from shared.events import (
     BY_TOPIC,
@@ -34,10 +34,11 @@ from shared.events import (
     StageResult,
     TrainingCompleted,
 )
-from shared.ledger import job_key, stage_prefix
-from shared.runner import StageRunner
 from shared.settings import StageSettings
-from shared.stage import STAGES, Attempt
+from shared.stages import outbox
+from shared.stages.ledger import job_key, stage_prefix
+from shared.stages.runner import StageRunner
+from shared.stages.stage import STAGES, Attempt
 from tests.support.bus import FakeBus, Published
 from tests.support.jobs import NOWHERE, make_job
 from tests.support.store import Disk, FakeStore, Held

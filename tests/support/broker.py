@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
-from shared.bus import Bus
 from shared.events import Event
+from shared.kafka.bus import Bus
 from shared.settings import BusSettings
 
 

@@ -1,4 +1,4 @@
-"""The bus in memory: the one fake of `shared.bus.Bus`, and the broker behind it.
+"""The bus in memory: the one fake of `shared.kafka.bus.Bus`, and the broker behind it.
 
 `tests/contract/bus_suite.py` runs the same tests against this fake and against a real broker.
 """
@@ -13,11 +13,12 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from shared import envelope, ids
-from shared.bus import Bus, Delivery
-from shared.envelope import DLQ_SUFFIX
+from shared import ids
 from shared.errors import TransientError
 from shared.events import Event
+from shared.kafka import envelope
+from shared.kafka.bus import Bus, Delivery
+from shared.kafka.envelope import DLQ_SUFFIX
 
 Handler = Callable[[Any, Delivery], Awaitable[None]]
 

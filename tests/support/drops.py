@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from minio import Minio
 from minio.commonconfig import CopySource
 
-from shared.bus import Bus, Delivery
 from shared.events import DatasetUploaded
+from shared.kafka.bus import Bus, Delivery
 from shared.settings import BusSettings
 from tests.support.waiting import until
 

@@ -16,10 +16,10 @@ from cli.stack.plan import make_stack
 from cli.stack.ports import USUAL, choose
 from cli.stack.programs import parts_environment, programs
 from cli.stack.state import Stack, make_socket_folder
-from shared.bus import create_topics
 from shared.errors import TunestreamError
-from shared.objects import ObjectStore
+from shared.kafka.topics import create_topics
 from shared.settings import Settings
+from shared.store.objects import ObjectStore
 from tests.support.broker import KafkaBroker
 from tests.support.waiting import eventually
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from shared import ids
-from shared.bus import Delivery
 from shared.events import (
     Claim,
     DatasetPointer,
@@ -30,7 +29,8 @@ from shared.events import (
     StageResult,
     TrainingCompleted,
 )
-from shared.ledger import attempt_prefix, job_key, stage_prefix
+from shared.kafka.bus import Delivery
+from shared.stages.ledger import attempt_prefix, job_key, stage_prefix
 from tests.support.store import FakeStore
 
 T0 = 1_700_000_000.25

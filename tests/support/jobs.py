@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from shared.events import Job, JobProgress, Reference
-from shared.ledger import attempt_prefix
-from shared.stage import Attempt
+from shared.stages.ledger import attempt_prefix
+from shared.stages.stage import Attempt
 
 NOWHERE = Reference(bucket="b", key="k", etag="e", size=1, sha256="0" * 64)
 """A reference to no object."""

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from shared.errors import AlreadyExists, Conflict
-from shared.objects import ObjectStore
+from shared.store.objects import ObjectStore
 
 RACERS = 32
 ROUNDS = 100

@@ -8,7 +8,7 @@ import httpx
 from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
 
-from shared import health
+from shared.http import health
 
 
 class Scrape:

@@ -1,4 +1,4 @@
-"""The object store in memory: the one fake of `shared.objects.ObjectStore`.
+"""The object store in memory: the one fake of `shared.store.objects.ObjectStore`.
 
 `tests/contract/store_suite.py` runs the same tests against this fake and against a real S3 server.
 """
@@ -14,8 +14,8 @@ from pathlib import Path
 
 from shared.errors import AlreadyExists, Conflict, CorruptObject, InputError, StoreUnavailable
 from shared.events import DatasetPointer, Reference
-from shared.ledger import Entry
-from shared.objects import ObjectStore
+from shared.stages.ledger import Entry
+from shared.store.objects import ObjectStore
 
 
 @dataclass

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from shared import ids, outbox
+from shared import ids
 from shared.events import (
     CheckpointInfo,
     FolderReference,
@@ -14,7 +14,8 @@ from shared.events import (
     Overfitting,
     TrainingCompleted,
 )
-from shared.ledger import job_key
+from shared.stages import outbox
+from shared.stages.ledger import job_key
 from tests.support.jobs import make_job
 from tests.support.store import FakeStore
 

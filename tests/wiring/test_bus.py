@@ -6,9 +6,9 @@ import signal
 
 import pytest
 
-from shared.bus import Bus, Delivery
 from shared.errors import TransientError
 from shared.events import JobControl
+from shared.kafka.bus import Bus, Delivery
 from tests.contract.bus_suite import DATASETS, BusSuite, letters_of, taken, uploaded
 from tests.support.broker import Broker, running
 from tests.support.embedded import Embedded

@@ -11,8 +11,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from cli.main import app
-from shared.bus import Delivery
 from shared.events import InferenceFeedback
+from shared.kafka.bus import Delivery
 from shared.settings import load_settings
 from tests.support.broker import running
 from tests.support.embedded import Embedded

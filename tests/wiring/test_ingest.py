@@ -16,11 +16,11 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from services.ingest.app import build
-from shared import health
-from shared.bus import Bus, Delivery
 from shared.events import Job, JobFailed
-from shared.ledger import job_key
+from shared.http import health
+from shared.kafka.bus import Bus, Delivery
 from shared.service import Context
+from shared.stages.ledger import job_key
 from tests.support import drops
 from tests.support.drops import ROWS, Bucket, Uploads, listen_for_uploads
 from tests.support.embedded import Embedded

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from shared import lag
-from shared.bus import Bus, Delivery
 from shared.events import JobControl, ModelDegraded
+from shared.kafka import lag
+from shared.kafka.bus import Bus, Delivery
 from tests.support.embedded import Embedded
 from tests.support.scrape import Scrape, scrape
 from tests.support.waiting import until

@@ -8,7 +8,7 @@ import pytest
 from pydantic import SecretStr
 
 from shared.errors import ConfigError
-from shared.objects import ObjectStore
+from shared.store.objects import ObjectStore
 from tests.contract.store_suite import StoreSuite
 from tests.support.embedded import Embedded
 

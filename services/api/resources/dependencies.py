@@ -11,9 +11,9 @@ from services.api.database import ProjectionDatabase
 from services.api.domain.state import JobState
 from services.api.projection import Projection
 from services.api.resources.jobs.domain import job_view
-from shared.http_errors import ApiError
-from shared.objects import ObjectStore
-from shared.publisher import Publisher
+from shared.http.errors import ApiError
+from shared.stages.publisher import Publisher
+from shared.store.objects import ObjectStore
 
 _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 

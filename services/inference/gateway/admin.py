@@ -13,7 +13,7 @@ from services.inference.domain.names import is_alias
 from services.inference.registry.aliases import Aliases
 from services.inference.registry.models import Models
 from shared.events import StrictModel
-from shared.http_errors import ApiError
+from shared.http.errors import ApiError
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from services.inference.gateway.control_plane import PREFIXES
 from services.inference.gateway.exchange import GENERATION
-from shared.http_body_limit import DEFAULT_LIMIT
+from shared.http.body_limit import DEFAULT_LIMIT
 
 GENERATION_LIMIT = 32 * 2**20
 """Bytes. A prompt of a million tokens is a tenth of it."""

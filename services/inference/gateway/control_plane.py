@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect
 from services.inference.errors import RETRY_AFTER
 from services.inference.gateway.exchange import CLIENT_GONE
 from services.inference.gateway.relay import Answer, open_upstream, resources
-from shared.http_errors import ApiError
+from shared.http.errors import ApiError
 
 PREFIXES = ("/v1/files", "/v1/uploads", "/v1/fine_tuning")
 METHODS = ["GET", "POST", "DELETE", "PUT", "PATCH"]

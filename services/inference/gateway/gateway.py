@@ -22,7 +22,7 @@ from services.inference.gateway.relay import Answer, ClientGone, Upstream, open_
 from services.inference.registry.adapters import Adapters
 from services.inference.registry.models import Models, Target
 from services.inference.vllm.server import Vllm
-from shared.http_errors import ApiError
+from shared.http.errors import ApiError
 
 PATIENCE = 90.0
 """Seconds that a request waits for a vLLM that starts. A restart on two cores takes about 45."""

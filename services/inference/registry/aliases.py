@@ -8,7 +8,7 @@ from services.inference.domain import deployments
 from services.inference.domain.names import is_alias
 from shared.errors import AlreadyExists, Conflict, TransientError
 from shared.events import Deployed, Deployment
-from shared.ledger import Ledger, deployment_key
+from shared.stages.ledger import Ledger, deployment_key
 
 # How long the promotion of another replica may go unseen here. The store easily bears one read a second and alias.
 FRESH_SECONDS = 1.0

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Protocol
 
 from services.inference.domain.names import tuned_name
-from shared import outbox, telemetry
+from shared import telemetry
 from shared.errors import StoreUnavailable
 from shared.events import FolderReference, Job, Reference, TrainingCompleted
-from shared.folders import find_folder
-from shared.ledger import JOBS, Ledger, job_key
+from shared.stages import outbox
+from shared.stages.ledger import JOBS, Ledger, job_key
+from shared.store.folders import find_folder
 
 NOT_FOUND_SECONDS = 1.0  # an unknown id is looked up at most this often, whatever the number of requests
 READERS = 16

@@ -1,6 +1,7 @@
 """Takes turns with training on one GPU (`gpu.share = alternate`).
 
-vLLM serves while inference has the turn of the GPU. It frees the memory before the turn is given up (`shared/gpu.py`).
+vLLM serves while inference has the turn of the GPU. It frees the memory before the turn is given up
+(`shared/stages/gpu_turns.py`).
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ import logging
 from services.inference.errors import EngineUnavailable
 from services.inference.vllm.server import Vllm
 from shared.errors import LeaseLost, StoreUnavailable, TunestreamError
-from shared.gpu import GpuTurns
-from shared.lease import Lease
+from shared.stages.gpu_turns import GpuTurns
+from shared.stages.lease import Lease
 
 log = logging.getLogger(__name__)
 

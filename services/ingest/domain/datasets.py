@@ -6,7 +6,7 @@ import posixpath
 from collections.abc import Mapping
 
 from shared import ids
-from shared.ledger import Entry
+from shared.stages.ledger import Entry
 
 DATASET_ENDINGS = (".jsonl", ".ndjson", ".json")
 SIDECAR_ENDINGS = (".job.yaml", ".job.yml", ".job.json")

@@ -7,10 +7,10 @@ import socket
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 
-from shared.gpu import GpuTurns
-from shared.ledger import Ledger
 from shared.settings import Settings
-from shared.stage import Attempt
+from shared.stages.gpu_turns import GpuTurns
+from shared.stages.ledger import Ledger
+from shared.stages.stage import Attempt
 
 
 def hold(

@@ -12,9 +12,9 @@ from typing import Self
 
 from services.trainer.engine.messages import CheckpointWritten
 from shared.events import FolderReference
-from shared.folders import find_folder
-from shared.objects import ObjectStore
-from shared.stage import Attempt
+from shared.stages.stage import Attempt
+from shared.store.folders import find_folder
+from shared.store.objects import ObjectStore
 from shared.tasks import cancel_and_wait
 
 log = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from services.inference import app as composition
 from services.inference.gateway.gateway import Gateway
 from services.inference.vllm import server as vllm_module
 from services.inference.work import DeployWork
-from shared import health
+from shared.http import health
 from shared.service import Context, Parts
 from shared.settings import Settings
 from tests.support.api import FakeApi

@@ -8,7 +8,7 @@ import pytest
 
 from shared.errors import InputError, TransientError
 from shared.events import EvalCompleted, Event, Interval, JobProgress, ModelDeployed, Reference
-from shared.stage import Attempt
+from shared.stages.stage import Attempt
 from tests.support.store import FakeStore
 from tests.support.trained_models import BASE, add_job, add_trained, model_id
 from tests.unit.inference.conftest import House

@@ -7,9 +7,9 @@ import time
 from services.ingest.deduplicator import Deduplicator
 from services.ingest.inbox import Inbox
 from services.ingest.intake import Intake
-from shared.bus import Delivery
 from shared.errors import ConfigError
 from shared.events import DatasetPointer, DatasetUploaded, JobFailed
+from shared.kafka.bus import Delivery
 from shared.settings import Settings
 from tests.support.bus import FakeBus
 from tests.support.store import FakeStore

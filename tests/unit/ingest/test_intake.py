@@ -6,8 +6,8 @@ import pytest
 
 from services.ingest.intake import Intake
 from shared.events import DatasetPointer, Job, JobFailed, Origin
-from shared.ledger import job_key
 from shared.settings import Settings
+from shared.stages.ledger import job_key
 from tests.support.bus import FakeBus
 from tests.support.spans import Spans, trace_of, traceparent_of
 from tests.support.store import FakeStore

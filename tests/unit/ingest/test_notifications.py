@@ -8,7 +8,7 @@ from urllib.parse import quote_plus
 import pytest
 
 from services.ingest.domain import datasets, notifications
-from shared.ledger import Entry
+from shared.stages.ledger import Entry
 
 
 def message(*keys: str, bucket: str = "datasets", name: str = "s3:ObjectCreated:Put") -> bytes:

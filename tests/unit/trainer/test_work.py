@@ -20,7 +20,7 @@ from services.trainer.work import TrainWork, raise_for_exit_code
 from shared.errors import InputError, TransientError
 from shared.events import DatasetValidated, Job, JobProgress, JobSpec, Reference, Split, TrainingCompleted
 from shared.settings import Settings
-from shared.stage import Attempt
+from shared.stages.stage import Attempt
 from tests.support.micro_base import support_rows
 from tests.support.spans import Spans
 from tests.support.store import FakeStore

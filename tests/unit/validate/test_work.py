@@ -18,7 +18,7 @@ from services.validate.work import ValidateWork
 from shared.errors import InputError
 from shared.events import DatasetValidated, JobProgress, Reference
 from shared.settings import ModelSettings, Settings
-from shared.stage import Attempt
+from shared.stages.stage import Attempt
 from tests.support.clock import Clock
 from tests.support.datasets import good, lines
 from tests.support.jobs import make_attempt, make_job

@@ -9,8 +9,8 @@ from fastapi import APIRouter, Query, Response
 from services.api.resources.dependencies import Dependencies
 from services.api.resources.events.domain import event_view
 from services.api.resources.lists import listing
-from shared.http_errors import ApiError
-from shared.http_responses import JsonResponse
+from shared.http.errors import ApiError
+from shared.http.responses import JsonResponse
 
 
 def router(dependencies: Dependencies) -> APIRouter:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from services.api.domain.state import JobState
 from shared.events import DatasetValidated, EvalCompleted, Reference, TrainingCompleted
-from shared.ledger import attempt_prefix
+from shared.stages.ledger import attempt_prefix
 
 VALIDATION_REPORT = "validation-report.json"
 MEDIA_TYPES = {

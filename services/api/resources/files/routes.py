@@ -13,7 +13,7 @@ from services.api.resources.files.domain import VALIDATION_REPORT, failed_report
 from services.api.resources.files.store import open_verified
 from shared.errors import CorruptObject
 from shared.events import Reference
-from shared.http_errors import ApiError
+from shared.http.errors import ApiError
 
 CHUNK = 2**16
 HEADERS = {

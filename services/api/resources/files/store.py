@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from shared.events import Reference
-from shared.objects import ObjectStore
+from shared.store.objects import ObjectStore
 
 
 async def open_verified(objects: ObjectStore, reference: Reference) -> BinaryIO:

@@ -9,8 +9,8 @@ from services.api.domain.state import JobState
 from shared import ids
 from shared.errors import AlreadyExists, TransientError
 from shared.events import JobControl
-from shared.ledger import Ledger, control_prefix
-from shared.publisher import Publisher
+from shared.stages.ledger import Ledger, control_prefix
+from shared.stages.publisher import Publisher
 
 log = logging.getLogger(__name__)
 

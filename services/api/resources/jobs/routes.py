@@ -10,8 +10,8 @@ from services.api.domain.state import FINAL, Status
 from services.api.resources.dependencies import Dependencies
 from services.api.resources.jobs import control
 from services.api.resources.lists import listing
-from shared.http_errors import ApiError
-from shared.http_responses import JsonResponse
+from shared.http.errors import ApiError
+from shared.http.responses import JsonResponse
 
 
 def router(dependencies: Dependencies) -> APIRouter:

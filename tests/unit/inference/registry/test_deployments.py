@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from services.inference.domain import deployments
 from services.inference.registry.aliases import Aliases
 from shared.events import Deployed, Deployment
-from shared.ledger import deployment_key
+from shared.stages.ledger import deployment_key
 from tests.support.store import FakeStore
 
 

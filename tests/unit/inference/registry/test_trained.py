@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from services.inference.domain.names import tuned_name
 from services.inference.registry.trained import TrainedModels
-from shared import ids, outbox
+from shared import ids
 from shared.events import JobFailed
+from shared.stages import outbox
 from tests.support.clock import Clock
 from tests.support.store import FakeStore
 from tests.support.trained_models import add_trained, job_id, model_id

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from shared.errors import ConfigError
-from shared.gpu import GpuTurns
-from shared.lease import Lease
+from shared.stages.gpu_turns import GpuTurns
+from shared.stages.lease import Lease
 from tests.support.clock import Clock
 from tests.support.store import FakeStore
 from tests.support.trained_models import BASE, add_trained

@@ -10,9 +10,9 @@ import pytest
 from services.trainer.job.gpu_turn import hold
 from shared.errors import TransientError
 from shared.events import Job, JobProgress
-from shared.gpu import FIRST_RIGHT_SECONDS, GpuTurns
 from shared.settings import Settings
-from shared.stage import Attempt
+from shared.stages.gpu_turns import FIRST_RIGHT_SECONDS, GpuTurns
+from shared.stages.stage import Attempt
 from tests.support.clock import Clock
 from tests.support.store import FakeStore
 

@@ -1,0 +1,37 @@
+"""The one HTTP face of the services: what stands before the routes of each, in the right order."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from fastapi import FastAPI
+
+from shared.http.bearer import BearerAuth
+from shared.http.body_limit import BodyLimit, Limit, default_limit
+from shared.http.errors import ErrorTable
+from shared.http.request_id import RequestId
+from shared.http.responses import JsonResponse
+
+
+def make_http_app(
+    title: str,
+    keys: tuple[str, ...],
+    *,
+    errors: ErrorTable | None = None,
+    limit: Limit = default_limit,
+    own_spans: Collection[str] = (),
+    **options: Any,
+) -> FastAPI:
+    """An app whose requests get a request id, then need one of `keys`, then a body within `limit`.
+
+    `errors`, `limit` and `own_spans` are those of `ErrorTable`, `BodyLimit` and `RequestId`; `options` are FastAPI's.
+    """
+    errors = errors or ErrorTable()
+    app = FastAPI(title=title, default_response_class=JsonResponse, docs_url=None, redoc_url=None, **options)
+    errors.install(app)
+    # the one that is added last is the first to see a request
+    app.add_middleware(BodyLimit, limit=limit)
+    app.add_middleware(BearerAuth, keys=keys, public=[app.openapi_url] if app.openapi_url else [])
+    app.add_middleware(RequestId, errors=errors, own_spans=own_spans)
+    return app

@@ -1,0 +1,144 @@
+"""Errors of the HTTP services, as the OpenAI API gives them: `{"error": {"message", "type", "param", "code"}}`.
+
+| status | code | |
+|---|---|---|
+| 400 | `invalid_json` | the body is not JSON |
+| 400 | of the `InputError` | the user's data or settings are wrong |
+| 401 | `missing_api_key`, `invalid_api_key` | with `www-authenticate` |
+| 404 | `unknown_url`, `model_not_found` | |
+| 405 | `method_not_supported` | with `allow` |
+| 413 | `body_too_large` | |
+| 422 | `invalid_value` | a parameter or a field has a wrong value; `param` names it |
+| 500 | `internal_error` | a bug; the message names the request id |
+| 503 | `service_unavailable` | with `retry-after` |
+
+A service adds its own exceptions with `ErrorTable(...)`, and answers with `ApiError` where it decides itself.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.types import Scope
+
+from shared import telemetry
+from shared.errors import InputError, TransientError, TunestreamError
+from shared.http.responses import JsonResponse
+
+log = logging.getLogger(__name__)
+
+RETRY_SECONDS = 2
+"""When a client may try again. The official client obeys it."""
+
+
+class ApiError(TunestreamError):
+    """The answer to a request: its `status`, the fields of the envelope, and `headers` that are sent along."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.code = code
+        self.param = param
+        self.headers = dict(headers or {})
+
+    def envelope(self) -> dict[str, Any]:
+        kind = "server_error" if self.status >= 500 else "invalid_request_error"
+        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+
+    def response(self) -> JsonResponse:
+        return JsonResponse(self.envelope(), status_code=self.status, headers=self.headers)
+
+
+Translation: TypeAlias = Callable[[Any, Scope], ApiError]
+"""From an exception, and the request that met it, to the answer."""
+
+
+class ErrorTable:
+    """Which answer each kind of exception gets. The most derived class that the table holds decides."""
+
+    def __init__(self, more: Mapping[type[Exception], Translation] | None = None) -> None:
+        """`more`: the exceptions of one service, beside those that all services share."""
+        self._translations: dict[type[Exception], Translation] = {**SHARED, **(more or {})}
+
+    def answer(self, error: Exception, scope: Scope) -> ApiError:
+        """The answer to `error`, which was raised while the request `scope` was handled."""
+        kind = next(kind for kind in type(error).__mro__ if kind in self._translations)
+        return self._translations[kind](error, scope)
+
+    def install(self, app: FastAPI) -> None:
+        """Answer the exceptions of the table in `app`. `RequestId` answers all others, which are bugs."""
+
+        async def handle(request: Request, error: Exception) -> JsonResponse:
+            return self.answer(error, request.scope).response()
+
+        for kind in self._translations:
+            if kind is not Exception:
+                app.add_exception_handler(kind, handle)
+
+
+def request_id(scope: Scope) -> str:
+    """The trace id of a request, which its answer has as `x-request-id`."""
+    return telemetry.trace_id(scope["state"]["traceparent"])
+
+
+def _input(error: InputError, scope: Scope) -> ApiError:
+    status = 404 if error.code == "model_not_found" else 400
+    return ApiError(status, error.message, code=error.code, param=error.param)
+
+
+def _unavailable(error: TransientError, scope: Scope) -> ApiError:
+    log.warning("answered 503", extra={"reason": type(error).__name__})
+    message = "The object store or the database does not answer right now; try again in a moment."
+    return ApiError(503, message, code="service_unavailable", headers={"retry-after": str(RETRY_SECONDS)})
+
+
+def _invalid(error: RequestValidationError, scope: Scope) -> ApiError:
+    problem = error.errors()[0]
+    if problem["type"] == "json_invalid":
+        return ApiError(400, "The body is not JSON.", code="invalid_json")
+    # the first part says where it was sent: body, query, path
+    param = ".".join(str(part) for part in problem["loc"][1:]) or None
+    message = f"Invalid value for '{param}': {problem['msg']}." if param else f"Invalid request: {problem['msg']}."
+    return ApiError(422, message, param=param, code="invalid_value")
+
+
+def _routing(error: HTTPException, scope: Scope) -> ApiError:
+    asked = f"{scope['method']} {scope['path'][:200]}"
+    if error.status_code == 404:
+        return ApiError(404, f"Unknown request URL: {asked}.", code="unknown_url")
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "")
+        message = f"Not allowed to {asked}; this URL takes {allowed}."
+        return ApiError(405, message, code="method_not_supported", headers=error.headers)
+    code = "body_too_large" if error.status_code == 413 else None
+    return ApiError(error.status_code, str(error.detail), code=code, headers=error.headers)
+
+
+def _bug(error: Exception, scope: Scope) -> ApiError:
+    log.error("a request failed", exc_info=error, extra={"trace_id": request_id(scope)})
+    message = f"The server had an error; it is in its log under request id {request_id(scope)}."
+    return ApiError(500, message, code="internal_error")
+
+
+SHARED: dict[type[Exception], Translation] = {
+    ApiError: lambda error, scope: error,
+    InputError: _input,
+    TransientError: _unavailable,
+    RequestValidationError: _invalid,
+    HTTPException: _routing,
+    Exception: _bug,
+}

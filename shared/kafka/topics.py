@@ -1,0 +1,41 @@
+"""The topics: one per event and one for its dead letters, created once and never implicitly by a consumer."""
+
+from __future__ import annotations
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import TopicAlreadyExistsError, for_code
+
+from shared.events import EVENTS
+from shared.kafka.envelope import DLQ_SUFFIX
+from shared.kafka.security import client_options
+from shared.settings import BusSettings
+
+# twice Kafka's default limit: a dead letter is its record plus some headers, and must not be refused for its size
+MAX_LETTER_BYTES = 2 * 2**20
+
+
+async def create_topics(settings: BusSettings) -> None:
+    """Create every topic and its dead-letter topic with the wanted partition counts; topics that exist are kept."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.bootstrap, **client_options(settings))
+    await admin.start()
+    try:
+        existing = set(await admin.list_topics())
+        wanted = {event.topic: settings.partitions for event in EVENTS}
+        wanted |= {event.topic + DLQ_SUFFIX: 1 for event in EVENTS}
+        missing = [
+            NewTopic(
+                name=name,
+                num_partitions=partitions,
+                replication_factor=1,
+                topic_configs={"max.message.bytes": str(MAX_LETTER_BYTES)} if name.endswith(DLQ_SUFFIX) else None,
+            )
+            for name, partitions in wanted.items()
+            if name not in existing
+        ]
+        if missing:
+            answer = await admin.create_topics(missing)
+            for topic, code, *_ in answer.topic_errors:
+                if code not in (0, TopicAlreadyExistsError.errno):  # another init was faster
+                    raise for_code(code)(topic)
+    finally:
+        await admin.close()

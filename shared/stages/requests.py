@@ -1,0 +1,71 @@
+"""What a stage of a job was asked to do: its `request.json`, or the result of the stage before it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from enum import Enum, auto
+from typing import Any
+
+from shared import ids
+from shared.errors import AlreadyExists
+from shared.stages import outbox
+from shared.stages.ledger import Ledger, stage_prefix
+from shared.stages.stage import STAGES, Stage
+
+Request = dict[str, Any]
+"""The data of the event that asked for the stage."""
+
+
+class Missing(Enum):
+    """Why there is no request."""
+
+    NOT_YET = auto()
+    NEVER = auto()
+    """An earlier stage ended the job."""
+
+
+class Requests:
+    """The requests of one stage. Every method raises `StoreUnavailable` when the ledger is away."""
+
+    def __init__(self, ledger: Ledger, stage: Stage) -> None:
+        self._ledger = ledger
+        self._stage = stage
+
+    async def create(self, job_id: str, request: Request) -> None:
+        """Keep the request durably; a request that is there already stays."""
+        with contextlib.suppress(AlreadyExists):
+            await self._ledger.create(self._key(job_id), ids.canonical(request))
+
+    async def find(self, job_id: str, *, created: bool) -> Request | Missing:
+        """The request of a job; `created` says whether its `request.json` was listed.
+
+        If the event was lost (with Kafka's disk, for example), the stage before has its result all the same, and that
+        result is the request.
+        """
+        if created:
+            found = await self._ledger.get(self._key(job_id))
+            assert found is not None, "requests are never deleted"
+            asked: Request = json.loads(found[0])
+            return asked
+        result = await outbox.read(self._ledger, job_id, self._stage.upstream)
+        if result is None:
+            return Missing.NEVER if await self._ended_before(job_id) else Missing.NOT_YET
+        if result.outcome != "completed":
+            return Missing.NEVER
+        request = result.event.data
+        await self.create(job_id, request)
+        return request
+
+    async def _ended_before(self, job_id: str) -> bool:
+        """Whether a stage further up ended the job. Otherwise such jobs, of which there may be many, would be looked at
+        forever."""
+        stage = STAGES.get(self._stage.upstream)
+        while stage is not None:
+            if result := await outbox.read(self._ledger, job_id, stage.upstream):
+                return result.outcome != "completed"
+            stage = STAGES.get(stage.upstream)
+        return False
+
+    def _key(self, job_id: str) -> str:
+        return stage_prefix(job_id, self._stage.name) + "request.json"

@@ -1,0 +1,96 @@
+"""The vocabulary of the stage protocol: what a stage is, and what one attempt at it is given. See
+docs/architecture.md, "The stage protocol".
+
+`runner.py` runs the protocol, and `lease.py` keeps attempts apart. They know only a ledger, a publisher and a clock, so
+that `tests/sim` can run them with crashes at every point. Each stage of a job has these objects:
+
+    request.json    the event that asked for the stage                       create-once
+    claim.json      a lease: owner, attempt, expiry                          create-once, then compare-and-swap
+    attempt-N/      what attempt N wrote; an attempt that was given up cannot touch those of its successor
+    result.json     the commit point, and the event to publish               create-once
+    published.json  the event went out; while it is missing, the sweep publishes again
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+from shared.events import (
+    STAGE_NAMES,
+    DatasetUploaded,
+    DatasetValidated,
+    EvalCompleted,
+    Event,
+    Job,
+    JobProgress,
+    ProgressState,
+    StageName,
+    TrainingCompleted,
+)
+from shared.stages.ledger import attempt_prefix
+
+
+@dataclass(frozen=True)
+class Stage:
+    """`asked_by` is the event that asks for the stage; `upstream` is the stage that sends this event as its result."""
+
+    name: StageName
+    asked_by: type[Event]
+    upstream: StageName
+
+
+_ASKED_BY: tuple[type[Event], ...] = (DatasetUploaded, DatasetValidated, TrainingCompleted, EvalCompleted)
+STAGES: dict[StageName, Stage] = {
+    name: Stage(name, asked_by, upstream)
+    for (upstream, name), asked_by in zip(pairwise(STAGE_NAMES), _ASKED_BY, strict=True)
+}
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt at one stage of one job, as the work gets it.
+
+    `request` is the data of the event that asked for the stage. The work writes below `prefix` only. `earlier` are the
+    prefixes of the earlier attempts, newest first, where checkpoints may be.
+    """
+
+    job: Job
+    request: dict[str, Any]
+    stage: StageName
+    number: int
+    prefix: str
+    _publish_progress: Callable[[JobProgress], Awaitable[None]] = field(repr=False)
+
+    @property
+    def earlier(self) -> tuple[str, ...]:
+        return tuple(attempt_prefix(self.job.job_id, self.stage, number) for number in range(self.number - 1, 0, -1))
+
+    async def progress(
+        self,
+        state: ProgressState = "running",
+        message: str = "",
+        *,
+        step: int | None = None,
+        total_steps: int | None = None,
+        eta_seconds: float | None = None,
+        data: dict[str, Any] | None = None,
+    ) -> None:
+        """Publish `job.progress`. Never raises because the bus is away."""
+        await self._publish_progress(
+            JobProgress(
+                job_id=self.job.job_id,
+                stage=self.stage,
+                state=state,
+                message=message,
+                step=step,
+                total_steps=total_steps,
+                eta_seconds=eta_seconds,
+                data=data or {},
+            )
+        )
+
+
+Work = Callable[[Attempt], Awaitable[Event]]

@@ -1,0 +1,99 @@
+"""What `stack.yaml` declares, and what follows from it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from deploy.init import plan
+from shared.errors import ConfigError
+from shared.events import EVENTS
+from shared.kafka.topics import MAX_LETTER_BYTES
+from shared.stages.stage import STAGES
+from tests.support.user import ROOT
+
+STACK = plan.load(ROOT / "deploy" / "stack.yaml")
+
+
+def test_every_event_has_its_topic_and_its_dead_letters() -> None:
+    topics = plan.topics(STACK.kafka)
+    for event in EVENTS:
+        assert {event.topic, event.topic + ".dlq"} <= set(topics)
+    assert "bucket.notifications.dlq" not in topics
+
+
+def test_the_largest_dead_letter_that_services_send_is_taken() -> None:
+    assert STACK.kafka.dead_letters.max_message_bytes == MAX_LETTER_BYTES
+
+
+def test_a_stage_may_read_what_asks_for_it_and_bury_it() -> None:
+    rules = plan.rules(STACK.kafka)
+    for name, stage in STAGES.items():
+        topic = stage.asked_by.topic
+        assert plan.Rule(name, "topic", topic, False, "READ") in rules
+        assert plan.Rule(name, "topic", f"{topic}.dlq", False, "WRITE") in rules
+        assert plan.Rule(name, "group", f"{name}.", True, "READ") in rules
+
+
+def test_a_stranger_may_announce_and_listen_and_nothing_else() -> None:
+    mine = {rule[1:] for rule in plan.rules(STACK.kafka) if rule.user == "stranger"}
+    assert mine == {
+        ("topic", "dataset.uploaded", False, "WRITE"),
+        ("topic", "model.deployed", False, "READ"),
+        ("topic", "job.progress", False, "READ"),
+        ("topic", "job.failed", False, "READ"),
+        ("group", "stranger.", True, "READ"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "says"),
+    [
+        ("partitions: 6", "partitions: six", "kafka.topics.dataset.uploaded.partitions"),
+        ("retention_days", "retention", "retention: Extra inputs are not permitted"),
+        ("list: [datasets/*]", "list: [datasets]", "s3.users.stranger.list.0"),
+        ("kafka:", "kafka: {", "cannot be read as YAML"),
+    ],
+)
+def test_a_mistake_in_the_file_is_named(tmp_path: Path, before: str, after: str, says: str) -> None:
+    path = tmp_path / "stack.yaml"
+    text = (ROOT / "deploy" / "stack.yaml").read_text()
+    assert before in text
+    path.write_text(text.replace(before, after, 1))
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        plan.load(path)
+
+
+def test_a_user_without_a_password_is_named() -> None:
+    passwords = {"kafka": dict.fromkeys(STACK.kafka.users, "x"), "s3": dict.fromkeys(STACK.s3.users, "x")}
+    assert plan.without_password(STACK, passwords) == []
+    del passwords["s3"]["trainer"]
+    assert plan.without_password(STACK, passwords) == ["s3.trainer"]
+
+
+def test_every_name_of_kafka_is_taken_literally() -> None:
+    kafka = plan.Kafka(
+        topics={}, dead_letters=plan.Topic(partitions=1, retention_days=1), users={"all": plan.KafkaUser(read=("*",))}
+    )
+    assert plan.rules(kafka) == {plan.Rule("all", "topic", "*", False, "READ")}
+
+
+def test_a_policy_lists_below_prefixes_and_never_deletes() -> None:
+    user = plan.S3User(list=("drops/*", "ledger/jobs/*"), read=("drops/*",), write=("ledger/jobs/*/mine/*",))
+    assert plan.policy(user)["Statement"] == [
+        {"Effect": "Allow", "Action": ["s3:ListBucket"], "Resource": ["arn:aws:s3:::drops"]},
+        {
+            "Effect": "Allow",
+            "Action": ["s3:ListBucket"],
+            "Resource": ["arn:aws:s3:::ledger"],
+            "Condition": {"StringLike": {"s3:prefix": ["jobs/*"]}},
+        },
+        {"Effect": "Allow", "Action": ["s3:GetObject"], "Resource": ["arn:aws:s3:::drops/*"]},
+        {"Effect": "Allow", "Action": ["s3:PutObject"], "Resource": ["arn:aws:s3:::ledger/jobs/*/mine/*"]},
+    ]
+    actions = {
+        action for user in STACK.s3.users.values() for s in plan.policy(user)["Statement"] for action in s["Action"]
+    }
+    assert actions == {"s3:ListBucket", "s3:GetObject", "s3:PutObject"}

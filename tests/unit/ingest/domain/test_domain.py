@@ -1,0 +1,106 @@
+"""What counts as a dataset, what its settings may be, and when two requests are the same job."""
+
+from __future__ import annotations
+
+import pytest
+
+from services.ingest.domain import datasets, jobs
+from services.ingest.job_settings import parse_spec
+from shared.errors import InputError
+from shared.events import JobSpec, Origin, Reference
+from shared.stages.ledger import Entry
+
+DATASET = Reference(bucket="datasets", key="team/support tickets.jsonl", etag="e", size=9, sha256="a" * 64)
+
+
+def job(dataset: Reference = DATASET, spec: JobSpec | None = None, **changes: object):
+    arguments = {
+        "validation_file": None, "base": "org/Base-1B", "organization": "acme", "origin": Origin(),
+        "traceparent": "t", "now": 1.0, "salt": None,
+    } | changes  # fmt: skip
+    return jobs.job_of(dataset, spec or JobSpec(), **arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("key", "taken"),
+    [
+        ("a.jsonl", True),
+        ("deep/folder/A.JSONL", True),
+        ("a.json", True),
+        ("a.job.yaml", False),
+        ("a.job.json", False),
+        ("a.jsonl.part", False),
+        ("a.jsonl.crdownload", False),
+        (".a.jsonl", False),
+        ("_a.jsonl", False),
+        ("_announced/a.jsonl", False),
+        ("folder/", False),
+        ("notes.txt", False),
+    ],
+)
+def test_datasets_are_told_from_sidecars_and_unfinished_uploads(key: str, taken: bool) -> None:
+    assert datasets.is_dataset(key) is taken
+
+
+def test_a_fresh_object_is_looked_at_twice() -> None:
+    entry = Entry("a.jsonl", "etag-2", 1, modified=100.0)
+    assert not datasets.settled(entry, None, now=100.5, settle_seconds=1)
+    assert not datasets.settled(entry, "etag-1", now=100.5, settle_seconds=1)
+    assert datasets.settled(entry, "etag-2", now=100.5, settle_seconds=1)
+    assert datasets.settled(entry, None, now=101.0, settle_seconds=1)
+
+
+def test_the_same_request_is_the_same_job_whenever_it_is_made() -> None:
+    assert job().job_id == job(now=99.0, traceparent="other").job_id
+    assert job(spec=JobSpec.model_validate({"hyperparameters": {"n_epochs": "auto"}})).job_id == job().job_id
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        job(dataset=DATASET.model_copy(update={"sha256": "b" * 64})),
+        job(dataset=DATASET.model_copy(update={"key": "elsewhere.jsonl"})),
+        job(spec=JobSpec(suffix="x")),
+        job(spec=JobSpec(rerun=1)),
+        job(salt="unreadable"),
+    ],
+)
+def test_other_bytes_places_or_settings_are_another_job(other) -> None:
+    assert other.job_id != job().job_id
+
+
+def test_the_model_id_is_openais_and_leads_back_to_the_job() -> None:
+    made = job(spec=JobSpec(suffix="support bot"))
+    base, org, suffix, eight = made.model.removeprefix("ft:").split(":")
+    assert (base, org, suffix) == ("Base-1B", "acme", "support-bot")
+    assert made.job_id.startswith(f"ftjob-{eight}") and len(eight) == 8
+    assert "/" not in made.model
+
+
+def test_the_alias_is_said_or_follows_from_suffix_or_file_name() -> None:
+    assert job(spec=JobSpec(alias="prod", suffix="s")).alias == "prod"
+    assert job(spec=JobSpec(suffix="s")).alias == "s"
+    assert job().alias == "support-tickets"
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "says"),
+    [
+        ("hyperparameters: {n_epochs: 900}", "hyperparameters.n_epochs", "n_epochs"),
+        ("suffixx: a", "suffixx", "suffixx"),
+        ("- a list", None, "field: value"),
+        ("a: b: c", None, "line 1"),
+        ("lora: {r: 7}", "lora.r", "lora.r"),
+    ],
+)
+def test_wrong_settings_name_the_file_and_the_field(text: str, field: str | None, says: str) -> None:
+    with pytest.raises(InputError) as caught:
+        parse_spec(text.encode(), "a.job.yaml")
+    assert "a.job.yaml" in caught.value.message and says in caught.value.message
+    assert caught.value.code == "invalid_job_settings"
+    assert field is None or (caught.value.param or "").startswith(field)
+
+
+def test_no_settings_are_all_defaults() -> None:
+    assert parse_spec(b"", "x") == JobSpec()
+    assert parse_spec(b"suffix: a\nlora: {r: 8}\n", "x").lora.r == 8

@@ -1,0 +1,53 @@
+"""What is told to stop stops, also when the bell rings at that very moment."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from shared.settings import StageSettings
+from shared.stages.lease import Lease
+from shared.stages.runner import StageRunner
+from shared.stages.stage import STAGES, Attempt
+from tests.support.bus import FakeBus
+from tests.support.store import FakeStore
+
+
+async def never(attempt: Attempt) -> None:
+    raise AssertionError("nobody asked")
+
+
+async def test_a_runner_that_is_rung_while_it_is_stopped(caplog: pytest.LogCaptureFixture) -> None:
+    runner = StageRunner(
+        STAGES["validate"],
+        never,  # type: ignore[arg-type]
+        ledger=FakeStore(),
+        bus=FakeBus(),
+        clock=time.time,
+        owner="me",
+        settings=StageSettings(),
+    )
+    running = asyncio.create_task(runner.run())
+    for _ in range(20):
+        await asyncio.sleep(0)  # it waits for its bell now
+    runner.ring("ftjob-x")
+    running.cancel()
+    async with asyncio.timeout(5):
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_lease_that_is_left_while_its_bell_rings() -> None:
+    lease = await Lease.take(FakeStore(), "claim.json", "me", time.time(), 60)
+    assert lease is not None
+    bell = asyncio.Event()
+
+    async def check() -> None:
+        return None
+
+    async with asyncio.timeout(5):
+        async with lease.held(60, time.time, bell=bell, check=check):
+            for _ in range(20):
+                await asyncio.sleep(0)
+            bell.set()
