@@ -46,7 +46,7 @@ E = TypeVar("E", bound=Event)
 CONNECT_PAUSES = Backoff(0.25, 3.0)
 CONNECT_TRIES = 30
 QUICK_PAUSES = (0.1, 0.5, 2.0)  # seconds; together far below the 5 minutes after which Kafka expels a consumer
-OPTIONAL_PAUSE = 5.0
+OPTIONAL_PAUSE = 5.0  # seconds between two tries at a topic that may be missing
 
 
 @dataclasses.dataclass(frozen=True)
