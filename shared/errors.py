@@ -1,4 +1,4 @@
-"""The exceptions of Tunestream. The stage protocol decides by their kind, never by their text.
+"""The exceptions of Tunestream. The stage protocol decides by the class, never by the text.
 
 TunestreamError
 ├── InputError         the user's data or settings are wrong: the job ends with `job.failed`, without a retry
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 
 class TunestreamError(Exception):
-    """Root of the tree."""
+    """The base class of all exceptions of Tunestream."""
 
 
 class InputError(TunestreamError):

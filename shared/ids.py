@@ -10,11 +10,11 @@ from typing import Any
 
 from shared.events import JobSpec
 
-ID_CHARS = 24  # 24 base32 characters are 120 bits: collisions need 2**60 jobs
+ID_CHARS = 24  # 24 base32 characters are 120 bits: a collision becomes likely at about 2**60 jobs
 
 
 def canonical(value: Any) -> bytes:
-    """JSON with sorted keys and no spaces: one spelling per value, so that it can be hashed."""
+    """`value` as JSON with sorted keys and no spaces. Equal values give equal bytes, so the result can be hashed."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
@@ -25,7 +25,7 @@ def derive(*parts: Any, chars: int = ID_CHARS) -> str:
 
 
 def chosen_settings(spec: JobSpec) -> dict[str, Any]:
-    """What differs from the defaults: what a sidecar holds, and what the job id is derived from."""
+    """The settings that differ from the defaults. A sidecar holds them, and the job id is derived from them."""
     return spec.model_dump(mode="json", exclude_defaults=True)
 
 
@@ -44,18 +44,20 @@ def event_id(job: str, topic: str, *parts: Any) -> str:
 
 
 def model_id(job: str, base: str, organization: str, suffix: str | None) -> str:
-    """`ft:{base}:{org}:{suffix}:{8 chars}`, the immutable name of what job `job` trained.
+    """`ft:{base}:{org}:{suffix}:{8 chars}`, the immutable id of the model that job `job` trained.
 
     The 8 characters are the first 8 of the job id, so the ledger finds the job of a model by prefix
-    (`jobs/ftjob-{8 chars}…`) without an index. `base` loses its hub namespace: ids hold no slash.
+    (`jobs/ftjob-{8 chars}…`) without an index. The hub namespace of `base` is left out, because
+    an id has no slash.
     """
     return f"ft:{slug(base.rsplit('/', 1)[-1])}:{slug(organization)}:{slug(suffix or '')}:{job_prefix_of(job)}"
 
 
 def job_prefix_of(job: str) -> str:
+    """The first 8 characters of the job id, after `ftjob-`."""
     return job.removeprefix("ftjob-")[:8]
 
 
 def slug(text: str, limit: int = 64) -> str:
-    """Letters, digits, dot, dash and underscore; everything else becomes a dash."""
+    """`text` with only letters, digits, dots, dashes and underscores: any other run of characters becomes a dash."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-")[:limit]

@@ -1,8 +1,8 @@
-"""Trying again: how long to wait, and for how long.
+"""Back-off and retry: how long to wait after a failure, and how often to try.
 
-Two small pieces instead of a library: most callers decide something of their own between two tries (is the cause one
-that waiting mends, did the server name a time), and the counts of a stage's failures outlive the process in its claim.
-Pauses have no jitter, so that the simulation in `tests/sim` can repeat a history.
+These are two small pieces instead of a library, because most callers decide something of their own between two tries:
+whether waiting can help at all, or how long the server asked them to wait. A stage counts its failures in its claim,
+where the count outlives the process. Pauses have no jitter, so that the simulation in `tests/sim` can repeat a history.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Backoff:
     longest: float
 
     def pause(self, failures: int) -> float:
-        """Seconds to wait after so many failures in a row; `failures` is 1 or more."""
+        """Seconds to wait after `failures` failures in a row; `failures` is 1 or more."""
         doublings = min(failures - 1, 60)  # an outage of days must not overflow a float
         return min(self.first * 2.0**doublings, self.longest)
 
@@ -42,10 +42,11 @@ async def retry(
     pauses: Iterable[float],
     failed: Callable[[], None] = lambda: None,
 ) -> T:
-    """Await `call()` until it raises no `on`, with one of `pauses` (seconds) after each failure.
+    """Await `call()`, and repeat it while it raises `on`. After each failure it waits for the next of `pauses`
+    (seconds).
 
-    `failed` is called after each failure that is tried again. When the pauses are used up, the last try's exception
-    is raised; any other exception is raised at once.
+    `failed` is called after each failure that is followed by another try. When the pauses are used up, the exception
+    of the last try is raised. Any other exception is raised at once.
     """
     for pause in pauses:
         try:

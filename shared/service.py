@@ -1,4 +1,5 @@
-"""The process of a service: settings, telemetry, store, bus, stage runner, HTTP server and signals around its parts.
+"""Runs the process of a service: reads the settings, sets up telemetry, connects store and bus, starts the stage runner
+and the HTTP server, and stops everything on a signal.
 
 `app.py` of a service calls `run(name, build)`. `build(context)` makes the parts of the service, and may subscribe to
 topics.
@@ -44,7 +45,7 @@ EXIT_CONFIG = 78  # EX_CONFIG of sysexits.h: restarting does not help
 
 @dataclass(frozen=True)
 class Context:
-    """What a service's parts are built from."""
+    """What `build` makes the parts of a service from."""
 
     settings: Settings
     objects: ObjectStore
@@ -110,8 +111,8 @@ async def _serve(name: str, settings: Settings, build: Callable[[Context], Parts
 
     async def main() -> None:
         async with asyncio.TaskGroup() as group:
-            await reach(context.objects)
-            # nothing waits for the bus: the ledger alone is enough to work
+            await wait_for_store(context.objects)
+            # nothing waits for the bus, because a service can work from the ledger alone
             group.create_task(listen())
             for task in parts.background:
                 group.create_task(task())
@@ -135,8 +136,8 @@ async def _serve(name: str, settings: Settings, build: Callable[[Context], Parts
         raise _root_cause(outcome)
 
 
-async def reach(objects: ObjectStore) -> None:
-    """Wait while the object store is down.
+async def wait_for_store(objects: ObjectStore) -> None:
+    """Return as soon as the object store answers.
 
     Raises:
         ConfigError: the store is up, but these settings do not lead to it.

@@ -1,4 +1,4 @@
-"""Waiting for an event or a time, and ending tasks: what asyncio leaves to its users before Python 3.12."""
+"""Helpers for asyncio: wait for an event or a time, cancel tasks and wait for their end, run a task beside a block."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TLS to Kafka and to the object store: our context, and explanations of failed handshakes."""
+"""TLS to Kafka and to the object store: the client's context, and one-line explanations of failed handshakes."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def client_context(
     return context
 
 
-def rejected(
+def explain_rejection(
     error: ssl.SSLCertVerificationError, peer: str, host: str, port: int, section: str, ca: Path | None
 ) -> str:
     """One line that says why the certificate of `peer` ("Kafka at kafka:9092") is not accepted, and what to do."""
@@ -68,8 +68,8 @@ def rejected(
     return f"the certificate of {peer} is refused: {error.verify_message}"
 
 
-def refuses_ours(error: BaseException | None) -> bool:
-    """Whether the server ended the handshake over our certificate, or because we have none."""
+def refuses_client_certificate(error: BaseException | None) -> bool:
+    """Whether the server ended the handshake because it does not accept our certificate, or because we have none."""
     reason = (isinstance(error, ssl.SSLError) and error.reason) or ""
     return "ALERT" in reason and ("CERTIFICATE" in reason or "UNKNOWN_CA" in reason)
 
@@ -87,8 +87,8 @@ def speaks_tls(host: str, port: int) -> bool:
 
 
 def _expiry(host: str, port: int, ca: Path | None) -> str:
-    """When the certificate expired. Python shows the fields of a verified certificate only, so the time is not verified
-    here."""
+    """When the certificate expired. Python shows the fields of a certificate only if it has verified it, so this check
+    leaves out the time."""
     context = ssl.create_default_context(cafile=ca)
     context.verify_flags |= _NO_CHECK_TIME
     try:

@@ -1,16 +1,17 @@
-"""Conversations as chat templates expect them, so that the validator, the trainer and vLLM see the same text."""
+"""Converts conversations to what chat templates expect, so that the validator, the trainer and vLLM see the same
+text."""
 
 from __future__ import annotations
 
 from shared.conversation.template import (
-    SAID,
+    TEMPLATE_FIELDS,
     template_messages,
     template_tools,
     text_of,
 )
 
 __all__ = [
-    "SAID",
+    "TEMPLATE_FIELDS",
     "template_messages",
     "template_tools",
     "text_of",

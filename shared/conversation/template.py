@@ -1,4 +1,4 @@
-"""Messages and tools as chat templates expect them, converted as vLLM converts them. Rows must be valid."""
+"""Converts messages and tools to what chat templates expect, in the same way as vLLM. The rows must be valid."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-SAID = ("role", "content", "name", "tool_calls", "function_call", "tool_call_id", "reasoning_content")
+TEMPLATE_FIELDS = ("role", "content", "name", "tool_calls", "function_call", "tool_call_id", "reasoning_content")
 """The fields of a message that a chat template may use; `weight` and unknown fields are left out."""
 
 
@@ -18,19 +18,21 @@ def text_of(content: Any) -> str:
 
 
 def template_messages(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Convert messages: content becomes text, arguments become objects, older function calls become tool calls."""
+    """Convert messages: content becomes text, arguments become objects, an older `function_call` becomes a tool
+    call."""
     return [_template_message(message) for message in messages]
 
 
 def template_tools(asked: Mapping[str, Any]) -> list[dict[str, Any]] | None:
-    """The tools of a chat row, or of the input of a preference pair. Older `functions` become tools. None: no tools."""
+    """The tools of a chat row, or of the input of a preference pair. Older `functions` become tools. None if it has
+    none."""
     tools = list(asked.get("tools") or ())
     tools += [{"type": "function", "function": function} for function in asked.get("functions") or ()]
     return tools or None
 
 
 def _template_message(message: Mapping[str, Any]) -> dict[str, Any]:
-    made = {key: value for key, value in message.items() if key in SAID and value is not None}
+    made = {key: value for key, value in message.items() if key in TEMPLATE_FIELDS and value is not None}
     made["content"] = text_of(message.get("content"))
     calls = [(call.get("id"), call["function"]) for call in message.get("tool_calls") or ()]
     if function_call := made.pop("function_call", None):

@@ -1,4 +1,5 @@
-"""The documents of the ledger."""
+"""The documents in the ledger: the manifest of a job, the claim and the result of a stage, the deployment of an
+alias."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ class Job(FrozenModel):
     validation_file: Reference | None = None
     spec: JobSpec
     base: str
-    """The base model's id, resolved when the job was made, so that a later change of the default changes nothing."""
+    """The base model's id, resolved when the job was made, so that a later change of the default does not change the
+    job."""
     model: str
     """The id that the trained model will have."""
     alias: str
@@ -33,7 +35,7 @@ class Job(FrozenModel):
 
 
 class EventRecord(FrozenModel):
-    """An event at rest. `id` is its CloudEvents id."""
+    """An event as a document stores it. `id` is its CloudEvents id."""
 
     topic: str
     type: str
@@ -77,13 +79,16 @@ class StageResult(FrozenModel):
 
 
 class Deployed(FrozenModel):
+    """A model that an alias named from `at` on (seconds since the epoch), and the job that trained it."""
+
     model: str
     job_id: str
     at: float
 
 
 class Deployment(FrozenModel):
-    """`deployments/{alias}.json`, changed only by compare-and-swap. `history` is newest first."""
+    """`deployments/{alias}.json`: the model that the alias names. It is changed only by compare-and-swap. `history` is
+    newest first."""
 
     alias: str
     current: Deployed

@@ -10,7 +10,7 @@ from shared.events.spec import JobSpec, Method, Origin
 
 StageName = Literal["ingest", "validate", "trainer", "evaluator", "inference"]
 STAGE_NAMES: tuple[StageName, ...] = get_args(StageName)
-"""In the order in which a job passes them. Each is also the name of a service."""
+"""The stages in the order in which a job passes them. Each is also the name of a service."""
 RUNNER_STAGES = STAGE_NAMES[1:]
 """The stages that `shared/stages/runner.py` runs; ingest only makes the job."""
 SERVICES = (*STAGE_NAMES, "api")
@@ -76,7 +76,8 @@ class DatasetValidated(Event):
 
 
 class Overfitting(FrozenModel):
-    """Whether the training overfitted, judged by the validation loss: its trend, and against the training loss."""
+    """Whether the training overfitted. It is judged by the trend of the validation loss, compared with the training
+    loss."""
 
     verdict: Literal["healthy", "overfitting", "underfitting", "unknown"]
     reason: str
@@ -147,7 +148,7 @@ class EvalCompleted(Event):
 
 
 class ModelDeployed(Event):
-    """An alias answers with another model from now on."""
+    """From now on an alias answers with another model."""
 
     topic: ClassVar[str] = "model.deployed"
     sent_by = ("inference",)
@@ -157,13 +158,13 @@ class ModelDeployed(Event):
     model: str
     """The immutable id, `ft:…`."""
     alias: str
-    """The name that answers with this model now."""
+    """The name behind which this model answers now."""
     previous: str | None = None
-    """What it answered with before."""
+    """The model that answered behind this name before."""
     endpoint: str
     """`base_url` of an OpenAI client."""
     traffic: float = 1.0
-    """Its share of the alias's requests."""
+    """The share of the alias's requests that this model answers."""
 
 
 class JobProgress(Event):
@@ -181,7 +182,7 @@ class JobProgress(Event):
     step: int | None = None
     total_steps: int | None = None
     eta_seconds: float | None = None
-    """Until the stage ends."""
+    """Estimated seconds until the stage ends."""
     data: dict[str, Any] = {}
 
 
@@ -197,7 +198,7 @@ class JobFailed(Event):
     code: str
     message: str
     param: str | None = None
-    """The field of the job that is to blame."""
+    """The field of the job that is wrong."""
 
 
 class JobControl(Event):

@@ -1,4 +1,4 @@
-"""The two bases of everything that is written down or sent."""
+"""The two base classes of all events, documents and job settings."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from pydantic import BaseModel, ConfigDict
 
 
 class FrozenModel(BaseModel):
-    """Frozen; unknown fields are ignored (events evolve); inputs are hidden in errors (they may hold user text)."""
+    """A frozen model. Unknown fields are ignored, because events evolve. Errors do not show inputs, which may be text
+    of a user."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -18,7 +19,8 @@ class FrozenModel(BaseModel):
 
 
 class StrictModel(BaseModel):
-    """Frozen, and unknown fields are errors: for what a person writes, where a misspelt field must not pass."""
+    """A frozen model in which unknown fields are errors. It is for what a person writes: a misspelt field must not be
+    ignored."""
 
     model_config = ConfigDict(
         frozen=True,

@@ -1,4 +1,4 @@
-"""Where bytes are. Events and documents hold references, never the bytes."""
+"""References to objects in the object store. Events and documents hold references, never the bytes."""
 
 from __future__ import annotations
 

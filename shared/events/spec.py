@@ -31,6 +31,8 @@ class Hyperparameters(StrictModel):
 
 
 class Lora(StrictModel):
+    """The adapter: its rank `r`, its scaling `alpha`, the layers that it changes, and the quantization of the base."""
+
     r: Auto | Literal[1, 8, 16, 32, 64, 128, 256] = "auto"
     alpha: Auto | Annotated[int, Field(ge=1)] = "auto"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -46,6 +48,8 @@ class Splits(StrictModel):
 
 
 class Evaluation(StrictModel):
+    """How base, few-shot and tuned model are asked the test examples."""
+
     max_examples: Annotated[int, Field(ge=1)] = 200
     few_shot: Annotated[int, Field(ge=0, le=20)] = 3
     max_tokens: Annotated[int, Field(ge=1)] = 256

@@ -1,1 +1,1 @@
-"""The HTTP face that all services share: errors, API keys, request ids, body limits, health and metrics."""
+"""What the HTTP interfaces of all services share: errors, API keys, request ids, body limits, health and metrics."""

@@ -1,4 +1,5 @@
-"""The one HTTP face of the services: what stands before the routes of each, in the right order."""
+"""Makes the HTTP app of a service. Before a route sees a request, its id, API key and size are dealt with, in this
+order."""
 
 from __future__ import annotations
 
@@ -25,12 +26,13 @@ def make_http_app(
 ) -> FastAPI:
     """An app whose requests get a request id, then need one of `keys`, then a body within `limit`.
 
-    `errors`, `limit` and `own_spans` are those of `ErrorTable`, `BodyLimit` and `RequestId`; `options` are FastAPI's.
+    `errors`: the table that the app answers exceptions from. `limit` is that of `BodyLimit`, `own_spans` that of
+    `RequestId`; `options` are FastAPI's.
     """
     errors = errors or ErrorTable()
     app = FastAPI(title=title, default_response_class=JsonResponse, docs_url=None, redoc_url=None, **options)
     errors.install(app)
-    # the one that is added last is the first to see a request
+    # the middleware that is added last is the first to see a request
     app.add_middleware(BodyLimit, limit=limit)
     app.add_middleware(BearerAuth, keys=keys, public=[app.openapi_url] if app.openapi_url else [])
     app.add_middleware(RequestId, errors=errors, own_spans=own_spans)

@@ -15,7 +15,8 @@ CHALLENGE = {"www-authenticate": "Bearer"}
 
 
 class BearerAuth:
-    """ASGI middleware that lets a request pass if it has one of the keys. The body of others is not read."""
+    """ASGI middleware that lets a request pass if it has one of the keys. Any other request is answered with 401 before
+    its body is read."""
 
     def __init__(self, app: ASGIApp, keys: tuple[str, ...], public: Collection[str] = ()) -> None:
         """Without `keys` every request passes. `public`: paths that need no key, beside /health and /metrics."""
@@ -33,7 +34,7 @@ class BearerAuth:
 
 
 def refusal(keys: tuple[str, ...], authorization: str | None) -> ApiError | None:
-    """Why an `Authorization` header does not do; None if it holds one of `keys`, or if there are none."""
+    """The 401 for an `Authorization` header that holds none of `keys`. None if it holds one, or if `keys` is empty."""
     if not keys:
         return None
     scheme, _, token = (authorization or "").partition(" ")

@@ -1,4 +1,4 @@
-"""How large the body of a request may be."""
+"""Limits the size of request bodies."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from shared.http.errors import ApiError
 
 DEFAULT_LIMIT = 2**20
-"""Bytes. Requests that carry no data of the user are a few hundred."""
+"""In bytes. A request without data of the user has a few hundred."""
 
 Limit: TypeAlias = Callable[[str], int | None]
-"""From the path of a request to the bytes that its body may have; None: any number."""
+"""Maps the path of a request to the most bytes that its body may have; None: any number."""
 
 
 class BodyLimit:
-    """ASGI middleware that answers 413 `body_too_large`.
+    """ASGI middleware that answers 413 `body_too_large` to a request whose body is over its limit.
 
     A body that declares too large a size is not read at all. One that declares none is read up to its limit, by
     whoever handles the request.
@@ -45,7 +45,7 @@ class BodyLimit:
             message = await receive()
             read += len(message.get("body", b""))
             if read > limit:
-                # FastAPI makes 400 of any other exception that is raised while it reads a body
+                # FastAPI answers 400 to any other exception that is raised while it reads a body
                 raise HTTPException(413, _message(limit))
             return message
 

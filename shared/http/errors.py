@@ -1,4 +1,4 @@
-"""Errors of the HTTP services, as the OpenAI API gives them: `{"error": {"message", "type", "param", "code"}}`.
+"""The errors of the HTTP services in OpenAI's envelope: `{"error": {"message", "type", "param", "code"}}`.
 
 | status | code | |
 |---|---|---|
@@ -64,11 +64,11 @@ class ApiError(TunestreamError):
 
 
 Translation: TypeAlias = Callable[[Any, Scope], ApiError]
-"""From an exception, and the request that met it, to the answer."""
+"""Maps an exception, and the scope of the request that raised it, to the answer."""
 
 
 class ErrorTable:
-    """Which answer each kind of exception gets. The most derived class that the table holds decides."""
+    """Maps classes of exceptions to answers. The most derived class that the table holds decides."""
 
     def __init__(self, more: Mapping[type[Exception], Translation] | None = None) -> None:
         """`more`: the exceptions of one service, beside those that all services share."""
@@ -91,7 +91,7 @@ class ErrorTable:
 
 
 def request_id(scope: Scope) -> str:
-    """The trace id of a request, which its answer has as `x-request-id`."""
+    """The trace id of a request. It is the `x-request-id` of the answer."""
     return telemetry.trace_id(scope["state"]["traceparent"])
 
 
@@ -110,7 +110,7 @@ def _invalid(error: RequestValidationError, scope: Scope) -> ApiError:
     problem = error.errors()[0]
     if problem["type"] == "json_invalid":
         return ApiError(400, "The body is not JSON.", code="invalid_json")
-    # the first part says where it was sent: body, query, path
+    # the first part of the location is body, query or path
     param = ".".join(str(part) for part in problem["loc"][1:]) or None
     message = f"Invalid value for '{param}': {problem['msg']}." if param else f"Invalid request: {problem['msg']}."
     return ApiError(422, message, param=param, code="invalid_value")

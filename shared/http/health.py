@@ -1,4 +1,4 @@
-"""The same three routes on every service: whether it is alive, whether it is ready, and its metrics."""
+"""Three routes that every service has: whether it is alive, whether it is ready, and its metrics."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PATHS = (LIVE, READY, METRICS)
 POLL_STALLED_SECONDS = 60.0
 
 Check = Callable[[], str | None]
-"""None when all is well, else what is wrong, in a few words."""
+"""Returns None when all is well, else what is wrong, in a few words."""
 
 
 def mount(app: FastAPI, ready: dict[str, Check], measure: Callable[[], Awaitable[None]] | None = None) -> None:
@@ -40,8 +40,8 @@ def mount(app: FastAPI, ready: dict[str, Check], measure: Callable[[], Awaitable
 
 
 def bus_check(bus: Bus) -> Check:
-    """Whether every consumer has partitions and still polls. A ping would not do: a consumer that was expelled from
-    its group answers those, too."""
+    """A check that every consumer has partitions and still polls. A ping is not enough, because a consumer that was
+    expelled from its group still answers pings."""
 
     def check() -> str | None:
         for subscriber in bus.required:

@@ -14,7 +14,8 @@ OTHER = "other"
 
 
 class HttpMetrics:
-    """ASGI middleware. It is the outermost one, so that it sees the status that is really sent."""
+    """ASGI middleware that counts requests and measures their time. It must be the outermost one, to see the status
+    that is really sent."""
 
     def __init__(self, app: ASGIApp, clock: Callable[[], float] = time.monotonic) -> None:
         self._app = app
@@ -26,14 +27,14 @@ class HttpMetrics:
             return
         started, status = self._clock(), 500
 
-        async def noting(message: Message) -> None:
+        async def send_and_note(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
             await send(message)
 
         try:
-            await self._app(scope, receive, noting)
+            await self._app(scope, receive, send_and_note)
         finally:
             method = scope["method"] if scope["method"] in METHODS else OTHER
             route = getattr(scope.get("route"), "path", OTHER)

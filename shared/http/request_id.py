@@ -1,4 +1,4 @@
-"""Every request has a place in a trace, and every answer tells it: `x-request-id` is the trace id."""
+"""Gives every request a place in a trace, and every answer the trace id as its `x-request-id`."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ log = logging.getLogger(__name__)
 
 
 class RequestId:
-    """ASGI middleware around everything else that answers.
+    """ASGI middleware outside of everything else that answers a request.
 
     It puts two values into the state of a request: `asked_by`, the valid `traceparent` that it came with or None, and
     `traceparent`, its own place in a trace. A handler may replace `traceparent` before it answers.
-    The answer to an exception that nobody handled is made here, so that it has an `x-request-id`, too.
+    This middleware also answers exceptions that nobody handled, so that those answers have an `x-request-id`, too.
     """
 
     def __init__(self, app: ASGIApp, errors: ErrorTable, own_spans: Collection[str] = ()) -> None:
@@ -45,7 +45,7 @@ class RequestId:
             if message["type"] == "http.response.start":
                 answered = True
                 span.answered(message["status"])
-                # set, not appended: the answer of another service that is passed on has one already
+                # replaced, not appended: an answer that is passed on from another service already has one
                 MutableHeaders(scope=message)["x-request-id"] = request_id(scope)
             await send(message)
 

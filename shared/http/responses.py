@@ -9,7 +9,7 @@ from pydantic_core import to_json
 
 
 class JsonResponse(JSONResponse):
-    """JSON in which a figure that is not a number is null. A loss may be NaN, and JSON has no word for that."""
+    """JSON in which NaN and infinite numbers are null, because JSON has neither. A loss may be NaN."""
 
     def render(self, content: Any) -> bytes:
         return to_json(content, inf_nan_mode="null")

@@ -20,7 +20,7 @@ from shared.settings import BusSettings
 
 
 def denied(error: BaseException, settings: BusSettings, action: str = "use") -> str | None:
-    """The line that explains `error`; None: the error is about something else."""
+    """One line that explains `error`; None if it is not about a missing ACL."""
     user = repr(settings.sasl_username) if settings.sasl_username else "without a name"
     refuses = f"Kafka does not let the user {user} (TUNESTREAM_BUS__SASL_USERNAME)"
     names = _names(error)
@@ -37,8 +37,8 @@ _EXPECTED = "Auto create topics is disabled"  # a warning for each subscriber; t
 
 
 class ConsumerLog:
-    """FastStream's logger: writes our JSON lines, and one that names a missing ACL where FastStream would write a
-    traceback every 5 s."""
+    """The logger that FastStream is given. It writes our JSON lines. For a missing ACL it writes one line that names
+    it, where FastStream would write a traceback every 5 s."""
 
     def __init__(self, settings: BusSettings) -> None:
         self._settings = settings

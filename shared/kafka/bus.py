@@ -51,7 +51,7 @@ OPTIONAL_PAUSE = 5.0  # seconds between two tries at a topic that may be missing
 
 @dataclasses.dataclass(frozen=True)
 class Delivery:
-    """What came with an event. Without a `ce_id` of the sender, one is derived from topic, partition and offset."""
+    """What came with an event. If the sender gave no `ce_id`, it is derived from topic, partition and offset."""
 
     topic: str
     ce_id: str
@@ -216,14 +216,14 @@ class Bus:
         ours = [(name, text.encode()) for name, text in place.items()]
         topic = record.topic + DLQ_SUFFIX
         try:
-            # other clients send records that have neither key nor value; aiokafka refuses to
+            # other clients send records that have neither key nor value; aiokafka refuses to send them
             value = b"" if record.key is None and record.value is None else record.value
             await self._send(topic, value, record.key, [*record.headers, *ours])
         except TransientError as error:
             if not isinstance(error.__cause__, MessageSizeTooLargeError):
                 raise
-            # the record came compressed, or its topic allows larger ones. Its place alone is kept: a dead letter that
-            # cannot be written would block all records after it
+            # the record came compressed, or its topic allows larger ones. Only its place is kept, because a dead letter
+            # that cannot be written would block all records after it
             omitted = str(len(record.value or b"")).encode()
             await self._send(topic, b"", None, [*ours, ("dlq_omitted", omitted)])
 

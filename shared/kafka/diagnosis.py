@@ -35,12 +35,12 @@ CREDENTIALS_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Cause:
-    """A cause that waiting does not remove."""
+    """Why a client cannot connect, in a case in which waiting is not expected to help."""
 
     line: str
     """What is wrong, which setting it concerns, and how to fix it."""
     patience_seconds: float = 0.0
-    """For how long to wait all the same, because it may pass by itself."""
+    """How long to keep trying first, because another process may still remove the cause."""
 
 
 async def find_cause(settings: BusSettings, error: BaseException) -> Cause | None:
@@ -74,12 +74,12 @@ async def _examine(settings: BusSettings, options: dict[str, Any], host: str, po
     except IllegalSaslStateError:
         return Cause(f"{peer} takes no user and password here: set {protocol} to SSL or PLAINTEXT, or use another port")
     except ssl.SSLCertVerificationError as error:
-        line = await asyncio.to_thread(tls.rejected, error, peer, host, port, "BUS", settings.ca_file)
+        line = await asyncio.to_thread(tls.explain_rejection, error, peer, host, port, "BUS", settings.ca_file)
         return Cause(line)
     except (ConnectionRefusedError, TimeoutError, socket.gaierror):
         return None
     except (KafkaError, OSError) as error:
-        if tls.refuses_ours(error.__cause__ or error):
+        if tls.refuses_client_certificate(error.__cause__ or error):
             return Cause(_our_certificate(settings, peer))
         if settings.uses_tls:
             if await _speaks_plaintext(host, port):
@@ -99,7 +99,7 @@ async def _examine(settings: BusSettings, options: dict[str, Any], host: str, po
 
 def _our_certificate(settings: BusSettings, peer: str) -> str:
     if settings.cert_file is None:
-        return f"{peer} wants a certificate of ours: set TUNESTREAM_BUS__CERT_FILE and TUNESTREAM_BUS__KEY_FILE"
+        return f"{peer} asks for a client certificate: set TUNESTREAM_BUS__CERT_FILE and TUNESTREAM_BUS__KEY_FILE"
     return (
         f"{peer} refuses TUNESTREAM_BUS__CERT_FILE ({settings.cert_file}): it has expired, or is not signed by a CA "
         "that Kafka trusts"
@@ -116,7 +116,8 @@ async def _speaks_plaintext(host: str, port: int) -> bool:
 
 
 async def _wants_sasl(connection: AIOKafkaConnection) -> bool:
-    """Whether a listener expects SASL: then it answers the first step, even if it does not know the mechanism."""
+    """Whether a listener expects SASL. If it does, it answers the first step, even if it does not know the
+    mechanism."""
     try:
         answer = await connection.send(SaslHandShakeRequest("SCRAM-SHA-512"))
     except (KafkaError, OSError):

@@ -12,12 +12,12 @@ from aiokafka.errors import KafkaError
 from shared.kafka.bus import Bus
 from shared.telemetry import metrics
 
-PATIENCE = 1.0  # seconds: the broker may have to be asked for a position, and Prometheus waits for 10 s
+PATIENCE = 1.0  # seconds; asking the broker for a position takes time, and Prometheus waits for at most 10 s
 
 
 async def measure(bus: Bus) -> None:
-    """Set `tunestream_consumer_lag` of every topic: the sum over the partitions of this process, except
-    those of which nothing was fetched yet."""
+    """Set `tunestream_consumer_lag` of every topic: the sum over the partitions that this process reads. Partitions of
+    which nothing was fetched yet are left out."""
     behind: Counter[str] = Counter()
     with contextlib.suppress(TimeoutError, KafkaError):
         async with asyncio.timeout(PATIENCE):

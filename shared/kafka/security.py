@@ -37,7 +37,7 @@ def broker_security(settings: BusSettings) -> BaseSecurity | None:
 
 
 def client_options(settings: BusSettings) -> dict[str, Any]:
-    """The same, as keyword arguments of aiokafka's producer, consumer, admin client and connections.
+    """TLS and SASL as keyword arguments of aiokafka's producer, consumer, admin client and connections.
 
     Raises:
         ConfigError: a certificate or key cannot be used.

@@ -1,4 +1,4 @@
-"""The topics: one per event and one for its dead letters, created once and never implicitly by a consumer."""
+"""Creates the topics: one per event, and one for its dead letters. Consumers never create a topic."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ MAX_LETTER_BYTES = 2 * 2**20
 
 
 async def create_topics(settings: BusSettings) -> None:
-    """Create every topic and its dead-letter topic with the wanted partition counts; topics that exist are kept."""
+    """Create every topic with `settings.partitions` partitions, and its dead-letter topic with one. Topics that exist
+    are kept as they are."""
     admin = AIOKafkaAdminClient(bootstrap_servers=settings.bootstrap, **client_options(settings))
     await admin.start()
     try:
@@ -35,7 +36,7 @@ async def create_topics(settings: BusSettings) -> None:
         if missing:
             answer = await admin.create_topics(missing)
             for topic, code, *_ in answer.topic_errors:
-                if code not in (0, TopicAlreadyExistsError.errno):  # another init was faster
+                if code not in (0, TopicAlreadyExistsError.errno):  # another process created it first
                     raise for_code(code)(topic)
     finally:
         await admin.close()

@@ -43,6 +43,8 @@ RENAMED = {("stage", "max_epochs"): "max_attempts"}
 
 
 class Settings(BaseSettings):
+    """All settings, one field per section."""
+
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
         env_nested_delimiter="__",
@@ -89,7 +91,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        # the usual source of secret files reads whole sections only; this one reads `{SECTION}__{FIELD}`
+        # pydantic's default source of secret files reads whole sections only; this one reads `{SECTION}__{FIELD}`
         files = NestedSecretsSettingsSource(file_secret_settings)
         return init_settings, env_settings, dotenv_settings, files
 
@@ -99,7 +101,7 @@ def load_settings() -> Settings:
     """Read the settings once.
 
     Raises:
-        ConfigError: its one line names each wrong variable and what is wrong with it.
+        ConfigError: the settings are wrong. The message names each wrong variable, in one line.
     """
     folder = os.environ.get(f"{PREFIX}SECRETS_DIR")
     if folder and not Path(folder).is_dir():

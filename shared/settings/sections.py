@@ -14,6 +14,8 @@ from shared.errors import InputError
 
 
 class Section(BaseModel):
+    """The base class of sections: frozen, and an unknown field is an error."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, protected_namespaces=())
 
 
@@ -24,7 +26,7 @@ def _readable(path: Path) -> Path:
 
 
 def _keys(given: object) -> object:
-    """Read a JSON list, as in every other list field, or one key per line, as files of secrets usually have them."""
+    """Read API keys: a JSON list, as in every other list field, or one key per line, as in most files of secrets."""
     if not isinstance(given, str):
         return given
     if not given.lstrip().startswith("["):
@@ -56,11 +58,12 @@ class BusSettings(Section):
     """Switch it off only for a broker that refuses `InitProducerId`, as Tansu does."""
     partitions: int = 6
     fetch_max_wait_ms: int = 500
-    """How long the broker holds a fetch that finds nothing. Tansu delivers only when it ends: set 50 there."""
+    """How long the broker holds a fetch that finds no messages. Tansu holds it
+    for half of this time even if messages arrive: set 250 there."""
     session_timeout_ms: int = 10_000
     """How long a dead consumer keeps its partitions. Tansu also holds each join of a group for half of it."""
     retry_pause_seconds: float = 5.0
-    """The pause before a message whose handler met an outage is delivered again."""
+    """After an outage in its handler, a message is delivered again when this pause is over."""
 
     @property
     def uses_tls(self) -> bool:
@@ -72,7 +75,7 @@ class BusSettings(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> BusSettings:
-        """Refuse a setting that would silently do nothing: its user believes that it protects the connection."""
+        """Refuse a setting that would have no effect, because its user believes that it protects the connection."""
         protocol = f"TUNESTREAM_BUS__SECURITY_PROTOCOL is {self.security_protocol}"
         user, password = self.sasl_username, self.sasl_password and self.sasl_password.get_secret_value()
         if self.uses_sasl and not (user and password):
@@ -163,11 +166,13 @@ class StageSettings(Section):
     max_bugs: int = 3
     """Attempts that may end in an unexpected exception before the job fails."""
     max_attempts: int = 50
-    """All attempts, including those whose process died: a job that kills its worker must not do so forever."""
+    """All attempts, including those whose process died, because a job that kills its worker must not do so forever."""
     max_backoff_seconds: float = 60.0
 
 
 class IngestSettings(Section):
+    """How dropped datasets are found."""
+
     notifications_topic: str | None = None
     """The topic of the store's bucket notifications; None: only the sweep finds dropped files."""
     sweep_seconds: float = 2.0
@@ -177,11 +182,15 @@ class IngestSettings(Section):
 
 
 class ValidationSettings(Section):
+    """The limits of the validator."""
+
     max_line_bytes: int = 16 * 2**20
     max_problems: int = 1000
 
 
 class TrainerSettings(Section):
+    """The training process."""
+
     gpu: str | None = None
     """`CUDA_VISIBLE_DEVICES` of the training process; None: leave it as it is; `cpu`: train without a GPU."""
     threads: int | None = None
@@ -203,6 +212,8 @@ class GpuSettings(Section):
 
 
 class VllmSettings(Section):
+    """The vLLM server behind the inference service."""
+
     url: str | None = None
     """A vLLM server that shares `adapter_dir`; None: the inference service starts and supervises one itself."""
     host: str = "127.0.0.1"
@@ -220,6 +231,8 @@ class VllmSettings(Section):
 
 
 class InferenceSettings(Section):
+    """The inference service: the HTTP endpoint for models."""
+
     host: str = "127.0.0.1"
     port: int = 8000
     url: str = "http://127.0.0.1:8000"
@@ -231,11 +244,15 @@ class InferenceSettings(Section):
 
 
 class EvaluatorSettings(Section):
+    """The evaluator as a client of the endpoint."""
+
     api_key: SecretStr | None = None
     timeout_seconds: float = 300.0
 
 
 class ApiSettings(Section):
+    """The api service: jobs over HTTP."""
+
     host: str = "127.0.0.1"
     port: int = 8080
     url: str = "http://127.0.0.1:8080"
@@ -251,6 +268,8 @@ class HealthSettings(Section):
 
 
 class TelemetrySettings(Section):
+    """Where traces go, and how much is logged."""
+
     otlp_endpoint: str | None = None
     """OTLP over gRPC, for example http://127.0.0.1:4317; None: no traces are exported."""
     jaeger_url: str | None = None

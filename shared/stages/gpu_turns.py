@@ -7,7 +7,7 @@ Inference has the turn whenever no trainer wants it. It gives up the turn only a
 gets it back after every training: otherwise a queue of trainings would keep the endpoint from the evaluation of the
 model that was just trained. An owner that dies loses the turn when its lease expires.
 
-This module knows only a ledger and a clock. Each method looks once; the caller repeats it.
+This module knows only a ledger and a clock. Each method but `training` looks once; the caller repeats it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class GpuTurns:
     """The turns of one GPU. Every method raises `StoreUnavailable` when the ledger is away."""
 
     def __init__(self, ledger: Ledger, name: str, clock: Callable[[], float], *, lease_seconds: float) -> None:
-        """`name` of the GPU is unique in the ledger. `lease_seconds` holds for a trainer's turn and for its wish."""
+        """`name`: of the GPU, unique in the ledger. `lease_seconds`: how long a trainer's turn, and its wish for one,
+        are valid without renewal."""
         self._ledger = ledger
         self._turn = f"{gpu_prefix(name)}turn.json"
         self._wanted = f"{gpu_prefix(name)}wanted.json"
@@ -67,7 +68,8 @@ class GpuTurns:
         return lease.held(SERVING_SECONDS, self._clock)
 
     async def release(self, lease: Lease) -> None:
-        """End a turn now. Not by `give_back`, as the time at which the turn ended decides who is next.
+        """End a turn now. `Lease.give_back` is not used, because it forgets when the turn ended, and that decides who
+        is next.
 
         Raises:
             LeaseLost: the turn was no longer ours.
@@ -77,7 +79,8 @@ class GpuTurns:
     # --- the trainer ------------------------------------------------------------------------------------------
 
     async def for_training(self, owner: str) -> Lease | None:
-        """Take the turn, if inference has given it up or is absent. None: the wish for it was written or renewed."""
+        """Take the turn if inference has given it up or is absent. None: not yet; the wish for it was written or
+        renewed."""
         last, now = await self._claim(self._turn), self._clock()
         lease = None
         if last is None or now >= last.expires + (0.0 if last.owner == INFERENCE else FIRST_RIGHT_SECONDS):
@@ -92,7 +95,8 @@ class GpuTurns:
     async def training(
         self, owner: str, poll_seconds: float, waiting: Callable[[], Awaitable[None]]
     ) -> AsyncIterator[None]:
-        """Wait for the turn without limit, and keep it while the body runs. `waiting` is awaited once, before a wait.
+        """Wait for the turn without limit, and keep it while the body runs. `waiting` is awaited once, if there is a
+        wait.
 
         Raises:
             TransientError: the turn was lost, because the ledger was away for too long.

@@ -1,4 +1,4 @@
-"""The keys of the ledger, and the few operations on it that correctness rests on. See docs/architecture.md, "The
+"""The keys of the ledger, and the few operations that correctness depends on. See docs/architecture.md, "The
 ledger"."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The outbox of a stage: `result.json` decides, and its event is published until `published.json` says that it was."""
+"""The outbox of a stage: `result.json` decides, and its event is published until `published.json` exists."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ async def read(ledger: Ledger, job_id: str, stage: StageName) -> StageResult | N
 
 
 async def publish(ledger: Ledger, bus: Publisher, result: StageResult, owner: str, clock: Callable[[], float]) -> None:
-    """Publish the event of a result. Its id is the same in every process; if this one dies halfway, a sweep publishes
-    the event again."""
+    """Publish the event of a result. Its id is the same in every process; if this one dies halfway, a later look at
+    the job publishes the event again."""
     found = await ledger.get(job_key(result.job_id))
     traceparent = Job.model_validate_json(found[0]).traceparent if found else None
     about = {"tunestream.job_id": result.job_id, "messaging.destination.name": result.event.topic}

@@ -21,6 +21,7 @@ class Missing(Enum):
     """Why there is no request."""
 
     NOT_YET = auto()
+    """The stage before has no result yet."""
     NEVER = auto()
     """An earlier stage ended the job."""
 
@@ -33,15 +34,15 @@ class Requests:
         self._stage = stage
 
     async def create(self, job_id: str, request: Request) -> None:
-        """Keep the request durably; a request that is there already stays."""
+        """Store the request. If there is one already, it stays as it is."""
         with contextlib.suppress(AlreadyExists):
             await self._ledger.create(self._key(job_id), ids.canonical(request))
 
     async def find(self, job_id: str, *, created: bool) -> Request | Missing:
         """The request of a job; `created` says whether its `request.json` was listed.
 
-        If the event was lost (with Kafka's disk, for example), the stage before has its result all the same, and that
-        result is the request.
+        If the event was lost (with Kafka's disk, for example), the result of the stage before still holds it, and
+        becomes the request.
         """
         if created:
             found = await self._ledger.get(self._key(job_id))
@@ -58,8 +59,8 @@ class Requests:
         return request
 
     async def _ended_before(self, job_id: str) -> bool:
-        """Whether a stage further up ended the job. Otherwise such jobs, of which there may be many, would be looked at
-        forever."""
+        """Whether an earlier stage ended the job. Without this question the runner would look at such jobs forever, and
+        there may be many."""
         stage = STAGES.get(self._stage.upstream)
         while stage is not None:
             if result := await outbox.read(self._ledger, job_id, stage.upstream):

@@ -88,7 +88,7 @@ class StageRunner:
         self.ring(job_id)
 
     def ring(self, job_id: str) -> None:
-        """Look at this job now: it was asked for, or its user asked for something, such as to cancel it."""
+        """Look at this job now, because it was asked for, or because its user wants something, such as to cancel it."""
         if job_id in self._finished:
             return
         self._due[job_id] = _NOW
@@ -237,7 +237,7 @@ class StageRunner:
 
     async def _outcome(self, attempt: Attempt) -> tuple[StageOutcome, Event]:
         if attempt.number > self._settings.max_attempts:
-            # a job that kills its worker must not do so forever
+            # a job that kills its worker process must not do so forever
             message = f"{attempt.stage} was tried {attempt.number - 1} times and never ended."
             return "failed", self._failure(attempt.job.job_id, "too_many_attempts", message)
         try:

@@ -1,14 +1,13 @@
-"""The vocabulary of the stage protocol: what a stage is, and what one attempt at it is given. See
-docs/architecture.md, "The stage protocol".
+"""The types of the stage protocol: a stage, and one attempt at it. See docs/architecture.md, "The stage protocol".
 
-`runner.py` runs the protocol, and `lease.py` keeps attempts apart. They know only a ledger, a publisher and a clock, so
-that `tests/sim` can run them with crashes at every point. Each stage of a job has these objects:
+`runner.py` runs the protocol, and `lease.py` gives each attempt its number. They know only a ledger, a publisher and a
+clock, so that `tests/sim` can run them with crashes at every point. Each stage of a job has these objects:
 
     request.json    the event that asked for the stage                       create-once
     claim.json      a lease: owner, attempt, expiry                          create-once, then compare-and-swap
-    attempt-N/      what attempt N wrote; an attempt that was given up cannot touch those of its successor
+    attempt-N/      what attempt N wrote; an attempt whose lease was lost cannot overwrite what its successor writes
     result.json     the commit point, and the event to publish               create-once
-    published.json  the event went out; while it is missing, the sweep publishes again
+    published.json  the event went out; while it is missing, the runner publishes again
 """
 
 from __future__ import annotations

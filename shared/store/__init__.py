@@ -1,1 +1,1 @@
-"""The object store: conditional writes, verified reads, folders, and what its errors mean."""
+"""The client of the object store: conditional writes, verified reads, folders, and the translation of its errors."""

@@ -26,7 +26,7 @@ def translate(error: Exception, settings: StoreSettings) -> TunestreamError:
     cause = _ssl_error(error)
     if isinstance(cause, ssl.SSLCertVerificationError):
         host, port = address(settings)
-        return ConfigError(tls.rejected(cause, peer, host, port, "STORE", settings.ca_file))
+        return ConfigError(tls.explain_rejection(cause, peer, host, port, "STORE", settings.ca_file))
     if cause and cause.reason in _NO_TLS:
         return ConfigError(f"{peer} speaks no TLS: give its address with http://")
     return StoreUnavailable(f"the object store does not answer: {type(error).__name__}")
@@ -68,7 +68,10 @@ def _refusal(error: S3Error, peer: str, settings: StoreSettings) -> str | None:
     if error.code == "NoSuchBucket":
         return f"{peer} has no bucket {bucket}: create it, or name another"
     if error.code == "AccessDenied":
-        return f"{peer} denies the access key {user} what this service does in the bucket {bucket}: mend its policy"
+        return (
+            f"{peer} denies the access key {user} a right that this service needs on the bucket {bucket}: "
+            "change the policy of the key"
+        )
     return None
 
 

@@ -1,4 +1,4 @@
-"""The object store, through the `minio` client: create-once, compare-and-swap, multipart uploads, verified reads.
+"""The object store through the `minio` client: create-once, compare-and-swap, multipart uploads, verified reads.
 
 The client is synchronous, so every call runs in a thread. Writes go to one bucket; a reference names its own bucket.
 """
@@ -97,7 +97,7 @@ class ObjectStore:
         That needs a permission that every service has: `s3:ListBucket` on the bucket, with the prefix `jobs/`.
 
         Raises:
-            ConfigError: they do not; its one line names the setting.
+            ConfigError: they do not. The message names the setting, in one line.
             StoreUnavailable: the store is down.
         """
 
@@ -302,7 +302,7 @@ class ObjectStore:
         except (S3Error, ServerError, InvalidResponseError, HTTPError, ConnectionError, TimeoutError) as error:
             metrics.store_errors.labels(operation).inc()
             log.warning("the object store failed", extra={"operation": operation, "reason": reason(error)})
-            raise translate(error, self._settings) from None  # their messages name object keys
+            raise translate(error, self._settings) from None  # the messages of these exceptions name object keys
 
     async def _write(self, key: str, data: bytes, condition: dict[str, str]) -> str:
         def call() -> str:
@@ -318,7 +318,8 @@ class ObjectStore:
         return await self._in_thread("write", call)
 
     async def _already_mine(self, key: str, data: bytes) -> str | None:
-        """The ETag, if the object has these bytes: the client repeats a write whose reply was lost, and that fails."""
+        """The ETag if the object has these bytes, else None. The client repeats a write whose reply was lost; the
+        repetition fails, although the write took effect."""
         found = await self.get(key)
         return found[1] if found and found[0] == data else None
 

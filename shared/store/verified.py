@@ -1,4 +1,4 @@
-"""Reading objects whole and checking what was read against what was promised. Synchronous: the store calls it in a
+"""Reads whole objects, and checks their bytes against a reference. The functions block, so the store calls them in a
 thread."""
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from shared.events import DatasetPointer, Reference
 CHUNK = 2**20
 
 ABSENT = {"NoSuchKey", "NoSuchObject", "NoSuchVersion"}
-"""The store's codes for an object that is not there."""
+"""The codes by which the store says that an object does not exist."""
 
 
 @contextmanager
 def opened(client: Minio, bucket: str, key: str) -> Iterator[urllib3.BaseHTTPResponse]:
-    """The answer with the object's bytes, which is given back to the pool of connections afterwards."""
+    """The answer with the object's bytes. Its connection goes back to the pool when the block is left."""
     response = client.get_object(bucket, key)
     try:
         yield response
@@ -40,7 +40,7 @@ def copy(client: Minio, reference: Reference, sink: IO[bytes]) -> None:
     """Write the bytes that `reference` names to `sink`.
 
     Raises:
-        CorruptObject: they are gone, or have another digest; `sink` may have some of them then.
+        CorruptObject: the object is gone, or has another digest. `sink` may have some of its bytes then.
     """
     place = f"{reference.bucket}/{reference.key}"
     digest = hashlib.sha256()
@@ -55,7 +55,7 @@ def copy(client: Minio, reference: Reference, sink: IO[bytes]) -> None:
         raise
     if digest.hexdigest() != reference.sha256:
         raise CorruptObject(
-            f"{place} is not what was promised (sha256 {reference.sha256[:12]}…): it was overwritten or damaged"
+            f"{place} does not match its reference (sha256 {reference.sha256[:12]}…): it was overwritten or damaged"
         )
 
 

@@ -1,4 +1,4 @@
-"""Logs: one JSON object per line on stderr, with fields from a list."""
+"""Logs: one JSON object per line on stderr, with fields from an allow-list."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The Prometheus metrics that all services have: of their stage, the bus, the object store and HTTP. Each service has
 its own in its `metrics.py`; `docs/metrics.md` is generated from all of them.
 
-Names are `tunestream_{what}_{unit}` in base units. Label values come from small, fixed sets. They are never ids, object
+Names are `tunestream_{what}_{unit}` in base units. Label values come from small, fixed sets, and are never ids, object
 keys or text of a user.
 """
 
@@ -89,8 +89,8 @@ http_seconds = Histogram(
 def watch_stage(
     stage: str, *, pending: Callable[[], float], oldest: Callable[[], float], running: Callable[[], float]
 ) -> None:
-    """Report a stage on every scrape, and its counters from the start: Prometheus does not see the first increase of a
-    counter that appears with it."""
+    """Measure a stage on every scrape, and create its counters now. Prometheus does not see the first increase of a
+    counter that appears with that increase."""
     stage_pending.labels(stage).set_function(pending)
     stage_oldest_pending_seconds.labels(stage).set_function(oldest)
     stage_running.labels(stage).set_function(running)

@@ -49,7 +49,7 @@ def start(service: str, endpoint: str) -> None:
     """Export the spans of this process as those of `service`."""
     for name in NOISY:
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    # not at exit: that flush waits for half a minute for a collector that does not answer; `stop` does not
+    # the flush at exit would wait half a minute for a collector that does not answer; `stop` waits for two seconds
     provider = TracerProvider(resource=Resource.create({SERVICE_NAME: service}), shutdown_on_exit=False)
     exporter = PatientExporter(OTLPSpanExporter(endpoint=endpoint, insecure=True, timeout=EXPORT_SECONDS))
     provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=BATCH_MILLIS))

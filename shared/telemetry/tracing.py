@@ -42,7 +42,7 @@ def new_traceparent() -> str:
 
 
 def valid_traceparent(text: str | None) -> str | None:
-    """The text if it is a `traceparent`, else None."""
+    """`text` if it is a valid `traceparent`, else None."""
     context = trace.get_current_span(_context(text)).get_span_context()
     return text if context.is_valid else None
 
@@ -112,9 +112,9 @@ def span(name: str, traceparent: str | None = None, **options: Any) -> Iterator[
 # tree.
 
 MOMENT = 1e-6
-"""Seconds. Jaeger corrects what it takes for a wrong clock when a child ends after its parent and is not longer.
-Therefore `job` is shorter than `{stage}.started`, which is shorter than any phase. Jaeger also takes a duration of zero
-for an error."""
+"""Seconds. When a child ends after its parent and is not longer, Jaeger assumes a wrong clock and moves the child.
+Therefore `job` is shorter than `{stage}.started`, which is shorter than any phase. Jaeger also treats a duration of
+zero as an error."""
 
 
 class JobRoot:

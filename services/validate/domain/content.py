@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from services.validate.domain.formats import Format
-from shared.conversation import SAID, template_messages, text_of
+from shared.conversation import TEMPLATE_FIELDS, template_messages, text_of
 from shared.ids import canonical
 
 DIGEST_BYTES = 16  # two different rows are likely to share a digest only among 2**64 rows
@@ -54,7 +54,7 @@ def identify(row: Row) -> None:
 
 def _said(message: dict[str, Any]) -> dict[str, Any]:
     """The message as it is trained on: without weights, nulls and unknown keys, its text parts joined."""
-    said = {key: message[key] for key in SAID if message.get(key) is not None}
+    said = {key: message[key] for key in TEMPLATE_FIELDS if message.get(key) is not None}
     if "content" in said:
         said["content"] = text_of(said["content"])
     return said

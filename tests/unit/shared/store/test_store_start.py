@@ -158,7 +158,7 @@ async def test_a_store_that_starts_is_waited_for() -> None:
         objects = ObjectStore.connect(settings("http", port))
         with pytest.raises(StoreUnavailable):
             await objects.check()
-        reaching = asyncio.create_task(service.reach(objects))
+        reaching = asyncio.create_task(service.wait_for_store(objects))
         tried = server.asked
         await until(lambda: server.asked > tried, "it asks again")
         assert not reaching.done()
