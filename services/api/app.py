@@ -1,4 +1,5 @@
-"""Composition: the projection and what feeds it, and the HTTP interface. No decision is made here."""
+"""Puts the parts of the service together: the projection, the topics that feed it, and the HTTP interface. No decision
+is made here."""
 
 from __future__ import annotations
 
@@ -67,4 +68,4 @@ def make_app(dependencies: Dependencies, api_keys: tuple[str, ...]) -> FastAPI:
 
 def group_of(database: ProjectionDatabase, path: str) -> str:
     """The consumer group of this database on this machine: a new database reads the topics from their beginning."""
-    return f"api-{ids.derive(socket.gethostname(), path, database.birth, chars=12)}"
+    return f"api-{ids.derive(socket.gethostname(), path, database.database_id, chars=12)}"

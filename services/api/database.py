@@ -1,4 +1,4 @@
-"""The projection in SQLite. It may be deleted at any time, and is then rebuilt.
+"""Keeps the projection in SQLite. The file may be deleted at any time, and is then rebuilt.
 
 One thread writes and one reads, each with a connection of its own. With write-ahead logging neither blocks the other.
 """
@@ -47,7 +47,7 @@ class ProjectionDatabase:
         """Open the file. It is made when it is absent, and replaced when it is damaged or of another version.
 
         Raises:
-            ConfigError: there can be no file at `path`.
+            ConfigError: no database can be kept at `path`.
         """
         self._writer = ThreadPoolExecutor(1, "sqlite-writer")
         self._reader = ThreadPoolExecutor(1, "sqlite-reader")
@@ -57,8 +57,9 @@ class ProjectionDatabase:
             self._read_connection = self._reader.submit(connect, path).result()
         except (OSError, sqlite3.Error) as error:
             raise ConfigError(f"TUNESTREAM_API__DATABASE: cannot keep a database at {path}: {error}") from None
-        self.birth: str = self._write_connection.execute("SELECT id FROM birth").fetchone()[0]
-        """The id of this database. A new one has another id, and reads the topics from their beginning."""
+        self.database_id: str = self._write_connection.execute("SELECT id FROM birth").fetchone()[0]
+        """Made with the file. A new database has another id, joins as a new consumer group, and reads the topics from
+        their beginning."""
 
     async def close(self) -> None:
         await self._write(lambda connection: connection.close())

@@ -1,4 +1,4 @@
-"""Reads from the ledger what the projection does not know yet of a job."""
+"""Reads from the ledger what the projection does not know about a job yet."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from shared.stages.ledger import Ledger, job_key, stage_prefix
 
 
 async def read_job(ledger: Ledger, state: JobState, now: float) -> list[Fact]:
-    """The news, oldest first: two or three small reads for a job that is under way, none for one that is settled.
+    """The facts that `state` lacks, oldest first. That takes two or three small reads for a job that is under way, and
+    none for a job that is settled.
 
     Raises:
-        StoreUnavailable: nothing was learnt.
+        StoreUnavailable: the ledger does not answer. No fact is returned.
     """
     facts: list[Fact] = []
     if state.manifest is None:

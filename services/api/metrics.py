@@ -12,6 +12,7 @@ from services.api.domain.state import Status
 jobs = Gauge("tunestream_jobs", "Jobs by status, as the projection knows them", ["status"])
 
 
-def show(counts: Mapping[str, int]) -> None:
+def set_jobs(counts: Mapping[str, int]) -> None:
+    """Set `tunestream_jobs` to the number of jobs of each status; a status that `counts` lacks has none."""
     for status in get_args(Status):
         jobs.labels(status).set(counts.get(status, 0))

@@ -22,7 +22,7 @@ from shared.stages.ledger import JOBS, Ledger
 log = logging.getLogger(__name__)
 
 UNFINISHED_SECONDS = 5.0
-"""How often the ledger is asked about every job that has not ended: two or three small reads each."""
+"""How often the ledger is asked about every job that has not ended. That takes two or three small reads per job."""
 READERS = 8  # jobs that are read from the ledger at the same time
 
 
@@ -49,7 +49,7 @@ class Projection:
         """Apply an event. One without a job id comes from outside: ingest makes a job of it and publishes it again.
 
         Raises:
-            TransientError: it could not be written; deliver it again.
+            TransientError: the event could not be written. Deliver it again.
         """
         job_id = getattr(event, "job_id", None)
         if job_id is None:
@@ -63,7 +63,8 @@ class Projection:
     async def _before(self, event: Event, job_id: str) -> list[Fact]:
         """The earlier facts that the ledger has, if the event ends a stage.
 
-        Topics have no order among each other, and a client that sees the end of a job reads its history only once more.
+        Events of different topics come in any order. A client that sees the end of a job reads its history only once
+        more, so the history must be complete by then.
         """
         if ends(event):
             state = await self._database.job(job_id) or JobState(job_id=job_id)
@@ -114,7 +115,7 @@ class Projection:
             self._discover_at = now + self._discover_seconds
         await self._refresh_all(await self._database.unsettled())
         self.complete = True
-        metrics.show(await self._database.counts())
+        metrics.set_jobs(await self._database.counts())
 
     async def _refresh_all(self, job_ids: Sequence[str]) -> None:
         for start in range(0, len(job_ids), READERS):
@@ -129,7 +130,7 @@ class Projection:
             log.exception("a job cannot be read from the ledger", extra={"job_id": job_id})
 
     async def _apply(self, job_id: str, facts: Sequence[Fact]) -> JobState:
-        said = [message for fact in facts for message in messages(fact)]
+        added = [message for fact in facts for message in messages(fact)]
         return await self._database.update(
-            job_id, lambda state: functools.reduce(project, facts, state), said, self._clock()
+            job_id, lambda state: functools.reduce(project, facts, state), added, self._clock()
         )

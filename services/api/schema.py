@@ -9,6 +9,7 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 VERSION = 1
+# the one row of `birth` identifies the file: a file that is made again is another database
 SCHEMA = f"""
 BEGIN;
 CREATE TABLE birth (id TEXT NOT NULL);

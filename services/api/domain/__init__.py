@@ -1,1 +1,1 @@
-"""What is known of a job, how a fact changes it, and how it is shown. Pure."""
+"""The decisions of the api: what is known of a job, how a fact changes that, and which messages its history gets."""

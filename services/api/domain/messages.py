@@ -30,7 +30,8 @@ SUCCEEDED = "The job has successfully completed"
 
 @dataclass(frozen=True)
 class Message:
-    """One entry of a job's history. `id` is derived from the fact, so that a repetition is the same entry."""
+    """One entry of a job's history. `id` is derived from the fact, so a repeated fact gives the same entry. `at` is in
+    seconds since the epoch."""
 
     id: str
     at: float
@@ -41,7 +42,7 @@ class Message:
 
 
 def messages(fact: Fact) -> list[Message]:
-    """What the fact adds to the history, in reading order; often nothing."""
+    """The entries that `fact` adds to the history, in reading order. Many facts add none."""
     if isinstance(fact, Manifest):
         job = fact.job
         return [Message(ids.event_id(job.job_id, "created"), job.created_at, f"Created fine-tuning job: {job.job_id}")]
@@ -105,10 +106,10 @@ def _of_progress(event: JobProgress, ce_id: str, at: float) -> Iterator[Message]
         yield Message(ce_id, at, event.message or "The model was not promoted", "warn", data=data | stage)
     elif event.state == "checkpoint":
         yield Message(ce_id, at, f"Checkpoint created at step {event.step}", data=data)
-    elif losses := [f"{name}={event.data[key]:.4g}" for key, name in LOSSES.items() if _number(event.data.get(key))]:
+    elif losses := [f"{name}={event.data[key]:.4g}" for key, name in LOSSES.items() if _is_number(event.data.get(key))]:
         of = f"/{event.total_steps}" if event.total_steps is not None else ""
         yield Message(ce_id, at, f"Step {event.step}{of}: {', '.join(losses)}", type="metrics", data=data)
-    elif event.message and event.step is None:  # a counter that moves every second does not belong into the history
+    elif event.message and event.step is None:  # a counter that moves every second does not belong in the history
         yield Message(ce_id, at, event.message, data=data | stage)
 
 
@@ -121,7 +122,7 @@ def _gate_outcome(event: EvalCompleted) -> str:
     return f"Evaluation on {event.examples} examples {gate}: {event.metric} {told}; tuned - base {interval}"
 
 
-def _number(value: Any) -> bool:
+def _is_number(value: Any) -> bool:
     return isinstance(value, int | float)
 
 

@@ -1,4 +1,4 @@
-"""How one fact changes what is known of a job."""
+"""Changes what is known of a job by one fact: a manifest, an event, or a claim."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Occurred:
 
 @dataclass(frozen=True)
 class Claimed:
-    """The ledger showed at `at` that a stage is being worked on, or (`retrying`) waits for its next attempt."""
+    """At `at` the ledger showed that a stage is being worked on, or (`retrying`) that it waits for its next attempt."""
 
     stage: StageName
     at: float
@@ -102,22 +102,22 @@ def _occurred(state: JobState, fact: Occurred) -> JobState:
 
 
 def _progress(stage: StageState, event: JobProgress, fact: Occurred) -> StageState:
-    said = {name: value for name in FIELDS if (value := getattr(event, name)) not in (None, "")}
-    said["state"] = "retrying" if event.state == "retrying" else "running"
+    news = {name: value for name in FIELDS if (value := getattr(event, name)) not in (None, "")}
+    news["state"] = "retrying" if event.state == "retrying" else "running"
     # the time of a result does not tell when its stage started
     started = stage.started_at if ends(event) else _earlier(stage.started_at, fact.at)
     return stage.model_copy(
         update={
             "started_at": started,
-            "latest": _later(stage.latest, said, fact.at, fact.ce_id),
+            "latest": _later(stage.latest, news, fact.at, fact.ce_id),
             "figures": _later(stage.figures, event.data, fact.at, fact.ce_id),
         }
     )
 
 
 def _claimed(state: JobState, fact: Claimed) -> JobState:
-    stage, said = state.stage(fact.stage), "retrying" if fact.retrying else "running"
-    if stage.outcome or (stage.begun and stage.value("state") == said):
+    stage, shown = state.stage(fact.stage), "retrying" if fact.retrying else "running"
+    if stage.outcome or (stage.begun and stage.value("state") == shown):
         return state
     return _with(
         state,
@@ -125,7 +125,7 @@ def _claimed(state: JobState, fact: Claimed) -> JobState:
         stage.model_copy(
             update={
                 "claimed_at": _earlier(stage.claimed_at, fact.at),
-                "latest": _later(stage.latest, {"state": said}, fact.at, ""),
+                "latest": _later(stage.latest, {"state": shown}, fact.at, ""),
             }
         ),
     )
@@ -139,11 +139,11 @@ def _earlier(known: float | None, at: float) -> float:
     return at if known is None else min(known, at)
 
 
-def _later(known: dict[str, Stamped], said: dict[str, Any], at: float, ce_id: str) -> dict[str, Stamped]:
-    """`known` with every value of `said` that is later than what is known under its name."""
-    news = {
+def _later(known: dict[str, Stamped], news: dict[str, Any], at: float, ce_id: str) -> dict[str, Stamped]:
+    """`known`, changed by each value of `news` that is later than the known value of the same name."""
+    changed = {
         name: Stamped(at=at, id=ce_id, value=value)
-        for name, value in said.items()
+        for name, value in news.items()
         if name not in known or (known[name].at, known[name].id) < (at, ce_id)
     }
-    return {**known, **news}
+    return {**known, **changed}

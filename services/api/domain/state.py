@@ -1,4 +1,4 @@
-"""What is known of a job, in registers that merge: facts give the same state in any order, and when repeated.
+"""What is known of a job, in registers that merge. Facts give the same state in any order, also when they repeat.
 
 Every register is a minimum or a maximum over an order that is total, so `project` is commutative, associative and
 idempotent (a state-based CRDT, Shapiro et al. 2011, "A comprehensive study of convergent and commutative replicated
@@ -24,7 +24,8 @@ FINAL: frozenset[Status] = frozenset({"succeeded", "failed", "cancelled"})
 
 
 class Stamped(FrozenModel):
-    """A value, its time in seconds, and the id of its event. Of two values of one register the later one stays."""
+    """A value, its time in seconds since the epoch, and the id of its event. Of two values of one register the later
+    one stays."""
 
     at: float
     id: str
@@ -74,7 +75,7 @@ class JobState(FrozenModel):
     job_id: str
     manifest: Job | None = None
     stages: dict[str, StageState] = Field(default_factory=dict)
-    """By name. A later version may send stages that this one does not know."""
+    """The stages by name. A later version may send stages that this one does not know."""
 
     def stage(self, name: str) -> StageState:
         return self.stages.get(name) or StageState()

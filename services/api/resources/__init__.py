@@ -1,1 +1,1 @@
-"""HTTP: one folder per resource, each with its routes and its pure domain."""
+"""The HTTP resources, one folder each: `routes.py`, the pure `domain.py`, and `store.py` where it reads objects."""

@@ -1,4 +1,4 @@
-"""What all routes need."""
+"""What the routes of all resources need."""
 
 from __future__ import annotations
 

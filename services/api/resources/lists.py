@@ -1,4 +1,4 @@
-"""The JSON of a page of a list, as OpenAI has it."""
+"""A page of a list as JSON, in OpenAI's form."""
 
 from __future__ import annotations
 

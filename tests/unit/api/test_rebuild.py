@@ -169,7 +169,7 @@ async def test_a_file_that_cannot_be_used_is_made_anew(api: Api, harm: str) -> N
     story = Story()
     await story.happens(api.objects)
     await api.projection.reconcile()
-    birth = api.database.birth
+    database_id = api.database.database_id
     await api.stop()
     if harm == "newer":
         with sqlite3.connect(api.path) as connection:
@@ -182,7 +182,7 @@ async def test_a_file_that_cannot_be_used_is_made_anew(api: Api, harm: str) -> N
     else:
         api.path.write_bytes(b"not a database, but long enough to be looked at " * 10)
     api.start()
-    assert api.database.birth != birth
+    assert api.database.database_id != database_id
     await api.projection.reconcile()
     assert (await api.get(f"/jobs/{story.job_id}"))["status"] == "succeeded"
 

@@ -18,7 +18,7 @@ MEDIA_TYPES = {
 
 
 def references(state: JobState) -> dict[str, Reference]:
-    """The files of the stages that completed, by name."""
+    """The files of the completed stages, by name."""
     found: dict[str, Reference] = {}
     if validated := state.event_of(DatasetValidated):
         found[VALIDATION_REPORT] = validated.report
@@ -30,7 +30,8 @@ def references(state: JobState) -> dict[str, Reference]:
 
 
 def failed_report_key(state: JobState) -> str | None:
-    """The key of the report on a dataset that validation refused. No event refers to it then."""
+    """The key of the report on a dataset that validation refused, to which no event refers. None if it did not
+    refuse."""
     outcome = state.stage("validate").outcome
     if outcome is None or outcome.ending != "failed" or outcome.attempt is None:
         return None

@@ -1,4 +1,4 @@
-"""Files of jobs in the object store."""
+"""Reads the files of jobs from the object store."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from shared.store.objects import ObjectStore
 
 
 async def open_verified(objects: ObjectStore, reference: Reference) -> BinaryIO:
-    """The file of a reference, in a temporary file that is gone once it is closed. The caller closes it.
+    """A temporary file with the bytes of `reference`. It disappears when the caller closes it.
 
     The digest is verified first, so a client never gets the beginning of a damaged file; and memory stays flat.
 

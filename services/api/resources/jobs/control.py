@@ -1,4 +1,5 @@
-"""Cancels a job: the request is written to the ledger, which keeps it, and sent over the bus, which is fast."""
+"""Cancels a job. The request is written to the ledger, where it cannot get lost, and published on the bus, which is
+faster."""
 
 from __future__ import annotations
 

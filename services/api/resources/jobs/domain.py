@@ -17,11 +17,12 @@ from shared.events import (
 )
 
 Link = Callable[[str], str]
-"""The absolute URL of a path below the job, such as `report`."""
+"""Makes the absolute URL of a path below the job, such as `report`."""
 
 
 def job_view(state: JobState, link: Link) -> dict[str, Any]:
-    """Times are seconds since the epoch: whole ones for the job, as OpenAI has them; fractions for its stages."""
+    """The JSON object of a job. Its times are in seconds since the epoch: whole ones for the job, as in OpenAI's API,
+    and fractions for its stages."""
     job, status, ending = state.manifest, state.status, state.ending
     spec = job.spec if job else None
     validated, trained = state.event_of(DatasetValidated), state.event_of(TrainingCompleted)

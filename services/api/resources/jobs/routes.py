@@ -36,9 +36,9 @@ def router(dependencies: Dependencies) -> APIRouter:
 
     @routes.post("/jobs/{job_id}/cancel")
     async def cancel_job(job_id: str) -> Response:
-        """Returns at once. The job is `cancelled` once its owner has stopped working."""
+        """Ask for the job to end, and answer at once. The job is `cancelled` when its owner has stopped working."""
         await dependencies.job(job_id)
-        # the topics may lag behind: only the ledger tells whether it is too late
+        # the topics may lag behind, so ask the ledger whether the job has ended
         state = await dependencies.projection.refresh(job_id) or await dependencies.job(job_id)
         if state.status in FINAL:
             raise ApiError(
