@@ -1,4 +1,5 @@
-"""Composition: vLLM, the gateway in front of it, and the stage that deploys. No decision is made here."""
+"""Puts the parts of the service together: vLLM, the gateway in front of it, and the stage that deploys. No decision is
+made here."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What can go wrong with vLLM and its adapters, and which answer a client gets then.
+"""The exceptions about vLLM and its adapters, and the answer that a client gets for each.
 
-EngineUnavailable    (a TransientError) vLLM is starting, restarting, or does not answer
-└── EngineAsleep     a training has the GPU (`gpu.share = alternate`)
-AdapterRefused       vLLM does not take an adapter that passed our checks
+VllmUnavailable      (a TransientError) vLLM is starting, restarting, or does not answer
+└── VllmAsleep       a training has the GPU (`gpu.share = alternate`)
+AdapterRefused       vLLM refuses an adapter that passed our checks
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ RETRY_AFTER = 5  # seconds; the official client obeys it and tries twice more
 ASLEEP_RETRY_AFTER = 30  # a training takes minutes to hours; the official client does not obey more than 60
 
 
-class EngineUnavailable(TransientError):
+class VllmUnavailable(TransientError):
     """vLLM does not answer for now. The message is for the client."""
 
 
-class EngineAsleep(EngineUnavailable):
+class VllmAsleep(VllmUnavailable):
     """vLLM sleeps: a training has the GPU."""
 
 
@@ -40,11 +40,11 @@ def model_not_found(model: str) -> InputError:
     )
 
 
-def _unavailable(error: EngineUnavailable, scope: Scope) -> ApiError:
+def _unavailable(error: VllmUnavailable, scope: Scope) -> ApiError:
     return ApiError(503, f"{error}. Try again.", code="service_unavailable", headers={"retry-after": str(RETRY_AFTER)})
 
 
-def _asleep(error: EngineAsleep, scope: Scope) -> ApiError:
+def _asleep(error: VllmAsleep, scope: Scope) -> ApiError:
     headers = {"retry-after": str(ASLEEP_RETRY_AFTER)}
     return ApiError(503, f"{error}. Try again.", code="model_sleeping", headers=headers)
 
@@ -57,8 +57,8 @@ def _unusable(error: Exception, scope: Scope) -> ApiError:
 
 ERRORS = ErrorTable(
     {
-        EngineUnavailable: _unavailable,
-        EngineAsleep: _asleep,
+        VllmUnavailable: _unavailable,
+        VllmAsleep: _asleep,
         AdapterRefused: _unusable,
         CorruptObject: _unusable,
     }

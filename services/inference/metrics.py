@@ -1,4 +1,4 @@
-"""The Prometheus metrics of the service. The number of model labels is bounded: there is a new id for every job."""
+"""The Prometheus metrics of the service. Every job makes a new model id, so the number of model labels is bounded."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _models: set[str] = set()
 
 
 def model_label(model: str) -> str:
-    """`model` itself for the first hundred that are served, then `other`."""
+    """The label of `model`: its id for the first hundred models that are served, `other` for all later ones."""
     if model not in _models:
         if len(_models) >= MAX_MODELS:
             return OTHER

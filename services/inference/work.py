@@ -1,4 +1,5 @@
-"""The last stage: loads a model that passed the gate and moves its alias. A model that did not pass stays callable."""
+"""The last stage of a job: loads a model that passed the gate, and moves the alias to it. A model that did not pass can
+still be called by its id."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ class DeployWork:
         clock: Callable[[], float],
         patience: float = PATIENCE,
     ) -> None:
-        """`url`: where others reach the endpoint, without `/v1`."""
+        """`url`: the address at which clients reach the endpoint, without `/v1`. `patience`: seconds to wait for
+        vLLM."""
         self._vllm = vllm
         self._adapters = adapters
         self._aliases = aliases
@@ -40,11 +42,11 @@ class DeployWork:
         self._patience = patience
 
     async def __call__(self, attempt: Attempt) -> ModelDeployed | JobProgress:
-        """Deploy the model, or say why it is not promoted.
+        """Deploy the model, and return the event of the result: deployed, or not promoted and why.
 
         Raises:
             InputError: the adapter cannot be served here.
-            EngineUnavailable: vLLM is not up.
+            VllmUnavailable: vLLM is not up.
         """
         job = attempt.job
         evaluated = EvalCompleted.model_validate(attempt.request)
@@ -57,7 +59,7 @@ class DeployWork:
                 data={"model": evaluated.model, "alias": job.alias},
             )
         await attempt.progress("started", f"Deploying {evaluated.model} as {job.alias}")
-        # without a limit: the training of another job may take hours, and the number of attempts is limited
+        # wait without a limit: another job may train for hours, and the number of attempts is limited
         with telemetry.span("inference.wait_for_vllm"):
             await self._vllm.wait_awake()
             await self._vllm.wait_ready(self._patience)

@@ -15,7 +15,7 @@ from typing import cast
 
 import pytest
 
-from services.inference.errors import EngineUnavailable
+from services.inference.errors import VllmUnavailable
 from services.inference.vllm.gpu_turn import SleepController
 from services.inference.vllm.server import Vllm
 from shared.errors import StoreUnavailable, TransientError
@@ -73,7 +73,7 @@ class BookedVllm:
     async def sleep(self, drain: float) -> None:
         await asyncio.sleep(self._rng.random() * 60)
         if self._rng.random() < 0.2:
-            raise EngineUnavailable("a test said so")
+            raise VllmUnavailable("a test said so")
         self._memory.free("vllm")
 
     async def keep_asleep(self) -> None:
@@ -81,7 +81,7 @@ class BookedVllm:
 
     async def wake(self) -> None:
         if self._rng.random() < 0.2:
-            raise EngineUnavailable("a test said so")
+            raise VllmUnavailable("a test said so")
         self._memory.fill("vllm")
 
     async def wait_ready(self, seconds: float) -> None:

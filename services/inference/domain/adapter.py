@@ -1,6 +1,7 @@
 """Decides whether vLLM may load an adapter, from its list of files and its `adapter_config.json`.
 
-vLLM 0.32 refuses some of these itself, but late and on every request; and it unpickles `.bin` and `.pt` files.
+vLLM 0.32 refuses some of these adapters itself, but only when a request comes, and again on every request. It also
+unpickles `.bin` and `.pt` files.
 """
 
 from __future__ import annotations

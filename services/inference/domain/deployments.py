@@ -1,4 +1,4 @@
-"""Which version an alias names: each function makes the next document of a deployment. `Aliases` writes it.
+"""Decides which version an alias names. Each function makes the next document of a deployment; `Aliases` writes it.
 
 `history` holds every version that was ever current, newest first, the current one included.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from shared.events import Deployed, Deployment
 
-# A promotion is known to be done if its job is in the history. No job can still be under way after so many others.
+# A promotion was done if its job is in the history. No job is still under way after so many later deployments.
 HISTORY = 1000
 
 
@@ -45,7 +45,7 @@ def roll_back(before: Deployment, at: float) -> Deployment:
 
 
 def replaced_by(deployment: Deployment, job_id: str) -> str | None:
-    """The model that the promotion of `job_id` replaced, also when others were deployed since."""
+    """The model that the promotion of `job_id` replaced, even if other models were deployed since."""
     for index, version in enumerate(deployment.history):
         if version.job_id == job_id and index + 1 < len(deployment.history):
             return deployment.history[index + 1].model

@@ -1,4 +1,5 @@
-"""The names that a request's `model` may have: the base, a tuned model's immutable id, its checkpoints, an alias."""
+"""Reads the `model` of a request. It may be the base, the immutable id of a tuned model or of its checkpoint, or an
+alias."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ _ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # the pattern of JobSpe
 
 @dataclass(frozen=True)
 class TunedName:
-    """`model`: the id without its checkpoint; `job_prefix`: how the name of its job begins after `ftjob-`."""
+    """A tuned model, or its checkpoint at `step`. `model`: the id without the checkpoint; `job_prefix`: the first 8
+    characters of the job id after `ftjob-`."""
 
     model: str
     job_prefix: str

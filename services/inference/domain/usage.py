@@ -21,13 +21,13 @@ class Usage:
 
 
 def usage_of(body: bytes) -> Usage | None:
-    """From a whole JSON answer."""
+    """The usage in a whole JSON answer; None if it has none."""
     return _usage(_parse(body))
 
 
 def ask_for_usage(body: dict[str, Any]) -> dict[str, Any] | None:
     """The change to a request that asks for the usage of its stream. None if none is needed: the request asks already,
-    is for no stream, or is wrong, which the server will tell."""
+    does not ask for a stream, or is invalid, in which case vLLM answers with an error."""
     options = body.get("stream_options") or {}
     if body.get("stream") is not True or not isinstance(options, dict) or options.get("include_usage"):
         return None
@@ -37,7 +37,7 @@ def ask_for_usage(body: dict[str, Any]) -> dict[str, Any] | None:
 
 
 class StreamedUsage:
-    """Finds the usage in a stream of server-sent events that passes by. `hidden`: the client did not ask for it."""
+    """Finds the usage in a stream of server-sent events. `hidden`: the client did not ask for it, so it is left out."""
 
     def __init__(self, *, hidden: bool) -> None:
         self.found: Usage | None = None
@@ -46,7 +46,7 @@ class StreamedUsage:
         """The beginning of an event that is not complete yet."""
 
     def pass_on(self, chunk: bytes) -> bytes:
-        """What the client gets now: complete events only, unchanged."""
+        """The bytes that the client gets after `chunk` came: only complete events, unchanged."""
         self._held += chunk
         passed, start = [], 0
         for end in _EVENT_END.finditer(self._held):
@@ -58,12 +58,12 @@ class StreamedUsage:
         return b"".join(passed)
 
     def rest(self) -> bytes:
-        """What is left at the end of the stream."""
+        """The bytes that are left at the end of the stream."""
         return self._held
 
     def _tells_usage(self, event: bytes) -> bool:
         """Whether the event holds nothing but the usage."""
-        if not event.startswith(b"data:") or b'"usage"' not in event:  # most are not worth parsing
+        if not event.startswith(b"data:") or b'"usage"' not in event:  # most events need not be parsed
             return False
         answer = _parse(event.removeprefix(b"data:"))
         usage = _usage(answer)

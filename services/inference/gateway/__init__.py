@@ -1,1 +1,2 @@
-"""gateway: the HTTP routes. Generations go to vLLM, the control plane to the api; deployments are made by hand here."""
+"""The HTTP routes of the endpoint. Generations go to vLLM, files and fine-tuning jobs to the api service, and the
+administrative routes deploy models by hand."""

@@ -1,4 +1,4 @@
-"""Deployments by hand: list them, deploy any known model to an alias, roll back."""
+"""The administrative routes: list deployments, deploy any known model to an alias by hand, roll back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How large the body of a request may be, by its path."""
+"""Limits the body of a request by its path."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from services.inference.gateway.exchange import GENERATION
 from shared.http.body_limit import DEFAULT_LIMIT
 
 GENERATION_LIMIT = 32 * 2**20
-"""Bytes. A prompt of a million tokens is a tenth of it."""
+"""In bytes. A prompt of a million tokens needs about a tenth of it."""
 
 
 def body_limit(path: str) -> int | None:
-    """Bytes; None for what is handed on to the api service, which has limits of its own."""
+    """The limit in bytes. None for requests that go to the api service, which has limits of its own."""
     if path in GENERATION:
         return GENERATION_LIMIT
     if any(path == prefix or path.startswith(prefix + "/") for prefix in PREFIXES):

@@ -1,4 +1,5 @@
-"""Files, uploads and fine-tuning jobs belong to the api service: one `base_url` serves a whole OpenAI client."""
+"""Forwards requests about files, uploads and fine-tuning jobs to the api service, so that an OpenAI client needs only
+one `base_url`."""
 
 from __future__ import annotations
 
@@ -13,36 +14,36 @@ from starlette.requests import ClientDisconnect
 
 from services.inference.errors import RETRY_AFTER
 from services.inference.gateway.exchange import CLIENT_GONE
-from services.inference.gateway.relay import Answer, open_upstream, resources
+from services.inference.gateway.relay import ScopedResponse, open_upstream, shielded_stack
 from shared.http.errors import ApiError
 
 PREFIXES = ("/v1/files", "/v1/uploads", "/v1/fine_tuning")
 METHODS = ["GET", "POST", "DELETE", "PUT", "PATCH"]
 # headers that belong to one connection (RFC 9110 §7.6.1), or that each server sets itself
-NOT_PASSED_ON = {
+NOT_FORWARDED = {
     *("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding"),
     *("upgrade", "host", "date", "server", "traceparent", "x-request-id"),
 }
 
 
 def router(client: httpx.AsyncClient, api_url: str) -> APIRouter:
-    """Hands those paths on to `api_url`. Bodies are streamed both ways."""
+    """The routes that forward all paths below `PREFIXES` to `api_url`. Bodies are streamed both ways."""
     routes = APIRouter()
     target = httpx.URL(api_url)
 
-    async def hand_on(request: Request) -> Response:
-        return Answer(_handed_on(client, target, request))
+    async def forward(request: Request) -> Response:
+        return ScopedResponse(_forwarded(client, target, request))
 
     for prefix in PREFIXES:
-        routes.add_api_route(prefix, hand_on, methods=METHODS, include_in_schema=False)
-        routes.add_api_route(prefix + "/{rest:path}", hand_on, methods=METHODS, include_in_schema=False)
+        routes.add_api_route(prefix, forward, methods=METHODS, include_in_schema=False)
+        routes.add_api_route(prefix + "/{rest:path}", forward, methods=METHODS, include_in_schema=False)
     return routes
 
 
 @asynccontextmanager
-async def _handed_on(client: httpx.AsyncClient, target: httpx.URL, request: Request) -> AsyncIterator[Response]:
+async def _forwarded(client: httpx.AsyncClient, target: httpx.URL, request: Request) -> AsyncIterator[Response]:
     """The answer of the api service at `target`, while its connection is open."""
-    async with resources() as stack:
+    async with shielded_stack() as stack:
         try:
             asked = _upstream_request(client, target, request)
             upstream = await stack.enter_async_context(open_upstream(client, asked))
@@ -58,7 +59,7 @@ async def _handed_on(client: httpx.AsyncClient, target: httpx.URL, request: Requ
                 code="bad_gateway",
                 headers={"retry-after": str(RETRY_AFTER)},
             ) from None
-        passed = {name: value for name, value in upstream.response.headers.items() if name not in NOT_PASSED_ON}
+        passed = {name: value for name, value in upstream.response.headers.items() if name not in NOT_FORWARDED}
         yield StreamingResponse(upstream.chunks(), upstream.response.status_code, passed)
 
 
@@ -66,10 +67,10 @@ def _upstream_request(client: httpx.AsyncClient, target: httpx.URL, request: Req
     """The request as the api service gets it: the same path, query and body."""
     path = request.scope["path"]
     if any(part in (".", "..") for part in path.split("/")):
-        raise HTTPException(404)  # it would lead to a path that is not handed on
+        raise HTTPException(404)  # it would lead to a path that is not forwarded
     raw = request.scope.get("raw_path", path.encode()).split(b"?")[0]
     query = request.scope["query_string"]
-    headers = [(name, value) for name, value in request.headers.items() if name not in NOT_PASSED_ON]
+    headers = [(name, value) for name, value in request.headers.items() if name not in NOT_FORWARDED]
     return client.build_request(
         request.method,
         target.copy_with(raw_path=target.raw_path.rstrip(b"/") + raw + (b"?" + query if query else b"")),

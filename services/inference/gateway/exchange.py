@@ -16,14 +16,14 @@ from services.inference.domain.usage import Usage
 from services.inference.gateway.first_requests import JobTrace
 from shared import telemetry
 
-CLIENT_GONE = 499  # nginx's status for a client that hung up; nobody receives it
+CLIENT_GONE = 499  # nginx's status for a client that hung up; it is only counted, because nobody receives it
 UNKNOWN = "unknown"
 GENERATION = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
-"""The routes whose spans are made here: the trace that a request belongs to depends on the model that it asks for."""
+"""The routes whose spans are made here, because the trace of such a request depends on the model that it asks for."""
 
 
 class Exchange:
-    """One request for a generation. `status` is filled in as it becomes known."""
+    """One request for a generation, and its answer. The caller sets `status` as soon as it is known."""
 
     def __init__(self, route: str, state: State, clock: Callable[[], float]) -> None:
         self.route = route
@@ -40,14 +40,14 @@ class Exchange:
         """The parent of vLLM's own span."""
         return str(self._state.traceparent)
 
-    def concerns(self, model: str, job_trace: JobTrace) -> None:
-        """The request is for `model`: its span begins."""
+    def set_model(self, model: str, job_trace: JobTrace) -> None:
+        """Record the model that the request is for, and begin the span of the request."""
         self.model = model
         self._begin(job_trace)
 
     @contextmanager
-    def inside(self) -> Iterator[None]:
-        """Spans that are made in the block are children of the request's span."""
+    def as_parent(self) -> Iterator[None]:
+        """Make the span of the request the parent of all spans that begin in the block."""
         with trace.use_span(self._span or trace.INVALID_SPAN):
             yield
 
@@ -66,7 +66,7 @@ class Exchange:
             self._span.set_attribute("gen_ai.usage.output_tokens", usage.completion)
 
     def end(self) -> None:
-        # a model that does not exist is the client's text: as a label it would be unbounded
+        # the name of a model that does not exist is text of the client: as a label it would be unbounded
         label = UNKNOWN if self.model == UNKNOWN else metrics.model_label(self.model)
         metrics.requests.labels(self.route, label, str(self.status)).inc()
         metrics.seconds.labels(self.route, label).observe(self._clock() - self._started)
@@ -100,9 +100,9 @@ class Exchange:
 
 @contextmanager
 def exchange(route: str, state: State, clock: Callable[[], float] = time.monotonic) -> Iterator[Exchange]:
-    """Around a request from its beginning to the last byte of its answer.
+    """Measure a request from its beginning to the last byte of its answer.
 
-    It does not use `telemetry.span`, because the span begins later: when the model is known.
+    `telemetry.span` is not used, because the span begins later, when the model is known.
     """
     current = Exchange(route, state, clock)
     try:

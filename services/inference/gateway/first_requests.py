@@ -1,4 +1,4 @@
-"""Which job's trace a request for a tuned model belongs to.
+"""Decides which trace a request for a tuned model belongs to.
 
 The first request that a model answers after its deployment continues the trace of its job, unless the request came
 with a trace of its own. All later requests only link to the job's trace.
@@ -16,7 +16,7 @@ MAX_WAITING = 100
 
 @dataclass(frozen=True)
 class JobTrace:
-    """What a request has to do with the trace of the job that made its model.
+    """How a request is connected to the trace of the job that made its model.
 
     `traceparent` is the job's; None for the base, or where it is not known. `continued`: the request is the model's
     first one since its deployment, and continues the job's trace.
@@ -27,15 +27,15 @@ class JobTrace:
 
 
 class FirstRequests:
-    """Keeps the deployed models that nobody has asked yet, in memory only. After a restart, and where another replica
-    made the deployment, a first request is not noticed: it gets a trace of its own with a link, like any other."""
+    """Remembers, in memory, the deployed models that nobody has asked yet. After a restart, or if another replica made
+    the deployment, a first request is treated like any other: it gets a trace of its own with a link."""
 
     def __init__(self, trained: TrainedModels) -> None:
         self._trained = trained
         self._waiting: OrderedDict[str, None] = OrderedDict()
 
     def deployed(self, model: str) -> None:
-        """An alias has just moved to `model`."""
+        """Note that an alias has just moved to `model`."""
         self._waiting[model] = None
         if len(self._waiting) > MAX_WAITING:
             self._waiting.popitem(last=False)
@@ -43,7 +43,7 @@ class FirstRequests:
     async def job_trace(self, model: str, *, tuned: bool, asked_by: str | None) -> JobTrace:
         """The job's trace for a request for `model` that came with the traceparent `asked_by`.
 
-        It does not fail while the object store is away.
+        It does not raise while the object store is away.
         """
         if not tuned:
             return JobTrace()

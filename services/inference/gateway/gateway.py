@@ -1,5 +1,5 @@
-"""The three routes of vLLM that clients may use. The model's name is looked up, and the answer is passed on as it
-comes. Nothing else of vLLM can be reached from outside.
+"""The three routes of vLLM that clients may use. The gateway finds the model that the client named, and passes the
+answer on as it comes. No other route of vLLM can be reached from outside.
 """
 
 from __future__ import annotations
@@ -15,22 +15,29 @@ from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect
 
 from services.inference.domain.usage import StreamedUsage, ask_for_usage, usage_of
-from services.inference.errors import ERRORS, RETRY_AFTER, EngineUnavailable
+from services.inference.errors import ERRORS, RETRY_AFTER, VllmUnavailable
 from services.inference.gateway.exchange import CLIENT_GONE, GENERATION, Exchange, exchange
 from services.inference.gateway.first_requests import FirstRequests
-from services.inference.gateway.relay import Answer, ClientGone, Upstream, open_upstream, resources, unless_gone
+from services.inference.gateway.relay import (
+    ClientGone,
+    ScopedResponse,
+    Upstream,
+    open_upstream,
+    shielded_stack,
+    unless_gone,
+)
 from services.inference.registry.adapters import Adapters
 from services.inference.registry.models import Models, Target
 from services.inference.vllm.server import Vllm
 from shared.http.errors import ApiError
 
 PATIENCE = 90.0
-"""Seconds that a request waits for a vLLM that starts. A restart on two cores takes about 45."""
+"""Seconds that a request waits while vLLM starts. A restart on two cores takes about 45 s."""
 CONTEXT_LENGTH = "maximum context length"
 
 
 class Gateway:
-    """Forwards a generation to vLLM, and once more if vLLM breaks before the first byte."""
+    """Forwards a request for a generation to vLLM, and forwards it once more if vLLM breaks before the first byte."""
 
     def __init__(
         self,
@@ -57,13 +64,13 @@ class Gateway:
         return routes
 
     async def generate(self, request: Request) -> Response:
-        return Answer(self._answered(request))
+        return ScopedResponse(self._answered(request))
 
     @asynccontextmanager
     async def _answered(self, request: Request) -> AsyncIterator[Response]:
         """The answer. Its connection to vLLM is open until the block is left, however that happens."""
         with exchange(request.scope["path"], request.state) as current:
-            async with resources() as stack:
+            async with shielded_stack() as stack:
                 try:
                     body = await _read(request)
                     target = await self._models.resolve(body["model"])
@@ -71,7 +78,7 @@ class Gateway:
                     job_trace = await self._first_requests.job_trace(
                         target.model, tuned=target.tuned, asked_by=asked_by
                     )
-                    current.concerns(target.model, job_trace)
+                    current.set_model(target.model, job_trace)
                     response = await unless_gone(request, self._answer(stack, current, target, body))
                 except (ClientGone, ClientDisconnect):
                     response = Response(status_code=CLIENT_GONE)
@@ -107,7 +114,7 @@ class Gateway:
         """vLLM's answer, with whatever status. vLLM, the adapter and the connection are in use until the block is left.
 
         Raises:
-            EngineUnavailable: vLLM is not up, or asleep.
+            VllmUnavailable: vLLM is not up, or asleep.
             ApiError: vLLM broke twice.
         """
         for last in (False, True):
@@ -130,15 +137,15 @@ class Gateway:
         await attempt.enter_async_context(self._vllm.using(self._patience))
         try:
             if target.tuned:
-                with current.inside():
+                with current.as_parent():
                     await attempt.enter_async_context(self._adapters.using(target.model))
             request = self._request(current, target, body)
             upstream = await attempt.enter_async_context(open_upstream(self._client, request))
         except httpx.PoolTimeout:
-            raise EngineUnavailable("Too many requests are under way") from None
+            raise VllmUnavailable("Too many requests are under way") from None
         except httpx.ReadTimeout:
             raise ApiError(504, "The model took too long to answer.", code="upstream_timeout") from None
-        except (httpx.TransportError, EngineUnavailable):
+        except (httpx.TransportError, VllmUnavailable):
             self._vllm.suspect()
             self._adapters.forget(target.model)  # a restarted server comes back without it
             return None
@@ -157,7 +164,8 @@ class Gateway:
             "POST",
             self._vllm.url + current.route,
             json={**body, "model": name},
-            # identity: the answer's usage is read; no x-request-id: vLLM takes it for its own key, which must be unique
+            # identity, because the usage is read from the answer; no x-request-id, because vLLM uses it as a key of
+            # its own, which must be unique
             headers={"accept-encoding": "identity", "traceparent": current.traceparent},
         )
 
@@ -199,11 +207,11 @@ async def _read(request: Request) -> dict[str, Any]:
 
 
 def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is not JSON")  # Python reads NaN and Infinity, vLLM could not be sent them
+    raise ValueError(f"{constant} is not JSON")  # Python reads NaN and Infinity, but they cannot be sent to vLLM
 
 
 def _error(status: int, body: bytes, route: str) -> ApiError:
-    """vLLM's error in OpenAI's words: its codes are numbers, and a route that it lacks has no envelope at all."""
+    """vLLM's error in OpenAI's form. vLLM's codes are numbers, and its answer for an unknown route has no envelope."""
     try:
         error = json.loads(body)["error"]
         message, param = str(error["message"]), error.get("param")

@@ -20,18 +20,20 @@ T = TypeVar("T")
 
 # A generation may think for minutes before its first byte; the official client itself gives up after 600 s.
 TIMEOUT = httpx.Timeout(connect=5.0, read=900.0, write=60.0, pool=10.0)
-# vLLM and the api service close a connection that was idle for 5 s: be sooner, or a request meets a closed one.
+# vLLM and the api service close a connection after 5 s without a request. Close it sooner here, so that no request is
+# sent on a connection that they are closing.
 LIMITS = httpx.Limits(max_connections=1000, max_keepalive_connections=64, keepalive_expiry=4.0)
 
 
 def make_client() -> httpx.AsyncClient:
-    """The client that all connections to vLLM and to the api service come from."""
+    """The HTTP client for all requests to vLLM and to the api service."""
     return httpx.AsyncClient(timeout=TIMEOUT, limits=LIMITS, trust_env=False, follow_redirects=False)
 
 
 @dataclass
 class Upstream:
-    """An answer whose first chunk has come. From now on the client sees when the connection breaks."""
+    """An answer of vLLM or of the api service, whose first chunk has come. If the connection breaks from now on, the
+    client sees it."""
 
     response: httpx.Response
     first: bytes
@@ -64,7 +66,7 @@ async def open_upstream(client: httpx.AsyncClient, request: httpx.Request) -> As
 
 
 class ClientGone(Exception):
-    """The client has hung up: there is nobody to answer."""
+    """The client has hung up, so there is nobody to answer."""
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
@@ -88,9 +90,9 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
         await cancel_and_wait(working, gone)
 
 
-class Answer(Response):
-    """An answer that is made and sent in one block: what `opened` holds open is closed however the sending ends, also
-    if the client hangs up before it begins."""
+class ScopedResponse(Response):
+    """A response that is made and sent within one context manager, `opened`. What `opened` holds open is closed however
+    the sending ends, even if the client hangs up before it begins."""
 
     def __init__(self, opened: AbstractAsyncContextManager[Response]) -> None:
         """`opened` yields the response to send."""
@@ -103,8 +105,8 @@ class Answer(Response):
 
 
 @asynccontextmanager
-async def resources() -> AsyncIterator[AsyncExitStack]:
-    """A stack whose closing no cancellation interrupts."""
+async def shielded_stack() -> AsyncIterator[AsyncExitStack]:
+    """An exit stack that is closed completely, even if the task is cancelled meanwhile."""
     stack = AsyncExitStack()
     try:
         yield stack

@@ -1,1 +1,1 @@
-"""registry: the models that can be asked for. Tuned models, aliases, and the adapters that vLLM holds."""
+"""Which models can be asked for: tuned models, aliases, and the adapters that vLLM holds."""

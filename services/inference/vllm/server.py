@@ -1,4 +1,4 @@
-"""A vLLM server over HTTP: its health, its restarts, its adapters, and its sleep.
+"""Talks to a vLLM server over HTTP: its health, its restarts, its adapters, and its sleep.
 
 `Vllm` talks to a server that others start and stop (`vllm.url`). `child.py` adds a server that this service starts.
 """
@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 
 from services.inference import metrics
-from services.inference.errors import AdapterRefused, EngineAsleep, EngineUnavailable
+from services.inference.errors import AdapterRefused, VllmAsleep, VllmUnavailable
 from shared.errors import ConfigError
 from shared.tasks import wait_for_event
 
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 HEALTH_TIMEOUT = 5.0
 POLL_STARTING = 0.25
 POLL_RUNNING = 5.0
-SILENCE = 60.0  # a server that is silent for so long hangs; on a busy CPU a few seconds are normal
+SILENCE = 60.0  # a server that is silent for so long hangs; a few seconds are normal on a busy CPU
 ALREADY_LOADED = "already been loaded"
 NO_SUCH_ADAPTER = "cannot be found"
 
@@ -36,13 +36,13 @@ class Vllm:
     def __init__(
         self, client: httpx.AsyncClient, url: str, base: str, *, start_timeout: float, awake: bool = True
     ) -> None:
-        """`base`: the users' name of the base model; `start_timeout`: seconds that a start may take; `awake`: the
-        server does not sleep at first."""
+        """`base`: the name by which users ask for the base model. `start_timeout`: seconds that a start may take.
+        `awake`: whether requests are sent from the start, or only after `wake`."""
         self.url = url.rstrip("/")
         self.base_name = base
         """The server's own name of its base model."""
         self.generation = 0
-        """Grows when the server may have lost its adapters."""
+        """A number that grows whenever the server may have lost its adapters."""
         self._client = client
         self._base = base
         self._start_timeout = start_timeout
@@ -60,8 +60,8 @@ class Vllm:
         return self._ready.is_set()
 
     def problem(self) -> str | None:
-        """The check for /health/ready. A service whose vLLM sleeps is ready: it answers everything but generations, and
-        tells those clients when to come back."""
+        """The check for /health/ready. A service whose vLLM sleeps is ready: it answers all requests but generations,
+        and tells the clients of generations when to try again."""
         return None if self.ready or not self._awake.is_set() else "vLLM does not answer yet"
 
     async def wait_awake(self) -> None:
@@ -70,11 +70,12 @@ class Vllm:
 
     @asynccontextmanager
     async def using(self, seconds: float) -> AsyncIterator[None]:
-        """The server answers, and stays awake while the block runs, if that takes no longer than it drains.
+        """Wait until the server answers, and keep it awake while the block runs. `sleep` waits for the block, but no
+        longer than its `drain`.
 
         Raises:
-            EngineAsleep: a training has the GPU.
-            EngineUnavailable: it did not answer within `seconds`.
+            VllmAsleep: a training has the GPU.
+            VllmUnavailable: it did not answer within `seconds`.
         """
         await self.wait_ready(seconds)
         with self._counted():
@@ -84,16 +85,16 @@ class Vllm:
         """Return as soon as the server answers.
 
         Raises:
-            EngineAsleep: a training has the GPU.
-            EngineUnavailable: it did not answer within `seconds`.
+            VllmAsleep: a training has the GPU.
+            VllmUnavailable: it did not answer within `seconds`.
         """
         if not self._awake.is_set():
-            raise EngineAsleep("A training has the GPU; the model server sleeps until it is over")
+            raise VllmAsleep("A training has the GPU; the model server sleeps until it is over")
         if not await wait_for_event(self._ready, seconds):
-            raise EngineUnavailable(f"The model server has not been up for {seconds:.0f} s; it is starting")
+            raise VllmUnavailable(f"The model server has not been up for {seconds:.0f} s; it is starting")
 
     def suspect(self) -> None:
-        """A request broke. No other request is sent until the server has answered a health check."""
+        """Note that a request broke. No other request is sent until the server has answered a health check."""
         self._ready.clear()
         self._suspected.set()
 
@@ -107,7 +108,7 @@ class Vllm:
             self.generation += 1
 
     async def close(self) -> None:
-        """There is nothing to stop: this service did not start the server."""
+        """Do nothing, because this service did not start the server."""
 
     # --- sleep ------------------------------------------------------------------------------------------------
 
@@ -115,7 +116,7 @@ class Vllm:
         """Refuse requests from now on, let those under way end (for at most `drain` seconds), free the GPU's memory.
 
         Raises:
-            EngineUnavailable: whether the memory is free is not known; try again.
+            VllmUnavailable: whether the memory is free is not known; try again.
             ConfigError: the server cannot sleep.
         """
         self._awake.clear()
@@ -142,13 +143,13 @@ class Vllm:
         # wait: the default cuts short the answers under way, which then look complete.
         await self._control("POST", "/sleep?level=1&mode=wait")
         if not await self._sleeps():
-            raise EngineUnavailable("The model server did not fall asleep")
+            raise VllmUnavailable("The model server did not fall asleep")
 
     async def _fill_memory(self) -> None:
         if await self._sleeps():
             await self._control("POST", "/wake_up")
             if await self._sleeps():
-                raise EngineUnavailable("The model server did not wake up")
+                raise VllmUnavailable("The model server did not wake up")
 
     async def _sleeps(self) -> bool:
         return bool((await self._control("GET", "/is_sleeping")).json()["is_sleeping"])
@@ -157,14 +158,14 @@ class Vllm:
         try:
             response = await self._client.request(method, self.url + path)
         except httpx.TransportError as error:
-            raise EngineUnavailable(f"The model server does not answer ({type(error).__name__})") from error
+            raise VllmUnavailable(f"The model server does not answer ({type(error).__name__})") from error
         if response.status_code == 404:
             raise ConfigError(
                 "TUNESTREAM_GPU__SHARE=alternate needs a vLLM that can sleep: start it with `python -m "
                 "services.inference.vllm_server`, or with --enable-sleep-mode and VLLM_SERVER_DEV_MODE=1"
             )
         if response.is_error:
-            raise EngineUnavailable(f"The model server answers {response.status_code}")
+            raise VllmUnavailable(f"The model server answers {response.status_code}")
         return response
 
     @contextlib.contextmanager
@@ -185,14 +186,14 @@ class Vllm:
 
         Raises:
             AdapterRefused: the server cannot load it.
-            EngineUnavailable: the server is not there.
+            VllmUnavailable: the server is not there.
         """
         assert path.is_absolute(), "vLLM looks on a hub for a relative path that does not exist"
         status, message = await self._post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(path)})
         if status != 200 and ALREADY_LOADED not in message:
             if status >= 500 and not await self.healthy():
                 self.suspect()
-                raise EngineUnavailable("The model server went down while it loaded an adapter")
+                raise VllmUnavailable("The model server went down while it loaded an adapter")
             raise AdapterRefused(f"vLLM cannot load the adapter of {name}: {message[:500]}")
 
     async def unload_adapter(self, name: str) -> None:
@@ -203,17 +204,17 @@ class Vllm:
 
     async def _post(self, path: str, body: dict[str, Any]) -> tuple[int, str]:
         try:
-            with self._counted():  # an adapter that is unloaded in the background has no request around it
+            with self._counted():  # an adapter may be unloaded in the background, outside of any request
                 response = await self._client.post(self.url + path, json=body)
         except httpx.TransportError as error:
             self.suspect()
-            raise EngineUnavailable(f"The model server does not answer ({type(error).__name__})") from error
+            raise VllmUnavailable(f"The model server does not answer ({type(error).__name__})") from error
         return response.status_code, response.text
 
     # --- health -----------------------------------------------------------------------------------------------
 
     async def _watch(self) -> None:
-        """Keep `ready` true to what the server says; return when it is dead or has been silent for too long."""
+        """Set `ready` by the health of the server. Return when the server is dead or has been silent for too long."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._start_timeout
         was_up = False
@@ -226,7 +227,7 @@ class Vllm:
                 was_up, deadline = True, loop.time() + SILENCE
             else:
                 self._down()
-                # 503: the engine of the server has died, and the server will end, too
+                # 503 means that the engine inside of the server has died; the server ends soon after it
                 if loop.time() > deadline or (was_up and status is not None):
                     return
             await wait_for_event(self._suspected, POLL_RUNNING if self.ready else POLL_STARTING)

@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Message, Scope
 
-from services.inference.gateway.relay import Answer, resources
+from services.inference.gateway.relay import ScopedResponse, shielded_stack
 
 SCOPE: Scope = {"type": "http", "asgi": {"spec_version": "2.4"}}
 
@@ -24,7 +24,7 @@ class Opened:
 
     @asynccontextmanager
     async def answer(self) -> AsyncIterator[Response]:
-        async with resources() as stack:
+        async with shielded_stack() as stack:
             self.open += 1
             stack.push_async_callback(self._close)
             yield StreamingResponse(self._chunks())
@@ -52,7 +52,7 @@ async def test_a_client_that_hangs_up_leaves_nothing_open(sent: int) -> None:
         messages.append(message)
 
     with pytest.raises(ClientDisconnect):
-        await Answer(opened.answer())(SCOPE, receive, send)
+        await ScopedResponse(opened.answer())(SCOPE, receive, send)
 
     assert (opened.open, len(messages)) == (0, sent)
 
@@ -63,7 +63,7 @@ async def test_nothing_is_left_open_at_the_end() -> None:
     async def send(message: Message) -> None:
         messages.append(message)
 
-    await Answer(opened.answer())(SCOPE, receive, send)
+    await ScopedResponse(opened.answer())(SCOPE, receive, send)
 
     assert opened.open == 0
     assert b"".join(message.get("body", b"") for message in messages) == b"onetwo"
@@ -71,5 +71,5 @@ async def test_nothing_is_left_open_at_the_end() -> None:
 
 async def test_an_answer_that_is_never_sent_opens_nothing() -> None:
     opened = Opened()
-    Answer(opened.answer())
+    ScopedResponse(opened.answer())
     assert opened.open == 0

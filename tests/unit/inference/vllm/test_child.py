@@ -17,7 +17,7 @@ import httpx
 import psutil
 import pytest
 
-from services.inference.errors import EngineAsleep, EngineUnavailable
+from services.inference.errors import VllmAsleep, VllmUnavailable
 from services.inference.vllm import child, guard
 from services.inference.vllm.child import SupervisedVllm
 from services.inference.vllm.command import command_line, environment, socket_folder
@@ -139,7 +139,7 @@ async def test_asleep_no_process_is_left_and_awake_it_is_a_new_server(vllm: Supe
 
     await vllm.sleep(drain=0)
     await until(lambda: gone(processes), "no process is left")
-    with pytest.raises(EngineAsleep):
+    with pytest.raises(VllmAsleep):
         await vllm.wait_ready(20)
     assert vllm.problem() is None
     await vllm.wake()
@@ -216,7 +216,7 @@ async def test_a_server_that_never_starts_is_a_wrong_setting(client: httpx.Async
 async def test_waiting_for_a_server_that_is_not_there_ends(client: httpx.AsyncClient) -> None:
     vllm = SupervisedVllm(client, lambda port: [], {}, "base", start_timeout=20)
 
-    with pytest.raises(EngineUnavailable):
+    with pytest.raises(VllmUnavailable):
         await vllm.wait_ready(0.01)
 
 
