@@ -1,4 +1,4 @@
-# Every target does its own set-up: the environment is made when it is missing or its definition changed.
+# Every target installs the environment that it needs, if that is missing or its definition has changed.
 PYTHON ?= python3
 EXTRA ?= cpu
 VENV := .venv
@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed-$(EXTRA)
 CHECK := .venv-check
 BASE := .cache/tiny-base
 WORKERS ?= 2
-# a model that the environment or .env names; else the tiny base, which containers see below /models
+# the model that the environment or .env names; without one, the full stack uses the tiny base, mounted below /models
 NAMED_BASE := $(or $(TUNESTREAM_MODEL__ID),$(shell grep -s '^TUNESTREAM_MODEL__ID=' .env))
 FULL := $(if $(NAMED_BASE),,MODELS=./.cache TUNESTREAM_MODEL__ID=tiny-base TUNESTREAM_MODEL__PATH=/models/tiny-base) docker compose
 
@@ -43,22 +43,22 @@ $(CHECK)/.installed: pyproject.toml constraints-cpu.txt
 $(BASE)/config.json: examples/tiny_base.py | $(INSTALLED)
 	$(BIN)/python -m examples.tiny_base $(BASE)
 
-demo: install $(BASE)/config.json ## The whole line, end to end: drop a dataset, watch, evaluate, deploy, ask the tuned model
+demo: install $(BASE)/config.json ## The whole pipeline: drop a dataset, train, evaluate, deploy, ask the tuned model
 	$(BIN)/python -m examples.demo --base $(BASE)
 
 up: install $(BASE)/config.json ## Start the stack in the background, on the tiny base unless TUNESTREAM_MODEL__ID is set
 	$(BIN)/tunestream up --detach $(if $(TUNESTREAM_MODEL__ID),,--base $(BASE))
 
-down: install ## Stop the stack; leaves no process behind
+down: install ## Stop the stack and all its processes
 	$(BIN)/tunestream down
 
-secrets: ## Passwords and certificates of the full stack, in deploy/secrets; what is there is kept
+secrets: ## Make passwords and certificates of the full stack in deploy/secrets; existing files are kept
 	@python3 deploy/make_secrets.py
 
 .env:
 	cp .env.example .env
 
-full: .env secrets $(if $(NAMED_BASE),,$(BASE)/config.json) ## The full stack in Docker Compose, on the tiny base unless a model is set
+full: .env secrets $(if $(NAMED_BASE),,$(BASE)/config.json) ## Start the full stack in Docker Compose, on the tiny base unless a model is set
 	$(FULL) up --build --detach --wait
 	@$(FULL) ps --format 'table {{.Service}}\t{{.Status}}\t{{.Ports}}'
 	@echo
@@ -69,7 +69,7 @@ full: .env secrets $(if $(NAMED_BASE),,$(BASE)/config.json) ## The full stack in
 	@echo "Jaeger      http://127.0.0.1:$${JAEGER_PORT:-16686}"
 	@echo "shell       source deploy/secrets/client.env"
 
-full-down: ## Stop the full stack; its data stay on their volumes, unless VOLUMES=--volumes
+full-down: ## Stop the full stack; volumes with data are kept, unless VOLUMES=--volumes
 	$(FULL) --profile cpu --profile gpu --profile observability down $(VOLUMES)
 
 check: $(CHECK)/.installed ## Style, types, import rules and unit tests without torch and vLLM (.venv-check)
@@ -78,7 +78,7 @@ check: $(CHECK)/.installed ## Style, types, import rules and unit tests without 
 
 test: lint unit sim wiring e2e ## Everything that needs no Docker, fast tests first
 
-test-full: install $(BASE)/config.json ## The full stack from nothing: end to end, rights, outages; torn down at the end
+test-full: install $(BASE)/config.json ## The full stack, started for the tests and removed after them: end to end, rights, outages
 	$(BIN)/pytest tests/full --durations=12
 
 # $(call lint,BIN)
@@ -107,9 +107,9 @@ e2e: install $(BASE)/config.json ## The whole stack with the real vLLM, killed a
 docs: install ## Generate docs/schemas, docs/asyncapi.json and the tables of docs from the code
 	$(BIN)/python -m docs.generate
 
-constraints: install ## Pin what was tested anew
+constraints: install ## Write the pinned versions of all packages again (constraints-*.txt)
 	$(PIN) --universal --extra cpu --extra dev pyproject.toml --output-file constraints-cpu.txt
 	$(PIN) --python-platform x86_64-manylinux_2_28 --extra gpu --extra dev pyproject.toml --output-file constraints-gpu.txt
 
-clean: ## Forget everything but the sources (the tiny base stays in .cache)
+clean: ## Delete everything but the sources (the tiny base stays in .cache)
 	rm -rf $(VENV) $(CHECK) .tunestream .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -1,1 +1,1 @@
-"""Measurements of a running Tunestream, each beside a named baseline in the same run."""
+"""Measures a running Tunestream. Each figure is printed beside a named baseline from the same run."""

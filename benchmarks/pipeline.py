@@ -1,4 +1,4 @@
-"""How long the line itself takes: `python -m benchmarks.pipeline`, on the stack that the environment names.
+"""Measures the overhead of the pipeline: `python -m benchmarks.pipeline`, on the stack that the environment names.
 
     eval "$(tunestream env)"              # the embedded stack
     source deploy/secrets/client.env      # the full stack
@@ -74,9 +74,10 @@ async def measure(options: argparse.Namespace) -> None:
 
 
 async def drops(count: int, pause: float) -> tuple[list[float], list[float]]:
-    """Seconds from each put to its event, and from the put of each twin until a polling client sees it."""
+    """Drop `count` files, each with a twin. Returns the seconds from each drop to its event, and from the put of each
+    twin until a polling client sees it."""
     s3, prefix = boto3.client("s3"), f"_benchmark/{uuid.uuid4().hex[:8]}"
-    # the sweep leaves `_` folders alone, so the baseline watches copies that make no jobs
+    # ingest ignores folders that begin with `_`, so the baseline watches copies that make no jobs
     dropped: dict[str, float] = {}
     polled: dict[str, float] = {}
     seen: dict[str, float] = {}
@@ -124,7 +125,7 @@ def _listing(s3: Any, prefix: str) -> list[str]:
 
 
 async def job(rows: Path) -> tuple[float, dict[str, float]]:
-    """Of one small job: seconds from the drop to `model.deployed`, and seconds of work by stage."""
+    """Run one small job. Returns the seconds from the drop to `model.deployed`, and the seconds of work by stage."""
     s3, name = boto3.client("s3"), f"benchmark-{uuid.uuid4().hex[:8]}"
     lines = rows.read_bytes().splitlines(keepends=True)[:40]
     async with events("model.deployed") as consumer:
@@ -149,7 +150,8 @@ def _job_of(key: str) -> dict[str, Any]:
 
 
 async def bare_hops() -> float:
-    """Median seconds of five messages, each sent when the one before has arrived, through an unread topic."""
+    """The median time of five messages in seconds, each sent when the one before has arrived, through a topic that no
+    service reads."""
     options = _kafka()
     times: list[float] = []
     async with events(UNREAD) as consumer:
@@ -175,7 +177,7 @@ async def bare_hops() -> float:
 
 @contextlib.asynccontextmanager
 async def events(topic: str) -> AsyncIterator[AIOKafkaConsumer]:
-    """A consumer of all that is published to `topic` from now on."""
+    """A consumer of all messages that are published to `topic` from now on."""
     consumer = AIOKafkaConsumer(topic, **_kafka(), fetch_max_wait_ms=50, auto_offset_reset="latest")
     await consumer.start()
     try:

@@ -1,1 +1,2 @@
-"""How the full stack is set up: its secrets, and what has to exist in Kafka and the object store before it starts."""
+"""Sets up the full stack: makes its secrets, and creates what must exist in Kafka and the object store before it
+starts."""

@@ -37,7 +37,8 @@ def schema(event: type[Event]) -> dict[str, Any]:
 
 
 def asyncapi() -> dict[str, Any]:
-    """AsyncAPI 3.0, from Tunestream's side: one channel per topic, its message by reference to the schema beside it."""
+    """The AsyncAPI 3.0 document, from Tunestream's side. Each topic is a channel, whose message refers to a schema
+    file."""
     return {
         "asyncapi": "3.0.0",
         "info": {
@@ -71,7 +72,7 @@ def _channel(event: type[Event]) -> dict[str, Any]:
 
 
 def _operations(event: type[Event]) -> dict[str, Any]:
-    """`send` where one of our services publishes, `receive` where anyone else may."""
+    """`send` if one of our services publishes the event, `receive` if other programs may."""
     ours = [service for service in event.sent_by if service != "anyone"]
     actions = (["send"] if ours else []) + (["receive"] if "anyone" in event.sent_by else [])
     return {
@@ -81,7 +82,7 @@ def _operations(event: type[Event]) -> dict[str, Any]:
 
 
 def page() -> str:
-    """`docs/events.md` with its tables as they must be; the prose around them is written by hand."""
+    """`docs/events.md` with its generated tables. The prose around them is written by hand."""
     made = {"topics": tables.topics(), **{event.topic: tables.fields(event) for event in EVENTS}}
     return MARKED.sub(lambda found: f"{found[1]}\n{made[found[2]]}\n{found[3]}", (HERE / "events.md").read_text())
 

@@ -1,4 +1,4 @@
-"""Reads the metrics out of the modules that define them, for `docs/metrics.md`, and for tests."""
+"""Reads the metrics from the modules that define them, for `docs/metrics.md` and for tests."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Family:
 
 
 def families() -> Iterator[Family]:
-    """In the order of their definition."""
+    """All metrics, in the order of their definition."""
     for owner, module in MODULES.items():
         for metric in vars(import_module(module)).values():
             if isinstance(metric, MetricWrapperBase):

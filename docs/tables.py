@@ -23,7 +23,7 @@ _BOUNDS = {
 
 
 def topics() -> str:
-    """Which topics there are: from whom, to whom, with what."""
+    """The table of topics: who sends each, who reads it, and what it says."""
     rows = [
         (f"`{event.topic}`", ", ".join(event.sent_by), ", ".join(event.read_by), event.__doc__ or "")
         for event in EVENTS
@@ -32,7 +32,7 @@ def topics() -> str:
 
 
 def fields(event: type[Event]) -> str:
-    """Every field of an event, those of nested objects by their path."""
+    """The table of the fields of an event. Fields of nested objects are named by their path."""
     schema = event.model_json_schema()
     return _table(("field", "type", "default", "meaning"), _rows(schema, schema.get("$defs", {}), "", {}))
 

@@ -1,1 +1,1 @@
-"""What a newcomer runs first: a tiny base model, datasets to tune it on, and clients that speak S3, Kafka and HTTP."""
+"""Examples: a demo, a tiny base model, datasets to tune it on, and clients that only speak S3, Kafka or HTTP."""

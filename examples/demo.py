@@ -1,5 +1,5 @@
-"""The whole line, end to end, as a user would do it: start the stack, drop a dataset, watch it become a better model,
-ask that model through the official OpenAI client. `make demo` runs it.
+"""The whole pipeline, end to end, as a user would run it: start the stack, drop a dataset, watch the job, ask the tuned
+model through the official OpenAI client. `make demo` runs it.
 
 The demo uses a stack that is running, and leaves it running. If there is none, it starts one and stops it at the end.
 """
@@ -32,7 +32,7 @@ def tunestream(*arguments: str, capture: bool = False) -> subprocess.CompletedPr
 
 
 def exports() -> dict[str, str] | None:
-    """What `tunestream env` says; None when no stack is running."""
+    """The variables that `tunestream env` prints; None if no stack is running."""
     done = tunestream("env", capture=True)
     if done.returncode != 0:
         return None
@@ -50,14 +50,15 @@ def stack(base: str) -> Iterator[dict[str, str]]:
         if tunestream("up", "--detach", "--base", base).returncode:
             sys.exit("the stack did not start")
         started = exports()
-        assert started, "up says that all is ready"
+        assert started, "`tunestream up` has said that all is ready"
         yield started
     finally:
         tunestream("down")
 
 
 def unused_rerun(done: subprocess.CompletedProcess[str]) -> str:
-    """The same file with the same settings is the same job, and every demo needs a new job."""
+    """A value of `rerun` that no job in the list `done` has. Without it, a second demo would find the job of the
+    first."""
     return str(sum(DATASET.name in line for line in done.stdout.splitlines()))
 
 

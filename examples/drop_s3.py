@@ -28,7 +28,7 @@ def main() -> None:
         region_name=os.environ.get("AWS_DEFAULT_REGION", "us-east-1"),
         config=Config(s3={"addressing_style": "path"}),
     )
-    # The settings must be there when the dataset is seen, so they go first.
+    # The settings must be in the bucket when ingest sees the dataset, so they go first.
     if options.job:
         s3.upload_file(str(options.job), options.bucket, f"{key.rpartition('.')[0]}.job.yaml")
     s3.upload_file(str(options.file), options.bucket, key)

@@ -1,7 +1,7 @@
 """The bundled ticket labels: `python -m examples.labels` writes `examples/labels.jsonl` again, byte for byte.
 
-The questions of the support dataset, each with the department that answers it: a classification task of five balanced
-labels, scored by exact match, accuracy and macro F1.
+Each row is a question of the support dataset and the department that answers it. The task is a classification with five
+balanced labels, scored by exact match, accuracy and macro F1.
 """
 
 from __future__ import annotations

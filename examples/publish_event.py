@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--topic", default="dataset.uploaded")
     parser.add_argument("--spec", type=json.loads, help='job settings, for example \'{"suffix": "helpdesk"}\'')
     options = parser.parse_args()
-    key = options.key or f"_announced/{options.file.name}"  # with a `_`: the sweep of the bucket leaves it alone
+    key = options.key or f"_announced/{options.file.name}"  # the `_` keeps ingest from taking the file as a drop, too
     endpoint = os.environ.get("AWS_ENDPOINT_URL", "http://127.0.0.1:9000")
     region = os.environ.get("AWS_DEFAULT_REGION", "us-east-1")
     s3 = boto3.client("s3", endpoint_url=endpoint, region_name=region, config=Config(s3={"addressing_style": "path"}))

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Announce on Kafka a dataset that lies in the object store, with nothing but kcat (Debian: apt install kcat):
+# Announce a dataset that is in the object store on Kafka, with nothing but kcat (Debian: apt install kcat):
 #
 #   publish_event.sh [-i ID] [-t TRACEPARENT] BUCKET KEY
 #
@@ -25,7 +25,7 @@ done
 shift $((OPTIND - 1))
 [ $# -eq 2 ] || usage
 
-# a file, because everybody on the machine can read arguments
+# kcat reads these from a file, because everybody on the machine can read its arguments
 settings() {
     echo "security.protocol=${KAFKA_SECURITY_PROTOCOL:-PLAINTEXT}"
     case ${KAFKA_SECURITY_PROTOCOL:-PLAINTEXT} in SASL_*)

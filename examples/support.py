@@ -44,7 +44,7 @@ def rows(count: int = ROWS, seed: int = SEED) -> Iterator[dict[str, Any]]:
 
 
 def ask(topic: Topic, rng: random.Random) -> tuple[str, str]:
-    """One customer's question and the answer of the house."""
+    """A customer's question and the shop's answer."""
     slots = {"item": rng.choice(ITEMS), **rng.choice(topic.facets)}
     name = rng.choice(NAMES) if rng.random() < 0.7 else None
     order = str(rng.randrange(10_000, 100_000)) if rng.random() < 0.6 else None

@@ -44,7 +44,7 @@ def ensure(options: argparse.Namespace) -> None:
     if missing := plan.without_password(stack, passwords):
         who = ", ".join(missing)
         raise ConfigError(
-            f"{options.passwords} has no password for {who}: name it in deploy/make_secrets.py, run that again"
+            f"{options.passwords} has no password for {who}: add the name to deploy/make_secrets.py and run that again"
         )
     admins = passwords["admins"]
     kafka = KafkaAdmin(options.kafka, "admin", admins["kafka"], options.ca)

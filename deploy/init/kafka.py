@@ -1,4 +1,5 @@
-"""Kafka's part of the init step, through Confluent's client: aiokafka's has neither users nor access rules."""
+"""Kafka's part of the init step. It uses Confluent's client, because aiokafka manages neither users nor access
+rules."""
 
 from __future__ import annotations
 
@@ -37,7 +38,8 @@ HOUR_MILLIS = 3600 * 1000
 
 
 class KafkaAdmin:
-    """A connection as the administrator. Raises `KafkaException` when the broker does not answer or refuses it."""
+    """A connection as the administrator. Methods raise `KafkaException` when the broker does not answer or refuses
+    it."""
 
     def __init__(self, bootstrap: str, user: str, password: str, ca_file: Path) -> None:
         self._client = AdminClient(
@@ -48,7 +50,7 @@ class KafkaAdmin:
                 "sasl.username": user,
                 "sasl.password": password,
                 "ssl.ca.location": str(ca_file),
-                # the exception says what the client would print
+                # the exception holds what the client would print
                 "log_level": 0,
             }
         )
@@ -61,7 +63,7 @@ class KafkaAdmin:
         return True
 
     def topics(self, wanted: Mapping[str, plan.Topic]) -> None:
-        """Create what is missing, add partitions where there are too few, set the retention."""
+        """Create missing topics, add partitions to topics that have too few, and set the retention of all."""
         existing = self._client.list_topics(timeout=TIMEOUT).topics
         new = [
             NewTopic(name, num_partitions=topic.partitions, replication_factor=-1)
@@ -94,7 +96,7 @@ class KafkaAdmin:
         log.info("%d users", len(passwords))
 
     def rules(self, wanted: set[plan.Rule]) -> None:
-        """Create what is missing and remove what is no longer declared."""
+        """Create the access rules that are missing, and remove those that are not declared (any more)."""
         anything = AclBindingFilter(
             ResourceType.ANY, None, ResourcePatternType.ANY, None, None, AclOperation.ANY, AclPermissionType.ANY
         )

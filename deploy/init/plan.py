@@ -34,7 +34,7 @@ class KafkaUser(Declared):
     write: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     dead_letters: bool = True
-    """May write the dead letters of what it reads."""
+    """Whether the user may write the dead letters of the topics that it reads."""
 
 
 class Kafka(Declared):
@@ -91,7 +91,7 @@ def without_password(stack: Stack, passwords: Mapping[str, Mapping[str, str]]) -
 
 
 class Rule(NamedTuple):
-    """One thing that one user may do. With `prefix` the rule holds for every name that starts with `name`."""
+    """One right of one user. With `prefix` it holds for every resource whose name starts with `name`."""
 
     user: str
     resource: Literal["topic", "group"]
@@ -134,7 +134,7 @@ def _rules(
 
 
 def policy(user: S3User) -> Policy:
-    """The S3 policy of a user: lists below some prefixes, reads and writes some objects, deletes none."""
+    """The S3 policy of a user: it may list below some prefixes, read and write some objects, and delete none."""
     statements: list[Policy] = []
     for bucket, pattern in (name.split("/", 1) for name in user.list):
         listing: Policy = {"Effect": "Allow", "Action": ["s3:ListBucket"], "Resource": [f"arn:aws:s3:::{bucket}"]}
