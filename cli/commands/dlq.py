@@ -147,9 +147,8 @@ async def _replay(folder: Path | None, wanted: str, offsets: Sequence[int], forc
 
 async def _chosen(dead: DeadLetters, topic: str, offsets: Sequence[int]) -> AsyncIterator[Letter]:
     if offsets:
-        for letter in [
-            await dead.at(topic, offset) for offset in offsets
-        ]:  # all are read first: none is sent if one does not exist
+        # All are read first, so that none is sent if one does not exist.
+        for letter in [await dead.at(topic, offset) for offset in offsets]:
             yield letter
     else:
         async for letter in dead.read([topic]):
