@@ -11,6 +11,7 @@ import httpx
 import psutil
 import pytest
 
+from shared.events import STAGE_NAMES
 from tests.e2e.conftest import StackUnderTest, environment
 from tests.support.user import QUICK, ROOT, support_rows
 
@@ -68,7 +69,7 @@ def test_it_answers_behind_its_id_and_its_alias_and_the_answer_ends(stack: Stack
 
 def test_the_ledger_holds_each_stage_once_and_what_it_made(stack: StackUnderTest, job: dict) -> None:
     keys = stack.ledger(f"jobs/{job['id']}/")
-    for stage in ("ingest", "validate", "trainer", "evaluator", "inference"):
+    for stage in STAGE_NAMES:
         assert f"jobs/{job['id']}/{stage}/result.json" in keys
         assert f"jobs/{job['id']}/{stage}/published.json" in keys
     names = {key.rsplit("/", 1)[-1] for key in keys}

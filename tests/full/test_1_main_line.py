@@ -11,7 +11,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from deploy.init import plan
-from shared.events import SERVICES
+from shared.events import SERVICES, STAGE_NAMES
 from shared.kafka.envelope import DLQ_SUFFIX
 from tests.full.conftest import FullStack
 from tests.support import races
@@ -65,13 +65,13 @@ def test_the_dropped_file_ends_as_a_deployed_model(job: dict[str, Any], first_an
 
 def test_one_trace_tells_all_of_it(job: dict[str, Any], first_answer: Any, trace: Trace) -> None:
     assert first_answer.headers["x-request-id"] == job["trace_id"]
-    assert trace.services == {"ingest", "validate", "trainer", "evaluator", "inference", "vllm"}
+    assert trace.services == {*STAGE_NAMES, "vllm"}
     assert not trace.orphans, "every span hangs below another one of this trace"
     assert [span.name for span in trace.spans if span.parent is None] == ["job"]
 
 
 def test_the_trace_has_every_stage_once_in_order_and_no_gap_hides_anything(trace: Trace) -> None:
-    stages = [trace.only(name) for name in ("ingest", "validate", "trainer", "evaluator", "inference")]
+    stages = [trace.only(name) for name in STAGE_NAMES]
     question = trace.first_request()
     for before, after in itertools.pairwise([*stages, question]):
         assert before.end <= after.start + 0.05, f"{after.name} began before {before.name} was over"

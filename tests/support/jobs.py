@@ -32,9 +32,9 @@ def make_attempt(
     job: Job, stage: str, *, number: int = 1, request: dict[str, Any] | None = None
 ) -> tuple[Attempt, list[JobProgress]]:
     """An attempt, and the progress that it will have published."""
-    told: list[JobProgress] = []
+    progress: list[JobProgress] = []
 
     async def publish(event: JobProgress) -> None:
-        told.append(event)
+        progress.append(event)
 
-    return Attempt(job, request or {}, stage, number, attempt_prefix(job.job_id, stage, number), publish), told
+    return Attempt(job, request or {}, stage, number, attempt_prefix(job.job_id, stage, number), publish), progress

@@ -12,6 +12,7 @@ import boto3
 import httpx
 from openai import OpenAI
 
+from services.api.domain.state import FINAL
 from tests.support.datasets import good
 
 ROOT = Path(__file__).parents[2]
@@ -83,9 +84,7 @@ class User:
 
     def ended(self, key: str, seconds: float = 240) -> dict[str, Any]:
         """Wait for the end of the job, however it ends."""
-        return self.wait(
-            key, lambda job: job["status"] in ("succeeded", "failed", "cancelled"), "the job ends", seconds
-        )
+        return self.wait(key, lambda job: job["status"] in FINAL, "the job ends", seconds)
 
     def ended_well_and_once(self, key: str, seconds: float = 420) -> dict[str, Any]:
         """Wait for the end of the job, which must have succeeded, with exactly one result for each of its stages."""

@@ -29,11 +29,11 @@ from tests.support.store import FakeStore
 from tests.support.trained_models import BASE
 from tests.support.vllm import FakeVllm
 
-QUICK = 0.3  # seconds that requests of the tests wait for a vLLM that is down
+PATIENCE = 0.3  # seconds that requests of the tests wait for a vLLM that is down
 
 
 @dataclass
-class House:
+class ServiceUnderTest:
     """The service, its neighbours, and a client of it."""
 
     vllm: FakeVllm
@@ -61,7 +61,9 @@ class House:
 
 
 @asynccontextmanager
-async def open_house(folder: Path, objects: FakeStore, clock: Clock, **settings: Any) -> AsyncIterator[House]:
+async def running_service(
+    folder: Path, objects: FakeStore, clock: Clock, **settings: Any
+) -> AsyncIterator[ServiceUnderTest]:
     """`settings`: sections that differ from the usual."""
     async with AsyncExitStack() as stack:
         vllm, api = FakeVllm(), FakeApi()
@@ -85,7 +87,7 @@ async def open_house(folder: Path, objects: FakeStore, clock: Clock, **settings:
             stack.callback(task.cancel)
         server = await stack.enter_async_context(Server(parts.app).running())
         http = await stack.enter_async_context(httpx.AsyncClient(base_url=server.url, verify=False, timeout=60))
-        opened = House(vllm, api, objects, clock, parts, http, folder)
+        opened = ServiceUnderTest(vllm, api, objects, clock, parts, http, folder)
         yield opened
         if "client" in vars(opened):
             await opened.client.close()
@@ -98,11 +100,11 @@ async def _run(background: Any) -> None:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vllm_module, "POLL_STARTING", 0.01)
-    monkeypatch.setattr(composition, "Gateway", functools.partial(Gateway, patience=QUICK))
-    monkeypatch.setattr(composition, "DeployWork", functools.partial(DeployWork, patience=QUICK))
+    monkeypatch.setattr(composition, "Gateway", functools.partial(Gateway, patience=PATIENCE))
+    monkeypatch.setattr(composition, "DeployWork", functools.partial(DeployWork, patience=PATIENCE))
 
 
 @pytest.fixture
-async def house(tmp_path: Path, objects: FakeStore, clock: Clock) -> AsyncIterator[House]:
-    async with open_house(tmp_path, objects, clock) as opened:
+async def service(tmp_path: Path, objects: FakeStore, clock: Clock) -> AsyncIterator[ServiceUnderTest]:
+    async with running_service(tmp_path, objects, clock) as opened:
         yield opened

@@ -34,8 +34,8 @@ def test_the_key_is_what_the_user_called_it(key: str) -> None:
 @pytest.mark.parametrize("kind", ["Put", "Post", "Copy", "CompleteMultipartUpload"])
 @pytest.mark.parametrize("prefix", ["s3:", ""])
 def test_every_way_to_create_an_object_counts(kind: str, prefix: str) -> None:
-    told = message("a.jsonl", "b.jsonl", name=f"{prefix}ObjectCreated:{kind}")
-    assert notifications.created_keys(told, "datasets") == ["a.jsonl", "b.jsonl"]
+    notification = message("a.jsonl", "b.jsonl", name=f"{prefix}ObjectCreated:{kind}")
+    assert notifications.created_keys(notification, "datasets") == ["a.jsonl", "b.jsonl"]
 
 
 @pytest.mark.parametrize(

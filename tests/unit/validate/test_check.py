@@ -203,12 +203,12 @@ def test_all_problems_are_counted_and_the_first_are_kept(run: Examine) -> None:
 
 
 def test_progress_is_told_and_a_stopped_pass_ends(run: Examine, tmp_path: Path) -> None:
-    told: list[tuple[str, int, float]] = []
-    control = ScanControl(on_progress=lambda role, rows, share: told.append((role, rows, share)))
+    progress: list[tuple[str, int, float]] = []
+    control = ScanControl(on_progress=lambda role, rows, share: progress.append((role, rows, share)))
     source: Source = write(tmp_path / "rows", chats(1200))
     examine(source, None, spec=JobSpec(), tokenizer=None, limits=ValidationSettings(), control=control)
-    assert told[-1] == ("training", 1200, 1.0)
-    assert told == sorted(told) and len(told) > 1000
+    assert progress[-1] == ("training", 1200, 1.0)
+    assert progress == sorted(progress) and len(progress) > 1000
     control.stop.set()
     for content in (source, write(tmp_path / "bad", [b"no json"] * 100)):
         with pytest.raises(Cancelled):

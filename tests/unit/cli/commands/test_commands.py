@@ -223,7 +223,7 @@ def test_chat_without_a_stack(runner: CliRunner) -> None:
     assert "tunestream up" in result.stderr
 
 
-class Pieces:
+class EchoClient:
     """As much of the OpenAI client as a conversation uses: it answers with the last words it was asked."""
 
     def __init__(self) -> None:
@@ -238,7 +238,7 @@ class Pieces:
 
 
 def test_a_conversation_remembers_its_turns(capsys: pytest.CaptureFixture[str]) -> None:
-    client = Pieces()
+    client = EchoClient()
     conversation = Conversation(client, "support", "be kind", {})  # type: ignore[arg-type]
     conversation.ask("one")
     assert conversation.ask("two") == "you said two"

@@ -184,8 +184,8 @@ def test_with_a_jaeger_it_links_to_the_page_and_shows_the_tree(
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
     assert lines[:2] == [TRACE, f"{server.url}/trace/{TRACE}"]
-    told = [" ".join(line.strip("│├└─ \u00a0").split()) for line in lines[2:]]
-    assert told == [
+    shown = [" ".join(line.strip("│├└─ \u00a0").split()) for line in lines[2:]]
+    assert shown == [
         f"{ID} 28.0 s",
         "job ingest",
         "ingest 400 ms ingest",

@@ -16,7 +16,7 @@ from services.inference.gateway.relay import Answer, resources
 SCOPE: Scope = {"type": "http", "asgi": {"spec_version": "2.4"}}
 
 
-class Opened:
+class TrackedAnswer:
     """An answer of two chunks, and whether what it is made of is still open."""
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ async def receive() -> Message:
 
 @pytest.mark.parametrize("sent", [0, 1, 2])
 async def test_a_client_that_hangs_up_leaves_nothing_open(sent: int) -> None:
-    opened, messages = Opened(), list[Message]()
+    tracked, messages = TrackedAnswer(), list[Message]()
 
     async def send(message: Message) -> None:
         if len(messages) == sent:
@@ -52,24 +52,24 @@ async def test_a_client_that_hangs_up_leaves_nothing_open(sent: int) -> None:
         messages.append(message)
 
     with pytest.raises(ClientDisconnect):
-        await Answer(opened.answer())(SCOPE, receive, send)
+        await Answer(tracked.answer())(SCOPE, receive, send)
 
-    assert (opened.open, len(messages)) == (0, sent)
+    assert (tracked.open, len(messages)) == (0, sent)
 
 
 async def test_nothing_is_left_open_at_the_end() -> None:
-    opened, messages = Opened(), list[Message]()
+    tracked, messages = TrackedAnswer(), list[Message]()
 
     async def send(message: Message) -> None:
         messages.append(message)
 
-    await Answer(opened.answer())(SCOPE, receive, send)
+    await Answer(tracked.answer())(SCOPE, receive, send)
 
-    assert opened.open == 0
+    assert tracked.open == 0
     assert b"".join(message.get("body", b"") for message in messages) == b"onetwo"
 
 
 async def test_an_answer_that_is_never_sent_opens_nothing() -> None:
-    opened = Opened()
-    Answer(opened.answer())
-    assert opened.open == 0
+    tracked = TrackedAnswer()
+    Answer(tracked.answer())
+    assert tracked.open == 0

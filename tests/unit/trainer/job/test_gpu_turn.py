@@ -27,12 +27,12 @@ class Trainer:
         self.settings = Settings.model_validate(given)
         self.objects = objects
         self.clock = clock
-        self.told: list[str] = []
+        self.messages: list[str] = []
         self.began = asyncio.Event()
         self.may_end = asyncio.Event()
 
         async def publish(event: JobProgress) -> None:
-            self.told.append(event.message)
+            self.messages.append(event.message)
 
         job = Job.model_construct(job_id="ftjob-abc")
         self.attempt = Attempt(job, {}, "trainer", number, "", publish)
@@ -59,7 +59,7 @@ async def test_training_begins_when_vllm_has_let_go_and_gives_the_gpu_back(
     while not await turns.wanted():
         await asyncio.sleep(0.005)
     assert not trainer.began.is_set()
-    assert trainer.told == ["training: waits for the GPU"]
+    assert trainer.messages == ["training: waits for the GPU"]
 
     await turns.release(serving)
     await asyncio.wait_for(trainer.began.wait(), 10)
@@ -103,7 +103,7 @@ async def test_a_successor_does_not_take_the_gpu_over_from_an_attempt_that_may_s
     zombie = asyncio.create_task(first.train())
     await first.began.wait()
     successor = asyncio.create_task(second.train())
-    while not second.told:
+    while not second.messages:
         await asyncio.sleep(0.005)
     assert not second.began.is_set()
 

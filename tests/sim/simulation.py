@@ -41,7 +41,7 @@ from shared.stages.runner import StageRunner
 from shared.stages.stage import STAGES, Attempt
 from tests.support.bus import FakeBus, Published
 from tests.support.jobs import NOWHERE, make_job
-from tests.support.store import Disk, FakeStore, Held
+from tests.support.store import Disk, FakeStore, StoredObject
 
 LEASE = 15.0
 FOLDER = FolderReference(bucket="b", prefix="p/", manifest=NOWHERE)
@@ -77,7 +77,7 @@ class Process:
     tasks: list[asyncio.Task[Any]] = field(default_factory=list)
 
 
-class World:
+class Simulation:
     def __init__(self, seed: int, faults: Faults, *, create_once: bool = True) -> None:
         self.random = random.Random(seed)
         self.faults = faults
@@ -107,7 +107,7 @@ class World:
     def chance(self, share: float) -> bool:
         return self.troubled and self.random.random() < share
 
-    async def hop(self, process: Process) -> None:
+    async def network_call(self, process: Process) -> None:
         """Let a message travel: time passes, and its process may be killed before it arrives."""
         if self.over:
             raise asyncio.CancelledError
@@ -157,7 +157,7 @@ class World:
             if not queue:
                 self.arrivals[stage].clear()
                 await self.arrivals[stage].wait()
-            await self.hop(process)
+            await self.network_call(process)
             if not queue:
                 continue
             index = self.random.randrange(len(queue))
@@ -185,11 +185,11 @@ class World:
 
     # --- a run --------------------------------------------------------------------------------------
 
-    async def live(self, jobs: int, replicas: int = 2, limit: float = 5_000.0) -> None:
+    async def run_jobs(self, jobs: int, replicas: int = 2, limit: float = 5_000.0) -> None:
         """Run until every job has come to its end and the end was published, or `limit` seconds have passed."""
         self.began = self.now
-        lives = [asyncio.create_task(self.replica(stage, n)) for stage in STAGES for n in range(replicas)]
-        lives += [asyncio.create_task(self.user(self.job(number))) for number in range(jobs)]
+        processes = [asyncio.create_task(self.replica(stage, n)) for stage in STAGES for n in range(replicas)]
+        processes += [asyncio.create_task(self.user(self.job(number))) for number in range(jobs)]
         ids_ = [self.job(number).job_id for number in range(jobs)]
         while self.now - self.began < limit and not all(self.ended(job_id) for job_id in ids_):
             await asyncio.sleep(1.0)  # virtual seconds
@@ -231,7 +231,7 @@ class World:
     # --- what must hold ---------------------------------------------------------------------------------------
 
     @property
-    def objects(self) -> dict[str, Held]:
+    def objects(self) -> dict[str, StoredObject]:
         return self.disk.buckets["tunestream"]
 
     def result(self, job_id: str, stage: str) -> StageResult | None:
@@ -280,54 +280,54 @@ class World:
 class SimulatedStore(FakeStore):
     """The object store as one process sees it, over a network that fails."""
 
-    def __init__(self, world: World, process: Process, *, reliable: bool = False) -> None:
-        super().__init__(clock=asyncio.get_running_loop().time, disk=world.disk)
-        self._world = world
+    def __init__(self, simulation: Simulation, process: Process, *, reliable: bool = False) -> None:
+        super().__init__(clock=asyncio.get_running_loop().time, disk=simulation.disk)
+        self._simulation = simulation
         self._process = process
         self._reliable = reliable
 
     async def before(self, operation: str, key: str) -> None:
-        await self._world.hop(self._process)
-        if not self._reliable and self._world.chance(self._world.faults.refused):
+        await self._simulation.network_call(self._process)
+        if not self._reliable and self._simulation.chance(self._simulation.faults.refused):
             raise StoreUnavailable("refused")
 
     async def after(self, operation: str, key: str) -> None:
-        await self._world.hop(self._process)
-        if not self._reliable and self._world.chance(self._world.faults.reply_lost):
+        await self._simulation.network_call(self._process)
+        if not self._reliable and self._simulation.chance(self._simulation.faults.reply_lost):
             raise StoreUnavailable("the reply was lost")
 
     async def create(self, key: str, data: bytes) -> str:
-        if self._world.create_once:
+        if self._simulation.create_once:
             return await super().create(key, data)
         return (await self.put(key, data)).etag
 
-    def write(self, key: str, data: bytes) -> Held:
-        self._world.writers.setdefault(key, set()).add(self._process.name)
+    def write(self, key: str, data: bytes) -> StoredObject:
+        self._simulation.writers.setdefault(key, set()).add(self._process.name)
         if key.endswith("/result.json"):
-            self._world.results_written[key] += 1
+            self._simulation.results_written[key] += 1
         return super().write(key, data)
 
 
 class SimulatedBus(FakeBus):
     """The bus as one process sees it, over a network that fails."""
 
-    def __init__(self, world: World, process: Process) -> None:
+    def __init__(self, simulation: Simulation, process: Process) -> None:
         super().__init__()
-        self._world = world
+        self._simulation = simulation
         self._process = process
 
     async def before(self, event: Event) -> None:
-        await self._world.hop(self._process)
-        if self._world.chance(self._world.faults.refused):
+        await self._simulation.network_call(self._process)
+        if self._simulation.chance(self._simulation.faults.refused):
             raise TransientError("the broker is away")
 
     async def after(self, event: Event) -> None:
-        await self._world.hop(self._process)
-        if self._world.chance(self._world.faults.reply_lost):
+        await self._simulation.network_call(self._process)
+        if self._simulation.chance(self._simulation.faults.reply_lost):
             raise TransientError("the acknowledgement was lost")
 
     def send(self, message: Published) -> None:
-        self._world.deliver(message.event, message.ce_id)
+        self._simulation.deliver(message.event, message.ce_id)
 
 
 def _event(attempt: Attempt, finding: float) -> Event:
