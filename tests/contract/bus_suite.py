@@ -27,7 +27,7 @@ DATASETS = DatasetUploaded.topic
 
 
 class RecordingHandler:
-    """Every event that a service takes, with what came beside it."""
+    """A handler that records every event it gets, with its delivery."""
 
     def __init__(self) -> None:
         self.all: list[tuple[Any, Delivery]] = []
@@ -37,7 +37,7 @@ class RecordingHandler:
 
     @property
     def keys(self) -> list[str]:
-        """Of the datasets that were uploaded."""
+        """The keys of the uploaded datasets."""
         return [event.dataset.key for event, _ in self.all]
 
     @property
@@ -46,7 +46,7 @@ class RecordingHandler:
 
 
 async def letters_of(broker: Broker, service: str, key: bytes | None, wanted: int) -> Sequence[Any]:
-    """The dead letters that one service wrote of the uploaded datasets with this key."""
+    """The first `wanted` dead letters that a service wrote for `dataset.uploaded` records with this record key."""
     return await broker.read(
         f"{DATASETS}.dlq",
         wanted,
@@ -55,7 +55,7 @@ async def letters_of(broker: Broker, service: str, key: bytes | None, wanted: in
 
 
 async def events_until(broker: Broker, service: str, key: str) -> RecordingHandler:
-    """Everything that a service hears of uploaded datasets, up to the one at `key`."""
+    """Every `dataset.uploaded` that a service receives, up to the one whose dataset is at `key`."""
     received = RecordingHandler()
     async with running(broker, service, (DatasetUploaded, received)):
         await until(lambda: key in received.keys, "the last event is heard")
@@ -74,7 +74,7 @@ class BusSuite:
 
     @pytest.fixture
     def name(self) -> str:
-        """A name of its own for a test's service, keys and jobs, because tests may share the broker."""
+        """A unique name for the service, keys and jobs of a test, because tests may share the broker."""
         return f"suite-{uuid.uuid4().hex[:8]}"
 
     # --- what arrives -----------------------------------------------------------------------------------------
@@ -151,12 +151,14 @@ class BusSuite:
 
     # --- what a handler raises --------------------------------------------------------------------------------
 
-    async def test_an_outage_delivers_again_and_a_bug_does_not(self, broker: Broker, name: str) -> None:
+    async def test_an_event_is_delivered_again_after_an_outage_but_not_after_a_bug(
+        self, broker: Broker, name: str
+    ) -> None:
         tries: dict[str, int] = {}
         outage, bug = f"{name}-outage", f"{name}-bug"
 
         async def handler(event: JobControl, delivery: Delivery) -> None:
-            if event.job_id not in (outage, bug):  # other tests' jobs
+            if event.job_id not in (outage, bug):  # jobs of other tests
                 return
             tries[event.job_id] = tries.get(event.job_id, 0) + 1
             if event.job_id == bug:
@@ -196,7 +198,7 @@ class BusSuite:
             assert headers["x"] == b"\xff\x00"
             assert headers["dlq_topic"] == b"dataset.uploaded"
             assert headers["dlq_group"] == name.encode()
-            assert b" " not in headers["dlq_reason"]  # a class name, never a message that could quote the data
+            assert b" " not in headers["dlq_reason"]  # the name of a class; a message could quote the data
         event, _ = received.all[received.keys.index(name)]
         assert event.dataset == DatasetPointer(bucket="datasets", key=name)
         assert event.job_id is None and event.spec is None

@@ -31,7 +31,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def job(stack: StackUnderTest, dataset: Path) -> dict:
-    """Dropped by a script that imports nothing of ours, with default hyperparameters."""
+    """The job of a dataset that a script without our code has dropped, with default hyperparameters."""
     settings = dataset.with_suffix(".job.yaml")
     settings.write_text(SETTINGS)
     script = ROOT / "examples" / "drop_s3.py"
@@ -48,7 +48,7 @@ def test_the_tuned_model_is_better_and_the_interval_says_so(job: dict) -> None:
     assert job["deployment"]["alias"] == ALIAS
 
 
-def test_it_answers_behind_its_id_and_its_alias_and_the_answer_ends(stack: StackUnderTest, job: dict) -> None:
+def test_the_model_answers_to_its_id_and_its_alias_and_ends_its_answers(stack: StackUnderTest, job: dict) -> None:
     row = json.loads((ROOT / "examples" / "support.jsonl").read_text().splitlines()[0])
     for model in (job["fine_tuned_model"], ALIAS):
         answer = stack.openai.chat.completions.create(

@@ -1,8 +1,8 @@
-"""A simulation in which the stage protocol runs: an object store, a bus and processes, all of which fail at random.
+"""Simulates the stage protocol with an object store, a bus and processes that all fail at random.
 
 Every call that leaves a process takes a random time; before and after its effect the process may be killed, may freeze
 for longer than its lease, or may get an error although the effect took place. Events are duplicated, reordered and
-lost. One seed is one history.
+lost. The same seed always gives the same run.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ FOLDER = FolderReference(bucket="b", prefix="p/", manifest=NOWHERE)
 
 @dataclass(frozen=True)
 class Faults:
-    """Chances per call, except where it says otherwise."""
+    """The probability of each fault, per call unless its docstring says otherwise."""
 
     kill: float = 0.01
     freeze: float = 0.005
@@ -63,9 +63,9 @@ class Faults:
     cancelled: float = 0.15
     """Per job."""
     calm_after: float = 150.0
-    """Seconds of trouble; then nothing fails any more, so that everything must come to its end."""
+    """Seconds after which nothing fails any more, so that every job must end."""
     kill_at_call: int | None = None
-    """Kill exactly once: whoever makes this call."""
+    """Kill the process that makes the call with this number, and no other."""
 
 
 @dataclass(eq=False)
@@ -108,7 +108,7 @@ class Simulation:
         return self.troubled and self.random.random() < share
 
     async def network_call(self, process: Process) -> None:
-        """Let a message travel: time passes, and its process may be killed before it arrives."""
+        """Simulate a message on the network: time passes, and its process may be killed or freeze before it arrives."""
         if self.over:
             raise asyncio.CancelledError
         self.calls += 1
@@ -119,15 +119,16 @@ class Simulation:
             await asyncio.sleep(self.random.uniform(LEASE, 4 * LEASE))
         await asyncio.sleep(self.random.uniform(0.001, 0.05))
         if process.death.is_set():
-            await asyncio.Event().wait()  # whatever its code would still do, nobody sees it
+            await asyncio.Event().wait()  # a dead process has no further effects
 
     # --- processes --------------------------------------------------------------------------------------------
 
     async def replica(self, stage: StageName, number: int) -> None:
-        """A supervisor, which starts the service again whenever it was killed."""
+        """Supervise one replica: start the service again whenever it was killed."""
         for life in range(10_000):
             process = Process(f"{stage}-{number}-{life}")
-            self.processes.append(process)  # the garbage collector would run the `finally` blocks of the dead
+            # Dead processes are kept, because the garbage collector would run their `finally` blocks.
+            self.processes.append(process)
             runner = self.runner(stage, process)
             process.tasks = [
                 asyncio.create_task(runner.run()),
@@ -151,7 +152,7 @@ class Simulation:
         )
 
     async def consume(self, stage: StageName, process: Process, runner: StageRunner) -> None:
-        """A member of a consumer group. It takes an event, and commits it only when it was handled."""
+        """Consume events as a member of a consumer group, which commits an event only after handling it."""
         queue = self.queues[stage]
         while True:
             if not queue:
@@ -180,13 +181,13 @@ class Simulation:
         if attempt.stage == "validate" and attempt.job.spec.suffix == "bad":
             raise InputError("invalid_training_file", "Line 1 is bad", "training_file")
         await asyncio.sleep(self.random.uniform(0.1, 20.0))
-        # what an attempt finds out differs from attempt to attempt, so two results could not be mistaken for one
+        # every attempt finds something else, so that two results cannot be mistaken for one
         return _event(attempt, finding=self.random.random())
 
     # --- a run --------------------------------------------------------------------------------------
 
     async def run_jobs(self, jobs: int, replicas: int = 2, limit: float = 5_000.0) -> None:
-        """Run until every job has come to its end and the end was published, or `limit` seconds have passed."""
+        """Run until every job has ended and its last event was published, or `limit` seconds have passed."""
         self.began = self.now
         processes = [asyncio.create_task(self.replica(stage, n)) for stage in STAGES for n in range(replicas)]
         processes += [asyncio.create_task(self.user(self.job(number))) for number in range(jobs)]
@@ -239,7 +240,7 @@ class Simulation:
         return StageResult.model_validate_json(found.data) if found else None
 
     def ended(self, job_id: str) -> bool:
-        """Whether the job has its last result, and the ledger says that the event of it was published."""
+        """Whether the job has its last result, and the ledger says that its event was published."""
         for stage in STAGES:
             result = self.result(job_id, stage)
             if result is None or stage_prefix(job_id, stage) + "published.json" not in self.objects:
@@ -253,7 +254,7 @@ class Simulation:
         for key, count in self.results_written.items():
             assert count == 1, f"{key} was decided {count} times"
         for attempt, count in self.attempts_started.items():
-            assert count == 1, f"two owners worked under one number: {attempt}"
+            assert count == 1, f"two owners worked on one attempt: {attempt}"
         for key, writers in self.writers.items():
             assert "/attempt-" not in key or len(writers) == 1, f"{key} was written by {writers}"
         for number in range(jobs):

@@ -1,7 +1,8 @@
-"""Inference and two trainers on one GPU, all killed at random: its memory is never used by both, and nobody starves.
+"""Inference and two trainers share one GPU and are killed at random. Both never use its memory at the same time, and
+each gets its turn.
 
-The real `SleepController` and `GpuTurns`; vLLM and the training are a line in a book. A supervised vLLM dies with its
-service, a training process with its trainer.
+`SleepController` and `GpuTurns` are real; vLLM and the training are simulated. A supervised vLLM dies with its service,
+and a training process with its trainer.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ JOBS = 4  # per trainer
 
 
 class Memory:
-    """Of the GPU: who is in it, in the order of filling it."""
+    """The memory of the GPU: who uses it now, and who filled it in which order."""
 
     def __init__(self) -> None:
         self.users: set[str] = set()
         self.history: list[str] = []
 
     def fill(self, who: str) -> None:
-        assert not self.users - {who}, f"{who} meets {self.users} in the GPU's memory"
+        assert not self.users - {who}, f"{who} fills the GPU's memory while {self.users} use it"
         if who not in self.users:
             self.history.append(who)
         self.users.add(who)
@@ -47,7 +48,8 @@ class Memory:
 
 
 class UnreliableLedger(FakeStore):
-    """The ledger as one process sees it: slow, now and then away, and silent once the process is dead."""
+    """The ledger as one process sees it: slow, sometimes unavailable, and unavailable for good once the process is
+    dead."""
 
     def __init__(self, ledger: FakeStore, rng: random.Random) -> None:
         super().__init__(clock=asyncio.get_running_loop().time, disk=ledger.disk)
@@ -65,7 +67,7 @@ class UnreliableLedger(FakeStore):
 
 
 class SimulatedVllm:
-    """What `SleepController` asks of vLLM."""
+    """The methods of vLLM that `SleepController` calls."""
 
     def __init__(self, memory: Memory, rng: random.Random) -> None:
         self._memory, self._rng = memory, rng
@@ -92,7 +94,7 @@ class Simulation:
     def __init__(self, seed: int, kill: float) -> None:
         self.rng = random.Random(seed)
         self.kill = kill
-        """Chance per process and life to be killed."""
+        """The probability that a process is killed before it ends."""
         self.memory = Memory()
         self.loop = asyncio.get_running_loop()
         self.ledger = FakeStore(clock=self.loop.time)
@@ -130,7 +132,7 @@ class Simulation:
         return False
 
     async def _run_process(self, life: Awaitable[bool | None], ledger: UnreliableLedger) -> bool:
-        """Live, and perhaps be killed: nothing that a dying process does reaches the ledger."""
+        """Run a process, and perhaps kill it: nothing that a dying process does reaches the ledger."""
         task = asyncio.ensure_future(life)
         if self.rng.random() < self.kill:
             await asyncio.wait({task}, timeout=self.rng.random() * 1500)

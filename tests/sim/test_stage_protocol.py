@@ -1,4 +1,4 @@
-"""The stage protocol under a seeded scheduler: whatever fails, every stage has one result and no job is lost."""
+"""The stage protocol in a seeded simulation: whatever fails, every stage has one result and no job is lost."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_all_events_lost_and_the_ledger_alone_finishes_the_jobs() -> None:
 
 
 def test_the_simulation_catches_a_protocol_without_create_once() -> None:
-    """Else the tests above would prove nothing."""
+    """Without this the tests above would prove nothing."""
     caught = 0
     for seed in range(40):
         try:

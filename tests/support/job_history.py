@@ -1,4 +1,4 @@
-"""The life of one job: the documents that the stages write to the ledger, and the events that they publish."""
+"""The history of one job: the documents that its stages write to the ledger, and the events that they publish."""
 
 from __future__ import annotations
 
@@ -56,7 +56,8 @@ def delivery(event: Event, ce_id: str, at: float) -> Delivery:
 
 
 class JobHistory:
-    """`await story.happens(objects)` writes the documents; `events` are the events that were published meanwhile."""
+    """A job from its upload to its deployment. `write_documents` writes what its stages leave in the ledger; `events`
+    are the events that they publish."""
 
     def __init__(self, number: int = 1, *, created_at: float = T0, deployed: bool = True) -> None:
         self.job_id = f"ftjob-{ids.derive('test', number)}"

@@ -42,7 +42,7 @@ class Disk:
     calls: list[tuple[str, str]] = field(default_factory=list)
     """Name and key of every call, in order."""
     available: bool = True
-    """While it is False every call raises `StoreUnavailable`."""
+    """While this is False every call raises `StoreUnavailable`."""
 
 
 class FakeStore(ObjectStore):
@@ -67,7 +67,7 @@ class FakeStore(ObjectStore):
 
     @property
     def held(self) -> dict[str, StoredObject]:
-        """What the own bucket holds."""
+        """The objects of this client's own bucket, by key."""
         return self.disk.buckets[self.bucket]
 
     @property
@@ -84,7 +84,7 @@ class FakeStore(ObjectStore):
         self.disk.available = value
 
     def add(self, key: str, data: bytes, metadata: dict[str, str] | None = None) -> Reference:
-        """Put an object there without a call."""
+        """Add an object without recording a call."""
         self.held[key] = StoredObject(data, self._clock(), metadata or {})
         return _reference(self.bucket, key, self.held[key])
 

@@ -24,7 +24,8 @@ URL = "http://api.test"
 
 @dataclass
 class Api:
-    """A running api. `restart` is a new process over the same ledger, `forget` one whose database was deleted."""
+    """A running api. `restart` replaces it by a new process over the same ledger, `delete_database` by one whose
+    database was deleted."""
 
     path: Path
     objects: FakeStore
@@ -91,7 +92,7 @@ async def training_job(api: Api) -> JobHistory:
 
 
 def error_of(answer: httpx.Response) -> dict[str, Any]:
-    """The error, which must be in OpenAI's envelope, whole."""
+    """The error of an answer, which must be a complete OpenAI envelope."""
     body = answer.json()
     assert set(body) == {"error"}
     assert set(body["error"]) == {"message", "type", "param", "code"}

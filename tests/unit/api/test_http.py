@@ -44,7 +44,9 @@ async def test_keys(api: Api, history: JobHistory, header: str | None, status: i
 @pytest.mark.parametrize(
     ("method", "path", "status"), [("GET", "/nowhere", 404), ("DELETE", "/jobs", 405), ("GET", "/jobs/x/cancel", 405)]
 )
-async def test_what_does_not_exist_is_told_in_the_envelope(api: Api, method: str, path: str, status: int) -> None:
+async def test_an_unknown_path_or_method_is_an_error_in_the_envelope(
+    api: Api, method: str, path: str, status: int
+) -> None:
     answer = await api.client.request(method, path)
     assert answer.status_code == status
     assert path in error_of(answer)["message"]

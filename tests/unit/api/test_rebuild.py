@@ -1,4 +1,4 @@
-"""The projection may lose everything, and every event may: it tells the same story again."""
+"""If the database is deleted or events are lost, the api still gives the same answers, from the ledger."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def test_without_any_event_the_ledger_tells_of_every_job(api: Api) -> None
     assert jobs[2]["evaluation"]["passed"] is True
 
 
-async def test_a_job_that_failed_without_a_word_on_the_bus_is_found_out(api: Api) -> None:
+async def test_a_job_that_failed_without_an_event_is_found_in_the_ledger(api: Api) -> None:
     history = JobHistory()
     await history.write_documents(api.objects, until="validate")
     await api.take(history.events[:5])
@@ -92,7 +92,7 @@ async def test_one_document_that_cannot_be_read_does_not_hide_the_other_jobs(api
     assert [job["id"] for job in (await api.get("/jobs"))["data"]] == [good.job_id]
 
 
-async def test_while_the_ledger_is_away_events_are_still_told(api: Api) -> None:
+async def test_while_the_ledger_is_away_events_are_still_shown(api: Api) -> None:
     history = JobHistory()
     await history.write_documents(api.objects, until="validate")
     await api.take(history.events[:3])
@@ -103,7 +103,7 @@ async def test_while_the_ledger_is_away_events_are_still_told(api: Api) -> None:
     assert (await api.get(f"/jobs/{history.job_id}"))["status"] == "succeeded"
 
 
-async def test_an_event_of_no_job_is_no_job(api: Api) -> None:
+async def test_an_event_of_an_unknown_job_makes_no_job(api: Api) -> None:
     history = JobHistory()
     await api.take(history.events)
     assert (await api.get("/jobs"))["data"] == []

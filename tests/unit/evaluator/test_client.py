@@ -1,4 +1,4 @@
-"""The client against a real HTTP server: what is sent, what is waited for, and what is given up."""
+"""The client with a real HTTP server: what it sends, when it waits, and when it gives up."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def shout(text: str) -> str:
 
 
 class FakeClock:
-    """A clock that moves only by sleeping, and remembers how long."""
+    """A clock that moves only when something sleeps, and records the pauses."""
 
     def __init__(self) -> None:
         self.pauses: list[float] = []
@@ -66,7 +66,7 @@ async def test_a_text_is_continued_by_the_completions_route() -> None:
     assert (model.requests[0]["prompt"], model.requests[0]["stop"]) == ("go on", ["#"])
 
 
-async def test_busy_and_restarting_servers_are_waited_for_as_they_ask() -> None:
+async def test_the_client_waits_for_a_busy_or_restarting_server_as_long_as_it_asks() -> None:
     clock = FakeClock()
     model = FakeModel({"m": shout}, failures=[(429, {"retry-after": "7"}), (503, {}), (502, {}), (500, {})])
     assert (await ask(model, clock=clock)).text == "HELLO"
@@ -155,7 +155,7 @@ async def test_tool_calls_of_an_answer_are_its_text() -> None:
 
 
 @pytest.mark.parametrize("body", [[], {"choices": []}, {"choices": [{"message": None}]}, "text"])
-async def test_a_foreign_answer_says_that_it_is_foreign(body: Any) -> None:
+async def test_an_answer_that_is_not_openais_is_an_error_that_says_so(body: Any) -> None:
     async with httpx.AsyncClient(transport=httpx.MockTransport(canned(body)), base_url="http://x/v1") as http:
         with pytest.raises(RuntimeError, match="not that of an OpenAI server"):
             await Endpoint(http, patience=1).ask("m", (HELLO,), 32)

@@ -1,4 +1,5 @@
-"""The whole stage against a real HTTP server: event in, event and reports out, resumed where an attempt died."""
+"""The whole stage with a real HTTP server: event in, event and reports out; an attempt continues where an earlier one
+died."""
 
 from __future__ import annotations
 
@@ -211,7 +212,7 @@ async def test_without_a_test_split_nothing_is_shown_unless_promotion_is_ordered
     assert ordered.passed
 
 
-async def test_edge_prompts_that_the_endpoint_cannot_stand_do_not_stop_the_stage() -> None:
+async def test_edge_prompts_on_which_the_endpoint_fails_do_not_stop_the_stage() -> None:
     objects = FakeStore()
     model = FakeModel(models(), context_chars=3_000)
     event, _ = await run(objects, model, await request_for(objects, chat_rows(CITIES), chat_rows(CITIES)))

@@ -1,4 +1,5 @@
-"""The whole service as it is composed, between a real HTTP client and a vLLM and an api service of the tests."""
+"""The whole inference service, composed as in production, with a real HTTP client, a fake vLLM and a fake api
+service."""
 
 from __future__ import annotations
 
@@ -29,12 +30,12 @@ from tests.support.store import FakeStore
 from tests.support.trained_models import BASE
 from tests.support.vllm import FakeVllm
 
-PATIENCE = 0.3  # seconds that requests of the tests wait for a vLLM that is down
+PATIENCE = 0.3  # seconds for which requests in tests wait for a vLLM that is down
 
 
 @dataclass
 class ServiceUnderTest:
-    """The service, its neighbours, and a client of it."""
+    """The inference service, the fakes that it talks to, and a client of it."""
 
     vllm: FakeVllm
     api: FakeApi
@@ -64,7 +65,7 @@ class ServiceUnderTest:
 async def running_service(
     folder: Path, objects: FakeStore, clock: Clock, **settings: Any
 ) -> AsyncIterator[ServiceUnderTest]:
-    """`settings`: sections that differ from the usual."""
+    """Run the service. `settings`: sections that differ from the defaults of these tests."""
     async with AsyncExitStack() as stack:
         vllm, api = FakeVllm(), FakeApi()
         for server in (vllm.server, api.server):

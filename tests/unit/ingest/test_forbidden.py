@@ -1,4 +1,4 @@
-"""A user who names a place that the service may not read loses that job, and nobody else loses anything."""
+"""An event may name a place that the service may not read. Only that event is affected."""
 
 from __future__ import annotations
 

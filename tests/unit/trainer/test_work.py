@@ -44,7 +44,7 @@ def settings(base: Path, tmp_path: Path) -> Settings:
 
 
 class Run:
-    """Attempts at the trainer stage of one job; `told` is the progress that was published."""
+    """Attempts at the trainer stage of one job; `progress` is what they published."""
 
     def __init__(self, store: FakeStore, settings: Settings, **spec: Any) -> None:
         self.work = TrainWork(store, settings)
@@ -105,7 +105,7 @@ def children() -> list[psutil.Process]:
     return [p for p in psutil.Process().children() if p.status() != psutil.STATUS_ZOMBIE]
 
 
-async def test_killed_in_the_middle_the_next_attempt_goes_on_exactly(
+async def test_after_a_kill_the_next_attempt_continues_exactly(
     store: FakeStore, settings: Settings, make_plan: Any, tmp_path: Path, spans: Spans
 ):
     job = Run(store, settings)
@@ -157,7 +157,7 @@ async def test_killed_in_the_middle_the_next_attempt_goes_on_exactly(
     assert list((tmp_path / "work").rglob("*.jsonl")) == []
 
 
-async def test_cancelled_it_leaves_a_checkpoint_and_no_process(store: FakeStore, settings: Settings):
+async def test_a_cancelled_attempt_leaves_a_checkpoint_and_no_process(store: FakeStore, settings: Settings):
     job = Run(store, settings, hyperparameters={"n_epochs": 50, "batch_size": 1, "early_stopping_patience": 0})
     began = asyncio.Event()
 

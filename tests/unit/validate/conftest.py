@@ -1,4 +1,4 @@
-"""A base whose tokens are bytes, so that counts can be computed by hand; rows and files; fakes of the outside."""
+"""Fixtures: a base whose tokens are bytes, so that counts can be computed by hand; rows and files; a fake tokenizer."""
 
 from __future__ import annotations
 

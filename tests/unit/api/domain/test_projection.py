@@ -1,4 +1,4 @@
-"""Whatever the order and the repetition in which facts arrive, a job ends up in one state."""
+"""A job ends in the same state, in whatever order and however often facts about it arrive."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_a_cancelled_job_has_no_error() -> None:
     assert (shown["status"], shown["error"], shown["stages"]["trainer"]["state"]) == ("cancelled", None, "cancelled")
 
 
-def test_the_ledger_is_believed_rather_than_the_topics() -> None:
+def test_the_ledger_wins_over_the_topics() -> None:
     stranger = Occurred(HISTORY.failed(), "ftevent-stranger", T0 + 1)
     told = [Manifest(HISTORY.job), stranger, Occurred(HISTORY.trained, "ftevent-t", T0 + 20, committed=True, attempt=1)]
     assert after(told).stage("trainer").outcome == after(told[::-1]).stage("trainer").outcome
@@ -275,7 +275,7 @@ def test_a_second_attempt_does_not_start_the_stage_again() -> None:
         (HISTORY.failed(code="cancelled"), "info", {"stage": "trainer"}),
     ],
 )
-def test_an_end_without_a_model_is_told_at_its_level(event: JobFailed, level: str, data: dict[str, Any]) -> None:
+def test_an_end_without_a_model_has_the_right_level(event: JobFailed, level: str, data: dict[str, Any]) -> None:
     [message] = messages(Occurred(event, "ftevent-1", T0))
     assert (message.level, message.data) == (level, data)
 

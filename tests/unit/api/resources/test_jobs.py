@@ -53,7 +53,7 @@ async def test_a_job_that_only_the_ledger_knows_is_found(api: Api) -> None:
 
 
 @pytest.mark.parametrize("job_id", ["ftjob-unknown", "..", "%2e%2e%2fdeployments", "a b", "x" * 300])
-async def test_there_is_no_such_job(api: Api, job_id: str) -> None:
+async def test_an_unknown_job_is_a_404(api: Api, job_id: str) -> None:
     answer = await api.client.get(f"/jobs/{job_id}")
     assert answer.status_code == 404
     assert error_of(answer)["type"] == "invalid_request_error"
@@ -76,7 +76,7 @@ async def test_a_wrong_parameter_is_named(api: Api, path: str, param: str) -> No
     assert param in error["message"]
 
 
-async def test_a_page_after_nothing_known(api: Api, history: JobHistory) -> None:
+async def test_a_page_after_an_unknown_object_is_a_404(api: Api, history: JobHistory) -> None:
     for path in ("/jobs", f"/jobs/{history.job_id}/events"):
         answer = await api.client.get(path, params={"after": "ftevent-unknown"})
         assert (answer.status_code, error_of(answer)["param"]) == (404, "after")
@@ -85,7 +85,9 @@ async def test_a_page_after_nothing_known(api: Api, history: JobHistory) -> None
 # --- cancel ---------------------------------------------------------------------------------------------------------
 
 
-async def test_cancelling_leaves_a_wish_in_the_ledger_and_rings(api: Api, training_job: JobHistory) -> None:
+async def test_cancelling_writes_one_control_document_and_publishes_the_event(
+    api: Api, training_job: JobHistory
+) -> None:
     for _ in range(2):  # asking twice asks once
         answer = await api.client.post(
             f"/jobs/{training_job.job_id}/cancel", headers={"content-type": "application/json"}

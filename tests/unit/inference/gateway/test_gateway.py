@@ -326,8 +326,8 @@ async def test_a_client_that_asks_for_the_usage_of_a_stream_gets_it(service: Ser
     assert after.value(name, **labels) - before.value(name, **labels) == 2
 
 
-async def test_wishes_that_are_wrong_reach_vllm_as_they_are(service: ServiceUnderTest) -> None:
-    """It refuses them in its own words; ours must not make them right."""
+async def test_invalid_parameters_reach_vllm_unchanged(service: ServiceUnderTest) -> None:
+    """vLLM refuses them in its own words; the gateway must not correct them."""
     await service.chat(BASE, stream=True, stream_options="usage please")
     await service.chat(BASE, stream_options={"include_usage": True})
     await service.chat(BASE)

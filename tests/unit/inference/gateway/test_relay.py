@@ -1,4 +1,4 @@
-"""What an answer is made of is let go of, however its sending ends."""
+"""An answer releases its resources, however sending it ends."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SCOPE: Scope = {"type": "http", "asgi": {"spec_version": "2.4"}}
 
 
 class TrackedAnswer:
-    """An answer of two chunks, and whether what it is made of is still open."""
+    """An answer of two chunks that counts its open resources."""
 
     def __init__(self) -> None:
         self.open = 0
@@ -57,7 +57,7 @@ async def test_a_client_that_hangs_up_leaves_nothing_open(sent: int) -> None:
     assert (tracked.open, len(messages)) == (0, sent)
 
 
-async def test_nothing_is_left_open_at_the_end() -> None:
+async def test_an_answer_that_was_sent_leaves_nothing_open() -> None:
     tracked, messages = TrackedAnswer(), list[Message]()
 
     async def send(message: Message) -> None:

@@ -1,4 +1,4 @@
-"""Whose trace a request belongs to, and what is seen of it."""
+"""Which trace a request belongs to, and which spans it leaves."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CHAT = "POST /v1/chat/completions"
 
 
 async def deploy(service: ServiceUnderTest, name: str = "one") -> str:
-    """Train and deploy as `support`; the model's id."""
+    """Train a model and deploy it as `support`. Returns its id."""
     model = await add_trained(service.objects, name)
     with telemetry.span("inference.started", TRACEPARENT):
         await service.work(await attempt(service.objects, name))
@@ -64,7 +64,7 @@ async def test_the_first_request_after_a_deployment_is_the_end_of_the_jobs_trace
     assert asked == [parent_id(end), parent_id(later)]
 
 
-async def test_a_client_with_a_trace_of_its_own_keeps_it_and_leaves_the_first_place(
+async def test_a_client_with_a_trace_of_its_own_keeps_it_and_is_not_the_first_request(
     service: ServiceUnderTest, spans: Spans
 ) -> None:
     model = await deploy(service)
@@ -90,7 +90,7 @@ async def test_the_evaluation_of_a_model_is_in_its_jobs_trace_without_a_link(
     assert spans.below(span) == ["inference.fetch_adapter", "inference.load_adapter"]
 
 
-async def test_the_first_request_needs_no_exporter_to_be_told(service: ServiceUnderTest) -> None:
+async def test_the_first_request_joins_the_jobs_trace_even_without_an_exporter(service: ServiceUnderTest) -> None:
     await deploy(service)
 
     assert [(await chat(service, "support")).headers["x-request-id"] == JOBS_TRACE for _ in range(2)] == [True, False]

@@ -1,4 +1,4 @@
-"""How a tuned model comes to be served: looked up, checked, loaded once, and made room for."""
+"""Serving a tuned model: it is looked up, checked and loaded once, and others make room for it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def test_a_hundred_first_requests_load_an_adapter_once(service: ServiceUnd
     assert len(downloads) == 1
 
 
-async def test_the_first_who_asks_may_hang_up_without_harm_to_the_others(service: ServiceUnderTest) -> None:
+async def test_the_first_client_may_hang_up_without_harm_to_the_others(service: ServiceUnderTest) -> None:
     model = await add_trained(service.objects)
     first = asyncio.create_task(service.chat(model))
     await asyncio.sleep(0)
@@ -53,7 +53,7 @@ async def test_vllm_sees_two_files_in_an_absolute_folder_of_the_version(service:
 async def test_a_vllm_that_lost_its_adapters_is_given_them_again(service: ServiceUnderTest) -> None:
     model = await add_trained(service.objects)
     await service.chat(model)
-    service.vllm.adapters.clear()  # restarted, faster than anyone noticed
+    service.vllm.adapters.clear()  # restarted, so fast that the service did not notice
 
     answer = await service.chat(model)
 
@@ -73,7 +73,7 @@ async def test_a_vllm_that_is_restarted_under_a_request_is_given_its_adapters_ag
     assert service.vllm.loads == [model, model]
 
 
-async def test_an_adapter_that_vllm_has_already_is_success(service: ServiceUnderTest) -> None:
+async def test_loading_an_adapter_that_vllm_has_already_is_a_success(service: ServiceUnderTest) -> None:
     model = await add_trained(service.objects)
     service.vllm.adapters[model] = "/loaded/before/this/service/started"
 

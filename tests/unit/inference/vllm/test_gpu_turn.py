@@ -26,7 +26,7 @@ TRAINER = "trainer/a"
 
 @pytest.fixture
 def turns(objects: FakeStore, clock: Clock) -> GpuTurns:
-    """As a trainer sees them."""
+    """The turns of the GPU, as a trainer uses them."""
     return GpuTurns(objects, "0", clock, lease_seconds=15)
 
 
@@ -90,7 +90,8 @@ async def test_a_request_under_way_is_finished_first(service: ServiceUnderTest, 
 
 
 async def test_a_sleeping_endpoint_is_ready(service: ServiceUnderTest, turns: GpuTurns) -> None:
-    """A load balancer that dropped it would answer for it, without `retry-after`, and hide what it still serves."""
+    """If a load balancer dropped it, clients would get the balancer's answers, without `retry-after`, and miss what the
+    endpoint still serves."""
     await turn_of_training(turns)
 
     assert (await service.http.get("/health/ready")).status_code == 200
@@ -181,7 +182,7 @@ async def _awaited(task: Any) -> None:
     await task()
 
 
-async def test_with_split_nobody_writes_of_turns(tmp_path: Path, objects: FakeStore, clock: Clock) -> None:
+async def test_with_split_no_turns_are_written_to_the_ledger(tmp_path: Path, objects: FakeStore, clock: Clock) -> None:
     async with running_service(tmp_path, objects, clock) as service:
         await awake(service)
 

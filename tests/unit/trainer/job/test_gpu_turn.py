@@ -1,4 +1,4 @@
-"""Waiting for the GPU before a training, where vLLM has it in turn."""
+"""Waiting for the GPU before a training, if vLLM and training take turns on it."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from shared.stages.stage import Attempt
 from tests.support.clock import Clock
 from tests.support.store import FakeStore
 
-LEASE = 0.3  # of stages and turns; renewed every third of it
+LEASE = 0.3  # seconds, for stages and turns; a lease is renewed after a third of it
 
 
 class Trainer:
-    """One attempt at a training, which is a line in a book."""
+    """One attempt at the trainer stage, with a simulated training."""
 
     def __init__(self, objects: FakeStore, clock: Clock, *, number: int = 1, **settings: Any) -> None:
         given = {"gpu": {"share": "alternate"}, "stage": {"poll_seconds": 0.005, "lease_seconds": LEASE}, **settings}
@@ -45,7 +45,7 @@ class Trainer:
 
 @pytest.fixture
 def turns(objects: FakeStore, clock: Clock) -> GpuTurns:
-    """As the inference service sees them."""
+    """The turns of the GPU, as the inference service uses them."""
     return GpuTurns(objects, "0", clock, lease_seconds=LEASE)
 
 
@@ -117,7 +117,7 @@ async def test_a_successor_does_not_take_the_gpu_over_from_an_attempt_that_may_s
 
 
 @pytest.mark.parametrize("settings", [{"gpu": {"share": "split"}}, {"trainer": {"gpu": "cpu"}}])
-async def test_where_nothing_is_shared_by_turns_nothing_is_waited_for(
+async def test_a_training_does_not_wait_if_the_gpu_is_not_shared_by_turns(
     objects: FakeStore, clock: Clock, turns: GpuTurns, settings: dict[str, Any]
 ) -> None:
     await turns.for_serving()
