@@ -18,7 +18,7 @@ TIMEOUT = httpx.Timeout(30.0, connect=3.0)
 
 
 class Unreachable(CliError):
-    """There is no server, or it failed, or the answer broke off: the same call may succeed later."""
+    """There is no server, or it failed, or the connection broke during the answer. The same call may succeed later."""
 
 
 class NotFound(CliError):
@@ -26,7 +26,8 @@ class NotFound(CliError):
 
 
 class Client:
-    """A context manager. Every method raises `Unreachable`, `NotFound` or `CliError`."""
+    """Calls the api and the inference service; a context manager. Every method may raise `Unreachable`, `NotFound` or
+    `CliError`."""
 
     def __init__(self, target: Target, transport: httpx.BaseTransport | None = None) -> None:
         self.target = target
@@ -56,14 +57,14 @@ class Client:
         return _data(self._call("GET", f"{self.target.api_url}/jobs", params={"limit": limit}))
 
     def events(self, job: str, after: str | None, limit: int = 100) -> list[Json]:
-        """At most `limit` events of a job, oldest first: those after the event `after`, or from the first on."""
+        """At most `limit` events of a job, oldest first, beginning after the event `after` or with the first one."""
         params: dict[str, str | int] = {"limit": limit, "order": "asc"}
         if after:
             params["after"] = after
         return _data(self._call("GET", f"{self.target.api_url}/jobs/{quote(job, safe='')}/events", params=params))
 
     def cancel(self, job: str) -> Json:
-        """Ask for the cancellation of a job; the job as it is now."""
+        """Ask for the cancellation of a job. Returns the job as it is now."""
         return self._call("POST", f"{self.target.api_url}/jobs/{quote(job, safe='')}/cancel")
 
     # --- models: inference ------------------------------------------------------------------------------------
@@ -77,12 +78,12 @@ class Client:
         return _data(self._call("GET", f"{self.target.inference_url}/deployments"))
 
     def deploy(self, model: str, alias: str) -> Json:
-        """Point an alias at a model; the alias as it is now."""
+        """Point an alias at a model. Returns the alias as it is now."""
         url = f"{self.target.inference_url}/deployments/{quote(alias, safe='')}"
         return self._call("POST", url, json={"model": model})
 
     def rollback(self, alias: str) -> Json:
-        """Point an alias back at its previous model; the alias as it is now."""
+        """Point an alias back at its previous model. Returns the alias as it is now."""
         return self._call("POST", f"{self.target.inference_url}/deployments/{quote(alias, safe='')}/rollback")
 
     def _call(
@@ -128,7 +129,7 @@ def _object(answer: httpx.Response) -> Json | None:
 
 
 def _message(answer: httpx.Response) -> str:
-    """The message of OpenAI's error envelope, or the beginning of whatever came instead."""
+    """The message of OpenAI's error envelope, or the beginning of the body if it is something else."""
     error = (_object(answer) or {}).get("error")
     if isinstance(error, dict) and error.get("message"):
         return str(error["message"])

@@ -9,13 +9,13 @@ from cli.target import Target
 from shared.settings import BusSettings
 
 
-def exports(target: Target, surroundings: Mapping[str, str]) -> dict[str, str]:
-    """The variables of a target. `surroundings` is the environment: a Kafka login for the same broker in it is kept,
-    because it may have fewer rights than our own."""
+def exports(target: Target, environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables of a target. `environ` is the environment: if it has a Kafka login for the same broker, that is
+    kept, because it may have fewer rights than our own."""
     store = target.store
     kafka = _kafka(target.bus)
-    if surroundings.get("TUNESTREAM_KAFKA") == target.bus.bootstrap and surroundings.get("KAFKA_USERNAME"):
-        kafka |= {name: surroundings[name] for name in kafka if name in surroundings}
+    if environ.get("TUNESTREAM_KAFKA") == target.bus.bootstrap and environ.get("KAFKA_USERNAME"):
+        kafka |= {name: environ[name] for name in kafka if name in environ}
     variables = {
         "OPENAI_BASE_URL": f"{target.inference_url}/v1",
         "OPENAI_API_KEY": target.api_key or "none",  # the client refuses to start without one

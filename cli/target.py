@@ -1,4 +1,4 @@
-"""Which stack a command uses. The command line comes before the environment, and there an address before a folder:
+"""Decides which stack a command uses. The first of these that applies:
 
 1. the embedded stack whose data `--state` names;
 2. the stack at TUNESTREAM_API__URL, if that is in the environment; its other addresses and credentials are settings;
@@ -74,7 +74,8 @@ def resolve(folder: Path | None) -> Target:
 
 
 def embedded(folder: Path | None) -> Stack | None:
-    """The embedded stack that a command means, whether it runs or not; None: it means one that was not started here.
+    """The embedded stack that a command means, running or not; None: the command means a stack that was not started
+    here.
 
     Raises:
         CliError: there is none in `folder`, or `stack.json` is damaged.
@@ -83,9 +84,8 @@ def embedded(folder: Path | None) -> Stack | None:
         if stack := state.load(absolute(folder)):
             return stack
         raise CliError(f"there is no embedded stack in {folder}", f"`tunestream up --state {folder}` starts one")
-    if os.environ.get(
-        API_VARIABLE
-    ):  # the environment and not the settings, because an embedded stack reads `.env`, too
+    # The environment is asked and not the settings, because an embedded stack reads `.env`, too.
+    if os.environ.get(API_VARIABLE):
         return None
     return state.load(absolute(Path(os.environ.get(STATE_VARIABLE) or DEFAULT_STATE)))
 

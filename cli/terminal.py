@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 
 from shared.errors import InputError, StoreUnavailable, TunestreamError
 
-WIDE = 400  # columns without a terminal: text for a pipe is never wrapped
+WIDE = 400  # columns if there is no terminal: text for a pipe is never wrapped
 
 out = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
 err = Console(highlight=False, width=None if sys.stderr.isatty() else WIDE, stderr=True)
@@ -64,7 +64,7 @@ class Group(TyperGroup):
         except KeyboardInterrupt:
             raise Exit(INTERRUPTED) from None
         except BrokenPipeError:
-            # the reader has enough, as in `tunestream logs | head`: no error, but stdout must not be flushed again
+            # the reader closed the pipe, as in `tunestream logs | head`: no error, but stdout must not be flushed again
             sys.stdout = None
             raise Exit(0) from None
 

@@ -1,1 +1,1 @@
-"""The commands and their options, one file per topic. What they do is in the rooms beside this one."""
+"""The commands and their options, one file per topic. The packages beside this one do the work."""

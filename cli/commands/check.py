@@ -1,4 +1,4 @@
-"""check: the validator for a local file, without a stack."""
+"""The command check: validates a local file without a stack."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def check(
     check_file(file)
     spec = build(None, set_ or (), {"method": method})
     settings = load_settings()
-    # the model that a job would tune here: that of the flag, the settings or the stack
+    # the model that a job would tune: that of the flag, the settings or the stack
     model, path = base_of(settings, state.load(absolute(folder)), base, None)
     with err.status("loading the tokenizer and checking …") if err.is_terminal else nullcontext():
         from services.validate.check import check as validate  # noqa: PLC0415  # imports transformers: seconds

@@ -1,4 +1,4 @@
-"""dlq list, show, replay: events that could not be handled."""
+"""The commands dlq list, show and replay: events that could not be handled."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def show(
         return
     facts = {
         "from": letter.place,
-        "refused by": f"{letter.note('group')} ({letter.reason})",
+        "refused by": f"{letter.header('group')} ({letter.reason})",
         "at": _time(letter.time),
         "key": _text(letter.key),
     }
@@ -98,7 +98,7 @@ def replay(
     force: Annotated[bool, typer.Option("--force", help="Also send those that still cannot be read.")] = False,
     folder: TargetOption = None,
 ) -> None:
-    """Publish dead letters again, as they came. Exit 1 when one was left out.
+    """Publish dead letters again, unchanged. Exit 1 when one was left out.
 
     The letters stay where they are: an event that is sent twice is handled once, so a second replay does no harm.
     """
@@ -147,7 +147,8 @@ async def _replay(folder: Path | None, wanted: str, offsets: Sequence[int], forc
 
 async def _chosen(dead: DeadLetters, topic: str, offsets: Sequence[int]) -> AsyncIterator[Letter]:
     if offsets:
-        for letter in [await dead.at(topic, offset) for offset in offsets]:  # if one does not exist, none is sent
+        # All are read first, so that none is sent if one does not exist.
+        for letter in [await dead.at(topic, offset) for offset in offsets]:
             yield letter
     else:
         async for letter in dead.read([topic]):

@@ -1,4 +1,4 @@
-"""submit, watch, jobs, cancel: the jobs of a stack."""
+"""The commands submit, watch, jobs and cancel: the jobs of a stack."""
 
 from __future__ import annotations
 

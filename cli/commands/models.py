@@ -1,4 +1,4 @@
-"""chat, models, deploy, rollback: the models that are served."""
+"""The commands chat, models, deploy and rollback: the models that are served."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def chat(
     while (line := _question()) is not None:
         try:
             conversation.ask(line)
-        except CliError as error:  # the turns so far are worth keeping; the next question may succeed
+        except CliError as error:  # the conversation goes on: the next question may succeed
             say(error.message, error.remedy)
 
 
 class Conversation:
-    """The turns of a chat so far. A question that failed is not one of them."""
+    """The turns of a chat so far, without questions that failed."""
 
     def __init__(self, client: OpenAI, model: str, system: str | None, options: dict[str, Any]) -> None:
         self._client = client
@@ -57,7 +57,7 @@ class Conversation:
         """Ask a question, stream the answer to stdout and return it.
 
         Raises:
-            CliError: the request failed; in the words of the server.
+            CliError: the request failed; the message is that of the server.
         """
         import openai  # noqa: PLC0415  # takes a second, which the other commands need not pay
 
@@ -144,7 +144,7 @@ def _question() -> str | None:
 
 
 def _words(error: Any) -> str:
-    """The message of the error envelope, without what the client adds to it."""
+    """The message of the error envelope, without the words that the OpenAI client adds."""
     body = error.body
     return str(body["message"]) if isinstance(body, dict) and body.get("message") else str(error.message)
 

@@ -1,4 +1,4 @@
-"""up, down, status, logs, env: the embedded stack."""
+"""The commands up, down, status, logs and env: the embedded stack."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cli.exports import exports, shell
 from cli.jobs.view import duration
 from cli.stack import leftovers, logs, run, state
 from cli.stack.boot import NotReady
-from cli.stack.plan import absolute, given
+from cli.stack.plan import absolute, is_set
 from cli.stack.readiness import probe_for
 from cli.stack.state import DEFAULT_STATE, Stack
 from cli.target import StateOption, TargetOption, embedded, resolve
@@ -124,7 +124,7 @@ def show_logs(
 def env(folder: TargetOption = None) -> None:
     """Print addresses and keys for a shell: eval "$(tunestream env)"."""
     stack = embedded(folder)
-    if stack is None and not given(load_settings(), "api", "url"):
+    if stack is None and not is_set(load_settings(), "api", "url"):
         raise CliError("no stack was started here", NO_STACK)
     if stack is not None and run.running(stack.state) is None:
         raise CliError(f"no stack is running in {stack.state}", NO_STACK)
@@ -172,7 +172,7 @@ def _signals_interrupt() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _signals_ignored() -> Iterator[None]:
-    """Ignore signals meanwhile: an impatient second Ctrl-C would leave half of the stack running."""
+    """Ignore signals within the block: an impatient second Ctrl-C would leave half of the stack running."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
     try:

@@ -1,4 +1,4 @@
-"""trace: the spans of a job, and how long each of them took."""
+"""The command trace: the spans of a job, and how long each of them took."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def trace(job: Annotated[str, typer.Argument(help="The id that submit printed.")
 
 
 def _add(tree: Tree, node: Node, attempt: int) -> None:
-    """Add a node and its children. `attempt` is that of the parent: a line names its attempt where that changes."""
+    """Add a node and its children. `attempt` is that of the parent; a line names its attempt only if it differs."""
     branch = tree.add(_line(node, attempt))
     for child in node.children:
         _add(branch, child, node.attempt)

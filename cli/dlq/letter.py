@@ -31,17 +31,18 @@ class Letter:
 
     @property
     def source(self) -> str:
-        """The topic of the original record. Not taken from a header, because a replay is sent there."""
+        """The topic of the original record. It is not taken from a header, because a replay is sent to this topic, and
+        any sender can write headers."""
         return self.topic.removesuffix(DLQ_SUFFIX)
 
     @property
     def reason(self) -> str:
-        return self.note("reason")
+        return self.header("reason")
 
     @property
     def place(self) -> str:
         """The place of the original record, as `topic/partition@offset`."""
-        return f"{self.source}/{self.note('partition')}@{self.note('offset')}"
+        return f"{self.source}/{self.header('partition')}@{self.header('offset')}"
 
     @property
     def own_headers(self) -> list[tuple[str, bytes]]:
@@ -50,11 +51,12 @@ class Letter:
 
     @property
     def omitted(self) -> bool:
-        """Whether the record was too large for a dead letter, so that only its place was kept."""
-        return bool(self.note("omitted"))
+        """Whether the record was too large for a dead letter, which then holds only its place."""
+        return bool(self.header("omitted"))
 
-    def note(self, name: str) -> str:
-        """A header that the bus added. The last one of that name counts: the sender may have used the name, too."""
+    def header(self, name: str) -> str:
+        """A header that the bus added, by its name without `dlq_`. If there are several, the last one counts, because
+        the sender may have used the name, too."""
         return envelope.decode(self.headers).get(PREFIX + name, "")
 
     @cached_property
@@ -65,9 +67,9 @@ class Letter:
 
     @cached_property
     def problems(self) -> tuple[str, ...]:
-        """What this version finds wrong with the value; empty when it would understand a replay."""
+        """What this version finds wrong with the value; empty if it could read a replay."""
         if self.omitted:
-            return (f"the record of {self.note('omitted')} bytes was too large to be kept; it lies at {self.place}",)
+            return (f"the record of {self.header('omitted')} bytes was too large to be kept; it lies at {self.place}",)
         event_type = BY_TOPIC.get(self.source)
         if event_type is None:
             return (f"no event is called {self.source}",)
@@ -87,7 +89,7 @@ class Letter:
 
 @dataclass
 class Summary:
-    """The letters of one topic, counted."""
+    """Counts the letters of one topic."""
 
     topic: str
     letters: int = 0

@@ -1,4 +1,5 @@
-"""Reads the dead-letter topics of a broker, without a group so that nothing changes, and sends letters again."""
+"""Reads the dead-letter topics of a broker, and sends letters again. It reads without a consumer group, so reading
+changes nothing."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ STALL_SECONDS = 30.0
 
 
 class DeadLetters:
-    """The dead letters of a broker, as an async context manager. Every method may raise `CliError`.
+    """The dead letters of a broker; an async context manager. Every method may raise `CliError`.
 
     Raises:
         ConfigError: our own certificate or key cannot be used.
@@ -43,7 +44,7 @@ class DeadLetters:
         self._producer: AIOKafkaProducer | None = None
 
     async def __aenter__(self) -> DeadLetters:
-        logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # it reports each refused connection
+        logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # aiokafka logs each refused connection
         try:
             await self._consumer.start()
         except (KafkaError, OSError) as error:
@@ -61,7 +62,7 @@ class DeadLetters:
             await self._producer.stop()
 
     async def topics(self, wanted: str | None = None) -> list[str]:
-        """All dead-letter topics, or the one of the topic `wanted` (with or without `.dlq`)."""
+        """All dead-letter topics, or only that of the topic `wanted` (with or without `.dlq`)."""
         try:
             found = sorted(topic for topic in await self._consumer.topics() if topic.endswith(DLQ_SUFFIX))
         except KafkaError as error:
@@ -75,9 +76,8 @@ class DeadLetters:
         return [topic]
 
     async def read(self, topics: Sequence[str], first: int = 0) -> AsyncIterator[Letter]:
-        """The letters that are there now, from offset `first` on, those of one topic in order.
-
-        Letters that arrive while it reads are left out.
+        """The letters that the topics hold now, from offset `first` on; those of one topic in order. Letters that
+        arrive during the reading are left out.
         """
         # dead-letter topics have one partition each
         unread = {TopicPartition(topic, 0) for topic in topics}
@@ -85,7 +85,7 @@ class DeadLetters:
         if first:
             for partition in unread:
                 self._consumer.seek(partition, first)
-        # the first fetch says where a topic ends: when it is asked for the end alone, Tansu answers with an old offset
+        # the first fetch tells where a topic ends, because Tansu answers a request for the end offset with an old one
         ends: dict[TopicPartition, int] = {}
         clock = asyncio.get_running_loop().time
         heard = clock()

@@ -1,1 +1,1 @@
-"""Jobs from a user's side: settings, submission, progress, result and trace."""
+"""Jobs as a user sees them: settings, submission, progress, result and trace."""

@@ -15,14 +15,15 @@ POLL_SECONDS = 0.5
 PAGE = 100
 
 ACCEPT_SECONDS = 60.0
-"""How long a job that was just submitted may be unknown: ingest looks every few seconds, then reads the file."""
+"""Seconds for which a job that was just submitted may be unknown: ingest looks every few seconds, then reads the
+file."""
 
 OUTAGE_SECONDS = 120.0
-"""How long the api may not answer: supervisord starts it again within seconds."""
+"""Seconds for which the api may fail to answer: supervisord starts it again within seconds."""
 
 
 class Jobs(Protocol):
-    """What following needs of the client."""
+    """What `follow` needs of the client."""
 
     def job(self, job: str) -> Json: ...
 
@@ -39,7 +40,8 @@ class Snapshot:
 
     @property
     def final(self) -> bool:
-        """The job is over. A newer api may have other final statuses; it says when the job finished."""
+        """Whether the job is over. A newer api may have other final statuses, but it still says when the job
+        finished."""
         return self.job is not None and (self.job["status"] in FINAL or self.job.get("finished_at") is not None)
 
 
@@ -51,7 +53,7 @@ def follow(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[Snapshot]:
-    """Yield a snapshot every half second until the job is over. Together they hold every event once.
+    """Yield a snapshot every half second until the job is over. Together the snapshots hold every event once.
 
     `expected`: the job was just submitted, so the api may not know it yet.
 
@@ -65,13 +67,13 @@ def follow(
     answered = clock()
     while True:
         try:
-            # the job first: once it is over, it gets no more events
+            # the job is read before its events: once it is over, it gets no more of them
             known = client.job(job)
             events = list(_all_events(client, job, after))
         except NotFound:
             if known is None and (not expected or clock() - answered > ACCEPT_SECONDS):
                 raise
-            # a job that was known is only missing while the api rebuilds its projection
+            # a job that was known can only be missing because the api rebuilds its projection
             reached = True
             yield Snapshot(known, [], "waiting for the job to be taken" if known is None else "the api is starting")
         except Unreachable as error:

@@ -19,7 +19,7 @@ def fetch(jaeger_url: str, trace_id: str, transport: httpx.BaseTransport | None 
     """The trace in the form of Jaeger's own page (`spans`, `processes`); None: Jaeger has no span of it.
 
     Raises:
-        CliError: nothing answers there, or something that is not Jaeger.
+        CliError: nothing answers at that address, or a server that is not Jaeger.
     """
     url = f"{jaeger_url.rstrip('/')}/api/traces/{trace_id}"
     try:

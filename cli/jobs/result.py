@@ -1,4 +1,4 @@
-"""The result of a job: the scores side by side, the interval, and whether the alias moved."""
+"""Formats the result of a job: the scores side by side, the interval, and whether the alias moved."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _NAMES = (("base", "base"), ("few_shot", "base with examples in its prompt"), ("
 
 
 def result_lines(job: Json) -> list[str]:
-    """Lines about a job that succeeded; the first says whether its model was promoted."""
+    """The lines about a job that succeeded; the first says whether its model was promoted."""
     lines = [_headline(job)]
     if evaluation := job.get("evaluation"):
         metric, scores = evaluation.get("metric"), evaluation.get("scores") or {}

@@ -1,4 +1,4 @@
-"""From Jaeger's flat list of spans to a tree that is read from top to bottom. Pure."""
+"""Turns Jaeger's flat list of spans into a tree that is read from top to bottom. Pure."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from itertools import groupby
 from cli.client import Json
 
 MIN_RUN = 3
-"""So many siblings of one name in a row, such as the questions of an evaluation, become one line."""
+"""This many siblings of one name in a row, such as the questions of an evaluation, become one line."""
 STARTED = ".started"
 
 
 @dataclass(frozen=True)
 class Node:
-    """A span, or a run of `count` spans of one name. Times in seconds since the epoch; `ended` None: it still runs, or
-    its process died. `error` is empty, or says in a word what went wrong."""
+    """A span, or a run of `count` spans of one name. Times in seconds since the epoch; `ended` None: the span has not
+    ended, or its process died. `error` is empty, or says in a word what went wrong."""
 
     name: str
     service: str
@@ -122,5 +122,5 @@ def _parent(span: Json) -> str:
 
 
 def _attempt(tags: Json) -> int:
-    number = str(tags.get("tunestream.attempt") or tags.get("tunestream.epoch"))  # the second one is of older traces
+    number = str(tags.get("tunestream.attempt") or tags.get("tunestream.epoch"))  # older traces have the second name
     return int(number) if number.isdecimal() else 1

@@ -1,4 +1,4 @@
-"""A job's settings from flags and a file: pure, and every mistake is answered with the field and what it may be."""
+"""The settings of a job from flags and a file. Pure. An error names the field and the values that it may have."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def build(document: str | None, assignments: Sequence[str], flags: Mapping[str, 
 
 
 def to_yaml(spec: JobSpec) -> bytes:
-    """The sidecar document; what reads it gets the same spec back."""
+    """The sidecar document of a spec; parsing it gives the same spec again."""
     return yaml.safe_dump(ids.chosen_settings(spec), sort_keys=False, allow_unicode=True).encode()
 
 
@@ -67,7 +67,7 @@ def _assign(values: dict[str, Any], assignment: str) -> None:
 
 
 def _explain(error: ValidationError) -> str:
-    """One sentence per field; the branches of a union (`auto` or a number) become one."""
+    """One sentence for each wrong field; errors in the branches of a union (`auto` or a number) become one."""
     reasons: dict[str, list[str]] = {}
     for problem in error.errors(include_input=False, include_url=False):
         path, parent = _field(problem["loc"])
@@ -82,7 +82,8 @@ def _explain(error: ValidationError) -> str:
 
 
 def _field(location: tuple[int | str, ...]) -> tuple[str, type[BaseModel]]:
-    """The dotted name without pydantic's names of union branches, and the model that should hold its last part."""
+    """The dotted name of a field, without pydantic's names of union branches, and the model that should have the
+    field."""
     inside: Any = JobSpec
     parent: type[BaseModel] = JobSpec
     path: list[str] = []
@@ -99,6 +100,6 @@ def _field(location: tuple[int | str, ...]) -> tuple[str, type[BaseModel]]:
 
 
 def _without_none(annotation: Any) -> Any:
-    """`X` of `X | None`; every other union as it is."""
+    """`X` for `X | None`; any other annotation unchanged."""
     others = [branch for branch in get_args(annotation) if branch is not type(None)]
     return others[0] if isinstance(annotation, UnionType) and len(others) == 1 else annotation

@@ -1,4 +1,5 @@
-"""Uploads a dataset and its settings in an order in which ingest can never combine the wrong two."""
+"""Uploads a dataset and its settings, in an order in which ingest never combines a dataset with the settings of
+another."""
 
 from __future__ import annotations
 
@@ -34,7 +35,7 @@ def dataset_key(file: Path, name: str | None) -> str:
 
 
 def check_file(file: Path) -> Path:
-    """The file itself.
+    """Check that a file exists and is not empty. Returns the file.
 
     Raises:
         CliError: it does not exist, or is empty.
@@ -52,14 +53,15 @@ async def submit(
     """Upload a dataset. Returns the id of the job that ingest will make of it, and the settings of that job.
 
     Raises:
-        StoreUnavailable, ConfigError: the object store does not answer, or refuses.
+        StoreUnavailable: the object store does not answer.
+        ConfigError: the object store refuses the request.
     """
     if validation is not None:
         spec = spec.model_copy(update={"validation_file": await _upload_validation(datasets, validation, key)})
     present = await _present(datasets, key)
     digest = _sha256(file)
     if present is not None and present.sha256 != digest:
-        # otherwise a sweep between the next two writes would combine the old rows with the new settings
+        # without this, a sweep between the next two writes would combine the old rows with the new settings
         await datasets.delete(key)
     await _write_settings(datasets, key, spec)
     if present is None or present.sha256 != digest:
@@ -80,12 +82,12 @@ async def _present(datasets: ObjectStore, key: str) -> Reference | None:
         return None
     try:
         return await datasets.describe(DatasetPointer(bucket=datasets.bucket, key=key))
-    except InputError:  # deleted since
+    except InputError:  # deleted since it was listed
         return None
 
 
 async def _write_settings(datasets: ObjectStore, key: str, spec: JobSpec) -> None:
-    """Leave one sidecar, or none when all settings are defaults: those of an earlier submission must not count."""
+    """Write the sidecar, unless all settings are defaults, and delete sidecars of earlier submissions."""
     wanted = sidecars_of(key)[0] if ids.chosen_settings(spec) else None
     there = {entry.key for entry in await datasets.list(posixpath.splitext(key)[0])}
     if wanted:

@@ -1,4 +1,4 @@
-"""How the progress of a job looks: bars that move on a terminal, one line per change elsewhere.
+"""Shows the progress of a job: moving bars on a terminal, one line per change elsewhere.
 
 The api may be newer than this command: a stage, a state or a type of event that is not known is shown by its name.
 """
@@ -34,13 +34,13 @@ _MARKS = {"waiting": "·", "completed": "✓", "failed": "✗", "cancelled": "�
 
 
 def stage_names(job: Json | None) -> tuple[str, ...]:
-    """The stages in order: as the api has them, then those that it does not mention."""
+    """The stages in order: those of the api as it orders them, then those that it does not mention."""
     reported = job.get("stages") or () if job else ()
     return tuple(dict.fromkeys(("ingest", *reported, *STAGE_NAMES)))
 
 
 def stage_of(job: Json | None, name: str) -> Json:
-    """One stage of the job, with its `state`. Ingest is done as soon as there is a job."""
+    """One stage of the job, with its `state`. Ingest is completed as soon as there is a job."""
     if job is None:
         return {"state": "running" if name == "ingest" else "waiting"}
     if name == "ingest":
@@ -87,7 +87,7 @@ def seconds_of(stage: Json, now: float) -> float | None:
 
 
 class PlainView:
-    """The view for logs and pipes: call it with each snapshot, it returns the lines that are new."""
+    """The view for logs and pipes. It is called with each snapshot, and returns the new lines."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -129,7 +129,7 @@ def _line(event: Json) -> str:
 
 
 class LiveView:
-    """The view for a terminal: `update` with each snapshot; rich calls `render`."""
+    """The view for a terminal. `update` takes each snapshot; rich calls `render`."""
 
     def __init__(self, job_id: str, clock: Callable[[], float]) -> None:
         self._job_id = job_id

@@ -1,4 +1,5 @@
-"""Starts the programs in waves, each when the one before is ready, and notices what does not come up."""
+"""Starts the programs in waves. A wave starts when the previous one is ready; a program that does not become ready ends
+the start."""
 
 from __future__ import annotations
 
@@ -17,21 +18,21 @@ from cli.terminal import CliError
 
 POLL_SECONDS = 0.25
 MAX_STARTS = 3
-"""A program that ended this often will not come up by itself."""
+"""A program that ended this often will not become ready by itself."""
 TAIL_LINES = 12
 
 State = Literal["waiting", "starting", "ready", "failed"]
 
 
 class View(Protocol):
-    """What shows the progress of a start."""
+    """Shows the progress of a start."""
 
     def update(self, name: str, state: State, note: str = "") -> None: ...
 
 
 @dataclass
 class NotReady(CliError):
-    """A program did not come up. `tail` holds the last lines of its log."""
+    """A program did not become ready. `tail` holds the last lines of its log."""
 
     program: str
     reason: str
@@ -52,7 +53,7 @@ def boot(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Start what does not run. Returns when every program is ready.
+    """Start the programs that do not run. Returns when every program is ready.
 
     Raises:
         NotReady: a program ended again and again, or `timeout` seconds were not enough.
@@ -92,7 +93,7 @@ def _note(process: Process) -> str | None:
 
 
 def tail(path: Path, lines: int = TAIL_LINES) -> list[str]:
-    """The last lines of a log file; none when there is no file."""
+    """The last lines of a log file; none if the file does not exist."""
     try:
         with path.open("rb") as file:
             size = file.seek(0, 2)

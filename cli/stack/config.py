@@ -10,7 +10,7 @@ from pathlib import Path
 from cli.stack.programs import Program
 from cli.terminal import CliError
 
-# supervisord waits one second longer before each retry, so these are enough for an outage of hours
+# supervisord waits one second longer before each retry, so this many are enough for an outage of hours
 START_RETRIES = 200
 
 
@@ -28,7 +28,7 @@ class Files:
         return self.logs / "supervisord.pid"
 
     @property
-    def complaints(self) -> Path:
+    def startup_log(self) -> Path:
         return self.logs / "supervisord.err"
 
 
@@ -86,7 +86,7 @@ def _environment(program: Program) -> str:
 
 def _value(value: object) -> str:
     text = str(value)
-    # supervisord expands %, in names of log files even twice; the others begin a comment
+    # supervisord expands %, twice in names of log files; the other two begin a comment
     if any(mark in text for mark in ("\n", "%", " ;", " #")):
         raise CliError(f"supervisord cannot take {text!r}", "choose a --state directory without %, ; and # in its name")
     return text

@@ -1,4 +1,5 @@
-"""Processes of a stack whose supervisord is gone. A mark in their environment finds them, and a new start ends them."""
+"""Finds and ends processes of a stack whose supervisord is gone, by a mark in their environment. A new start calls this
+first."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ PATIENCE = 15.0  # seconds between SIGTERM and SIGKILL
 def find(state: Path) -> list[int]:
     """Process ids that belong to the stack of `state`, grandchildren (vLLM's workers) included.
 
-    This needs /proc. Elsewhere nothing is found, and a second start finds its ports taken.
+    This needs /proc. On systems without it nothing is found, and the next start finds its ports taken.
     """
     mark = f"{MARK}={state}".encode()
     found = []
@@ -27,7 +28,7 @@ def find(state: Path) -> list[int]:
             continue
         try:
             variables = (folder / "environ").read_bytes().split(b"\0")
-        except OSError:  # it has ended, or is another user's
+        except OSError:  # the process has ended, or is another user's
             continue
         if mark in variables and exists(pid):
             found.append(pid)

@@ -35,18 +35,18 @@ def read(
 ) -> Iterator[str]:
     """The last lines of each file, then, with `follow`, every new line. Lines of several files begin with its name."""
     prefix = {name: f"{name} | " if len(paths) > 1 else "" for name in paths}
-    # opened before the tails are read: a line may be shown twice, but none is missed
+    # opened before the last lines are read: a line may be shown twice, but none is missed
     followed = {name: _Followed(path) for name, path in paths.items()} if follow else {}
     for name, path in paths.items():
         yield from (prefix[name] + line for line in tail(path, lines))
     while followed:
         for name, file in followed.items():
-            yield from (prefix[name] + line for line in file.news())
+            yield from (prefix[name] + line for line in file.new_lines())
         sleep(POLL_SECONDS)
 
 
 class _Followed:
-    """The new lines of a file, even after a rotation."""
+    """Follows a file, even when it is rotated."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -55,11 +55,11 @@ class _Followed:
         if self._file:
             self._file.seek(0, os.SEEK_END)
 
-    def news(self) -> Iterator[str]:
+    def new_lines(self) -> Iterator[str]:
         """The complete lines that were written since the last call."""
         yield from self._lines()
         if self._rotated():
-            yield from self._lines()  # what was written between the read and the rotation
+            yield from self._lines()  # the lines that were written after the last read and before the rotation
             if self._file:
                 self._file.close()
             self._file = self._open()

@@ -1,4 +1,4 @@
-"""Decides ports, credentials and base of the embedded stack, and the settings of its services that follow."""
+"""Decides the ports, credentials and base of the embedded stack, and from these the settings of its services."""
 
 from __future__ import annotations
 
@@ -14,16 +14,15 @@ from cli.terminal import CliError
 from shared.settings import PREFIX, Settings
 
 MARK = "STACK_OF_TUNESTREAM"
-"""A variable of every process of a stack, by which leftovers are found after a crash.
-
-It is not a `TUNESTREAM_` variable: services hide those from their children, because they hold secrets, and children may
-be left over, too.
+"""An environment variable of every process of a stack; after a crash it identifies leftover processes. Its name does
+not begin with `TUNESTREAM_`, because services hide such variables from their children, and children may be left over,
+too.
 """
 
 LOCAL = "127.0.0.1,localhost"
 
 
-def given(settings: Settings, section: str, field: str) -> bool:
+def is_set(settings: Settings, section: str, field: str) -> bool:
     """Whether the user set a field: in the environment, in `.env` or in the secrets directory."""
     return section in settings.model_fields_set and field in getattr(settings, section).model_fields_set
 
@@ -39,28 +38,28 @@ def make_stack(
     without: tuple[str, ...] = (),
     free: Callable[[int], bool] = ports.is_free,
 ) -> Stack:
-    """Decide everything that differs between two machines.
+    """Decide everything that may differ from machine to machine.
 
     Flags come first, then the user's settings, then the stack of the last `up` in this state directory (`kept`), then
     the defaults. `free` tells whether a port is free.
     """
     model, path = base_of(settings, kept, base, base_id)
     store, keys = settings.store, settings.inference.api_keys
-    if given(settings, "inference", "api_keys"):
+    if is_set(settings, "inference", "api_keys"):
         api_key = keys[0] if keys else ""
     else:
         api_key = kept.api_key if kept and kept.api_key else state.new_api_key()
-    if given(settings, "store", "access_key"):
+    if is_set(settings, "store", "access_key"):
         access_key = store.access_key
     else:
         access_key = kept.access_key if kept else store.access_key
-    if given(settings, "store", "secret_key"):
+    if is_set(settings, "store", "secret_key"):
         secret_key = store.secret_key.get_secret_value()
     else:
         secret_key = kept.secret_key if kept else state.new_secret()
     preferred = dict(kept.ports) if kept else {}
     for name in ("inference", "api"):
-        if given(settings, name, "port"):
+        if is_set(settings, name, "port"):
             preferred[name] = getattr(settings, name).port
     return Stack(
         state=folder,
@@ -79,13 +78,13 @@ def make_stack(
 
 
 def base_of(settings: Settings, kept: Stack | None, base: str | None, base_id: str | None) -> tuple[str, str | None]:
-    """The id of the base, and its path or hub id where that differs. `base` and `base_id` are flags.
+    """The id of the base, and its path or hub id if that differs from the id. `base` and `base_id` are flags.
 
     Raises:
         CliError: `base` is neither the folder of a model nor a hub id.
     """
     if base is None:
-        if kept and not given(settings, "model", "id") and not given(settings, "model", "path"):
+        if kept and not is_set(settings, "model", "id") and not is_set(settings, "model", "path"):
             model, path = kept.base, kept.base_path
         else:
             model, path = settings.model.id, settings.model.path
@@ -105,10 +104,10 @@ def base_of(settings: Settings, kept: Stack | None, base: str | None, base_id: s
 def environment(stack: Stack, settings: Settings) -> dict[str, str]:
     """The settings of all services as variables.
 
-    The stack decides addresses and credentials of its own parts. Other settings are only here where the user did not
-    set them, because variables would win over the user's `.env`.
+    The addresses and credentials of the stack's own parts are always set. Other settings are left out if the user set
+    them, because variables would win over the user's `.env`.
     """
-    keys = settings.inference.api_keys if given(settings, "inference", "api_keys") else (stack.api_key,)
+    keys = settings.inference.api_keys if is_set(settings, "inference", "api_keys") else (stack.api_key,)
     variables = {
         "STORE__ENDPOINT": stack.s3_url,
         "STORE__ACCESS_KEY": stack.access_key,
@@ -136,14 +135,15 @@ def environment(stack: Stack, settings: Settings) -> dict[str, str]:
         ("api", "database"): str(stack.state / "api.sqlite3"),
     }
     for (section, field), value in defaults.items():
-        if not given(settings, section, field):
+        if not is_set(settings, section, field):
             variables[f"{section.upper()}__{field.upper()}"] = value
     return {PREFIX + name: value for name, value in variables.items()}
 
 
-def inherited(surroundings: Mapping[str, str]) -> dict[str, str]:
-    """The user's environment, without variables that would mislead the parts, and with loopback outside any proxy."""
-    kept = {name: value for name, value in surroundings.items() if not name.startswith("AWS_") and name != MARK}
+def inherited(environ: Mapping[str, str]) -> dict[str, str]:
+    """The user's environment without variables that would mislead the parts of the stack. No proxy is used for
+    loopback."""
+    kept = {name: value for name, value in environ.items() if not name.startswith("AWS_") and name != MARK}
     for name in ("NO_PROXY", "no_proxy"):
         kept[name] = ",".join(filter(None, (kept.get(name), LOCAL)))
     return kept

@@ -1,4 +1,4 @@
-"""Finds free TCP ports on loopback: the usual ones if they are free, else their neighbours."""
+"""Finds free TCP ports on loopback: the usual ports if they are free, else the next ones."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from cli.terminal import CliError
 
 HOST = "127.0.0.1"
-GRPC_OFFSET = 10_000  # SeaweedFS reaches each of its parts at port + 10000 as well
+GRPC_OFFSET = 10_000  # SeaweedFS also uses the port of each of its parts + 10000
 SEARCH = 500
 
 USUAL = {

@@ -21,9 +21,9 @@ class Program:
     command: tuple[str, ...]
     wave: int
     start_seconds: int
-    """A process that ends sooner has failed; its next start is delayed, each time a little longer."""
+    """In seconds. A process that ends sooner counts as failed; the wait before its next start grows each time."""
     stop_seconds: int
-    """Between SIGTERM and SIGKILL."""
+    """Seconds between SIGTERM and SIGKILL."""
     environment: dict[str, str] = field(default_factory=dict)
 
 
@@ -37,7 +37,7 @@ def programs(stack: Stack) -> list[Program]:
 
 
 def parts_environment(stack: Stack) -> dict[str, str]:
-    """The variables that weed and tansu read; tansu keeps its log in weed."""
+    """The variables that weed and tansu read. Tansu stores its topics in weed."""
     return {
         "AWS_ACCESS_KEY_ID": stack.access_key,
         "AWS_SECRET_ACCESS_KEY": stack.secret_key,
@@ -73,7 +73,7 @@ def _weed(stack: Stack) -> tuple[str, ...]:
         f"-master.port={port['master']}",
         f"-volume.port={port['volume']}",
         f"-filer.port={port['filer']}",
-        f"-admin.port={port['admin']}",  # it listens even when the interface is off
+        f"-admin.port={port['admin']}",  # this port is open even if the interface is off
         "-admin.ui=false",
         "-webdav=false",
         "-s3.port.iceberg=0",
@@ -104,7 +104,7 @@ def _tansu(stack: Stack) -> tuple[str, ...]:
 
 
 def _executable(name: str, package: str) -> str:
-    """The path of a script of this Python environment, whether it is activated or not."""
+    """The path of a script of this Python environment, even if the environment is not activated."""
     path = Path(sys.executable).with_name(name)
     if not path.is_file():
         raise CliError(f"{path} is missing", f"pip install {package}")

@@ -1,4 +1,5 @@
-"""Whether a part of the stack is ready. A probe returns None, or says in a few words what is missing."""
+"""Probes that tell whether a part of the stack is ready. A probe returns None if so, else a few words on what is
+missing."""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ def probe_for(name: str, stack: Stack) -> Probe:
 
 def _s3(stack: Stack) -> Probe:
     """Ready when the S3 server accepts our credentials and has the buckets."""
-    # imported here, so that commands that probe nothing do not wait for the client
+    # imported here, because importing the client takes time that other commands need not wait for
     import urllib3  # noqa: PLC0415
     from minio import Minio  # noqa: PLC0415
     from minio.error import S3Error  # noqa: PLC0415

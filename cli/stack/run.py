@@ -52,17 +52,17 @@ def files_of(stack: Stack) -> Files:
 
 
 def running(folder: Path) -> Running | None:
-    """The stack of a state directory, if it runs."""
+    """The running stack of a state directory; None if it does not run."""
     stack = state.load(absolute(folder))
     supervisor = Supervisor.connect(files_of(stack)) if stack else None
     return Running(stack, supervisor) if stack and supervisor else None
 
 
 def up(folder: Path, options: UpOptions, console: Console, timeout: float) -> Running:
-    """Start the stack, or repair one that runs; returns when all of it is ready.
+    """Start the stack, or start the parts of a running stack that are down. Returns when every part is ready.
 
     Raises:
-        NotReady: a part did not come up. A stack that ran before goes on; one that this call started is ended.
+        NotReady: a part did not become ready. A stack that ran before goes on; a stack that this call started is ended.
         CliError: anything else that the user can fix.
     """
     folder = absolute(folder)
@@ -127,7 +127,7 @@ def _boot(found: Running, parts: Sequence[Program], console: Console, timeout: f
 
 
 def down(folder: Path) -> int:
-    """End the stack and every process of it. Returns how many there were; none is no error."""
+    """End every process of the stack. Returns how many there were; it is no error if there were none."""
     folder = absolute(folder)
     if not folder.is_dir():
         return 0
@@ -149,14 +149,14 @@ def stop(found: Running) -> None:
             stop_all(found.supervisor, waves[wave])
         found.supervisor.shutdown()
     leftovers.end(found.stack.state)
-    for socket in found.stack.sockets.glob("*.sock"):  # weed leaves one behind
+    for socket in found.stack.sockets.glob("*.sock"):  # weed leaves a process behind
         socket.unlink(missing_ok=True)
     if found.stack.sockets != found.stack.state:
         found.stack.sockets.rmdir()
 
 
 def stop_all(supervisor: Supervisor, names: Sequence[str]) -> None:
-    """Stop programs at the same time. supervisord kills those that take too long."""
+    """Stop the programs `names` at the same time. supervisord kills those that take too long."""
     known = supervisor.processes()
     for name in names:
         if name in known:
@@ -167,7 +167,7 @@ def stop_all(supervisor: Supervisor, names: Sequence[str]) -> None:
 
 
 def changes(found: Running, sleep: Callable[[float], None] = time.sleep) -> Iterator[str]:
-    """Say in words when a process of a running stack ends or starts, until supervisord ends."""
+    """Yield a sentence whenever a process of a running stack ends or starts, until supervisord ends."""
     before: Mapping[str, Process] = found.supervisor.processes()
     while True:
         sleep(1.0)
@@ -186,7 +186,7 @@ def changes(found: Running, sleep: Callable[[float], None] = time.sleep) -> Iter
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Let only one `up` or `down` work on a state directory at a time. The lock is gone when its process ends."""
+    """Let only one `up` or `down` work on a state directory at a time. The lock ends with the process that holds it."""
     with (folder / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

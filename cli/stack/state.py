@@ -20,13 +20,14 @@ SOCKET_BYTES = 107 - len(".4194304")
 
 
 class Stack(BaseModel):
-    """The embedded stack of one state directory. Its credentials are kept: without them its data is out of reach."""
+    """The embedded stack of one state directory. Its credentials are kept, because without them its data cannot be
+    read."""
 
     model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
 
     state: Path
     directory: Path
-    """Where the services run, so that they read the `.env` that `up` read."""
+    """The working directory of the services, so that they read the same `.env` as `up`."""
     ports: dict[str, int]
     access_key: str
     secret_key: str
@@ -71,7 +72,7 @@ class Stack(BaseModel):
 
 
 def load(state: Path) -> Stack | None:
-    """The stack of a state directory, whether it runs or not; None: there never was one.
+    """The stack of a state directory, running or not; None: there never was one.
 
     Raises:
         CliError: the file is damaged.
@@ -117,7 +118,8 @@ def new_api_key() -> str:
 
 
 def socket_folder(state: Path) -> Path:
-    """The folder for unix sockets: `state` itself, or a short private one where that path is too long."""
+    """The folder for unix sockets: `state`, or a short private folder if the path of `state` is too long for a
+    socket."""
     if len(os.fsencode(state / "supervisor.sock")) <= SOCKET_BYTES:
         return state
     digest = hashlib.sha256(os.fsencode(state)).hexdigest()[:12]

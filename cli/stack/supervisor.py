@@ -27,14 +27,14 @@ StateName = Literal["STOPPED", "STARTING", "RUNNING", "BACKOFF", "STOPPING", "EX
 
 @dataclass(frozen=True)
 class Process:
-    """One program as supervisord sees it. `started`: its last start, in seconds since the epoch; 0: never."""
+    """One program as supervisord sees it. `started`: when it was last started, in seconds since the epoch; 0: never."""
 
     name: str
     state: StateName
     pid: int
     started: int
     seconds: int
-    """How long it has been running."""
+    """For how many seconds it has been running."""
     error: str
 
 
@@ -51,7 +51,7 @@ class Supervisor:
 
     @classmethod
     def connect(cls, files: Files) -> Supervisor | None:
-        """The supervisord of these files; None when none runs."""
+        """Connect to the supervisord of these files; None if it does not run."""
         if not files.socket.exists():
             return None
         supervisor = cls(files)
@@ -67,18 +67,18 @@ class Supervisor:
         """Start supervisord in a session of its own, so that Ctrl-C of this terminal does not reach it.
 
         Raises:
-            CliError: it did not come up; with its own message.
+            CliError: it did not start; the message is that of supervisord.
         """
         files.logs.mkdir(parents=True, exist_ok=True)
         files.config.write_text(render(files, programs))
         files.config.chmod(0o600)
-        files.socket.unlink(missing_ok=True)  # a killed supervisord leaves it behind
-        with files.complaints.open("wb") as complaints:
+        files.socket.unlink(missing_ok=True)  # a killed supervisord leaves the socket behind
+        with files.startup_log.open("wb") as startup_log:
             child = subprocess.Popen(
                 [sys.executable, "-m", "supervisor.supervisord", "-c", str(files.config)],
                 stdin=subprocess.DEVNULL,
-                stdout=complaints,
-                stderr=complaints,
+                stdout=startup_log,
+                stderr=startup_log,
                 cwd=files.directory,
                 env=dict(environment),
                 start_new_session=True,
@@ -90,7 +90,7 @@ class Supervisor:
             time.sleep(0.05)
         child.kill()
         child.wait()
-        words = files.complaints.read_text(errors="replace").strip().splitlines()[-3:]
+        words = files.startup_log.read_text(errors="replace").strip().splitlines()[-3:]
         raise CliError(f"supervisord did not start: {' '.join(words) or 'it said nothing'}", f"see {files.logs}")
 
     def close(self) -> None:
@@ -101,7 +101,7 @@ class Supervisor:
         return cast(int, self._call("getPID"))
 
     def processes(self) -> dict[str, Process]:
-        """All programs by name, whether they run or not."""
+        """All programs by name, running or not."""
         found: Any = self._call("getAllProcessInfo")
         return {
             item["name"]: Process(
@@ -116,12 +116,12 @@ class Supervisor:
         }
 
     def start(self, name: str) -> None:
-        """Ask for the start of a program that does not run, and return at once."""
-        self._tolerant("startProcess", name, Faults.ALREADY_STARTED)
+        """Ask supervisord to start a program, and return at once. A program that runs already is left alone."""
+        self._call_unless("startProcess", name, Faults.ALREADY_STARTED)
 
     def stop(self, name: str) -> None:
-        """Ask for the stop of a program, and return at once."""
-        self._tolerant("stopProcess", name, Faults.NOT_RUNNING)
+        """Ask supervisord to stop a program, and return at once."""
+        self._call_unless("stopProcess", name, Faults.NOT_RUNNING)
 
     def shutdown(self) -> None:
         """End supervisord and the programs that still run. Returns when it is gone, or after `CONTROL_SECONDS`."""
@@ -132,7 +132,7 @@ class Supervisor:
         while exists(pid) and time.monotonic() < deadline:
             time.sleep(0.05)
 
-    def _tolerant(self, method: str, name: str, fault: int) -> None:
+    def _call_unless(self, method: str, name: str, fault: int) -> None:
         try:
             self._call(method, name, False)  # wait=False
         except xmlrpc.client.Fault as error:
@@ -156,7 +156,7 @@ class SupervisorGone(CliError):
 def exists(pid: int) -> bool:
     """Whether a process exists and is not a zombie."""
     with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)  # a child of ours would stay a zombie
+        os.waitpid(pid, os.WNOHANG)  # if the process is our child, it would stay a zombie
     try:
         os.kill(pid, 0)
         status = Path(f"/proc/{pid}/stat").read_text()

@@ -1,4 +1,4 @@
-"""Creates the topics, and waits for the broker. Every deployment first runs `python -m cli.stack.topics`."""
+"""Waits for the broker and creates the topics. Every deployment runs `python -m cli.stack.topics` first."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def ensure(settings: BusSettings, wait_seconds: float = WAIT_SECONDS) -> N
     Raises:
         ConfigError: no broker answered in time, or waiting for it is useless.
     """
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # it reports each refused connection
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # aiokafka logs each refused connection
     began = time.monotonic()
     deadline = began + wait_seconds
     for pause in PAUSES:

@@ -1,4 +1,5 @@
-"""One variant's answers to all examples: asked concurrently, kept in the object store, reused by a later attempt."""
+"""The answers of one variant to all examples. They are asked for concurrently, kept in the object store, and reused by
+a later attempt."""
 
 from __future__ import annotations
 
@@ -21,13 +22,14 @@ from shared.tasks import cancel_and_wait
 T = TypeVar("T")
 
 TRACED_QUESTIONS = 64
-"""Only so many questions of each variant are traced, here and in the gateway: nobody reads thousands of like spans."""
+"""The number of questions of each variant that are traced, here and in the gateway: nobody reads thousands of similar
+spans."""
 
 
 @dataclass(frozen=True)
 class Questions:
-    """What one variant is asked. `prompts` has an entry per example: its prompt, then shorter ones in case it does not
-    fit into the context."""
+    """What one variant is asked. `prompts` has an entry per example: its prompt, followed by shorter ones for when that
+    does not fit into the context."""
 
     variant: Variant
     model: str
@@ -42,7 +44,7 @@ class Questions:
 class AnswerCache:
     """`{attempt}/answers-{variant}.jsonl`: a header line with the digest of the questions, then one answer per line.
 
-    The file is written when a variant is complete, so every file is a whole one.
+    The file is written when the variant is complete, so no file holds a part of the answers.
     """
 
     def __init__(self, objects: ObjectStore, attempt: Attempt) -> None:
@@ -50,7 +52,7 @@ class AnswerCache:
         self._attempt = attempt
 
     async def get(self, questions: Questions, max_tokens: int) -> list[Answer] | None:
-        """The answers that an earlier attempt got to exactly these questions, the newest first; None: none did."""
+        """The answers of the newest earlier attempt that asked exactly these questions; None if there is none."""
         for prefix in self._attempt.earlier:
             found = await self._objects.get(_key(prefix, questions.variant))
             if found is None:
@@ -87,11 +89,12 @@ async def ask_all(
         await answered()
         return answer
 
-    return await together(ask(index, prompts) for index, prompts in enumerate(questions.prompts))
+    return await gather_or_cancel(ask(index, prompts) for index, prompts in enumerate(questions.prompts))
 
 
-async def together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """Run the coroutines concurrently; their results in order. A failure or a cancellation cancels the others."""
+async def gather_or_cancel(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Run the coroutines concurrently and return their results in order. If one fails, or the caller is cancelled, all
+    are cancelled."""
     tasks = [asyncio.create_task(one) for one in work]
     try:
         return list(await asyncio.gather(*tasks))

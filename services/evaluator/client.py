@@ -1,4 +1,5 @@
-"""A client of the inference endpoint. It calls it as every user does, so what is measured is what is served."""
+"""A client of the inference endpoint. It calls the endpoint as every user does, so that the evaluation measures what
+users get."""
 
 from __future__ import annotations
 
@@ -48,8 +49,9 @@ class Endpoint:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """`patience`: seconds for which a request is tried again after 429, 5xx and broken connections. While the model
-        sleeps because a training has its GPU, it waits without limit: failing would use up attempts at the stage."""
+        """`patience`: for how many seconds a request is tried again after 429, 5xx and broken connections. While the
+        model sleeps because a training has its GPU, the client waits without limit: failing would use up attempts at
+        the stage."""
         self._http = http
         self._patience = patience
         self._clock = clock
@@ -62,8 +64,8 @@ class Endpoint:
     ) -> Answer:
         """The model's answer to the first of `prompts` that fits into its context, at temperature 0.
 
-        If even the last prompt leaves no room for `max_tokens`, it is tried with half of them, and half again. When the
-        endpoint refuses a request, the answer is empty and has an `error`.
+        If even the last prompt leaves no room for `max_tokens`, they are halved until it fits. If the endpoint refuses
+        the request, the answer is empty and has an `error`.
 
         Raises:
             TransientError: the endpoint was unavailable, and not merely asleep, for longer than `patience` seconds.
@@ -92,7 +94,8 @@ class Endpoint:
         return _answer(response, fallback, seconds)
 
     async def _post(self, model: str, prompt: Prompt, max_tokens: int, patience: float) -> tuple[httpx.Response, float]:
-        """The first response whose status another try would not change, and how long it took, in seconds."""
+        """Send the request until the response is one that another try would not change. Returns that response, and the
+        seconds it took."""
         failures = 0
         deadline = self._clock() + patience
         while True:
@@ -150,7 +153,7 @@ def _answer(response: httpx.Response, fallback: int, seconds: float) -> Answer:
         choice = body["choices"][0]
         used = body.get("usage") or {}
         return Answer(
-            text=_whole(choice["text"] if "text" in choice else message_text(choice["message"])),
+            text=_encodable(choice["text"] if "text" in choice else message_text(choice["message"])),
             finish_reason=choice.get("finish_reason"),
             fallback=fallback,
             prompt_tokens=used.get("prompt_tokens") or 0,
@@ -193,11 +196,11 @@ def _message(response: httpx.Response) -> str:
         message = response.json()["error"]["message"]
     except (ValueError, LookupError, TypeError):
         message = response.text
-    return _whole(str(message)[:500])
+    return _encodable(str(message)[:500])
 
 
-def _whole(text: str) -> str:
-    """The text without halves of surrogate pairs (an emoji cut in two): JSON may contain them, UTF-8 may not."""
+def _encodable(text: str) -> str:
+    """The text without half surrogate pairs (an emoji cut in two), which JSON may contain, but UTF-8 may not."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 

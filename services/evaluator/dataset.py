@@ -1,4 +1,5 @@
-"""Reads the splits: the examples that are asked, those that are shown solved, and whether answers are labels."""
+"""Reads the splits: which examples are asked, which are shown solved in few-shot prompts, and whether the answers are
+labels."""
 
 from __future__ import annotations
 
@@ -22,15 +23,15 @@ class Dataset:
     """The rows of the splits that an evaluation uses."""
 
     examples: tuple[Example, ...]
-    """Of the test split."""
+    """The rows of the test split that are asked."""
     solved: tuple[Example, ...]
-    """Of the train split, shown in the few-shot prompt."""
+    """The rows of the train split that the few-shot prompt shows with their answers."""
     labels: tuple[str, ...] | None
-    """None: the answers are free text."""
+    """All labels, sorted; None: the answers are free text."""
 
     @property
     def completion(self) -> bool:
-        """The rows are in the completion format: texts to be continued, not chats."""
+        """Whether the rows are in the completion format: texts to be continued, not chats."""
         return any(example.prompt is not None for example in self.examples)
 
 

@@ -10,7 +10,8 @@ EVERY_SECONDS = 1.0
 
 
 class Progress:
-    """Counts answers over all variants. The time left is estimated from those that were asked in this attempt."""
+    """Counts the answers of all variants. It estimates the time left from the answers that were asked for in this
+    attempt."""
 
     def __init__(self, attempt: Attempt, total: int, clock: Callable[[], float]) -> None:
         self._attempt = attempt
@@ -21,19 +22,19 @@ class Progress:
         self._part, self._part_done, self._part_total = "", 0, 0
 
     async def begin(self, part: str, total: int) -> None:
-        """Begin a part, which is a variant or the edge prompts, with `total` answers."""
+        """Begin a part of `total` answers: a variant, or the edge prompts."""
         self._part, self._part_done, self._part_total = part, 0, total
         await self._publish()
 
-    async def one(self) -> None:
+    async def count_answer(self) -> None:
         """Count one answer."""
         self._asked += 1
         self._part_done += 1
         if self._part_done == self._part_total or self._clock() - self._published_at >= EVERY_SECONDS:
             await self._publish()
 
-    async def reused(self) -> None:
-        """Count all answers of this part, which an earlier attempt got."""
+    async def count_reused(self) -> None:
+        """Count all answers of this part: an earlier attempt got them."""
         self._skipped += self._part_total
         self._part_done = self._part_total
         await self._publish()

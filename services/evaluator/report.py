@@ -22,7 +22,7 @@ from shared.events import FrozenModel, Gate, TrainingCompleted
 
 TEMPLATES = Path(__file__).parent / "templates"
 SHOWN_CHARS = 20_000
-"""Characters of one text on the page; `report.json` has all of it."""
+"""The most characters of one text on the page; `report.json` has the whole text."""
 
 
 class Report(FrozenModel):
@@ -55,14 +55,14 @@ def render(report: Report, curves: bytes | None) -> str:
         counts=_counts(evaluation.rows),
         forest=forest_plot(evaluation.over_base, evaluation.over_few_shot, chosen=evaluation.metric),
         curves=f"data:image/png;base64,{base64.b64encode(curves).decode()}" if curves else None,
-        style=Markup(style),  # both are our own files, without any value in them
+        style=Markup(style),  # both files are part of this package and hold no values
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
 
 
 def state_of(row: Row) -> str:
-    """The filter button that shows this row."""
+    """The name of the filter button that shows this row."""
     if row.gain == 0:
         return "same"
     return "better" if row.gain > 0 else "worse"

@@ -1,4 +1,5 @@
-"""One attempt at the stage: ask the base, the base with solved examples and the tuned model; compare; report."""
+"""One attempt at the stage: ask the base, the base with few-shot prompts and the tuned model, compare them, write the
+report."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from services.evaluator import metrics
-from services.evaluator.answers import AnswerCache, Questions, ask_all, together
+from services.evaluator.answers import AnswerCache, Questions, ask_all, gather_or_cancel
 from services.evaluator.client import Endpoint, connect
 from services.evaluator.dataset import Dataset, load
 from services.evaluator.domain.answers import Answer, Variant
@@ -24,11 +25,12 @@ from shared.stages.stage import Attempt
 from shared.store.objects import ObjectStore
 
 EDGE_PATIENCE = 30.0
-"""Seconds. An endpoint that fails on an edge prompt is a finding, not a reason to wait for minutes."""
+"""In seconds. It is short, because an endpoint that fails on an edge prompt is worth reporting, not worth waiting
+for."""
 
 
 class EvaluateWork:
-    """`training.completed` -> `eval.completed`."""
+    """One attempt at the stage: takes `training.completed`, returns `eval.completed`."""
 
     def __init__(self, objects: ObjectStore, settings: Settings, clock: Callable[[], float] = time.time) -> None:
         self._objects = objects
@@ -96,9 +98,9 @@ class EvaluateWork:
             kept = await cache.get(questions, wanted.max_tokens)
             current.set_attribute("tunestream.reused", kept is not None)
             if kept is not None:
-                await progress.reused()
+                await progress.count_reused()
                 return kept
-            answers = await ask_all(endpoint, questions, wanted.max_tokens, wanted.concurrency, progress.one)
+            answers = await ask_all(endpoint, questions, wanted.max_tokens, wanted.concurrency, progress.count_answer)
             metrics.count(questions.variant, answers)
             await cache.put(questions, wanted.max_tokens, answers)
             return answers
@@ -118,14 +120,14 @@ class EvaluateWork:
                 except (TransientError, RuntimeError) as error:
                     answer = Answer(error=str(error))
             metrics.count("edge", [answer])
-            await progress.one()
+            await progress.count_answer()
             return answer
 
         async def both(edge: EdgePrompt) -> EdgeResult:
-            base, tuned = await together([ask(training.base, edge), ask(training.model, edge)])
+            base, tuned = await gather_or_cancel([ask(training.base, edge), ask(training.model, edge)])
             return EdgeResult(prompt=edge, base=base, tuned=tuned)
 
-        return await together([both(edge) for edge in EDGE_PROMPTS])
+        return await gather_or_cancel([both(edge) for edge in EDGE_PROMPTS])
 
     async def _curves(self, training: TrainingCompleted) -> bytes | None:
         reference = training.artifacts.get("curves.png")
@@ -133,12 +135,12 @@ class EvaluateWork:
             return None
         try:
             return await self._objects.read(reference)
-        except CorruptObject:  # the evaluation does not fail for want of a picture
+        except CorruptObject:  # a missing picture must not fail the evaluation
             return None
 
 
 def _questions(training: TrainingCompleted, dataset: Dataset) -> list[Questions]:
-    """Which model is asked what, by variant. Without solved examples there is no few-shot variant."""
+    """What each variant is asked. Without solved examples there is no few-shot variant."""
     plain = tuple((zero_shot(example),) for example in dataset.examples)
     few_shot = tuple(few_shot_prompts(example, dataset.solved) for example in dataset.examples)
     base, tuned = Questions("base", training.base, plain), Questions("tuned", training.model, plain)

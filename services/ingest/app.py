@@ -1,4 +1,4 @@
-"""Composition of the ingest service: three ways to find a dataset, one to make its job."""
+"""Composition of the ingest service: three ways to find a dataset, and one way to make its job."""
 
 from __future__ import annotations
 

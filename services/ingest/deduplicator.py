@@ -1,4 +1,4 @@
-"""Makes the job of each dataset once, whoever finds it first: sweep, bucket notification, inbox, or another replica.
+"""Makes one job of each dataset, whichever part finds it first: sweep, bucket notification, inbox or another replica.
 
 Markers in the ledger remember what was handled, so that a restart does not read every dataset again.
 """
@@ -25,10 +25,9 @@ SEEN = "ingest/seen/"
 
 
 class Deduplicator:
-    """Remembers what was handled and what is under way.
-
-    It saves work and is not needed for correctness: the same dataset makes the same job, because ids are derived and
-    manifests are created once.
+    """Remembers which drops and events were handled, and which are being handled. This saves work; correctness does not
+    need it. The same dataset always makes the same job, because its id is derived from the dataset and the settings,
+    and its manifest is a create-once object.
     """
 
     def __init__(self, objects: ObjectStore, intake: Intake, datasets_bucket: str, clock: Callable[[], float]) -> None:
@@ -40,11 +39,12 @@ class Deduplicator:
         self._underway: set[str] = set()
 
     async def load(self) -> None:
-        """Read all markers at once, instead of asking for every single one."""
+        """Read all markers in one listing, instead of one request for each."""
         self._seen |= {posixpath.basename(entry.key) for entry in await self._objects.list(SEEN)}
 
     async def ingest_drop(self, entry: Entry, etags: Mapping[str, str]) -> bool:
-        """Make the job of a dropped object; `etags` as in `datasets.drop_name`. Returns whether it was new."""
+        """Make the job of a dropped object and return True; return False if the drop was handled before. `etags`: see
+        `datasets.drop_name`."""
         pointer = DatasetPointer(bucket=self._bucket, key=entry.key)
         origin = Origin(kind="drop", source=f"s3://{self._bucket}")
         name = datasets.drop_name(self._bucket, entry, etags)
@@ -54,25 +54,23 @@ class Deduplicator:
             metrics.seconds.observe(max(0.0, self._clock() - entry.modified))
             return job
 
-        return await self.create_once("drop", name, create)
+        return await self.handle_new("drop", name, create)
 
-    async def create_once(
-        self, kind: Literal["drop", "event"], name: str, create: Callable[[], Awaitable[Job]]
-    ) -> bool:
-        """Call `create`, unless `name` was handled before or is under way. Returns whether it was called."""
+    async def handle_new(self, kind: Literal["drop", "event"], name: str, create: Callable[[], Awaitable[Job]]) -> bool:
+        """Call `create` and return True; return False if `name` was handled before or is being handled."""
         if name in self._seen or name in self._underway:
             return False
         self._underway.add(name)
         try:
             if await self._objects.exists(SEEN + name):
-                self._seen.add(name)  # by another replica
+                self._seen.add(name)  # another replica handled it
                 return False
             try:
                 job = await create()
                 metrics.taken.labels(kind, "job").inc()
                 log.info("job made", extra={"job_id": job.job_id})
             except InputError as error:
-                # the object vanished or changed after it was found: no job can be made of it
+                # the object was deleted or overwritten after it was found, so there is nothing to make a job of
                 metrics.taken.labels(kind, "refused").inc()
                 log.warning("no job made", extra={"reason": error.code})
             with contextlib.suppress(AlreadyExists):

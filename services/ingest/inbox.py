@@ -1,4 +1,5 @@
-"""`dataset.uploaded` events of other programs: kept first, handled after, so that Kafka never waits for a dataset."""
+"""`dataset.uploaded` events of other programs. Each is stored first and handled later, so that the consumer never waits
+while a dataset is read."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ from shared.tasks import wait_for_event
 log = logging.getLogger(__name__)
 
 INBOX = "ingest/inbox/"
-POLL_SECONDS = 5.0  # the bell rings for every announcement; listing finds what a dead replica left
+POLL_SECONDS = 5.0  # every announcement rings the bell; listing finds those that a dead replica left behind
 
 
 class Announcement(FrozenModel):
@@ -32,7 +33,7 @@ class Announcement(FrozenModel):
 
 
 class Inbox:
-    """Announcements below `ingest/inbox/`; nothing is deleted there, and each makes its job once."""
+    """Keeps announcements below `ingest/inbox/` and makes one job of each. They are never deleted."""
 
     def __init__(self, objects: ObjectStore, intake: Intake, deduplicator: Deduplicator) -> None:
         self._objects = objects
@@ -59,20 +60,20 @@ class Inbox:
         self._bell.set()
 
     async def run(self) -> None:
-        """Make jobs of announcements until cancelled: at once when one came, and every few seconds."""
+        """Make jobs of announcements until cancelled: as soon as one arrives, and every few seconds."""
         while True:
             self._bell.clear()
             try:
-                await self.run_once()
+                await self.make_jobs()
             except TransientError as error:
                 log.warning("inbox left for later", extra={"reason": type(error).__name__})
             await wait_for_event(self._bell, POLL_SECONDS)
 
-    async def run_once(self) -> None:
-        """Make the jobs of all announcements that are new."""
+    async def make_jobs(self) -> None:
+        """Make the jobs of all new announcements."""
         for entry in await self._objects.list(INBOX):
             try:
-                await self._deduplicator.create_once(
+                await self._deduplicator.handle_new(
                     "event", posixpath.basename(entry.key), partial(self._create, entry.key)
                 )
             except ConfigError as error:

@@ -23,18 +23,19 @@ from shared.store.objects import ObjectStore
 
 @dataclass(frozen=True)
 class _Request:
-    """What the user asked for, and what is wrong with it. A job is made in any case: it fails if there is a problem."""
+    """What the user asked for, and what is wrong with it. A job is made even if there is a problem; it then fails with
+    it."""
 
     spec: JobSpec
     base: str
     validation: Reference | None = None
     problem: InputError | None = None
     salt: str | None = None
-    """Digest of settings that cannot be read, which otherwise would all make the same job."""
+    """Digest of settings that cannot be read. Without it they would all make the same job."""
 
 
 class Intake:
-    """Makes jobs. No accepted dataset is lost, because of the order: object, manifest, result, event."""
+    """Makes jobs. It writes manifest, result and event in this order, so that no accepted dataset is lost."""
 
     def __init__(self, objects: ObjectStore, bus: Publisher, settings: Settings, clock: Callable[[], float]) -> None:
         self._objects = objects
@@ -79,7 +80,7 @@ class Intake:
         )
         if created:
             root.emit(job.job_id)
-        # the span began with the root, but only now is its trace known: the job may have had one before
+        # the span began together with the root, but its trace is known only now: an existing job keeps its first trace
         about = {"tunestream.job_id": job.job_id}
         with telemetry.span("ingest", job.traceparent, at=root.at, attributes=about) as current:
             telemetry.set_outcome(current, await self._commit(job, request.problem))
@@ -89,7 +90,7 @@ class Intake:
         return _Request(spec, self._settings.model.id)
 
     async def _read_request(self, pointer: DatasetPointer) -> _Request:
-        """The request that the settings beside the dataset make."""
+        """The request of the settings beside the dataset."""
         text, where = await self._read_settings(pointer)
         try:
             return self._request(parse_spec(text, where))
@@ -97,7 +98,8 @@ class Intake:
             return replace(self._request(JobSpec()), problem=error, salt=hashlib.sha256(text).hexdigest())
 
     async def _read_settings(self, pointer: DatasetPointer) -> tuple[bytes, str]:
-        """The sidecar's text, else the object's metadata `job`, else nothing; and what to call it in an error."""
+        """The text of the settings, and its name for an error: the sidecar, else the object's metadata `job`, else
+        empty."""
         bucket = self._objects.at(pointer.bucket)
         for key in datasets.sidecars_of(pointer.key):
             if found := await bucket.get(key):
@@ -105,7 +107,7 @@ class Intake:
         return (await bucket.metadata(pointer.key)).get("job", "").encode(), "the object's metadata `job`"
 
     async def _resolve(self, request: _Request, validation_file: DatasetPointer | None) -> _Request:
-        """Find the base and the validation file that the request names. Its first problem is the one that counts."""
+        """Find the base and the validation file that the request names. The request keeps its first problem."""
         model = self._settings.model
         try:
             request = replace(request, base=model.base_of(request.spec.model))
@@ -125,7 +127,8 @@ class Intake:
             raise InputError("invalid_validation_file", message, "validation_file") from None
 
     async def _create_manifest(self, job: Job) -> tuple[Job, bool]:
-        """The job as it is in the ledger, and whether this call created it."""
+        """Create the manifest unless it exists. Returns the job as the ledger has it, and whether this call created
+        it."""
         with contextlib.suppress(AlreadyExists):
             await self._objects.create(job_key(job.job_id), job.model_dump_json().encode())
             return job, True
@@ -134,7 +137,8 @@ class Intake:
         return Job.model_validate_json(found[0]), False
 
     async def _commit(self, job: Job, problem: InputError | None) -> str:
-        """Decide ingest's result and publish its event. Returns the outcome that was decided, perhaps by another."""
+        """Commit ingest's result and publish its event. Returns the outcome in the ledger; another replica may have
+        decided it."""
         event: Event = jobs.uploaded(job)
         if problem:
             event = JobFailed(

@@ -1,7 +1,8 @@
-"""Bucket notifications: the store says that an object was created, and its job is made at once, before any sweep.
+"""Bucket notifications: the store says that an object was created, and ingest makes its job at once, before any sweep.
 
-They are only a doorbell. The sweep finds what is lost here: the broker was down at the drop, this process died, a
-message made no sense. So nothing is retried and nothing goes to a dead-letter topic, which would only copy object keys.
+They are only a doorbell: the sweep finds every drop whose notification was lost, because the broker was down, this
+process died, or the message could not be read. So nothing is retried here, and nothing goes to a dead-letter topic,
+which would only copy object keys.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from shared.store.objects import ObjectStore
 
 log = logging.getLogger(__name__)
 
-WORKERS = 4  # drops read at a time: one of many gigabytes must not hold up the small ones behind it
-QUEUE_SIZE = 1000  # keys held in memory; the rest waits in Kafka
+WORKERS = 4  # drops read at the same time: a huge one must not delay the small ones behind it
+QUEUE_SIZE = 1000  # keys held in memory; further ones wait in Kafka
 
 
 class BucketNotifications:
@@ -30,7 +31,7 @@ class BucketNotifications:
         self._keys: asyncio.Queue[str] = asyncio.Queue(QUEUE_SIZE)
 
     async def received(self, value: bytes) -> None:
-        """Note which datasets a notification names."""
+        """Queue the datasets that a notification names."""
         try:
             keys = notifications.created_keys(value, self._bucket.bucket)
         except ValueError:
@@ -42,7 +43,7 @@ class BucketNotifications:
             await self._keys.put(key)
 
     async def run(self) -> None:
-        """Make the jobs of what was noted, until cancelled."""
+        """Make the jobs of the queued datasets, until cancelled."""
         async with asyncio.TaskGroup() as group:
             for _ in range(WORKERS):
                 group.create_task(self._work())
@@ -56,10 +57,9 @@ class BucketNotifications:
                 log.warning("left to the sweep", extra={"reason": type(error).__name__})
 
     async def _ingest(self, key: str) -> None:
-        """Two requests, whatever the size of the bucket: which object is there now, and which sidecars it has.
-
-        Unlike the sweep, this need not wait for the object to settle: a put is atomic, and the store notifies when the
-        object is whole.
+        """Make the job of one dataset. This takes two requests, whatever the size of the bucket: for the object as it
+        is now, and for its sidecars. Unlike the sweep, it need not wait for the object to settle: a put is atomic, and
+        the store notifies when the object is whole.
         """
         entry = await self._bucket.stat(key)
         if entry is not None:  # None: it was deleted since

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 class Sweep:
-    """Lists the bucket again and again and makes the jobs of what is new."""
+    """Lists the bucket again and again, and makes the jobs of new datasets."""
 
     def __init__(
         self, bucket: ObjectStore, deduplicator: Deduplicator, settings: IngestSettings, clock: Callable[[], float]
@@ -36,7 +36,7 @@ class Sweep:
         while True:
             began = self._clock()
             try:
-                if await self.run_once():
+                if await self.sweep():
                     found_at = self._clock()
                 metrics.sweeps.labels("completed").inc()
             except TransientError as error:
@@ -46,8 +46,9 @@ class Sweep:
             pause = datasets.next_pause(pause, now - began, now - found_at, self._settings.sweep_seconds)
             await asyncio.sleep(pause)
 
-    async def run_once(self) -> bool:
-        """Make the jobs of what is new. True when something was new, even if it has to settle first."""
+    async def sweep(self) -> bool:
+        """List the bucket and make the jobs of new datasets. True if there were any, even if they still have to
+        settle."""
         if not self._loaded:
             await self._deduplicator.load()
             self._loaded = True

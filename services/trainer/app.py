@@ -1,4 +1,4 @@
-"""Composition of the trainer service: which work runs when a dataset was validated."""
+"""Composition of the trainer service: `dataset.validated` in, `training.completed` out."""
 
 from __future__ import annotations
 

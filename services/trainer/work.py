@@ -1,4 +1,4 @@
-"""The trainer's work on one attempt: download the splits, run the training process, upload what it made."""
+"""One attempt at the stage: download the splits, run the training process, upload what it made."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ log = logging.getLogger(__name__)
 
 ARTIFACTS = ("curves.png", "metrics.jsonl", "results.csv", "preview.txt", "hyperparameters.json")
 GRACE_SECONDS = 20.0
-"""When the work is cancelled: how long the process may write a checkpoint, and we may upload it."""
+"""When the work is cancelled, writing and uploading a last checkpoint may take this long."""
 
 
 class TrainWork:
-    """Called with an attempt, returns `training.completed`.
+    """One attempt at the stage: takes `dataset.validated`, returns `training.completed`.
 
     Raises:
         InputError: the data, the settings or the base are wrong; the training process says what to change.
@@ -72,18 +72,19 @@ class TrainWork:
                 except InputError as error:
                     if error.code != "checkpoint_mismatch":
                         raise
-                    # Another version of the trainer made it. That is not the user's fault and costs only time.
+                    # Another version of the trainer made the checkpoint. That is not the user's fault and costs only
+                    # time.
                     log.warning(
                         "checkpoint does not fit, starting from the beginning", extra={"job_id": attempt.job.job_id}
                     )
                     earlier = {}
                     await self._train(attempt, plan.model_copy(update={"resume_from": None}), folder, uploads)
             with telemetry.span("trainer.upload"):
-                return await self._hand_over(attempt, asked, folder / "out", {**earlier, **uploads.done})
+                return await self._upload_result(attempt, asked, folder / "out", {**earlier, **uploads.done})
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    # --- before ----------------------------------------------------------------------------------------------------
+    # --- plan ------------------------------------------------------------------------------------------------------
 
     async def _plan(
         self, job: Job, asked: DatasetValidated, location: str, folder: Path, resume_from: Path | None
@@ -116,7 +117,7 @@ class TrainWork:
         )
 
     async def _fetch_newest(self, earlier: dict[int, FolderReference], folder: Path) -> Path | None:
-        """Download the newest checkpoint that is intact. A damaged one costs only the steps since the one before."""
+        """Download the newest checkpoint that is intact. A damaged one costs only the steps since the previous one."""
         for step in sorted(earlier, reverse=True):
             target = folder / "resume" / f"step-{step}"
             try:
@@ -178,9 +179,9 @@ class TrainWork:
                     if isinstance(message, CheckpointWritten):
                         uploads.add(message)
 
-    # --- after -----------------------------------------------------------------------------------------------------
+    # --- result ----------------------------------------------------------------------------------------------------
 
-    async def _hand_over(
+    async def _upload_result(
         self, attempt: Attempt, asked: DatasetValidated, out: Path, checkpoints: dict[int, FolderReference]
     ) -> TrainingCompleted:
         result = TrainingResult.model_validate_json((out / "result.json").read_bytes())
@@ -214,7 +215,7 @@ class TrainWork:
 
 
 def raise_for_exit_code(code: int, trace: str, out: Path) -> None:
-    """Raise what the end of the training process means. `trace`: where it crashed.
+    """Raise the error that the exit code stands for, if any. `trace`: where the process crashed.
 
     Raises:
         InputError: the process found the input wrong.

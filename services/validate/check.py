@@ -21,7 +21,7 @@ from shared.settings import ValidationSettings
 
 @dataclass(frozen=True)
 class Examined:
-    """The report, and what is needed to write the splits. Where the report is not ok, there is nothing else.
+    """The report, and what is needed to write the splits. If the report is not ok, the other fields are empty.
 
     `assignment` has a byte per usable row of the training file: the index of its split in `SPLITS`.
     """
@@ -79,7 +79,7 @@ def examine(
         validation=validated.report if validated else None,
     )
     failed = (
-        # the method comes first: in a file that is meant for another method, every row looks wrong
+        # the method is checked first: in a file for another method every row looks wrong
         wrong_method(trained.report, spec.method)
         or failure(trained.report, "training")
         or (failure(validated.report, "validation") if validated else None)
@@ -109,7 +109,7 @@ def write_splits(
 
 
 def _usable(source: Source, role: FileRole, scanned: Scan, control: ScanControl) -> Iterator[bytes]:
-    reader = Reader(source.path, scanned.report.size)  # the lines were valid a moment ago, so they need no limit now
+    reader = Reader(source.path, scanned.report.size)  # the scan has limited their length
     for line, raw in reader:
         control.advance(role, line, reader.position / reader.size)
         if scanned.usable[line - 1]:

@@ -52,7 +52,7 @@ class Reader:
                 if len(raw) <= self._limit:
                     yield number, raw
                     continue
-                del raw  # frees up to 16 MiB while the rest of the line is skipped
+                del raw  # frees up to 16 MiB before the rest of the line is skipped
                 while not whole and (rest := file.readline(CHUNK)):
                     self.position += len(rest)
                     whole = rest.endswith(b"\n")

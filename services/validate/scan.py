@@ -1,4 +1,4 @@
-"""One pass over one file: every row goes through every check; what is left goes into the splits."""
+"""One pass over one file: every row goes through the checks, and the rows that pass all of them go into the splits."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ OnProgress = Callable[[FileRole, int, float], None]
 
 @dataclass
 class ScanControl:
-    """How a scan is observed and stopped. `on_progress(role of the file, rows, share of its bytes)` is called for every
+    """The way to observe and stop a scan. `on_progress(role of the file, rows, share of its bytes)` is called for every
     line, so it should be quick. The scan ends with `Cancelled` once `stop` is set."""
 
     on_progress: OnProgress = lambda role, rows, share: None
     stop: threading.Event = field(default_factory=threading.Event)
 
     def advance(self, role: FileRole, rows: int, share: float) -> None:
-        """Report the progress, unless the scan is to stop.
+        """Report the progress.
 
         Raises:
             Cancelled: `stop` was set.
@@ -53,8 +53,8 @@ class ScanControl:
 @dataclass
 class Scan:
     """What a scan found. `usable` has a byte per line of the file: whether its row goes into the splits. `ranks` and
-    `tokens` have an entry per usable row, in the order of the lines; `longest` is the longest usable sequence. `tokens`
-    and `longest` count what is left of a row that is cut."""
+    `tokens` have an entry per usable row, in the order of the lines; `longest` is the longest usable sequence. Of a row
+    that is cut, `tokens` and `longest` count only what is left."""
 
     report: FileReport
     usable: bytearray
@@ -111,7 +111,7 @@ def scan(
 
 
 def _rows(reader: Reader, state: _State, advance: Callable[[], None]) -> Iterator[Row]:
-    """The rows that are JSON objects of the file's format; what is wrong with the others is noted."""
+    """The rows that are JSON objects in the format of the file; all others are recorded as problems."""
     for line, raw in reader:
         advance()
         state.usable.append(0)

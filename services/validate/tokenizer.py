@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from jinja2 import TemplateError
 
-from services.validate.domain.content import Row, asked_of, conversations, prompt_of
+from services.validate.domain.content import Row, conversations, input_of, prompt_of
 from services.validate.domain.findings import Finding, short
 from shared.conversation import template_tools
 from shared.errors import InputError, TransientError
@@ -17,19 +17,19 @@ from shared.errors import InputError, TransientError
 # A chat template is a program: a conversation that it does not expect may raise any of these.
 _TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, KeyError, IndexError, AttributeError)
 
-# Tokenizers without a limit have one of 10**30.
+# A tokenizer without a limit states one of 10**30.
 _NO_LIMIT = 10**9
 
 
 class Tokenizer(Protocol):
-    """What validation needs of a base."""
+    """What validation needs to know of a base: how many tokens it makes of rows, and how many it can read."""
 
     base: str
     context: int | None
-    """The tokens that the base can read; None where it states no limit."""
+    """How many tokens the base can read; None: it states no limit."""
 
     def measure(self, rows: Sequence[Row]) -> list[tuple[int, ...] | Finding]:
-        """Tokens of each row's sequences (two for a preference pair), or why the base cannot read the row.
+        """For each row the tokens of its sequences (two for a preference pair), or why the base cannot read the row.
 
         Raises:
             InputError: the base has no chat template, but the rows are chats.
@@ -116,12 +116,12 @@ class BaseTokenizer:
         messages = prompt_of(row)
         if not messages:
             return 0
-        return self._lengths([self._render(messages, template_tools(asked_of(row)), answer=True)], special=False)[0]
+        return self._lengths([self._render(messages, template_tools(input_of(row)), answer=True)], special=False)[0]
 
     def _texts(self, row: Row) -> list[str]:
         if row.format == "completion":
             return [row.value["prompt"] + row.value["completion"] + (self._tokenizer.eos_token or "")]
-        tools = template_tools(asked_of(row))
+        tools = template_tools(input_of(row))
         return [self._render(messages, tools) for messages in conversations(row)]
 
     def _render(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, answer: bool = False) -> str:
@@ -138,7 +138,8 @@ class BaseTokenizer:
         return text
 
     def _lengths(self, texts: list[str], *, special: bool) -> list[int]:
-        """Tokens of each text. `special`: with the tokens that the tokenizer adds; a chat template writes its own."""
+        """Tokens of each text. `special`: count also what the tokenizer adds; a chat template writes such tokens
+        itself."""
         if not texts:
             return []
         encoded = self._tokenizer(texts, add_special_tokens=special, return_attention_mask=False, verbose=False)
@@ -147,7 +148,7 @@ class BaseTokenizer:
 
 def _refused(row: Row, base: str, error: Exception) -> Finding:
     place = {"chat": "messages", "preference": "input.messages", "completion": ""}[row.format]
-    # the message of raise_exception is the template's own text; other errors may quote the row
+    # the message of a TemplateError is the template's own text; other errors may quote the row
     said = f": {short(str(error), 120)}" if isinstance(error, TemplateError) else f" ({type(error).__name__})"
     remedy = "change the order of the roles as it asks, or choose another base"
     return Finding("chat_template", place, f"the chat template of {base} refuses this conversation{said}", remedy)

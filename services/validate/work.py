@@ -1,4 +1,5 @@
-"""One attempt at the stage: download, check, split, upload; or fail the job with the first problem of its file."""
+"""One attempt at the stage: download, check, split and upload. A file with problems fails the job with the first of
+them."""
 
 from __future__ import annotations
 

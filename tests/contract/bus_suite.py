@@ -26,8 +26,8 @@ WHERE = {"bucket": "datasets", "key": "a.jsonl"}
 DATASETS = DatasetUploaded.topic
 
 
-class Heard:
-    """Every event that a service takes, with what came beside it."""
+class RecordingHandler:
+    """A handler that records every event it gets, with its delivery."""
 
     def __init__(self) -> None:
         self.all: list[tuple[Any, Delivery]] = []
@@ -37,7 +37,7 @@ class Heard:
 
     @property
     def keys(self) -> list[str]:
-        """Of the datasets that were uploaded."""
+        """The keys of the uploaded datasets."""
         return [event.dataset.key for event, _ in self.all]
 
     @property
@@ -46,7 +46,7 @@ class Heard:
 
 
 async def letters_of(broker: Broker, service: str, key: bytes | None, wanted: int) -> Sequence[Any]:
-    """The dead letters that one service wrote of the uploaded datasets with this key."""
+    """The first `wanted` dead letters that a service wrote for `dataset.uploaded` records with this record key."""
     return await broker.read(
         f"{DATASETS}.dlq",
         wanted,
@@ -54,12 +54,12 @@ async def letters_of(broker: Broker, service: str, key: bytes | None, wanted: in
     )
 
 
-async def taken(broker: Broker, service: str, key: str) -> Heard:
-    """Everything that a service hears of uploaded datasets, up to the one at `key`."""
-    heard = Heard()
-    async with running(broker, service, (DatasetUploaded, heard)):
-        await until(lambda: key in heard.keys, "the last event is heard")
-    return heard
+async def events_until(broker: Broker, service: str, key: str) -> RecordingHandler:
+    """Every `dataset.uploaded` that a service receives, up to the one whose dataset is at `key`."""
+    received = RecordingHandler()
+    async with running(broker, service, (DatasetUploaded, received)):
+        await until(lambda: key in received.keys, "the last event is heard")
+    return received
 
 
 def uploaded(key: str) -> bytes:
@@ -74,19 +74,19 @@ class BusSuite:
 
     @pytest.fixture
     def name(self) -> str:
-        """A name of its own for a test's service, keys and jobs, because tests may share the broker."""
+        """A unique name for the service, keys and jobs of a test, because tests may share the broker."""
         return f"suite-{uuid.uuid4().hex[:8]}"
 
     # --- what arrives -----------------------------------------------------------------------------------------
 
     async def test_an_event_travels_as_a_cloud_event_in_binary_mode(self, broker: Broker, name: str) -> None:
-        heard = Heard()
+        received = RecordingHandler()
         event = JobFailed(job_id=name, stage="validate", code="invalid_training_file", message="Line 3 …")
         traceparent = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
-        async with running(broker, "envelope", (JobFailed, heard)) as bus:
+        async with running(broker, "envelope", (JobFailed, received)) as bus:
             await bus.publish(event, ce_id="ftevent-1", subject=name, traceparent=traceparent)
-            await until(lambda: name in heard.jobs, "the event arrives")
-        got, delivery = heard.all[heard.jobs.index(name)]
+            await until(lambda: name in received.jobs, "the event arrives")
+        got, delivery = received.all[received.jobs.index(name)]
         assert got == event
         assert (delivery.topic, delivery.ce_id, delivery.source) == ("job.failed", "ftevent-1", "/tunestream/envelope")
         assert delivery.traceparent == traceparent
@@ -100,11 +100,11 @@ class BusSuite:
         assert headers["content-type"] == b"application/json"
 
     async def test_an_event_without_subject_and_trace_has_no_such_headers(self, broker: Broker, name: str) -> None:
-        heard = Heard()
-        async with running(broker, name, (JobControl, heard)) as bus:
+        received = RecordingHandler()
+        async with running(broker, name, (JobControl, received)) as bus:
             await bus.publish(JobControl(job_id=name, action="cancel"), ce_id=f"ftevent-{name}")
-            await until(lambda: name in heard.jobs, "the event arrives")
-        assert heard.all[heard.jobs.index(name)][1].traceparent is None
+            await until(lambda: name in received.jobs, "the event arrives")
+        assert received.all[received.jobs.index(name)][1].traceparent is None
         (record,) = await broker.read(
             "job.control", 1, lambda record: ("ce_id", f"ftevent-{name}".encode()) in record.headers
         )
@@ -117,8 +117,8 @@ class BusSuite:
         event = {"dataset": {**WHERE, "key": name, "future": 1}, "future": {"a": [1]}, "spec": {"suffix": "x"}}
         odd = [("content-type", b"text/plain"), ("ce_time", b"yesterday"), ("traceparent", b"\xff")]
         await broker.send(DATASETS, json.dumps(event).encode(), key=b"\xff not text", headers=odd)
-        heard = await taken(broker, name, name)
-        found, delivery = heard.all[heard.keys.index(name)]
+        received = await events_until(broker, name, name)
+        found, delivery = received.all[received.keys.index(name)]
         assert found.job_id is None and found.origin is None and found.validation_file is None
         assert found.spec is not None and (found.spec.suffix, found.spec.rerun, found.spec.method) == ("x", 0, None)
         assert not hasattr(found, "future")
@@ -126,37 +126,39 @@ class BusSuite:
 
     async def test_a_strangers_event_has_an_id_of_its_place_in_the_topic(self, broker: Broker, name: str) -> None:
         await broker.send(DATASETS, uploaded(name))
-        first, second = [await taken(broker, f"{name}-{service}", name) for service in ("a", "b")]
+        first, second = [await events_until(broker, f"{name}-{service}", name) for service in ("a", "b")]
         (record,) = await broker.read(DATASETS, 1, lambda record: record.value == uploaded(name))
         wanted = ids.event_id("stranger", DATASETS, record.partition, record.offset)
-        for heard in (first, second):
-            _, delivery = heard.all[heard.keys.index(name)]
+        for received in (first, second):
+            _, delivery = received.all[received.keys.index(name)]
             assert (delivery.ce_id, delivery.source, delivery.traceparent) == (wanted, "", None)
 
     async def test_a_header_that_is_not_text_does_not_lose_the_event(self, broker: Broker, name: str) -> None:
-        heard = Heard()
-        async with running(broker, name, (JobControl, heard)):
+        received = RecordingHandler()
+        async with running(broker, name, (JobControl, received)):
             value = JobControl(job_id=name, action="cancel").model_dump_json().encode()
             await broker.send("job.control", value, headers=[("traceparent", b"\xff\xfe")])
-            await until(lambda: name in heard.jobs, "the event arrives")
+            await until(lambda: name in received.jobs, "the event arrives")
 
     async def test_an_event_published_while_a_service_is_down_is_waiting_for_it(
         self, broker: Broker, name: str
     ) -> None:
         before, after = f"{name}-before", f"{name}-after"
         await broker.send(DATASETS, uploaded(before))
-        await taken(broker, name, before)
+        await events_until(broker, name, before)
         await broker.send(DATASETS, uploaded(after))
-        await taken(broker, name, after)
+        await events_until(broker, name, after)
 
     # --- what a handler raises --------------------------------------------------------------------------------
 
-    async def test_an_outage_delivers_again_and_a_bug_does_not(self, broker: Broker, name: str) -> None:
+    async def test_an_event_is_delivered_again_after_an_outage_but_not_after_a_bug(
+        self, broker: Broker, name: str
+    ) -> None:
         tries: dict[str, int] = {}
         outage, bug = f"{name}-outage", f"{name}-bug"
 
         async def handler(event: JobControl, delivery: Delivery) -> None:
-            if event.job_id not in (outage, bug):  # other tests' jobs
+            if event.job_id not in (outage, bug):  # jobs of other tests
                 return
             tries[event.job_id] = tries.get(event.job_id, 0) + 1
             if event.job_id == bug:
@@ -188,7 +190,7 @@ class BusSuite:
         ]
         good = json.dumps({"dataset": {"bucket": "datasets", "key": name}, "unknown": True}).encode()
         await broker.send(DATASETS, *poison, good, key=name.encode(), headers=[("x", b"\xff\x00")])
-        heard = await taken(broker, name, name)
+        received = await events_until(broker, name, name)
         letters = await letters_of(broker, name, name.encode(), len(poison))
         assert sorted(letter.value for letter in letters) == sorted(poison)
         for letter in letters:
@@ -196,8 +198,8 @@ class BusSuite:
             assert headers["x"] == b"\xff\x00"
             assert headers["dlq_topic"] == b"dataset.uploaded"
             assert headers["dlq_group"] == name.encode()
-            assert b" " not in headers["dlq_reason"]  # a class name, never a message that could quote the data
-        event, _ = heard.all[heard.keys.index(name)]
+            assert b" " not in headers["dlq_reason"]  # the name of a class; a message could quote the data
+        event, _ = received.all[received.keys.index(name)]
         assert event.dataset == DatasetPointer(bucket="datasets", key=name)
         assert event.job_id is None and event.spec is None
 
@@ -222,7 +224,7 @@ class BusSuite:
         headers = [("ce_id", CANARY.encode()), ("odd", b"\xff\x00"), ("odd", b"twice")]
         await broker.send(DATASETS, *wrong, key=name.encode(), headers=headers)
         await broker.send(DATASETS, uploaded(name))
-        await taken(broker, name, name)
+        await events_until(broker, name, name)
         letters = await letters_of(broker, name, name.encode(), len(wrong))
         assert [letter.value for letter in letters] == wrong
         for letter in letters:
@@ -236,7 +238,7 @@ class BusSuite:
         mark = ("x", name.encode())
         await broker.send(DATASETS, None, headers=[mark])
         await broker.send(DATASETS, uploaded(name))
-        await taken(broker, name, name)
+        await events_until(broker, name, name)
         (letter,) = await broker.read(
             f"{DATASETS}.dlq",
             1,

@@ -18,7 +18,7 @@ from shared.events import DatasetPointer, FolderReference
 from shared.store.objects import PART_SIZE, ObjectStore
 from tests.support import races
 
-ROUNDS = 8  # tests/full races a hundred
+ROUNDS = 8  # tests/full runs a hundred
 
 
 class StoreSuite:
@@ -29,7 +29,7 @@ class StoreSuite:
 
     @pytest.fixture
     def folder(self) -> str:
-        """A folder of its own for a test, because tests may share the store."""
+        """A unique folder for a test, because tests may share the store."""
         return f"suite-{uuid.uuid4().hex[:8]}"
 
     # --- conditional writes -----------------------------------------------------------------------------------
@@ -40,7 +40,9 @@ class StoreSuite:
     async def test_exactly_one_racer_swaps(self, store: ObjectStore, folder: str) -> None:
         await races.compare_and_swap(store, folder, rounds=ROUNDS)
 
-    async def test_conditions(self, store: ObjectStore, folder: str) -> None:
+    async def test_a_conditional_write_fails_if_its_condition_does_not_hold(
+        self, store: ObjectStore, folder: str
+    ) -> None:
         etag = await store.create(f"{folder}/a", b"1")
         with pytest.raises(AlreadyExists):
             await store.create(f"{folder}/a", b"2")
@@ -57,7 +59,7 @@ class StoreSuite:
         assert await store.get(f"{folder}/absent") is None
 
     async def test_a_repeated_write_of_the_same_bytes_succeeds(self, store: ObjectStore, folder: str) -> None:
-        """What the client does when the reply to its first try got lost."""
+        """The client repeats a write when the reply to its first try got lost."""
         etag = await store.create(f"{folder}/a", b"mine")
         assert await store.create(f"{folder}/a", b"mine") == etag
         new = await store.replace(f"{folder}/a", b"later", etag)
@@ -91,7 +93,7 @@ class StoreSuite:
         assert await store.folders(f"{folder}/") == ["jobs"]
         assert folder in await store.folders("")
 
-    async def test_every_way_of_looking_says_the_same_of_an_object(self, store: ObjectStore, folder: str) -> None:
+    async def test_list_stat_and_put_agree_about_an_object(self, store: ObjectStore, folder: str) -> None:
         reference = await store.put(f"{folder}/a", b"four")
         (listed,) = await store.list(f"{folder}/a")
         found = await store.stat(f"{folder}/a")
@@ -107,7 +109,7 @@ class StoreSuite:
         assert not await store.exists(f"{folder}/absent")
         assert await store.metadata(f"{folder}/absent") == {}
 
-    async def test_buckets_are_apart(self, store: ObjectStore, folder: str) -> None:
+    async def test_a_client_reads_only_its_own_bucket_by_key(self, store: ObjectStore, folder: str) -> None:
         datasets = store.at("datasets")
         reference = await datasets.put(f"{folder}/a", b"rows")
         assert reference.bucket == datasets.bucket == "datasets"
@@ -116,8 +118,10 @@ class StoreSuite:
 
     # --- reading what was promised ----------------------------------------------------------------------------
 
-    async def test_a_large_file_comes_back_whole(self, store: ObjectStore, folder: str, tmp_path: Path) -> None:
-        """Beyond `PART_SIZE` it goes in parts."""
+    async def test_a_downloaded_large_file_equals_the_uploaded_one(
+        self, store: ObjectStore, folder: str, tmp_path: Path
+    ) -> None:
+        """A file larger than `PART_SIZE` is uploaded in parts."""
         source = tmp_path / "large"
         source.write_bytes(b"0123456789abcdef" * (PART_SIZE // 16) + b"tail")
         reference = await store.upload(f"{folder}/large", source)
@@ -172,7 +176,9 @@ class StoreSuite:
 
     # --- folders ----------------------------------------------------------------------------------------------
 
-    async def test_a_folder_comes_back_as_it_went(self, store: ObjectStore, folder: str, tmp_path: Path) -> None:
+    async def test_a_downloaded_folder_equals_the_uploaded_one(
+        self, store: ObjectStore, folder: str, tmp_path: Path
+    ) -> None:
         uploaded = await self._upload_two_files(store, folder, tmp_path)
         await store.download_folder(uploaded, tmp_path / "in")
         files = {

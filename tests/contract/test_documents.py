@@ -1,4 +1,4 @@
-"""Documents at rest: what an older version has written into the ledger is still read."""
+"""Documents at rest: this version reads what older versions have written to the ledger."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 from shared.events import Claim, EventRecord, JobFailed, StageResult
 
 
-def test_an_attempt_was_once_called_an_epoch() -> None:
+def test_a_document_that_calls_the_attempt_an_epoch_is_still_read() -> None:
     claim = Claim.model_validate_json(b'{"owner": "host/1", "epoch": 3, "expires": 10.0}')
     assert claim.attempt == 3
     assert json.loads(claim.model_dump_json())["attempt"] == 3

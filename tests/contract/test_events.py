@@ -1,4 +1,4 @@
-"""What other systems rely on: the generated documents, and that events written by older versions stay readable."""
+"""What other systems rely on: the generated documents are up to date, and events of older versions stay readable."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_there_is_a_golden_file_of_every_event() -> None:
     assert {path.stem for path in GOLDEN.glob("*.json")} == {f"{event.topic}.v1" for event in EVENTS}
 
 
-def test_a_stranger_need_only_say_where_the_dataset_is() -> None:
+def test_an_event_of_a_stranger_needs_only_the_place_of_the_dataset() -> None:
     event = DatasetUploaded.model_validate({"dataset": {"bucket": "b", "key": "k.jsonl"}})
     assert event.job_id is None and event.spec is None
 
@@ -67,7 +67,7 @@ def test_readers_take_a_state_or_stage_of_a_later_version(topic: str, field: str
     assert read.model_dump(mode="json", exclude_unset=True) == written
 
 
-def test_who_is_said_to_read_a_topic_subscribes_to_it() -> None:
+def test_every_reader_of_a_topic_subscribes_to_it() -> None:
     for stage in STAGES.values():
         assert stage.name in stage.asked_by.read_by and stage.name in JobControl.read_by
     assert {event for event in EVENTS if "api" in event.read_by} == set(api.TOPICS)

@@ -1,4 +1,4 @@
-"""The api and the inference endpoint answer alike: one base_url shows both, so a client must not tell them apart."""
+"""The api and the inference endpoint answer alike: one base_url serves both, so a client must not see a difference."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.support.store import FakeStore
 KEYS = ("first", "second")
 KEY = {"authorization": "Bearer second"}
 JSON = {"content-type": "application/json"}
-NOBODY = "http://127.0.0.1:1"  # where nothing listens
+NOBODY = "http://127.0.0.1:1"  # nothing listens there
 CHUNK = b"x" * 2**20
 SERVICES = ("api", "inference")
 
@@ -40,7 +40,7 @@ class Probe(StrictModel):
 
 
 def add_probes(app: FastAPI) -> None:
-    """Routes on which any app meets what can go wrong."""
+    """Add routes that raise each kind of error."""
 
     @app.get("/probe")
     async def query(limit: int) -> dict[str, float]:
@@ -67,7 +67,7 @@ def add_probes(app: FastAPI) -> None:
 
 
 async def open_app(service: str, stack: AsyncExitStack, folder: Path, keys: tuple[str, ...]) -> FastAPI:
-    """The app of `service` as it is composed, with the probes."""
+    """The app of `service`, composed as in production, with the added routes."""
     objects, clock = FakeStore(), Clock()
     if service == "api":
         database = ProjectionDatabase(folder / "api.sqlite3")
@@ -200,7 +200,7 @@ async def test_a_generation_may_be_larger_than_other_requests(tmp_path: Path, de
             assert (status, error["code"]) == (expected, "invalid_json" if expected == 400 else "body_too_large")
 
 
-async def test_what_is_handed_on_to_the_api_is_not_limited_here(tmp_path: Path) -> None:
+async def test_the_endpoint_does_not_limit_what_it_forwards_to_the_api(tmp_path: Path) -> None:
     async with AsyncExitStack() as stack:
         app = await open_app("inference", stack, tmp_path, KEYS)
         length = {"content-length": str(300 * 2**20)}
@@ -209,7 +209,7 @@ async def test_what_is_handed_on_to_the_api_is_not_limited_here(tmp_path: Path) 
 
 
 def error_of(answer: httpx.Response) -> dict[str, Any]:
-    """The error, which must be in OpenAI's envelope, whole."""
+    """The error of an answer, which must be a complete OpenAI envelope."""
     body = answer.json()
     assert set(body) == {"error"}
     assert set(body["error"]) == {"message", "type", "param", "code"}
@@ -221,7 +221,8 @@ def error_of(answer: httpx.Response) -> dict[str, Any]:
 async def send(
     app: FastAPI, path: str, *, chunks: int, headers: dict[str, str] | None = None
 ) -> tuple[int, dict[str, Any], int]:
-    """POST a body of so many MiB; status and error of the answer, and how many bytes of the body the app took."""
+    """POST a body of `chunks` MiB. Returns status and error of the answer, and how many bytes of the body the app
+    read."""
     read, status, answered = 0, 0, b""
 
     async def receive() -> Message:

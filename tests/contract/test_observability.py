@@ -32,7 +32,7 @@ _BY = re.compile(r"\bby\s*\(([^)]*)\)")
 
 
 def known() -> dict[str, set[str]]:
-    """The labels of every series that a scrape can see."""
+    """The labels of every metric that a scrape can return, by its name."""
     series: dict[str, set[str]] = {}
     for family in families():
         endings = ("_bucket", "_sum", "_count") if family.kind == "histogram" else ("",)
@@ -76,7 +76,7 @@ def problems(expression: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(("where", "expression"), list(expressions()))
-def test_only_what_is_counted_is_asked_for(where: str, expression: str) -> None:
+def test_rules_and_dashboards_query_only_metrics_that_exist(where: str, expression: str) -> None:
     assert list(problems(expression)) == [], where
 
 
@@ -90,7 +90,7 @@ def test_only_what_is_counted_is_asked_for(where: str, expression: str) -> None:
         "vllm:no_such_thing",
     ],
 )
-def test_the_rules_catch_what_they_are_for(expression: str) -> None:
+def test_a_query_of_an_unknown_metric_or_label_is_found(expression: str) -> None:
     assert list(problems(expression))
 
 
@@ -100,7 +100,7 @@ def test_every_metric_is_on_a_dashboard() -> None:
 
 
 @pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
-def test_a_dashboard_loads_without_questions(path: Path) -> None:
+def test_a_dashboard_loads_without_input(path: Path) -> None:
     sources = yaml.safe_load((DEPLOY / "grafana" / "provisioning" / "datasources" / "prometheus.yml").read_text())
     provisioned = {source["uid"] for source in sources["datasources"]}
     board = dashboard(path)

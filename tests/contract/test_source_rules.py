@@ -1,5 +1,5 @@
-"""Rules that neither ruff nor the import linter can check: what is read cannot run code, no test is skipped, and rooms
-stay small and say what they are for."""
+"""Rules that neither ruff nor the import linter can check: reading files never runs code, no test is skipped, and
+packages stay small and say what they are for."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ def test_no_pickle_and_no_remote_code(path: Path) -> None:
 @pytest.mark.parametrize(
     "source", ["import pickle", "from joblib import load", "torch.load('x')", "f(trust_remote_code=True)"]
 )
-def test_the_rules_catch_what_they_are_for(source: str) -> None:
+def test_code_that_reading_a_file_could_run_is_found(source: str) -> None:
     assert list(violations(source))
 
 
 def silent(source: str) -> Iterator[str]:
-    """Ways in which a test module would drop tests without a count of them in the summary."""
+    """Statements by which a test module would drop tests that the summary then does not count."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and ast.unparse(node) in SKIPS:
@@ -97,7 +97,7 @@ def test_a_marked_module_may_import_torch(source: str) -> None:
 
 
 def misfits(folder: Path) -> Iterator[str]:
-    """What makes a package hard to find one's way in."""
+    """What breaks the rules for packages in a folder: too many files, too long files, no sentence about its purpose."""
     modules = sorted(folder.glob("*.py"))
     if len(modules) > MOST_MODULES:
         yield f"holds {len(modules)} modules, more than {MOST_MODULES}: make rooms"
@@ -116,7 +116,7 @@ def test_a_package_is_small_and_says_what_it_is_for(folder: Path) -> None:
     assert list(misfits(folder)) == []
 
 
-def test_the_limits_are_kept_by_counting(tmp_path: Path) -> None:
+def test_a_package_that_breaks_the_limits_is_found(tmp_path: Path) -> None:
     (tmp_path / "__init__.py").write_text('"""What this is for."""')
     assert list(misfits(tmp_path)) == []
     (tmp_path / "__init__.py").write_text("")

@@ -23,7 +23,7 @@ BASE = ROOT / ".cache" / "tiny-base"
 
 @dataclass
 class StackUnderTest(User):
-    """The command, and the processes to break."""
+    """A running embedded stack: its command, and its processes for tests that kill them."""
 
     state: Path
 
@@ -43,7 +43,7 @@ class StackUnderTest(User):
         return pid
 
     def kill(self, program: str) -> None:
-        """As the kernel does when memory runs out: no warning, no last words."""
+        """Kill a process as the kernel does when memory runs out, without warning."""
         os.kill(self.pid(program), signal.SIGKILL)
 
     def memory(self, program: str) -> int:
@@ -68,5 +68,5 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StackUnderTest]:
 
 
 def environment(stack: StackUnderTest) -> Mapping[str, str]:
-    """A stranger's shell after `eval "$(tunestream env)"`."""
+    """The environment of a stranger's shell after `eval "$(tunestream env)"`."""
     return {**os.environ, **stack.env}

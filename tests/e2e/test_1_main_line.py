@@ -11,6 +11,7 @@ import httpx
 import psutil
 import pytest
 
+from shared.events import STAGE_NAMES
 from tests.e2e.conftest import StackUnderTest, environment
 from tests.support.user import QUICK, ROOT, support_rows
 
@@ -30,7 +31,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def job(stack: StackUnderTest, dataset: Path) -> dict:
-    """Dropped by a script that imports nothing of ours, with default hyperparameters."""
+    """The job of a dataset that a script without our code has dropped, with default hyperparameters."""
     settings = dataset.with_suffix(".job.yaml")
     settings.write_text(SETTINGS)
     script = ROOT / "examples" / "drop_s3.py"
@@ -47,7 +48,7 @@ def test_the_tuned_model_is_better_and_the_interval_says_so(job: dict) -> None:
     assert job["deployment"]["alias"] == ALIAS
 
 
-def test_it_answers_behind_its_id_and_its_alias_and_the_answer_ends(stack: StackUnderTest, job: dict) -> None:
+def test_the_model_answers_to_its_id_and_its_alias_and_ends_its_answers(stack: StackUnderTest, job: dict) -> None:
     row = json.loads((ROOT / "examples" / "support.jsonl").read_text().splitlines()[0])
     for model in (job["fine_tuned_model"], ALIAS):
         answer = stack.openai.chat.completions.create(
@@ -68,7 +69,7 @@ def test_it_answers_behind_its_id_and_its_alias_and_the_answer_ends(stack: Stack
 
 def test_the_ledger_holds_each_stage_once_and_what_it_made(stack: StackUnderTest, job: dict) -> None:
     keys = stack.ledger(f"jobs/{job['id']}/")
-    for stage in ("ingest", "validate", "trainer", "evaluator", "inference"):
+    for stage in STAGE_NAMES:
         assert f"jobs/{job['id']}/{stage}/result.json" in keys
         assert f"jobs/{job['id']}/{stage}/published.json" in keys
     names = {key.rsplit("/", 1)[-1] for key in keys}

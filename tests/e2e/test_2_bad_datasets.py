@@ -1,4 +1,4 @@
-"""Bad data ends its own job with line, field and remedy, and nobody else's."""
+"""Bad data fails its own job with line, field and remedy, and no other job."""
 
 from __future__ import annotations
 

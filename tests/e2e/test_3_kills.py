@@ -1,4 +1,4 @@
-"""kill -9 of anything at any stage: after the restart the job ends well, once."""
+"""kill -9 of any process at any stage: after the restart the job succeeds, once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 
 def test_everything_killed_in_the_middle_of_a_job(stack: StackUnderTest) -> None:
-    """Every service in its stage, and in the middle of the training what all of them need."""
+    """Each service is killed in its stage; broker and api are killed in the middle of the training."""
     stack.drop("killed", salted_rows(60, "stages"), QUICK.format(suffix="killed"))
     stack.kill("ingest")
     for stage in STAGES:
@@ -25,7 +25,7 @@ def test_everything_killed_in_the_middle_of_a_job(stack: StackUnderTest) -> None
 
 
 def test_a_training_killed_resumes_from_its_checkpoint(stack: StackUnderTest) -> None:
-    """The successor begins where the newest whole checkpoint ends, not at the first step."""
+    """The next attempt continues from the newest complete checkpoint, not from the first step."""
     sidecar = QUICK.format(suffix="resumed").replace("n_epochs: 1", "n_epochs: 2")
     stack.drop("resumed", support_rows(160), sidecar)
     job = stack.running("resumed.jsonl", "trainer")

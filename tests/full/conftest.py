@@ -28,7 +28,7 @@ from tests.support.user import ROOT, User, parse_exports
 
 BASE = ROOT / ".cache" / "tiny-base"
 FILES = ROOT / ".cache" / "full-stack"  # secrets, and after a run the log of all containers
-# beside a stack that may be running already
+# other ports than those of a stack that may be running already
 PORTS = {
     "API_PORT": "18080",
     "INFERENCE_PORT": "18000",
@@ -42,7 +42,7 @@ PORTS = {
 
 @dataclass
 class FullStack(User):
-    """The containers, and what only their administrator has."""
+    """The containers of a running stack, with the secrets of its administrator."""
 
     secrets: Path
     settings: dict[str, str] = field(default_factory=dict)
@@ -57,7 +57,7 @@ class FullStack(User):
         return done
 
     def kill(self, *services: str) -> None:
-        """SIGKILL; what was killed stays down until it is started."""
+        """Send SIGKILL. The services stay down until they are started."""
         self.compose("kill", *services)
 
     def start(self, *services: str) -> None:
@@ -71,7 +71,7 @@ class FullStack(User):
         return found[0]
 
     def down(self) -> None:
-        profiles = ("--profile", "cpu", "--profile", "observability")  # those of the command line replace the others
+        profiles = ("--profile", "cpu", "--profile", "observability")  # profiles of the command line replace all others
         self.compose(*profiles, "down", "--volumes", "--remove-orphans")
 
     @property
@@ -98,7 +98,7 @@ class FullStack(User):
         return [item["Key"] for page in pages for item in page.get("Contents", [])]
 
     def kafka_of(self, user: str) -> dict[str, Any]:
-        """aiokafka's keyword arguments for one user."""
+        """The keyword arguments of aiokafka's clients for one user."""
         bus = BusSettings.model_validate(
             {
                 "bootstrap": self.env["TUNESTREAM_KAFKA"],
@@ -111,7 +111,7 @@ class FullStack(User):
         return {"bootstrap_servers": bus.bootstrap, **client_options(bus)}
 
     def librdkafka(self, user: str) -> dict[str, str]:
-        """The settings of confluent_kafka's clients for one user; they tell at once what is denied."""
+        """The settings of confluent_kafka's clients for one user. These clients report at once what is denied."""
         return {
             "bootstrap.servers": self.env["TUNESTREAM_KAFKA"],
             "security.protocol": "SASL_SSL",
@@ -122,7 +122,7 @@ class FullStack(User):
         }
 
     async def records(self, *topics: str) -> list[Any]:
-        """Everything that the topics hold now, read as the operator."""
+        """All records that the topics hold now, read as the operator."""
         consumer = AIOKafkaConsumer(**self.kafka_of("operator"), auto_offset_reset="earliest")
         await consumer.start()
         try:
@@ -174,7 +174,7 @@ class FullStack(User):
     # --- what the administrator sees --------------------------------------------------------------------------
 
     def objects_of(self, user: str) -> ObjectStore:
-        """Our own client with those credentials."""
+        """Our own store client with the credentials of one user."""
         return ObjectStore.connect(
             StoreSettings(
                 endpoint=self.env["AWS_ENDPOINT_URL"],
@@ -205,14 +205,15 @@ class FullStack(User):
 
 @pytest.fixture(scope="session")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
-    """The embedded store, for what both stores must do."""
+    """The embedded store, for tests that both stores must pass."""
     with embedded(tmp_path_factory.mktemp("parts")) as started:
         yield started
 
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[FullStack]:
-    """From nothing, and torn down at the end; with KEEP_STACK=1 it is left running, and found again by the next run."""
+    """A stack started from nothing and torn down at the end. With KEEP_STACK=1 it keeps running, and the next run uses
+    it."""
     assert (BASE / "config.json").is_file(), "no tiny base: python -m examples.tiny_base"
     keep = bool(os.environ.get("KEEP_STACK"))
     if not keep:

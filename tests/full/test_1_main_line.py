@@ -11,7 +11,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from deploy.init import plan
-from shared.events import SERVICES
+from shared.events import SERVICES, STAGE_NAMES
 from shared.kafka.envelope import DLQ_SUFFIX
 from tests.full.conftest import FullStack
 from tests.support import races
@@ -31,7 +31,7 @@ gate: {promote: always}
 
 @pytest.fixture(scope="module")
 def job(stack: FullStack) -> dict[str, Any]:
-    """Rows, name and so the alias hold what must be seen nowhere else."""
+    """A job whose rows, name and alias hold text that must appear nowhere else."""
     rows = support_rows(120).replace(b"order", CANARY.encode())
     assert rows.count(CANARY.encode()) > 20
     stack.drop(CANARY, rows, SETTINGS)
@@ -63,15 +63,15 @@ def test_the_dropped_file_ends_as_a_deployed_model(job: dict[str, Any], first_an
     assert first_answer.parse().model == job["fine_tuned_model"]
 
 
-def test_one_trace_tells_all_of_it(job: dict[str, Any], first_answer: Any, trace: Trace) -> None:
+def test_one_trace_holds_every_service_and_has_no_orphans(job: dict[str, Any], first_answer: Any, trace: Trace) -> None:
     assert first_answer.headers["x-request-id"] == job["trace_id"]
-    assert trace.services == {"ingest", "validate", "trainer", "evaluator", "inference", "vllm"}
+    assert trace.services == {*STAGE_NAMES, "vllm"}
     assert not trace.orphans, "every span hangs below another one of this trace"
     assert [span.name for span in trace.spans if span.parent is None] == ["job"]
 
 
 def test_the_trace_has_every_stage_once_in_order_and_no_gap_hides_anything(trace: Trace) -> None:
-    stages = [trace.only(name) for name in ("ingest", "validate", "trainer", "evaluator", "inference")]
+    stages = [trace.only(name) for name in STAGE_NAMES]
     question = trace.first_request()
     for before, after in itertools.pairwise([*stages, question]):
         assert before.end <= after.start + 0.05, f"{after.name} began before {before.name} was over"
@@ -83,7 +83,9 @@ def test_the_trace_has_every_stage_once_in_order_and_no_gap_hides_anything(trace
     assert trace.names("evaluator") >= {"evaluator.base", "evaluator.few_shot", "evaluator.tuned"}
 
 
-def test_the_command_prints_the_story_and_where_to_look(stack: FullStack, job: dict[str, Any], trace: Trace) -> None:
+def test_tunestream_trace_prints_the_spans_and_the_link_to_jaeger(
+    stack: FullStack, job: dict[str, Any], trace: Trace
+) -> None:
     printed = stack.tunestream("trace", job["id"])
     assert f"/trace/{job['trace_id']}" in printed
     for name in ("validate.check", "trainer.epoch 2", "evaluator.tuned", "inference.move_alias"):
@@ -111,7 +113,7 @@ async def test_what_users_wrote_is_in_no_log_span_metric_or_header(stack: FullSt
 
 
 def _metrics(stack: FullStack) -> str:
-    """Everything that Prometheus scraped, once it has scraped every service."""
+    """All metrics that Prometheus has, once it has scraped every service."""
     url = stack.env["PROMETHEUS_URL"]
     deadline = time.monotonic() + 90
     up: set[str] = set()
@@ -124,7 +126,7 @@ def _metrics(stack: FullStack) -> str:
     return everything
 
 
-def test_init_again_changes_nothing(stack: FullStack, job: dict[str, Any]) -> None:
+def test_running_init_again_changes_nothing(stack: FullStack, job: dict[str, Any]) -> None:
     stack.compose("run", "--rm", "init")
     stack.compose("run", "--rm", "init")
     assert stack.get(f"/jobs/{job['id']}")["status"] == "succeeded"

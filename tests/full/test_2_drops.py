@@ -1,4 +1,4 @@
-"""Whatever an S3 client does to the bucket: each content at each key is one job, told by MinIO's notification."""
+"""Whatever an S3 client does to the bucket, each content at each key becomes one job, found by MinIO's notification."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.datasets import good
 
 pytestmark = pytest.mark.timeout(600)
 
-# Too few rows: such a job ends in validation, and its upload was announced all the same.
+# Too few rows: such a job fails in validation, but its upload is announced all the same.
 SMALL = good(2)
 PART = 5 * 2**20
 
@@ -58,7 +58,7 @@ def test_other_bytes_are_another_job_and_the_same_bytes_are_none(stack: FullStac
     stack.drop("again", good(3))
     stack.wait("again.jsonl", lambda job: job["id"] != first["id"], "the other bytes are a job", 60)
     stack.drop("again", SMALL)
-    stack.drop("after-again", SMALL)  # taken after the drop before it, which so was looked at
+    stack.drop("after-again", SMALL)  # once this drop has a job, ingest has looked at the drop before it
     taken(stack, "after-again.jsonl")
     assert len(jobs_of(stack, "again.jsonl")) == 2
 
@@ -79,7 +79,7 @@ def test_a_drop_while_kafka_is_down_is_found_by_the_sweep(stack: FullStack) -> N
     stack.kill("kafka")
     try:
         stack.drop(key, SMALL)
-        taken(stack, f"{key}.jsonl")  # the ledger knows it, and through the ledger the api
+        taken(stack, f"{key}.jsonl")  # the api knows the job from the ledger
     finally:
         stack.start("kafka")
     stack.ended(f"{key}.jsonl", 120)

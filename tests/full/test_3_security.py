@@ -30,7 +30,7 @@ from tests.support.user import ROOT
 pytestmark = pytest.mark.timeout(600)
 
 TOPICS = sorted(plan.topics(plan.load(ROOT / "deploy" / "stack.yaml").kafka))
-# the first place in the ledger that belongs to each service, and one that does not
+# for each service, a key in the ledger that only this service may write
 OWN = {
     "ingest": "jobs/ftjob-x/ingest/probe.json",
     "validate": "jobs/ftjob-x/validate/probe.json",
@@ -84,7 +84,7 @@ def _reads(stack: FullStack, service: str, key: str) -> bool:
     return True
 
 
-def test_who_drops_datasets_sees_nothing_of_the_ledger(stack: FullStack) -> None:
+def test_a_user_who_drops_datasets_cannot_read_the_ledger(stack: FullStack) -> None:
     denied(lambda: stack.s3.list_objects_v2(Bucket="tunestream"))
     denied(lambda: stack.s3.get_object(Bucket="tunestream", Key=OWN["api"]))
 
@@ -108,7 +108,7 @@ def _published(settings: dict[str, str], topics: Iterable[str]) -> set[str]:
 
     producer = Producer(settings)
     for topic in topics:
-        # nobody can read it, so whoever consumes the topic buries it
+        # not a valid event, so the consumers of the topic write it to the dead letters
         producer.produce(topic, b"probe", on_delivery=delivered)
     assert producer.flush(30) == 0
     return taken
@@ -118,7 +118,7 @@ def _readable(settings: dict[str, str], topic: str) -> bool:
     consumer = Consumer({**settings, "enable.partition.eof": "true"})
     try:
         if consumer.list_topics(topic, timeout=10).topics[topic].error:
-            return False  # it may not even be seen
+            return False  # the user may not even see the topic
         consumer.assign([TopicPartition(topic, 0, OFFSET_BEGINNING)])
         message = consumer.poll(10)
         assert message is not None
@@ -135,7 +135,7 @@ def test_a_user_cannot_join_the_group_of_another(stack: FullStack) -> None:
     assert message and message.error().code() == KafkaError.GROUP_AUTHORIZATION_FAILED
 
 
-def test_the_endpoints_want_a_key(stack: FullStack) -> None:
+def test_the_endpoints_require_a_key(stack: FullStack) -> None:
     for url in (f"{stack.env['OPENAI_BASE_URL']}/models", f"{stack.env['TUNESTREAM_API_URL']}/jobs"):
         assert httpx.get(url).status_code == 401
         assert httpx.get(url, headers={"authorization": "Bearer sk-wrong"}).status_code == 401
@@ -182,7 +182,7 @@ def other_ca(tmp_path: Path) -> Path:
 
 
 def refused(stack: FullStack, **changes: str) -> str:
-    """The last words of a validate service on this machine that has those settings."""
+    """Run a validate service on this machine with wrong settings. Returns the one line with which it stops."""
     settings = {name: value for name, value in stack.env.items() if name.startswith("TUNESTREAM_")}
     settings |= {
         "TUNESTREAM_BUS__SASL_USERNAME": "validate",
@@ -214,17 +214,17 @@ def test_a_wrong_kafka_password_is_told_from_a_broker_that_is_down(stack: FullSt
     assert "'validate'" in said and "TUNESTREAM_BUS__SASL_PASSWORD" in said and "down" not in said
 
 
-def test_a_wrong_key_of_the_store_says_which(stack: FullStack) -> None:
+def test_a_wrong_key_of_the_store_is_named(stack: FullStack) -> None:
     assert "TUNESTREAM_STORE__SECRET_KEY" in refused(stack, STORE__SECRET_KEY="wrong-wrong")
     assert "TUNESTREAM_STORE__ACCESS_KEY" in refused(stack, STORE__ACCESS_KEY="nobody")
 
 
-def test_a_ca_that_did_not_sign_says_so(stack: FullStack, other_ca: Path) -> None:
+def test_a_certificate_of_another_ca_is_named_as_the_cause(stack: FullStack, other_ca: Path) -> None:
     assert "TUNESTREAM_BUS__CA_FILE" in refused(stack, BUS__CA_FILE=str(other_ca))
     assert "TUNESTREAM_STORE__CA_FILE" in refused(stack, STORE__CA_FILE=str(other_ca))
 
 
-def test_an_expired_certificate_says_since_when(stack: FullStack, tmp_path: Path) -> None:
+def test_an_expired_certificate_is_named_with_its_date(stack: FullStack, tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     expired = server_context(authority.issue(until=datetime(2026, 1, 1, 12, tzinfo=UTC)))
     with handshaking(expired) as address:
@@ -236,7 +236,7 @@ def test_an_expired_certificate_says_since_when(stack: FullStack, tmp_path: Path
 
 @contextmanager
 def handshaking(context: ssl.SSLContext) -> Iterator[str]:
-    """A server that shows its certificate and says no more."""
+    """A server that does the TLS handshake and sends nothing else."""
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), socketserver.BaseRequestHandler) as server:
         server.socket = context.wrap_socket(server.socket, server_side=True)
         server.handle_error = lambda request, address: None  # type: ignore[method-assign]
@@ -249,7 +249,7 @@ def handshaking(context: ssl.SSLContext) -> Iterator[str]:
             thread.join()
 
 
-def test_plain_text_against_tls_says_so(stack: FullStack) -> None:
+def test_plain_text_to_a_tls_port_is_named_as_the_cause(stack: FullStack) -> None:
     plain = stack.env["TUNESTREAM_STORE__ENDPOINT"].replace("https", "http")
     assert "https" in refused(stack, STORE__ENDPOINT=plain, STORE__CA_FILE="")
 

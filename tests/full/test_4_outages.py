@@ -1,4 +1,4 @@
-"""Parts killed, cut off and emptied in the middle of everything: every job ends well, once."""
+"""Parts are killed, cut off and emptied in the middle of jobs: every job succeeds, once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_every_service_killed_in_the_middle_of_its_stage(stack: FullStack) -> No
     for stage in STAGES:
         job = stack.running("killed.jsonl", stage)
         if stage == "trainer":
-            # the claim shows at once, spans leave a process every 200 ms: a kill in between would take the first one
+            # A claim is visible at once, but spans are exported every 200 ms. An earlier kill would lose the first one.
             Trace.until(stack, job["trace_id"], lambda trace: trace.attempts("trainer") == 1)
         stack.kill(stage)
         stack.start(stage)
@@ -47,7 +47,7 @@ def test_kafka_away_for_a_minute_in_each_stage(stack: FullStack, stage: str) -> 
     stack.drop(key, salted_rows(40, key), QUICK.format(suffix=key))
     stack.running(f"{key}.jsonl", stage)
     stack.kill("kafka")
-    time.sleep(OUTAGE_SECONDS)  # the outage itself, not a wait for anything
+    time.sleep(OUTAGE_SECONDS)  # this is the outage itself, not a wait for something
     stack.start("kafka")
     stack.ended_well_and_once(f"{key}.jsonl")
 
@@ -75,7 +75,7 @@ def test_kafkas_disk_lost_between_two_stages_and_the_store_restarted_during_an_u
     stack.ended_well_and_once("lost.jsonl")
 
 
-def test_a_stopped_training_gives_its_checkpoint_up_in_time(stack: FullStack) -> None:
+def test_a_stopped_trainer_uploads_its_checkpoint_before_it_ends(stack: FullStack) -> None:
     sidecar = QUICK.format(suffix="drained").replace("n_epochs: 1", "n_epochs: 3")
     stack.drop("drained", support_rows(120), sidecar)
     job = stack.running("drained.jsonl", "trainer")

@@ -1,4 +1,4 @@
-"""The simulated services complain all the time; their logs would bury the one line that says what went wrong."""
+"""Turns logs off: simulated services log errors all the time, and would bury the line that says what went wrong."""
 
 from __future__ import annotations
 

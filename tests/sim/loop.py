@@ -1,4 +1,4 @@
-"""An asyncio event loop whose time is virtual: it never waits, it jumps to the next timer. Runs are deterministic."""
+"""An asyncio event loop with virtual time: it never waits, but jumps to the next timer. Runs are deterministic."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class Deadlock(AssertionError):
-    """Everything waits and no timer is set."""
+    """Every task waits, and no timer is set."""
 
 
 class _NoWaiting(selectors.SelectSelector):

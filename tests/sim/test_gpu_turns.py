@@ -1,7 +1,8 @@
-"""Inference and two trainers on one GPU, all killed at random: its memory is never used by both, and nobody starves.
+"""Inference and two trainers share one GPU and are killed at random. Both never use its memory at the same time, and
+each gets its turn.
 
-The real `SleepController` and `GpuTurns`; vLLM and the training are a line in a book. A supervised vLLM dies with its
-service, a training process with its trainer.
+`SleepController` and `GpuTurns` are real; vLLM and the training are simulated. A supervised vLLM dies with its service,
+and a training process with its trainer.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ JOBS = 4  # per trainer
 
 
 class Memory:
-    """Of the GPU: who is in it, in the order of filling it."""
+    """The memory of the GPU: who uses it now, and who filled it in which order."""
 
     def __init__(self) -> None:
         self.users: set[str] = set()
         self.history: list[str] = []
 
     def fill(self, who: str) -> None:
-        assert not self.users - {who}, f"{who} meets {self.users} in the GPU's memory"
+        assert not self.users - {who}, f"{who} fills the GPU's memory while {self.users} use it"
         if who not in self.users:
             self.history.append(who)
         self.users.add(who)
@@ -46,8 +47,9 @@ class Memory:
         self.users.discard(who)
 
 
-class Wire(FakeStore):
-    """The ledger as one process sees it: slow, now and then away, and silent once the process is dead."""
+class UnreliableLedger(FakeStore):
+    """The ledger as one process sees it: slow, sometimes unavailable, and unavailable for good once the process is
+    dead."""
 
     def __init__(self, ledger: FakeStore, rng: random.Random) -> None:
         super().__init__(clock=asyncio.get_running_loop().time, disk=ledger.disk)
@@ -64,8 +66,8 @@ class Wire(FakeStore):
             raise StoreUnavailable("the reply was lost")
 
 
-class BookedVllm:
-    """What `SleepController` asks of vLLM."""
+class SimulatedVllm:
+    """The methods of vLLM that `SleepController` calls."""
 
     def __init__(self, memory: Memory, rng: random.Random) -> None:
         self._memory, self._rng = memory, rng
@@ -88,24 +90,24 @@ class BookedVllm:
         await asyncio.sleep(40)
 
 
-class World:
+class Simulation:
     def __init__(self, seed: int, kill: float) -> None:
         self.rng = random.Random(seed)
         self.kill = kill
-        """Chance per process and life to be killed."""
+        """The probability that a process is killed before it ends."""
         self.memory = Memory()
         self.loop = asyncio.get_running_loop()
         self.ledger = FakeStore(clock=self.loop.time)
 
-    def _turns(self, wire: Wire) -> GpuTurns:
-        return GpuTurns(wire, "0", self.loop.time, lease_seconds=LEASE)
+    def _turns(self, ledger: UnreliableLedger) -> GpuTurns:
+        return GpuTurns(ledger, "0", self.loop.time, lease_seconds=LEASE)
 
     async def inference(self) -> None:
         while True:
-            wire = Wire(self.ledger, self.rng)
-            vllm = cast(Vllm, BookedVllm(self.memory, self.rng))
-            sleeps = SleepController(vllm, self._turns(wire), serve_seconds=SERVE, start_timeout=600, poll_seconds=2)
-            await self._live(sleeps.run(), wire)
+            ledger = UnreliableLedger(self.ledger, self.rng)
+            vllm = cast(Vllm, SimulatedVllm(self.memory, self.rng))
+            sleeps = SleepController(vllm, self._turns(ledger), serve_seconds=SERVE, start_timeout=600, poll_seconds=2)
+            await self._run_process(sleeps.run(), ledger)
             self.memory.free("vllm")
             await asyncio.sleep(self.rng.random() * 20)
 
@@ -113,28 +115,28 @@ class World:
         done = life = 0
         while done < JOBS:
             life += 1
-            wire = Wire(self.ledger, self.rng)
-            done += await self._live(self._train(f"trainer/{name}/{life}", wire), wire)
+            ledger = UnreliableLedger(self.ledger, self.rng)
+            done += await self._run_process(self._train(f"trainer/{name}/{life}", ledger), ledger)
             self.memory.free("training")
             await asyncio.sleep(self.rng.random() * 10)
 
-    async def _train(self, owner: str, wire: Wire) -> bool:
+    async def _train(self, owner: str, ledger: UnreliableLedger) -> bool:
         async def waiting() -> None: ...
 
         with contextlib.suppress(TransientError):
-            async with self._turns(wire).training(owner, 2, waiting):
+            async with self._turns(ledger).training(owner, 2, waiting):
                 self.memory.fill("training")
                 await asyncio.sleep(self.rng.random() * 600)
                 self.memory.free("training")
                 return True
         return False
 
-    async def _live(self, life: Awaitable[bool | None], wire: Wire) -> bool:
-        """Live, and perhaps be killed: nothing that a dying process does reaches the ledger."""
+    async def _run_process(self, life: Awaitable[bool | None], ledger: UnreliableLedger) -> bool:
+        """Run a process, and perhaps kill it: nothing that a dying process does reaches the ledger."""
         task = asyncio.ensure_future(life)
         if self.rng.random() < self.kill:
             await asyncio.wait({task}, timeout=self.rng.random() * 1500)
-            wire.dead = True
+            ledger.dead = True
             task.cancel()
         result = (await asyncio.gather(task, return_exceptions=True))[0]
         if isinstance(result, Exception):
@@ -145,14 +147,14 @@ class World:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_training_and_serving_never_meet_and_always_alternate(seed: int) -> None:
     async def main() -> None:
-        world = World(seed, kill=0.5 if seed % 2 else 0.0)
-        inference = asyncio.create_task(world.inference())
-        trainers = asyncio.gather(world.trainer("a"), world.trainer("b"))
+        simulation = Simulation(seed, kill=0.5 if seed % 2 else 0.0)
+        inference = asyncio.create_task(simulation.inference())
+        trainers = asyncio.gather(simulation.trainer("a"), simulation.trainer("b"))
         await asyncio.wait({inference, trainers}, return_when=asyncio.FIRST_COMPLETED, timeout=500_000)
         assert trainers.done(), "a training never got the GPU"
         trainers.result()
         inference.cancel()
         if not seed % 2:  # nobody was killed
-            assert ("training", "training") not in set(pairwise(world.memory.history))
+            assert ("training", "training") not in set(pairwise(simulation.memory.history))
 
     run(main())

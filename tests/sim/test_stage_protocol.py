@@ -1,4 +1,4 @@
-"""The stage protocol under a seeded scheduler: whatever fails, every stage has one result and no job is lost."""
+"""The stage protocol in a seeded simulation: whatever fails, every stage has one result and no job is lost."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import pytest
 
 from tests.sim.loop import run
-from tests.sim.world import Faults, World
+from tests.sim.simulation import Faults, Simulation
 
 SEEDS = int(os.environ.get("TUNESTREAM_SIM_SEEDS", "2000"))
 BLOCK = 50
@@ -18,50 +18,50 @@ QUIET = Faults(
 )
 
 
-def history(seed: int, faults: Faults = TROUBLE, *, create_once: bool = True, jobs: int = JOBS) -> World:
-    world = World(seed, faults, create_once=create_once)
-    run(world.live(jobs))
-    return world
+def simulate(seed: int, faults: Faults = TROUBLE, *, create_once: bool = True, jobs: int = JOBS) -> Simulation:
+    simulation = Simulation(seed, faults, create_once=create_once)
+    run(simulation.run_jobs(jobs))
+    return simulation
 
 
 @pytest.mark.parametrize("block", range(0, SEEDS, BLOCK))
 def test_every_job_ends_once_whatever_fails(block: int) -> None:
     for seed in range(block, block + BLOCK):
         try:
-            history(seed).check(JOBS)
+            simulate(seed).check(JOBS)
         except AssertionError as error:
             raise AssertionError(f"seed {seed}: {error}") from error
 
 
 def test_without_faults_every_attempt_is_the_first() -> None:
-    world = history(1, QUIET)
-    world.check(JOBS)
-    assert set(world.attempts_started) == {
-        (world.job(number).job_id, stage, 1) for number in range(JOBS) for stage in world.queues
+    simulation = simulate(1, QUIET)
+    simulation.check(JOBS)
+    assert set(simulation.attempts_started) == {
+        (simulation.job(number).job_id, stage, 1) for number in range(JOBS) for stage in simulation.queues
     }
 
 
 def test_a_kill_at_every_single_call_is_survived() -> None:
-    calls = history(7, QUIET, jobs=1).calls
+    calls = simulate(7, QUIET, jobs=1).calls
     assert calls > 100
     for call in range(1, calls + 1):
-        world = history(7, Faults(**{**QUIET.__dict__, "kill_at_call": call}), jobs=1)
+        simulation = simulate(7, Faults(**{**QUIET.__dict__, "kill_at_call": call}), jobs=1)
         try:
-            world.check(1)
+            simulation.check(1)
         except AssertionError as error:
             raise AssertionError(f"killed at call {call}: {error}") from error
 
 
 def test_all_events_lost_and_the_ledger_alone_finishes_the_jobs() -> None:
-    history(3, Faults(**{**QUIET.__dict__, "event_lost": 1.0, "calm_after": 1e9})).check(JOBS)
+    simulate(3, Faults(**{**QUIET.__dict__, "event_lost": 1.0, "calm_after": 1e9})).check(JOBS)
 
 
 def test_the_simulation_catches_a_protocol_without_create_once() -> None:
-    """Else the tests above would prove nothing."""
+    """Without this the tests above would prove nothing."""
     caught = 0
     for seed in range(40):
         try:
-            history(seed, create_once=False).check(JOBS)
+            simulate(seed, create_once=False).check(JOBS)
         except AssertionError:
             caught += 1
     assert caught >= 5

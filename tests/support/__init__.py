@@ -1,1 +1,1 @@
-"""What several tests need: fakes, datasets, servers, a user of the stack. There are no tests here."""
+"""Helpers that several tests share: fakes, datasets, servers, a user of the stack. There are no tests here."""

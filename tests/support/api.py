@@ -1,4 +1,5 @@
-"""An api service that answers with what it was asked: real HTTP on loopback, in the event loop of the test."""
+"""A fake api service that answers every request with a description of that request. Real HTTP on loopback, in the event
+loop of the test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ten datasets that cannot be trained on. For each, the line, the field and the remedy that a user must be told."""
+"""Ten datasets that cannot be trained on, each with the line, the field and the remedy that the error must name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class BadDataset:
     """A dataset and what the job must answer.
 
     `code` is the job's error code. `problem`, `line` and `field` are those of the first problem in the report. Every
-    part of `says` must appear in the job's error message, which also tells how to mend the data.
+    part of `says` must appear in the job's error message, together with a remedy.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What a test does with a broker beside our own bus: write raw records and read them. Here is the real broker;
+"""Brokers for tests, which write and read raw records beside our own bus. This module has the real broker;
 `tests.support.bus.FakeBroker` has the same methods."""
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from shared.settings import BusSettings
 
 class Broker(Protocol):
     def bus(self, service: str) -> Bus:
-        """A connection of that service, not started yet."""
+        """The bus of the service named `service`, not started yet."""
         ...
 
     async def send(
@@ -54,7 +54,7 @@ class KafkaBroker:
     ) -> None:
         async with self.producer() as producer:
             for value in values:
-                # `send` refuses a record that has neither key nor value, a batch takes it
+                # `send` refuses a record without key and value; a batch accepts it
                 if value is None and key is None:
                     batch = producer.create_batch()
                     batch.append(key=None, value=None, timestamp=None, headers=list(headers))

@@ -99,8 +99,8 @@ class Published:
 class FakeBus(Bus):
     """One service's connection to a fake broker. While `available` is False nothing can be published.
 
-    Most tests only look at `published`; after `start` it consumes as the real bus does. A test that needs a slow or
-    broken bus overrides `before` or `after`, which are awaited around every publish.
+    Most tests only look at `published`; after `start` the fake consumes as the real bus does. A test that needs a slow
+    or broken bus overrides `before` or `after`, which are awaited around every publish.
     """
 
     def __init__(

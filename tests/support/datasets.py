@@ -1,4 +1,4 @@
-"""Rows that can be trained on, and datasets made of rows."""
+"""Valid rows, and datasets made of rows."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def good_row(number: int) -> dict[str, Any]:
-    """A chat that is valid. Each number gives another one."""
+    """A valid chat row. Each number gives a different one."""
     return {
         "messages": [
             {"role": "system", "content": "You answer briefly."},
@@ -23,5 +23,5 @@ def lines(*rows: Any) -> bytes:
 
 
 def good(count: int) -> bytes:
-    """A JSONL file with so many different rows."""
+    """A JSONL file with `count` different rows."""
     return lines(*(good_row(number) for number in range(count)))

@@ -1,6 +1,8 @@
-"""What users do in the datasets bucket, and which events must follow, with any S3 server and any way of noticing.
+"""Scenarios of what users do in the datasets bucket, and of the events that must follow. They run with any S3 server,
+and with notifications or sweeps.
 
-Each scenario takes a `Bucket` and the `Uploads`, uses keys of its own, and returns when the expected events have come.
+Each scenario takes a `Bucket` and the `Uploads`, uses keys of its own, and returns when the expected events have
+arrived.
 """
 
 from __future__ import annotations
@@ -25,12 +27,12 @@ ROWS = b'{"messages": []}\n' * 10
 NAMES = ("two words.jsonl", "Zürich/数据.jsonl", "1+1=2.jsonl", "100%25 & more.jsonl", "a~(b)'c.jsonl")
 
 Notify = Callable[[str, str], Awaitable[None]]
-"""Sends the notification of a change, given the S3 event's name and the key, where the server sends none."""
+"""Sends the notification of a change for a server that sends none. Takes the name of the S3 event and the key."""
 
 
 @dataclass
 class Uploads:
-    """Every `dataset.uploaded` of ingest. Those of strangers, which have no job yet, are left out."""
+    """Every `dataset.uploaded` that ingest published. Those of other programs, which name no job, are left out."""
 
     taken: list[DatasetUploaded] = field(default_factory=list)
 
@@ -58,7 +60,7 @@ async def listen_for_uploads(settings: BusSettings) -> AsyncIterator[Uploads]:
 
 
 async def no_notification(event: str, key: str) -> None:
-    """For a server that sends its notifications itself."""
+    """Send no notification: the server sends them itself."""
 
 
 @dataclass
@@ -74,7 +76,7 @@ class Bucket:
         await self.notify("s3:ObjectCreated:Put", key)
 
     async def put_parts(self, key: str, data: bytes) -> None:
-        """In parts of 5 MiB, the smallest that S3 takes."""
+        """Upload in parts of 5 MiB, the smallest that S3 accepts."""
         put = self.client.put_object
         await asyncio.to_thread(put, self.name, key, io.BytesIO(data), len(data), part_size=5 * MIB)
         await self.notify("s3:ObjectCreated:CompleteMultipartUpload", key)
@@ -140,7 +142,7 @@ SCENARIOS = (
 
 
 async def _caught_up(bucket: Bucket, uploads: Uploads) -> None:
-    """Wait until a later drop is taken: then ingest has looked at all drops before it."""
+    """Drop another dataset and wait for its job: by then ingest has looked at all earlier drops."""
     key = _folder() + "marker.jsonl"
     await bucket.put(key)
     await until(lambda: bool(uploads.jobs(key)), "a later drop becomes a job")

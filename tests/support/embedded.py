@@ -28,7 +28,7 @@ class Embedded:
     """The object store (`weed`) and the broker (`tansu`), in a directory and on ports of their own."""
 
     def __init__(self, folder: Path) -> None:
-        # far from the usual ports, and at random: workers of pytest-xdist choose their ports at the same moment
+        # random ports, far from the usual ones, because workers of pytest-xdist choose theirs at the same moment
         shift = 1_000 + random.randrange(60) * 50
         self.stack: Stack = make_stack(folder, folder, Settings(), None)
         self.stack.ports = choose({name: port + shift for name, port in USUAL.items()})

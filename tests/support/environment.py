@@ -1,4 +1,4 @@
-"""The environment without the settings of whoever runs the tests."""
+"""Keeps settings in the environment of the person who runs the tests out of the tests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from shared.settings import load_settings
 
 OURS = ("TUNESTREAM_",)
 EVERY_CLIENTS = (*OURS, "AWS_", "OPENAI_", "KAFKA_")
-"""Also the variables that the clients of the store, the endpoint and the broker read."""
+"""Prefixes of our variables and of those that the clients of the store, the endpoint and the broker read."""
 
 
 def without_settings(environment: Mapping[str, str], prefixes: tuple[str, ...] = OURS) -> dict[str, str]:
@@ -28,7 +28,7 @@ def remove_settings(monkeypatch: pytest.MonkeyPatch, prefixes: tuple[str, ...] =
 
 @contextmanager
 def settings_read_anew() -> Iterator[None]:
-    """`load_settings` reads the environment again, here and after the block."""
+    """Make `load_settings` read the environment again, within the block and after it."""
     load_settings.cache_clear()
     try:
         yield

@@ -13,7 +13,7 @@ NOWHERE = Reference(bucket="b", key="k", etag="e", size=1, sha256="0" * 64)
 
 
 def make_job(**fields: Any) -> Job:
-    """A job whose fields are those of `fields`, and else do not matter."""
+    """A job with the given fields; the other fields have values that do not matter."""
     usual = {
         "job_id": "ftjob-1",
         "created_at": 0.0,
@@ -31,10 +31,10 @@ def make_job(**fields: Any) -> Job:
 def make_attempt(
     job: Job, stage: str, *, number: int = 1, request: dict[str, Any] | None = None
 ) -> tuple[Attempt, list[JobProgress]]:
-    """An attempt, and the progress that it will have published."""
-    told: list[JobProgress] = []
+    """An attempt, and the list to which it adds the progress that it publishes."""
+    progress: list[JobProgress] = []
 
     async def publish(event: JobProgress) -> None:
-        told.append(event)
+        progress.append(event)
 
-    return Attempt(job, request or {}, stage, number, attempt_prefix(job.job_id, stage, number), publish), told
+    return Attempt(job, request or {}, stage, number, attempt_prefix(job.job_id, stage, number), publish), progress

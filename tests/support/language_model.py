@@ -20,14 +20,14 @@ class FakeModel:
 
     models: dict[str, Callable[[str], str]]
     failures: list[tuple[int, dict[str, str]]] = field(default_factory=list)
-    """Status and headers of the errors that the first requests get, one each."""
+    """Status and headers of the errors that the first requests get, one error for each request."""
     context_chars: int = 10**9
-    """A request whose prompt, in characters, plus `max_tokens` is longer gets an error."""
+    """A request gets an error if its prompt, in characters, plus `max_tokens` is larger than this."""
     tool_parser: bool = True
     finish_reason: str = "stop"
     always_down: bool = False
     sleeps: int = 0
-    """How many of the first requests are answered that the model sleeps."""
+    """How many of the first requests get the answer that the model sleeps."""
     requests: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     under_way: int = 0

@@ -75,7 +75,7 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 def support_rows(count: int, start: int = 0) -> list[dict[str, Any]]:
-    """Rows of different lengths that follow one rule, so that there is something to learn."""
+    """Rows of different lengths that follow one rule, which a training can learn."""
     return [
         chat_row(f"Where is order {n}?" + " please" * (n % 5), f"The order {n} is on its way" + "!" * (n % 3))
         for n in range(start, start + count)

@@ -11,7 +11,7 @@ from shared.store.objects import ObjectStore
 
 RACERS = 32
 ROUNDS = 100
-LANES = 10  # rounds at a time, each on its own object: with SeaweedFS, a writer that loses may wait for seconds
+LANES = 10  # rounds at the same time, each on its own object: with SeaweedFS a losing writer may wait for seconds
 
 
 async def create_once(store: ObjectStore, prefix: str, racers: int = RACERS, rounds: int = ROUNDS) -> None:
@@ -58,6 +58,6 @@ async def compare_and_swap(store: ObjectStore, prefix: str, racers: int = RACERS
 
 
 async def _run(lane: Callable[[int], Awaitable[None]], racers: int) -> None:
-    # the store's calls run in the loop's own threads, of which there are too few by default for a race
+    # the store's calls run in the threads of the event loop; its default number is too small for a race
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(racers * LANES))
     await asyncio.gather(*map(lane, range(LANES)))

@@ -12,7 +12,7 @@ from shared.http import health
 
 
 class Scrape:
-    """One scrape. Counters live longer than a test, so a test compares two scrapes."""
+    """One scrape. Counters live longer than a test, so a test compares two scrapes with `since`."""
 
     def __init__(self, text: str) -> None:
         families = text_string_to_metric_families(text)
@@ -23,11 +23,11 @@ class Scrape:
         }
 
     def value(self, name: str, **labels: str) -> float:
-        """0 when there is no such sample."""
+        """The value of a sample; 0 if there is no such sample."""
         return self._samples.get((name, frozenset(labels.items())), 0.0)
 
     def since(self, before: Scrape) -> Callable[..., float]:
-        """How much a value has grown since an earlier scrape: a function with the arguments of `value`."""
+        """A function with the arguments of `value` that tells how much a value has grown since an earlier scrape."""
         return lambda name, **labels: self.value(name, **labels) - before.value(name, **labels)
 
     def has(self, name: str, **labels: str) -> bool:
@@ -39,7 +39,7 @@ class Scrape:
 
 
 async def scrape(app: FastAPI | None = None, measure: Callable[[], Awaitable[None]] | None = None) -> Scrape:
-    """Scrape `app`, or without one an app that has only the routes that every service has."""
+    """Scrape `app`. Without one, scrape an app that has only the routes of every service."""
     if app is None:
         app = FastAPI()
         health.mount(app, {}, measure)

@@ -21,7 +21,7 @@ def unused_port() -> int:
 
 @contextmanager
 def refusing_port() -> Iterator[int]:
-    """A port that is bound and never listens: nobody else gets it, and every connection is refused."""
+    """A port that is bound but never listens: no other process gets it, and every connection is refused."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield bound.getsockname()[1]
@@ -64,7 +64,7 @@ class Server:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Server]:
-        # not `serve`: its main loop checks only every 100 ms whether it should end
+        # not `serve`, whose main loop checks only every 100 ms whether it should end
         await self._server.startup()
         try:
             yield self

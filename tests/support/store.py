@@ -19,7 +19,7 @@ from shared.store.objects import ObjectStore
 
 
 @dataclass
-class Held:
+class StoredObject:
     """One object in a bucket. `modified` is in seconds since the epoch; metadata names are lower-case."""
 
     data: bytes
@@ -37,12 +37,12 @@ class Held:
 class Disk:
     """What all clients of one fake store share."""
 
-    buckets: dict[str, dict[str, Held]] = field(default_factory=lambda: defaultdict(dict))
+    buckets: dict[str, dict[str, StoredObject]] = field(default_factory=lambda: defaultdict(dict))
     """Key to object, by the name of the bucket."""
     calls: list[tuple[str, str]] = field(default_factory=list)
     """Name and key of every call, in order."""
     available: bool = True
-    """While it is False every call raises `StoreUnavailable`."""
+    """While this is False every call raises `StoreUnavailable`."""
 
 
 class FakeStore(ObjectStore):
@@ -66,8 +66,8 @@ class FakeStore(ObjectStore):
     # --- what a test sees and changes -------------------------------------------------------------------------
 
     @property
-    def held(self) -> dict[str, Held]:
-        """What the own bucket holds."""
+    def held(self) -> dict[str, StoredObject]:
+        """The objects of this client's own bucket, by key."""
         return self.disk.buckets[self.bucket]
 
     @property
@@ -84,8 +84,8 @@ class FakeStore(ObjectStore):
         self.disk.available = value
 
     def add(self, key: str, data: bytes, metadata: dict[str, str] | None = None) -> Reference:
-        """Put an object there without a call."""
-        self.held[key] = Held(data, self._clock(), metadata or {})
+        """Add an object without recording a call."""
+        self.held[key] = StoredObject(data, self._clock(), metadata or {})
         return _reference(self.bucket, key, self.held[key])
 
     # --- hooks ------------------------------------------------------------------------------------------------
@@ -99,9 +99,9 @@ class FakeStore(ObjectStore):
     async def after(self, operation: str, key: str) -> None:
         """Awaited after the effect of every call. An error raised here is a lost reply: the effect stays."""
 
-    def write(self, key: str, data: bytes) -> Held:
+    def write(self, key: str, data: bytes) -> StoredObject:
         """Every write ends here."""
-        held = self.held[key] = Held(data, self._clock())
+        held = self.held[key] = StoredObject(data, self._clock())
         return held
 
     # --- small documents --------------------------------------------------------------------------------------
@@ -214,6 +214,6 @@ class FakeStore(ObjectStore):
         return found
 
 
-def _reference(bucket: str, key: str, held: Held) -> Reference:
+def _reference(bucket: str, key: str, held: StoredObject) -> Reference:
     sha256 = hashlib.sha256(held.data).hexdigest()
     return Reference(bucket=bucket, key=key, etag=held.etag, size=len(held.data), sha256=sha256)

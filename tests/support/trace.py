@@ -70,14 +70,14 @@ class Trace:
         return span
 
     def below_first_request(self) -> set[str]:
-        """The names of its children."""
+        """The names of the children of the first request to the deployed model."""
         firsts = {span.id for span in self.spans if span.tags.get("tunestream.first_request")}
         return {span.name for span in self.spans if span.parent in firsts}
 
     def outside_phases(self, stage: Span) -> float:
-        """Seconds of a stage that lie in none of its phases."""
+        """How many seconds of a stage are in none of its phases."""
         inside, until = 0.0, stage.start
-        # in order of their starts; `{stage}.started` has no length to speak of
+        # in the order of their starts; the span `{stage}.started` takes next to no time
         for phase in (span for span in self.spans if span.name.startswith(f"{stage.name}.")):
             inside += max(0.0, min(phase.end, stage.end) - max(phase.start, until))
             until = max(until, phase.end)

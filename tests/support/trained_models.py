@@ -1,4 +1,4 @@
-"""Puts jobs, adapters and trained models into a ledger."""
+"""Writes jobs, adapters and trained models to a ledger."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 def job_id(name: str) -> str:
-    """The same name always gives the same id."""
+    """The id of the job named `name`; the same name always gives the same id."""
     return f"ftjob-{ids.derive(name)}"
 
 
@@ -36,7 +36,7 @@ def model_id(job: str, suffix: str = "support") -> str:
 async def add_adapter(
     objects: FakeStore, prefix: str, *, config: dict[str, Any] | None = None, files: dict[str, bytes] | None = None
 ) -> FolderReference:
-    """Upload an adapter below `prefix`; `files` replaces the usual two."""
+    """Upload an adapter below `prefix`. `files` replaces its two usual files."""
     contents = files or {
         "adapter_config.json": json.dumps(LORA | (config or {})).encode(),
         "adapter_model.safetensors": prefix.encode(),

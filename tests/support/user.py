@@ -1,4 +1,4 @@
-"""What a user of Tunestream has: addresses and keys, an S3 client, the OpenAI client; and ways to wait for a job."""
+"""A user of Tunestream, with addresses and keys, an S3 client, the OpenAI client, and ways to wait for a job."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import boto3
 import httpx
 from openai import OpenAI
 
+from services.api.domain.state import FINAL
 from tests.support.datasets import good
 
 ROOT = Path(__file__).parents[2]
@@ -82,10 +83,8 @@ class User:
         raise AssertionError(f"{key}: not within {seconds} s: {what}; last seen: {job}")
 
     def ended(self, key: str, seconds: float = 240) -> dict[str, Any]:
-        """Wait for the end of the job, however it ends."""
-        return self.wait(
-            key, lambda job: job["status"] in ("succeeded", "failed", "cancelled"), "the job ends", seconds
-        )
+        """Wait for the end of the job, whatever its final status."""
+        return self.wait(key, lambda job: job["status"] in FINAL, "the job ends", seconds)
 
     def ended_well_and_once(self, key: str, seconds: float = 420) -> dict[str, Any]:
         """Wait for the end of the job, which must have succeeded, with exactly one result for each of its stages."""
@@ -120,5 +119,5 @@ def support_rows(count: int) -> bytes:
 
 
 def salted_rows(count: int, salt: str) -> bytes:
-    """Rows that no other test has."""
+    """Rows, one of which no other test has, so that they make a job of their own."""
     return support_rows(count) + good(1).replace(b"What is", f"{salt}: what is".encode())

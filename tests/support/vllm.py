@@ -1,4 +1,4 @@
-"""A vLLM without a model: real HTTP on loopback, in the event loop of the test."""
+"""A fake vLLM without a model. Real HTTP on loopback, in the event loop of the test."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class FakeVllm:
         self.sleeps: list[dict[str, str]] = []
         """The parameters of every request to sleep."""
         self.asked_asleep = 0
-        """How many generations were asked for while it slept. A real vLLM would let them wait."""
+        """How many generations were requested while it slept. A real vLLM would let them wait."""
         self.can_sleep = True
         self.server = Server(self._app())
 
@@ -152,7 +152,7 @@ class FakeVllm:
             yield _event(_chunk(model, "two"))
             if options.get("include_usage"):
                 usage = _event({**_chunk(model, ""), "choices": [], "usage": USAGE})
-                yield usage[:20]  # a network cuts events where it likes
+                yield usage[:20]  # a network may cut events anywhere
                 yield usage[20:]
             yield "data: [DONE]\n\n"
         except asyncio.CancelledError:

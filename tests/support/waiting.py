@@ -1,4 +1,4 @@
-"""Waiting for something that happens elsewhere, with a limit."""
+"""Waits, up to a limit, for something that happens in another task or process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ async def eventually(call: Callable[[], Awaitable[object]], errors: type[Excepti
 
 
 async def until(condition: Callable[[], object], what: str, seconds: float = 30.0) -> None:
-    """Wait until `condition` returns something true or an awaitable of it. A failure names what was waited for."""
+    """Wait until `condition` returns something true, or an awaitable of that. The error names `what` was waited for."""
     deadline = asyncio.get_running_loop().time() + seconds
     while True:
         answer = condition()

@@ -1,4 +1,4 @@
-"""What every test of the units may ask for."""
+"""Fixtures for all unit tests."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ def objects(clock: Clock) -> FakeStore:
 
 @pytest.fixture
 def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[Spans]:
-    """The spans that are exported while the test runs; in the end none of them may hold what is not allowed."""
+    """The spans that are exported while the test runs. At the end they are checked: none may hold what is not
+    allowed."""
     exported, provider = Spans(), TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exported.exporter))
     monkeypatch.setattr(trace, "get_tracer", provider.get_tracer)

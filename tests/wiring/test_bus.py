@@ -1,4 +1,5 @@
-"""The bus against the real broker: what every bus must do, a broker that is killed, and messages that are too large."""
+"""The bus against the real broker: the suite for every bus, a broker that is killed, and messages that are too
+large."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ import pytest
 from shared.errors import TransientError
 from shared.events import JobControl
 from shared.kafka.bus import Bus, Delivery
-from tests.contract.bus_suite import DATASETS, BusSuite, letters_of, taken, uploaded
+from tests.contract.bus_suite import DATASETS, BusSuite, events_until, letters_of, uploaded
 from tests.support.broker import Broker, running
 from tests.support.embedded import Embedded
 from tests.support.waiting import until
@@ -24,11 +25,12 @@ class TestBus(BusSuite):
 
 
 async def test_a_huge_message_blocks_nothing(parts: Embedded) -> None:
-    """Just under the broker's usual limit it is kept whole; what no dead letter can hold leaves its address."""
+    """A message just under the usual limit of the broker is kept whole; of a larger one the dead letter holds only its
+    place."""
     nearly, giant = (b"x" * size for size in (MIB - 200, 4 * MIB))
     await parts.broker.send(DATASETS, nearly, giant, key=b"huge", headers=[("ce_id", b"big")])
     await parts.broker.send(DATASETS, uploaded("small.jsonl"), key=b"right")
-    await taken(parts.broker, "huge", "small.jsonl")
+    await events_until(parts.broker, "huge", "small.jsonl")
     (kept,) = await letters_of(parts.broker, "huge", b"huge", 1)
     assert kept.value == nearly and ("ce_id", b"big") in kept.headers
     (address,) = await parts.broker.read(

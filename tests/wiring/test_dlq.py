@@ -47,7 +47,7 @@ def listed() -> dict[str, object]:
 
 
 async def two_services_refuse(parts: Embedded, *values: bytes) -> None:
-    """Each writes a letter of its own."""
+    """Two services refuse the same event; each writes a dead letter."""
 
     async def broken(event: InferenceFeedback, delivery: Delivery) -> None:
         raise KeyError("not ready for this")
@@ -112,7 +112,7 @@ def test_a_poison_message_is_listed_shown_and_sent_again(parts: Embedded) -> Non
     assert sum(record.value == UNREADABLE for record in forced) == 2
 
 
-def test_what_is_not_there_is_said(parts: Embedded) -> None:
+def test_an_unknown_topic_or_offset_is_an_error_that_names_it(parts: Embedded) -> None:
     assert "there is no topic nothing.dlq" in dlq("show", "nothing", "0").stderr
     assert "has no letter at offset 99999" in dlq("show", "job.progress", "99999").stderr
     missing = dlq("replay", "job.progress", "99999")

@@ -1,4 +1,5 @@
-"""Ingest on the real store and broker: what is dropped or announced becomes exactly one job, however it is noticed."""
+"""Ingest with the real store and broker: every dropped or announced dataset becomes exactly one job, however ingest
+learns of it."""
 
 from __future__ import annotations
 
@@ -47,7 +48,7 @@ class Ingest:
 
 @asynccontextmanager
 async def ingest(parts: Embedded, *, topic: str | None = None, sweep_seconds: float = 0.2) -> AsyncIterator[Ingest]:
-    """With `sweep_seconds=NEVER` the bucket is swept once, before anything is dropped."""
+    """Run ingest. With `sweep_seconds=NEVER` it sweeps the bucket once, before anything is dropped."""
     updates = {"sweep_seconds": sweep_seconds, "settle_seconds": 0.1, "notifications_topic": topic}
     settings = parts.settings.model_copy(update={"ingest": parts.settings.ingest.model_copy(update=updates)})
     bus = Bus(settings.bus, f"ingest-{uuid.uuid4().hex[:6]}")
@@ -72,7 +73,7 @@ async def ingest(parts: Embedded, *, topic: str | None = None, sweep_seconds: fl
 
 @dataclass
 class Notifications:
-    """A topic of its own, on which a test publishes the notifications that a store would."""
+    """A topic for one test, on which it publishes the notifications that a store would send."""
 
     topic: str
     producer: AIOKafkaProducer
@@ -130,18 +131,18 @@ Scenario = Callable[[Bucket, Uploads], Awaitable[None]]
 
 
 @pytest.mark.parametrize("scenario", drops.SCENARIOS, ids=lambda scenario: scenario.__name__)
-async def test_swept(parts: Embedded, scenario: Scenario) -> None:
+async def test_a_scenario_with_sweeps_only(parts: Embedded, scenario: Scenario) -> None:
     async with ingest(parts) as running:
         await scenario(running.bucket, running.uploads)
 
 
 @pytest.mark.parametrize("scenario", drops.SCENARIOS, ids=lambda scenario: scenario.__name__)
-async def test_rung(parts: Embedded, scenario: Scenario) -> None:
+async def test_a_scenario_with_notifications_only(parts: Embedded, scenario: Scenario) -> None:
     async with notified(parts) as (running, _):
         await scenario(running.bucket, running.uploads)
 
 
-async def test_seen_again_after_a_restart_it_is_still_one_job(parts: Embedded) -> None:
+async def test_a_drop_that_is_found_again_after_a_restart_is_still_one_job(parts: Embedded) -> None:
     async with ingest(parts) as running:
         await running.bucket.put("again.jsonl")
         await until(lambda: bool(running.uploads.jobs("again.jsonl")), "the drop becomes a job")
@@ -162,7 +163,7 @@ async def test_notifications_that_lead_nowhere_do_not_stop_those_that_follow(par
 
 
 async def test_a_drop_is_taken_once_whether_the_sweep_or_the_notification_comes_first(parts: Embedded) -> None:
-    """The events are counted, not only the jobs: the second to come does not even read the dataset again."""
+    """The test counts events, not only jobs: whichever comes second does not even read the dataset again."""
     async with notifications(parts) as notifier:
         async with ingest(parts, topic=notifier.topic) as swept:
             await swept.bucket.put("both/swept.jsonl")

@@ -14,7 +14,7 @@ from tests.support.waiting import until
 TOPIC = ModelDegraded.topic
 
 
-async def test_lag_is_what_was_not_taken_yet(parts: Embedded) -> None:
+async def test_lag_counts_messages_that_were_not_consumed_yet(parts: Embedded) -> None:
     may_go_on = asyncio.Event()
     taken: list[str] = []
 
@@ -35,10 +35,10 @@ async def test_lag_is_what_was_not_taken_yet(parts: Embedded) -> None:
             and seen.value("tunestream_consumer_lag", topic=TOPIC) == count
         )
 
-    assert not (await look()).has("tunestream_consumer_lag", topic=TOPIC)  # not connected: nothing is known
+    assert not (await look()).has("tunestream_consumer_lag", topic=TOPIC)  # not connected, so no lag is known
     await sender.start()
     try:
-        for number in range(5):  # one key: one partition, whose messages come one after the other
+        for number in range(5):  # with one key, all messages are in one partition, in order
             await sender.publish(ModelDegraded(model=f"m{number}", alert="x"), ce_id=f"lag-{number}", subject="one")
         await bus.start()
         await until(lambda: bool(taken), "the first event arrives")

@@ -1,1 +1,1 @@
-"""The decisions of the evaluator: what is asked, how answers are scored, and whether the model is good enough. Pure."""
+"""The pure decisions of the evaluator: what is asked, how answers are scored, and whether the model is good enough."""

@@ -12,7 +12,7 @@ VARIANTS: tuple[Variant, ...] = ("base", "few_shot", "tuned")
 
 
 class Answer(FrozenModel):
-    """One answer. `error` says why there is no text; `finish_reason` is that of the server (`stop`, `length`, ...)."""
+    """One answer. `error` says why there is no text; `finish_reason` comes from the server (`stop`, `length`, ...)."""
 
     text: str = ""
     finish_reason: str | None = None

@@ -1,6 +1,6 @@
-"""A fixed set of unusual prompts that users send sooner or later. Nothing is scored: the report shows the answers.
-
-Both the base and the tuned model are asked, so that a reader sees what the tuning changed outside of its task.
+"""A fixed set of unusual prompts, of the kinds that users send sooner or later. The base and the tuned model both
+answer them. The answers are not scored; the report shows them, so that a reader sees what the tuning changed outside of
+its task.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from services.evaluator.domain.scoring.stopping import fair_stop_share, stop_sha
 from shared.events import FrozenModel, Gate, Interval
 
 Scores = Mapping[Variant, Sequence[Mapping[str, float]]]
-"""Of every variant, per example: metric -> score."""
+"""By variant, for each example: metric -> score."""
 
 
 class ScoredAnswer(FrozenModel):
@@ -47,18 +47,20 @@ class Evaluation(FrozenModel):
 
 
 class Intervals(FrozenModel):
-    """Intervals by metric: of each variant's scores, and of the tuned model's minus those of another variant."""
+    """Intervals by metric: around the scores of each variant, and around the scores of the tuned model minus those of
+    another variant."""
 
     variants: dict[Variant, dict[str, Interval]]
     over_base: dict[str, Interval]
     over_few_shot: dict[str, Interval]
-    """Empty where few-shot prompts were not asked."""
+    """Empty if there was no few-shot variant."""
 
 
 def score_answers(
     examples: Sequence[Example], answers: Mapping[Variant, Sequence[Answer]], *, as_labels: bool
 ) -> dict[Variant, list[dict[str, float]]]:
-    """Score every answer against the reference of its example. `as_labels`: with the metrics of labels."""
+    """Score every answer against the reference of its example. `as_labels`: the answers are labels, so accuracy is
+    scored too."""
     return {
         variant: [
             per_example(example.reference, answer.text, as_labels=as_labels)
@@ -78,7 +80,7 @@ def conclude(
     labels: tuple[str, ...] | None,
     gate: Gate,
 ) -> Evaluation:
-    """Let the gate decide, and put everything that was measured into one document.
+    """Let the gate decide, and build the document with everything that was measured.
 
     `answers` and `scores` have an entry per example, in the order of `examples`.
     """

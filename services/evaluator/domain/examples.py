@@ -12,7 +12,8 @@ from shared.events import FrozenModel
 
 
 class Example(FrozenModel):
-    """One row: what comes before the answer, and the answer it should get.
+    """One row: the question, which is all that comes before the answer, and the reference, which is the answer it
+    should get.
 
     A chat row has `messages` (and perhaps `tools`), a completion row has `prompt`. `line` counts from 1.
     """

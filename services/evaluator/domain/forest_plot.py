@@ -1,4 +1,5 @@
-"""The geometry of a forest plot: for every metric an interval over the base, and one over few-shot prompts."""
+"""The geometry of a forest plot. For every metric it shows two intervals: the gain over the base, and the gain over
+few-shot prompts."""
 
 from __future__ import annotations
 
@@ -8,7 +9,8 @@ from collections.abc import Mapping
 from services.evaluator.domain.scoring import TITLES
 from shared.events import FrozenModel, Interval
 
-LEFT, RIGHT, TOP = 120.0, 700.0, 14.0  # the plot's area in units of the viewBox; metric names stand left of it
+# The area of the plot in units of the viewBox; the names of metrics are to its left.
+LEFT, RIGHT, TOP = 120.0, 700.0, 14.0
 BAND = 44.0
 WIDTH = 720.0
 
@@ -25,7 +27,7 @@ class Bar(FrozenModel):
 
 
 class Line(FrozenModel):
-    """The bars of one metric. `chosen`: the gate decides by it."""
+    """The bars of one metric. `chosen`: whether the gate decides by this metric."""
 
     metric: str
     title: str

@@ -7,13 +7,14 @@ from services.evaluator.domain.scoring import TITLES
 from shared.events import FrozenModel, Gate, Interval
 
 MIN_EXAMPLES = 5
-"""With fewer, an interval means nothing: by chance alone, four wins of four happen once in 16 times, five of five once
-in 32."""
+"""With fewer, an interval means nothing: pure chance gives four wins of four once in 16 times, and five of five once in
+32."""
 MIN_STOP_SHARE = 0.5
 
 
 class Measured(FrozenModel):
-    """The figures that the gate decides by. `over_base` and `over_few_shot` are tuned minus the other, on `metric`."""
+    """The figures that the gate decides by. `over_base` and `over_few_shot` are the score of the tuned model on
+    `metric` minus that of the base and of few-shot prompts."""
 
     metric: str
     examples: int
@@ -23,13 +24,14 @@ class Measured(FrozenModel):
     few_shot: float | None = None
     over_few_shot: Interval | None = None
     stop_share: float | None = None
-    """The share of the tuned model's answers that ended by themselves, of those that had room to end."""
+    """Of the tuned model's answers that had room to end, the share that ended by themselves."""
     refused: int = 0
     """Examples to which the tuned model gave no answer, because the endpoint refused the request."""
 
 
 class Verdict(FrozenModel):
-    """`passed` decides the promotion. `shown`: the scores show an improvement, even where `promote` overrules them."""
+    """`passed` decides the promotion. `shown`: whether the scores show an improvement, even if `gate.promote` overrules
+    them."""
 
     passed: bool
     shown: bool
@@ -37,7 +39,7 @@ class Verdict(FrozenModel):
 
 
 def gate_metric(gate: Gate, labels: tuple[str, ...] | None) -> tuple[str, str]:
-    """The metric that decides, and why this one."""
+    """The metric that decides, and the reason for this choice."""
     if gate.metric != "auto":
         return gate.metric, "gate.metric names it"
     if labels is None:
@@ -46,7 +48,8 @@ def gate_metric(gate: Gate, labels: tuple[str, ...] | None) -> tuple[str, str]:
 
 
 def judge(gate: Gate, measured: Measured) -> Verdict:
-    """Decide. The first reason is the headline; the others follow in the order of their weight."""
+    """Decide whether the model is promoted. The first reason is the headline; the others follow, the most important
+    first."""
     better, headline = _against_base(gate, measured)
     ends, stop_reason = _ends(measured)
     beats_prompt, prompt_reason = _against_few_shot(gate, measured)
@@ -76,7 +79,7 @@ def _against_base(gate: Gate, measured: Measured) -> tuple[bool, str]:
             "Add rows to the dataset or raise splits.test."
         )
     scores = f"{title(measured.metric)} {measured.base:.3f} → {measured.tuned:.3f}"
-    figures = f"{scores}, difference {spelled(measured.over_base)} on {count} examples"
+    figures = f"{scores}, difference {in_words(measured.over_base)} on {count} examples"
     if measured.over_base.low > gate.min_delta:
         margin = f" by more than {gate.min_delta:g}" if gate.min_delta else ""
         return True, f"Better than the base{margin}: {figures}."
@@ -120,7 +123,7 @@ def _against_few_shot(gate: Gate, measured: Measured) -> tuple[bool, str]:
             if required
             else ""
         )
-    figures = f"{title(measured.metric)} {measured.few_shot:.3f}, tuned minus few-shot {spelled(over)}"
+    figures = f"{title(measured.metric)} {measured.few_shot:.3f}, tuned minus few-shot {in_words(over)}"
     if over.low > 0:
         return True, f"Also better than the base with solved examples in its prompt ({figures})."
     consequence = (
@@ -146,7 +149,7 @@ def title(metric: str) -> str:
     return TITLES.get(metric, metric)
 
 
-def spelled(interval: Interval) -> str:
+def in_words(interval: Interval) -> str:
     """The interval in words: `+0.412 [95 % interval +0.310 to +0.521]`."""
     return (
         f"{interval.mean:+.3f} [{interval.confidence * 100:.3g} % interval {interval.low:+.3f} to {interval.high:+.3f}]"

@@ -1,4 +1,4 @@
-"""Chat messages as text, so that references and answers are compared in the same form, tool calls included."""
+"""Chat messages as text, tool calls included, so that references and answers are compared in the same form."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-# Other keys of a training row, such as `weight`, are for the trainer, and servers may refuse them.
+# Other keys of a message, such as `weight`, are for the trainer only, and a server may refuse them.
 SENT = ("role", "content", "name", "tool_calls", "tool_call_id", "function_call")
 
 

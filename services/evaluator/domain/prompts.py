@@ -1,4 +1,4 @@
-"""What is sent to the endpoint for an example: the example alone, or with solved ones before it."""
+"""What is sent to the endpoint for an example: the example alone, or solved examples followed by it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 from services.evaluator.domain.examples import Example
 from shared.events import FrozenModel
 
-# Stands between solved examples of the completion format. It is also the stop sequence of such a prompt, because the
-# model would otherwise go on to invent examples. So it must be something that no answer contains.
+# Separates solved examples of the completion format. It is also the stop sequence of such a prompt, because the model
+# would otherwise go on and invent examples. So no answer may contain it.
 SEPARATOR = "\n\n###\n\n"
 
 
@@ -28,7 +28,7 @@ def zero_shot(example: Example) -> Prompt:
 
 
 def few_shot(example: Example, solved: Sequence[Example]) -> Prompt:
-    """The example with solved ones before it.
+    """The solved examples, then the example.
 
     In a chat, the example's own system messages come first, then the turns of the solved examples without their system
     messages, then its own turns.
@@ -46,7 +46,8 @@ def few_shot(example: Example, solved: Sequence[Example]) -> Prompt:
 
 
 def few_shot_prompts(example: Example, solved: Sequence[Example]) -> tuple[Prompt, ...]:
-    """The few-shot prompt, then the same with ever fewer solved examples, at last none, in case it is too long."""
+    """The few-shot prompt, then the same with fewer and fewer solved examples down to none, for a context that is too
+    short."""
     return tuple(few_shot(example, solved[:count]) for count in range(len(solved), -1, -1))
 
 

@@ -1,9 +1,9 @@
 """Text as words, in any script.
 
-The tokenizer of the `rouge_score` package keeps only `[a-z0-9]`: every Chinese answer scores 0 and accents split words.
-This one gives exactly the same words for ASCII text. Beyond that, letters and digits of any alphabet form words, with
-their combining marks. Scripts that are written without spaces (Han, kana, Thai, Lao, Khmer, Burmese) give one word per
-character. Text without any word ("+", an emoji) gives its characters.
+The tokenizer of the `rouge_score` package keeps only `[a-z0-9]`, so every Chinese answer scores 0, and accents split
+words. This one gives exactly the same words for ASCII text. Beyond that, letters and digits of any alphabet form words,
+with their combining marks. Scripts that are written without spaces (Han, kana, Thai, Lao, Khmer, Burmese) give one word
+per character. Text without any word ("+", an emoji) gives its characters.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _UNSPACED = (
 
 
 def words(text: str) -> list[str]:
-    """Lower-cased words in order."""
+    """The words of a text in order, in lower case."""
     text = unicodedata.normalize("NFKC", text).lower()
     found = _ASCII_WORD.findall(text) if text.isascii() else _unicode_words(text)
     return found or [character for character in text if not character.isspace()]

@@ -23,10 +23,11 @@ from shared.events import Interval
 Name = TypeVar("Name", bound=Hashable)
 Floats = NDArray[np.float64]
 Statistic = Callable[[Floats], Floats]
-"""Weights of shape (resamples, examples) -> values of shape (resamples,). Each row of weights sums to `examples`."""
+"""A function from weights of shape (resamples, examples) to values of shape (resamples,). Each row of weights sums to
+the number of examples."""
 
 RESAMPLES = 10_000
-_CELLS = 4_000_000  # cells of a block of weights: 32 MB, however many examples there are
+_CELLS = 4_000_000  # numbers in a block of weights: 32 MB, however many examples there are
 
 
 def mean(values: Floats) -> Statistic:
@@ -46,7 +47,8 @@ def difference(left: Statistic, right: Statistic) -> Statistic:
 def bootstrap(
     statistics: Mapping[Name, Statistic], examples: int, *, confidence: float, seed: int, resamples: int = RESAMPLES
 ) -> dict[Name, Interval]:
-    """An interval per statistic; `mean` is its value on the examples themselves. No examples: all zeros."""
+    """An interval for each statistic; its `mean` is the value on the examples themselves. Without examples all values
+    are zero."""
     if examples == 0:
         return {name: Interval(mean=0.0, low=0.0, high=0.0, confidence=confidence) for name in statistics}
     drawn: dict[Name, list[Floats]] = {name: [] for name in statistics}

@@ -1,4 +1,4 @@
-"""An interval around every score of every variant and around every difference, all from the same resamples."""
+"""Intervals around every score of every variant and around every difference, all from the same resamples."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from shared.events import Interval
 
 
 class _Figure(NamedTuple):
-    """A metric of a variant, or of the tuned model minus that variant."""
+    """One figure that gets an interval: a metric of a variant, or of the tuned model minus that variant."""
 
     variant: Variant
     metric: str

@@ -12,16 +12,14 @@ DATASET_ENDINGS = (".jsonl", ".ndjson", ".json")
 SIDECAR_ENDINGS = (".job.yaml", ".job.yml", ".job.json")
 PARTIAL_ENDINGS = (".part", ".partial", ".tmp", ".crdownload", ".filepart", ".swp", "~")
 
-BUSY_SECONDS = 10.0  # for so long after a drop another one is expected
-SWEEP_SHARE = 0.02  # of one core, which listing keeps busy for about as long as it takes
+BUSY_SECONDS = 10.0  # seconds after a drop in which another one is likely
+SWEEP_SHARE = 0.02  # share of one core; a listing keeps a core busy for about as long as it takes
 LONGEST_PAUSE = 30.0  # seconds between two sweeps of the largest bucket
 
 
 def is_dataset(key: str) -> bool:
-    """Whether an object is a dataset, by its name.
-
-    Sidecars and the unfinished files of upload tools are not. Neither is anything whose name or folder begins with `.`
-    or `_`: there users keep what ingest should leave alone.
+    """Whether an object is a dataset, by its name. Sidecars and the unfinished files of upload tools are not datasets.
+    Neither is any object whose name or folder begins with `.` or `_`: users keep there what ingest must ignore.
     """
     name = posixpath.basename(key).lower()
     if any(part.startswith((".", "_")) for part in key.split("/")) or name.endswith(PARTIAL_ENDINGS + SIDECAR_ENDINGS):
@@ -47,18 +45,18 @@ def settled(entry: Entry, before: str | None, now: float, settle_seconds: float)
 
 
 def drop_name(bucket: str, entry: Entry, etags: Mapping[str, str]) -> str:
-    """The name by which a drop is remembered. Other bytes or an edited sidecar are another drop.
-
-    `etags` has those of other objects by key; the sidecars that exist must be among them.
+    """The name by which a drop is remembered. Other bytes or an edited sidecar make it another drop. `etags` maps the
+    keys of other objects to their ETags; it must hold the sidecars that exist.
     """
     sidecar = next((etags[key] for key in sidecars_of(entry.key) if key in etags), None)
     return ids.derive("drop", bucket, entry.key, entry.etag, sidecar)
 
 
 def next_pause(last: float, took: float, quiet: float, shortest: float) -> float:
-    """Seconds until the next sweep, after one that took `took` seconds; nothing new was found for `quiet` seconds.
+    """Seconds until the next sweep. The last one took `took` seconds; for `quiet` seconds nothing new was found.
 
-    A bucket that is being filled is listed often. An idle one is listed ever less, until that costs `SWEEP_SHARE`.
+    A bucket that is being filled is listed often. An idle bucket is listed less and less often, until listing takes no
+    more than `SWEEP_SHARE` of a core.
     """
     if quiet < BUSY_SECONDS:
         return shortest

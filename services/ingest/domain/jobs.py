@@ -20,9 +20,9 @@ def job_of(
     now: float,
     salt: str | None = None,
 ) -> Job:
-    """The manifest. The same bytes at the same place with the same settings are the same job.
+    """The manifest of a job. The same bytes at the same place with the same settings are the same job.
 
-    `salt` tells jobs apart whose settings could not be read. `now` is in seconds since the epoch.
+    `salt` distinguishes jobs whose settings could not be read. `now` is in seconds since the epoch.
     """
     job_id = ids.job_id(dataset.bucket, dataset.key, dataset.sha256, spec, unreadable=salt)
     stem = posixpath.splitext(posixpath.basename(dataset.key))[0]

@@ -1,7 +1,7 @@
 """Which created objects a bucket notification names.
 
 The format is Amazon's, https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html;
-MinIO and Ceph send the same, MinIO with `s3:` before the event's name.
+MinIO and Ceph send the same format; MinIO puts `s3:` before the name of the event.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""The trainer's decisions, pure: the plan, automatic hyperparameters, schedules, whether a run overfitted."""
+"""The pure decisions of the trainer: the plan, automatic hyperparameters, schedules, whether a run overfitted."""

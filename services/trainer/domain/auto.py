@@ -1,4 +1,4 @@
-"""Chooses hyperparameters that are `auto`, each with the reason that the user is told."""
+"""Chooses the hyperparameters that are `auto`, and gives the user a reason for each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from services.trainer.domain.plan import Plan
 T = TypeVar("T")
 
 RANKS = (1, 8, 16, 32, 64, 128, 256)
-MIN_EXAMPLES_SEEN = 300  # after fewer examples in all, an adapter is still close to its initial zero
+MIN_EXAMPLES_SEEN = 300  # with fewer examples in all epochs together, an adapter stays close to its initial zero
 USUAL_EPOCHS, MOST_EPOCHS = 3, 10
 ONE_EPOCH_EXAMPLES = 25_000
 LARGEST_AUTO_BATCH = 64
@@ -30,7 +30,7 @@ class Choice(Generic[T]):
 
 @dataclass(frozen=True)
 class Facts:
-    """What the choices depend on. `trained_tokens`: the tokens in the loss, in one epoch."""
+    """What the choices depend on. `trained_tokens`: how many tokens of one epoch are in the loss."""
 
     examples: int
     trained_tokens: int
@@ -69,7 +69,8 @@ class Chosen:
 
 
 def choose(plan: Plan, facts: Facts, max_length: Choice[int]) -> Chosen:
-    """Fill in every `auto`. `max_length` is chosen before (`choose_max_length`): `facts` depend on it."""
+    """Choose every hyperparameter that is `auto`. `max_length` comes from `choose_max_length`, because `facts` depend
+    on it."""
     asked, lora = plan.hyperparameters, plan.lora
     rank = _given(lora.r) or _rank(facts.trained_tokens, plan.max_lora_rank)
     rate, multiplier = _learning_rate(plan, facts.parameters)
@@ -93,7 +94,8 @@ def choose(plan: Plan, facts: Facts, max_length: Choice[int]) -> Chosen:
 
 
 def choose_max_length(plan: Plan, context: int | None, longest: int) -> Choice[int]:
-    """Tokens a row may have. `context` is the base's own limit (None: it states none), `longest` the longest row."""
+    """How many tokens a row may have. `context` is the limit of the base (None: it states none), `longest` the tokens
+    of the longest row."""
     limit = plan.max_length or (None if plan.hyperparameters.max_length == "auto" else plan.hyperparameters.max_length)
     if limit is not None:
         if context is not None and limit > context:

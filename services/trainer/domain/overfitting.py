@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from shared.events import Overfitting
 
 RISE = 0.02
-"""Validation loss counts as risen if it is this share above its best; less is noise of a small validation set."""
+"""Validation loss counts as risen if it is this share above its best; a smaller rise is the noise of a small validation
+set."""
 FALL = 0.05
 """A loss counts as flat if it fell by less than this share over the whole run."""
 

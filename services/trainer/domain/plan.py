@@ -1,4 +1,5 @@
-"""The plan: all that the training process needs to know, in one JSON file, so that it can also be run by hand."""
+"""The plan: one JSON file with all that the training process needs to know, so that a person can start it by hand,
+too."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from shared.events import Auto, Hyperparameters, Lora, Method, StrictModel
 
 
 class Base(StrictModel):
-    """The model that is tuned. `id` is its public name; `location` a local folder, or a name on a hub."""
+    """The base of the run. `id` is its public name; `location` a local folder, or a name on a hub."""
 
     id: str
     location: str
@@ -22,7 +23,7 @@ class Plan(StrictModel):
 
     job_id: str
     model: str
-    """The id that the result will have."""
+    """The id of the tuned model."""
     base: Base
     method: Method = "supervised"
     format: Literal["chat", "completion", "preference"] = "chat"
@@ -31,7 +32,7 @@ class Plan(StrictModel):
     hyperparameters: Hyperparameters = Hyperparameters()
     lora: Lora = Lora()
     max_length: Annotated[int, Field(ge=8)] | None = None
-    """Tokens a row may have, as the validate stage decided; None: the process decides."""
+    """How many tokens a row may have, as the validate stage decided; None: the process decides."""
     seed: Annotated[int, Field(ge=0, le=2_147_483_647)] = 0
     train_examples: int | None = None
     """Rows and tokens that the validate stage counted, for readers of the plan; the process counts them itself."""
@@ -39,7 +40,7 @@ class Plan(StrictModel):
     max_lora_rank: Annotated[int, Field(ge=1)] = 64
     """The highest rank that the server accepts."""
     resume_from: str | None = None
-    """A checkpoint, or a folder of `step-N` checkpoints; of those the newest complete one is taken."""
+    """A checkpoint, or a folder of `step-N` checkpoints, of which the newest complete one is used."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Annotated[int, Field(ge=1)] | None = None
     checkpoint_every: Auto | Annotated[int, Field(ge=1)] = "auto"

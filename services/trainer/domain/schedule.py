@@ -11,7 +11,7 @@ VALIDATIONS_PER_RUN = 10
 FEWEST_CHECKPOINTS = 4
 MOST_EPOCH_CHECKPOINTS = 10
 CHECKPOINT_SECONDS = 30.0
-CHECKPOINT_SHARE = 0.05  # at most this share of the time goes into writing checkpoints
+CHECKPOINT_SHARE = 0.05  # the largest share of the time that may go into writing checkpoints
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,8 @@ def learning_rate(step: int, total: int, peak: float, warmup_ratio: float) -> fl
 
 
 def validation_steps(steps: Steps, every: int | Literal["auto"]) -> frozenset[int]:
-    """The numbers of finished steps after which validation runs: every `every` steps, and at the end of each epoch."""
+    """The steps after which validation runs, as numbers of finished steps: every `every` steps, and at the end of each
+    epoch."""
     interval = math.ceil(steps.total / VALIDATIONS_PER_RUN) if every == "auto" else every
     ends = range(steps.per_epoch, steps.total + 1, steps.per_epoch)
     due = set(range(interval, steps.total + 1, interval))
@@ -65,7 +66,7 @@ def validation_steps(steps: Steps, every: int | Literal["auto"]) -> frozenset[in
 
 
 def checkpoint_steps(steps: Steps, every: int | Literal["auto"]) -> frozenset[int]:
-    """The numbers of finished steps after which a checkpoint is always written."""
+    """The steps after which a checkpoint is always written, as numbers of finished steps."""
     if every != "auto":
         return frozenset({*range(every, steps.total + 1, every), steps.total})
     marks = steps.epochs if FEWEST_CHECKPOINTS <= steps.epochs <= MOST_EPOCH_CHECKPOINTS else None
@@ -100,7 +101,8 @@ class BestSoFar:
 
 
 def micro_batches(order: list[int], lengths: list[int], most_tokens: int) -> Iterator[list[int]]:
-    """Cut one batch into micro-batches of at most `most_tokens` padded tokens; a longer row has one for itself.
+    """Cut one batch into micro-batches of at most `most_tokens` padded tokens; a longer row gets a micro-batch of its
+    own.
 
     The gradient of a batch does not depend on the order of its rows, so rows of similar length are put together, which
     needs little padding. The longest come first, so that memory runs out with the first micro-batch or not at all.

@@ -1,1 +1,2 @@
-"""The training process, from plan to adapter: files in, files and messages out; no bus, no store, no settings."""
+"""The training process, from plan to adapter. It reads files and writes files and messages; it knows no bus, store or
+settings."""

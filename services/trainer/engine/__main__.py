@@ -1,6 +1,6 @@
 """The training process: `python -m services.trainer.engine plan.json out/ [--events]`. Needs local files only.
 
-What it prints, writes and exits with is in `messages.py`.
+`messages.py` describes what it prints and writes, and its exit codes.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from shared.errors import InputError
 
 BEFORE_TORCH = {
     "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
-    # OpenMP's threads otherwise spin while they wait for each other: beside other busy processes a step then took up
-    # to 8 s instead of 1.2 s (2 cores); alone, sleeping costs 5 %.
+    # By default the threads of OpenMP spin while they wait for each other. Beside other busy processes a step then took
+    # up to 8 s instead of 1.2 s (on 2 cores). If nothing else runs, sleeping instead costs 5 %.
     "OMP_WAIT_POLICY": "PASSIVE",
 }
-"""Read when torch is loaded, so set before."""
+"""Environment variables that torch reads when it is loaded, so they are set before."""
 
 
 class StopRequest:
     """Handles SIGTERM and SIGINT.
 
-    Once the training loop watches, the first signal is noted, and the loop writes a checkpoint. Before that, and at the
+    Once the training loop calls this object, the first signal makes it write a checkpoint and end. Before that, or at a
     second signal, the process ends at once.
     """
 
@@ -42,7 +42,7 @@ class StopRequest:
         self.watched = False
 
     def __call__(self) -> bool:
-        """Whether to stop. The loop calls this, and so promises to stop in good order."""
+        """Whether to stop. Whoever calls this must write a checkpoint and end when it is True."""
         self.watched = True
         return self.requested
 
@@ -84,7 +84,7 @@ def _train(plan_path: Path, out: Path, reporter: Reporter, stop: StopRequest) ->
         plan = parse_plan(plan_path.read_bytes())
     except OSError as error:
         raise InputError("invalid_plan", f"the plan {str(plan_path)!r} cannot be read: {error.strerror}") from None
-    # Importing torch takes seconds, so it comes after the plan was found to be right.
+    # Importing torch takes seconds, so the plan is checked before.
     from services.trainer.engine.loop import Interrupted  # noqa: PLC0415
     from services.trainer.engine.run import run  # noqa: PLC0415
 
@@ -98,10 +98,11 @@ def _train(plan_path: Path, out: Path, reporter: Reporter, stop: StopRequest) ->
 
 
 def die_with(parent: int) -> None:
-    """Ask the kernel to kill this process when the parent ends, however that ends: it must not outlive its lease."""
+    """Ask the kernel to kill this process when its parent ends, even by a crash: the training must not outlive its
+    lease."""
     set_parent_death_signal = 1
     ctypes.CDLL(None, use_errno=True).prctl(set_parent_death_signal, signal.SIGKILL)
-    if os.getppid() != parent:  # it ended before the kernel was asked
+    if os.getppid() != parent:  # the parent ended before the kernel was asked
         os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -1,6 +1,6 @@
 """Checkpoints: folders `step-N` of safetensors and JSON files; `COMPLETE.json` lists their digests.
 
-Pickle is not used: a checkpoint comes back over the network, and reading it must not be able to run code.
+Pickle is not used, because a checkpoint is downloaded again, and reading it must not run code.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def newest_complete(folder: Path) -> Path | None:
 
 
 def step_of(name: str) -> int | None:
-    """The step in the name of a checkpoint's folder. None: it is the name of something else."""
+    """The step in the name of a checkpoint folder; None: it is not the name of a checkpoint folder."""
     match = _NAME.fullmatch(name)
     return int(match[1]) if match else None
 
@@ -93,7 +93,7 @@ def capture(model: Any, optimizer: Any) -> dict[str, Tensors]:
 
 
 def restore(model: Any, optimizer: Any, tensors: dict[str, Tensors]) -> None:
-    """The reverse of `capture`, onto the devices where the parameters are."""
+    """Restore what `capture` returned, on the devices of the parameters."""
     load_adapter_tensors(model, tensors["adapter"])
     for name, parameter in trainable(model).items():
         values = {key.rsplit("|", 1)[1]: v for key, v in tensors["optimizer"].items() if key.rsplit("|", 1)[0] == name}
@@ -120,7 +120,7 @@ def capture_random() -> Tensors:
 
 
 def restore_random(tensors: Tensors) -> None:
-    """The reverse of `capture_random`."""
+    """Restore what `capture_random` returned."""
     version, *words = tensors["python"].tolist()
     random.setstate((version, tuple(words), None))
     *key, position = tensors["numpy"].tolist()

@@ -20,7 +20,7 @@ from shared.events import CheckpointInfo
 
 
 class Interrupted(Exception):
-    """The process was asked to stop; what was reached is in the newest checkpoint."""
+    """The process was asked to stop; the newest checkpoint holds what it reached."""
 
 
 class Loop:
@@ -118,7 +118,7 @@ class Loop:
         )
 
     def _validate(self) -> dict[str, float]:
-        """Measure, and remember the best adapter. Returns the `valid_*` fields of the step's row."""
+        """Measure the validation loss, and keep the best adapter. Returns the `valid_*` fields of the step's row."""
         assert self.validator is not None
         state = self.state
         quick, full = self.validator.measure(ends_epoch=self.steps.ends_epoch(state.step))

@@ -25,7 +25,8 @@ class Objective(Protocol):
     """A loss that the training loop can minimise."""
 
     def weight(self, batch: Batch) -> int:
-        """What the sums are divided by: how much a micro-batch counts in the mean over its batch."""
+        """The weight of a micro-batch in the mean over its batch; the sums of the batch are divided by the sum of the
+        weights."""
         ...
 
     def sums(self, model: Any, batch: Batch) -> Sums:
@@ -45,7 +46,7 @@ class Supervised:
             scores.flatten(0, 1).float(), batch.targets.flatten(), ignore_index=IGNORED, reduction="sum"
         )
         with torch.no_grad():
-            correct = (scores.argmax(-1) == batch.targets).sum()  # IGNORED is no token, so it never matches
+            correct = (scores.argmax(-1) == batch.targets).sum()  # IGNORED is not a token, so it matches none
         return Sums(loss, correct)
 
 
@@ -71,7 +72,7 @@ class Dpo:
 
 
 def logits(model: Any, batch: Batch) -> Any:
-    """The logits where the next token is trained on: (sequences, kept, vocabulary)."""
+    """The logits at the positions whose next token is trained on: (sequences, kept, vocabulary)."""
     inputs = {"input_ids": batch.tokens, "attention_mask": batch.attention_mask, "use_cache": False}
     if "logits_to_keep" in inspect.signature(model.get_base_model().forward).parameters:
         return model(**inputs, logits_to_keep=batch.columns).logits
@@ -79,7 +80,7 @@ def logits(model: Any, batch: Batch) -> Any:
 
 
 def _preference(model: Any, batch: Batch) -> Any:
-    """The log-probability of each preferred answer minus that of the other one: (items,)."""
+    """The log-probability of each preferred answer minus that of the non-preferred one: (items,)."""
     scores = logits(model, batch)
     flat = F.cross_entropy(
         scores.flatten(0, 1).float(), batch.targets.flatten(), ignore_index=IGNORED, reduction="none"

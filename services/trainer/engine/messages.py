@@ -61,7 +61,7 @@ class TrainingResult(FrozenModel):
 
 
 class ErrorDocument(FrozenModel):
-    """`error.json`: what is wrong with the input, as the job's `error` will say it."""
+    """`error.json`: what is wrong with the input. It becomes the `error` of the job."""
 
     code: str
     message: str
@@ -69,7 +69,7 @@ class ErrorDocument(FrozenModel):
 
     @classmethod
     def of(cls, error: InputError) -> ErrorDocument:
-        """The document of an error."""
+        """The document that describes `error`."""
         return cls(code=error.code, message=error.message, param=error.param)
 
     def exception(self) -> InputError:
@@ -87,7 +87,7 @@ class Message(FrozenModel):
     at: float
 
     def fields(self) -> dict[str, Any]:
-        """Its own fields by name; an optional field that was not given is left out."""
+        """The fields of this kind of message by name, without optional ones that were not given."""
         return self.model_dump(exclude={"event", "at"}, exclude_unset=True)
 
     def line(self) -> str:
@@ -108,7 +108,7 @@ class Started(Message):
 class PhaseBegan(Message):
     """A phase began: tokenize, load, prepare, fit, `epoch N`, save. The one before it has ended.
 
-    `micro_tokens` and `recompute` are given for `fit`: what was found to fit into the GPU's memory.
+    For `fit`, `micro_tokens` and `recompute` say what was found to fit into the memory of the GPU.
     """
 
     event: Literal["phase"] = "phase"
@@ -127,9 +127,9 @@ class Resumed(Message):
 class MetricsRow(FrozenModel):
     """A row of `metrics.jsonl`: what one step did.
 
-    `epoch`: how many epochs are done, in fractions. `tokens`: real ones in the batch, without padding. `valid_*`: on a
-    fixed sample of the validation rows, after the steps that are followed by a validation; `full_valid_*`: on all of
-    them, at the end of an epoch.
+    `epoch`: how many epochs are done, in fractions. `tokens`: how many the batch has, without padding. `valid_*`:
+    measured on a fixed sample of the validation rows, if a validation followed the step; `full_valid_*`: measured on
+    all of them, at the end of an epoch.
     """
 
     step: int
@@ -152,14 +152,14 @@ class MetricsRow(FrozenModel):
 
 
 class StepDone(MetricsRow, Message):
-    """A step was taken. `eta_seconds`: until the last one."""
+    """A step was taken. `eta_seconds`: the time left until the last step."""
 
     event: Literal["step"] = "step"
     eta_seconds: float
 
 
 class CheckpointWritten(Message):
-    """A checkpoint is complete on the local disk. `path`: of its folder, relative to the output folder."""
+    """A checkpoint is complete on the local disk. `path`: its folder, relative to the output folder."""
 
     event: Literal["checkpoint"] = "checkpoint"
     path: str
@@ -205,8 +205,8 @@ _adapter: TypeAdapter[AnyMessage] = TypeAdapter(Annotated[AnyMessage, Field(disc
 
 
 def parse_message(line: bytes | str) -> AnyMessage | None:
-    """The message on a line of stdout. None for what some library printed there, and for a kind of message that this
-    version does not know.
+    """The message on a line of stdout; None if a library printed the line, or if this version does not know this kind
+    of message.
 
     Raises:
         ValidationError: a known message lacks a field.

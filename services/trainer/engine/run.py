@@ -62,7 +62,7 @@ def run(plan: Plan, out: Path, reporter: Reporter, stop: Callable[[], bool]) -> 
     reporter.phase("prepare")
     reporter.start_metrics(b"")
     loop = _loop(plan, prepared, tuned, Memory(tuned, device, prepared.train.longest), reporter, stop)
-    torch.manual_seed(plan.seed + 1)  # for dropout; the adapter's initial weights had the seed itself
+    torch.manual_seed(plan.seed + 1)  # for dropout; the seed itself was used for the initial weights of the adapter
     if resumed is not None:
         loop.resume(resumed)
         reporter.send(Resumed(at=time.time(), step=loop.state.step))

@@ -24,7 +24,7 @@ class State(BaseModel):
     best: BestSoFar = BestSoFar()
     points: list[Point] = []
     since_validation: tuple[float, int] = (0.0, 0)
-    """The sum of the training losses since the last validation, and their number."""
+    """The sum and the number of the training losses since the last validation."""
     trained_tokens: int = 0
     seconds: float = 0.0
     fit: Fit | None = None

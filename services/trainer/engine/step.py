@@ -1,4 +1,4 @@
-"""One optimizer step: a batch, cut into micro-batches that fit in memory, changes the adapter once."""
+"""One optimizer step: a batch is cut into micro-batches that fit into memory, and changes the adapter once."""
 
 from __future__ import annotations
 
@@ -62,7 +62,8 @@ class Stepper:
         self._order: tuple[int, list[int]] = (-1, [])
 
     def take(self, step: int) -> Stepped | None:
-        """Take the step after `step` finished ones. None: asked to stop, and nothing has changed.
+        """Take the step that follows `step` finished ones. None: the process was asked to stop, and nothing has
+        changed.
 
         Raises:
             InputError: `out_of_memory` or `training_diverged`.
@@ -95,8 +96,8 @@ class Stepper:
         )
 
     def dry_run(self) -> None:
-        """Send the largest micro-batch of the run forward and backward, so that memory does not run out later. Nothing
-        changes but the memory's fit."""
+        """Send the largest micro-batch of the run forward and backward, so that memory does not run out later. Only the
+        fit of the memory may change."""
         longest = sorted(range(len(self.train.items)), key=lambda index: -self._lengths[index])
         rows = longest[: self.steps.batch_size]
 

@@ -15,7 +15,7 @@ from services.trainer.engine.loss import Objective
 from services.trainer.engine.model.adapter import set_training
 from services.trainer.engine.model.memory import Memory
 
-QUICK_ITEMS = 256  # the size of the sample that is measured within an epoch; at its end all items are
+QUICK_ITEMS = 256  # size of the sample that is measured within an epoch; at the end of an epoch all items are measured
 
 
 @dataclass(frozen=True)

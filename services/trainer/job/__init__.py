@@ -1,1 +1,1 @@
-"""The stage's side of a training: the child process, its spans, the upload of checkpoints and the turn of the GPU."""
+"""The service's side of a training: the child process, its spans, the upload of checkpoints, the turn on the GPU."""

@@ -16,8 +16,8 @@ from shared.stages.stage import Attempt
 def hold(
     ledger: Ledger, settings: Settings, clock: Callable[[], float], attempt: Attempt
 ) -> AbstractAsyncContextManager[None]:
-    """Wait for the turn, however long, and hold it while the block runs. Does nothing if training and vLLM split the
-    memory, or training uses no GPU.
+    """Wait for the turn, however long that takes, and hold it while the block runs. Does nothing if training and vLLM
+    split the memory, or training uses no GPU.
 
     Raises:
         TransientError: the ledger was away for too long, so another process may have the turn.
@@ -25,7 +25,7 @@ def hold(
     if settings.gpu.share == "split" or settings.trainer.gpu == "cpu":
         return nullcontext()
     turns = GpuTurns(ledger, settings.gpu.name, clock, lease_seconds=settings.stage.lease_seconds)
-    # The owner is this attempt: its successor must not take the turn over while this training process may still run.
+    # The owner is this attempt. A later attempt must not take the turn over while this training process may still run.
     owner = f"trainer/{socket.gethostname()}/{os.getpid()}/{attempt.job.job_id}/{attempt.number}"
 
     async def waiting() -> None:

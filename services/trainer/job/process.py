@@ -1,4 +1,5 @@
-"""The training process: a child process, not a thread, so that stopping it, or its crash, does not harm the service."""
+"""The training process. It is a child process and not a thread, so that the service survives when it is killed or
+crashes."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ TAIL_LINES = 400
 
 
 class TrainingProcess:
-    """A running training process. It is killed when the process that started it ends, however that ends."""
+    """A running training process. It is killed when its parent ends, even if the parent crashes."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -72,7 +73,7 @@ class TrainingProcess:
 
     @property
     def trace(self) -> str:
-        """Where it crashed, without user text, so that it can be logged."""
+        """The place of a crash, without user text, so that it can be logged."""
         return safe_trace(self._stderr)
 
     async def _drain(self) -> None:
@@ -82,7 +83,8 @@ class TrainingProcess:
 
 
 def child_environment(environment: Mapping[str, str], *, gpu: str | None, threads: int | None) -> dict[str, str]:
-    """The environment of the child, without our settings: they hold secrets. `gpu`: visible devices; `cpu`: none."""
+    """The environment of the child, without our settings, because they hold secrets. `gpu`: the devices that the child
+    sees, or `cpu` for none."""
     inherited = {name: value for name, value in environment.items() if not name.startswith("TUNESTREAM_")}
     path = [str(ROOT), *filter(None, [environment.get("PYTHONPATH")])]
     inherited["PYTHONPATH"] = os.pathsep.join(path)

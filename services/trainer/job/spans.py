@@ -1,5 +1,5 @@
-"""The spans of a training run. They are made here, not in the training process, which may be killed at any moment: the
-trace then still shows what it had reached."""
+"""The spans of a training run. The service makes them, because the training process may be killed at any moment; the
+trace then still shows how far it came."""
 
 from __future__ import annotations
 

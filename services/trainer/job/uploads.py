@@ -1,4 +1,4 @@
-"""Checkpoints in the object store: uploaded while the training runs, found again by the next attempt."""
+"""Checkpoints in the object store: an attempt uploads them while its training runs, and the next attempt finds them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ log = logging.getLogger(__name__)
 async def find_checkpoints(objects: ObjectStore, attempts: Sequence[str]) -> dict[int, FolderReference]:
     """The complete checkpoints of earlier attempts, by step.
 
-    `attempts`: their prefixes, newest first. If two have a checkpoint of one step, the newer attempt's is taken.
+    `attempts`: their prefixes, newest first. If two attempts have a checkpoint of the same step, that of the newer
+    attempt is used.
     """
     found: dict[int, FolderReference] = {}
     for attempt in attempts:
@@ -37,10 +38,10 @@ async def find_checkpoints(objects: ObjectStore, attempts: Sequence[str]) -> dic
 
 
 class CheckpointUploads:
-    """Uploads checkpoints while the training goes on, one at a time. An upload that fails is logged and left out.
+    """Uploads checkpoints while the training goes on, one at a time. A failed upload is logged and not tried again.
 
-    Use it as `async with`: leaving the block waits for what was added; if the block was cancelled, the rest is dropped.
-    It may be entered again.
+    An async context manager: leaving the block waits for all uploads; if the block was cancelled, the remaining ones
+    are dropped. It may be entered again.
     """
 
     def __init__(self, objects: ObjectStore, attempt: Attempt, out: Path, keep: int) -> None:
@@ -75,7 +76,7 @@ class CheckpointUploads:
             checkpoint = await self._queue.get()
             try:
                 await self._upload(checkpoint)
-            except Exception as error:  # a training that may have run for hours must not end for it
+            except Exception as error:  # a failed upload must not end a training that may have run for hours
                 log.warning("checkpoint not uploaded", extra={"step": checkpoint.step, "reason": type(error).__name__})
             finally:
                 self._queue.task_done()

@@ -1,7 +1,7 @@
 """The checks that every row goes through, one per file, and their registry.
 
-A check is asked once per row, in the order of the registry, and once after the last row. A row with an error is not
-asked about again, and neither is a row that a check drops. Checks are as pure as the domain: rows in, findings out.
+Every check is called for each row, in the order of the registry, and again after the last row. A row that has an error,
+or that a check drops, goes to no further check. Checks are as pure as the domain: rows in, findings out.
 
 To add a check, write its file and add its class to `REGISTRY`; nothing else has to change:
 
@@ -34,7 +34,7 @@ REGISTRY: tuple[Callable[[Context], Check], ...] = (Chat, Completion, Preference
 
 
 def checks_for(context: Context) -> list[Check]:
-    """Fresh checks for one file; they keep what they have seen."""
+    """New checks for one file. A check may remember rows, so it is not used for two files."""
     return [make(context) for make in REGISTRY]
 
 

@@ -43,10 +43,10 @@ class Check:
     name: ClassVar[str]
     """What the report calls the check."""
     drops: ClassVar[Mapping[str, str]] = {}
-    """Why the check leaves rows out: the code of the finding -> the words that follow a number of such rows, such as
+    """Why the check drops rows: the code of the finding -> the words that follow the number of such rows, for example
     `{"duplicate": "are exact duplicates"}`."""
     needs_tokens: ClassVar[bool] = False
-    """The check reads `row.sequences`, so it is asked after the tokenizer."""
+    """The check reads `row.sequences`, so it is called after the tokenizer."""
 
     def __init__(self, context: Context) -> None:
         self.context = context
@@ -62,7 +62,7 @@ class Check:
 
 @dataclass
 class _Drops:
-    """The rows that one check left out for one reason."""
+    """The rows that one check dropped for one reason."""
 
     words: str
     rows: int = 0
@@ -70,9 +70,8 @@ class _Drops:
 
 
 class Tally:
-    """What happened to the rows of one file: how many there are, how many are usable, and which checks left out some.
-
-    `max_lines`: how many line numbers are kept for each reason; all rows are counted.
+    """Counts the rows of one file: all rows, usable rows, and rows that checks dropped. `max_lines`: how many line
+    numbers are kept for each reason; every row is counted.
     """
 
     def __init__(self, checks: Iterable[Check], max_lines: int) -> None:
@@ -82,7 +81,7 @@ class Tally:
         self._drops = {(check.name, code): _Drops(words) for check in checks for code, words in check.drops.items()}
 
     def drop(self, check: Check, code: str, line: int) -> None:
-        """Count a row that `check` leaves out.
+        """Count a row that `check` drops.
 
         Raises:
             LookupError: `check.drops` has no words for this code.
@@ -96,7 +95,8 @@ class Tally:
 
     @property
     def dropped(self) -> tuple[Dropped, ...]:
-        """Every reason that a check declares, in the order of the registry; `rows` is 0 where no row gave it."""
+        """Every reason that a check declares, in the order of the registry; `rows` is 0 if no row was dropped for
+        it."""
         return tuple(
             Dropped(check=check, code=code, rows=drops.rows, words=drops.words, lines=tuple(drops.lines))
             for (check, code), drops in self._drops.items()

@@ -24,7 +24,7 @@ class Chat(Check):
         value = row.value
         if not value.keys() <= _KEYS:
             yield from unknown_keys(value, _KEYS, "")
-        yield from rules.surroundings(value, "")
+        yield from rules.beside_messages(value, "")
         messages = value["messages"]
         yield from rules.conversation(messages, "messages")
         if not isinstance(messages, list) or not messages or not all(isinstance(one, dict) for one in messages):

@@ -1,4 +1,4 @@
-"""Exact duplicates: the first of them is used, the others are left out and counted."""
+"""Exact duplicates: the first is used, the others are dropped and counted."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ DUPLICATE = "duplicate"
 
 
 class Duplicates(Check):
-    """A repeated example would be trained on more often than others by accident, and a copy in two splits
-    would make the test worthless. To train on every example more often, a user raises `n_epochs`."""
+    """Drops repeated examples. A repeated example would get more weight in training by accident, and a copy in two
+    splits would make the test worthless. To train on every example more often, a user raises `n_epochs`."""
 
     name = "duplicates"
     drops: ClassVar = {DUPLICATE: "are exact duplicates", "in_training_file": "are in the training file too"}

@@ -36,7 +36,7 @@ class Length(Check):
                 OVER_LENGTH, "", f"{text}: it is left out", "shorten it, or raise max_length", "warning", True
             )
         elif self.context.prompt_tokens and self.context.prompt_tokens(row) >= limit:
-            # cut at the limit, the row would be all prompt, and the trainer would learn nothing from it
+            # if it were cut at the limit, only prompt would be left, and the trainer would learn nothing from it
             text += ", and what is to be learnt begins after them: it is left out"
             yield Finding("nothing_left_to_learn", "", text, "shorten the prompt, or raise max_length", "warning", True)
         else:

@@ -44,7 +44,7 @@ def _input(value: dict[str, Any]) -> Iterator[Finding]:
         yield wrong_type("input", asked, 'an object {"messages": [...]}')
         return
     yield from unknown_keys(asked, _INPUT_KEYS, "input")
-    yield from rules.surroundings(asked, "input")
+    yield from rules.beside_messages(asked, "input")
     if "messages" not in asked:
         yield missing("input", "messages", "add the conversation to answer")
         return

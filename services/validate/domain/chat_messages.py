@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from services.validate.domain.findings import Finding, kind, missing, short, unknown_keys, wrong_type
+from services.validate.domain.findings import Finding, json_type, missing, short, unknown_keys, wrong_type
 from services.validate.domain.tools import function_call, functions, tool_calls, tools
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
-ROLES_TEXT = "system, user, assistant, tool"  # the other two are accepted, but not recommended
+ROLES_TEXT = "system, user, assistant, tool"  # developer and function are accepted, but not recommended
 
 _COMMON = frozenset({"role", "content", "name"})
 # What the API's own answers contain is allowed, so that logged answers can be trained on.
@@ -60,7 +60,7 @@ def one_message(message: Any, at: str, calls: set[str]) -> Iterator[Finding]:
         return
     known = KEYS.get(role) if isinstance(role, str) else None
     if known is None:
-        shown = f"'{short(role)}'" if isinstance(role, str) else kind(role)
+        shown = f"'{short(role)}'" if isinstance(role, str) else json_type(role)
         yield Finding("invalid_role", f"{at}.role", f"is {shown}", f"use one of {ROLES_TEXT}")
         return
     if not message.keys() <= known:
@@ -155,8 +155,8 @@ def is_empty(content: Any) -> bool:
 
 
 def _misplaced(message: dict[str, Any], known: frozenset[str], at: str) -> Iterator[Finding]:
-    """Keys that a message of this role does not have. They are ignored where another role has them, else perhaps
-    misspelt."""
+    """Findings for keys that a message of this role does not have. A key of another role is ignored with a warning; any
+    other key may be misspelt."""
     for key in sorted((message.keys() - known) & _ANY_ROLE):
         if message[key] is not None:
             text = f"is ignored on a message of role '{message['role']}'"
@@ -165,7 +165,8 @@ def _misplaced(message: dict[str, Any], known: frozenset[str], at: str) -> Itera
 
 
 def _unanswered(messages: list[Any], at: str) -> Iterator[Finding]:
-    """Tool calls without an answer before the next turn. Those of the last message need none: the model learns them."""
+    """Findings for tool calls without an answer before the next turn. Calls of the last message need no answer: the
+    model learns them."""
     opened: dict[str, str] = {}
     for index, message in enumerate(messages):
         if not isinstance(message, dict):
@@ -183,7 +184,7 @@ def _unanswered(messages: list[Any], at: str) -> Iterator[Finding]:
                 opened[call["id"]] = f"{at}[{index}].tool_calls[{number}]"
 
 
-def surroundings(row: dict[str, Any], at: str) -> Iterator[Finding]:
+def beside_messages(row: dict[str, Any], at: str) -> Iterator[Finding]:
     """Check the keys beside the messages: tools, functions, parallel_tool_calls."""
     prefix = f"{at}." if at else ""
     if row.get("tools") is not None:

@@ -10,7 +10,7 @@ from services.validate.domain.formats import Format
 from shared.conversation import TEMPLATE_FIELDS, template_messages, text_of
 from shared.ids import canonical
 
-DIGEST_BYTES = 16  # two different rows are likely to share a digest only among 2**64 rows
+DIGEST_BYTES = 16  # bytes; among fewer than 2**64 rows, two different ones hardly ever share a digest
 
 
 @dataclass(slots=True)
@@ -18,8 +18,8 @@ class Row:
     """A row that is a JSON object, on its way through the checks.
 
     Rows with the same `example` are exact duplicates. Rows with the same `group` hold the same conversation, perhaps
-    with other `weight`s: all of them are trained on, but never end up in two splits. `sequences` has the number of
-    tokens of each sequence that is trained on: one, or two for a preference pair; none where no base is known.
+    with other `weight`s: all are used, but in the same split. `sequences` has the number of tokens of each sequence
+    that is trained on: one, or two for a preference pair; none where no base is known.
     """
 
     line: int
@@ -39,21 +39,21 @@ def identify(row: Row) -> None:
     """Set `group` and `example`. The row must have passed the rules of its format."""
     value, unweighted = row.value, ""
     if row.format == "chat":
-        said = [_said(message) for message in value["messages"]]
+        said = [_trained_form(message) for message in value["messages"]]
         content: list[Any] = [said, value.get("tools"), value.get("functions")]
         unweighted = ",".join(str(i) for i, message in enumerate(value["messages"]) if message.get("weight") == 0)
     elif row.format == "completion":
         content = [value["prompt"], value["completion"]]
     else:
         asked = value["input"]
-        answers = [_said(value[side][0]) for side in ("preferred_completion", "non_preferred_completion")]
-        content = [[_said(message) for message in asked["messages"]], asked.get("tools"), answers]
+        answers = [_trained_form(value[side][0]) for side in ("preferred_completion", "non_preferred_completion")]
+        content = [[_trained_form(message) for message in asked["messages"]], asked.get("tools"), answers]
     row.group = _digest(canonical(content))
     row.example = _digest(row.group + unweighted.encode()) if unweighted else row.group
 
 
-def _said(message: dict[str, Any]) -> dict[str, Any]:
-    """The message as it is trained on: without weights, nulls and unknown keys, its text parts joined."""
+def _trained_form(message: dict[str, Any]) -> dict[str, Any]:
+    """The message as it is trained on: without weights, nulls and unknown keys; text parts are joined."""
     said = {key: message[key] for key in TEMPLATE_FIELDS if message.get(key) is not None}
     if "content" in said:
         said["content"] = text_of(said["content"])
@@ -71,7 +71,7 @@ def conversations(row: Row) -> list[list[dict[str, Any]]]:
     """The sequences of a chat or preference row as chat templates expect them, each up to the last message that is
     trained on."""
     if row.format == "chat":
-        return [template_messages(row.value["messages"][: _trained(row)[-1] + 1])]
+        return [template_messages(row.value["messages"][: _trained_indexes(row)[-1] + 1])]
     asked = template_messages(row.value["input"]["messages"])
     return [asked + template_messages(row.value[side]) for side in ("preferred_completion", "non_preferred_completion")]
 
@@ -80,10 +80,10 @@ def prompt_of(row: Row) -> list[dict[str, Any]]:
     """The messages of a chat or preference row before the first that is trained on."""
     if row.format == "preference":
         return template_messages(row.value["input"]["messages"])
-    return template_messages(row.value["messages"][: _trained(row)[0]])
+    return template_messages(row.value["messages"][: _trained_indexes(row)[0]])
 
 
-def _trained(row: Row) -> list[int]:
+def _trained_indexes(row: Row) -> list[int]:
     """Indexes of the messages of a chat row that are trained on; a weight of null counts as 1."""
     return [
         index
@@ -92,7 +92,7 @@ def _trained(row: Row) -> list[int]:
     ]
 
 
-def asked_of(row: Row) -> dict[str, Any]:
-    """The part of a chat or preference row that names the tools."""
+def input_of(row: Row) -> dict[str, Any]:
+    """The object that holds the messages and tools: a chat row itself, or the input of a preference row."""
     asked: dict[str, Any] = row.value["input"] if row.format == "preference" else row.value
     return asked

@@ -1,4 +1,4 @@
-"""What is wrong with a dataset: findings of a rule, problems of a file, their count and their wording."""
+"""What is wrong with a dataset: findings in a row, problems of a file, and their counts and wording."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ MAX_WARNINGS = 100
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that a rule finds wrong with a row. `field` is a path (`messages[2].role`), empty for the row itself.
+    """One thing that is wrong with a row. `field` is a path (`messages[2].role`), empty for the row itself.
 
-    `drops`: the row is left out of the splits. Only a warning may drop its row; an error fails the whole file.
+    `drops`: the row is dropped, that is, left out of the splits. Only a warning may drop its row; an error fails the
+    whole file.
     """
 
     code: str
@@ -80,17 +81,18 @@ class Problems:
 
 
 def missing(at: str, name: str, remedy: str) -> Finding:
-    """The finding for the key `name` that the object at `at` lacks."""
+    """The finding for an object at the path `at` that lacks the key `name`."""
     return Finding("missing_field", join(at, name), f"'{name}' is missing", remedy)
 
 
 def wrong_type(at: str, value: Any, wanted: str) -> Finding:
-    """The finding for a value of another type than `wanted`, which is in words."""
-    return Finding("wrong_type", at, f"is {kind(value)}", f"make it {wanted}")
+    """The finding for a value of the wrong type. `wanted` is the right type in words."""
+    return Finding("wrong_type", at, f"is {json_type(value)}", f"make it {wanted}")
 
 
 def unknown_keys(value: dict[str, Any], known: frozenset[str], at: str) -> list[Finding]:
-    """An unknown key is ignored with a warning; one that looks like a misspelt known key is an error."""
+    """Findings for unknown keys. Such a key is ignored with a warning; if it looks like a misspelt known key, it is an
+    error."""
     findings = []
     for key in sorted(value.keys() - known):
         if close := get_close_matches(key.lower(), known, n=1, cutoff=0.8):
@@ -116,8 +118,8 @@ def short(text: str, limit: int = 40) -> str:
     return json.dumps(cut, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()[1:-1]
 
 
-def kind(value: Any) -> str:
-    """The JSON name of a value's type, with its article."""
+def json_type(value: Any) -> str:
+    """The JSON name of a value's type, with its article: `a number`."""
     if value is None:
         return "null"
     names = {bool: "true or false", int: "a number", float: "a number", str: "a string", list: "a list"}

@@ -15,7 +15,7 @@ METHOD_OF: dict[Format, Method] = {"chat": "supervised", "completion": "supervis
 # The keys that show the format of a row. The order matters: the first format with a key in the row wins.
 MARKS: dict[Format, tuple[str, ...]] = {
     "chat": ("messages",),
-    "preference": ("preferred_completion", "non_preferred_completion"),  # "input" alone is Alpaca's, too
+    "preference": ("preferred_completion", "non_preferred_completion"),  # "input" alone is also a key of Alpaca rows
     "completion": ("prompt", "completion"),
 }
 
@@ -38,7 +38,7 @@ _EXPECTED = (
 def detect(row: dict[str, Any]) -> Format | None:
     """The format of a row by its keys; None: it is in none of them."""
     if "chosen" in row and "rejected" in row:
-        return None  # it may have a "prompt", too, but it is not a completion row
+        return None  # it may also have a "prompt", but it is not a completion row
     return next((name for name, marks in MARKS.items() if any(mark in row for mark in marks)), None)
 
 

@@ -1,4 +1,5 @@
-"""Parse one line of bytes into a JSON object, or into what is wrong with it. No bytes make it raise."""
+"""Parses one line of bytes into a JSON object, or into findings that say what is wrong with it. It never raises,
+whatever the bytes."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from services.validate.domain.findings import Finding, join, kind, short
+from services.validate.domain.findings import Finding, join, json_type, short
 
 # Tool schemas nest about ten deep. Templates and other readers recurse, so a row far beyond that is refused here.
 MAX_DEPTH = 64
@@ -51,7 +52,7 @@ def _not_an_object(value: Any) -> Finding:
         remedy = "write JSONL: one object per line, without a list around them"
     else:
         remedy = 'write one object per line, such as {"messages": [...]}'
-    return Finding("not_an_object", "", f"is {kind(value)}", remedy)
+    return Finding("not_an_object", "", f"is {json_type(value)}", remedy)
 
 
 def _invalid_json(error: json.JSONDecodeError, text: str) -> Finding:
@@ -78,7 +79,7 @@ class _FlawFound(Exception):
 
 @dataclass(frozen=True)
 class _Flaw:
-    """Stands in the decoded tree where something is wrong."""
+    """Marks the place in the decoded tree where something is wrong."""
 
     code: str
     message: str
@@ -102,7 +103,7 @@ def _decoder(on_flaw: Callable[[_Flaw], Any]) -> json.JSONDecoder:
         return on_flaw(_Flaw("not_a_number", f"is {name}, which is not JSON", "use a number or null"))
 
     def integer(digits: str) -> Any:
-        # the length first: int() of very many digits is slow, and Python refuses it
+        # check the length first: Python's int() is slow with very many digits, or refuses them
         if len(digits) > 20 or abs(value := int(digits)) >= MAX_INTEGER:
             return on_flaw(_Flaw("number_too_large", "is a number of more than 64 bits", "write it as a string"))
         return value

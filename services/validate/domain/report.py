@@ -1,4 +1,4 @@
-"""What validation found: the document `report.json`, and the error of a job whose file is not good."""
+"""What validation found: the document `report.json`, and the error of a job whose file cannot be used."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from shared.errors import InputError
 from shared.events import FrozenModel, Method
 
 FileRole = Literal["training", "validation"]
-MIN_EXAMPLES = 10  # OpenAI's limit; below it neither training nor the test means anything
+MIN_EXAMPLES = 10  # OpenAI's limit; with fewer, neither training nor testing means anything
 
 
 class Failure(FrozenModel):
@@ -25,16 +25,16 @@ class Failure(FrozenModel):
 
 
 class Dropped(FrozenModel):
-    """The rows that one check left out of the splits for one reason, in the check's own words."""
+    """The rows that one check dropped for one reason, in the check's own words."""
 
     check: str
     code: str
-    """The code of their warnings."""
+    """The code of the warnings about these rows."""
     rows: int
     words: str
-    """What follows their number: `are exact duplicates`."""
+    """The words that follow the number of rows: `are exact duplicates`."""
     lines: tuple[int, ...] = ()
-    """The lines of the first of them."""
+    """The lines of the first such rows."""
 
     def __str__(self) -> str:
         """`3 are exact duplicates`"""
@@ -53,10 +53,10 @@ class FileReport(FrozenModel):
     format: Format | None
     duplicates: int
     duplicate_lines: tuple[int, ...]
-    """The first lines whose example is a repetition."""
+    """The first lines that repeat an earlier example."""
     over_length: int
     dropped: tuple[Dropped, ...] = ()
-    """Every reason for which a check may leave rows out, also those that no row gave."""
+    """Every reason for which a check may drop rows, including those for which none was dropped."""
     tokens: Tokens | None
     errors: int
     warnings: int
@@ -93,7 +93,7 @@ class Report(FrozenModel):
 
 
 def failure(file: FileReport, role: FileRole) -> Failure | None:
-    """The error that a file's problems make of the job: the first of them, and how many more there are."""
+    """The job's error for a file with problems: the first problem, and how many more there are."""
     first = next((problem for problem in file.problems if problem.severity == "error"), None)
     if first is None:
         return None
@@ -109,7 +109,7 @@ TOO_FEW = "too_few_examples"
 
 
 def wrong_method(file: FileReport, method: Method | None) -> Failure | None:
-    """The error of a job whose method cannot train on the file's format, in OpenAI's words."""
+    """The job's error for a format that the method cannot train on, in OpenAI's words."""
     if method is None or file.format is None or METHOD_OF[file.format] == method:
         return None
     needed = METHOD_OF[file.format]

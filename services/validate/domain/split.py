@@ -28,9 +28,8 @@ def sizes(examples: int, shares: Splits, *, own_validation: bool) -> Sizes:
     """
     validation = 0 if own_validation else _part(examples, shares.validation)
     test = _part(examples, shares.test)
-    validation = min(
-        validation, max(0, examples - test - 1)
-    )  # two shares near a half, both rounded up, would leave nothing to train on
+    # Two shares of about a half, both rounded up, would leave nothing to train on.
+    validation = min(validation, max(0, examples - test - 1))
     return Sizes(examples - validation - test, validation, test)
 
 

@@ -83,7 +83,7 @@ def max_length(wanted: int | Auto, context: int | None, base: str) -> int:
 
 
 def estimate(train_tokens: int, hyperparameters: Hyperparameters) -> Estimate:
-    """What training on `train_tokens` tokens per epoch will roughly take."""
+    """Roughly how long training takes with `train_tokens` tokens per epoch."""
     epochs = AUTO_EPOCHS if hyperparameters.n_epochs == "auto" else hyperparameters.n_epochs
     tokens = train_tokens * epochs
     return Estimate(

@@ -16,7 +16,7 @@ from services.api.projection import Projection
 from services.api.resources.dependencies import Dependencies
 from tests.support.bus import FakeBus
 from tests.support.clock import Clock
-from tests.support.job_story import T0, Story, Told
+from tests.support.job_history import T0, DeliveredEvent, JobHistory
 from tests.support.store import FakeStore
 
 URL = "http://api.test"
@@ -24,7 +24,8 @@ URL = "http://api.test"
 
 @dataclass
 class Api:
-    """A running api. `restart` is a new process over the same ledger, `forget` one whose database was deleted."""
+    """A running api. `restart` replaces it by a new process over the same ledger, `delete_database` by one whose
+    database was deleted."""
 
     path: Path
     objects: FakeStore
@@ -47,15 +48,15 @@ class Api:
         await self.stop()
         self.start()
 
-    async def forget(self) -> None:
+    async def delete_database(self) -> None:
         await self.stop()
         for file in self.path.parent.glob(self.path.name + "*"):
             file.unlink()
         self.start()
 
-    async def take(self, events: Iterable[Told]) -> None:
-        for told in events:
-            await self.projection.take(told.event, told.delivery)
+    async def take(self, events: Iterable[DeliveredEvent]) -> None:
+        for delivered in events:
+            await self.projection.take(delivered.event, delivered.delivery)
 
     async def get(self, path: str, **params: Any) -> Any:
         answer = await self.client.get(path, params=params)
@@ -73,25 +74,25 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
 
 
 @pytest.fixture
-async def story(api: Api) -> Story:
+async def history(api: Api) -> JobHistory:
     """A job that has succeeded."""
-    done = Story()
-    await done.happens(api.objects)
+    done = JobHistory()
+    await done.write_documents(api.objects)
     await api.take(done.events)
     return done
 
 
 @pytest.fixture
-async def training(api: Api) -> Story:
+async def training_job(api: Api) -> JobHistory:
     """A job in the middle of its training."""
-    running = Story(2)
-    await running.happens(api.objects, until="validate")
+    running = JobHistory(2)
+    await running.write_documents(api.objects, until="validate")
     await api.take(running.events[:6])
     return running
 
 
 def error_of(answer: httpx.Response) -> dict[str, Any]:
-    """The error, which must be in OpenAI's envelope, whole."""
+    """The error of an answer, which must be a complete OpenAI envelope."""
     body = answer.json()
     assert set(body) == {"error"}
     assert set(body["error"]) == {"message", "type", "param", "code"}

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from services.api.resources.jobs import routes as jobs_route
-from tests.support.job_story import TRACE, Story
+from tests.support.job_history import TRACE, JobHistory
 from tests.support.spans import Spans, trace_of
 from tests.unit.api.conftest import Api, error_of
 
@@ -23,23 +23,30 @@ from tests.unit.api.conftest import Api, error_of
         ("bearer second", 200),
     ],
 )
-async def test_keys(api: Api, story: Story, header: str | None, status: int) -> None:
+async def test_keys(api: Api, history: JobHistory, header: str | None, status: int) -> None:
     api.keys = ("first", "second")
     await api.restart()
     headers = {"authorization": header} if header else {}
-    for path in ("/jobs", f"/jobs/{story.job_id}", f"/jobs/{story.job_id}/events", f"/jobs/{story.job_id}/report"):
+    for path in (
+        "/jobs",
+        f"/jobs/{history.job_id}",
+        f"/jobs/{history.job_id}/events",
+        f"/jobs/{history.job_id}/report",
+    ):
         answer = await api.client.get(path, headers=headers)
         assert answer.status_code == status
         if status == 401:
             error_of(answer)
-    assert (await api.client.post(f"/jobs/{story.job_id}/cancel")).status_code == 401
+    assert (await api.client.post(f"/jobs/{history.job_id}/cancel")).status_code == 401
     assert (await api.client.get("/openapi.json")).status_code == 200
 
 
 @pytest.mark.parametrize(
     ("method", "path", "status"), [("GET", "/nowhere", 404), ("DELETE", "/jobs", 405), ("GET", "/jobs/x/cancel", 405)]
 )
-async def test_what_does_not_exist_is_told_in_the_envelope(api: Api, method: str, path: str, status: int) -> None:
+async def test_an_unknown_path_or_method_is_an_error_in_the_envelope(
+    api: Api, method: str, path: str, status: int
+) -> None:
     answer = await api.client.request(method, path)
     assert answer.status_code == status
     assert path in error_of(answer)["message"]

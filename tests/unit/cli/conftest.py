@@ -11,7 +11,7 @@ from tests.support.environment import EVERY_CLIENTS, remove_settings, settings_r
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """An empty directory and no settings of whoever runs the tests."""
+    """Run in an empty directory, without the settings of the person who runs the tests."""
     remove_settings(monkeypatch, EVERY_CLIENTS)
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")

@@ -1,4 +1,4 @@
-"""Which stack a command speaks to, and what `tunestream env` says of it."""
+"""Which stack a command uses, and what `tunestream env` prints about it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CLIENT_ENV = {
 
 
 def made(folder: Path, api_port: int = 8123) -> Stack:
-    """An embedded stack that was started once."""
+    """The state of an embedded stack that was started before."""
     stack = plan.make_stack(folder, folder.parent, Settings(), None, free=lambda port: True)
     stack.ports["api"] = api_port
     state.save(stack)
@@ -43,7 +43,7 @@ def made(folder: Path, api_port: int = 8123) -> Stack:
 
 @pytest.fixture
 def client_env(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The environment that a stack elsewhere gives to its clients."""
+    """The environment of a client of a stack on another machine."""
     Path("ca.pem").write_text("")
     for name, value in CLIENT_ENV.items():
         monkeypatch.setenv(f"TUNESTREAM_{name}", value)

@@ -1,4 +1,4 @@
-"""Requests run together, and end together."""
+"""Running requests concurrently: the order of results, and what ends when one fails."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from services.evaluator.answers import together
+from services.evaluator.answers import gather_or_cancel
 from shared.errors import TransientError
 
 
@@ -21,7 +21,7 @@ async def test_results_come_in_the_order_of_the_work() -> None:
         turn.set()
         return 2
 
-    assert await together([first(), second()]) == [1, 2]
+    assert await gather_or_cancel([first(), second()]) == [1, 2]
 
 
 async def test_the_first_failure_ends_all_the_others() -> None:
@@ -38,5 +38,5 @@ async def test_the_first_failure_ends_all_the_others() -> None:
 
     async with asyncio.timeout(5):
         with pytest.raises(TransientError):
-            await together([waits_for_ever(), fails()])
+            await gather_or_cancel([waits_for_ever(), fails()])
     assert ended == ["waiting"]

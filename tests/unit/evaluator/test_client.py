@@ -1,4 +1,4 @@
-"""The client against a real HTTP server: what is sent, what is waited for, and what is given up."""
+"""The client with a real HTTP server: what it sends, when it waits, and when it gives up."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def shout(text: str) -> str:
     return text.upper()
 
 
-class Waiting:
-    """A clock that moves only by sleeping, and remembers how long."""
+class FakeClock:
+    """A clock that moves only when something sleeps, and records the pauses."""
 
     def __init__(self) -> None:
         self.pauses: list[float] = []
 
-    def clock(self) -> float:
+    def time(self) -> float:
         return sum(self.pauses)
 
     async def sleep(self, seconds: float) -> None:
@@ -39,11 +39,11 @@ def settings(url: str, **evaluator: Any) -> Settings:
 
 
 async def ask(
-    model: FakeModel, *prompts: Prompt, name: str = "m", waiting: Waiting | None = None, key: str | None = None
+    model: FakeModel, *prompts: Prompt, name: str = "m", clock: FakeClock | None = None, key: str | None = None
 ) -> Any:
-    waiting = waiting or Waiting()
+    clock = clock or FakeClock()
     async with serve(model) as url, connect(settings(url, api_key=key), 4) as http:
-        endpoint = Endpoint(http, patience=60, clock=waiting.clock, sleep=waiting.sleep)
+        endpoint = Endpoint(http, patience=60, clock=clock.time, sleep=clock.sleep)
         return await endpoint.ask(name, prompts or (HELLO,), 32)
 
 
@@ -66,41 +66,41 @@ async def test_a_text_is_continued_by_the_completions_route() -> None:
     assert (model.requests[0]["prompt"], model.requests[0]["stop"]) == ("go on", ["#"])
 
 
-async def test_busy_and_restarting_servers_are_waited_for_as_they_ask() -> None:
-    waiting = Waiting()
+async def test_the_client_waits_for_a_busy_or_restarting_server_as_long_as_it_asks() -> None:
+    clock = FakeClock()
     model = FakeModel({"m": shout}, failures=[(429, {"retry-after": "7"}), (503, {}), (502, {}), (500, {})])
-    assert (await ask(model, waiting=waiting)).text == "HELLO"
-    assert waiting.pauses == [7.0, 1.0, 2.0, 4.0]
+    assert (await ask(model, clock=clock)).text == "HELLO"
+    assert clock.pauses == [7.0, 1.0, 2.0, 4.0]
 
 
 async def test_an_endpoint_that_stays_down_is_a_transient_error() -> None:
-    waiting = Waiting()
+    clock = FakeClock()
     with pytest.raises(TransientError, match="answers 503"):
-        await ask(FakeModel({}, always_down=True), waiting=waiting)
-    assert 45 <= sum(waiting.pauses) <= 60
+        await ask(FakeModel({}, always_down=True), clock=clock)
+    assert 45 <= sum(clock.pauses) <= 60
 
 
 async def test_a_model_that_sleeps_while_another_is_trained_is_waited_for_as_long_as_that_takes() -> None:
-    waiting = Waiting()
+    clock = FakeClock()
     model = FakeModel({"m": shout}, sleeps=100)
-    assert (await ask(model, waiting=waiting)).text == "HELLO"
-    assert waiting.pauses == [30.0] * 100
+    assert (await ask(model, clock=clock)).text == "HELLO"
+    assert clock.pauses == [30.0] * 100
 
 
 async def test_a_refused_connection_is_a_transient_error() -> None:
-    waiting = Waiting()
+    clock = FakeClock()
     async with connect(settings("http://127.0.0.1:9"), 1) as http:
-        endpoint = Endpoint(http, patience=5, clock=waiting.clock, sleep=waiting.sleep)
+        endpoint = Endpoint(http, patience=5, clock=clock.time, sleep=clock.sleep)
         with pytest.raises(TransientError, match="ConnectError"):
             await endpoint.ask("m", (HELLO,), 32)
-    assert waiting.pauses == [0.5, 1.0, 2.0]
+    assert clock.pauses == [0.5, 1.0, 2.0]
 
 
 async def test_an_unknown_model_is_a_bug_and_not_waited_for() -> None:
-    waiting = Waiting()
+    clock = FakeClock()
     with pytest.raises(RuntimeError, match="does not know the model other"):
-        await ask(FakeModel({"m": shout}), name="other", waiting=waiting)
-    assert waiting.pauses == []
+        await ask(FakeModel({"m": shout}), name="other", clock=clock)
+    assert clock.pauses == []
 
 
 async def test_a_wrong_key_names_the_setting() -> None:
@@ -155,7 +155,7 @@ async def test_tool_calls_of_an_answer_are_its_text() -> None:
 
 
 @pytest.mark.parametrize("body", [[], {"choices": []}, {"choices": [{"message": None}]}, "text"])
-async def test_a_foreign_answer_says_that_it_is_foreign(body: Any) -> None:
+async def test_an_answer_that_is_not_openais_is_an_error_that_says_so(body: Any) -> None:
     async with httpx.AsyncClient(transport=httpx.MockTransport(canned(body)), base_url="http://x/v1") as http:
         with pytest.raises(RuntimeError, match="not that of an OpenAI server"):
             await Endpoint(http, patience=1).ask("m", (HELLO,), 32)

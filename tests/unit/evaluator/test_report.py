@@ -1,4 +1,4 @@
-"""The page: hostile text stays text, nothing is loaded from elsewhere, the picture shows what was measured."""
+"""The report page: hostile text stays text, nothing is loaded from elsewhere, the plot shows what was measured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The whole stage against a real HTTP server: event in, event and reports out, resumed where an attempt died."""
+"""The whole stage with a real HTTP server: event in, event and reports out; an attempt continues where an earlier one
+died."""
 
 from __future__ import annotations
 
@@ -85,17 +86,17 @@ def job(**spec: Any) -> Job:
 async def run(
     objects: FakeStore, model: FakeModel, request: dict[str, Any], *, number: int = 1, **spec: Any
 ) -> tuple[EvalCompleted, list[JobProgress]]:
-    attempt, told = make_attempt(job(**spec), "evaluator", number=number, request=request)
+    attempt, progress = make_attempt(job(**spec), "evaluator", number=number, request=request)
     async with serve(model) as url:
         settings = Settings(inference=InferenceSettings(url=url), evaluator=EvaluatorSettings(timeout_seconds=2.0))
         event = await EvaluateWork(objects, settings)(attempt)
     assert isinstance(event, EvalCompleted)
-    return event, told
+    return event, progress
 
 
 async def test_a_better_model_passes_and_the_report_has_every_answer() -> None:
     objects, model = FakeStore(), FakeModel(models())
-    event, told = await run(objects, model, await request_for(objects, chat_rows(CITIES), chat_rows(CITIES[:4])))
+    event, progress = await run(objects, model, await request_for(objects, chat_rows(CITIES), chat_rows(CITIES[:4])))
     assert event.passed and event.metric == "rouge_l" and event.examples == 12
     assert event.scores["tuned"]["exact_match"] == 1.0
     assert event.scores["base"]["rouge_l"] < 0.2
@@ -108,8 +109,8 @@ async def test_a_better_model_passes_and_the_report_has_every_answer() -> None:
     assert {edge["prompt"]["name"] for edge in report["edges"]} >= {"empty", "very long", "jailbreak", "emoji"}
     page = (await objects.read(event.html)).decode()
     assert house_style("Oslo") in page and "Better than its base: promoted" in page
-    assert (told[-1].step, told[-1].total_steps) == (12 * 3 + 16 * 2,) * 2
-    assert {event.data["part"] for event in told} == {"base", "few_shot", "tuned", "edge prompts"}
+    assert (progress[-1].step, progress[-1].total_steps) == (12 * 3 + 16 * 2,) * 2
+    assert {event.data["part"] for event in progress} == {"base", "few_shot", "tuned", "edge prompts"}
 
 
 async def test_what_each_variant_was_asked_is_below_its_span_in_the_jobs_trace(
@@ -185,11 +186,11 @@ async def test_an_attempt_that_died_leaves_its_finished_variants_to_the_next() -
         await run(objects, FakeModel(models(tuned=breaks)), request)
     assert "jobs/ftjob-1/evaluator/attempt-1/answers-few_shot.jsonl" in objects.held
     model = FakeModel(models())
-    event, told = await run(objects, model, request, number=2)
+    event, progress = await run(objects, model, request, number=2)
     assert event.passed
     scored = [asked for asked in model.requests if "parcel to" in str(asked) and asked["model"] == BASE]
     assert scored == []
-    assert told[-1].step == told[-1].total_steps
+    assert progress[-1].step == progress[-1].total_steps
 
 
 async def test_answers_to_other_questions_are_not_reused() -> None:
@@ -211,7 +212,7 @@ async def test_without_a_test_split_nothing_is_shown_unless_promotion_is_ordered
     assert ordered.passed
 
 
-async def test_edge_prompts_that_the_endpoint_cannot_stand_do_not_stop_the_stage() -> None:
+async def test_edge_prompts_on_which_the_endpoint_fails_do_not_stop_the_stage() -> None:
     objects = FakeStore()
     model = FakeModel(models(), context_chars=3_000)
     event, _ = await run(objects, model, await request_for(objects, chat_rows(CITIES), chat_rows(CITIES)))

@@ -1,4 +1,4 @@
-"""The strangers' examples speak only S3, Kafka and HTTP, and say what the house understands."""
+"""The examples for other programs use only S3, Kafka and HTTP, and send what Tunestream accepts."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_a_drop_puts_the_settings_there_before_the_dataset(monkeypatch: pytest.M
     ]
 
 
-def test_a_published_event_is_bare_json_that_the_house_can_read(monkeypatch: pytest.MonkeyPatch, s3: FakeS3):
+def test_a_published_event_is_bare_json_that_ingest_can_read(monkeypatch: pytest.MonkeyPatch, s3: FakeS3):
     sent: list[tuple[str, bytes]] = []
 
     class Producer:
@@ -122,7 +122,7 @@ def test_the_variables_of_the_environment_log_in(monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture
 def kcat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder in which a `kcat` leaves its arguments, its configuration and its input."""
+    """A folder in which a fake `kcat` leaves its arguments, its configuration and its input."""
     program = tmp_path / "kcat"
     program.write_text(KCAT.format(folder=tmp_path))
     program.chmod(0o755)
@@ -163,7 +163,7 @@ def test_kcat_sends_headers_and_logs_in_without_showing_the_password(kcat: Path,
     ]
 
 
-def test_kcat_without_a_key_says_what_is_wanted(kcat: Path):
+def test_kcat_without_a_key_prints_its_usage(kcat: Path):
     result = shell("datasets")
     assert result.returncode == 2 and "BUCKET KEY" in result.stderr
     assert not (kcat / "input").exists()

@@ -1,4 +1,5 @@
-"""The whole service as it is composed, between a real HTTP client and a vLLM and an api service of the tests."""
+"""The whole inference service, composed as in production, with a real HTTP client, a fake vLLM and a fake api
+service."""
 
 from __future__ import annotations
 
@@ -29,12 +30,12 @@ from tests.support.store import FakeStore
 from tests.support.trained_models import BASE
 from tests.support.vllm import FakeVllm
 
-QUICK = 0.3  # seconds that requests of the tests wait for a vLLM that is down
+PATIENCE = 0.3  # seconds for which requests in tests wait for a vLLM that is down
 
 
 @dataclass
-class House:
-    """The service, its neighbours, and a client of it."""
+class ServiceUnderTest:
+    """The inference service, the fakes that it talks to, and a client of it."""
 
     vllm: FakeVllm
     api: FakeApi
@@ -61,8 +62,10 @@ class House:
 
 
 @asynccontextmanager
-async def open_house(folder: Path, objects: FakeStore, clock: Clock, **settings: Any) -> AsyncIterator[House]:
-    """`settings`: sections that differ from the usual."""
+async def running_service(
+    folder: Path, objects: FakeStore, clock: Clock, **settings: Any
+) -> AsyncIterator[ServiceUnderTest]:
+    """Run the service. `settings`: sections that differ from the defaults of these tests."""
     async with AsyncExitStack() as stack:
         vllm, api = FakeVllm(), FakeApi()
         for server in (vllm.server, api.server):
@@ -85,7 +88,7 @@ async def open_house(folder: Path, objects: FakeStore, clock: Clock, **settings:
             stack.callback(task.cancel)
         server = await stack.enter_async_context(Server(parts.app).running())
         http = await stack.enter_async_context(httpx.AsyncClient(base_url=server.url, verify=False, timeout=60))
-        opened = House(vllm, api, objects, clock, parts, http, folder)
+        opened = ServiceUnderTest(vllm, api, objects, clock, parts, http, folder)
         yield opened
         if "client" in vars(opened):
             await opened.client.close()
@@ -98,11 +101,11 @@ async def _run(background: Any) -> None:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vllm_module, "POLL_STARTING", 0.01)
-    monkeypatch.setattr(composition, "Gateway", functools.partial(Gateway, patience=QUICK))
-    monkeypatch.setattr(composition, "DeployWork", functools.partial(DeployWork, patience=QUICK))
+    monkeypatch.setattr(composition, "Gateway", functools.partial(Gateway, patience=PATIENCE))
+    monkeypatch.setattr(composition, "DeployWork", functools.partial(DeployWork, patience=PATIENCE))
 
 
 @pytest.fixture
-async def house(tmp_path: Path, objects: FakeStore, clock: Clock) -> AsyncIterator[House]:
-    async with open_house(tmp_path, objects, clock) as opened:
+async def service(tmp_path: Path, objects: FakeStore, clock: Clock) -> AsyncIterator[ServiceUnderTest]:
+    async with running_service(tmp_path, objects, clock) as opened:
         yield opened

@@ -11,7 +11,7 @@ from shared.events import EvalCompleted, Event, Interval, JobProgress, ModelDepl
 from shared.stages.stage import Attempt
 from tests.support.store import FakeStore
 from tests.support.trained_models import BASE, add_job, add_trained, model_id
-from tests.unit.inference.conftest import House
+from tests.unit.inference.conftest import ServiceUnderTest
 
 REPORT = Reference(bucket="tunestream", key="report.json", etag="e", size=1, sha256="0" * 64)
 
@@ -39,10 +39,10 @@ async def attempt(objects: FakeStore, name: str = "one", *, passed: bool = True)
     return Attempt(job, request, "inference", 1, f"jobs/{job.job_id}/inference/attempt-1/", silent)
 
 
-async def test_a_model_that_passed_is_loaded_and_behind_its_alias(house: House) -> None:
-    model = await add_trained(house.objects)
+async def test_a_model_that_passed_is_loaded_and_behind_its_alias(service: ServiceUnderTest) -> None:
+    model = await add_trained(service.objects)
 
-    event = await house.work(await attempt(house.objects))
+    event = await service.work(await attempt(service.objects))
 
     assert event == ModelDeployed(
         job_id=event.job_id,
@@ -51,69 +51,69 @@ async def test_a_model_that_passed_is_loaded_and_behind_its_alias(house: House) 
         previous=None,
         endpoint="http://tunestream.test/v1",
     )
-    assert house.vllm.loads == [model]
-    assert (await house.chat("support")).json()["model"] == model
+    assert service.vllm.loads == [model]
+    assert (await service.chat("support")).json()["model"] == model
 
 
-async def test_the_next_version_names_the_one_it_replaces(house: House) -> None:
-    first, second = await add_trained(house.objects, "one"), await add_trained(house.objects, "two")
-    await house.work(await attempt(house.objects, "one"))
+async def test_the_next_version_names_the_one_it_replaces(service: ServiceUnderTest) -> None:
+    first, second = await add_trained(service.objects, "one"), await add_trained(service.objects, "two")
+    await service.work(await attempt(service.objects, "one"))
 
-    event = await house.work(await attempt(house.objects, "two"))
+    event = await service.work(await attempt(service.objects, "two"))
 
     assert isinstance(event, ModelDeployed)
     assert (event.model, event.previous) == (second, first)
 
 
-async def test_a_model_that_did_not_pass_moves_nothing_but_can_be_called(house: House) -> None:
-    model = await add_trained(house.objects)
+async def test_a_model_that_did_not_pass_moves_nothing_but_can_be_called(service: ServiceUnderTest) -> None:
+    model = await add_trained(service.objects)
 
-    event = await house.work(await attempt(house.objects, passed=False))
+    event = await service.work(await attempt(service.objects, passed=False))
 
     assert isinstance(event, JobProgress)
     assert (event.stage, event.state, event.message) == ("inference", "not_promoted", "The interval includes 0.")
-    assert (await house.chat("support")).status_code == 404
-    assert (await house.chat(model)).status_code == 200
+    assert (await service.chat("support")).status_code == 404
+    assert (await service.chat(model)).status_code == 200
 
 
-async def test_a_resumed_attempt_does_not_undo_a_later_promotion(house: House) -> None:
-    await add_trained(house.objects, "one")
-    second = await add_trained(house.objects, "two")
-    once: Event = await house.work(await attempt(house.objects, "one"))
-    await house.work(await attempt(house.objects, "two"))
+async def test_a_resumed_attempt_does_not_undo_a_later_promotion(service: ServiceUnderTest) -> None:
+    await add_trained(service.objects, "one")
+    second = await add_trained(service.objects, "two")
+    once: Event = await service.work(await attempt(service.objects, "one"))
+    await service.work(await attempt(service.objects, "two"))
 
-    again = await house.work(await attempt(house.objects, "one"))
+    again = await service.work(await attempt(service.objects, "one"))
 
     assert again == once
-    assert (await house.chat("support")).json()["model"] == second
+    assert (await service.chat("support")).json()["model"] == second
 
 
-async def test_a_resumed_attempt_does_not_undo_a_rollback(house: House) -> None:
-    first = await add_trained(house.objects, "one")
-    await add_trained(house.objects, "two")
+async def test_a_resumed_attempt_does_not_undo_a_rollback(service: ServiceUnderTest) -> None:
+    first = await add_trained(service.objects, "one")
+    await add_trained(service.objects, "two")
     for name in ("one", "two"):
-        await house.work(await attempt(house.objects, name))
-    await house.http.post("/deployments/support/rollback")
+        await service.work(await attempt(service.objects, name))
+    await service.http.post("/deployments/support/rollback")
 
-    await house.work(await attempt(house.objects, "two"))
+    await service.work(await attempt(service.objects, "two"))
 
-    assert (await house.chat("support")).json()["model"] == first
+    assert (await service.chat("support")).json()["model"] == first
 
 
-async def test_without_vllm_the_attempt_is_tried_again_later(house: House) -> None:
-    await add_trained(house.objects)
-    house.vllm.healthy = False
+async def test_without_vllm_the_attempt_is_tried_again_later(service: ServiceUnderTest) -> None:
+    await add_trained(service.objects)
+    service.vllm.healthy = False
 
     with pytest.raises(TransientError):
-        await house.work(await attempt(house.objects))
+        await service.work(await attempt(service.objects))
 
-    assert not [key for key in house.objects.held if key.startswith("deployments/")]
+    assert not [key for key in service.objects.held if key.startswith("deployments/")]
 
 
-async def test_an_adapter_that_cannot_be_served_is_not_promoted(house: House) -> None:
-    await add_trained(house.objects, config={"use_dora": True})
+async def test_an_adapter_that_cannot_be_served_is_not_promoted(service: ServiceUnderTest) -> None:
+    await add_trained(service.objects, config={"use_dora": True})
 
     with pytest.raises(InputError, match="DoRA"):
-        await house.work(await attempt(house.objects))
+        await service.work(await attempt(service.objects))
 
-    assert not [key for key in house.objects.held if key.startswith("deployments/")]
+    assert not [key for key in service.objects.held if key.startswith("deployments/")]

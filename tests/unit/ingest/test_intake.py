@@ -1,4 +1,4 @@
-"""From a dataset to its job: what a repetition changes, and where the job's trace begins."""
+"""Makes the job of a dataset: what happens if it is made again, and where the trace of the job begins."""
 
 from __future__ import annotations
 

@@ -21,8 +21,8 @@ async def test_a_drop_is_counted_with_the_time_until_its_event() -> None:
     await objects.at("datasets").put("canary.jsonl", b"{}\n")
     before = await scrape()
     now[0] += 3
-    await sweep.run_once()
-    await sweep.run_once()
+    await sweep.sweep()
+    await sweep.sweep()
     grown = (await scrape()).since(before)
 
     assert grown("tunestream_ingest_taken_total", kind="drop", outcome="job") == 1

@@ -34,8 +34,8 @@ def test_the_key_is_what_the_user_called_it(key: str) -> None:
 @pytest.mark.parametrize("kind", ["Put", "Post", "Copy", "CompleteMultipartUpload"])
 @pytest.mark.parametrize("prefix", ["s3:", ""])
 def test_every_way_to_create_an_object_counts(kind: str, prefix: str) -> None:
-    told = message("a.jsonl", "b.jsonl", name=f"{prefix}ObjectCreated:{kind}")
-    assert notifications.created_keys(told, "datasets") == ["a.jsonl", "b.jsonl"]
+    notification = message("a.jsonl", "b.jsonl", name=f"{prefix}ObjectCreated:{kind}")
+    assert notifications.created_keys(notification, "datasets") == ["a.jsonl", "b.jsonl"]
 
 
 @pytest.mark.parametrize(
@@ -47,12 +47,12 @@ def test_every_way_to_create_an_object_counts(kind: str, prefix: str) -> None:
         b'{"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "datasets"}',
     ],
 )
-def test_what_created_nothing_here_names_nothing(other: bytes) -> None:
+def test_other_events_and_other_buckets_name_no_key(other: bytes) -> None:
     assert notifications.created_keys(other, "datasets") == []
 
 
 @pytest.mark.parametrize("junk", [b"", b"\xff\xfe", b"null", b"[]", b'{"Records": [{"eventName": 1}]}'])
-def test_what_is_no_notification_is_refused_without_quoting_it(junk: bytes) -> None:
+def test_an_invalid_notification_is_refused_without_quoting_it(junk: bytes) -> None:
     with pytest.raises(ValueError, match=r"^no bucket notification: \d+ fields are wrong$"):
         notifications.created_keys(junk, "datasets")
 
@@ -68,7 +68,7 @@ def test_notifications_and_sweep_give_a_drop_the_same_name() -> None:
     assert name == datasets.drop_name("datasets", entry, beside | {"a.job.json": "never read"})
 
 
-def test_an_idle_bucket_is_swept_ever_less_and_a_busy_one_at_once() -> None:
+def test_an_idle_bucket_is_swept_less_and_less_often_and_a_busy_one_at_once() -> None:
     pause, pauses = 0.2, []
     for _ in range(6):
         pause = datasets.next_pause(pause, took=0.08, quiet=60.0, shortest=0.2)

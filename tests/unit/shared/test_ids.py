@@ -1,4 +1,4 @@
-"""Ids are derived, so a later version must derive the same ones."""
+"""Ids are derived from what they name, so a later version must derive the same ids."""
 
 from __future__ import annotations
 

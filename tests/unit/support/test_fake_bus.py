@@ -1,4 +1,4 @@
-"""The fake bus is what it stands in for."""
+"""The fake bus behaves like the real one."""
 
 from __future__ import annotations
 

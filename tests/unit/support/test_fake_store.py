@@ -1,4 +1,4 @@
-"""The fake store is what it stands in for."""
+"""The fake store behaves like the real one."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ async def test_the_clock_dates_the_objects() -> None:
     assert [entry.modified for entry in await objects.list("")] == [clock.now - 5, clock.now]
 
 
-async def test_calls_are_remembered_and_what_a_test_adds_is_none() -> None:
+async def test_calls_are_recorded_and_add_is_not_a_call() -> None:
     objects = FakeStore()
     reference = objects.add("a", b"1", {"team": "help"})
     assert objects.calls == []

@@ -44,13 +44,13 @@ def settings(base: Path, tmp_path: Path) -> Settings:
 
 
 class Run:
-    """Attempts at the trainer stage of one job; `told` is the progress that was published."""
+    """Attempts at the trainer stage of one job; `progress` is what they published."""
 
     def __init__(self, store: FakeStore, settings: Settings, **spec: Any) -> None:
         self.work = TrainWork(store, settings)
         self.store = store
-        self.told: list[JobProgress] = []
-        self.tell: Callable[[JobProgress], None] = self.told.append
+        self.progress: list[JobProgress] = []
+        self.on_progress: Callable[[JobProgress], None] = self.progress.append
         hyperparameters = {"n_epochs": 4, "batch_size": 4, "learning_rate": 0.01}
         self.spec = JobSpec.model_validate(
             {"hyperparameters": hyperparameters, "lora": {"r": 8, "dropout": 0.2}, **spec}
@@ -82,7 +82,7 @@ class Run:
         )
 
         async def publish(event: JobProgress) -> None:
-            self.tell(event)
+            self.on_progress(event)
 
         prefix = f"jobs/{job.job_id}/trainer/attempt-{number}/"
         return await self.work(Attempt(job, request.model_dump(mode="json"), "trainer", number, prefix, publish))
@@ -105,7 +105,7 @@ def children() -> list[psutil.Process]:
     return [p for p in psutil.Process().children() if p.status() != psutil.STATUS_ZOMBIE]
 
 
-async def test_killed_in_the_middle_the_next_attempt_goes_on_exactly(
+async def test_after_a_kill_the_next_attempt_continues_exactly(
     store: FakeStore, settings: Settings, make_plan: Any, tmp_path: Path, spans: Spans
 ):
     job = Run(store, settings)
@@ -115,14 +115,14 @@ async def test_killed_in_the_middle_the_next_attempt_goes_on_exactly(
             [child] = children()
             child.kill()
 
-    job.tell = kill_after_the_second_checkpoint
+    job.on_progress = kill_after_the_second_checkpoint
     with pytest.raises(RuntimeError, match="ended by signal 9"):
         await job.attempt(1)
     reached = [span.name for span in spans.all]
     before = ["trainer.download", "trainer.start", "trainer.tokenize", "trainer.load", "trainer.prepare"]
     assert reached[:-1] == [*before, "trainer.epoch 1", *(["trainer.epoch 2"] if len(reached) > 7 else [])]
     assert spans.all[-1].status.description == "RuntimeError"
-    job.tell = job.told.append
+    job.on_progress = job.progress.append
     completed = await job.attempt(2)
 
     plan = make_plan(hyperparameters=job.spec.hyperparameters, lora=job.spec.lora)
@@ -142,12 +142,14 @@ async def test_killed_in_the_middle_the_next_attempt_goes_on_exactly(
     assert [c.step for c in completed.checkpoints] == [10, 20, 30, 40]
     assert {c.prefix.split("/")[3] for c in completed.checkpoints} == {"attempt-1", "attempt-2"}
 
-    steps = [told for told in job.told if "grad_norm" in told.data]
-    continued = next(told.step for told in job.told if told.message.startswith("continued from step"))
+    steps = [progress for progress in job.progress if "grad_norm" in progress.data]
+    continued = next(progress.step for progress in job.progress if progress.message.startswith("continued from step"))
     assert continued in (20, 30)
-    assert [told.step for told in steps] == list(range(continued + 1, 41))
+    assert [progress.step for progress in steps] == list(range(continued + 1, 41))
     assert steps[-1].eta_seconds == 0.0
-    assert [told.step for told in job.told if told.state == "checkpoint"] == list(range(continued + 10, 41, 10))
+    assert [progress.step for progress in job.progress if progress.state == "checkpoint"] == list(
+        range(continued + 10, 41, 10)
+    )
     resumed = [span.name for span in spans.all[len(reached) :]]
     epochs = [f"trainer.epoch {number}" for number in range(continued // 10 + 1, 5)]
     assert resumed == [*before, *epochs, "trainer.save", "trainer.upload"]
@@ -155,7 +157,7 @@ async def test_killed_in_the_middle_the_next_attempt_goes_on_exactly(
     assert list((tmp_path / "work").rglob("*.jsonl")) == []
 
 
-async def test_cancelled_it_leaves_a_checkpoint_and_no_process(store: FakeStore, settings: Settings):
+async def test_a_cancelled_attempt_leaves_a_checkpoint_and_no_process(store: FakeStore, settings: Settings):
     job = Run(store, settings, hyperparameters={"n_epochs": 50, "batch_size": 1, "early_stopping_patience": 0})
     began = asyncio.Event()
 
@@ -163,7 +165,7 @@ async def test_cancelled_it_leaves_a_checkpoint_and_no_process(store: FakeStore,
         if event.step == 3:
             began.set()
 
-    job.tell = notice
+    job.on_progress = notice
     attempt = asyncio.create_task(job.attempt(1))
     await began.wait()
     attempt.cancel()

@@ -1,4 +1,4 @@
-"""A base whose tokens are bytes, so that counts can be computed by hand; rows and files; fakes of the outside."""
+"""Fixtures: a base whose tokens are bytes, so that counts can be computed by hand; rows and files; a fake tokenizer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tokenizers import Tokenizer as Fast
 from tokenizers import decoders, models, pre_tokenizers
 
 from services.validate.check import Examined, examine
-from services.validate.domain.content import Row, asked_of, conversations, prompt_of
+from services.validate.domain.content import Row, conversations, input_of, prompt_of
 from services.validate.domain.findings import Finding
 from services.validate.reader import Source
 from services.validate.scan import ScanControl
@@ -77,7 +77,7 @@ class WordTokenizer:
     def _sequences(self, row: Row) -> tuple[int, ...]:
         if row.format == "completion":
             return (len((row.value["prompt"] + " " + row.value["completion"]).split()),)
-        json.dumps(template_tools(asked_of(row)))
+        json.dumps(template_tools(input_of(row)))
         return tuple(_words([one]) for one in conversations(row))
 
 

@@ -15,7 +15,7 @@ from tests.support.bad_datasets import BAD_DATASETS, BadDataset
 
 
 @pytest.mark.parametrize("bad", BAD_DATASETS, ids=lambda bad: bad.name)
-def test_a_bad_dataset_is_told_by_line_field_and_remedy(bad: BadDataset, tmp_path: Path) -> None:
+def test_the_error_of_a_bad_dataset_names_line_field_and_remedy(bad: BadDataset, tmp_path: Path) -> None:
     path = bad.write(tmp_path)
     tracemalloc.start()
     report = check(path, spec=JobSpec(), base_location=None, limits=ValidationSettings())

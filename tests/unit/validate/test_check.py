@@ -167,7 +167,7 @@ def test_a_validation_file_replaces_the_share_and_loses_what_is_trained_on(run: 
     assert rows_of(tmp_path / "validation.jsonl") == own[3:]
 
 
-def test_a_validation_row_is_told_as_trained_on_whatever_its_weights(run: Examine) -> None:
+def test_a_validation_row_that_is_also_trained_on_is_found_whatever_its_weights(run: Examine) -> None:
     turns = [*chats(1, 50)[0]["messages"], {"role": "user", "content": "more?"}, {"role": "assistant", "content": "no"}]
     weighted = [*turns[:2], {**turns[2], "weight": 0}, *turns[3:]]
     report = run([*chats(20), {"messages": weighted}], validation=[*chats(2, 100), {"messages": turns}]).report
@@ -202,13 +202,13 @@ def test_all_problems_are_counted_and_the_first_are_kept(run: Examine) -> None:
     assert [problem.line for problem in file.problems] == [1, 2, 3, 4, 1, 2, 3, 4]
 
 
-def test_progress_is_told_and_a_stopped_pass_ends(run: Examine, tmp_path: Path) -> None:
-    told: list[tuple[str, int, float]] = []
-    control = ScanControl(on_progress=lambda role, rows, share: told.append((role, rows, share)))
+def test_progress_is_reported_and_a_stopped_scan_ends(run: Examine, tmp_path: Path) -> None:
+    progress: list[tuple[str, int, float]] = []
+    control = ScanControl(on_progress=lambda role, rows, share: progress.append((role, rows, share)))
     source: Source = write(tmp_path / "rows", chats(1200))
     examine(source, None, spec=JobSpec(), tokenizer=None, limits=ValidationSettings(), control=control)
-    assert told[-1] == ("training", 1200, 1.0)
-    assert told == sorted(told) and len(told) > 1000
+    assert progress[-1] == ("training", 1200, 1.0)
+    assert progress == sorted(progress) and len(progress) > 1000
     control.stop.set()
     for content in (source, write(tmp_path / "bad", [b"no json"] * 100)):
         with pytest.raises(Cancelled):

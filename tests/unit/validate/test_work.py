@@ -114,7 +114,7 @@ async def test_the_base_is_loaded_from_where_the_settings_say(objects: FakeStore
     assert (caught.value.code, caught.value.param) == ("model_not_found", "model")
 
 
-async def test_each_phase_has_a_span_in_which_no_word_of_the_user_is(
+async def test_each_phase_has_a_span_without_any_text_of_the_user(
     objects: FakeStore, settings: Settings, spans: Spans
 ) -> None:
     dataset = objects.add("drops/canary.jsonl", lines(*completions(40)))
@@ -125,7 +125,7 @@ async def test_each_phase_has_a_span_in_which_no_word_of_the_user_is(
     assert "canary" not in "".join(span.to_json() for span in spans.all)
 
 
-async def test_a_dataset_that_was_overwritten_is_told(objects: FakeStore, settings: Settings) -> None:
+async def test_a_dataset_that_was_overwritten_fails_the_job(objects: FakeStore, settings: Settings) -> None:
     dataset = objects.add("d", good(10))
     objects.add("d", good(11))
     with pytest.raises(InputError, match="Upload it again") as caught:

@@ -1,4 +1,4 @@
-"""The scores of one answer, one metric per file. `per_example` puts together those that are a mean over examples."""
+"""The scores of one answer, one metric per file. `per_example` collects the metrics that are averaged over examples."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TITLES = {
 
 
 def per_example(reference: str, answer: str, *, as_labels: bool) -> dict[str, float]:
-    """Every score of one answer, each from 0 to 1; `accuracy` only where answers are labels."""
+    """Every score of one answer, each from 0 to 1; `accuracy` only if the answers are labels."""
     scores = {**rouge(reference, answer), "exact_match": exact_match(reference, answer)}
     if as_labels:
         scores["accuracy"] = accuracy(reference, answer)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-# Not `+`, `-`, `#`: "C", "C#" and "C++" are three labels.
+# Without `+`, `-` and `#`, because "C", "C#" and "C++" are three labels.
 _AROUND = " \t\r\n.,;:!?\"'`*()[]"
 
 
 def label_of(text: str) -> str:
-    """The label in its one spelling. Text of nothing but punctuation is kept: it may be the label itself."""
+    """The label in a uniform spelling. Text that is only punctuation is kept, because it may be the label itself."""
     squeezed = " ".join(text.casefold().split())
     return squeezed.strip(_AROUND) or squeezed
 

@@ -1,4 +1,4 @@
-"""Exact match: the answer is the reference, but for white space and the Unicode spelling of characters."""
+"""Exact match: the answer equals the reference, apart from white space and the Unicode form of characters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""How often the model ends its answers by itself. One that did not learn its end-of-turn token runs to the limit."""
+"""How often the model ends its answers by itself. A model that did not learn its end-of-turn token runs on to the
+limit."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ def stop_share(answers: Sequence[Answer]) -> float:
 
 
 def fair_stop_share(references: Sequence[str], answers: Sequence[Answer]) -> float | None:
-    """The share of answers that ended by themselves, of those that had room to end.
+    """Of the answers that had room to end, the share that ended by themselves.
 
     An answer that was cut at `max_tokens` before it was as long as its reference says nothing about the model, and
     neither does a refused one. None: there is no answer to judge by.

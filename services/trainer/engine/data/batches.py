@@ -1,4 +1,4 @@
-"""How rows become batches: a seeded order for each epoch, and micro-batches padded on the right."""
+"""Makes batches of rows: a seeded order for each epoch, and micro-batches padded on the right."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Batch:
 
     `tokens`, `attention_mask`: (sequences, length). `columns`: (kept,), the positions whose next token is trained on
     in any sequence; logits are computed only there. `targets`: (sequences, kept), the next token or IGNORED.
-    Of preference pairs all preferred sequences come first, then all others in the same order.
+    For preference pairs, all preferred sequences come first, then all non-preferred ones in the same order.
     """
 
     tokens: Any

@@ -17,9 +17,9 @@ Message = Mapping[str, Any]
 class ChatEncoder:
     """Encodes conversations for one base.
 
-    The text of an assistant turn is found by rendering the conversation twice. Without the turn, but with the
-    generation prompt, it is the prompt that the server will send; what the turn adds to that is what the model has to
-    produce. The end-of-turn token is part of it, so the model learns to end its answers.
+    The conversation is rendered twice to find the text of an assistant turn: once up to the turn with the generation
+    prompt, which is the prompt that the server will send, and once with the turn. What the turn adds is what the model
+    has to produce. The end-of-turn token is part of it, so the model learns to end its answers.
     """
 
     def __init__(self, tokenizer: Any, stop_ids: Sequence[int]) -> None:
@@ -41,7 +41,7 @@ class ChatEncoder:
         self.end = stop_ids[0] if stop_ids else None
 
     def encode(self, messages: Sequence[Message], tools: Any, *, where: str, answers_from: int = 0) -> list[Example]:
-        """One example per conversation; one per assistant turn where the template rewrites earlier turns.
+        """Encode a conversation as one example, or as one per assistant turn if the template rewrites earlier turns.
 
         Turns before index `answers_from` and turns with `weight: 0` are not in the loss.
 
@@ -61,7 +61,8 @@ class ChatEncoder:
         spans = [self._span(conversation, tools, index, text, where) for index in turns]
         if all(span is not None for span in spans):
             return [self._example(text, [span for span in spans if span is not None])]
-        # Templates such as Qwen3's drop the reasoning of earlier turns, so every turn has a prompt of its own.
+        # Some templates, such as that of Qwen3, drop the reasoning of earlier turns, so every turn has a prompt of its
+        # own.
         examples = []
         for index in turns:
             alone = self._render(conversation[: index + 1], tools, where)
@@ -103,7 +104,7 @@ class ChatEncoder:
 
 
 def _shared_length(one: str, other: str) -> int:
-    """The length of the beginning that two texts share, in characters."""
+    """How many characters two texts have in common at their beginning."""
     if other.startswith(one):
         return len(one)
     return next((index for index, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), len(other))

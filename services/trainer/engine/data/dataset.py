@@ -15,7 +15,8 @@ from shared.errors import InputError
 
 Format = Literal["chat", "completion", "preference"]
 Item = tuple[Example, ...]
-"""One sequence, or the preferred and the non-preferred answer to one prompt; an item is never split between batches."""
+"""An item: one sequence, or the preferred and the non-preferred answer to one prompt. It is never split between
+batches."""
 
 LEAST_SHARE, MOST_SHARE = 0.001, 0.999
 """A share of trained tokens outside these bounds means that the mask is wrong: it covers nothing, or prompts too."""
@@ -46,7 +47,7 @@ class Dataset:
         return sum(sequence.trained_tokens for item in self.items for sequence in item)
 
     def limited(self, max_length: int, policy: Literal["drop", "truncate", "fail"], param: str) -> Dataset:
-        """Apply `policy` to items of more than `max_length` tokens; drop those that then have no trained tokens.
+        """Apply `policy` to items of more than `max_length` tokens, then drop items without trained tokens.
 
         Raises:
             InputError: `over_length` when the policy is `fail`, or when nothing would be left.
@@ -158,7 +159,7 @@ class Encoder:
             )
 
     def preview(self, dataset: Dataset, most: int = 4) -> str:
-        """The first items as text, with what is trained on between ⟦ and ⟧: for a person who checks the mask."""
+        """The first items as text for a person who checks the mask: what is trained on is between ⟦ and ⟧."""
         pages = ["Text between ⟦ and ⟧ is trained on; the rest is only read.\n"]
         names = ("",) if self.form != "preference" else (" (preferred)", " (non-preferred)")
         for number, item in enumerate(dataset.items[:most], start=1):

@@ -47,11 +47,11 @@ def tokenize(
     encoded = tokenizer(text, add_special_tokens=special, return_offsets_mapping=True)
     ids, offsets = list(encoded["input_ids"]), list(encoded["offset_mapping"])
     if special and ids and offsets[-1][0] == offsets[-1][1]:
-        ids, offsets = ids[:-1], offsets[:-1]  # the tokenizer appends EOS to every text; here `end` decides
+        ids, offsets = ids[:-1], offsets[:-1]  # this tokenizer appends EOS to every text, but here `end` decides
     borders = {border for span in spans for border in span}
     if any(begin < border < stop for begin, stop in offsets for border in borders):
         ids, offsets = _tokenize_apart(tokenizer, text, sorted(borders), special=special)
-    # Tokens without text, such as BOS, are not trained: the model never has to produce them.
+    # Tokens without text, such as BOS, are not trained on: the model never has to produce them.
     trained = [begin < stop and any(s <= begin < e for s, e in spans) for begin, stop in offsets]
     if end is not None:
         ids.append(end)
@@ -60,7 +60,7 @@ def tokenize(
 
 
 def example(ids: Sequence[int], trained: Sequence[bool]) -> Example:
-    """An example that ends with its last trained token: in a causal model, what follows only costs time."""
+    """An example without the tokens after its last trained one: in a causal model they would only cost time."""
     mask = np.asarray(trained, dtype=np.bool_)
     length = int(mask.nonzero()[0][-1]) + 1 if mask.any() else len(mask)
     return Example(np.asarray(ids, dtype=np.int64)[:length], mask[:length])

@@ -1,4 +1,5 @@
-"""The model in training: the frozen base, in 4 bits or as it is, with a LoRA adapter on top; the adapter as files."""
+"""The model in training: the frozen base, quantized to 4 bits or not, with a LoRA adapter on top. Also writes the
+adapter to files."""
 
 from __future__ import annotations
 
@@ -73,7 +74,7 @@ def trainable(model: Any) -> dict[str, Any]:
 
 
 def set_training(model: Any, training: bool) -> None:
-    """Dropout and recomputation on or off.
+    """Switch dropout and recomputation on or off.
 
     bitsandbytes' 4-bit layers always stay in training mode: in evaluation mode on some CPUs they repack their weights
     for inference, after which they cannot be trained.
@@ -111,11 +112,10 @@ def save_adapter(model: Any, folder: Path, plan: Plan, base: BaseFacts) -> None:
     folder.mkdir(parents=True)
     save_file(adapter_tensors(model), folder / "adapter_model.safetensors", metadata={"format": "pt"})
     config = model.peft_config["default"]
-    config.base_model_name_or_path = plan.base.id  # not the path on this machine
+    config.base_model_name_or_path = plan.base.id  # instead of the path on this machine
     config.inference_mode = True
-    config.target_modules = sorted(
-        config.target_modules
-    )  # a set has no order, and the file's digest must not depend on it
+    # Sorted, because a set has no order, and the digest of the file must not depend on one.
+    config.target_modules = sorted(config.target_modules)
     config.save_pretrained(str(folder))
     base.tokenizer.save_pretrained(str(folder))
     base.generation.to_json_file(folder / "generation_config.json")

@@ -1,4 +1,4 @@
-"""What the base model is, read before its weights are loaded: tokenizer, limits, stop tokens, linear layers."""
+"""What is known of the base before its weights are loaded: tokenizer, limits, stop tokens, linear layers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class BaseFacts:
 
     `stop_ids`: the tokens at which the server stops, the tokenizer's EOS first. `linears`: the names of the linear
     layers that an adapter may change; the output head is not one of them. `context`: how many tokens the model can
-    read; None: it does not say.
+    read; None: it states no limit.
     """
 
     config: Any
@@ -35,7 +35,7 @@ class BaseFacts:
 
 
 def inspect_base(plan: Plan) -> BaseFacts:
-    """Read the base's small files and build its skeleton, without weights.
+    """Read the small files of the base, and build the model without its weights.
 
     Raises:
         InputError: `model_not_found`: there is no such model. `unsupported_base`: it cannot be tuned, or only by
@@ -99,7 +99,7 @@ def check_servable(lora: Lora, rank: int, max_rank: int, linears: Sequence[str])
 
 
 def not_loadable(plan: Plan, error: Exception) -> InputError:
-    """What to tell the user when transformers raised `error` while it loaded the base."""
+    """The error for the user when transformers raised `error` while loading the base."""
     location = plan.base.location
     text = str(error)
     if "trust_remote_code" in text:

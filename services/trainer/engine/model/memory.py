@@ -1,4 +1,5 @@
-"""What fits on the device: how many tokens go through it at once, and whether activations are kept or recomputed."""
+"""Finds what fits into the memory of the device: how many tokens it computes at a time, and whether activations are
+kept or recomputed."""
 
 from __future__ import annotations
 
@@ -53,7 +54,8 @@ def load_onto_device(load: Callable[[], T], device: Any) -> T:
     """
     if device.type == "cpu":
         return load()
-    free, total = torch.cuda.mem_get_info(device)  # asked before: the memory of a failed try is not freed at once
+    # Read before loading, because the memory of a failed try is not freed at once.
+    free, total = torch.cuda.mem_get_info(device)
     try:
         return load()
     except torch.cuda.OutOfMemoryError:
@@ -66,7 +68,7 @@ def load_onto_device(load: Callable[[], T], device: Any) -> T:
 
 
 class Memory:
-    """The fit in use for one model on one device. It becomes smaller when memory runs out."""
+    """The fit of one model on one device. It shrinks when memory runs out."""
 
     def __init__(self, model: Any, device: Any, longest: int) -> None:
         """`longest`: tokens of the longest row, for the message if not even that row fits."""
@@ -77,8 +79,8 @@ class Memory:
         self.fit = self._fits[0]
 
     def use(self, fit: Fit) -> None:
-        """Use a fit that was found before, so that a resumed run computes as the interrupted one did. A fit for another
-        kind of device is ignored."""
+        """Use a fit that was found before, so that a resumed run computes in the same way as the interrupted one. A fit
+        for another kind of device is ignored."""
         if fit in self._fits:
             self.fit = fit
             recompute_activations(self.model, fit.recompute)

@@ -8,7 +8,7 @@ from services.trainer.engine.messages import TrainingResult
 
 
 def model_card(result: TrainingResult) -> str:
-    """`README.md` of an adapter from the run's result, with the hub's metadata on top."""
+    """The text of an adapter's `README.md`, made from the result of the run; it begins with metadata for the hub."""
     metadata = {
         "base_model": result.base,
         "library_name": "peft",

@@ -37,11 +37,11 @@ class Reporter:
         sys.stdout.flush()
 
     def phase(self, name: str, **fit: Any) -> None:
-        """Report that a phase began. `fit`: the further fields of `PhaseBegan`."""
+        """Report that a phase began. `fit`: other fields of `PhaseBegan`."""
         self.send(PhaseBegan(at=time.time(), phase=name, **fit))
 
     def start_metrics(self, so_far: bytes) -> None:
-        """Start `metrics.jsonl` with the rows up to the checkpoint that the run continues from."""
+        """Begin `metrics.jsonl` with `so_far`: the rows up to the checkpoint that the run continues from."""
         self.metrics_file.write_bytes(so_far)
 
     def step(self, row: MetricsRow, eta_seconds: float) -> None:

@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 
-from tests.support.job_story import T0, Story
+from tests.support.job_history import T0, JobHistory
 from tests.unit.api.conftest import Api
 
 
-async def test_events_newest_first_or_oldest_first(api: Api, story: Story) -> None:
-    path = f"/jobs/{story.job_id}/events"
+async def test_events_newest_first_or_oldest_first(api: Api, history: JobHistory) -> None:
+    path = f"/jobs/{history.job_id}/events"
     newest, oldest = await api.get(path, limit=100), await api.get(path, limit=100, order="asc")
     assert newest["data"] == oldest["data"][::-1]
     first, last = oldest["data"][0], oldest["data"][-1]
-    assert first["message"] == f"Created fine-tuning job: {story.job_id}"
+    assert first["message"] == f"Created fine-tuning job: {history.job_id}"
     assert last["message"] == "The job has successfully completed"
     assert set(first) == {"id", "object", "created_at", "level", "type", "message", "data"}
     assert (first["object"], first["created_at"]) == ("job.event", int(T0))
@@ -25,8 +25,8 @@ async def test_events_newest_first_or_oldest_first(api: Api, story: Story) -> No
 
 
 @pytest.mark.parametrize("order", ["asc", "desc"])
-async def test_pages_of_events_hold_each_once(api: Api, story: Story, order: str) -> None:
-    path = f"/jobs/{story.job_id}/events"
+async def test_pages_of_events_hold_each_once(api: Api, history: JobHistory, order: str) -> None:
+    path = f"/jobs/{history.job_id}/events"
     whole = (await api.get(path, limit=1000, order=order))["data"]
     seen: list[Any] = []
     page = await api.get(path, limit=4, order=order)
@@ -37,10 +37,10 @@ async def test_pages_of_events_hold_each_once(api: Api, story: Story, order: str
 
 
 async def test_a_client_that_polls_sees_every_event_once_however_late_it_comes(api: Api) -> None:
-    story = Story()
-    await story.accept(api.objects)
+    history = JobHistory()
+    await history.accept(api.objects)
     api.clock.now = T0 + 41  # while it happens
-    late, path = [*story.events[3:], *story.events[:3]], f"/jobs/{story.job_id}/events"
+    late, path = [*history.events[3:], *history.events[:3]], f"/jobs/{history.job_id}/events"
     seen: list[str] = []
     for told in late:
         await api.take([told, told])
@@ -51,9 +51,9 @@ async def test_a_client_that_polls_sees_every_event_once_however_late_it_comes(a
     assert len(set(seen)) == len(seen)
 
 
-async def test_a_loss_that_is_not_a_number_is_null(api: Api, training: Story) -> None:
+async def test_a_loss_that_is_not_a_number_is_null(api: Api, training_job: JobHistory) -> None:
     data = {"train_loss": float("nan"), "grad_norm": float("inf")}
-    await api.projection.take(training.progress("trainer", step=9, data=data), training.events[0].delivery)
-    told = await api.get(f"/jobs/{training.job_id}/events", limit=100)
+    await api.projection.take(training_job.progress("trainer", step=9, data=data), training_job.events[0].delivery)
+    told = await api.get(f"/jobs/{training_job.job_id}/events", limit=100)
     assert {"step": 9, "train_loss": None, "grad_norm": None} in [event["data"] for event in told["data"]]
-    assert (await api.get(f"/jobs/{training.job_id}"))["stages"]["trainer"]["data"]["grad_norm"] is None
+    assert (await api.get(f"/jobs/{training_job.job_id}"))["stages"]["trainer"]["data"]["grad_norm"] is None

@@ -7,12 +7,12 @@ import json
 import pytest
 
 from shared.events import JobControl
-from tests.support.job_story import T0, Story
+from tests.support.job_history import T0, JobHistory
 from tests.unit.api.conftest import Api, error_of
 
 
 async def test_pages_of_jobs_newest_first(api: Api) -> None:
-    stories = [Story(number, created_at=T0 + number % 3) for number in range(5)]
+    stories = [JobHistory(number, created_at=T0 + number % 3) for number in range(5)]
     for each in stories:
         await each.accept(api.objects)
     await api.projection.reconcile()
@@ -40,20 +40,20 @@ async def test_an_empty_list_is_a_list(api: Api) -> None:
     }
 
 
-async def test_jobs_of_one_status(api: Api, story: Story, training: Story) -> None:
-    assert [job["id"] for job in (await api.get("/jobs", status="running"))["data"]] == [training.job_id]
-    assert [job["id"] for job in (await api.get("/jobs", status="succeeded"))["data"]] == [story.job_id]
+async def test_jobs_of_one_status(api: Api, history: JobHistory, training_job: JobHistory) -> None:
+    assert [job["id"] for job in (await api.get("/jobs", status="running"))["data"]] == [training_job.job_id]
+    assert [job["id"] for job in (await api.get("/jobs", status="succeeded"))["data"]] == [history.job_id]
 
 
 async def test_a_job_that_only_the_ledger_knows_is_found(api: Api) -> None:
-    unheard = Story(7)
-    await unheard.happens(api.objects)
+    unheard = JobHistory(7)
+    await unheard.write_documents(api.objects)
     job = await api.get(f"/jobs/{unheard.job_id}")
     assert (job["id"], job["status"]) == (unheard.job_id, "succeeded")
 
 
 @pytest.mark.parametrize("job_id", ["ftjob-unknown", "..", "%2e%2e%2fdeployments", "a b", "x" * 300])
-async def test_there_is_no_such_job(api: Api, job_id: str) -> None:
+async def test_an_unknown_job_is_a_404(api: Api, job_id: str) -> None:
     answer = await api.client.get(f"/jobs/{job_id}")
     assert answer.status_code == 404
     assert error_of(answer)["type"] == "invalid_request_error"
@@ -76,8 +76,8 @@ async def test_a_wrong_parameter_is_named(api: Api, path: str, param: str) -> No
     assert param in error["message"]
 
 
-async def test_a_page_after_nothing_known(api: Api, story: Story) -> None:
-    for path in ("/jobs", f"/jobs/{story.job_id}/events"):
+async def test_a_page_after_an_unknown_object_is_a_404(api: Api, history: JobHistory) -> None:
+    for path in ("/jobs", f"/jobs/{history.job_id}/events"):
         answer = await api.client.get(path, params={"after": "ftevent-unknown"})
         assert (answer.status_code, error_of(answer)["param"]) == (404, "after")
 
@@ -85,34 +85,38 @@ async def test_a_page_after_nothing_known(api: Api, story: Story) -> None:
 # --- cancel ---------------------------------------------------------------------------------------------------------
 
 
-async def test_cancelling_leaves_a_wish_in_the_ledger_and_rings(api: Api, training: Story) -> None:
+async def test_cancelling_writes_one_control_document_and_publishes_the_event(
+    api: Api, training_job: JobHistory
+) -> None:
     for _ in range(2):  # asking twice asks once
-        answer = await api.client.post(f"/jobs/{training.job_id}/cancel", headers={"content-type": "application/json"})
-        assert (answer.status_code, answer.json()["id"]) == (200, training.job_id)
+        answer = await api.client.post(
+            f"/jobs/{training_job.job_id}/cancel", headers={"content-type": "application/json"}
+        )
+        assert (answer.status_code, answer.json()["id"]) == (200, training_job.job_id)
     wishes = [key for key in api.objects.held if "/control/" in key]
-    assert wishes == [f"jobs/{training.job_id}/control/cancel-1.json"]
+    assert wishes == [f"jobs/{training_job.job_id}/control/cancel-1.json"]
     assert json.loads(api.objects.held[wishes[0]].data)["by"] == "api"
     [first, second] = api.bus.published
     assert first == second
-    assert first.event == JobControl(job_id=training.job_id, action="cancel")
-    assert (first.subject, first.traceparent) == (training.job_id, training.job.traceparent)
+    assert first.event == JobControl(job_id=training_job.job_id, action="cancel")
+    assert (first.subject, first.traceparent) == (training_job.job_id, training_job.job.traceparent)
 
 
-async def test_cancelling_works_while_the_bus_is_away(api: Api, training: Story) -> None:
+async def test_cancelling_works_while_the_bus_is_away(api: Api, training_job: JobHistory) -> None:
     api.bus.available = False
-    assert (await api.client.post(f"/jobs/{training.job_id}/cancel")).status_code == 200
-    assert f"jobs/{training.job_id}/control/cancel-1.json" in api.objects.held
+    assert (await api.client.post(f"/jobs/{training_job.job_id}/cancel")).status_code == 200
+    assert f"jobs/{training_job.job_id}/control/cancel-1.json" in api.objects.held
 
 
-async def test_a_finished_job_cannot_be_cancelled_and_no_client_should_retry(api: Api, story: Story) -> None:
-    answer = await api.client.post(f"/jobs/{story.job_id}/cancel")
+async def test_a_finished_job_cannot_be_cancelled_and_no_client_should_retry(api: Api, history: JobHistory) -> None:
+    answer = await api.client.post(f"/jobs/{history.job_id}/cancel")
     assert (answer.status_code, answer.headers["x-should-retry"]) == (400, "false")
     assert "succeeded" in error_of(answer)["message"]
     assert not [key for key in api.objects.held if "/control/" in key]
 
 
-async def test_the_ledger_decides_whether_it_is_too_late_to_cancel(api: Api, training: Story) -> None:
-    await training.finish(api.objects, "trainer", training.failed(), 9.0, "failed")
-    answer = await api.client.post(f"/jobs/{training.job_id}/cancel")
+async def test_the_ledger_decides_whether_it_is_too_late_to_cancel(api: Api, training_job: JobHistory) -> None:
+    await training_job.finish(api.objects, "trainer", training_job.failed(), 9.0, "failed")
+    answer = await api.client.post(f"/jobs/{training_job.job_id}/cancel")
     assert answer.status_code == 400
     assert "failed" in error_of(answer)["message"]

@@ -37,7 +37,7 @@ def invoke(runner: CliRunner, *words: str) -> Result:
 
 @pytest.fixture
 def nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Addresses at which nobody listens."""
+    """Settings with addresses at which nothing listens."""
     port = unused_port()
     for name in ("API__URL", "INFERENCE__URL", "STORE__ENDPOINT"):
         monkeypatch.setenv(f"TUNESTREAM_{name}", f"http://127.0.0.1:{port}")
@@ -74,7 +74,7 @@ def test_down_without_a_stack_is_fine_and_leaves_nothing_behind(runner: CliRunne
     assert list(Path().iterdir()) == []
 
 
-def test_up_with_a_service_that_is_none(runner: CliRunner) -> None:
+def test_up_without_an_unknown_service_lists_the_services(runner: CliRunner) -> None:
     result = invoke(runner, "up", "--without", "training")
     assert result.exit_code == 1
     assert "trainer" in result.stderr
@@ -110,7 +110,7 @@ def test_submit_of_a_missing_file(runner: CliRunner) -> None:
 
 @pytest.fixture
 def no_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The rules of the rows need no base; what they cost in tokens is the validator's own test."""
+    """Check without a tokenizer: the rules for rows need none, and tests of the validator cover the tokens."""
     real = validator.check
     monkeypatch.setattr(validator, "check", lambda path, **given: real(path, **{**given, "base_location": None}))
 
@@ -223,8 +223,8 @@ def test_chat_without_a_stack(runner: CliRunner) -> None:
     assert "tunestream up" in result.stderr
 
 
-class Pieces:
-    """As much of the OpenAI client as a conversation uses: it answers with the last words it was asked."""
+class EchoClient:
+    """The part of the OpenAI client that a conversation uses. It answers with the last question."""
 
     def __init__(self) -> None:
         self.asked: list[list[dict[str, str]]] = []
@@ -238,7 +238,7 @@ class Pieces:
 
 
 def test_a_conversation_remembers_its_turns(capsys: pytest.CaptureFixture[str]) -> None:
-    client = Pieces()
+    client = EchoClient()
     conversation = Conversation(client, "support", "be kind", {})  # type: ignore[arg-type]
     conversation.ask("one")
     assert conversation.ask("two") == "you said two"

@@ -34,11 +34,11 @@ def letter(value: bytes | None = GOOD, headers: dict[str, str] | None = None, **
         (b'{"dataset": {"bucket": "b", "key": "k"}, "spec": {"lora": {"r": 3}}}', "spec.lora.r"),
     ],
 )
-def test_what_is_wrong_is_told_by_field(value: bytes | None, problem: str) -> None:
+def test_problems_name_the_field(value: bytes | None, problem: str) -> None:
     assert any(found.startswith(problem) or problem in found for found in letter(value).problems)
 
 
-def test_nothing_is_wrong_with_what_only_met_a_bug() -> None:
+def test_a_letter_that_only_met_a_bug_has_no_problems() -> None:
     assert letter().problems == ()
 
 
@@ -48,7 +48,7 @@ def test_a_letter_of_no_known_topic_or_without_its_value_cannot_be_read() -> Non
     assert omitted.omitted and "dataset.uploaded/3@17" in omitted.problems[0]
 
 
-def test_where_a_replay_goes_is_not_for_a_header_to_say() -> None:
+def test_a_header_cannot_change_the_topic_of_a_replay() -> None:
     assert letter(headers={"dlq_topic": "job.control"}).source == "dataset.uploaded"
 
 

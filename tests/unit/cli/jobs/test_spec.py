@@ -12,7 +12,7 @@ from shared.events import JobSpec
 from shared.ids import chosen_settings
 
 
-def test_nothing_said_is_all_defaults() -> None:
+def test_without_settings_all_are_defaults() -> None:
     spec = build(None, (), {"suffix": None})
     assert spec == JobSpec()
     assert chosen_settings(spec) == {}
@@ -36,7 +36,7 @@ def test_file_then_assignments_then_flags() -> None:
         ("hyperparameters.learning_rate=0.5", 0.5),
     ],
 )
-def test_values_are_read_as_people_mean_them(assignment: str, value: object) -> None:
+def test_values_get_the_type_that_users_expect(assignment: str, value: object) -> None:
     assert build(None, [assignment], {}).hyperparameters.learning_rate == value
 
 
@@ -87,7 +87,7 @@ def test_a_file_that_holds_no_settings_says_so(document: str, words: str) -> Non
 
 
 @pytest.mark.parametrize("assignment", ["n_epochs", "=3", "a=[", "seed.deep=1"])
-def test_an_assignment_that_is_none_says_how_to_write_it(assignment: str) -> None:
+def test_a_malformed_assignment_is_answered_with_the_right_form(assignment: str) -> None:
     with pytest.raises(CliError, match=r"--set"):
         build("seed: 1", [assignment], {})
 
@@ -108,6 +108,6 @@ def test_an_assignment_that_is_none_says_how_to_write_it(assignment: str) -> Non
     )
 )
 def test_ingest_reads_from_the_sidecar_what_the_user_wrote(values: dict[str, object]) -> None:
-    """Else the id that `submit` prints would not be the job's."""
+    """Otherwise `submit` would print an id that is not the job's."""
     spec = build(yaml.safe_dump(values, allow_unicode=True), (), {})
     assert parse_spec(to_yaml(spec), "here") == spec

@@ -31,7 +31,7 @@ def rows(tmp_path: Path) -> Path:
 
 
 async def ids_of_ingest(datasets: FakeStore) -> dict[str, str]:
-    """Which jobs ingest makes of what lies in the bucket: key to id."""
+    """The ids of the jobs that ingest makes of the objects in the bucket, by key."""
     found = {}
     for entry in await datasets.list(""):
         if is_dataset(entry.key):
@@ -84,8 +84,9 @@ async def test_the_settings_of_an_earlier_submission_do_not_count(datasets: Fake
     assert await ids_of_ingest(datasets) == {"support.jsonl": job}
 
 
-async def test_new_rows_never_lie_beside_old_ones_settings(datasets: FakeStore, rows: Path) -> None:
-    """A sweep between two writes must not see the old dataset with the new settings, nor the other way round."""
+async def test_a_dataset_never_lies_beside_the_settings_of_another(datasets: FakeStore, rows: Path) -> None:
+    """A sweep between two writes must not find the old dataset with the new settings, or the new dataset with the old
+    ones."""
     await submit(datasets, rows, "support.jsonl", SUPPORT)
     rows.write_text('{"messages": [1]}\n')
     datasets.calls.clear()
@@ -98,7 +99,7 @@ async def test_new_rows_never_lie_beside_old_ones_settings(datasets: FakeStore, 
     ]
 
 
-async def test_the_same_again_writes_nothing(datasets: FakeStore, rows: Path) -> None:
+async def test_submitting_the_same_again_writes_nothing(datasets: FakeStore, rows: Path) -> None:
     first, _ = await submit(datasets, rows, "support.jsonl", SUPPORT)
     datasets.calls.clear()
     assert (await submit(datasets, rows, "support.jsonl", SUPPORT))[0] == first
@@ -124,7 +125,7 @@ async def test_a_validation_file_is_referred_to_and_is_no_dataset(
 
 
 @pytest.mark.parametrize("name", ["rows.csv", "_rows.jsonl", ".rows.jsonl", "rows.jsonl.part", "/rows.jsonl", "rows"])
-def test_a_name_that_ingest_would_pass_over_is_refused(name: str) -> None:
+def test_a_name_that_ingest_would_ignore_is_refused(name: str) -> None:
     with pytest.raises(CliError, match=r"only names that end with \.jsonl"):
         dataset_key(Path("whatever"), name)
 
@@ -137,7 +138,7 @@ def test_a_file_that_is_missing_or_empty_is_refused(tmp_path: Path) -> None:
         check_file(tmp_path / "empty.jsonl")
 
 
-async def test_a_dataset_that_vanishes_while_we_look_is_uploaded(
+async def test_a_dataset_that_is_deleted_during_the_check_is_uploaded(
     datasets: FakeStore, rows: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await datasets.upload("support.jsonl", rows)

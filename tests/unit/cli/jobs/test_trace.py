@@ -88,7 +88,7 @@ def test_an_attempt_is_one_node_and_a_killed_one_has_no_end() -> None:
     assert ended - began == 28.0
 
 
-def test_spans_without_their_parent_are_told_all_the_same() -> None:
+def test_spans_without_their_parent_are_still_shown() -> None:
     trace = Trace()
     trace.add("job", "feedfeedfeedfeed", service="ingest")
     trace.add("trainer.epoch 1", "0badf00d0badf00d", 1.0, 2.0)
@@ -168,7 +168,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         yield server
 
 
-def test_without_a_jaeger_it_tells_the_trace_id_and_which_settings_to_set(runner: CliRunner, server: Server) -> None:
+def test_without_jaeger_the_trace_id_and_the_missing_settings_are_printed(runner: CliRunner, server: Server) -> None:
     result = invoke(runner, "trace", ID)
     assert (result.exit_code, result.stdout) == (0, f"{TRACE}\n")
     assert "TUNESTREAM_TELEMETRY__JAEGER_URL" in result.stderr
@@ -184,8 +184,8 @@ def test_with_a_jaeger_it_links_to_the_page_and_shows_the_tree(
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
     assert lines[:2] == [TRACE, f"{server.url}/trace/{TRACE}"]
-    told = [" ".join(line.strip("│├└─ \u00a0").split()) for line in lines[2:]]
-    assert told == [
+    shown = [" ".join(line.strip("│├└─ \u00a0").split()) for line in lines[2:]]
+    assert shown == [
         f"{ID} 28.0 s",
         "job ingest",
         "ingest 400 ms ingest",
@@ -201,7 +201,7 @@ def test_with_a_jaeger_it_links_to_the_page_and_shows_the_tree(
     ("answer", "says"),
     [(None, "no span of this job"), ([], "no Jaeger answers"), ({"data": []}, "no span of this job")],
 )
-def test_a_jaeger_that_cannot_tell_still_leaves_the_link(
+def test_if_jaeger_cannot_answer_the_link_is_still_printed(
     runner: CliRunner, server: Server, monkeypatch: pytest.MonkeyPatch, answer: Any, says: str
 ) -> None:
     monkeypatch.setenv("TUNESTREAM_TELEMETRY__JAEGER_URL", server.url)

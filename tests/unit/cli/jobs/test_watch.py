@@ -1,4 +1,4 @@
-"""Following a job against an api that lives in memory, and what is shown of it."""
+"""Following a job with an api in memory, and what the user sees of it."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def step(number: int, at: int, loss: float) -> Json:
 
 
 class FakeApi:
-    """Answers as the api service does; `down` refuses connections, `jobs` is what it says, one after the other."""
+    """A fake api service. `jobs` are its answers, one after the other; while `down` is set it refuses connections."""
 
     def __init__(self, jobs: list[Json], events: list[Json]) -> None:
         self.jobs = jobs
@@ -107,7 +107,7 @@ class FakeApi:
 
 
 class Clock:
-    """Time that passes only when somebody sleeps."""
+    """A clock that moves only when something sleeps."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -147,7 +147,7 @@ def test_every_event_is_seen_once_in_order_however_many_there_are() -> None:
     assert seen == [f"e{number}" for number in range(250)]
 
 
-def test_it_survives_a_restart_of_the_api() -> None:
+def test_watching_goes_on_after_a_restart_of_the_api() -> None:
     api = FakeApi([job(), done()], [message(1, "one")])
     clock = Clock()
     stream = follow(client_of(api), ID, clock=clock, sleep=clock.sleep)
@@ -159,7 +159,7 @@ def test_it_survives_a_restart_of_the_api() -> None:
     assert rest[-1].final
 
 
-def test_it_gives_up_on_an_api_that_stays_away() -> None:
+def test_watching_gives_up_on_an_api_that_stays_away() -> None:
     api = FakeApi([job()], [])
     clock = Clock()
     stream = follow(client_of(api), ID, clock=clock, sleep=clock.sleep)
@@ -309,14 +309,14 @@ def test_the_live_view_takes_stages_and_states_that_it_does_not_know() -> None:
         assert word in shown
 
 
-def test_a_job_that_ended_in_a_way_that_is_not_known_ends_the_watch_and_is_no_success() -> None:
+def test_a_job_with_an_unknown_final_status_ends_the_watch_and_is_no_success() -> None:
     expired = job("expired") | {"finished_at": 123}
     found = snapshots(FakeApi([job("waiting_for_quota"), expired], []))
     assert [snapshot.final for snapshot in found] == [False, True]
     assert failure(expired).message == f"{ID} ended: expired"
 
 
-def test_a_result_without_what_is_expected_is_told_as_far_as_it_goes() -> None:
+def test_a_result_with_missing_fields_is_still_shown() -> None:
     lines = result_lines(done() | {"evaluation": {"scores": {"tuned": {"judge": 0.5}}, "passed": True}})
     assert lines == [f"promoted: support is {TUNED} now", "report: none", 'ask it: tunestream chat "support"']
 
@@ -324,7 +324,7 @@ def test_a_result_without_what_is_expected_is_told_as_far_as_it_goes() -> None:
 # --- the end ------------------------------------------------------------------------------------------------------
 
 
-def test_a_promoted_model_is_told_with_scores_interval_and_how_to_ask_it() -> None:
+def test_a_promoted_model_is_shown_with_scores_interval_and_how_to_ask_it() -> None:
     lines = result_lines(done())
     assert lines[0] == f"promoted: support is {TUNED} now"
     assert "rouge_l: 0.081  base" in lines
@@ -334,14 +334,14 @@ def test_a_promoted_model_is_told_with_scores_interval_and_how_to_ask_it() -> No
     assert lines[-1] == 'ask it: tunestream chat "support"'
 
 
-def test_a_model_that_was_not_promoted_is_told_with_the_reasons() -> None:
+def test_a_model_that_was_not_promoted_is_shown_with_the_reasons() -> None:
     lines = result_lines(done(promoted=False))
     assert lines[0].startswith(f"not promoted: {TUNED}")
     assert "- rouge_l is better by at least 0.500" in lines
     assert lines[-1] == f'ask it: tunestream chat "{TUNED}"'
 
 
-def test_a_failure_is_told_with_code_field_and_words() -> None:
+def test_a_failure_is_shown_with_code_field_and_message() -> None:
     error = {"code": "invalid_training_file", "message": "Line 3: no role", "param": "training_file"}
     assert failure(job("failed") | {"error": error}).message == "invalid_training_file (training_file): Line 3: no role"
     assert failure(job("cancelled")).message == f"{ID} was cancelled"

@@ -43,12 +43,12 @@ def test_following_goes_on_through_a_rotation(folder: Path) -> None:
     assert list(islice(stream, 6)) == ["t 2", "t 3", "half", "t 4", "t 5", "t 6"]
 
 
-def test_a_process_that_is_not_there_is_answered_with_those_that_are(folder: Path) -> None:
+def test_an_unknown_process_is_an_error_that_lists_the_known_ones(folder: Path) -> None:
     with pytest.raises(CliError) as caught:
         logs.files(folder, "trianer")
     assert "trainer" in caught.value.remedy
 
 
-def test_no_logs_is_no_stack(tmp_path: Path) -> None:
+def test_without_logs_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(CliError, match="there are no logs"):
         logs.files(tmp_path, None)

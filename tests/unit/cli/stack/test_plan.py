@@ -24,7 +24,7 @@ def stack_of(tmp_path: Path, kept: Stack | None = None, **wanted: str) -> Stack:
 
 
 def settings_inside(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """What a service reads that is started with `variables`."""
+    """The settings of a service that is started with `variables`."""
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     return Settings()
@@ -79,7 +79,7 @@ def test_a_restart_keeps_ports_credentials_and_base(tmp_path: Path, model: Path)
     assert again == first
 
 
-def test_a_wish_for_a_port_beats_the_last_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_port_in_the_settings_beats_the_last_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = stack_of(tmp_path)
     monkeypatch.setenv("TUNESTREAM_API__PORT", "9999")
     assert stack_of(tmp_path, kept=first).api_url == "http://127.0.0.1:9999"

@@ -174,7 +174,7 @@ def test_after_a_killed_supervisord_its_orphans_are_found_and_ended(dummies: Dum
     again.shutdown()
 
 
-def test_a_program_that_cannot_start_is_named_with_its_last_words_and_a_remedy(dummies: Dummies) -> None:
+def test_a_program_that_cannot_start_is_named_with_its_last_log_line_and_a_remedy(dummies: Dummies) -> None:
     script = dummies.folder / "broken.py"
     script.write_text("import sys; sys.exit('wrong settings: TUNESTREAM_BUS__PARTITIONS: must be a number')")
     dummies.programs = [Program("broken", (sys.executable, str(script)), 0, start_seconds=1, stop_seconds=1)]

@@ -8,7 +8,7 @@ from shared.settings import BusSettings
 from tests.support.servers import unused_port
 
 
-async def test_without_a_broker_the_wait_ends_with_address_and_causes() -> None:
+async def test_without_a_broker_the_wait_ends_with_an_error_that_names_the_address() -> None:
     address = f"127.0.0.1:{unused_port()}"
     with pytest.raises(ConfigError) as caught:
         await topics.ensure(BusSettings(bootstrap=address), wait_seconds=0.0)

@@ -1,4 +1,4 @@
-"""What `stack.yaml` declares, and what follows from it."""
+"""What `deploy/stack.yaml` declares, and the topics, ACLs and policies that follow from it."""
 
 from __future__ import annotations
 

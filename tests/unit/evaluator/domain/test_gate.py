@@ -1,4 +1,4 @@
-"""What is promoted, what is not, and that the reasons say why."""
+"""Which models are promoted, which are not, and the reasons that are given."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_a_better_few_shot_prompt_is_called_better() -> None:
     assert any("is better than the tuned model" in reason for reason in verdict.reasons)
 
 
-def test_the_demand_for_few_shot_needs_a_few_shot_measurement() -> None:
+def test_requiring_better_than_few_shot_fails_if_few_shot_was_not_measured() -> None:
     verdict = judge(Gate(require_better_than_few_shot=True), measured(few_shot=None, over_few_shot=None))
     assert not verdict.passed
     assert any("set evaluation.few_shot above 0" in reason for reason in verdict.reasons)
@@ -104,7 +104,7 @@ def test_too_few_examples_show_nothing(examples: int, remedy: str) -> None:
     assert judge(Gate(promote="always"), measured(examples=examples)).passed
 
 
-def test_promote_overrules_and_says_what_the_scores_say() -> None:
+def test_gate_promote_overrules_the_scores_and_the_reason_says_so() -> None:
     worse = measured(over_base=interval(-0.4, -0.1))
     always = judge(Gate(promote="always"), worse)
     assert always.passed and not always.shown

@@ -1,4 +1,4 @@
-"""The intervals cover what they promise to cover, and are the same for the same seed."""
+"""Intervals cover the true value as often as they promise, and are the same for the same seed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_the_interval_of_a_mean_covers_the_truth_about_as_often_as_promised() ->
     assert 0.85 <= covered / 300 <= 0.95
 
 
-def test_it_equals_the_normal_interval_on_many_examples() -> None:
+def test_the_interval_equals_the_normal_one_on_many_examples() -> None:
     sample = np.random.default_rng(2).normal(0.5, 0.2, size=2_000)
     interval = bootstrap({"m": mean(sample)}, 2_000, confidence=0.95, seed=0)["m"]
     half = 1.96 * sample.std() / np.sqrt(2_000)
@@ -44,7 +44,7 @@ def test_macro_f1_is_recalculated_in_every_resample() -> None:
     assert 0.55 < interval.low < 2 / 3 < interval.high < 0.8
 
 
-def test_same_seed_same_interval() -> None:
+def test_the_same_seed_gives_the_same_interval() -> None:
     sample = np.random.default_rng(4).normal(size=30)
     once = bootstrap({"m": mean(sample)}, 30, confidence=0.95, seed=7)
     assert bootstrap({"m": mean(sample)}, 30, confidence=0.95, seed=7) == once
@@ -57,7 +57,7 @@ def test_many_examples_go_in_blocks_and_give_all_resamples() -> None:
     assert all(block.sum() == 3_000_000 for block in blocks)
 
 
-def test_no_examples_no_claim() -> None:
+def test_without_examples_the_interval_is_zero() -> None:
     interval = bootstrap({"m": mean(np.array([]))}, 0, confidence=0.95, seed=0)["m"]
     assert (interval.mean, interval.low, interval.high) == (0.0, 0.0, 0.0)
 

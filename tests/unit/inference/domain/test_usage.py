@@ -56,5 +56,5 @@ def test_a_whole_event_goes_on_at_once() -> None:
 @pytest.mark.parametrize(
     "stream", [b"", b"data: {broken\n\n", b": comment\n\n", b'data: {"usage":null}\n\n', b"no end"]
 )
-def test_what_tells_no_usage_passes_as_it_is(stream: bytes) -> None:
+def test_a_stream_without_usage_passes_unchanged(stream: bytes) -> None:
     assert run(stream, hidden=True, cuts=[]) == (stream, None)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.support.trained_models import TRACEPARENT
-from tests.unit.inference.conftest import House
+from tests.unit.inference.conftest import ServiceUnderTest
 
 
 @pytest.mark.parametrize(
@@ -21,8 +21,8 @@ from tests.unit.inference.conftest import House
         ("GET", "/v1/fine_tuning/checkpoints/ft%3Aa%2Fb/permissions"),
     ],
 )
-async def test_control_plane_paths_reach_the_api_service(house: House, method: str, path: str) -> None:
-    answer = await house.http.request(
+async def test_control_plane_paths_reach_the_api_service(service: ServiceUnderTest, method: str, path: str) -> None:
+    answer = await service.http.request(
         method,
         path,
         params={"metadata[a]": "b c", "limit": 2},
@@ -38,30 +38,30 @@ async def test_control_plane_paths_reach_the_api_service(house: House, method: s
     assert answer.headers.get_list("x-request-id") == [TRACEPARENT.split("-")[1]]
 
 
-async def test_an_upload_is_streamed_through_byte_for_byte(house: House) -> None:
+async def test_an_upload_is_streamed_through_byte_for_byte(service: ServiceUnderTest) -> None:
     async def body() -> AsyncIterator[bytes]:
         for number in range(64):
             yield bytes([number]) * 10_000
 
-    answer = await house.http.post(
+    answer = await service.http.post(
         "/v1/files", content=body(), headers={"content-type": "multipart/form-data; boundary=b"}
     )
 
     assert answer.json()["content_type"] == "multipart/form-data; boundary=b"
-    assert house.api.bodies == [b"".join([bytes([number]) * 10_000 for number in range(64)])]
+    assert service.api.bodies == [b"".join([bytes([number]) * 10_000 for number in range(64)])]
 
 
-async def test_a_path_may_not_climb_out_of_the_control_plane(house: House) -> None:
+async def test_a_path_may_not_climb_out_of_the_control_plane(service: ServiceUnderTest) -> None:
     for path in ("/v1/files/%2E%2E/%2E%2E/admin", "/v1/files/%2e%2e%2fadmin"):
-        assert (await house.http.get(path)).status_code == 404
-    assert house.api.bodies == []
+        assert (await service.http.get(path)).status_code == 404
+    assert service.api.bodies == []
 
 
-async def test_an_api_service_that_is_down_is_named(house: House) -> None:
-    house.api.server.stop_listening()
-    house.api.server.break_connections()
+async def test_an_api_service_that_is_down_is_named(service: ServiceUnderTest) -> None:
+    service.api.server.stop_listening()
+    service.api.server.break_connections()
 
-    answer = await house.http.get("/v1/files")
+    answer = await service.http.get("/v1/files")
 
     assert answer.status_code == 502
     assert "TUNESTREAM_API__URL" in answer.json()["error"]["message"]

@@ -15,78 +15,78 @@ from tests.support.clock import Clock
 from tests.support.scrape import scrape
 from tests.support.store import FakeStore
 from tests.support.trained_models import BASE, TRACEPARENT, add_trained
-from tests.unit.inference.conftest import House, open_house
+from tests.unit.inference.conftest import ServiceUnderTest, running_service
 
 MESSAGES: list[ChatCompletionMessageParam] = [{"role": "user", "content": "hi"}]
 TRACE_ID = TRACEPARENT.split("-")[1]
 
 
-async def test_the_base_answers_under_its_own_name(house: House) -> None:
-    answer = await house.client.chat.completions.create(model=BASE, messages=MESSAGES)
+async def test_the_base_answers_under_its_own_name(service: ServiceUnderTest) -> None:
+    answer = await service.client.chat.completions.create(model=BASE, messages=MESSAGES)
 
     assert answer.model == BASE
     assert answer.choices[0].message.content == "hello"
 
 
-async def test_a_stream_is_passed_on_chunk_by_chunk(house: House) -> None:
-    house.vllm.rest.clear()  # vLLM holds back everything after the first chunk
+async def test_a_stream_is_passed_on_chunk_by_chunk(service: ServiceUnderTest) -> None:
+    service.vllm.rest.clear()  # vLLM holds back everything after the first chunk
 
     body = {"model": BASE, "messages": MESSAGES, "stream": True}
-    async with house.http.stream("POST", "/v1/chat/completions", json=body) as response:
+    async with service.http.stream("POST", "/v1/chat/completions", json=body) as response:
         chunks = response.aiter_raw()
         first = await anext(chunks)
         assert b"one" in first and b"two" not in first
         assert response.headers["content-type"].startswith("text/event-stream")
 
-        house.vllm.rest.set()
+        service.vllm.rest.set()
         rest = b"".join([chunk async for chunk in chunks])
 
     assert b"two" in rest and rest.endswith(b"data: [DONE]\n\n")
 
 
-async def test_hanging_up_in_the_middle_of_a_stream_hangs_up_on_vllm(house: House) -> None:
-    house.vllm.rest.clear()
+async def test_hanging_up_in_the_middle_of_a_stream_hangs_up_on_vllm(service: ServiceUnderTest) -> None:
+    service.vllm.rest.clear()
 
     body = {"model": BASE, "messages": MESSAGES, "stream": True}
-    async with house.http.stream("POST", "/v1/chat/completions", json=body) as response:
+    async with service.http.stream("POST", "/v1/chat/completions", json=body) as response:
         await anext(response.aiter_raw())
 
-    await asyncio.wait_for(house.vllm.hung_up.wait(), 5)
+    await asyncio.wait_for(service.vllm.hung_up.wait(), 5)
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_hanging_up_before_the_first_byte_hangs_up_on_vllm(house: House, stream: bool) -> None:
-    house.vllm.first.clear()
-    asking = asyncio.create_task(house.chat(BASE, stream=stream))
-    await house.vllm.asking.wait()
+async def test_hanging_up_before_the_first_byte_hangs_up_on_vllm(service: ServiceUnderTest, stream: bool) -> None:
+    service.vllm.first.clear()
+    asking = asyncio.create_task(service.chat(BASE, stream=stream))
+    await service.vllm.asking.wait()
 
     asking.cancel()
 
-    await asyncio.wait_for(house.vllm.hung_up.wait(), 5)
+    await asyncio.wait_for(service.vllm.hung_up.wait(), 5)
 
 
-async def test_a_request_whose_connection_breaks_before_the_first_byte_is_sent_again(house: House) -> None:
-    house.vllm.breaks = 1
+async def test_a_request_whose_connection_breaks_before_the_first_byte_is_sent_again(service: ServiceUnderTest) -> None:
+    service.vllm.breaks = 1
 
-    answer = await house.chat(BASE)
+    answer = await service.chat(BASE)
 
     assert answer.status_code == 200
-    assert len(house.vllm.asked) == 2
+    assert len(service.vllm.asked) == 2
 
 
-async def test_a_request_that_breaks_vllm_twice_is_given_up(house: House) -> None:
-    house.vllm.breaks = 2
+async def test_a_request_that_breaks_vllm_twice_is_given_up(service: ServiceUnderTest) -> None:
+    service.vllm.breaks = 2
 
-    answer = await house.chat(BASE)
+    answer = await service.chat(BASE)
 
     assert answer.status_code == 502
     assert answer.json()["error"]["code"] == "bad_gateway"
     assert int(answer.headers["retry-after"]) > 0
 
 
-async def test_a_stream_that_breaks_midway_ends_in_an_error_not_in_silence(house: House) -> None:
-    house.vllm.breaks_midway = True
-    stream = await house.client.chat.completions.create(model=BASE, messages=MESSAGES, stream=True)
+async def test_a_stream_that_breaks_midway_ends_in_an_error_not_in_silence(service: ServiceUnderTest) -> None:
+    service.vllm.breaks_midway = True
+    stream = await service.client.chat.completions.create(model=BASE, messages=MESSAGES, stream=True)
     texts = []
 
     with pytest.raises(openai.APIError, match="broke in the middle"):
@@ -96,70 +96,70 @@ async def test_a_stream_that_breaks_midway_ends_in_an_error_not_in_silence(house
     assert texts == ["one"]
 
 
-async def test_while_vllm_is_down_the_client_is_told_when_to_come_back(house: House) -> None:
-    assert (await house.chat(BASE)).status_code == 200
-    house.vllm.healthy = False
-    house.vllm.breaks = 1
+async def test_while_vllm_is_down_the_client_is_told_when_to_come_back(service: ServiceUnderTest) -> None:
+    assert (await service.chat(BASE)).status_code == 200
+    service.vllm.healthy = False
+    service.vllm.breaks = 1
 
-    answer = await house.chat(BASE)
+    answer = await service.chat(BASE)
 
     assert answer.status_code == 503
     assert int(answer.headers["retry-after"]) > 0
     assert answer.json()["error"]["type"] == "server_error"
 
 
-async def test_a_request_waits_for_a_vllm_that_comes_back_in_time(house: House) -> None:
-    assert (await house.chat(BASE)).status_code == 200
-    house.vllm.healthy = False
-    house.vllm.breaks = 1
-    asking = asyncio.create_task(house.chat(BASE))
-    await house.vllm.found_ill.wait()
+async def test_a_request_waits_for_a_vllm_that_comes_back_in_time(service: ServiceUnderTest) -> None:
+    assert (await service.chat(BASE)).status_code == 200
+    service.vllm.healthy = False
+    service.vllm.breaks = 1
+    asking = asyncio.create_task(service.chat(BASE))
+    await service.vllm.found_ill.wait()
 
-    house.vllm.healthy = True
+    service.vllm.healthy = True
 
     assert (await asking).status_code == 200
 
 
-async def test_a_server_error_of_a_dying_vllm_is_not_the_answer(house: House) -> None:
+async def test_a_server_error_of_a_dying_vllm_is_not_the_answer(service: ServiceUnderTest) -> None:
     """An engine that dies answers 500 first and is gone a moment later."""
-    assert (await house.chat(BASE)).status_code == 200
-    house.vllm.error = (500, {"error": {"message": "EngineCore encountered an issue", "type": "x", "code": 500}})
-    house.vllm.healthy = False
-    asking = asyncio.create_task(house.chat(BASE))
-    await house.vllm.found_ill.wait()
+    assert (await service.chat(BASE)).status_code == 200
+    service.vllm.error = (500, {"error": {"message": "EngineCore encountered an issue", "type": "x", "code": 500}})
+    service.vllm.healthy = False
+    asking = asyncio.create_task(service.chat(BASE))
+    await service.vllm.found_ill.wait()
 
-    house.vllm.error, house.vllm.healthy = None, True
+    service.vllm.error, service.vllm.healthy = None, True
 
     assert (await asking).status_code == 200
 
 
-async def test_a_server_error_of_a_healthy_vllm_is_passed_on(house: House) -> None:
-    house.vllm.error = (500, {"error": {"message": "no such thing", "type": "x", "code": 500}})
+async def test_a_server_error_of_a_healthy_vllm_is_passed_on(service: ServiceUnderTest) -> None:
+    service.vllm.error = (500, {"error": {"message": "no such thing", "type": "x", "code": 500}})
 
-    answer = await house.chat(BASE)
+    answer = await service.chat(BASE)
 
     assert answer.status_code == 500
     assert answer.json()["error"] == {"message": "no such thing", "type": "server_error", "param": None, "code": None}
-    assert len(house.vllm.asked) == 1
+    assert len(service.vllm.asked) == 1
 
 
-async def test_what_vllm_refuses_comes_in_openais_envelope(house: House) -> None:
+async def test_what_vllm_refuses_comes_in_openais_envelope(service: ServiceUnderTest) -> None:
     message = "This model's maximum context length is 512 tokens. However, you requested 600."
-    house.vllm.error = (
+    service.vllm.error = (
         400,
         {"error": {"message": message, "type": "BadRequestError", "param": "messages", "code": 400}},
     )
 
     with pytest.raises(openai.BadRequestError) as refused:
-        await house.client.chat.completions.create(model=BASE, messages=MESSAGES)
+        await service.client.chat.completions.create(model=BASE, messages=MESSAGES)
 
     assert refused.value.code == "context_length_exceeded"
     assert refused.value.param == "messages"
     assert message in refused.value.message
 
 
-async def test_a_route_that_the_model_lacks_is_named(house: House) -> None:
-    answer = await house.http.post("/v1/embeddings", json={"model": BASE, "input": "text"})
+async def test_a_route_that_the_model_lacks_is_named(service: ServiceUnderTest) -> None:
+    answer = await service.http.post("/v1/embeddings", json={"model": BASE, "input": "text"})
 
     assert answer.status_code == 400
     assert "/v1/embeddings" in answer.json()["error"]["message"]
@@ -176,45 +176,47 @@ async def test_a_route_that_the_model_lacks_is_named(house: House) -> None:
         (b"[" * 100_000, "invalid_json", "JSON"),
     ],
 )
-async def test_a_body_that_is_not_a_request_is_refused(house: House, content: bytes, code: str, says: str) -> None:
-    answer = await house.http.post("/v1/chat/completions", content=content)
+async def test_a_body_that_is_not_a_request_is_refused(
+    service: ServiceUnderTest, content: bytes, code: str, says: str
+) -> None:
+    answer = await service.http.post("/v1/chat/completions", content=content)
 
     assert answer.status_code == 400
     assert answer.json()["error"]["code"] == code
     assert says in answer.json()["error"]["message"]
-    assert house.vllm.asked == []
+    assert service.vllm.asked == []
 
 
 @pytest.mark.parametrize(
     "model", ["gpt-4", "ft:tiny-base:tunestream:support:aaaaaaaa", "ft:::", "../../etc/passwd", "a" * 10_000]
 )
-async def test_a_model_that_nobody_trained_does_not_exist(house: House, model: str) -> None:
-    answer = await house.chat(model)
+async def test_a_model_that_nobody_trained_does_not_exist(service: ServiceUnderTest, model: str) -> None:
+    answer = await service.chat(model)
 
     error = answer.json()["error"]
     assert (answer.status_code, error["code"], error["param"]) == (404, "model_not_found", "model")
     assert len(error["message"]) < 500
-    assert house.vllm.asked == []
+    assert service.vllm.asked == []
 
 
-async def test_a_tuned_model_is_called_by_its_exact_id(house: House) -> None:
-    model = await add_trained(house.objects)
+async def test_a_tuned_model_is_called_by_its_exact_id(service: ServiceUnderTest) -> None:
+    model = await add_trained(service.objects)
 
-    answer = await house.chat(model)
+    answer = await service.chat(model)
 
     assert answer.json()["model"] == model
     assert answer.headers["x-tunestream-model"] == model
 
 
-async def test_a_request_id_is_the_trace_id_and_vllm_joins_the_trace(house: House) -> None:
+async def test_a_request_id_is_the_trace_id_and_vllm_joins_the_trace(service: ServiceUnderTest) -> None:
     body = {"model": BASE, "messages": MESSAGES}
 
-    answer = await house.http.post("/v1/chat/completions", json=body, headers={"traceparent": TRACEPARENT})
-    unasked = await house.chat(BASE)
+    answer = await service.http.post("/v1/chat/completions", json=body, headers={"traceparent": TRACEPARENT})
+    unasked = await service.chat(BASE)
 
     assert answer.headers["x-request-id"] == TRACE_ID
-    assert house.vllm.headers[0]["traceparent"].split("-")[1] == TRACE_ID
-    assert house.vllm.headers[1]["traceparent"].split("-")[1] == unasked.headers["x-request-id"] != TRACE_ID
+    assert service.vllm.headers[0]["traceparent"].split("-")[1] == TRACE_ID
+    assert service.vllm.headers[1]["traceparent"].split("-")[1] == unasked.headers["x-request-id"] != TRACE_ID
 
 
 @pytest.mark.parametrize(
@@ -230,52 +232,57 @@ async def test_a_request_id_is_the_trace_id_and_vllm_joins_the_trace(house: Hous
         ("GET", "/docs"),
     ],
 )
-async def test_nothing_else_of_vllm_can_be_reached(house: House, method: str, path: str) -> None:
-    answer = await house.http.request(method, path, json={"lora_name": "x", "lora_path": "/etc"})
+async def test_nothing_else_of_vllm_can_be_reached(service: ServiceUnderTest, method: str, path: str) -> None:
+    answer = await service.http.request(method, path, json={"lora_name": "x", "lora_path": "/etc"})
 
     assert answer.status_code == 404
     assert answer.json()["error"]["code"] == "unknown_url"
     assert answer.headers["x-request-id"]
-    assert house.vllm.loads == []
+    assert service.vllm.loads == []
 
 
-async def test_a_wrong_method_comes_in_the_envelope(house: House) -> None:
-    answer = await house.http.get("/v1/chat/completions")
+async def test_a_wrong_method_comes_in_the_envelope(service: ServiceUnderTest) -> None:
+    answer = await service.http.get("/v1/chat/completions")
 
     assert answer.status_code == 405
     assert answer.json()["error"]["code"] == "method_not_supported"
 
 
-async def test_while_the_object_store_is_away_the_base_still_answers(house: House) -> None:
-    model = await add_trained(house.objects)
-    house.objects.available = False
+async def test_while_the_object_store_is_away_the_base_still_answers(service: ServiceUnderTest) -> None:
+    model = await add_trained(service.objects)
+    service.objects.available = False
 
-    assert (await house.chat(BASE)).status_code == 200
-    tuned = await house.chat(model)
+    assert (await service.chat(BASE)).status_code == 200
+    tuned = await service.chat(model)
 
     assert tuned.status_code == 503
     assert tuned.headers["retry-after"]
 
 
-async def test_a_bug_comes_in_the_envelope_and_with_a_request_id(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_bug_comes_in_the_envelope_and_with_a_request_id(
+    service: ServiceUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def broken(prefix: str) -> list[str]:
         raise RuntimeError("user text")
 
-    monkeypatch.setattr(house.objects, "folders", broken)
+    monkeypatch.setattr(service.objects, "folders", broken)
 
-    for answer in (await house.http.get("/v1/models"), await house.chat("ft:tiny-base:tunestream:support:aaaaaaaa")):
+    for answer in (
+        await service.http.get("/v1/models"),
+        await service.chat("ft:tiny-base:tunestream:support:aaaaaaaa"),
+    ):
         assert answer.status_code == 500
         assert answer.json()["error"]["code"] == "internal_error"
         assert "user text" not in answer.text
         assert answer.headers["x-request-id"]
 
 
-async def test_requests_and_tokens_are_counted_under_the_immutable_id(house: House) -> None:
-    model = await add_trained(house.objects, "counted")
-    await house.chat(model)
-    await house.chat("no-such-model")
+async def test_requests_and_tokens_are_counted_under_the_immutable_id(service: ServiceUnderTest) -> None:
+    model = await add_trained(service.objects, "counted")
+    await service.chat(model)
+    await service.chat("no-such-model")
 
-    metrics = (await house.http.get("/metrics")).text
+    metrics = (await service.http.get("/metrics")).text
 
     route = 'route="/v1/chat/completions"'
     assert f'tunestream_inference_requests_total{{model="{model}",{route},status="200"}} 1.0' in metrics
@@ -285,11 +292,11 @@ async def test_requests_and_tokens_are_counted_under_the_immutable_id(house: Hou
 
 @pytest.mark.parametrize("options", [{}, {"stream_options": None}, {"stream_options": {"include_usage": False}}])
 async def test_the_tokens_of_a_stream_are_counted_though_its_client_does_not_ask_for_them(
-    house: House, options: dict[str, Any]
+    service: ServiceUnderTest, options: dict[str, Any]
 ) -> None:
-    model = await add_trained(house.objects, "streamed")
+    model = await add_trained(service.objects, "streamed")
     before = await scrape()
-    answer = await house.chat(model, stream=True, **options)
+    answer = await service.chat(model, stream=True, **options)
     after = await scrape()
 
     for kind, count in (("prompt", 3), ("completion", 2)):
@@ -304,9 +311,9 @@ async def test_the_tokens_of_a_stream_are_counted_though_its_client_does_not_ask
     assert b"usage" not in answer.content
 
 
-async def test_a_client_that_asks_for_the_usage_of_a_stream_gets_it(house: House) -> None:
+async def test_a_client_that_asks_for_the_usage_of_a_stream_gets_it(service: ServiceUnderTest) -> None:
     before = await scrape()
-    stream = await house.client.chat.completions.create(
+    stream = await service.client.chat.completions.create(
         model=BASE, messages=MESSAGES, stream=True, stream_options={"include_usage": True}
     )
     chunks = [chunk async for chunk in stream]
@@ -319,28 +326,28 @@ async def test_a_client_that_asks_for_the_usage_of_a_stream_gets_it(house: House
     assert after.value(name, **labels) - before.value(name, **labels) == 2
 
 
-async def test_wishes_that_are_wrong_reach_vllm_as_they_are(house: House) -> None:
-    """It refuses them in its own words; ours must not make them right."""
-    await house.chat(BASE, stream=True, stream_options="usage please")
-    await house.chat(BASE, stream_options={"include_usage": True})
-    await house.chat(BASE)
+async def test_invalid_parameters_reach_vllm_unchanged(service: ServiceUnderTest) -> None:
+    """vLLM refuses them in its own words; the gateway must not correct them."""
+    await service.chat(BASE, stream=True, stream_options="usage please")
+    await service.chat(BASE, stream_options={"include_usage": True})
+    await service.chat(BASE)
 
-    assert [body.get("stream_options") for body in house.vllm.asked] == [
+    assert [body.get("stream_options") for body in service.vllm.asked] == [
         "usage please",
         {"include_usage": True},
         None,
     ]
 
 
-async def test_usage_is_not_put_into_every_event_of_a_client_that_wanted_it_in_none(house: House) -> None:
+async def test_usage_is_not_put_into_every_event_of_a_client_that_wanted_it_in_none(service: ServiceUnderTest) -> None:
     """vLLM ignores `continuous_usage_stats` without `include_usage`, which is added here."""
-    await house.chat(BASE, stream=True, stream_options={"continuous_usage_stats": True})
+    await service.chat(BASE, stream=True, stream_options={"continuous_usage_stats": True})
 
-    assert house.vllm.asked[0]["stream_options"] == {"include_usage": True}
+    assert service.vllm.asked[0]["stream_options"] == {"include_usage": True}
 
 
 async def test_with_keys_every_route_but_health_needs_one(tmp_path: Path, objects: FakeStore, clock: Clock) -> None:
-    async with open_house(tmp_path, objects, clock, inference={"api_keys": ("first", "second")}) as house:
+    async with running_service(tmp_path, objects, clock, inference={"api_keys": ("first", "second")}) as service:
         body = {"model": BASE, "messages": MESSAGES}
         for path, method in [
             ("/v1/chat/completions", "POST"),
@@ -357,24 +364,24 @@ async def test_with_keys_every_route_but_health_needs_one(tmp_path: Path, object
                 ("Bearer wrong", "invalid_api_key"),
             ]:
                 headers = {"authorization": header} if header else {}
-                answer = await house.http.request(method, path, json=body, headers=headers)
+                answer = await service.http.request(method, path, json=body, headers=headers)
                 assert answer.status_code == 401, (path, header)
                 assert answer.json()["error"]["code"] == code
-        allowed = await house.http.post("/v1/chat/completions", json=body, headers={"authorization": "Bearer second"})
+        allowed = await service.http.post("/v1/chat/completions", json=body, headers={"authorization": "Bearer second"})
 
         assert allowed.status_code == 200
-        assert (await house.http.get("/health/live")).status_code == 200
-        assert house.api.bodies == []
+        assert (await service.http.get("/health/live")).status_code == 200
+        assert service.api.bodies == []
 
 
-async def test_readiness_follows_vllm(house: House) -> None:
-    assert (await house.chat(BASE)).status_code == 200
-    assert (await house.http.get("/health/ready")).status_code == 200
+async def test_readiness_follows_vllm(service: ServiceUnderTest) -> None:
+    assert (await service.chat(BASE)).status_code == 200
+    assert (await service.http.get("/health/ready")).status_code == 200
 
-    house.vllm.healthy = False
-    house.vllm.breaks = 1
-    await house.chat(BASE)
+    service.vllm.healthy = False
+    service.vllm.breaks = 1
+    await service.chat(BASE)
 
-    answer = await house.http.get("/health/ready")
+    answer = await service.http.get("/health/ready")
     assert answer.status_code == 503
     assert "vllm" in json.loads(answer.content)["problems"]

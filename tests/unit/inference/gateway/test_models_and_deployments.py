@@ -5,16 +5,16 @@ from __future__ import annotations
 import pytest
 
 from tests.support.trained_models import BASE, add_trained
-from tests.unit.inference.conftest import House
+from tests.unit.inference.conftest import ServiceUnderTest
 
 
-async def test_models_are_the_base_the_tuned_newest_first_and_the_aliases(house: House) -> None:
-    old = await add_trained(house.objects, "old", finished_at=1000)
-    new = await add_trained(house.objects, "new", finished_at=2000)
-    await add_trained(house.objects, "elsewhere", base="other/base")
-    await house.http.post("/deployments/support", json={"model": old})
+async def test_models_are_the_base_the_tuned_newest_first_and_the_aliases(service: ServiceUnderTest) -> None:
+    old = await add_trained(service.objects, "old", finished_at=1000)
+    new = await add_trained(service.objects, "new", finished_at=2000)
+    await add_trained(service.objects, "elsewhere", base="other/base")
+    await service.http.post("/deployments/support", json={"model": old})
 
-    models = [model async for model in house.client.models.list()]
+    models = [model async for model in service.client.models.list()]
 
     assert [model.id for model in models] == [BASE, new, old, "support"]
     assert models[1].created == 2000
@@ -22,70 +22,70 @@ async def test_models_are_the_base_the_tuned_newest_first_and_the_aliases(house:
 
 
 @pytest.mark.parametrize("path", [BASE, BASE.replace("/", "%2F")])
-async def test_a_model_with_a_slash_can_be_retrieved(house: House, path: str) -> None:
-    answer = await house.http.get(f"/v1/models/{path}")
+async def test_a_model_with_a_slash_can_be_retrieved(service: ServiceUnderTest, path: str) -> None:
+    answer = await service.http.get(f"/v1/models/{path}")
 
     assert answer.json()["id"] == BASE
 
 
-async def test_a_tuned_model_and_an_alias_can_be_retrieved(house: House) -> None:
-    model = await add_trained(house.objects)
-    await house.http.post("/deployments/support", json={"model": model})
+async def test_a_tuned_model_and_an_alias_can_be_retrieved(service: ServiceUnderTest) -> None:
+    model = await add_trained(service.objects)
+    await service.http.post("/deployments/support", json={"model": model})
 
-    assert (await house.client.models.retrieve(model)).id == model
-    alias = (await house.http.get("/v1/models/support")).json()
+    assert (await service.client.models.retrieve(model)).id == model
+    alias = (await service.http.get("/v1/models/support")).json()
 
     assert (alias["id"], alias["root"]) == ("support", model)
-    assert (await house.http.get("/v1/models/nothing")).json()["error"]["code"] == "model_not_found"
+    assert (await service.http.get("/v1/models/nothing")).json()["error"]["code"] == "model_not_found"
 
 
-async def test_an_alias_answers_with_the_immutable_id_of_its_current_version(house: House) -> None:
-    first, second = await add_trained(house.objects, "1"), await add_trained(house.objects, "2")
-    await house.http.post("/deployments/support", json={"model": first})
-    before = await house.chat("support")
+async def test_an_alias_answers_with_the_immutable_id_of_its_current_version(service: ServiceUnderTest) -> None:
+    first, second = await add_trained(service.objects, "1"), await add_trained(service.objects, "2")
+    await service.http.post("/deployments/support", json={"model": first})
+    before = await service.chat("support")
 
-    await house.http.post("/deployments/support", json={"model": second})
-    after = await house.chat("support")
+    await service.http.post("/deployments/support", json={"model": second})
+    after = await service.chat("support")
 
     assert [before.json()["model"], after.json()["model"]] == [first, second]
     assert after.headers["x-tunestream-model"] == second
     assert after.headers["x-tunestream-alias"] == "support"
-    assert house.vllm.asked[-1]["model"] == second
+    assert service.vllm.asked[-1]["model"] == second
 
 
-async def test_rolling_back_is_one_call_and_undoes_itself(house: House) -> None:
-    first, second = await add_trained(house.objects, "1"), await add_trained(house.objects, "2")
+async def test_rolling_back_is_one_call_and_undoes_itself(service: ServiceUnderTest) -> None:
+    first, second = await add_trained(service.objects, "1"), await add_trained(service.objects, "2")
     for model in (first, second):
-        await house.http.post("/deployments/support", json={"model": model})
+        await service.http.post("/deployments/support", json={"model": model})
 
-    back = (await house.http.post("/deployments/support/rollback")).json()
-    served = (await house.chat("support")).json()["model"]
-    forth = (await house.http.post("/deployments/support/rollback")).json()
+    back = (await service.http.post("/deployments/support/rollback")).json()
+    served = (await service.chat("support")).json()["model"]
+    forth = (await service.http.post("/deployments/support/rollback")).json()
 
     assert (back["current"]["model"], back["previous"]["model"], served) == (first, second, first)
     assert forth["current"]["model"] == second
 
 
-async def test_there_is_nothing_to_roll_back_to_after_one_version(house: House) -> None:
-    model = await add_trained(house.objects)
-    await house.http.post("/deployments/support", json={"model": model})
+async def test_there_is_nothing_to_roll_back_to_after_one_version(service: ServiceUnderTest) -> None:
+    model = await add_trained(service.objects)
+    await service.http.post("/deployments/support", json={"model": model})
 
-    answer = await house.http.post("/deployments/support/rollback")
+    answer = await service.http.post("/deployments/support/rollback")
 
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "no_previous_version")
-    assert (await house.http.get("/deployments/support")).json()["current"]["model"] == model
+    assert (await service.http.get("/deployments/support")).json()["current"]["model"] == model
 
 
-async def test_an_alias_can_be_pointed_at_the_base_or_at_what_another_names(house: House) -> None:
-    model = await add_trained(house.objects)
-    await house.http.post("/deployments/blue", json={"model": model})
+async def test_an_alias_can_be_pointed_at_the_base_or_at_what_another_names(service: ServiceUnderTest) -> None:
+    model = await add_trained(service.objects)
+    await service.http.post("/deployments/blue", json={"model": model})
 
-    await house.http.post("/deployments/green", json={"model": "blue"})
-    assert (await house.chat("green")).json()["model"] == model
-    await house.http.post("/deployments/green", json={"model": BASE})
-    assert (await house.chat("green")).json()["model"] == BASE
+    await service.http.post("/deployments/green", json={"model": "blue"})
+    assert (await service.chat("green")).json()["model"] == model
+    await service.http.post("/deployments/green", json={"model": BASE})
+    assert (await service.chat("green")).json()["model"] == BASE
 
-    listed = (await house.http.get("/deployments")).json()["data"]
+    listed = (await service.http.get("/deployments")).json()["data"]
     assert {each["alias"]: each["current"]["model"] for each in listed} == {"blue": model, "green": BASE}
 
 
@@ -101,27 +101,27 @@ async def test_an_alias_can_be_pointed_at_the_base_or_at_what_another_names(hous
     ],
 )
 async def test_a_wrong_deployment_is_refused(
-    house: House, path: str, body: dict[str, str] | None, status: int, code: str
+    service: ServiceUnderTest, path: str, body: dict[str, str] | None, status: int, code: str
 ) -> None:
-    answer = await house.http.post(path, json=body)
+    answer = await service.http.post(path, json=body)
 
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
-    assert not [key for key in house.objects.held if key.startswith("deployments/")]
+    assert not [key for key in service.objects.held if key.startswith("deployments/")]
 
 
-async def test_an_unknown_alias_is_not_a_deployment(house: House) -> None:
-    answer = await house.http.get("/deployments/nothing")
+async def test_an_unknown_alias_is_not_a_deployment(service: ServiceUnderTest) -> None:
+    answer = await service.http.get("/deployments/nothing")
 
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "alias_not_found")
 
 
-async def test_the_promotion_of_another_replica_is_seen_after_a_second(house: House) -> None:
-    first, second = await add_trained(house.objects, "1"), await add_trained(house.objects, "2")
-    await house.http.post("/deployments/support", json={"model": first})
-    assert (await house.chat("support")).json()["model"] == first
-    data, _ = await house.objects.get("deployments/support.json") or (b"", "")
-    await house.objects.put("deployments/support.json", data.replace(first.encode(), second.encode()))
+async def test_the_promotion_of_another_replica_is_seen_after_a_second(service: ServiceUnderTest) -> None:
+    first, second = await add_trained(service.objects, "1"), await add_trained(service.objects, "2")
+    await service.http.post("/deployments/support", json={"model": first})
+    assert (await service.chat("support")).json()["model"] == first
+    data, _ = await service.objects.get("deployments/support.json") or (b"", "")
+    await service.objects.put("deployments/support.json", data.replace(first.encode(), second.encode()))
 
-    house.clock.now += 1.1
+    service.clock.now += 1.1
 
-    assert (await house.chat("support")).json()["model"] == second
+    assert (await service.chat("support")).json()["model"] == second

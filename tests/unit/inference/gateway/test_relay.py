@@ -1,4 +1,4 @@
-"""What an answer is made of is let go of, however its sending ends."""
+"""An answer releases its resources, however sending it ends."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from services.inference.gateway.relay import ScopedResponse, shielded_stack
 SCOPE: Scope = {"type": "http", "asgi": {"spec_version": "2.4"}}
 
 
-class Opened:
-    """An answer of two chunks, and whether what it is made of is still open."""
+class TrackedAnswer:
+    """An answer of two chunks that counts its open resources."""
 
     def __init__(self) -> None:
         self.open = 0
@@ -44,7 +44,7 @@ async def receive() -> Message:
 
 @pytest.mark.parametrize("sent", [0, 1, 2])
 async def test_a_client_that_hangs_up_leaves_nothing_open(sent: int) -> None:
-    opened, messages = Opened(), list[Message]()
+    tracked, messages = TrackedAnswer(), list[Message]()
 
     async def send(message: Message) -> None:
         if len(messages) == sent:
@@ -52,24 +52,24 @@ async def test_a_client_that_hangs_up_leaves_nothing_open(sent: int) -> None:
         messages.append(message)
 
     with pytest.raises(ClientDisconnect):
-        await ScopedResponse(opened.answer())(SCOPE, receive, send)
+        await ScopedResponse(tracked.answer())(SCOPE, receive, send)
 
-    assert (opened.open, len(messages)) == (0, sent)
+    assert (tracked.open, len(messages)) == (0, sent)
 
 
-async def test_nothing_is_left_open_at_the_end() -> None:
-    opened, messages = Opened(), list[Message]()
+async def test_an_answer_that_was_sent_leaves_nothing_open() -> None:
+    tracked, messages = TrackedAnswer(), list[Message]()
 
     async def send(message: Message) -> None:
         messages.append(message)
 
-    await ScopedResponse(opened.answer())(SCOPE, receive, send)
+    await ScopedResponse(tracked.answer())(SCOPE, receive, send)
 
-    assert opened.open == 0
+    assert tracked.open == 0
     assert b"".join(message.get("body", b"") for message in messages) == b"onetwo"
 
 
 async def test_an_answer_that_is_never_sent_opens_nothing() -> None:
-    opened = Opened()
-    ScopedResponse(opened.answer())
-    assert opened.open == 0
+    tracked = TrackedAnswer()
+    ScopedResponse(tracked.answer())
+    assert tracked.open == 0

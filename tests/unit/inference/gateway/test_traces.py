@@ -1,4 +1,4 @@
-"""Whose trace a request belongs to, and what is seen of it."""
+"""Which trace a request belongs to, and which spans it leaves."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from shared import telemetry
 from shared.settings import Settings, TelemetrySettings
 from tests.support.spans import Spans, parent_id, trace_of
 from tests.support.trained_models import BASE, TRACEPARENT, add_trained
-from tests.unit.inference.conftest import House
+from tests.unit.inference.conftest import ServiceUnderTest
 from tests.unit.inference.test_work import attempt
 
 JOBS_TRACE = telemetry.trace_id(TRACEPARENT)
@@ -20,36 +20,38 @@ OWN = "00-" + "e" * 32 + "-" + "f" * 16 + "-01"
 CHAT = "POST /v1/chat/completions"
 
 
-async def deploy(house: House, name: str = "one") -> str:
-    """Train and deploy as `support`; the model's id."""
-    model = await add_trained(house.objects, name)
+async def deploy(service: ServiceUnderTest, name: str = "one") -> str:
+    """Train a model and deploy it as `support`. Returns its id."""
+    model = await add_trained(service.objects, name)
     with telemetry.span("inference.started", TRACEPARENT):
-        await house.work(await attempt(house.objects, name))
+        await service.work(await attempt(service.objects, name))
     return model
 
 
-async def chat(house: House, model: str, traceparent: str | None = None) -> httpx.Response:
+async def chat(service: ServiceUnderTest, model: str, traceparent: str | None = None) -> httpx.Response:
     body: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": "canary-prompt"}]}
     headers = {"traceparent": traceparent} if traceparent else {}
-    return await house.http.post("/v1/chat/completions", json=body, headers=headers)
+    return await service.http.post("/v1/chat/completions", json=body, headers=headers)
 
 
 def links(span: ReadableSpan) -> list[str]:
     return [f"{link.context.trace_id:032x}" for link in span.links]
 
 
-async def test_a_deployment_shows_what_took_its_time(house: House, spans: Spans) -> None:
-    await deploy(house)
+async def test_a_deployment_shows_what_took_its_time(service: ServiceUnderTest, spans: Spans) -> None:
+    await deploy(service)
 
     assert spans.below(spans.one("inference.started")) == [
         *("inference.wait_for_vllm", "inference.fetch_adapter", "inference.load_adapter", "inference.move_alias")
     ]
 
 
-async def test_the_first_request_after_a_deployment_is_the_end_of_the_jobs_trace(house: House, spans: Spans) -> None:
-    await deploy(house)
+async def test_the_first_request_after_a_deployment_is_the_end_of_the_jobs_trace(
+    service: ServiceUnderTest, spans: Spans
+) -> None:
+    await deploy(service)
 
-    first, second = await chat(house, "support"), await chat(house, "support")
+    first, second = await chat(service, "support"), await chat(service, "support")
 
     assert first.headers["x-request-id"] == JOBS_TRACE
     assert second.headers["x-request-id"] not in (JOBS_TRACE, "")
@@ -58,41 +60,45 @@ async def test_the_first_request_after_a_deployment_is_the_end_of_the_jobs_trace
     assert (end.attributes or {})["tunestream.first_request"] is True
     assert (links(end), links(later)) == ([], [JOBS_TRACE])
     assert (later.parent, trace_of(later)) == (None, second.headers["x-request-id"])
-    asked = [headers["traceparent"].split("-")[2] for headers in house.vllm.headers]
+    asked = [headers["traceparent"].split("-")[2] for headers in service.vllm.headers]
     assert asked == [parent_id(end), parent_id(later)]
 
 
-async def test_a_client_with_a_trace_of_its_own_keeps_it_and_leaves_the_first_place(house: House, spans: Spans) -> None:
-    model = await deploy(house)
+async def test_a_client_with_a_trace_of_its_own_keeps_it_and_is_not_the_first_request(
+    service: ServiceUnderTest, spans: Spans
+) -> None:
+    model = await deploy(service)
 
-    traced = await chat(house, model, OWN)
-    first = await chat(house, model)
+    traced = await chat(service, model, OWN)
+    first = await chat(service, model)
 
     assert (traced.headers["x-request-id"], first.headers["x-request-id"]) == ("e" * 32, JOBS_TRACE)
     assert spans.below(OWN) == [CHAT]
     assert links(spans.named(CHAT)[0]) == [JOBS_TRACE]
 
 
-async def test_the_evaluation_of_a_model_is_in_its_jobs_trace_without_a_link(house: House, spans: Spans) -> None:
-    model = await add_trained(house.objects)
-    await attempt(house.objects)
+async def test_the_evaluation_of_a_model_is_in_its_jobs_trace_without_a_link(
+    service: ServiceUnderTest, spans: Spans
+) -> None:
+    model = await add_trained(service.objects)
+    await attempt(service.objects)
 
-    await chat(house, model, f"00-{JOBS_TRACE}-{'9' * 16}-01")
+    await chat(service, model, f"00-{JOBS_TRACE}-{'9' * 16}-01")
 
     span = spans.one(CHAT)
     assert (trace_of(span), links(span)) == (JOBS_TRACE, [])
     assert spans.below(span) == ["inference.fetch_adapter", "inference.load_adapter"]
 
 
-async def test_the_first_request_needs_no_exporter_to_be_told(house: House) -> None:
-    await deploy(house)
+async def test_the_first_request_joins_the_jobs_trace_even_without_an_exporter(service: ServiceUnderTest) -> None:
+    await deploy(service)
 
-    assert [(await chat(house, "support")).headers["x-request-id"] == JOBS_TRACE for _ in range(2)] == [True, False]
+    assert [(await chat(service, "support")).headers["x-request-id"] == JOBS_TRACE for _ in range(2)] == [True, False]
 
 
-async def test_requests_for_the_base_have_traces_of_their_own(house: House, spans: Spans) -> None:
-    await deploy(house)
-    answer = await chat(house, BASE)
+async def test_requests_for_the_base_have_traces_of_their_own(service: ServiceUnderTest, spans: Spans) -> None:
+    await deploy(service)
+    answer = await chat(service, BASE)
 
     span = spans.one(CHAT)
     assert (span.parent, links(span)) == (None, [])
@@ -100,19 +106,19 @@ async def test_requests_for_the_base_have_traces_of_their_own(house: House, span
 
 
 async def test_a_job_whose_manifest_cannot_be_read_costs_the_link_and_not_the_answer(
-    house: House, spans: Spans
+    service: ServiceUnderTest, spans: Spans
 ) -> None:
-    model = await add_trained(house.objects)  # trained by a job that has no manifest
+    model = await add_trained(service.objects)  # trained by a job that has no manifest
 
-    assert (await chat(house, model)).status_code == 200
+    assert (await chat(service, model)).status_code == 200
     assert links(spans.one(CHAT)) == []
 
 
-async def test_no_span_holds_a_prompt_or_the_name_of_an_alias(house: House, spans: Spans) -> None:
-    model = await deploy(house)
-    await house.http.post("/deployments/canary-alias", json={"model": model})
-    await chat(house, "canary-alias")
-    await chat(house, "canary-unknown")
+async def test_no_span_holds_a_prompt_or_the_name_of_an_alias(service: ServiceUnderTest, spans: Spans) -> None:
+    model = await deploy(service)
+    await service.http.post("/deployments/canary-alias", json={"model": model})
+    await chat(service, "canary-alias")
+    await chat(service, "canary-unknown")
 
     deployed = spans.one("POST /deployments/{alias}")
     assert (deployed.attributes or {})["http.response.status_code"] == 200
@@ -120,9 +126,9 @@ async def test_no_span_holds_a_prompt_or_the_name_of_an_alias(house: House, span
     assert "canary" not in "".join(span.to_json() for span in spans.all)
 
 
-async def test_only_requests_that_may_change_something_have_spans(house: House, spans: Spans) -> None:
-    looked = await house.http.get("/v1/models", headers={"traceparent": OWN})
-    wanted = await house.http.post("/deployments/support", json={"model": BASE}, headers={"traceparent": OWN})
+async def test_only_requests_that_may_change_something_have_spans(service: ServiceUnderTest, spans: Spans) -> None:
+    looked = await service.http.get("/v1/models", headers={"traceparent": OWN})
+    wanted = await service.http.post("/deployments/support", json={"model": BASE}, headers={"traceparent": OWN})
 
     assert looked.headers["x-request-id"] == wanted.headers["x-request-id"] == "e" * 32
     assert [span.name for span in spans.all] == ["POST /deployments/{alias}"]

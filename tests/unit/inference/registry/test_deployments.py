@@ -1,4 +1,4 @@
-"""One current version per alias, never two, whoever writes at once."""
+"""An alias has exactly one current version, however many replicas write at the same time."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def test_thirty_promotions_at_once_are_all_kept_and_one_is_current() -> No
     assert written.previous == written.history[1]
 
 
-async def test_two_who_roll_back_at_once_roll_back_once() -> None:
+async def test_two_concurrent_rollbacks_roll_back_once() -> None:
     objects = SlowStore()
     one, other = Aliases(objects, lambda: 9.0), Aliases(objects, lambda: 9.5)
     for number in (1, 2):

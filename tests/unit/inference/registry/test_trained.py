@@ -1,4 +1,4 @@
-"""From a model's id to its job, through nothing but the ledger."""
+"""Finds the job of a model by the model's id, from the ledger alone."""
 
 from __future__ import annotations
 
@@ -62,7 +62,9 @@ async def test_what_was_found_is_not_read_again(trained: TrainedModels, objects:
     assert [call for call in objects.calls if call[0] == "get"] == []
 
 
-async def test_asking_for_what_does_not_exist_spares_the_store(trained: TrainedModels, objects: FakeStore) -> None:
+async def test_asking_again_for_an_unknown_model_calls_the_store_once(
+    trained: TrainedModels, objects: FakeStore
+) -> None:
     for _ in range(100):
         await trained.find("ft:tiny-base:tunestream:x:aaaaaaaa")
 

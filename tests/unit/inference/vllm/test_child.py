@@ -26,7 +26,7 @@ from shared.retry import Backoff
 from shared.settings import Settings
 from tests.support.waiting import until
 
-# Answers /health and /v1/models, and has a child of its own, as vLLM has its engine.
+# A server with /health and /v1/models, and with a child process, as vLLM has its engine.
 SERVER = """
 import http.server, json, pathlib, subprocess, sys
 engine = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
@@ -134,7 +134,7 @@ time.sleep(600)
     assert psutil.wait_procs(processes, timeout=10)[1] == []
 
 
-async def test_asleep_no_process_is_left_and_awake_it_is_a_new_server(vllm: SupervisedVllm) -> None:
+async def test_sleep_leaves_no_process_and_waking_starts_a_new_server(vllm: SupervisedVllm) -> None:
     processes, generation = family(vllm), vllm.generation
 
     await vllm.sleep(drain=0)
@@ -149,7 +149,7 @@ async def test_asleep_no_process_is_left_and_awake_it_is_a_new_server(vllm: Supe
     assert await vllm.healthy()
 
 
-async def test_it_is_put_to_sleep_also_while_it_starts(vllm: SupervisedVllm) -> None:
+async def test_a_server_that_is_still_starting_can_be_put_to_sleep(vllm: SupervisedVllm) -> None:
     await vllm.sleep(drain=0)
     for _ in range(5):
         await vllm.wake()
@@ -163,7 +163,7 @@ async def test_it_is_put_to_sleep_also_while_it_starts(vllm: SupervisedVllm) -> 
     await vllm.wait_ready(20)
 
 
-async def test_with_alternate_it_is_not_started_before_it_is_told_to(client: httpx.AsyncClient) -> None:
+async def test_with_alternate_the_server_is_not_started_before_it_is_woken(client: httpx.AsyncClient) -> None:
     command = [sys.executable, "-c", "raise SystemExit(1)"]
     vllm = SupervisedVllm(client, lambda port: command, os.environ, "base", start_timeout=20, awake=False)
     running = asyncio.create_task(vllm.run())

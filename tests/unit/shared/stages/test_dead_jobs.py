@@ -1,4 +1,4 @@
-"""A job that ended in one stage is not looked at for ever by the stages after it."""
+"""After a job has failed in one stage, later stages stop looking at it."""
 
 from __future__ import annotations
 

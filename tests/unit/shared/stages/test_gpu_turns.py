@@ -1,4 +1,4 @@
-"""The turns of a GPU, one look at a time: who may fill its memory, and who is next."""
+"""The turns of a GPU, step by step: who may fill its memory, and who is next."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ async def test_a_trainer_that_waits_stays_wanted(turns: GpuTurns, clock: Clock) 
         clock.now += LEASE / 4
 
 
-async def test_who_has_its_turn_wishes_no_more(turns: GpuTurns) -> None:
+async def test_a_trainer_that_has_its_turn_no_longer_counts_as_waiting(turns: GpuTurns) -> None:
     serving = await turns.for_serving()
     assert serving is not None
     await turns.for_training("trainer/a")
@@ -105,7 +105,7 @@ async def test_who_has_its_turn_wishes_no_more(turns: GpuTurns) -> None:
 
 
 async def test_a_dead_inference_service_keeps_the_gpu_until_its_turn_runs_out(turns: GpuTurns, clock: Clock) -> None:
-    """Its vLLM, if it is no child, still holds the memory."""
+    """A vLLM that is not its child process still holds the memory."""
     await turns.for_serving()
 
     clock.now += SERVING_SECONDS - 1
@@ -135,7 +135,7 @@ async def test_at_the_start_a_training_that_waits_already_goes_first(turns: GpuT
     assert await turns.for_training("trainer/a") is not None
 
 
-async def test_gpus_of_other_names_are_others(turns: GpuTurns, ledger: FakeStore, clock: Clock) -> None:
+async def test_every_gpu_has_turns_of_its_own(turns: GpuTurns, ledger: FakeStore, clock: Clock) -> None:
     await turns.for_serving()
     other = GpuTurns(ledger, "1", clock, lease_seconds=LEASE)
 

@@ -1,4 +1,4 @@
-"""What is told to stop stops, also when the bell rings at that very moment."""
+"""Runners and leases stop when told to, even if their bell rings at the same moment."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ async def never(attempt: Attempt) -> None:
     raise AssertionError("nobody asked")
 
 
-async def test_a_runner_that_is_rung_while_it_is_stopped(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_runner_stops_even_if_its_bell_rings_meanwhile(caplog: pytest.LogCaptureFixture) -> None:
     runner = StageRunner(
         STAGES["validate"],
         never,  # type: ignore[arg-type]
@@ -38,7 +38,7 @@ async def test_a_runner_that_is_rung_while_it_is_stopped(caplog: pytest.LogCaptu
         await asyncio.gather(running, return_exceptions=True)
 
 
-async def test_a_lease_that_is_left_while_its_bell_rings() -> None:
+async def test_a_lease_ends_even_if_its_bell_rings_meanwhile() -> None:
     lease = await Lease.take(FakeStore(), "claim.json", "me", time.time(), 60)
     assert lease is not None
     bell = asyncio.Event()

@@ -35,7 +35,7 @@ class Server(ThreadingHTTPServer):
     asked = 0
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that hangs up, because it does not trust us, is what is tested."""
+        """Ignore clients that hang up because they do not trust the certificate: tests want exactly that."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -166,7 +166,7 @@ async def test_a_store_that_starts_is_waited_for() -> None:
         await reaching
 
 
-async def test_a_store_that_is_down_is_no_wrong_setting() -> None:
+async def test_a_store_that_is_down_does_not_count_as_a_wrong_setting() -> None:
     for scheme in ("http", "https"):
         with pytest.raises(StoreUnavailable):
             await ObjectStore.connect(settings(scheme, 1)).check()

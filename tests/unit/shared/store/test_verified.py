@@ -1,4 +1,4 @@
-"""What is read from the store is compared with what was promised, and every connection is given back."""
+"""Objects are compared with their references while they are read, and every connection is released."""
 
 from __future__ import annotations
 

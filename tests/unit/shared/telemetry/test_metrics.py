@@ -1,4 +1,4 @@
-"""What a scrape sees of what all services share: their stage, the object store, HTTP."""
+"""The metrics that all services share: of their stage, of the object store, of HTTP."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Ledger:
         )
 
     async def add(self, job_id: str, *, uploaded: bool = True) -> None:
-        """A job as ingest leaves it; not `uploaded`: its validation has not been asked for yet."""
+        """Add a job as ingest leaves it. If not `uploaded`, its validation has not been requested yet."""
         job = make_job(job_id=job_id, created_at=T0)
         await self.objects.create(job_key(job_id), job.model_dump_json().encode())
         if uploaded:

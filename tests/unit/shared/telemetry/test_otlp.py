@@ -1,4 +1,5 @@
-"""The way out of the house: nothing is lost at the end, and a collector that is away costs no time and no log."""
+"""Exporting spans: none is lost at the end, and an unreachable collector neither delays the service nor fills its
+log."""
 
 from __future__ import annotations
 
@@ -57,7 +58,7 @@ def collector() -> Iterator[tuple[Collector, str]]:
 
 
 def run_service(endpoint: str) -> tuple[float, str]:
-    """How many seconds its end took, and what it logged."""
+    """Run a service. Returns how many seconds its end took, and what it logged."""
     command = [sys.executable, "-c", SERVICE, endpoint]
     process = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     return float(process.stdout), process.stderr
@@ -76,7 +77,7 @@ def test_a_collector_that_is_away_neither_holds_up_the_end_nor_fills_the_log() -
     assert log.count("\n") <= 1
 
 
-def test_lost_spans_are_told_now_and_then(caplog: pytest.LogCaptureFixture) -> None:
+def test_lost_spans_are_logged_now_and_then(caplog: pytest.LogCaptureFixture) -> None:
     class Away(SpanExporter):
         def export(self, spans: Any) -> SpanExportResult:
             return SpanExportResult.FAILURE

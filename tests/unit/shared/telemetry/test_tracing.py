@@ -1,4 +1,4 @@
-"""One trace per job: what hangs on what, also while the job runs and after an attempt has died."""
+"""One trace per job: the parents of its spans, even while the job runs and after an attempt has died."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ JOB = {"tunestream.job_id": "ftjob-1"}
 Work = Callable[[Attempt], Awaitable[Event]]
 
 
-def test_a_job_has_a_root_of_its_own_on_which_everything_hangs(spans: Spans) -> None:
+def test_a_job_has_a_root_span_above_all_others(spans: Spans) -> None:
     root = telemetry.JobRoot(None)
     root.emit("ftjob-1")
     with telemetry.span("ingest", root.traceparent):
@@ -40,7 +40,7 @@ def test_a_job_has_a_root_of_its_own_on_which_everything_hangs(spans: Spans) -> 
     assert spans.below(job) == ["ingest"]
 
 
-def test_a_strangers_trace_goes_on_in_the_jobs(spans: Spans) -> None:
+def test_the_trace_of_a_strangers_event_continues_in_the_job(spans: Spans) -> None:
     telemetry.JobRoot(STRANGER).emit("ftjob-1")
 
     job = spans.one("job")
@@ -59,7 +59,7 @@ def test_without_an_exporter_a_job_has_a_trace_all_the_same() -> None:
     assert telemetry.valid_traceparent(made) == made
 
 
-def test_the_phases_of_an_attempt_have_their_place_before_it_has_ended(spans: Spans) -> None:
+def test_phases_have_a_parent_span_before_their_attempt_ends(spans: Spans) -> None:
     root = telemetry.JobRoot(None)
     job = Job.model_construct(job_id="ftjob-1", traceparent=root.traceparent)
     with contextlib.ExitStack() as attempt:
@@ -78,7 +78,7 @@ def test_the_phases_of_an_attempt_have_their_place_before_it_has_ended(spans: Sp
     assert 0 < lengths[0] < lengths[1] < lengths[2]  # else Jaeger warns of clocks that are wrong
 
 
-def test_an_exception_leaves_its_class_and_no_word_of_it(spans: Spans) -> None:
+def test_of_an_exception_a_span_holds_the_class_and_not_the_message(spans: Spans) -> None:
     with pytest.raises(ValueError), telemetry.span("phase"):
         raise ValueError("the row says hunter2")
 
@@ -113,7 +113,7 @@ def runner(objects: FakeStore, work: Work, owner: str) -> StageRunner:
 
 
 async def asked(objects: FakeStore) -> Job:
-    """A job of which validation was asked."""
+    """A store with a job whose validation was requested."""
     job = await add_job(objects)
     request = DatasetUploaded.model_validate({"job_id": job.job_id, "dataset": {"bucket": "b", "key": "k"}})
     await objects.create(stage_prefix(job.job_id, "validate") + "request.json", request.model_dump_json().encode())

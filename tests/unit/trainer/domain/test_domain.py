@@ -1,4 +1,4 @@
-"""The trainer's decisions: automatic hyperparameters, schedules, the verdict, the plan."""
+"""The decisions of the trainer: automatic hyperparameters, schedules, overfitting, the plan."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def chosen(plan: Plan, facts: Facts):
 # --- automatic hyperparameters
 
 
-def test_the_demo_gets_what_was_measured_to_work():
+def test_the_demo_gets_the_hyperparameters_that_were_measured_to_work():
     got = chosen(plan(), facts())
     assert (got.n_epochs.value, got.batch_size.value, got.lora_r.value) == (3, 8, 16)
     assert got.learning_rate.value == pytest.approx(5e-3, rel=0.05)
@@ -115,7 +115,7 @@ def test_validations_and_checkpoints_come_at_each_end(examples: int, batch: int,
     assert len(checkpoints) <= 10
 
 
-def test_every_so_many_steps_when_set():
+def test_validations_and_checkpoints_come_every_n_steps_if_set():
     steps = Steps(examples=20, batch_size=2, epochs=1)
     assert validation_steps(steps, 4) == {4, 8, 10}
     assert checkpoint_steps(steps, 3) == {3, 6, 9, 10}
@@ -175,7 +175,7 @@ def test_the_noise_of_a_small_validation_set_is_not_overfitting():
     assert judge(points((2.0, 2.1), (1.0, 1.500), (0.9, 1.501))).verdict == "healthy"
 
 
-def test_nothing_moving_is_underfitting():
+def test_losses_that_do_not_move_are_underfitting():
     assert judge(points((2.0, 2.1), (1.99, 2.09), (1.98, 2.08))).verdict == "underfitting"
 
 
@@ -196,7 +196,7 @@ def test_a_wrong_plan_names_its_fields():
     assert "hyperparameters.learning_rat" in caught.value.message
 
 
-def test_where_things_lie_is_no_part_of_a_runs_identity():
+def test_paths_are_not_part_of_the_identity_of_a_run():
     here, there = plan(), plan(train="elsewhere.jsonl", threads=2, resume_from="x", device="cpu")
     assert here.identity() == there.identity()
     assert here.identity() != plan(seed=1).identity()

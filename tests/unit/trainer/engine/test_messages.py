@@ -1,4 +1,4 @@
-"""What crosses the seam between the training process and the service."""
+"""The messages and documents that the training process sends to the service."""
 
 from __future__ import annotations
 

@@ -42,13 +42,13 @@ def train(plan: Plan, out: Path, stop: Callable[[], bool] = lambda: False) -> Tr
 
 
 def losses(out: Path) -> list[dict[str, float]]:
-    """metrics.jsonl without what a clock decides."""
+    """The rows of metrics.jsonl without the values that depend on the clock."""
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     return [{key: value for key, value in row.items() if key != "tokens_per_second"} for row in rows]
 
 
 def stop_after(asked: int) -> Callable[[], bool]:
-    """Says stop when asked for the `asked`-th time; it is asked once per micro-batch."""
+    """A `stop` that returns True after its first `asked` calls; it is called once per micro-batch."""
     calls: Iterator[int] = iter(range(1, 10**6))
     return lambda: next(calls) > asked
 
@@ -98,7 +98,7 @@ def test_the_loss_is_that_of_the_trained_tokens_alone(model: Any):
     assert float(sums.loss - alone.loss) == pytest.approx(expected, rel=1e-4)
 
 
-def test_a_fresh_adapter_prefers_nothing(model: Any):
+def test_a_fresh_adapter_has_no_preference(model: Any):
     pairs = [(a_sequence(10, 3, 1), a_sequence(15, 5, 2)), (a_sequence(7, 2, 3), a_sequence(6, 2, 4))]
     sums = Dpo(beta=0.1).sums(model, collate(pairs, pad_id=0))
     assert float(sums.loss) == pytest.approx(2 * math.log(2), rel=1e-5)

@@ -1,4 +1,4 @@
-"""Waiting for the GPU before a training, where vLLM has it in turn."""
+"""Waiting for the GPU before a training, if vLLM and training take turns on it."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from shared.stages.stage import Attempt
 from tests.support.clock import Clock
 from tests.support.store import FakeStore
 
-LEASE = 0.3  # of stages and turns; renewed every third of it
+LEASE = 0.3  # seconds, for stages and turns; a lease is renewed after a third of it
 
 
 class Trainer:
-    """One attempt at a training, which is a line in a book."""
+    """One attempt at the trainer stage, with a simulated training."""
 
     def __init__(self, objects: FakeStore, clock: Clock, *, number: int = 1, **settings: Any) -> None:
         given = {"gpu": {"share": "alternate"}, "stage": {"poll_seconds": 0.005, "lease_seconds": LEASE}, **settings}
         self.settings = Settings.model_validate(given)
         self.objects = objects
         self.clock = clock
-        self.told: list[str] = []
+        self.messages: list[str] = []
         self.began = asyncio.Event()
         self.may_end = asyncio.Event()
 
         async def publish(event: JobProgress) -> None:
-            self.told.append(event.message)
+            self.messages.append(event.message)
 
         job = Job.model_construct(job_id="ftjob-abc")
         self.attempt = Attempt(job, {}, "trainer", number, "", publish)
@@ -45,7 +45,7 @@ class Trainer:
 
 @pytest.fixture
 def turns(objects: FakeStore, clock: Clock) -> GpuTurns:
-    """As the inference service sees them."""
+    """The turns of the GPU, as the inference service uses them."""
     return GpuTurns(objects, "0", clock, lease_seconds=LEASE)
 
 
@@ -59,7 +59,7 @@ async def test_training_begins_when_vllm_has_let_go_and_gives_the_gpu_back(
     while not await turns.wanted():
         await asyncio.sleep(0.005)
     assert not trainer.began.is_set()
-    assert trainer.told == ["training: waits for the GPU"]
+    assert trainer.messages == ["training: waits for the GPU"]
 
     await turns.release(serving)
     await asyncio.wait_for(trainer.began.wait(), 10)
@@ -103,7 +103,7 @@ async def test_a_successor_does_not_take_the_gpu_over_from_an_attempt_that_may_s
     zombie = asyncio.create_task(first.train())
     await first.began.wait()
     successor = asyncio.create_task(second.train())
-    while not second.told:
+    while not second.messages:
         await asyncio.sleep(0.005)
     assert not second.began.is_set()
 
@@ -117,7 +117,7 @@ async def test_a_successor_does_not_take_the_gpu_over_from_an_attempt_that_may_s
 
 
 @pytest.mark.parametrize("settings", [{"gpu": {"share": "split"}}, {"trainer": {"gpu": "cpu"}}])
-async def test_where_nothing_is_shared_by_turns_nothing_is_waited_for(
+async def test_a_training_does_not_wait_if_the_gpu_is_not_shared_by_turns(
     objects: FakeStore, clock: Clock, turns: GpuTurns, settings: dict[str, Any]
 ) -> None:
     await turns.for_serving()

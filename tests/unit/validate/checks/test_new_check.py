@@ -1,4 +1,4 @@
-"""A new check is one file and one line in the registry: the report and its messages know it from there."""
+"""A new check needs one file and one line in the registry: from these the report and its messages know it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.unit.validate.conftest import Examine, completions
 
 
 class Greetings(Check):
-    """Known to this file only: a row whose completion greets is left out."""
+    """A check that exists only in this file: it drops rows whose completion is a greeting."""
 
     name = "greetings"
     drops: ClassVar = {"greeting": "only greet"}

@@ -96,8 +96,8 @@ MESSAGES = st.builds(
 )
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300, deadline=None)
 def test_a_row_is_refused_or_can_be_read_by_template_and_digest(tmp_path: Path, messages: Any, beside: Any) -> None:
-    """Whatever passes the rules must not surprise what comes behind them; the word tokenizer normalises like the real
-    one, and raises where that is impossible."""
+    """Later steps must be able to read every row that passes the rules. The word tokenizer normalises rows like the
+    real one, and raises if it cannot."""
     answered = [*messages, {"role": "assistant", "content": "yes"}] if isinstance(messages, list) else messages
     source = write(tmp_path / "row", [{"messages": answered, **beside}])
     examined = examine(

@@ -96,7 +96,7 @@ def test_completions_are_trained_with_their_end(tokenizer: Any, tmp_path: Path):
     assert encode(tokenizer, row, tmp_path, "completion") == [(" me<|im_end|>",)]
 
 
-def test_of_a_preference_both_answers_are_trained(tokenizer: Any, tmp_path: Path):
+def test_both_answers_of_a_preference_pair_are_trained_on(tokenizer: Any, tmp_path: Path):
     row = {
         "input": {"messages": chat_row("One?", "earlier")["messages"] + [{"role": "user", "content": "Two?"}]},
         "preferred_completion": [{"role": "assistant", "content": "good"}],

@@ -33,7 +33,7 @@ def memory() -> Memory:
     return Memory(Model(2, 2), SimpleNamespace(type="cuda"), longest=777)
 
 
-def test_pieces_get_smaller_until_they_fit(memory: Memory):
+def test_micro_batches_shrink_until_they_fit(memory: Memory):
     tried: list[tuple[Fit, bool]] = []
 
     def work(micro_tokens: int) -> float:

@@ -1,4 +1,4 @@
-"""The life of one job: the documents that the stages write to the ledger, and the events that they publish."""
+"""The history of one job: the documents that its stages write to the ledger, and the events that they publish."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ ENDPOINT = "http://127.0.0.1:8000/v1"
 
 
 @dataclass(frozen=True)
-class Told:
+class DeliveredEvent:
     """An event as the bus delivers it."""
 
     event: Event
@@ -55,8 +55,9 @@ def delivery(event: Event, ce_id: str, at: float) -> Delivery:
     return Delivery(topic=event.topic, ce_id=ce_id, source="/tunestream/test", traceparent=None, time=at)
 
 
-class Story:
-    """`await story.happens(objects)` writes the documents; `events` are the events that were published meanwhile."""
+class JobHistory:
+    """A job from its upload to its deployment. `write_documents` writes what its stages leave in the ledger; `events`
+    are the events that they publish."""
 
     def __init__(self, number: int = 1, *, created_at: float = T0, deployed: bool = True) -> None:
         self.job_id = f"ftjob-{ids.derive('test', number)}"
@@ -156,17 +157,19 @@ class Story:
         }
 
     @property
-    def events(self) -> list[Told]:
+    def events(self) -> list[DeliveredEvent]:
         """Every event of the job, in the order of publication."""
-        told = []
+        delivered = []
         for stage, (event, at) in self.results.items():
             if stage != "ingest":
                 started = self.progress(stage, "started", message=f"{stage} started")
-                told.append(self._told(started, at - 1.5, stage, 1, 1))
+                delivered.append(self._deliver(started, at - 1.5, stage, 1, 1))
             if stage == "trainer":
-                told += [self._told(step, at - 1 + number / 10, stage, 1, number) for number, step in self._steps()]
-            told.append(self._told(event, at + 0.01, stage))
-        return told
+                delivered += [
+                    self._deliver(step, at - 1 + number / 10, stage, 1, number) for number, step in self._steps()
+                ]
+            delivered.append(self._deliver(event, at + 0.01, stage))
+        return delivered
 
     def _steps(self) -> list[tuple[int, JobProgress]]:
         losses = [{"train_loss": 1.5}, {"train_loss": 1.0, "valid_loss": 1.1}, {"train_loss": 0.5, "valid_loss": 0.6}]
@@ -175,8 +178,8 @@ class Story:
             for step, data in enumerate(losses, start=1)
         ]
 
-    def _told(self, event: Event, after: float, *place: Any) -> Told:
-        return Told(event, ids.event_id(self.job_id, event.topic, *place), self.created_at + after)
+    def _deliver(self, event: Event, after: float, *place: Any) -> DeliveredEvent:
+        return DeliveredEvent(event, ids.event_id(self.job_id, event.topic, *place), self.created_at + after)
 
     # --- documents --------------------------------------------------------------------------------------------
 
@@ -203,7 +206,7 @@ class Story:
         claim = Claim.model_validate({"owner": "test", "attempt": 1, "expires": 0.0, **fields})
         await objects.put(stage_prefix(self.job_id, stage) + "claim.json", claim.model_dump_json().encode())
 
-    async def happens(self, objects: FakeStore, *, until: str = "inference") -> None:
+    async def write_documents(self, objects: FakeStore, *, until: str = "inference") -> None:
         """Write all documents of the job up to the completion of the stage `until`."""
         await self.accept(objects)
         for stage, (event, after) in self.results.items():

@@ -1,8 +1,8 @@
-"""A simulation in which the stage protocol runs: an object store, a bus and processes, all of which fail at random.
+"""Simulates the stage protocol with an object store, a bus and processes that all fail at random.
 
 Every call that leaves a process takes a random time; before and after its effect the process may be killed, may freeze
 for longer than its lease, or may get an error although the effect took place. Events are duplicated, reordered and
-lost. One seed is one history.
+lost. The same seed always gives the same run.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from shared.stages.runner import StageRunner
 from shared.stages.stage import STAGES, Attempt
 from tests.support.bus import FakeBus, Published
 from tests.support.jobs import NOWHERE, make_job
-from tests.support.store import Disk, FakeStore, Held
+from tests.support.store import Disk, FakeStore, StoredObject
 
 LEASE = 15.0
 FOLDER = FolderReference(bucket="b", prefix="p/", manifest=NOWHERE)
@@ -49,7 +49,7 @@ FOLDER = FolderReference(bucket="b", prefix="p/", manifest=NOWHERE)
 
 @dataclass(frozen=True)
 class Faults:
-    """Chances per call, except where it says otherwise."""
+    """The probability of each fault, per call unless its docstring says otherwise."""
 
     kill: float = 0.01
     freeze: float = 0.005
@@ -63,9 +63,9 @@ class Faults:
     cancelled: float = 0.15
     """Per job."""
     calm_after: float = 150.0
-    """Seconds of trouble; then nothing fails any more, so that everything must come to its end."""
+    """Seconds after which nothing fails any more, so that every job must end."""
     kill_at_call: int | None = None
-    """Kill exactly once: whoever makes this call."""
+    """Kill the process that makes the call with this number, and no other."""
 
 
 @dataclass(eq=False)
@@ -77,7 +77,7 @@ class Process:
     tasks: list[asyncio.Task[Any]] = field(default_factory=list)
 
 
-class World:
+class Simulation:
     def __init__(self, seed: int, faults: Faults, *, create_once: bool = True) -> None:
         self.random = random.Random(seed)
         self.faults = faults
@@ -107,8 +107,8 @@ class World:
     def chance(self, share: float) -> bool:
         return self.troubled and self.random.random() < share
 
-    async def hop(self, process: Process) -> None:
-        """Let a message travel: time passes, and its process may be killed before it arrives."""
+    async def network_call(self, process: Process) -> None:
+        """Simulate a message on the network: time passes, and its process may be killed or freeze before it arrives."""
         if self.over:
             raise asyncio.CancelledError
         self.calls += 1
@@ -119,15 +119,16 @@ class World:
             await asyncio.sleep(self.random.uniform(LEASE, 4 * LEASE))
         await asyncio.sleep(self.random.uniform(0.001, 0.05))
         if process.death.is_set():
-            await asyncio.Event().wait()  # whatever its code would still do, nobody sees it
+            await asyncio.Event().wait()  # a dead process has no further effects
 
     # --- processes --------------------------------------------------------------------------------------------
 
     async def replica(self, stage: StageName, number: int) -> None:
-        """A supervisor, which starts the service again whenever it was killed."""
+        """Supervise one replica: start the service again whenever it was killed."""
         for life in range(10_000):
             process = Process(f"{stage}-{number}-{life}")
-            self.processes.append(process)  # the garbage collector would run the `finally` blocks of the dead
+            # Dead processes are kept, because the garbage collector would run their `finally` blocks.
+            self.processes.append(process)
             runner = self.runner(stage, process)
             process.tasks = [
                 asyncio.create_task(runner.run()),
@@ -151,13 +152,13 @@ class World:
         )
 
     async def consume(self, stage: StageName, process: Process, runner: StageRunner) -> None:
-        """A member of a consumer group. It takes an event, and commits it only when it was handled."""
+        """Consume events as a member of a consumer group, which commits an event only after handling it."""
         queue = self.queues[stage]
         while True:
             if not queue:
                 self.arrivals[stage].clear()
                 await self.arrivals[stage].wait()
-            await self.hop(process)
+            await self.network_call(process)
             if not queue:
                 continue
             index = self.random.randrange(len(queue))
@@ -180,16 +181,16 @@ class World:
         if attempt.stage == "validate" and attempt.job.spec.suffix == "bad":
             raise InputError("invalid_training_file", "Line 1 is bad", "training_file")
         await asyncio.sleep(self.random.uniform(0.1, 20.0))
-        # what an attempt finds out differs from attempt to attempt, so two results could not be mistaken for one
+        # every attempt finds something else, so that two results cannot be mistaken for one
         return _event(attempt, finding=self.random.random())
 
     # --- a run --------------------------------------------------------------------------------------
 
-    async def live(self, jobs: int, replicas: int = 2, limit: float = 5_000.0) -> None:
-        """Run until every job has come to its end and the end was published, or `limit` seconds have passed."""
+    async def run_jobs(self, jobs: int, replicas: int = 2, limit: float = 5_000.0) -> None:
+        """Run until every job has ended and its last event was published, or `limit` seconds have passed."""
         self.began = self.now
-        lives = [asyncio.create_task(self.replica(stage, n)) for stage in STAGES for n in range(replicas)]
-        lives += [asyncio.create_task(self.user(self.job(number))) for number in range(jobs)]
+        processes = [asyncio.create_task(self.replica(stage, n)) for stage in STAGES for n in range(replicas)]
+        processes += [asyncio.create_task(self.user(self.job(number))) for number in range(jobs)]
         ids_ = [self.job(number).job_id for number in range(jobs)]
         while self.now - self.began < limit and not all(self.ended(job_id) for job_id in ids_):
             await asyncio.sleep(1.0)  # virtual seconds
@@ -231,7 +232,7 @@ class World:
     # --- what must hold ---------------------------------------------------------------------------------------
 
     @property
-    def objects(self) -> dict[str, Held]:
+    def objects(self) -> dict[str, StoredObject]:
         return self.disk.buckets["tunestream"]
 
     def result(self, job_id: str, stage: str) -> StageResult | None:
@@ -239,7 +240,7 @@ class World:
         return StageResult.model_validate_json(found.data) if found else None
 
     def ended(self, job_id: str) -> bool:
-        """Whether the job has its last result, and the ledger says that the event of it was published."""
+        """Whether the job has its last result, and the ledger says that its event was published."""
         for stage in STAGES:
             result = self.result(job_id, stage)
             if result is None or stage_prefix(job_id, stage) + "published.json" not in self.objects:
@@ -253,7 +254,7 @@ class World:
         for key, count in self.results_written.items():
             assert count == 1, f"{key} was decided {count} times"
         for attempt, count in self.attempts_started.items():
-            assert count == 1, f"two owners worked under one number: {attempt}"
+            assert count == 1, f"two owners worked on one attempt: {attempt}"
         for key, writers in self.writers.items():
             assert "/attempt-" not in key or len(writers) == 1, f"{key} was written by {writers}"
         for number in range(jobs):
@@ -280,54 +281,54 @@ class World:
 class SimulatedStore(FakeStore):
     """The object store as one process sees it, over a network that fails."""
 
-    def __init__(self, world: World, process: Process, *, reliable: bool = False) -> None:
-        super().__init__(clock=asyncio.get_running_loop().time, disk=world.disk)
-        self._world = world
+    def __init__(self, simulation: Simulation, process: Process, *, reliable: bool = False) -> None:
+        super().__init__(clock=asyncio.get_running_loop().time, disk=simulation.disk)
+        self._simulation = simulation
         self._process = process
         self._reliable = reliable
 
     async def before(self, operation: str, key: str) -> None:
-        await self._world.hop(self._process)
-        if not self._reliable and self._world.chance(self._world.faults.refused):
+        await self._simulation.network_call(self._process)
+        if not self._reliable and self._simulation.chance(self._simulation.faults.refused):
             raise StoreUnavailable("refused")
 
     async def after(self, operation: str, key: str) -> None:
-        await self._world.hop(self._process)
-        if not self._reliable and self._world.chance(self._world.faults.reply_lost):
+        await self._simulation.network_call(self._process)
+        if not self._reliable and self._simulation.chance(self._simulation.faults.reply_lost):
             raise StoreUnavailable("the reply was lost")
 
     async def create(self, key: str, data: bytes) -> str:
-        if self._world.create_once:
+        if self._simulation.create_once:
             return await super().create(key, data)
         return (await self.put(key, data)).etag
 
-    def write(self, key: str, data: bytes) -> Held:
-        self._world.writers.setdefault(key, set()).add(self._process.name)
+    def write(self, key: str, data: bytes) -> StoredObject:
+        self._simulation.writers.setdefault(key, set()).add(self._process.name)
         if key.endswith("/result.json"):
-            self._world.results_written[key] += 1
+            self._simulation.results_written[key] += 1
         return super().write(key, data)
 
 
 class SimulatedBus(FakeBus):
     """The bus as one process sees it, over a network that fails."""
 
-    def __init__(self, world: World, process: Process) -> None:
+    def __init__(self, simulation: Simulation, process: Process) -> None:
         super().__init__()
-        self._world = world
+        self._simulation = simulation
         self._process = process
 
     async def before(self, event: Event) -> None:
-        await self._world.hop(self._process)
-        if self._world.chance(self._world.faults.refused):
+        await self._simulation.network_call(self._process)
+        if self._simulation.chance(self._simulation.faults.refused):
             raise TransientError("the broker is away")
 
     async def after(self, event: Event) -> None:
-        await self._world.hop(self._process)
-        if self._world.chance(self._world.faults.reply_lost):
+        await self._simulation.network_call(self._process)
+        if self._simulation.chance(self._simulation.faults.reply_lost):
             raise TransientError("the acknowledgement was lost")
 
     def send(self, message: Published) -> None:
-        self._world.deliver(message.event, message.ce_id)
+        self._simulation.deliver(message.event, message.ce_id)
 
 
 def _event(attempt: Attempt, finding: float) -> Event:
