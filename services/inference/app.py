@@ -5,14 +5,13 @@ from __future__ import annotations
 
 from services.inference.errors import ERRORS
 from services.inference.gateway import admin, control_plane
-from services.inference.gateway.body_limits import body_limit
 from services.inference.gateway.exchange import GENERATION
-from services.inference.gateway.first_requests import FirstRequests
-from services.inference.gateway.gateway import Gateway
+from services.inference.gateway.gateway import BODY_LIMIT, Gateway
 from services.inference.gateway.relay import make_client
 from services.inference.registry import models
 from services.inference.registry.adapters import Adapters
 from services.inference.registry.aliases import Aliases
+from services.inference.registry.first_requests import FirstRequests
 from services.inference.registry.models import Models
 from services.inference.registry.trained import TrainedModels
 from services.inference.vllm.child import supervised
@@ -66,7 +65,8 @@ def build(context: Context) -> Parts:
         "Tunestream inference",
         settings.inference.api_keys,
         errors=ERRORS,
-        limit=body_limit,
+        # the api service has limits of its own for what is forwarded to it
+        limits=dict.fromkeys(GENERATION, BODY_LIMIT) | dict.fromkeys(control_plane.PREFIXES),
         own_spans=GENERATION,
         openapi_url=None,
     )

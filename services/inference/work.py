@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from services.inference.domain.deployments import replaced_by
-from services.inference.gateway.first_requests import FirstRequests
 from services.inference.registry.adapters import Adapters
 from services.inference.registry.aliases import Aliases
+from services.inference.registry.first_requests import FirstRequests
 from services.inference.vllm.server import Vllm
 from shared import telemetry
 from shared.events import Deployed, EvalCompleted, JobProgress, ModelDeployed

@@ -4,12 +4,13 @@ order."""
 from __future__ import annotations
 
 from collections.abc import Collection
+from types import MappingProxyType
 from typing import Any
 
 from fastapi import FastAPI
 
 from shared.http.bearer import BearerAuth
-from shared.http.body_limit import BodyLimit, Limit, default_limit
+from shared.http.body_limit import BodyLimit, Limits
 from shared.http.errors import ErrorTable
 from shared.http.request_id import RequestId
 from shared.http.responses import JsonResponse
@@ -20,20 +21,20 @@ def make_http_app(
     keys: tuple[str, ...],
     *,
     errors: ErrorTable | None = None,
-    limit: Limit = default_limit,
+    limits: Limits = MappingProxyType({}),
     own_spans: Collection[str] = (),
     **options: Any,
 ) -> FastAPI:
-    """An app whose requests get a request id, then need one of `keys`, then a body within `limit`.
+    """An app whose requests get a request id, then need one of `keys`, then a body within `limits`.
 
-    `errors`: the table that the app answers exceptions from. `limit` is that of `BodyLimit`, `own_spans` that of
+    `errors`: the table that the app answers exceptions from. `limits` are those of `BodyLimit`, `own_spans` that of
     `RequestId`; `options` are FastAPI's.
     """
     errors = errors or ErrorTable()
     app = FastAPI(title=title, default_response_class=JsonResponse, docs_url=None, redoc_url=None, **options)
     errors.install(app)
     # the middleware that is added last is the first to see a request
-    app.add_middleware(BodyLimit, limit=limit)
+    app.add_middleware(BodyLimit, limits=limits)
     app.add_middleware(BearerAuth, keys=keys, public=[app.openapi_url] if app.openapi_url else [])
     app.add_middleware(RequestId, errors=errors, own_spans=own_spans)
     return app

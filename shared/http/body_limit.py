@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import TypeAlias
 
 from starlette.datastructures import Headers
@@ -14,8 +14,8 @@ from shared.http.errors import ApiError
 DEFAULT_LIMIT = 2**20
 """In bytes. A request without data of the user has a few hundred."""
 
-Limit: TypeAlias = Callable[[str], int | None]
-"""Maps the path of a request to the most bytes that its body may have; None: any number."""
+Limits: TypeAlias = Mapping[str, int | None]
+"""The most bytes that a body may have, by path. A limit holds for all paths below its own, too; None: any number."""
 
 
 class BodyLimit:
@@ -25,13 +25,16 @@ class BodyLimit:
     whoever handles the request.
     """
 
-    def __init__(self, app: ASGIApp, limit: Limit) -> None:
+    def __init__(self, app: ASGIApp, limits: Limits) -> None:
+        """`limits`: of the paths whose limit is not `DEFAULT_LIMIT`."""
         self._app = app
-        self._limit = limit
+        self._limits = limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        limit = self._limit(scope["path"]) if scope["type"] == "http" else None
-        if limit is None:
+        path = scope.get("path", "")
+        own = (limit for below, limit in self._limits.items() if path == below or path.startswith(f"{below}/"))
+        limit = next(own, DEFAULT_LIMIT)
+        if limit is None or scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         declared = Headers(scope=scope).get("content-length", "")
@@ -50,11 +53,6 @@ class BodyLimit:
             return message
 
         await self._app(scope, receive_within_limit, send)
-
-
-def default_limit(path: str) -> int:
-    """The limit of a service whose routes take no data of the user."""
-    return DEFAULT_LIMIT
 
 
 def _message(limit: int) -> str:

@@ -46,7 +46,7 @@ class RequestId:
                 answered = True
                 span.answered(message["status"])
                 # replaced, not appended: an answer that is passed on from another service already has one
-                MutableHeaders(scope=message)["x-request-id"] = request_id(scope)
+                MutableHeaders(scope=message)["x-request-id"] = telemetry.trace_id(scope["state"]["traceparent"])
             await send(message)
 
         try:

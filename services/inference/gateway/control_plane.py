@@ -3,8 +3,8 @@ one `base_url`."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack
+from functools import partial
 
 import httpx
 from fastapi import APIRouter, Request, Response
@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect
 
 from services.inference.errors import RETRY_AFTER
 from services.inference.gateway.exchange import CLIENT_GONE
-from services.inference.gateway.relay import ScopedResponse, open_upstream, shielded_stack
+from services.inference.gateway.relay import ScopedResponse, open_upstream
 from shared.http.errors import ApiError
 
 PREFIXES = ("/v1/files", "/v1/uploads", "/v1/fine_tuning")
@@ -32,7 +32,7 @@ def router(client: httpx.AsyncClient, api_url: str) -> APIRouter:
     target = httpx.URL(api_url)
 
     async def forward(request: Request) -> Response:
-        return ScopedResponse(_forwarded(client, target, request))
+        return ScopedResponse(partial(_forwarded, client, target, request))
 
     for prefix in PREFIXES:
         routes.add_api_route(prefix, forward, methods=METHODS, include_in_schema=False)
@@ -40,27 +40,24 @@ def router(client: httpx.AsyncClient, api_url: str) -> APIRouter:
     return routes
 
 
-@asynccontextmanager
-async def _forwarded(client: httpx.AsyncClient, target: httpx.URL, request: Request) -> AsyncIterator[Response]:
-    """The answer of the api service at `target`, while its connection is open."""
-    async with shielded_stack() as stack:
-        try:
-            asked = _upstream_request(client, target, request)
-            upstream = await stack.enter_async_context(open_upstream(client, asked))
-        except ClientDisconnect:
-            yield Response(status_code=CLIENT_GONE)
-            return
-        except httpx.TimeoutException:
-            raise ApiError(504, "The api service took too long to answer.", code="upstream_timeout") from None
-        except httpx.TransportError:
-            raise ApiError(
-                502,
-                "The api service does not answer. Is it running, and is TUNESTREAM_API__URL right?",
-                code="bad_gateway",
-                headers={"retry-after": str(RETRY_AFTER)},
-            ) from None
-        passed = {name: value for name, value in upstream.response.headers.items() if name not in NOT_FORWARDED}
-        yield StreamingResponse(upstream.chunks(), upstream.response.status_code, passed)
+async def _forwarded(client: httpx.AsyncClient, target: httpx.URL, request: Request, stack: AsyncExitStack) -> Response:
+    """The answer of the api service at `target`. `stack` holds its connection open."""
+    try:
+        asked = _upstream_request(client, target, request)
+        upstream = await stack.enter_async_context(open_upstream(client, asked))
+    except ClientDisconnect:
+        return Response(status_code=CLIENT_GONE)
+    except httpx.TimeoutException:
+        raise ApiError(504, "The api service took too long to answer.", code="upstream_timeout") from None
+    except httpx.TransportError:
+        raise ApiError(
+            502,
+            "The api service does not answer. Is it running, and is TUNESTREAM_API__URL right?",
+            code="bad_gateway",
+            headers={"retry-after": str(RETRY_AFTER)},
+        ) from None
+    passed = {name: value for name, value in upstream.response.headers.items() if name not in NOT_FORWARDED}
+    return StreamingResponse(upstream.chunks(), upstream.response.status_code, passed)
 
 
 def _upstream_request(client: httpx.AsyncClient, target: httpx.URL, request: Request) -> httpx.Request:

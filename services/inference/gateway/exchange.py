@@ -13,7 +13,7 @@ from starlette.datastructures import State
 
 from services.inference import metrics
 from services.inference.domain.usage import Usage
-from services.inference.gateway.first_requests import JobTrace
+from services.inference.registry.first_requests import JobTrace
 from shared import telemetry
 
 CLIENT_GONE = 499  # nginx's status for a client that hung up; it is only counted, because nobody receives it
@@ -29,21 +29,30 @@ class Exchange:
         self.route = route
         self.model = UNKNOWN
         self.status = 500
+        self.traceparent: str = state.traceparent
+        """The parent of vLLM's own span."""
         self._state = state
         self._span: trace.Span | None = None
         self._clock = clock
         self._started = clock()
         self._at = time.time()
 
-    @property
-    def traceparent(self) -> str:
-        """The parent of vLLM's own span."""
-        return str(self._state.traceparent)
-
-    def set_model(self, model: str, job_trace: JobTrace) -> None:
+    def begin(self, model: str, job_trace: JobTrace) -> trace.Span:
         """Record the model that the request is for, and begin the span of the request."""
         self.model = model
-        self._begin(job_trace)
+        asked_by = self._state.asked_by
+        parent = asked_by or (job_trace.traceparent if job_trace.continued else None)
+        link = job_trace.traceparent
+        self._span = telemetry.begin(
+            f"POST {self.route}",
+            parent,
+            at=self._at,
+            kind=SpanKind.SERVER,
+            links=[link] if link and not _same_trace(parent, link) else [],  # the evaluator is in that trace already
+            attributes={"tunestream.first_request": True} if job_trace.continued else {},
+        )
+        self._state.traceparent = self.traceparent = telemetry.traceparent_of(self._span, parent)
+        return self._span
 
     @contextmanager
     def as_parent(self) -> Iterator[None]:
@@ -70,7 +79,7 @@ class Exchange:
         label = UNKNOWN if self.model == UNKNOWN else metrics.model_label(self.model)
         metrics.requests.labels(self.route, label, str(self.status)).inc()
         metrics.seconds.labels(self.route, label).observe(self._clock() - self._started)
-        span = self._span or self._begin(JobTrace())
+        span = self._span or self.begin(UNKNOWN, JobTrace())
         # not the alias of the request, which may be the name of a user's file
         attributes: dict[str, Any] = {
             "gen_ai.request.model": self.model,
@@ -81,21 +90,6 @@ class Exchange:
         if self.status >= 500:
             span.set_status(Status(StatusCode.ERROR))
         span.end()
-
-    def _begin(self, job_trace: JobTrace) -> trace.Span:
-        asked_by = self._state.asked_by
-        parent = asked_by or (job_trace.traceparent if job_trace.continued else None)
-        link = job_trace.traceparent
-        self._span = telemetry.begin(
-            f"POST {self.route}",
-            parent,
-            at=self._at,
-            kind=SpanKind.SERVER,
-            links=[link] if link and not _same_trace(parent, link) else [],  # the evaluator is in that trace already
-            attributes={"tunestream.first_request": True} if job_trace.continued else {},
-        )
-        self._state.traceparent = telemetry.traceparent_of(self._span, parent)
-        return self._span
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any
 
 import httpx
@@ -17,22 +18,23 @@ from starlette.requests import ClientDisconnect
 from services.inference.domain.usage import StreamedUsage, ask_for_usage, usage_of
 from services.inference.errors import ERRORS, RETRY_AFTER, VllmUnavailable
 from services.inference.gateway.exchange import CLIENT_GONE, GENERATION, Exchange, exchange
-from services.inference.gateway.first_requests import FirstRequests
 from services.inference.gateway.relay import (
     ClientGone,
     ScopedResponse,
     Upstream,
     open_upstream,
-    shielded_stack,
     unless_gone,
 )
 from services.inference.registry.adapters import Adapters
+from services.inference.registry.first_requests import FirstRequests
 from services.inference.registry.models import Models, Target
 from services.inference.vllm.server import Vllm
 from shared.http.errors import ApiError
 
 PATIENCE = 90.0
 """Seconds that a request waits while vLLM starts. A restart on two cores takes about 45 s."""
+BODY_LIMIT = 32 * 2**20
+"""Bytes of a request. A prompt of a million tokens needs about a tenth of it."""
 CONTEXT_LENGTH = "maximum context length"
 
 
@@ -64,28 +66,24 @@ class Gateway:
         return routes
 
     async def generate(self, request: Request) -> Response:
-        return ScopedResponse(self._answered(request))
+        return ScopedResponse(partial(self._respond, request))
 
-    @asynccontextmanager
-    async def _answered(self, request: Request) -> AsyncIterator[Response]:
-        """The answer. Its connection to vLLM is open until the block is left, however that happens."""
-        with exchange(request.scope["path"], request.state) as current:
-            async with shielded_stack() as stack:
-                try:
-                    body = await _read(request)
-                    target = await self._models.resolve(body["model"])
-                    asked_by = request.state.asked_by
-                    job_trace = await self._first_requests.job_trace(
-                        target.model, tuned=target.tuned, asked_by=asked_by
-                    )
-                    current.set_model(target.model, job_trace)
-                    response = await unless_gone(request, self._answer(stack, current, target, body))
-                except (ClientGone, ClientDisconnect):
-                    response = Response(status_code=CLIENT_GONE)
-                except Exception as error:
-                    response = ERRORS.answer(error, request.scope).response()
-                current.status = response.status_code
-                yield response
+    async def _respond(self, request: Request, stack: AsyncExitStack) -> Response:
+        """The response, whatever it is. `stack` holds the connection to vLLM open for it."""
+        current = stack.enter_context(exchange(request.scope["path"], request.state))
+        try:
+            body = await _read(request)
+            target = await self._models.resolve(body["model"])
+            asked_by = request.state.asked_by
+            job_trace = await self._first_requests.job_trace(target.model, tuned=target.tuned, asked_by=asked_by)
+            current.begin(target.model, job_trace)
+            response = await unless_gone(request, self._answer(stack, current, target, body))
+        except (ClientGone, ClientDisconnect):
+            response = Response(status_code=CLIENT_GONE)
+        except Exception as error:
+            response = ERRORS.answer(error, request.scope).response()
+        current.status = response.status_code
+        return response
 
     async def _answer(self, stack: AsyncExitStack, current: Exchange, target: Target, body: dict[str, Any]) -> Response:
         """The whole answer, or a stream of it from the connection that `stack` holds open."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -46,7 +46,7 @@ class Upstream:
             yield chunk
 
     async def body(self) -> bytes:
-        return b"".join([chunk async for chunk in self.chunks()])
+        return self.first + b"".join([chunk async for chunk in self._rest])
 
 
 @asynccontextmanager
@@ -91,25 +91,19 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
 
 
 class ScopedResponse(Response):
-    """A response that is made and sent within one context manager, `opened`. What `opened` holds open is closed however
-    the sending ends, even if the client hangs up before it begins."""
+    """A response that is made and sent with a stack of open resources. The stack is closed however the sending ends,
+    even if the client hangs up before it begins, or the task is cancelled."""
 
-    def __init__(self, opened: AbstractAsyncContextManager[Response]) -> None:
-        """`opened` yields the response to send."""
+    def __init__(self, make: Callable[[AsyncExitStack], Awaitable[Response]]) -> None:
+        """`make` returns the response to send, and puts on the stack what must stay open until it is sent."""
         super().__init__()
-        self._opened = opened
+        self._make = make
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with self._opened as response:
+        stack = AsyncExitStack()
+        try:
+            response = await self._make(stack)
             await response(scope, receive, send)
-
-
-@asynccontextmanager
-async def shielded_stack() -> AsyncIterator[AsyncExitStack]:
-    """An exit stack that is closed completely, even if the task is cancelled meanwhile."""
-    stack = AsyncExitStack()
-    try:
-        yield stack
-    finally:
-        with anyio.CancelScope(shield=True):
-            await stack.aclose()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await stack.aclose()

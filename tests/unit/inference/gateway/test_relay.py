@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack
 
 import pytest
 from fastapi.responses import StreamingResponse
@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Message, Scope
 
-from services.inference.gateway.relay import ScopedResponse, shielded_stack
+from services.inference.gateway.relay import ScopedResponse
 
 SCOPE: Scope = {"type": "http", "asgi": {"spec_version": "2.4"}}
 
@@ -22,12 +22,10 @@ class TrackedAnswer:
     def __init__(self) -> None:
         self.open = 0
 
-    @asynccontextmanager
-    async def answer(self) -> AsyncIterator[Response]:
-        async with shielded_stack() as stack:
-            self.open += 1
-            stack.push_async_callback(self._close)
-            yield StreamingResponse(self._chunks())
+    async def answer(self, stack: AsyncExitStack) -> Response:
+        self.open += 1
+        stack.push_async_callback(self._close)
+        return StreamingResponse(self._chunks())
 
     async def _chunks(self) -> AsyncIterator[bytes]:
         for chunk in (b"one", b"two"):
@@ -52,7 +50,7 @@ async def test_a_client_that_hangs_up_leaves_nothing_open(sent: int) -> None:
         messages.append(message)
 
     with pytest.raises(ClientDisconnect):
-        await ScopedResponse(tracked.answer())(SCOPE, receive, send)
+        await ScopedResponse(tracked.answer)(SCOPE, receive, send)
 
     assert (tracked.open, len(messages)) == (0, sent)
 
@@ -63,7 +61,7 @@ async def test_an_answer_that_was_sent_leaves_nothing_open() -> None:
     async def send(message: Message) -> None:
         messages.append(message)
 
-    await ScopedResponse(tracked.answer())(SCOPE, receive, send)
+    await ScopedResponse(tracked.answer)(SCOPE, receive, send)
 
     assert tracked.open == 0
     assert b"".join(message.get("body", b"") for message in messages) == b"onetwo"
@@ -71,5 +69,5 @@ async def test_an_answer_that_was_sent_leaves_nothing_open() -> None:
 
 async def test_an_answer_that_is_never_sent_opens_nothing() -> None:
     tracked = TrackedAnswer()
-    ScopedResponse(tracked.answer())
+    ScopedResponse(tracked.answer)
     assert tracked.open == 0
