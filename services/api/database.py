@@ -6,18 +6,17 @@ One thread writes and one reads, each with a connection of its own. With write-a
 from __future__ import annotations
 
 import asyncio
-import json
 import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Generic, TypeVar
 
 from pydantic_core import to_json
 
 from services.api.domain.messages import Message
-from services.api.domain.state import JobState, Status
+from services.api.domain.state import JobState
 from services.api.schema import connect, open_or_make
 from shared.errors import ConfigError, TransientError
 
@@ -33,10 +32,10 @@ class DatabaseBroken(TransientError):
 
 
 @dataclass(frozen=True)
-class Page:
+class Page(Generic[T]):
     """One page of a list, and whether there is more behind it."""
 
-    rows: Sequence[Any]
+    rows: Sequence[T]
     has_more: bool
 
 
@@ -63,7 +62,7 @@ class ProjectionDatabase:
 
     async def close(self) -> None:
         await self._write(lambda connection: connection.close())
-        await self._read(lambda connection: connection.close())
+        await self.read(lambda connection: connection.close())
         self._writer.shutdown()
         self._reader.shutdown()
 
@@ -97,76 +96,33 @@ class ProjectionDatabase:
 
         return await self._write(call)
 
-    # --- reading ----------------------------------------------------------------------------------------------
+    # --- reading: what the projection needs; the lists of a resource are in its store -------------------------
 
     async def job(self, job_id: str) -> JobState | None:
-        return await self._read(lambda connection: _state(connection, job_id))
-
-    async def jobs(self, *, limit: int, after: JobState | None, status: Status | None) -> Page:
-        """Visible jobs, newest first, starting behind `after`."""
-        where, values = "visible = 1", dict[str, Any](limit=limit + 1, status=status)
-        if status is not None:
-            where += " AND status = :status"
-        if after is not None:
-            where += " AND (created_at, job_id) < (:created_at, :job_id)"
-            values |= {"created_at": after.created_at, "job_id": after.job_id}
-        query = f"SELECT state FROM jobs WHERE {where} ORDER BY created_at DESC, job_id DESC LIMIT :limit"
-
-        def call(connection: sqlite3.Connection) -> Page:
-            rows = [JobState.model_validate_json(row[0]) for row in connection.execute(query, values)]
-            return Page(rows[:limit], len(rows) > limit)
-
-        return await self._read(call)
-
-    async def messages(
-        self, job_id: str, *, limit: int, after: str | None, order: Literal["asc", "desc"]
-    ) -> Page | None:
-        """A job's history behind the message `after`; None when it has no such message."""
-        where, values = "job_id = :job_id", dict[str, Any](job_id=job_id, limit=limit + 1)
-
-        def call(connection: sqlite3.Connection) -> Page | None:
-            clause = where
-            if after is not None:
-                cursor = "SELECT position FROM messages WHERE job_id = ? AND id = ?"
-                found = connection.execute(cursor, (job_id, after)).fetchone()
-                if found is None:
-                    return None
-                clause += f" AND (position, id) {'>' if order == 'asc' else '<'} (:position, :after)"
-                values.update(position=found[0], after=after)
-            rows = connection.execute(
-                f"SELECT id, at, level, type, message, data FROM messages WHERE {clause} "
-                f"ORDER BY position {order}, id {order} LIMIT :limit",
-                values,
-            ).fetchall()
-            found_messages = [
-                Message(id=id_, at=at, level=level, type=type_, message=message, data=json.loads(data))
-                for id_, at, level, type_, message, data in rows[:limit]
-            ]
-            return Page(found_messages, len(rows) > limit)
-
-        return await self._read(call)
+        return await self.read(lambda connection: _state(connection, job_id))
 
     async def unsettled(self) -> list[str]:
         """Jobs that may still change in the ledger, oldest first."""
         query = "SELECT job_id FROM jobs WHERE visible = 1 AND settled = 0 ORDER BY created_at"
-        return await self._read(lambda connection: [row[0] for row in connection.execute(query)])
+        return await self.read(lambda connection: [row[0] for row in connection.execute(query)])
 
     async def known(self) -> set[str]:
         """Every visible job."""
         query = "SELECT job_id FROM jobs WHERE visible = 1"
-        return await self._read(lambda connection: {row[0] for row in connection.execute(query)})
+        return await self.read(lambda connection: {row[0] for row in connection.execute(query)})
 
     async def counts(self) -> dict[str, int]:
         """Visible jobs by status."""
         query = "SELECT status, count(*) FROM jobs WHERE visible = 1 GROUP BY status"
-        return await self._read(lambda connection: dict(connection.execute(query).fetchall()))
+        return await self.read(lambda connection: dict(connection.execute(query).fetchall()))
 
     # --- threads ----------------------------------------------------------------------------------------------
 
     async def _write(self, call: Callable[[sqlite3.Connection], T]) -> T:
         return await _in(self._writer, call, self._write_connection)
 
-    async def _read(self, call: Callable[[sqlite3.Connection], T]) -> T:
+    async def read(self, call: Callable[[sqlite3.Connection], T]) -> T:
+        """The result of `call`, which only reads, and runs in the reading thread."""
         return await _in(self._reader, call, self._read_connection)
 
 

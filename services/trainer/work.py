@@ -156,12 +156,12 @@ class TrainWork:
         match message:
             case StepDone():
                 metrics.record_step(message)
-                figures = message.columns()
+                columns = message.columns()
                 await attempt.progress(
-                    step=figures.pop("step"),
-                    total_steps=figures.pop("total_steps"),
+                    step=message.step,
+                    total_steps=message.total_steps,
                     eta_seconds=message.eta_seconds,
-                    data=figures,
+                    data={name: value for name, value in columns.items() if name not in ("step", "total_steps")},
                 )
             case CheckpointWritten():
                 uploads.add(message)

@@ -217,7 +217,7 @@ class VllmSettings(Section):
     url: str | None = None
     """A vLLM server that shares `adapter_dir`; None: the inference service starts and supervises one itself."""
     host: str = "127.0.0.1"
-    """Where `python -m services.inference.vllm_server` listens; a supervised server always listens on loopback."""
+    """Where `python -m services.inference.vllm` listens; a supervised server always listens on loopback."""
     port: int = 0
     """The port of the server; 0: a free port if it is supervised, else 8000."""
     max_lora_rank: Literal[1, 8, 16, 32, 64, 128, 256, 320, 512] = 64

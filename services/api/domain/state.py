@@ -8,9 +8,9 @@ data types"). That is what makes lost, late, repeated and reordered events harml
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
-from pydantic import Field
+from pydantic import AliasChoices, Field
 
 from shared.events import STAGE_NAMES, Event, EventRecord, FrozenModel, Job, JobFailed, StageName, StageOutcome
 
@@ -35,14 +35,14 @@ class Stamped(FrozenModel):
 class Outcome(FrozenModel):
     """How a stage ended. `committed`: read from `result.json`, which overrides the topics.
 
-    `attempt` is the attempt that decided, known only when committed.
+    `attempt` is the attempt that decided, known only when committed. Older databases call it `epoch`.
     """
 
     ending: Ending
     at: float
     event: EventRecord
     committed: bool = False
-    attempt: int | None = None
+    attempt: Annotated[int | None, Field(validation_alias=AliasChoices("attempt", "epoch"))] = None
 
     @property
     def rank(self) -> tuple[bool, float, str]:

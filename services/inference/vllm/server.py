@@ -162,7 +162,7 @@ class Vllm:
         if response.status_code == 404:
             raise ConfigError(
                 "TUNESTREAM_GPU__SHARE=alternate needs a vLLM that can sleep: start it with `python -m "
-                "services.inference.vllm_server`, or with --enable-sleep-mode and VLLM_SERVER_DEV_MODE=1"
+                "services.inference.vllm`, or with --enable-sleep-mode and VLLM_SERVER_DEV_MODE=1"
             )
         if response.is_error:
             raise VllmUnavailable(f"The model server answers {response.status_code}")

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Response
 
 from services.api.resources.dependencies import Dependencies
+from services.api.resources.events import store
 from services.api.resources.events.domain import event_view
 from services.api.resources.lists import listing
 from shared.http.errors import ApiError
@@ -28,7 +29,7 @@ def router(dependencies: Dependencies) -> APIRouter:
         A client that polls with `order=asc` and the last id it has seen misses nothing: late events are put last.
         """
         await dependencies.job(job_id)
-        page = await dependencies.database.messages(job_id, limit=limit, after=after, order=order)
+        page = await store.list_messages(dependencies.database, job_id, limit=limit, after=after, order=order)
         if page is None:
             message = f"Job {job_id} has no event {after!r} to continue after."
             raise ApiError(404, message, param="after", code="event_not_found")

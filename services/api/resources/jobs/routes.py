@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Response
 
 from services.api.domain.state import FINAL, Status
 from services.api.resources.dependencies import Dependencies
-from services.api.resources.jobs import control
+from services.api.resources.jobs import store
 from services.api.resources.lists import listing
 from shared.http.errors import ApiError
 from shared.http.responses import JsonResponse
@@ -27,7 +27,7 @@ def router(dependencies: Dependencies) -> APIRouter:
         cursor = await dependencies.database.job(after) if after is not None else None
         if after is not None and cursor is None:
             raise ApiError(404, f"There is no job {after!r} to continue after.", param="after", code="job_not_found")
-        page = await dependencies.database.jobs(limit=limit, after=cursor, status=status)
+        page = await store.list_jobs(dependencies.database, limit=limit, after=cursor, status=status)
         return JsonResponse(listing([dependencies.view(state) for state in page.rows], page.has_more))
 
     @routes.get("/jobs/{job_id}")
@@ -48,7 +48,7 @@ def router(dependencies: Dependencies) -> APIRouter:
                 code="job_finished",
                 headers={"x-should-retry": "false"},
             )
-        await control.cancel(state, dependencies.objects, dependencies.bus, dependencies.clock())
+        await store.cancel(state, dependencies.objects, dependencies.bus, dependencies.clock())
         return JsonResponse(dependencies.view(state))
 
     return routes
