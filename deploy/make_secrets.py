@@ -24,6 +24,7 @@ import subprocess
 from pathlib import Path
 
 FOLDER = Path(__file__).parent / "secrets"
+# not from shared/events: this file runs with nothing installed. A test holds the users to deploy/stack.yaml
 SERVICES = ("ingest", "validate", "trainer", "evaluator", "inference", "api")
 KAFKA_USERS = (*SERVICES, "minio", "stranger", "operator")
 S3_USERS = (*SERVICES, "stranger")

@@ -14,28 +14,11 @@ from services.api.resources.events import routes as events
 from services.api.resources.files import routes as files
 from services.api.resources.jobs import routes as jobs
 from shared import ids
-from shared.events import (
-    DatasetUploaded,
-    DatasetValidated,
-    EvalCompleted,
-    Event,
-    JobFailed,
-    JobProgress,
-    ModelDeployed,
-    TrainingCompleted,
-)
+from shared.events import EVENTS
 from shared.http.app import make_http_app
 from shared.service import Context, Parts, run
 
-TOPICS: tuple[type[Event], ...] = (
-    DatasetUploaded,
-    DatasetValidated,
-    TrainingCompleted,
-    EvalCompleted,
-    ModelDeployed,
-    JobProgress,
-    JobFailed,
-)
+TOPICS = tuple(event for event in EVENTS if "api" in event.read_by)
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from prometheus_client import Counter, Gauge
 
-from services.trainer.engine.messages import MetricsRow
+from services.trainer.engine.messages import StepRow
 
 tokens = Counter("tunestream_training_tokens_total", "Tokens in the batches that were trained on")
 tokens_per_second = Gauge("tunestream_training_tokens_per_second", "Speed of the last step; 0 while no training runs")
@@ -31,7 +31,7 @@ def training() -> Iterator[None]:
         loss.clear()
 
 
-def record_step(row: MetricsRow) -> None:
+def record_step(row: StepRow) -> None:
     """Count a step of the training process."""
     tokens.inc(row.tokens)
     tokens_per_second.set(row.tokens_per_second)

@@ -114,7 +114,8 @@ class JobState(FrozenModel):
         ending = self.ending
         if ending:
             return "succeeded" if ending.ending == "completed" else ending.ending
-        if any(self.stage(name).begun for name in ("trainer", "evaluator", "inference")):
+        after_validation = STAGE_NAMES[STAGE_NAMES.index("trainer") :]
+        if any(self.stage(name).begun for name in after_validation):
             return "running"
         return "queued" if self.stage("validate").outcome else "validating_files"
 

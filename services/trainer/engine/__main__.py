@@ -73,9 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _train(options.plan, options.out, reporter, stop)
     except InputError as error:
-        document = ErrorDocument.of(error).model_dump()
-        (options.out / "error.json").write_text(json.dumps(document) + "\n")
-        reporter.send(Failed(at=time.time(), **document))
+        (options.out / "error.json").write_text(json.dumps(ErrorDocument.of(error).model_dump()) + "\n")
+        reporter.send(Failed(at=time.time(), code=error.code, message=error.message, param=error.param))
         return ExitCode.WRONG_INPUT
 
 

@@ -10,7 +10,7 @@ from services.trainer.domain.overfitting import Point
 from services.trainer.domain.plan import Plan
 from services.trainer.domain.schedule import checkpoint_overdue, checkpoint_steps, validation_steps
 from services.trainer.engine import checkpoints
-from services.trainer.engine.messages import CheckpointWritten, MetricsRow
+from services.trainer.engine.messages import CheckpointWritten, PhaseBegan, StepRow
 from services.trainer.engine.model.adapter import adapter_tensors, load_adapter_tensors
 from services.trainer.engine.report.reporter import Reporter
 from services.trainer.engine.state import State, read_state
@@ -54,7 +54,10 @@ class Loop:
         """
         if self.memory.device.type == "cuda" and self.state.fit is None:
             self.stepper.dry_run()
-            self.reporter.phase("fit", **self.memory.fit.model_dump())
+            fit = self.memory.fit
+            self.reporter.send(
+                PhaseBegan(at=time.time(), phase="fit", micro_tokens=fit.micro_tokens, recompute=fit.recompute)
+            )
         first, seconds_before = self.state.step, self.state.seconds
         began = written = time.monotonic()
         seconds_to_write = 0.0
@@ -92,9 +95,9 @@ class Loop:
         self.best_adapter = tensors.get("best")
         if self.state.fit is not None:
             self.memory.use(self.state.fit)
-        self.reporter.start_metrics(documents["metrics.jsonl"])
+        self.reporter.start_rows(documents["metrics.jsonl"])
 
-    def _step(self) -> MetricsRow | None:
+    def _step(self) -> StepRow | None:
         """Take one optimizer step. None when interrupted."""
         state, began = self.state, time.monotonic()
         stepped = self.stepper.take(state.step)
@@ -105,7 +108,7 @@ class Loop:
         state.trained_tokens += stepped.trained_tokens
         loss_sum, count = state.since_validation
         state.since_validation = (loss_sum + stepped.loss, count + 1)
-        return MetricsRow(
+        return StepRow(
             step=state.step,
             total_steps=self.steps.total,
             epoch=round(self.steps.epochs_done(state.step), 4),
@@ -138,7 +141,7 @@ class Loop:
             return False
         return checkpoint_overdue(time.monotonic() - written, seconds_to_write)
 
-    def _checkpoint(self, row: MetricsRow) -> None:
+    def _checkpoint(self, row: StepRow) -> None:
         state = self.state
         info = CheckpointInfo(
             step=state.step,
@@ -152,7 +155,7 @@ class Loop:
             tensors["best"] = self.best_adapter
         documents = {
             "state.json": state.model_dump_json().encode(),
-            "metrics.jsonl": self.reporter.metrics_file.read_bytes(),
+            "metrics.jsonl": self.reporter.rows_file.read_bytes(),
         }
         path = checkpoints.write(self.reporter.out / "checkpoints", state.step, tensors, documents)
         self.reporter.send(

@@ -124,7 +124,7 @@ class Resumed(Message):
     step: int
 
 
-class MetricsRow(FrozenModel):
+class StepRow(FrozenModel):
     """A row of `metrics.jsonl`: what one step did.
 
     `epoch`: how many epochs are done, in fractions. `tokens`: how many the batch has, without padding. `valid_*`:
@@ -148,10 +148,10 @@ class MetricsRow(FrozenModel):
 
     def columns(self) -> dict[str, Any]:
         """What was measured, by column."""
-        return self.model_dump(include=set(MetricsRow.model_fields), exclude_unset=True)
+        return self.model_dump(include=set(StepRow.model_fields), exclude_unset=True)
 
 
-class StepDone(MetricsRow, Message):
+class StepDone(StepRow, Message):
     """A step was taken. `eta_seconds`: the time left until the last step."""
 
     event: Literal["step"] = "step"

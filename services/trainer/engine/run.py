@@ -60,7 +60,7 @@ def run(plan: Plan, out: Path, reporter: Reporter, stop: Callable[[], bool]) -> 
     tuned = load_onto_device(lambda: adapter.load(plan, prepared.chosen, device), device)
 
     reporter.phase("prepare")
-    reporter.start_metrics(b"")
+    reporter.start_rows(b"")
     loop = _loop(plan, prepared, tuned, Memory(tuned, device, prepared.train.longest), reporter, stop)
     torch.manual_seed(plan.seed + 1)  # for dropout; the seed itself was used for the initial weights of the adapter
     if resumed is not None:

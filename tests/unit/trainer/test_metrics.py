@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from services.trainer import metrics
-from services.trainer.engine.messages import MetricsRow
+from services.trainer.engine.messages import StepRow
 from tests.support.scrape import scrape
 
-SEVENTH = MetricsRow(
+SEVENTH = StepRow(
     step=7,
     total_steps=20,
     epoch=0.7,

@@ -11,7 +11,7 @@ from services.trainer.engine.data.tokens import Example, Span, example, tokenize
 from shared.conversation import template_messages
 from shared.errors import InputError
 
-Message = Mapping[str, Any]
+Turn = Mapping[str, Any]
 
 
 class ChatEncoder:
@@ -40,7 +40,7 @@ class ChatEncoder:
         self.specials = tuple({*self.stops, *tokenizer.all_special_tokens})
         self.end = stop_ids[0] if stop_ids else None
 
-    def encode(self, messages: Sequence[Message], tools: Any, *, where: str, answers_from: int = 0) -> list[Example]:
+    def encode(self, messages: Sequence[Turn], tools: Any, *, where: str, answers_from: int = 0) -> list[Example]:
         """Encode a conversation as one example, or as one per assistant turn if the template rewrites earlier turns.
 
         Turns before index `answers_from` and turns with `weight: 0` are not in the loss.

@@ -7,10 +7,10 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from services.trainer.engine.messages import MetricsRow
+from services.trainer.engine.messages import StepRow
 
 
-def draw(rows: list[MetricsRow], best_step: int | None, path: Path) -> None:
+def draw(rows: list[StepRow], best_step: int | None, path: Path) -> None:
     """Write a PNG to `path`: training loss per step, validation loss, and a mark at the step of the saved adapter."""
     figure = Figure(figsize=(8, 4.5), dpi=120)
     FigureCanvasAgg(figure)

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from services.trainer.engine.messages import Failed, Message, MetricsRow, PhaseBegan, StepDone
+from services.trainer.engine.messages import Failed, Message, PhaseBegan, StepDone, StepRow
 
 RESULT_FIELDS = {
     "step": "step",
@@ -19,7 +19,7 @@ RESULT_FIELDS = {
     "valid_loss": "valid_loss",
     "valid_mean_token_accuracy": "valid_mean_token_accuracy",
 }
-"""The columns of OpenAI's result file, and the fields of `MetricsRow` that they hold."""
+"""The columns of OpenAI's result file, and the fields of `StepRow` that they hold."""
 
 
 class Reporter:
@@ -29,30 +29,30 @@ class Reporter:
     def __init__(self, out: Path, *, events: bool) -> None:
         self.out = out
         self.events = events
-        self.metrics_file = out / "metrics.jsonl"
+        self.rows_file = out / "metrics.jsonl"
 
     def send(self, message: Message) -> None:
         """Write a message to stdout, or a line that says the same to a person."""
         sys.stdout.write(f"{message.line() if self.events else _for_people(message)}\n")
         sys.stdout.flush()
 
-    def phase(self, name: str, **fit: Any) -> None:
-        """Report that a phase began. `fit`: other fields of `PhaseBegan`."""
-        self.send(PhaseBegan(at=time.time(), phase=name, **fit))
+    def phase(self, name: str) -> None:
+        """Report that a phase began."""
+        self.send(PhaseBegan(at=time.time(), phase=name))
 
-    def start_metrics(self, so_far: bytes) -> None:
+    def start_rows(self, so_far: bytes) -> None:
         """Begin `metrics.jsonl` with `so_far`: the rows up to the checkpoint that the run continues from."""
-        self.metrics_file.write_bytes(so_far)
+        self.rows_file.write_bytes(so_far)
 
-    def step(self, row: MetricsRow, eta_seconds: float) -> None:
+    def step(self, row: StepRow, eta_seconds: float) -> None:
         """Report a step, and add its row to `metrics.jsonl`."""
-        with self.metrics_file.open("a") as file:
+        with self.rows_file.open("a") as file:
             file.write(json.dumps(row.columns()) + "\n")
         self.send(StepDone(at=time.time(), **row.columns(), eta_seconds=round(eta_seconds, 1)))
 
-    def rows(self) -> list[MetricsRow]:
+    def rows(self) -> list[StepRow]:
         """All rows of `metrics.jsonl`."""
-        return [MetricsRow.model_validate_json(line) for line in self.metrics_file.read_text().splitlines()]
+        return [StepRow.model_validate_json(line) for line in self.rows_file.read_text().splitlines()]
 
     def write_results(self) -> None:
         """`results.csv`, as the OpenAI API returns it for a finished job."""

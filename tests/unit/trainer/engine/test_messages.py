@@ -14,11 +14,11 @@ from services.trainer.engine.messages import (
     ErrorDocument,
     Failed,
     Message,
-    MetricsRow,
     PhaseBegan,
     Resumed,
     Started,
     StepDone,
+    StepRow,
     Stopped,
     TrainingResult,
     parse_message,
@@ -109,7 +109,7 @@ def test_a_field_of_a_newer_version_is_ignored_and_a_missing_one_is_an_error() -
 
 
 def test_a_row_of_metrics_holds_what_was_measured_and_nothing_else() -> None:
-    assert list(MetricsRow.model_validate(STEP).columns().items()) == list(STEP.items())
+    assert list(StepRow.model_validate(STEP).columns().items()) == list(STEP.items())
     assert StepDone.model_validate({"at": 1.0, **VALIDATED, "eta_seconds": 0.0}).columns() == VALIDATED
 
 
