@@ -48,10 +48,13 @@ async def retry(
     `failed` is called after each failure that is followed by another try. When the pauses are used up, the exception
     of the last try is raised. Any other exception is raised at once.
     """
-    for pause in pauses:
+    waits = iter(pauses)
+    while True:
         try:
             return await call()
         except on:
+            pause = next(waits, None)
+            if pause is None:
+                raise
             failed()
         await asyncio.sleep(pause)
-    return await call()
