@@ -1,4 +1,4 @@
-"""What the customers of Larkfield, a made-up home and garden shop, ask about, and what its handbook answers.
+"""The questions of the customers of Larkfield, a made-up home and garden shop, and the answers of its handbook.
 
 A topic belongs to a department, and has several ways to ask and one policy. Slots in braces are filled for each row:
 `{item}` from `ITEMS`, everything else from one of the topic's `facets`, so that an answer often depends on a detail of

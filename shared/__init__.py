@@ -1,1 +1,2 @@
-"""What all services share: events, ids, errors, settings, bus, object store, stage protocol, telemetry and health."""
+"""The code that services share: events, ids, errors, settings, bus, object store, stage protocol, telemetry and
+health."""

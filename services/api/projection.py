@@ -41,7 +41,7 @@ class Projection:
         self._discover_seconds = discover_seconds
         self._discover_at = 0.0
         self.complete = False
-        """Whether the ledger was read once from end to end."""
+        """Whether the whole ledger has been read at least one time."""
 
     # --- the topics -------------------------------------------------------------------------------------------
 

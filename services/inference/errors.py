@@ -50,7 +50,7 @@ def _asleep(error: VllmAsleep, scope: Scope) -> ApiError:
 
 
 def _unusable(error: Exception, scope: Scope) -> ApiError:
-    log.error("adapter unusable", exc_info=error)
+    log.error("an adapter cannot be used", exc_info=error)
     message = "The adapter of this model is damaged, or vLLM refuses it; the log of the inference service says more."
     return ApiError(500, message, code="adapter_unusable")
 

@@ -16,7 +16,7 @@ class Reference(FrozenModel):
 
 
 class DatasetPointer(FrozenModel):
-    """Where a dataset is. A stranger needs to give only bucket and key; the rest is looked up."""
+    """The place of a dataset. A stranger needs to give only bucket and key; ingest looks up the rest."""
 
     bucket: str
     key: str

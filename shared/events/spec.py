@@ -1,4 +1,4 @@
-"""What a user may set for a job, in a sidecar file, an event or a request, and how a job came to be."""
+"""The settings of a job, which a user gives in a sidecar file, an event or a request; and the origin of a job."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Splits(StrictModel):
 
 
 class Evaluation(StrictModel):
-    """How base, few-shot and tuned model are asked the test examples."""
+    """How many test examples are asked of base, few-shot and tuned model, and how."""
 
     max_examples: Annotated[int, Field(ge=1)] = 200
     few_shot: Annotated[int, Field(ge=0, le=20)] = 3

@@ -101,7 +101,7 @@ def _input(error: InputError, scope: Scope) -> ApiError:
 
 
 def _unavailable(error: TransientError, scope: Scope) -> ApiError:
-    log.warning("answered 503", extra={"reason": type(error).__name__})
+    log.warning("a request was answered with 503", extra={"reason": type(error).__name__})
     message = "The object store or the database does not answer right now; try again in a moment."
     return ApiError(503, message, code="service_unavailable", headers={"retry-after": str(RETRY_SECONDS)})
 

@@ -54,7 +54,8 @@ class RequestId:
         except Exception as error:
             if answered:  # too late for another answer: the server logs the error and closes the connection
                 log.warning(
-                    "an answer broke off", extra={"trace_id": request_id(scope), "reason": type(error).__name__}
+                    "an answer ended before it was complete",
+                    extra={"trace_id": request_id(scope), "reason": type(error).__name__},
                 )
                 raise
             await self._errors.answer(error, scope).response()(scope, receive, send_with_id)

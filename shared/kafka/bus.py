@@ -1,11 +1,11 @@
-"""The message bus: FastStream consumers, one aiokafka producer, and a dead-letter middleware. See
+"""The connection of a service to Kafka: FastStream consumers, one aiokafka producer, and a dead-letter middleware. See
 docs/architecture.md, "The bus".
 
 Delivery is at least once. What a handler raises decides:
 - `TransientError`: a few quick retries, then the message is left uncommitted and comes again after a pause, so that
   an outage never empties a topic into its dead-letter topic;
-- everything else, a message that cannot be parsed included: the record goes to `{topic}.dlq` byte for byte, and its
-  offset is committed.
+- any other exception, also that of a message that cannot be parsed: the record goes to `{topic}.dlq` byte for byte,
+  and its offset is committed.
 """
 
 from __future__ import annotations
@@ -203,7 +203,7 @@ class Bus:
             # a missing ACL is transient, too: an operator's mistake must not lose the event
             if line := denied(error, self._settings, "write to"):
                 log.error(line)
-            raise TransientError(f"the bus does not take events: {type(error).__name__}") from error
+            raise TransientError(f"the event could not be published: {type(error).__name__}") from error
 
     async def _dead_letter(self, record: ConsumerRecord, reason: str) -> None:
         place = {
@@ -291,7 +291,8 @@ async def _json_decoder(message: Any) -> Any:
 
 
 async def _start_when_there(subscriber: DefaultSubscriber) -> None:
-    """Start a subscriber once its topic exists. aiokafka waits for a missing topic only for a while, then raises."""
+    """Start a subscriber as soon as its topic exists. aiokafka waits for a missing topic only for a while, then
+    raises."""
     while True:
         try:
             await subscriber.start()

@@ -98,7 +98,7 @@ class Settings(BaseSettings):
 
 @lru_cache(maxsize=1)
 def load_settings() -> Settings:
-    """Read the settings once.
+    """Read the settings. Later calls return the same object.
 
     Raises:
         ConfigError: the settings are wrong. The message names each wrong variable, in one line.

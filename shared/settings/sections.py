@@ -50,7 +50,7 @@ class BusSettings(Section):
     sasl_username: str | None = None
     sasl_password: SecretStr | None = None
     ca_file: ReadableFile | None = None
-    """The CAs (PEM) to verify the brokers' certificates with; None: those that the system trusts."""
+    """A PEM file of the CAs that verify the certificates of the brokers; None: those that the system trusts."""
     cert_file: ReadableFile | None = None
     """Our own certificate (PEM), if the brokers ask for one; `key_file` holds its key."""
     key_file: ReadableFile | None = None
@@ -102,7 +102,7 @@ class StoreSettings(Section):
     datasets_bucket: str = "datasets"
     system_bucket: str = "tunestream"
     ca_file: ReadableFile | None = None
-    """The CAs (PEM) to verify the store's certificate with; None: those that the system trusts."""
+    """A PEM file of the CAs that verify the certificate of the store; None: those that the system trusts."""
 
     @model_validator(mode="after")
     def _consistent(self) -> StoreSettings:
@@ -114,12 +114,12 @@ class StoreSettings(Section):
 
 
 class ModelSettings(Section):
-    """The model that is tuned when a job names none."""
+    """The base models: the default, which is tuned when a job names none, and others that jobs may name."""
 
     id: str = "Qwen/Qwen2.5-0.5B-Instruct"
-    """What users call it, and what vLLM serves it as."""
+    """The id of the default base, by which users and vLLM know it."""
     path: str | None = None
-    """A local folder to load it from; None: load it from the hub by its id."""
+    """A local folder to load the default base from; None: load it from the hub by its id."""
     allowed: tuple[str, ...] = ()
     """Further base models that jobs may name. The default is always allowed."""
     organization: str = "tunestream"
@@ -208,7 +208,7 @@ class GpuSettings(Section):
     name: str = Field(default="0", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     """The GPU of `alternate`: a name that is unique in the object store and the same for trainer and inference."""
     serve_seconds: float = 300.0
-    """The shortest time that vLLM serves between two trainings (`alternate`)."""
+    """The shortest time, in seconds, that vLLM serves between two trainings (`alternate`)."""
 
 
 class VllmSettings(Section):
@@ -217,7 +217,7 @@ class VllmSettings(Section):
     url: str | None = None
     """A vLLM server that shares `adapter_dir`; None: the inference service starts and supervises one itself."""
     host: str = "127.0.0.1"
-    """Where `python -m services.inference.vllm` listens; a supervised server always listens on loopback."""
+    """The address on which `python -m services.inference.vllm` listens. A supervised server listens on loopback."""
     port: int = 0
     """The port of the server; 0: a free port if it is supervised, else 8000."""
     max_lora_rank: Literal[1, 8, 16, 32, 64, 128, 256, 320, 512] = 64
@@ -260,7 +260,7 @@ class ApiSettings(Section):
 
 
 class HealthSettings(Section):
-    """Where a service without an HTTP interface of its own answers /health and /metrics."""
+    """The address at which a service without an HTTP interface of its own answers /health and /metrics."""
 
     host: str = "127.0.0.1"
     port: int = 0

@@ -21,7 +21,7 @@ from shared.tasks import in_background, wait_for_event
 
 @dataclass
 class Lease:
-    """A claim that we own, and its ETag."""
+    """A claim that this owner holds, and its ETag."""
 
     ledger: Ledger
     key: str
@@ -37,7 +37,7 @@ class Lease:
                 claim = Claim(owner=owner, attempt=1, expires=now + seconds)
                 return cls(ledger, key, claim, await ledger.create(key, _json(claim)))
             held = Claim.model_validate_json(found[0])
-            # a claim of ours that we do not know of comes from a write whose reply was lost
+            # a claim in our name comes from a write whose reply was lost
             if (held.owner != owner and held.expires > now) or held.not_before > now:
                 return None
             claim = held.model_copy(
@@ -56,7 +56,8 @@ class Lease:
         await self._swap({"expires": expires})
 
     async def give_back(self, *, not_before: float = 0.0, **counts: int) -> None:
-        """Let anybody claim from `not_before` on; `counts` are `bugs` and `failures`."""
+        """Let any owner claim from `not_before` on (seconds since the epoch). `counts`: new values of `bugs` and
+        `failures`."""
         await self._swap({"expires": 0.0, "not_before": not_before, **counts})
 
     async def _swap(self, update: dict[str, Any]) -> None:
@@ -84,7 +85,7 @@ class Lease:
         bell: asyncio.Event | None = None,
         check: Callable[[], Awaitable[None]] | None = None,
     ) -> AsyncIterator[None]:
-        """Renew every third of `seconds` while the body runs.
+        """Keep the claim while the body runs, by renewing it every third of `seconds`.
 
         `check` is awaited before each renewal, and as soon as `bell` is set: it looks for what the user asked for.
 
@@ -95,7 +96,7 @@ class Lease:
         body = asyncio.current_task()
         assert body is not None
         bell = bell or asyncio.Event()
-        why: list[Exception] = []
+        ended_by: list[Exception] = []
 
         async def keep() -> None:
             try:
@@ -110,15 +111,15 @@ class Lease:
                         if clock() >= self.claim.expires:
                             raise LeaseLost(self.key) from None
             except (LeaseLost, Cancelled) as error:
-                why.append(error)
+                ended_by.append(error)
                 body.cancel()
 
         try:
             async with in_background(keep()):
                 yield
         except asyncio.CancelledError:
-            if why and body.uncancel() == 0:  # `keep` cancelled it, not the service
-                raise why[0] from None
+            if ended_by and body.uncancel() == 0:  # `keep` cancelled the body, not the service
+                raise ended_by[0] from None
             raise
 
 

@@ -40,7 +40,8 @@ def result_of(
 async def commit(ledger: Ledger, mine: StageResult) -> StageResult:
     """Decide the stage. The attempt that creates `result.json` first decides it; every other attempt gets that result.
 
-    Retries until the store answers: hours of work must not be lost to an outage of a minute.
+    Retries until the store answers, because hours of work must not be lost to a short outage. The runner cancels this
+    when its lease has run out; then another attempt repeats the work.
     """
 
     async def decide() -> StageResult:

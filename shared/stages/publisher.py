@@ -1,4 +1,5 @@
-"""What the stage protocol needs of the bus. `shared/kafka/bus.py` does it over Kafka, `tests/sim` in memory."""
+"""The port through which the stage protocol sends events. `shared/kafka/bus.py` implements it over Kafka, `tests/sim`
+in memory."""
 
 from __future__ import annotations
 
@@ -8,6 +9,8 @@ from shared.events import Event
 
 
 class Publisher(Protocol):
+    """Sends events."""
+
     async def publish(
         self, event: Event, *, ce_id: str, subject: str | None = None, traceparent: str | None = None
     ) -> None:

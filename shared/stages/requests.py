@@ -1,4 +1,4 @@
-"""What a stage of a job was asked to do: its `request.json`, or the result of the stage before it."""
+"""The request for a stage of a job: its `request.json`, or else the result of the stage before it."""
 
 from __future__ import annotations
 

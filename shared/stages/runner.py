@@ -1,6 +1,8 @@
-"""The stage runner. Any number of processes may work on one stage, and any of them may die at any moment; every job
-still gets exactly one result of the stage, which is published at least once. See docs/architecture.md, "The stage
-protocol"."""
+"""The stage runner: finds, claims and works on the requests of one stage.
+
+Any number of processes may work on one stage, and any of them may die at any moment. Every job still gets exactly one
+result of the stage, which is published at least once. See docs/architecture.md, "The stage protocol".
+"""
 
 from __future__ import annotations
 
@@ -148,7 +150,7 @@ class StageRunner:
         except TransientError as error:
             log.warning("the job is looked at again later", extra={"job_id": job_id, "reason": type(error).__name__})
         except LeaseLost:
-            log.warning("lease lost", extra={"job_id": job_id, "stage": self._stage.name})
+            log.warning("the lease was lost", extra={"job_id": job_id, "stage": self._stage.name})
         except Exception:
             log.exception("the stage protocol failed", extra={"job_id": job_id, "stage": self._stage.name})
         finally:
@@ -246,7 +248,8 @@ class StageRunner:
             return "failed", self._failure(attempt.job.job_id, error.code, error.message, error.param)
 
     async def _retry_later(self, attempt: Attempt, lease: Lease, error: Exception) -> float:
-        """Back off, and count the failure in the claim, where it outlives this process. Too many bugs fail the job."""
+        """Back off, and count the failure in the claim, where the count outlives this process. Too many bugs fail the
+        job. Returns the time of the next try."""
         job_id, stage = attempt.job.job_id, attempt.stage
         transient = isinstance(error, TransientError)
         bugs, failures = lease.claim.bugs + (not transient), lease.claim.failures + transient

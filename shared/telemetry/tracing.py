@@ -48,7 +48,7 @@ def valid_traceparent(text: str | None) -> str | None:
 
 
 def trace_id(traceparent: str) -> str:
-    """The 32 hex digits that a user pastes into Jaeger."""
+    """The trace id in `traceparent`: the 32 hex digits that a user pastes into Jaeger."""
     return traceparent.split("-")[1]
 
 
@@ -107,9 +107,8 @@ def span(name: str, traceparent: str | None = None, **options: Any) -> Iterator[
 
 # --- a job's trace ------------------------------------------------------------------------------------------------
 #
-# A span is exported when it ends, and a process may be killed before that. Therefore the spans that have children end
-# at once: `job`, and one `{stage}.started` for each attempt. The trace of a running job is always a whole
-# tree.
+# A span is exported when it ends, and a process may be killed before that. Therefore the spans that have children,
+# `job` and one `{stage}.started` for each attempt, end at once. So the trace of a running job is always a whole tree.
 
 MOMENT = 1e-6
 """Seconds. When a child ends after its parent and is not longer, Jaeger assumes a wrong clock and moves the child.
@@ -118,8 +117,8 @@ zero as an error."""
 
 
 class JobRoot:
-    """The root span of a job. Its `traceparent` goes into the manifest. `emit` exports it once the manifest is known to
-    be ours: a job that is asked for twice has one root."""
+    """The root span of a job. Its `traceparent` goes into the manifest. `emit` exports it when the manifest is known to
+    be ours, so a job that is asked for twice has one root."""
 
     def __init__(self, asked_by: str | None) -> None:
         """`asked_by`: the traceparent that came with the request for the job; an invalid one is ignored."""

@@ -119,7 +119,7 @@ class FakeBus(Bus):
     async def before(self, event: Event) -> None:
         """Awaited before every publish. An error raised here means that nothing was published."""
         if not self.available:
-            raise TransientError("the bus does not take events: a test said so")
+            raise TransientError("the event could not be published: a test said so")
 
     async def after(self, event: Event) -> None:
         """Awaited after every publish. An error raised here is a lost acknowledgement: the event is published."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from services.api.domain.state import Ending, JobState, Outcome, StageState, Stamped
+from services.api.domain.state import JobState, Outcome, StageState, Stamped
 from shared.events import (
     DatasetUploaded,
     DatasetValidated,
@@ -17,6 +17,7 @@ from shared.events import (
     JobProgress,
     ModelDeployed,
     StageName,
+    StageOutcome,
     TrainingCompleted,
 )
 
@@ -71,7 +72,7 @@ def project(state: JobState, fact: Fact) -> JobState:
             return _claimed(state, fact)
 
 
-def ends(event: Event) -> tuple[str, Ending] | None:
+def ends(event: Event) -> tuple[str, StageOutcome] | None:
     """The stage that the event ends, and how; None when it ends none."""
     if stage := COMPLETES.get(type(event)):
         return stage, "completed"

@@ -1,4 +1,4 @@
-"""What is known of a job, in registers that merge. Facts give the same state in any order, also when they repeat.
+"""The state of a job, in registers that merge. Facts give the same state in any order, also when they repeat.
 
 Every register is a minimum or a maximum over an order that is total, so `project` is commutative, associative and
 idempotent (a state-based CRDT, Shapiro et al. 2011, "A comprehensive study of convergent and commutative replicated
@@ -17,7 +17,6 @@ from shared.events import STAGE_NAMES, Event, EventRecord, FrozenModel, Job, Job
 E = TypeVar("E", bound=Event)
 
 Status: TypeAlias = Literal["validating_files", "queued", "running", "succeeded", "failed", "cancelled"]
-Ending: TypeAlias = StageOutcome
 Shown: TypeAlias = Literal["waiting", "running", "retrying", "completed", "failed", "cancelled"]
 
 FINAL: frozenset[Status] = frozenset({"succeeded", "failed", "cancelled"})
@@ -38,7 +37,7 @@ class Outcome(FrozenModel):
     `attempt` is the attempt that decided, known only when committed. Older databases call it `epoch`.
     """
 
-    ending: Ending
+    ending: StageOutcome
     at: float
     event: EventRecord
     committed: bool = False
@@ -102,8 +101,8 @@ class JobState(FrozenModel):
         return self.manifest.created_at if self.manifest else 0.0
 
     @property
-    def ending(self) -> Outcome | None:
-        """The outcome that ended the job; None until then."""
+    def final_outcome(self) -> Outcome | None:
+        """The outcome of the stage that ended the job; None while the job is under way."""
         last = self.stage("inference").outcome
         if last and last.ending == "completed":
             return last
@@ -111,9 +110,8 @@ class JobState(FrozenModel):
 
     @property
     def status(self) -> Status:
-        ending = self.ending
-        if ending:
-            return "succeeded" if ending.ending == "completed" else ending.ending
+        if outcome := self.final_outcome:
+            return "succeeded" if outcome.ending == "completed" else outcome.ending
         after_validation = STAGE_NAMES[STAGE_NAMES.index("trainer") :]
         if any(self.stage(name).begun for name in after_validation):
             return "running"
@@ -121,12 +119,12 @@ class JobState(FrozenModel):
 
     @property
     def settled(self) -> bool:
-        """Whether the job has ended according to the ledger, so that nothing can change any more."""
-        return self.manifest is not None and self.ending is not None and self.ending.committed
+        """Whether the job has ended according to the ledger, so that its state cannot change any more."""
+        return self.manifest is not None and self.final_outcome is not None and self.final_outcome.committed
 
     @property
     def failure(self) -> JobFailed | None:
-        event = self.ending.event.event() if self.ending else None
+        event = self.final_outcome.event.event() if self.final_outcome else None
         return event if isinstance(event, JobFailed) else None
 
     def shown(self, name: StageName) -> Shown:
@@ -136,7 +134,7 @@ class JobState(FrozenModel):
             return stage.outcome.ending
         if any(self.stage(later).begun for later in STAGE_NAMES[STAGE_NAMES.index(name) + 1 :]):
             return "completed"  # its own event is still on the way
-        if self.ending:
+        if self.final_outcome:
             return "cancelled"  # it will never run
         if stage.value("state") == "retrying":
             return "retrying"

@@ -1,4 +1,4 @@
-"""What the routes of all resources need."""
+"""The objects that the routes of all resources need."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Which models can be asked for: tuned models, aliases, and the adapters that vLLM holds."""
+"""The models that can be asked for: tuned models, aliases, and the adapters that vLLM holds."""

@@ -141,7 +141,7 @@ class Adapters:
         try:
             await self._vllm.unload_adapter(model)
         except TunestreamError as error:  # it stays loaded, which costs a little memory
-            log.warning("adapter not unloaded", extra={"model": model, "reason": type(error).__name__})
+            log.warning("an adapter could not be unloaded", extra={"model": model, "reason": type(error).__name__})
 
     # --- files ------------------------------------------------------------------------------------------------
 

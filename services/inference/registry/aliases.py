@@ -90,7 +90,7 @@ class Aliases:
                     continue
             self._remember(after)
             return after
-        raise TransientError(f"the alias {alias} could not be written: {MAX_TRIES} others were faster")
+        raise TransientError(f"the alias {alias} could not be written: {MAX_TRIES} other writers were faster")
 
     async def _read(self, alias: str) -> tuple[Deployment | None, str | None]:
         found = await self._ledger.get(deployment_key(alias))

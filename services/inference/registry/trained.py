@@ -21,7 +21,7 @@ READERS = 16  # results that are read at the same time
 
 
 class Objects(Ledger, Protocol):
-    """What this service needs of the object store."""
+    """The part of the object store that this service uses."""
 
     async def read(self, reference: Reference) -> bytes: ...
 

@@ -73,7 +73,7 @@ class SleepController:
             async with self._turns.holding_for_serving(lease):
                 if after_training or not await self._wanted():
                     await self._serve(after_training)
-                log.info("vLLM goes to sleep: a training wants the GPU")
+                log.info("vLLM goes to sleep because a training wants the GPU")
                 await self._sleep(DRAIN_SECONDS)
             await self._turns.release(lease)
         except LeaseLost:

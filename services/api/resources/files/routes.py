@@ -33,7 +33,7 @@ def router(dependencies: Dependencies) -> APIRouter:
         state = await dependencies.job(job_id)
         if html := references(state).get("report.html"):
             return await _send(dependencies, "report.html", html)
-        message = f"Job {job_id} was not evaluated yet (it is {state.status}); there is no report."
+        message = f"Job {job_id} was not evaluated yet (it is {state.status}); there is no report yet."
         raise ApiError(404, message, param="job_id", code="report_not_found")
 
     @routes.get("/jobs/{job_id}/files/{name}")

@@ -23,7 +23,7 @@ Link = Callable[[str], str]
 def job_view(state: JobState, link: Link) -> dict[str, Any]:
     """The JSON object of a job. Its times are in seconds since the epoch: whole ones for the job, as in OpenAI's API,
     and fractions for its stages."""
-    job, status, ending = state.manifest, state.status, state.ending
+    job, status, outcome = state.manifest, state.status, state.final_outcome
     spec = job.spec if job else None
     validated, trained = state.event_of(DatasetValidated), state.event_of(TrainingCompleted)
     method = validated.method if validated else spec.method if spec else None
@@ -31,7 +31,7 @@ def job_view(state: JobState, link: Link) -> dict[str, Any]:
         "id": state.job_id,
         "object": "job",
         "created_at": int(state.created_at),
-        "finished_at": int(ending.at) if ending else None,
+        "finished_at": int(outcome.at) if outcome else None,
         "status": status,
         "model": job.base if job else None,
         "fine_tuned_model": job.model if job and status == "succeeded" else None,

@@ -60,4 +60,4 @@ async def cancel(job: JobState, ledger: Ledger, bus: Publisher, now: float) -> N
             traceparent=job.manifest.traceparent if job.manifest else None,
         )
     except TransientError:  # the owner of the job also reads the ledger whenever it renews its lease
-        log.warning("the bus does not take the cancellation", extra={"job_id": job.job_id})
+        log.warning("the cancellation could not be published", extra={"job_id": job.job_id})
