@@ -40,7 +40,7 @@ class ChatEncoder:
         self.specials = tuple({*self.stops, *tokenizer.all_special_tokens})
         self.end = stop_ids[0] if stop_ids else None
 
-    def encode(self, turns: Sequence[Turn], tools: Any, *, where: str, answers_from: int = 0) -> list[Example]:
+    def encode(self, messages: Sequence[Turn], tools: Any, *, where: str, answers_from: int = 0) -> list[Example]:
         """Encode a conversation as one example, or as one per assistant turn if the template rewrites earlier turns.
 
         Turns before index `answers_from` and turns with `weight: 0` are not in the loss.
@@ -48,23 +48,23 @@ class ChatEncoder:
         Raises:
             InputError: the template refuses the conversation; the message begins with `where`.
         """
-        conversation = template_messages(turns)
-        trained = [
+        conversation = template_messages(messages)
+        turns = [
             index
-            for index, turn in enumerate(turns)
-            if index >= answers_from and turn["role"] == "assistant" and turn.get("weight") != 0
+            for index, message in enumerate(messages)
+            if index >= answers_from and message["role"] == "assistant" and message.get("weight") != 0
         ]
-        if not trained:
+        if not turns:
             return []
-        last = trained[-1] + 1
+        last = turns[-1] + 1
         text = self._render(conversation[:last], tools, where)
-        spans = [self._span(conversation, tools, index, text, where) for index in trained]
+        spans = [self._span(conversation, tools, index, text, where) for index in turns]
         if all(span is not None for span in spans):
             return [self._example(text, [span for span in spans if span is not None])]
         # Some templates, such as that of Qwen3, drop the reasoning of earlier turns, so every turn has a prompt of its
         # own.
         examples = []
-        for index in trained:
+        for index in turns:
             alone = self._render(conversation[: index + 1], tools, where)
             span = self._span(conversation, tools, index, alone, where)
             if span is None:
@@ -90,11 +90,11 @@ class ChatEncoder:
         ids, trained = tokenize(self.tokenizer, text, spans, special=False, end=None if closed else self.end)
         return example(ids, trained)
 
-    def _render(self, conversation: list[dict[str, Any]], tools: Any, where: str, *, prompt: bool = False) -> str:
+    def _render(self, messages: list[dict[str, Any]], tools: Any, where: str, *, prompt: bool = False) -> str:
         try:
             return str(
                 self.tokenizer.apply_chat_template(
-                    conversation, tools=tools or None, tokenize=False, add_generation_prompt=prompt
+                    messages, tools=tools or None, tokenize=False, add_generation_prompt=prompt
                 )
             )
         except TemplateError as error:
