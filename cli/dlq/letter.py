@@ -13,9 +13,7 @@ from pydantic import ValidationError
 
 from shared.events import BY_TOPIC
 from shared.kafka import envelope
-from shared.kafka.envelope import DLQ_SUFFIX
-
-PREFIX = "dlq_"
+from shared.kafka.envelope import DLQ_PREFIX, DLQ_SUFFIX
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ class Letter:
     @property
     def own_headers(self) -> list[tuple[str, bytes]]:
         """The headers of the original record."""
-        return [(name, value) for name, value in self.headers if not name.startswith(PREFIX)]
+        return [(name, value) for name, value in self.headers if not name.startswith(DLQ_PREFIX)]
 
     @property
     def omitted(self) -> bool:
@@ -57,7 +55,7 @@ class Letter:
     def header(self, name: str) -> str:
         """A header that the bus added, by its name without `dlq_`. If there are several, the last one counts, because
         the sender may have used the name, too."""
-        return envelope.decode(self.headers).get(PREFIX + name, "")
+        return envelope.decode(self.headers).get(DLQ_PREFIX + name, "")
 
     @cached_property
     def digest(self) -> bytes:

@@ -42,7 +42,7 @@ def _mapping(document: str) -> dict[str, Any]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}" if mark else ""
-        raise CliError(f"the job settings are no YAML{where}: {getattr(error, 'problem', error)}") from None
+        raise CliError(f"the job settings are not YAML{where}: {getattr(error, 'problem', error)}") from None
     if values is None:
         return {}
     if not isinstance(values, dict):

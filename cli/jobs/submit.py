@@ -27,8 +27,9 @@ def dataset_key(file: Path, name: str | None) -> str:
     """
     key = name or file.name
     if not is_dataset(key) or key.startswith("/"):
+        endings = ", ".join(DATASET_ENDINGS)
         raise CliError(
-            f"{key}: only names that end with {', '.join(DATASET_ENDINGS)} and begin with a letter or digit are taken",
+            f"{key}: only names that end with {endings} and begin with a letter or digit are accepted",
             "convert the file, or give it another name with --name",
         )
     return key

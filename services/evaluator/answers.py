@@ -28,8 +28,8 @@ spans."""
 
 @dataclass(frozen=True)
 class Questions:
-    """What one variant is asked. `prompts` has an entry per example: its prompt, followed by shorter ones for when that
-    does not fit into the context."""
+    """What one variant is asked. `prompts` has an entry per example: its prompt, then shorter ones, which are
+    tried if it does not fit into the context."""
 
     variant: Variant
     model: str

@@ -66,7 +66,7 @@ class Inbox:
             try:
                 await self.make_jobs()
             except TransientError as error:
-                log.warning("inbox left for later", extra={"reason": type(error).__name__})
+                log.warning("inbox not read, trying again later", extra={"reason": type(error).__name__})
             await wait_for_event(self._bell, POLL_SECONDS)
 
     async def make_jobs(self) -> None:

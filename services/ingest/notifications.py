@@ -54,7 +54,7 @@ class BucketNotifications:
             try:
                 await self._ingest(key)
             except TransientError as error:
-                log.warning("left to the sweep", extra={"reason": type(error).__name__})
+                log.warning("dataset not read, left to the sweep", extra={"reason": type(error).__name__})
 
     async def _ingest(self, key: str) -> None:
         """Make the job of one dataset. This takes two requests, whatever the size of the bucket: for the object as it

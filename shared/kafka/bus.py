@@ -206,14 +206,9 @@ class Bus:
             raise TransientError(f"the event could not be published: {type(error).__name__}") from error
 
     async def _dead_letter(self, record: ConsumerRecord, reason: str) -> None:
-        place = {
-            "dlq_reason": reason,
-            "dlq_topic": record.topic,
-            "dlq_partition": str(record.partition),
-            "dlq_offset": str(record.offset),
-            "dlq_group": self._service,
-        }
-        ours = [(name, text.encode()) for name, text in place.items()]
+        ours = envelope.dead_letter_headers(
+            record.topic, record.partition, record.offset, reason=reason, group=self._service
+        )
         topic = record.topic + DLQ_SUFFIX
         try:
             # other clients send records that have neither key nor value; aiokafka refuses to send them

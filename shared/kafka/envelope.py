@@ -16,6 +16,8 @@ Headers = list[tuple[str, bytes]]
 
 DLQ_SUFFIX = ".dlq"
 """`{topic}.dlq` holds the records of a topic that could not be handled."""
+DLQ_PREFIX = "dlq_"
+"""The names of headers that the bus adds to a dead letter begin so."""
 
 
 def headers(
@@ -33,6 +35,12 @@ def headers(
         "traceparent": traceparent,
     }
     return [(name, value.encode()) for name, value in fields.items() if value is not None]
+
+
+def dead_letter_headers(topic: str, partition: int, offset: int, *, reason: str, group: str) -> Headers:
+    """Where a dead letter comes from, the service that could not handle it, and why."""
+    fields = {"reason": reason, "topic": topic, "partition": str(partition), "offset": str(offset), "group": group}
+    return [(DLQ_PREFIX + name, value.encode()) for name, value in fields.items()]
 
 
 def body(event: Event) -> bytes:

@@ -1,4 +1,4 @@
 import pytest
 
-# the suites are no test modules, so pytest would not show the values in their assertions
+# the suites are not test modules, so pytest would not show the values in their assertions without this
 pytest.register_assert_rewrite("tests.contract.store_suite", "tests.contract.bus_suite")

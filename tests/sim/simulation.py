@@ -22,17 +22,14 @@ from shared.events import (
     DatasetValidated,
     EvalCompleted,
     Event,
-    FolderReference,
     Interval,
     Job,
     JobFailed,
     JobProgress,
     ModelDeployed,
-    Overfitting,
     Split,
     StageName,
     StageResult,
-    TrainingCompleted,
 )
 from shared.settings import StageSettings
 from shared.stages import outbox
@@ -40,11 +37,10 @@ from shared.stages.ledger import job_key, stage_prefix
 from shared.stages.runner import StageRunner
 from shared.stages.stage import STAGES, Attempt
 from tests.support.bus import FakeBus, Published
-from tests.support.jobs import NOWHERE, make_job
+from tests.support.jobs import NOWHERE, make_job, make_training
 from tests.support.store import Disk, FakeStore, StoredObject
 
 LEASE = 15.0
-FOLDER = FolderReference(bucket="b", prefix="p/", manifest=NOWHERE)
 
 
 @dataclass(frozen=True)
@@ -344,10 +340,7 @@ def _event(attempt: Attempt, finding: float) -> Event:
                 estimated_seconds=finding,
             )
         case "trainer":
-            return TrainingCompleted(
-                job_id=job.job_id, model=job.model, base=job.base, adapter=FOLDER, rank=8, steps=1, epochs=1,
-                trained_tokens=1, train_loss=finding, overfitting=Overfitting(verdict="healthy", reason="."),
-            )  # fmt: skip
+            return make_training(job_id=job.job_id, model=job.model, base=job.base, train_loss=finding)
         case "evaluator":
             return EvalCompleted(
                 job_id=job.job_id, model=job.model, base=job.base, examples=1, metric="rouge_l",

@@ -186,14 +186,9 @@ class FakeBus(Bus):
         await self.fake_broker.consume(f"{group}.{event_type.topic}", event_type.topic, handle)
 
     def _dead_letter_of(self, record: Record, reason: str) -> None:
-        place = {
-            "dlq_reason": reason,
-            "dlq_topic": record.topic,
-            "dlq_partition": str(record.partition),
-            "dlq_offset": str(record.offset),
-            "dlq_group": self._service,
-        }
-        ours = [(name, text.encode()) for name, text in place.items()]
+        ours = envelope.dead_letter_headers(
+            record.topic, record.partition, record.offset, reason=reason, group=self._service
+        )
         value = b"" if record.key is None and record.value is None else record.value
         self.fake_broker.append(record.topic + DLQ_SUFFIX, value, record.key, [*record.headers, *ours])
 

@@ -1,10 +1,10 @@
-"""A job and an attempt at one of its stages, for tests of what a stage does."""
+"""A job, an attempt at one of its stages and the event of its training, for tests of what a stage does."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from shared.events import Job, JobProgress, Reference
+from shared.events import FolderReference, Job, JobProgress, Overfitting, Reference, TrainingCompleted
 from shared.stages.ledger import attempt_prefix
 from shared.stages.stage import Attempt
 
@@ -26,6 +26,23 @@ def make_job(**fields: Any) -> Job:
         "traceparent": "",
     }
     return Job.model_validate(usual | fields)
+
+
+def make_training(**fields: Any) -> TrainingCompleted:
+    """A `training.completed` with the given fields; the other fields have values that do not matter."""
+    usual = {
+        "job_id": "ftjob-1",
+        "model": "ft:base:org::1",
+        "base": "base",
+        "adapter": FolderReference(bucket="b", prefix="p/", manifest=NOWHERE),
+        "rank": 8,
+        "steps": 1,
+        "epochs": 1,
+        "trained_tokens": 1,
+        "train_loss": 1.0,
+        "overfitting": Overfitting(verdict="healthy", reason="a test"),
+    }
+    return TrainingCompleted.model_validate(usual | fields)
 
 
 def make_attempt(

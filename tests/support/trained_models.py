@@ -7,16 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from shared import ids
-from shared.events import (
-    CheckpointInfo,
-    FolderReference,
-    Job,
-    Overfitting,
-    TrainingCompleted,
-)
+from shared.events import CheckpointInfo, FolderReference, Job
 from shared.stages import outbox
 from shared.stages.ledger import job_key
-from tests.support.jobs import make_job
+from tests.support.jobs import make_job, make_training
 from tests.support.store import FakeStore
 
 BASE = "acme/tiny-base"
@@ -65,17 +59,12 @@ async def add_trained(
     if checkpoint is not None:
         folder = await add_adapter(objects, f"{prefix}checkpoints/step-{checkpoint}/", config=config)
         checkpoints = (CheckpointInfo(step=checkpoint, prefix=folder.prefix),)
-    event = TrainingCompleted(
+    event = make_training(
         job_id=job,
         model=model_id(job),
         base=base,
         adapter=adapter or await add_adapter(objects, f"{prefix}adapter/", config=config, files=files),
         rank=16,
-        steps=10,
-        epochs=1.0,
-        trained_tokens=100,
-        train_loss=1.0,
-        overfitting=Overfitting(verdict="healthy", reason="a test"),
         checkpoints=checkpoints,
     )
     await outbox.commit(objects, outbox.result_of(job, "trainer", 1, "test", "completed", event, finished_at))

@@ -1,3 +1,5 @@
+"""A real broker and a real object store for the tests in this folder."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator

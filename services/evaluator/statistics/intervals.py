@@ -49,8 +49,8 @@ def score_intervals(
         for name in names:
             statistics[_Figure(variant, name)] = mean(column(variant, name))
         if as_labels:
-            given = [answer.text for answer in answers[variant]]
-            statistics[_Figure(variant, "macro_f1")] = macro_f1(references, given)
+            texts = [answer.text for answer in answers[variant]]
+            statistics[_Figure(variant, "macro_f1")] = macro_f1(references, texts)
     for variant in others:
         for name in names:
             statistics[_Figure(variant, name, minus=True)] = mean(column("tuned", name) - column(variant, name))
@@ -59,7 +59,7 @@ def score_intervals(
             statistics[_Figure(variant, "macro_f1", minus=True)] = difference(tuned, other)
     found = bootstrap(statistics, len(examples), confidence=confidence, seed=seed)
 
-    def of(variant: Variant, minus: bool = False) -> dict[str, Interval]:
+    def intervals_of(variant: Variant, minus: bool = False) -> dict[str, Interval]:
         return {
             figure.metric: interval
             for figure, interval in found.items()
@@ -67,7 +67,7 @@ def score_intervals(
         }
 
     return Intervals(
-        variants={variant: of(variant) for variant in scores},
-        over_base=of("base", minus=True),
-        over_few_shot=of("few_shot", minus=True),
+        variants={variant: intervals_of(variant) for variant in scores},
+        over_base=intervals_of("base", minus=True),
+        over_few_shot=intervals_of("few_shot", minus=True),
     )

@@ -49,7 +49,7 @@ def created_keys(value: bytes, bucket: str) -> list[str]:
     try:
         notification = Notification.model_validate_json(value)
     except ValidationError as error:
-        raise ValueError(f"no bucket notification: {error.error_count()} fields are wrong") from None
+        raise ValueError(f"not a bucket notification: {error.error_count()} fields are wrong") from None
     return [
         unquote_plus(record.s3.object.key)
         for record in notification.records

@@ -75,7 +75,7 @@ class Loop:
                 row = row.model_copy(update=self._validate())
             seconds_per_step = (time.monotonic() - began) / (step - first)
             self.reporter.step(row, eta_seconds=seconds_per_step * (self.steps.total - step))
-            if step in self.checkpoint_at or self.stopped_early or self._overdue(written, seconds_to_write):
+            if step in self.checkpoint_at or self.stopped_early or self._checkpoint_due(written, seconds_to_write):
                 started = time.monotonic()
                 self._checkpoint(row)
                 written = time.monotonic()
@@ -136,7 +136,7 @@ class Loop:
             figures |= {"full_valid_loss": full.loss, "full_valid_mean_token_accuracy": full.accuracy}
         return figures
 
-    def _overdue(self, written: float, seconds_to_write: float) -> bool:
+    def _checkpoint_due(self, written: float, seconds_to_write: float) -> bool:
         if self.plan.checkpoint_every != "auto":
             return False
         return checkpoint_overdue(time.monotonic() - written, seconds_to_write)

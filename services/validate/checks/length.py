@@ -37,7 +37,7 @@ class Length(Check):
             )
         elif self.context.prompt_tokens and self.context.prompt_tokens(row) >= limit:
             # if it were cut at the limit, only prompt would be left, and the trainer would learn nothing from it
-            text += ", and what is to be learnt begins after them: it is left out"
+            text += ", and the part to learn begins after them, so it is left out"
             yield Finding("nothing_left_to_learn", "", text, "shorten the prompt, or raise max_length", "warning", True)
         else:
             yield Finding(OVER_LENGTH, "", f"{text}: its end is cut off", "shorten it, or raise max_length", "warning")

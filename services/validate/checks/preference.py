@@ -53,7 +53,7 @@ def _input(value: dict[str, Any]) -> Iterator[Finding]:
         last = asked["messages"][-1]
         if isinstance(last, dict) and last.get("role") == "assistant":
             place = f"input.messages[{len(asked['messages']) - 1}].role"
-            remedy = "end the input with the user's message; the answers belong into the two completions"
+            remedy = "end the input with the user's message; the answers belong in the two completions"
             yield Finding("last_message_is_assistant", place, "the input ends with an answer", remedy)
 
 

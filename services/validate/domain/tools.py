@@ -73,7 +73,7 @@ def _schema(value: Any, at: str) -> Iterator[Finding]:
     if not isinstance(required, list) or not all(isinstance(name, str) for name in required):
         yield wrong_type(f"{at}.required", required, "a list of names")
     elif unknown := [name for name in required if name not in properties]:
-        message = f"requires '{short(unknown[0])}', which is no property"
+        message = f"requires '{short(unknown[0])}', which is not a property"
         yield Finding("invalid_tool", f"{at}.required", message, "add it to properties", "warning")
 
 

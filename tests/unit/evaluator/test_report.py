@@ -15,7 +15,8 @@ from services.evaluator.domain.examples import Example
 from services.evaluator.domain.forest_plot import LEFT, RIGHT, forest_plot
 from services.evaluator.evaluate import evaluate
 from services.evaluator.report import Report, render
-from shared.events import Evaluation, Gate, Interval, TrainingCompleted
+from shared.events import Evaluation, Gate, Interval
+from tests.support.jobs import make_training
 
 HOSTILE = "</pre><script>alert(1)</script><img src=x onerror=alert(2)>\"'&{{ 7*7 }}"
 
@@ -28,23 +29,10 @@ def report(text: str = HOSTILE, rows: int = 6) -> Report:
         "base": [Answer(text="no", finish_reason="stop")] * rows,
         "tuned": [Answer(text=text, finish_reason="stop"), *[Answer(error=text)] * (rows - 1)][:rows],
     }
-    reference = {"bucket": "b", "key": "k", "etag": "e", "size": 1, "sha256": "0"}
-    training = TrainingCompleted(
-        job_id="j",
-        model=text,
-        base=text,
-        adapter={"bucket": "b", "prefix": "p", "manifest": reference},
-        rank=8,
-        steps=1,
-        epochs=1,
-        trained_tokens=1,
-        train_loss=1,
-        overfitting={"verdict": "unknown", "reason": text},
-    )
     return Report(
         job_id=text,
         alias=text,
-        training=training,
+        training=make_training(model=text, base=text, overfitting={"verdict": "unknown", "reason": text}),
         settings=Evaluation(),
         gate=Gate(promote="always"),
         seed=0,

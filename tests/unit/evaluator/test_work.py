@@ -13,10 +13,10 @@ import pytest
 from services.evaluator import answers
 from services.evaluator.work import EvaluateWork
 from shared.errors import TransientError
-from shared.events import EvalCompleted, Job, JobProgress, Split, TrainingCompleted
+from shared.events import EvalCompleted, Job, JobProgress, Split
 from shared.settings import EvaluatorSettings, InferenceSettings, Settings
 from tests.support.datasets import lines
-from tests.support.jobs import NOWHERE, make_attempt, make_job
+from tests.support.jobs import make_attempt, make_job, make_training
 from tests.support.language_model import FakeModel, serve
 from tests.support.scrape import scrape
 from tests.support.spans import Spans, parent_id
@@ -60,18 +60,9 @@ async def request_for(
     async def split(name: str, rows: list[dict[str, Any]]) -> Split:
         return Split(reference=await objects.put(f"{name}.jsonl", lines(*rows)), examples=len(rows), tokens=1)
 
-    training = TrainingCompleted(
-        job_id="ftjob-1",
+    training = make_training(
         model=TUNED,
         base=BASE,
-        adapter={"bucket": "b", "prefix": "p/", "manifest": NOWHERE},
-        rank=8,
-        steps=100,
-        epochs=3,
-        trained_tokens=12_345,
-        train_loss=0.5,
-        valid_loss=0.6,
-        overfitting={"verdict": "healthy", "reason": "validation loss fell with training loss"},
         test=await split("test", test) if test is not None else None,
         train=await split("train", train),
         **more,

@@ -53,7 +53,7 @@ def test_other_events_and_other_buckets_name_no_key(other: bytes) -> None:
 
 @pytest.mark.parametrize("junk", [b"", b"\xff\xfe", b"null", b"[]", b'{"Records": [{"eventName": 1}]}'])
 def test_an_invalid_notification_is_refused_without_quoting_it(junk: bytes) -> None:
-    with pytest.raises(ValueError, match=r"^no bucket notification: \d+ fields are wrong$"):
+    with pytest.raises(ValueError, match=r"^not a bucket notification: \d+ fields are wrong$"):
         notifications.created_keys(junk, "datasets")
 
 

@@ -1,3 +1,5 @@
+"""Fixtures for tests of shared code."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""Fixtures for tests of the trainer: a micro base and plans for it."""
+
 from __future__ import annotations
 
 import sys

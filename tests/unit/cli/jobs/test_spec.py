@@ -1,3 +1,5 @@
+"""The settings of a job from flags and a file."""
+
 from __future__ import annotations
 
 import pytest
@@ -76,7 +78,7 @@ def test_every_wrong_setting_is_named_at_once() -> None:
 @pytest.mark.parametrize(
     ("document", "words"),
     [
-        ("a: b: c", "no YAML in line 1"),
+        ("a: b: c", "not YAML in line 1"),
         ("- suffix", "must be `name: value` lines"),
         ("just words", "must be `name: value` lines"),
     ],

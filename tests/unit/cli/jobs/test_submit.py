@@ -1,3 +1,5 @@
+"""Submitting a dataset: what is uploaded, in which order, and the id that is printed."""
+
 from __future__ import annotations
 
 from pathlib import Path

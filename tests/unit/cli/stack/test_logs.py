@@ -1,3 +1,5 @@
+"""Reading and following the log files of the stack."""
+
 from __future__ import annotations
 
 from itertools import islice

@@ -1,3 +1,5 @@
+"""The ports, credentials and base of the embedded stack, and the settings of its services."""
+
 from __future__ import annotations
 
 import json

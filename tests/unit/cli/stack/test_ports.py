@@ -1,3 +1,5 @@
+"""The choice of free ports."""
+
 from __future__ import annotations
 
 import socket

@@ -1,3 +1,5 @@
+"""Waiting for the broker before the topics are created."""
+
 from __future__ import annotations
 
 import pytest

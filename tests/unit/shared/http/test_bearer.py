@@ -1,3 +1,5 @@
+"""Which API keys are accepted."""
+
 from __future__ import annotations
 
 import pytest

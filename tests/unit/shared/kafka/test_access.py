@@ -1,3 +1,5 @@
+"""What is logged if Kafka denies access to a topic."""
+
 from __future__ import annotations
 
 import logging
