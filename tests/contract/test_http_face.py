@@ -23,9 +23,9 @@ from shared.events import StrictModel
 from shared.http import health
 from shared.service import Context
 from shared.settings import Settings
-from tests.support.bus import FakeBus
-from tests.support.clock import Clock
-from tests.support.store import FakeStore
+from tests.support.fakes.bus import FakeBus
+from tests.support.fakes.clock import Clock
+from tests.support.fakes.store import FakeStore
 
 KEYS = ("first", "second")
 KEY = {"authorization": "Bearer second"}

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import StackUnderTest
-from tests.support.bad_datasets import BAD_DATASETS
-from tests.support.datasets import good
+from tests.support.data.bad_datasets import BAD_DATASETS
+from tests.support.data.datasets import good
 from tests.support.user import QUICK
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.full.conftest import FullStack
-from tests.support.datasets import good
+from tests.support.data.datasets import good
 
 pytestmark = pytest.mark.timeout(600)
 

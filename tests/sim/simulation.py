@@ -36,9 +36,9 @@ from shared.stages import outbox
 from shared.stages.ledger import job_key, stage_prefix
 from shared.stages.runner import StageRunner
 from shared.stages.stage import STAGES, Attempt
-from tests.support.bus import FakeBus, Published
-from tests.support.jobs import NOWHERE, make_job, make_training
-from tests.support.store import Disk, FakeStore, StoredObject
+from tests.support.data.jobs import NOWHERE, make_job, make_training
+from tests.support.fakes.bus import FakeBus, Published
+from tests.support.fakes.store import Disk, FakeStore, StoredObject
 
 LEASE = 15.0
 

@@ -22,7 +22,7 @@ from services.inference.vllm.server import Vllm
 from shared.errors import StoreUnavailable, TransientError
 from shared.stages.gpu_turns import GpuTurns
 from tests.sim.loop import run
-from tests.support.store import FakeStore
+from tests.support.fakes.store import FakeStore
 
 SEEDS = range(12)
 LEASE = 15.0

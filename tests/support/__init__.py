@@ -1,1 +1,1 @@
-"""Helpers that several tests share: fakes, datasets, servers, a user of the stack. There are no tests here."""
+"""Helpers that several tests share: fakes, data, real servers, a user of the stack. There are no tests here."""

@@ -1,5 +1,5 @@
 """Brokers for tests, which write and read raw records beside our own bus. This module has the real broker;
-`tests.support.bus.FakeBroker` has the same methods."""
+`tests.support.fakes.bus.FakeBroker` has the same methods."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import httpx
 from openai import OpenAI
 
 from services.api.domain.state import FINAL
-from tests.support.datasets import good
+from tests.support.data.datasets import good
 
 ROOT = Path(__file__).parents[2]
 QUICK = """

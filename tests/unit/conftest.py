@@ -9,9 +9,9 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
-from tests.support.clock import Clock
+from tests.support.fakes.clock import Clock
+from tests.support.fakes.store import FakeStore
 from tests.support.spans import Spans
-from tests.support.store import FakeStore
 
 
 @pytest.fixture

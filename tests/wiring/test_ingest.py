@@ -22,8 +22,8 @@ from shared.http import health
 from shared.kafka.bus import Bus, Delivery
 from shared.service import Context
 from shared.stages.ledger import job_key
-from tests.support import drops
-from tests.support.drops import ROWS, Bucket, Uploads, listen_for_uploads
+from tests.support.data import drops
+from tests.support.data.drops import ROWS, Bucket, Uploads, listen_for_uploads
 from tests.support.embedded import Embedded
 from tests.support.waiting import until
 

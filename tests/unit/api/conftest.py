@@ -14,10 +14,10 @@ from services.api.app import make_app
 from services.api.database import ProjectionDatabase
 from services.api.projection import Projection
 from services.api.resources.dependencies import Dependencies
-from tests.support.bus import FakeBus
-from tests.support.clock import Clock
-from tests.support.job_history import T0, DeliveredEvent, JobHistory
-from tests.support.store import FakeStore
+from tests.support.data.job_history import T0, DeliveredEvent, JobHistory
+from tests.support.fakes.bus import FakeBus
+from tests.support.fakes.clock import Clock
+from tests.support.fakes.store import FakeStore
 
 URL = "http://api.test"
 

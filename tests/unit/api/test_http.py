@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from services.api.resources.jobs import routes as jobs_route
-from tests.support.job_history import TRACE, JobHistory
+from tests.support.data.job_history import TRACE, JobHistory
 from tests.support.spans import Spans, trace_of
 from tests.unit.api.conftest import Api, error_of
 

@@ -11,7 +11,7 @@ from services.api.app import TOPICS, group_of
 from services.api.database import DatabaseBroken, ProjectionDatabase
 from shared.errors import ConfigError, TransientError
 from shared.events import JobProgress
-from tests.support.job_history import T0, JobHistory, delivery
+from tests.support.data.job_history import T0, JobHistory, delivery
 from tests.support.scrape import scrape
 from tests.unit.api.conftest import Api
 

@@ -12,7 +12,7 @@ from services.evaluator.client import Endpoint, connect
 from services.evaluator.domain.prompts import Prompt
 from shared.errors import ConfigError, TransientError
 from shared.settings import EvaluatorSettings, InferenceSettings, Settings
-from tests.support.language_model import FakeModel, serve
+from tests.support.fakes.language_model import FakeModel, serve
 
 HELLO = Prompt(messages=({"role": "user", "content": "hello"},))
 

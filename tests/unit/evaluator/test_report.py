@@ -16,7 +16,7 @@ from services.evaluator.domain.forest_plot import LEFT, RIGHT, forest_plot
 from services.evaluator.evaluate import evaluate
 from services.evaluator.report import Report, render
 from shared.events import Evaluation, Gate, Interval
-from tests.support.jobs import make_training
+from tests.support.data.jobs import make_training
 
 HOSTILE = "</pre><script>alert(1)</script><img src=x onerror=alert(2)>\"'&{{ 7*7 }}"
 

@@ -15,12 +15,12 @@ from services.evaluator.work import EvaluateWork
 from shared.errors import TransientError
 from shared.events import EvalCompleted, Job, JobProgress, Split
 from shared.settings import EvaluatorSettings, InferenceSettings, Settings
-from tests.support.datasets import lines
-from tests.support.jobs import make_attempt, make_job, make_training
-from tests.support.language_model import FakeModel, serve
+from tests.support.data.datasets import lines
+from tests.support.data.jobs import make_attempt, make_job, make_training
+from tests.support.fakes.language_model import FakeModel, serve
+from tests.support.fakes.store import FakeStore
 from tests.support.scrape import scrape
 from tests.support.spans import Spans, parent_id
-from tests.support.store import FakeStore
 
 BASE, TUNED = "base-model", "ft:base-model:org::12345678"
 CITIES = ["Oslo", "Rome", "Cairo", "Lima", "Kyiv", "Paris", "Accra", "Seoul", "Quito", "Delhi", "Turin", "Perth"]

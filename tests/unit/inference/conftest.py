@@ -22,13 +22,13 @@ from services.inference.work import DeployWork
 from shared.http import health
 from shared.service import Context, Parts
 from shared.settings import Settings
-from tests.support.api import FakeApi
-from tests.support.bus import FakeBus
-from tests.support.clock import Clock
-from tests.support.servers import Server
-from tests.support.store import FakeStore
-from tests.support.trained_models import BASE
-from tests.support.vllm import FakeVllm
+from tests.support.data.trained_models import BASE
+from tests.support.fakes.api import FakeApi
+from tests.support.fakes.bus import FakeBus
+from tests.support.fakes.clock import Clock
+from tests.support.fakes.servers import Server
+from tests.support.fakes.store import FakeStore
+from tests.support.fakes.vllm import FakeVllm
 
 PATIENCE = 0.3  # seconds for which requests in tests wait for a vLLM that is down
 

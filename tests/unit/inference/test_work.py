@@ -9,8 +9,8 @@ import pytest
 from shared.errors import InputError, TransientError
 from shared.events import EvalCompleted, Event, Interval, JobProgress, ModelDeployed, Reference
 from shared.stages.stage import Attempt
-from tests.support.store import FakeStore
-from tests.support.trained_models import BASE, add_job, add_trained, model_id
+from tests.support.data.trained_models import BASE, add_job, add_trained, model_id
+from tests.support.fakes.store import FakeStore
 from tests.unit.inference.conftest import ServiceUnderTest
 
 REPORT = Reference(bucket="tunestream", key="report.json", etag="e", size=1, sha256="0" * 64)

@@ -11,8 +11,8 @@ from shared.errors import ConfigError
 from shared.events import DatasetPointer, DatasetUploaded, JobFailed
 from shared.kafka.bus import Delivery
 from shared.settings import Settings
-from tests.support.bus import FakeBus
-from tests.support.store import FakeStore
+from tests.support.fakes.bus import FakeBus
+from tests.support.fakes.store import FakeStore
 
 SECRET = DatasetPointer(bucket="tunestream", key="secret.jsonl")
 ROWS = DatasetPointer(bucket="datasets", key="rows.jsonl")

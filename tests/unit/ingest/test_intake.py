@@ -8,9 +8,9 @@ from services.ingest.intake import Intake
 from shared.events import DatasetPointer, Job, JobFailed, Origin
 from shared.settings import Settings
 from shared.stages.ledger import job_key
-from tests.support.bus import FakeBus
+from tests.support.fakes.bus import FakeBus
+from tests.support.fakes.store import FakeStore
 from tests.support.spans import Spans, trace_of, traceparent_of
-from tests.support.store import FakeStore
 
 STRANGER = "00-" + "c" * 32 + "-" + "d" * 16 + "-01"
 POINTER = DatasetPointer(bucket="datasets", key="canary-file.jsonl")

@@ -6,9 +6,9 @@ from services.ingest.deduplicator import Deduplicator
 from services.ingest.intake import Intake
 from services.ingest.sweep import Sweep
 from shared.settings import IngestSettings, Settings
-from tests.support.bus import FakeBus
+from tests.support.fakes.bus import FakeBus
+from tests.support.fakes.store import FakeStore
 from tests.support.scrape import scrape
-from tests.support.store import FakeStore
 
 
 async def test_a_drop_is_counted_with_the_time_until_its_event() -> None:

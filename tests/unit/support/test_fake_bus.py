@@ -11,7 +11,7 @@ from shared.events import JobControl, JobFailed
 from shared.kafka.bus import Bus
 from tests.contract.bus_suite import BusSuite
 from tests.support.broker import Broker
-from tests.support.bus import FakeBroker, FakeBus
+from tests.support.fakes.bus import FakeBroker, FakeBus
 
 CANCEL = JobControl(job_id="ftjob-1", action="cancel")
 

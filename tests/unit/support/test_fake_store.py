@@ -9,8 +9,8 @@ import pytest
 from shared.errors import StoreUnavailable
 from shared.store.objects import ObjectStore
 from tests.contract.store_suite import StoreSuite
-from tests.support.clock import Clock
-from tests.support.store import FakeStore
+from tests.support.fakes.clock import Clock
+from tests.support.fakes.store import FakeStore
 
 BUILT_ON_THE_OTHERS = {"upload_folder", "download_folder"}
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from services.trainer.domain.plan import Plan
-from tests.support.micro_base import make_base, make_tokenizer, support_rows, write_rows
+from tests.support.data.micro_base import make_base, make_tokenizer, support_rows, write_rows
 
 
 @pytest.fixture(autouse=True)

@@ -21,9 +21,9 @@ from shared.errors import InputError, TransientError
 from shared.events import DatasetValidated, Job, JobProgress, JobSpec, Reference, Split, TrainingCompleted
 from shared.settings import Settings
 from shared.stages.stage import Attempt
-from tests.support.micro_base import support_rows
+from tests.support.data.micro_base import support_rows
+from tests.support.fakes.store import FakeStore
 from tests.support.spans import Spans
-from tests.support.store import FakeStore
 
 pytestmark = pytest.mark.torch
 

@@ -19,7 +19,7 @@ from services.validate.scan import ScanControl
 from shared.conversation import template_tools
 from shared.events import JobSpec
 from shared.settings import ValidationSettings
-from tests.support.datasets import good_row
+from tests.support.data.datasets import good_row
 
 CONTEXT = 512
 CHATML = (

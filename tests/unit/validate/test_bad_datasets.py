@@ -11,7 +11,7 @@ from services.validate.check import check
 from services.validate.domain.report import error_of
 from shared.events import JobSpec
 from shared.settings import ValidationSettings
-from tests.support.bad_datasets import BAD_DATASETS, BadDataset
+from tests.support.data.bad_datasets import BAD_DATASETS, BadDataset
 
 
 @pytest.mark.parametrize("bad", BAD_DATASETS, ids=lambda bad: bad.name)

@@ -19,12 +19,12 @@ from shared.errors import InputError
 from shared.events import DatasetValidated, JobProgress, Reference
 from shared.settings import ModelSettings, Settings
 from shared.stages.stage import Attempt
-from tests.support.clock import Clock
-from tests.support.datasets import good, lines
-from tests.support.jobs import make_attempt, make_job
+from tests.support.data.datasets import good, lines
+from tests.support.data.jobs import make_attempt, make_job
+from tests.support.fakes.clock import Clock
+from tests.support.fakes.store import FakeStore
 from tests.support.scrape import scrape
 from tests.support.spans import Spans
-from tests.support.store import FakeStore
 from tests.unit.validate.conftest import WordTokenizer, completions
 
 BASE = "acme/tiny-instruct"

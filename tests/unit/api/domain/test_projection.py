@@ -15,7 +15,7 @@ from services.api.domain.projection import Claimed, Fact, Manifest, Occurred, pr
 from services.api.domain.state import JobState
 from services.api.resources.jobs.domain import job_view
 from shared.events import EventRecord, JobFailed
-from tests.support.job_history import T0, TRACE, DeliveredEvent, JobHistory
+from tests.support.data.job_history import T0, TRACE, DeliveredEvent, JobHistory
 
 HISTORY = JobHistory()
 FAILED = HISTORY.failed()

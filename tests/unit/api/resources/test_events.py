@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.job_history import T0, JobHistory
+from tests.support.data.job_history import T0, JobHistory
 from tests.unit.api.conftest import Api
 
 

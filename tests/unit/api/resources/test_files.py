@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.job_history import JobHistory
+from tests.support.data.job_history import JobHistory
 from tests.unit.api.conftest import URL, Api, error_of
 
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from shared.events import JobControl
-from tests.support.job_history import T0, JobHistory
+from tests.support.data.job_history import T0, JobHistory
 from tests.unit.api.conftest import Api, error_of
 
 

@@ -19,7 +19,7 @@ from services.validate import check as validator
 from services.validate.domain.report import Report
 from shared.errors import TransientError
 from shared.settings import load_settings
-from tests.support.servers import unused_port
+from tests.support.fakes.servers import unused_port
 from tests.unit.cli.jobs.test_watch import ID, done, job
 
 GOOD = "\n".join(

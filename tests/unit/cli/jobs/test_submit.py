@@ -14,7 +14,7 @@ from services.ingest.domain.jobs import job_of
 from services.ingest.job_settings import parse_spec
 from shared.errors import InputError
 from shared.events import DatasetPointer, JobSpec, Origin
-from tests.support.store import FakeStore
+from tests.support.fakes.store import FakeStore
 
 SUPPORT = JobSpec(suffix="support")
 WRITES = ("delete", "put", "upload")

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.jobs.span_tree import Node, span_tree, time_range
-from tests.support.servers import serving
+from tests.support.fakes.servers import serving
 from tests.unit.cli.commands.test_commands import invoke
 from tests.unit.cli.jobs.test_watch import ID
 

@@ -21,7 +21,7 @@ from cli.stack.plan import MARK
 from cli.stack.programs import Program
 from cli.stack.supervisor import Supervisor, exists
 from cli.terminal import CliError
-from tests.support.servers import unused_port
+from tests.support.fakes.servers import unused_port
 
 SERVER = """
 import http.server, os, subprocess, sys

@@ -7,7 +7,7 @@ import pytest
 from cli.stack import topics
 from shared.errors import ConfigError
 from shared.settings import BusSettings
-from tests.support.servers import unused_port
+from tests.support.fakes.servers import unused_port
 
 
 async def test_without_a_broker_the_wait_ends_with_an_error_that_names_the_address() -> None:

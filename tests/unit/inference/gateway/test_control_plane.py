@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.support.trained_models import TRACEPARENT
+from tests.support.data.trained_models import TRACEPARENT
 from tests.unit.inference.conftest import ServiceUnderTest
 
 

@@ -11,10 +11,10 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletionMessageParam
 
-from tests.support.clock import Clock
+from tests.support.data.trained_models import BASE, TRACEPARENT, add_trained
+from tests.support.fakes.clock import Clock
+from tests.support.fakes.store import FakeStore
 from tests.support.scrape import scrape
-from tests.support.store import FakeStore
-from tests.support.trained_models import BASE, TRACEPARENT, add_trained
 from tests.unit.inference.conftest import ServiceUnderTest, running_service
 
 MESSAGES: list[ChatCompletionMessageParam] = [{"role": "user", "content": "hi"}]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.trained_models import BASE, add_trained
+from tests.support.data.trained_models import BASE, add_trained
 from tests.unit.inference.conftest import ServiceUnderTest
 
 

@@ -10,8 +10,8 @@ from opentelemetry.sdk.trace import ReadableSpan
 from services.inference.vllm.command import command_line
 from shared import telemetry
 from shared.settings import Settings, TelemetrySettings
+from tests.support.data.trained_models import BASE, TRACEPARENT, add_trained
 from tests.support.spans import Spans, parent_id, trace_of
-from tests.support.trained_models import BASE, TRACEPARENT, add_trained
 from tests.unit.inference.conftest import ServiceUnderTest
 from tests.unit.inference.test_work import attempt
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from services.inference.domain.adapter import SERVED_FILES
-from tests.support.clock import Clock
-from tests.support.store import FakeStore
-from tests.support.trained_models import BASE, add_trained, job_id
+from tests.support.data.trained_models import BASE, add_trained, job_id
+from tests.support.fakes.clock import Clock
+from tests.support.fakes.store import FakeStore
 from tests.unit.inference.conftest import ServiceUnderTest, running_service
 
 

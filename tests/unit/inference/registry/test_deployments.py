@@ -12,7 +12,7 @@ from services.inference.domain import deployments
 from services.inference.registry.aliases import Aliases
 from shared.events import Deployed, Deployment
 from shared.stages.ledger import deployment_key
-from tests.support.store import FakeStore
+from tests.support.fakes.store import FakeStore
 
 
 def version(number: int) -> Deployed:

@@ -11,9 +11,9 @@ from services.inference.registry.trained import TrainedModels
 from shared import ids
 from shared.events import JobFailed
 from shared.stages import outbox
-from tests.support.clock import Clock
-from tests.support.store import FakeStore
-from tests.support.trained_models import add_trained, job_id, model_id
+from tests.support.data.trained_models import add_trained, job_id, model_id
+from tests.support.fakes.clock import Clock
+from tests.support.fakes.store import FakeStore
 
 
 @pytest.fixture

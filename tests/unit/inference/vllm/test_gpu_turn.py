@@ -13,9 +13,9 @@ import pytest
 from shared.errors import ConfigError
 from shared.stages.gpu_turns import GpuTurns
 from shared.stages.lease import Lease
-from tests.support.clock import Clock
-from tests.support.store import FakeStore
-from tests.support.trained_models import BASE, add_trained
+from tests.support.data.trained_models import BASE, add_trained
+from tests.support.fakes.clock import Clock
+from tests.support.fakes.store import FakeStore
 from tests.support.waiting import until
 from tests.unit.inference.conftest import PATIENCE, ServiceUnderTest, running_service
 from tests.unit.inference.test_work import attempt

@@ -14,9 +14,9 @@ from shared.stages import outbox
 from shared.stages.ledger import stage_prefix
 from shared.stages.runner import StageRunner
 from shared.stages.stage import STAGES, Attempt
-from tests.support.bus import FakeBus
-from tests.support.store import FakeStore
-from tests.support.trained_models import add_job
+from tests.support.data.trained_models import add_job
+from tests.support.fakes.bus import FakeBus
+from tests.support.fakes.store import FakeStore
 from tests.support.waiting import until
 
 

@@ -6,8 +6,8 @@ import pytest
 
 from shared.errors import LeaseLost, StoreUnavailable
 from shared.stages.gpu_turns import FIRST_RIGHT_SECONDS, INFERENCE, SERVING_SECONDS, GpuTurns
-from tests.support.clock import Clock
-from tests.support.store import FakeStore
+from tests.support.fakes.clock import Clock
+from tests.support.fakes.store import FakeStore
 
 LEASE = 15.0
 

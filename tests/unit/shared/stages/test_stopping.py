@@ -11,8 +11,8 @@ from shared.settings import StageSettings
 from shared.stages.lease import Lease
 from shared.stages.runner import StageRunner
 from shared.stages.stage import STAGES, Attempt
-from tests.support.bus import FakeBus
-from tests.support.store import FakeStore
+from tests.support.fakes.bus import FakeBus
+from tests.support.fakes.store import FakeStore
 
 
 async def never(attempt: Attempt) -> None:

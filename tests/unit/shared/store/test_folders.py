@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from shared.store.folders import find_folder
-from tests.support.store import FakeStore
+from tests.support.fakes.store import FakeStore
 
 
 @pytest.mark.parametrize("prefix", ["jobs/j/adapter", "jobs/j/adapter/"])

@@ -22,7 +22,7 @@ from shared.settings import StoreSettings
 from shared.store.objects import ObjectStore
 from tests.support.certificates import Authority, server_context
 from tests.support.environment import without_settings
-from tests.support.servers import serving, unused_port
+from tests.support.fakes.servers import serving, unused_port
 from tests.support.waiting import until
 
 EMPTY = b'<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>tunestream</Name></ListBucketResult>'

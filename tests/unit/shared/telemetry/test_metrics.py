@@ -21,12 +21,12 @@ from shared.stages.runner import StageRunner
 from shared.stages.stage import STAGES, Attempt
 from shared.store.objects import ObjectStore
 from shared.telemetry import metrics
-from tests.support.bus import FakeBus
-from tests.support.clock import Clock
-from tests.support.jobs import make_job
+from tests.support.data.jobs import make_job
+from tests.support.fakes.bus import FakeBus
+from tests.support.fakes.clock import Clock
+from tests.support.fakes.servers import refusing_port
+from tests.support.fakes.store import FakeStore
 from tests.support.scrape import Scrape, scrape
-from tests.support.servers import refusing_port
-from tests.support.store import FakeStore
 from tests.support.waiting import until
 
 REF = Reference(bucket="b", key="k", etag="e", size=1, sha256="0" * 64)

@@ -20,7 +20,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from shared.telemetry.otlp import FLUSH_SECONDS, PatientExporter
-from tests.support.servers import refusing_port
+from tests.support.fakes.servers import refusing_port
 
 SERVICE = """
 import sys, time

@@ -16,10 +16,10 @@ from shared.settings import StageSettings
 from shared.stages.ledger import stage_prefix
 from shared.stages.runner import StageRunner
 from shared.stages.stage import STAGES, Attempt
-from tests.support.bus import FakeBus
+from tests.support.data.trained_models import add_job
+from tests.support.fakes.bus import FakeBus
+from tests.support.fakes.store import FakeStore
 from tests.support.spans import Spans, parent_id, trace_of, traceparent_of
-from tests.support.store import FakeStore
-from tests.support.trained_models import add_job
 from tests.support.waiting import until
 
 STRANGER = "00-" + "c" * 32 + "-" + "d" * 16 + "-01"

@@ -29,7 +29,7 @@ from services.trainer.engine.model.adapter import load, set_training, trainable
 from services.trainer.engine.report.reporter import Reporter
 from services.trainer.engine.run import run
 from shared.errors import InputError
-from tests.support.micro_base import write_rows
+from tests.support.data.micro_base import write_rows
 
 pytestmark = pytest.mark.torch
 

@@ -13,8 +13,8 @@ from shared.events import Job, JobProgress
 from shared.settings import Settings
 from shared.stages.gpu_turns import FIRST_RIGHT_SECONDS, GpuTurns
 from shared.stages.stage import Attempt
-from tests.support.clock import Clock
-from tests.support.store import FakeStore
+from tests.support.fakes.clock import Clock
+from tests.support.fakes.store import FakeStore
 
 LEASE = 0.3  # seconds, for stages and turns; a lease is renewed after a third of it
 

@@ -10,7 +10,7 @@ import pytest
 
 from services.trainer.engine.data.dataset import Encoder
 from shared.errors import InputError
-from tests.support.micro_base import chat_row, make_tokenizer, write_rows
+from tests.support.data.micro_base import chat_row, make_tokenizer, write_rows
 
 
 def encode(tokenizer: Any, row: dict[str, Any], tmp_path: Path, form: Any = "chat") -> list[tuple[str, ...]]:

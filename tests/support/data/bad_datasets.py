@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.datasets import good, good_row, lines
+from tests.support.data.datasets import good, good_row, lines
 
 
 @dataclass(frozen=True)

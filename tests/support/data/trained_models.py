@@ -10,8 +10,8 @@ from shared import ids
 from shared.events import CheckpointInfo, FolderReference, Job
 from shared.stages import outbox
 from shared.stages.ledger import job_key
-from tests.support.jobs import make_job, make_training
-from tests.support.store import FakeStore
+from tests.support.data.jobs import make_job, make_training
+from tests.support.fakes.store import FakeStore
 
 BASE = "acme/tiny-base"
 LORA = {"peft_type": "LORA", "r": 16, "bias": "none", "lora_alpha": 32, "init_lora_weights": True}

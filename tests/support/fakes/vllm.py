@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from tests.support.servers import Server
+from tests.support.fakes.servers import Server
 
 BASE_AT_VLLM = "acme/tiny-base"
 USAGE = {"prompt_tokens": 3, "completion_tokens": 2}

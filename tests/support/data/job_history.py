@@ -31,7 +31,7 @@ from shared.events import (
 )
 from shared.kafka.bus import Delivery
 from shared.stages.ledger import attempt_prefix, job_key, stage_prefix
-from tests.support.store import FakeStore
+from tests.support.fakes.store import FakeStore
 
 T0 = 1_700_000_000.25
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"

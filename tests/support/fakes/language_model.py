@@ -11,7 +11,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
-from tests.support.servers import Server
+from tests.support.fakes.servers import Server
 
 
 @dataclass

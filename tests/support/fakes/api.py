@@ -6,7 +6,7 @@ from __future__ import annotations
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
-from tests.support.servers import Server
+from tests.support.fakes.servers import Server
 
 
 class FakeApi:

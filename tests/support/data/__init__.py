@@ -1,0 +1,1 @@
+"""What tests work on: data sets, jobs and their history, models that were trained, a tiny base."""
