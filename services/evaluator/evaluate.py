@@ -25,7 +25,7 @@ def evaluate(
     """Compare the tuned model with its base on `examples`.
 
     `answers` has the variants `base` and `tuned`, and `few_shot` if it was asked; each is as long as `examples`.
-    `labels` None: the answers are free text. `seed` is that of the bootstrap.
+    `labels` None: the answers are free text. `seed` is that of the intervals.
     """
     as_labels = labels is not None or gate_metric(gate, labels)[0] in LABEL_METRICS
     scores = score_answers(examples, answers, as_labels=as_labels)

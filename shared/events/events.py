@@ -119,7 +119,7 @@ class TrainingCompleted(Event):
 
 
 class Interval(FrozenModel):
-    """A mean difference with its paired bootstrap confidence interval."""
+    """A mean difference with its paired confidence interval."""
 
     mean: float
     low: float

@@ -85,6 +85,7 @@ def conclude(
     `answers` and `scores` have an entry per example, in the order of `examples`.
     """
     metric, metric_reason = gate_metric(gate, labels)
+    rows = _rows(examples, answers, scores, gain_on="accuracy" if metric == "macro_f1" else metric)
     totals = {
         variant: {
             **{name: interval.mean for name, interval in found.items()},
@@ -95,6 +96,7 @@ def conclude(
     measured = Measured(
         metric=metric,
         examples=len(examples),
+        changed=sum(row.gain != 0 for row in rows) if gate.min_delta >= 0 and metric != "macro_f1" else None,
         base=totals["base"][metric],
         tuned=totals["tuned"][metric],
         over_base=intervals.over_base[metric],
@@ -114,7 +116,7 @@ def conclude(
         over_few_shot=intervals.over_few_shot,
         usage={variant: usage(answers[variant]) for variant in scores},
         verdict=judge(gate, measured),
-        rows=_rows(examples, answers, scores, gain_on="accuracy" if metric == "macro_f1" else metric),
+        rows=rows,
     )
 
 

@@ -7,8 +7,6 @@ from services.evaluator.domain.scoring import TITLES
 from shared.events import FrozenModel, Gate, Interval
 
 MIN_EXAMPLES = 5
-"""With fewer, an interval means nothing: pure chance gives four wins of four once in 16 times, and five of five once in
-32."""
 MIN_STOP_SHARE = 0.5
 
 
@@ -18,6 +16,8 @@ class Measured(FrozenModel):
 
     metric: str
     examples: int
+    changed: int | None = None
+    """Examples on which the tuned model's score differs from that of the base; None: not known."""
     base: float
     tuned: float
     over_base: Interval
@@ -36,6 +36,13 @@ class Verdict(FrozenModel):
     passed: bool
     shown: bool
     reasons: tuple[str, ...]
+
+
+def examples_needed(confidence: float) -> int:
+    """The fewest examples on which an improvement can be shown at all: even if the tuned model is better on each one,
+    chance alone does that once in 2^n, which must be at most (1 - confidence) / 2."""
+    tail = (1 - confidence) / 2 + 1e-12
+    return next(count for count in range(MIN_EXAMPLES, 1_000) if 0.5**count <= tail or count == 999)
 
 
 def gate_metric(gate: Gate, labels: tuple[str, ...] | None) -> tuple[str, str]:
@@ -73,10 +80,11 @@ def _against_base(gate: Gate, measured: Measured) -> tuple[bool, str]:
     count = measured.examples
     if count == 0:
         return False, "Nothing was measured: there are no test examples. Set splits.test above 0."
-    if count < MIN_EXAMPLES:
+    needed = examples_needed(gate.confidence)
+    if count < needed:
         return False, (
-            f"{count} test example(s) show nothing: at least {MIN_EXAMPLES} are needed. "
-            "Add rows to the dataset or raise splits.test."
+            f"{count} test example(s) show nothing at gate.confidence = {gate.confidence:g}: "
+            f"at least {needed} are needed. Add rows to the dataset or raise splits.test."
         )
     scores = f"{title(measured.metric)} {measured.base:.3f} → {measured.tuned:.3f}"
     figures = f"{scores}, difference {in_words(measured.over_base)} on {count} examples"
@@ -90,8 +98,15 @@ def _against_base(gate: Gate, measured: Measured) -> tuple[bool, str]:
             False,
             f"Better than the base, but not surely by more than gate.min_delta = {gate.min_delta:g}: {figures}.",
         )
+    few = ""
+    if measured.changed is not None and measured.changed < needed:
+        few = (
+            f" Only {measured.changed} of the examples score differently; at least {needed} have to, so more test "
+            "examples are needed."
+        )
     return False, (
         f"Not shown to be better than the base: {figures}; the interval's lower end must be above {gate.min_delta:g}."
+        f"{few}"
     )
 
 
@@ -115,8 +130,9 @@ def _ends(measured: Measured) -> tuple[bool, str]:
 
 def _against_few_shot(gate: Gate, measured: Measured) -> tuple[bool, str]:
     over = measured.over_few_shot
-    if over is None or measured.few_shot is None or measured.examples < MIN_EXAMPLES:
-        required = gate.require_better_than_few_shot and measured.examples >= MIN_EXAMPLES
+    enough = measured.examples >= examples_needed(gate.confidence)
+    if over is None or measured.few_shot is None or not enough:
+        required = gate.require_better_than_few_shot and enough
         return False, (
             "gate.require_better_than_few_shot is set, but no few-shot prompt was measured: "
             "set evaluation.few_shot above 0."

@@ -1,4 +1,4 @@
-"""Intervals around every score of every variant and around every difference, all from the same resamples."""
+"""Intervals around every score of every variant and around every difference, all from the same subsets of examples."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from services.evaluator.domain.answers import Answer, Variant
 from services.evaluator.domain.evaluation import Intervals
 from services.evaluator.domain.examples import Example
 from services.evaluator.domain.scoring import per_example
-from services.evaluator.statistics.bootstrap import Floats, Statistic, bootstrap, difference, mean
-from services.evaluator.statistics.macro_f1 import macro_f1
+from services.evaluator.statistics.macro_f1 import MacroF1
+from services.evaluator.statistics.sign_flips import Figure, Floats, intervals
 from shared.events import Interval
 
 
-class _Figure(NamedTuple):
+class _Key(NamedTuple):
     """One figure that gets an interval: a metric of a variant, or of the tuned model minus that variant."""
 
     variant: Variant
@@ -40,31 +40,29 @@ def score_intervals(
     references = [example.reference for example in examples]
     names = list(per_example("", "", as_labels=as_labels))
     others: list[Variant] = [variant for variant in scores if variant != "tuned"]
-    statistics: dict[_Figure, Statistic] = {}
+    figures: dict[_Key, Figure] = {}
+    macro_f1 = {
+        variant: MacroF1(references, [answer.text for answer in answers[variant]]) for variant in scores if as_labels
+    }
 
     def column(variant: Variant, name: str) -> Floats:
         return np.array([row[name] for row in scores[variant]], dtype=np.float64)
 
     for variant in scores:
         for name in names:
-            statistics[_Figure(variant, name)] = mean(column(variant, name))
+            figures[_Key(variant, name)] = Figure(column(variant, name), (0.0, 1.0))
         if as_labels:
-            texts = [answer.text for answer in answers[variant]]
-            statistics[_Figure(variant, "macro_f1")] = macro_f1(references, texts)
+            figures[_Key(variant, "macro_f1")] = macro_f1[variant].figure()
     for variant in others:
         for name in names:
-            statistics[_Figure(variant, name, minus=True)] = mean(column("tuned", name) - column(variant, name))
+            gains = column("tuned", name) - column(variant, name)
+            figures[_Key(variant, name, minus=True)] = Figure(gains, (-1.0, 1.0))
         if as_labels:
-            tuned, other = statistics[_Figure("tuned", "macro_f1")], statistics[_Figure(variant, "macro_f1")]
-            statistics[_Figure(variant, "macro_f1", minus=True)] = difference(tuned, other)
-    found = bootstrap(statistics, len(examples), confidence=confidence, seed=seed)
+            figures[_Key(variant, "macro_f1", minus=True)] = macro_f1["tuned"].minus(macro_f1[variant])
+    found = intervals(figures, len(examples), confidence=confidence, seed=seed)
 
     def intervals_of(variant: Variant, minus: bool = False) -> dict[str, Interval]:
-        return {
-            figure.metric: interval
-            for figure, interval in found.items()
-            if (figure.variant, figure.minus) == (variant, minus)
-        }
+        return {key.metric: interval for key, interval in found.items() if (key.variant, key.minus) == (variant, minus)}
 
     return Intervals(
         variants={variant: intervals_of(variant) for variant in scores},

@@ -96,6 +96,21 @@ def test_answers_cut_by_a_low_limit_are_not_held_against_the_model() -> None:
     assert any("raise evaluation.max_tokens" in reason for reason in verdict.reasons)
 
 
+@pytest.mark.parametrize(("confidence", "needed"), [(0.75, 5), (0.95, 6), (0.99, 8), (0.999, 11)])
+def test_the_reason_names_how_many_examples_the_confidence_needs(confidence: float, needed: int) -> None:
+    gate = Gate(confidence=confidence)
+    verdict = judge(gate, measured(examples=needed - 1))
+    assert not verdict.passed
+    assert f"gate.confidence = {confidence:g}: at least {needed} are needed" in verdict.reasons[0]
+    assert judge(gate, measured(examples=needed)).passed
+
+
+def test_the_reason_says_when_too_few_answers_differ_to_show_anything() -> None:
+    verdict = judge(Gate(), measured(changed=5, over_base=interval(0.0, 0.3)))
+    assert "Only 5 of the examples score differently; at least 6 have to" in verdict.reasons[0]
+    assert "Only" not in judge(Gate(), measured(changed=6, over_base=interval(0.0, 0.3))).reasons[0]
+
+
 @pytest.mark.parametrize(("examples", "remedy"), [(0, "Set splits.test above 0"), (4, "raise splits.test")])
 def test_too_few_examples_show_nothing(examples: int, remedy: str) -> None:
     verdict = judge(Gate(), measured(examples=examples))

@@ -15,7 +15,7 @@ from services.evaluator.domain.scoring.exact_match import exact_match
 from services.evaluator.domain.scoring.rouge import common_subsequence, rouge
 from services.evaluator.domain.scoring.stopping import fair_stop_share, stop_share
 from services.evaluator.domain.words import words
-from services.evaluator.statistics.macro_f1 import macro_f1
+from services.evaluator.statistics.macro_f1 import MacroF1
 
 
 def test_rouge_by_hand() -> None:
@@ -102,14 +102,10 @@ def test_free_text_is_not_taken_for_labels(references: list[str]) -> None:
 
 def test_macro_f1_by_hand() -> None:
     # a: 2 wanted, 3 given, 2 hit -> F1 4/5; b: 2 wanted, 1 given, 1 hit -> F1 2/3; c: 1 wanted, 0 given -> 0
-    wanted, given_ = ["a", "a", "b", "b", "c"], ["a", "a", "a", "b", "what?"]
-    assert macro_f1(wanted, given_)(np.ones((1, 5)))[0] == pytest.approx((0.8 + 2 / 3 + 0) / 3)
-
-
-def test_macro_f1_of_a_resample_counts_only_the_labels_it_holds() -> None:
-    statistic = macro_f1(["a", "a", "b"], ["a", "x", "b"])
-    # twice the first and once the second example: a has support 3, hits 2, given 2 -> 4/5; b is absent
-    assert statistic(np.array([[2.0, 1.0, 0.0]]))[0] == pytest.approx(0.8)
+    measured = MacroF1(["a", "a", "b", "b", "c"], ["a", "a", "a", "b", "what?"])
+    assert measured.score() == pytest.approx((0.8 + 2 / 3 + 0) / 3)
+    assert measured.pseudo_values().mean() == pytest.approx(measured.score())
+    assert MacroF1([], []).score() == 0.0
 
 
 def test_stop_shares() -> None:
