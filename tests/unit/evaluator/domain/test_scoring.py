@@ -82,6 +82,35 @@ def test_labels_keep_what_tells_them_apart() -> None:
     assert len({label_of(text) for text in ("C", "C#", "C++", "+", "-", "!")}) == 6
 
 
+@pytest.mark.parametrize(
+    ("reference", "answer"),
+    [
+        ("positive", "«Positive»"),
+        ("positive", "“Positive”…"),
+        ("positive", "\u200epositive\u200f"),
+        ("Да", "«ДА!»"),
+        ("退款", "退款。"),
+        ("退款", "「退款」"),
+        ("refund", "ＲＥＦＵＮＤ！"),
+        ("نعم", "نعم،"),
+        ("نعم", "نعم؟"),
+        ("نعم", "\ufeffﻧﻌﻢ"),  # presentation forms
+        ("a b", "a\u3000b\u00a0"),
+        ("Straße", "STRASSE"),
+        ("café", "cafe\u0301."),
+        ("हाँ", "हाँ।"),
+        ("billing", "**billing**"),
+    ],
+)
+def test_labels_of_any_script_are_compared_without_what_surrounds_them(reference: str, answer: str) -> None:
+    assert accuracy(reference, answer) == 1.0
+
+
+@pytest.mark.parametrize(("one", "other"), [("да", "нет"), ("退款", "退货"), ("5", "5 %"), ("A", "@A"), ("x", "x/y")])
+def test_labels_that_differ_stay_apart(one: str, other: str) -> None:
+    assert accuracy(one, other) == 0.0
+
+
 def test_labels_are_found_in_few_short_repeated_answers() -> None:
     assert find_labels(["Refund", "refund.", "Shipping address"] * 5) == ("refund", "shipping address")
 
