@@ -15,6 +15,7 @@ from opentelemetry.propagate import inject
 from services.evaluator.domain.answers import Answer
 from services.evaluator.domain.messages import message_text
 from services.evaluator.domain.prompts import Prompt
+from services.evaluator.domain.tool_calls import calls_of, encodable
 from shared.errors import ConfigError, TransientError
 from shared.retry import Backoff
 from shared.settings import Settings
@@ -57,7 +58,7 @@ class Endpoint:
         self._clock = clock
         self._sleep = sleep
         self.tools_unparsed = False
-        """The server has no tool parser, so `tool_choice` is `none` and tool calls come back as plain text."""
+        """The server has no tool parser, so `tool_choice` is `none` and tool calls come back in the text."""
 
     async def ask(
         self, model: str, prompts: Sequence[Prompt], max_tokens: int, *, patience: float | None = None
@@ -153,7 +154,8 @@ def _answer(response: httpx.Response, fallback: int, seconds: float) -> Answer:
         choice = body["choices"][0]
         used = body.get("usage") or {}
         return Answer(
-            text=_encodable(choice["text"] if "text" in choice else message_text(choice["message"])),
+            text=encodable(choice["text"] if "text" in choice else message_text(choice["message"])),
+            tool_calls=() if "text" in choice else calls_of(choice["message"]),
             finish_reason=choice.get("finish_reason"),
             fallback=fallback,
             prompt_tokens=used.get("prompt_tokens") or 0,
@@ -196,12 +198,7 @@ def _message(response: httpx.Response) -> str:
         message = response.json()["error"]["message"]
     except (ValueError, LookupError, TypeError):
         message = response.text
-    return _encodable(str(message)[:500])
-
-
-def _encodable(text: str) -> str:
-    """The text without half surrogate pairs (an emoji cut in two), which JSON may contain, but UTF-8 may not."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return encodable(str(message)[:500])
 
 
 def _retry_after(response: httpx.Response) -> float | None:

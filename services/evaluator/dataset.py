@@ -60,7 +60,7 @@ def _read(test: Path | None, train: Path | None, evaluation: Evaluation, seed: i
     return Dataset(
         examples=_chosen(test, evaluation.max_examples, seed),
         solved=_chosen(train, evaluation.few_shot, seed),
-        labels=find_labels(example.reference for example in chain(_rows(test), _rows(train))),
+        labels=find_labels(example.reply() for example in chain(_rows(test), _rows(train))),
     )
 
 

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from services.evaluator.domain.answers import Answer, Variant
 from services.evaluator.domain.evaluation import Evaluation, conclude, score_answers
-from services.evaluator.domain.examples import Example
+from services.evaluator.domain.examples import Example, share_of_calls
 from services.evaluator.domain.gate import gate_metric
+from services.evaluator.domain.scoring import Kinds
 from services.evaluator.statistics.intervals import score_intervals
 from shared.events import Gate
 
@@ -27,7 +28,11 @@ def evaluate(
     `answers` has the variants `base` and `tuned`, and `few_shot` if it was asked; each is as long as `examples`.
     `labels` None: the answers are free text. `seed` is that of the intervals.
     """
-    as_labels = labels is not None or gate_metric(gate, labels)[0] in LABEL_METRICS
-    scores = score_answers(examples, answers, as_labels=as_labels)
-    intervals = score_intervals(examples, answers, scores, as_labels=as_labels, confidence=gate.confidence, seed=seed)
+    calls = share_of_calls(examples)
+    metric, _ = gate_metric(gate, labels, calls)
+    kinds = Kinds(
+        labels=labels is not None or metric in LABEL_METRICS, calls=calls > 0 or metric.startswith("tool_call_")
+    )
+    scores = score_answers(examples, answers, kinds)
+    intervals = score_intervals(examples, answers, scores, kinds, confidence=gate.confidence, seed=seed)
     return conclude(examples, answers, scores, intervals, labels=labels, gate=gate)

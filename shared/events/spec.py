@@ -59,7 +59,21 @@ class Evaluation(StrictModel):
 class Gate(StrictModel):
     """The tuned model is promoted when the lower end of the interval of (tuned - base) is above `min_delta`."""
 
-    metric: Auto | Literal["rouge_1", "rouge_2", "rouge_l", "exact_match", "accuracy", "macro_f1"] = "auto"
+    metric: (
+        Auto
+        | Literal[
+            "rouge_1",
+            "rouge_2",
+            "rouge_l",
+            "exact_match",
+            "accuracy",
+            "macro_f1",
+            "tool_call_valid",
+            "tool_call_name",
+            "tool_call_arguments",
+        ]
+    ) = "auto"
+    """`auto`: right tool calls, accuracy or ROUGE-L, by what the references of the test split are."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     min_delta: float = 0.0
     require_better_than_few_shot: bool = False

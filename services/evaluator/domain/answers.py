@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+from services.evaluator.domain.replies import Reply, reply_of
+from services.evaluator.domain.tool_calls import ToolCall
 from shared.events import FrozenModel
 
 Variant = Literal["base", "few_shot", "tuned"]
@@ -15,6 +17,9 @@ class Answer(FrozenModel):
     """One answer. `error` says why there is no text; `finish_reason` comes from the server (`stop`, `length`, ...)."""
 
     text: str = ""
+    """As it came, with thoughts that the server left in it, and a line per tool call that the server parsed."""
+    tool_calls: tuple[ToolCall, ...] = ()
+    """The tool calls that the server parsed."""
     finish_reason: str | None = None
     error: str | None = None
     fallback: int = 0
@@ -22,6 +27,10 @@ class Answer(FrozenModel):
     prompt_tokens: int = 0
     completion_tokens: int = 0
     latency_seconds: float = 0.0
+
+    def reply(self) -> Reply:
+        """What is scored: the answer as a client sees it."""
+        return reply_of(self.text, self.tool_calls)
 
 
 class Usage(FrozenModel):

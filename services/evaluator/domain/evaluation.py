@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from services.evaluator.domain.answers import VARIANTS, Answer, Usage, Variant, usage
-from services.evaluator.domain.examples import Example
+from services.evaluator.domain.examples import Example, share_of_calls
 from services.evaluator.domain.gate import Measured, Verdict, gate_metric, judge
-from services.evaluator.domain.scoring import per_example
+from services.evaluator.domain.scoring import Kinds, per_example
 from services.evaluator.domain.scoring.stopping import fair_stop_share, stop_share
 from shared.events import FrozenModel, Gate, Interval
 
@@ -57,14 +57,13 @@ class Intervals(FrozenModel):
 
 
 def score_answers(
-    examples: Sequence[Example], answers: Mapping[Variant, Sequence[Answer]], *, as_labels: bool
+    examples: Sequence[Example], answers: Mapping[Variant, Sequence[Answer]], kinds: Kinds
 ) -> dict[Variant, list[dict[str, float]]]:
-    """Score every answer against the reference of its example. `as_labels`: the answers are labels, so accuracy is
-    scored too."""
+    """Score every answer against the reference of its example, both as a client sees them."""
+    expected = [example.reply() for example in examples]
     return {
         variant: [
-            per_example(example.reference, answer.text, as_labels=as_labels)
-            for example, answer in zip(examples, answers[variant], strict=True)
+            per_example(reply, answer.reply(), kinds) for reply, answer in zip(expected, answers[variant], strict=True)
         ]
         for variant in VARIANTS
         if variant in answers
@@ -84,7 +83,7 @@ def conclude(
 
     `answers` and `scores` have an entry per example, in the order of `examples`.
     """
-    metric, metric_reason = gate_metric(gate, labels)
+    metric, metric_reason = gate_metric(gate, labels, share_of_calls(examples))
     rows = _rows(examples, answers, scores, gain_on="accuracy" if metric == "macro_f1" else metric)
     totals = {
         variant: {
@@ -102,7 +101,7 @@ def conclude(
         over_base=intervals.over_base[metric],
         few_shot=totals["few_shot"][metric] if "few_shot" in totals else None,
         over_few_shot=intervals.over_few_shot.get(metric),
-        stop_share=fair_stop_share([example.reference for example in examples], answers["tuned"]),
+        stop_share=fair_stop_share([example.reply().text for example in examples], answers["tuned"]),
         refused=sum(answer.error is not None for answer in answers["tuned"]),
     )
     return Evaluation(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from services.evaluator.domain.messages import message_text, sendable
+from services.evaluator.domain.replies import Reply, reply_of
+from services.evaluator.domain.tool_calls import ToolCall, calls_of
 from shared.errors import InputError
 from shared.events import FrozenModel
 
@@ -23,6 +25,12 @@ class Example(FrozenModel):
     messages: tuple[dict[str, Any], ...] = ()
     tools: tuple[dict[str, Any], ...] = ()
     prompt: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    """The tool calls of the reference, which has a line for each."""
+
+    def reply(self) -> Reply:
+        """The reference as a client would see it: what answers are compared with."""
+        return reply_of(self.reference, self.tool_calls)
 
 
 def parse_row(raw: str | bytes, line: int) -> Example:
@@ -48,6 +56,11 @@ def parse_row(raw: str | bytes, line: int) -> Example:
     return _refuse(line, "'messages'", "is missing; give messages, prompt and completion, or input and completions")
 
 
+def share_of_calls(examples: Sequence[Example]) -> float:
+    """The share of examples whose reference calls a tool, from 0 to 1; 0 without examples."""
+    return sum(bool(example.reply().calls) for example in examples) / max(len(examples), 1)
+
+
 def _chat(row: Mapping[str, Any], line: int) -> Example:
     messages = _messages(row["messages"], line, "'messages'")
     answers = [index for index, message in enumerate(messages) if message.get("role") == "assistant"]
@@ -60,6 +73,7 @@ def _chat(row: Mapping[str, Any], line: int) -> Example:
         messages=tuple(sendable(message) for message in messages[:last]),
         tools=_tools(row),
         reference=message_text(messages[last]),
+        tool_calls=calls_of(messages[last]),
     )
 
 
@@ -73,6 +87,7 @@ def _preference(row: Mapping[str, Any], line: int) -> Example:
         messages=tuple(sendable(message) for message in _messages(asked.get("messages"), line, "'input.messages'")),
         tools=_tools(asked),
         reference=message_text(preferred[-1]),
+        tool_calls=calls_of(preferred[-1]),
     )
 
 

@@ -8,6 +8,8 @@ from shared.events import FrozenModel, Gate, Interval
 
 MIN_EXAMPLES = 5
 MIN_STOP_SHARE = 0.5
+SHARE_OF_CALLS = 0.5
+"""From this share of references on that call a tool, right calls decide."""
 
 
 class Measured(FrozenModel):
@@ -45,10 +47,12 @@ def examples_needed(confidence: float) -> int:
     return next(count for count in range(MIN_EXAMPLES, 1_000) if 0.5**count <= tail or count == 999)
 
 
-def gate_metric(gate: Gate, labels: tuple[str, ...] | None) -> tuple[str, str]:
-    """The metric that decides, and the reason for this choice."""
+def gate_metric(gate: Gate, labels: tuple[str, ...] | None, calls: float = 0.0) -> tuple[str, str]:
+    """The metric that decides, and the reason for this choice. `calls`: the share of references that call a tool."""
     if gate.metric != "auto":
         return gate.metric, "gate.metric names it"
+    if calls >= SHARE_OF_CALLS:
+        return "tool_call_arguments", f"{calls:.0%} of the references call a tool (the rule: at least half)"
     if labels is None:
         return "rouge_l", f"the answers are free text ({RULE})"
     return "accuracy", f"the answers are {len(labels)} labels ({RULE})"

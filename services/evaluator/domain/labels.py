@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
+from services.evaluator.domain.replies import Reply
 from services.evaluator.domain.scoring.accuracy import label_of
 
 MAX_LABELS = 20
@@ -16,15 +17,15 @@ RULE = (
 )
 
 
-def find_labels(references: Iterable[str]) -> tuple[str, ...] | None:
-    """The labels (as `label_of` spells them, sorted), or None where the answers are free text.
+def find_labels(references: Iterable[Reply]) -> tuple[str, ...] | None:
+    """The labels (as `label_of` spells them, sorted), or None where the answers are free text or tool calls.
 
-    It stops reading at the first long answer, and at the first label beyond the limit.
+    It stops reading at the first long answer or call, and at the first label beyond the limit.
     """
     seen: Counter[str] = Counter()
     for reference in references:
-        label = label_of(reference)
-        if not label or len(label.split()) > MAX_WORDS:
+        label = label_of(reference.text)
+        if not label or reference.calls or len(label.split()) > MAX_WORDS:
             return None
         seen[label] += 1
         if len(seen) > MAX_LABELS:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
+
+from services.evaluator.domain.tool_calls import as_lines, calls_of
 
 # Other keys of a message, such as `weight`, are for the trainer only, and a server may refuse them.
 SENT = ("role", "content", "name", "tool_calls", "tool_call_id", "function_call")
@@ -23,23 +24,6 @@ def content_text(content: Any) -> str:
 
 
 def message_text(message: Mapping[str, Any]) -> str:
-    """The content, then one line per tool call: `name({"argument": value})` with sorted keys."""
-    functions = [call.get("function") for call in message.get("tool_calls") or () if isinstance(call, dict)]
-    lines = [content_text(message.get("content")), *_calls([*functions, message.get("function_call")])]
-    return "\n".join(line for line in lines if line)
-
-
-def _calls(functions: Iterable[Any]) -> Iterable[str]:
-    for function in functions:
-        if isinstance(function, dict):
-            yield f"{function.get('name', '')}({_canonical(function.get('arguments'))})"
-
-
-def _canonical(arguments: Any) -> str:
-    """Arguments with sorted keys and uniform spaces: models write the same arguments in different ways."""
-    if not isinstance(arguments, str):
-        return json.dumps(arguments, sort_keys=True, ensure_ascii=False)
-    try:
-        return json.dumps(json.loads(arguments), sort_keys=True, ensure_ascii=False)
-    except (ValueError, RecursionError):
-        return arguments
+    """The content, then one line per tool call: `name({"argument": value})` with sorted keys. Thoughts that the server
+    parsed (`reasoning_content`) are no part of it."""
+    return as_lines(content_text(message.get("content")), calls_of(message))

@@ -152,6 +152,14 @@ async def test_tool_calls_of_an_answer_are_its_text() -> None:
     async with httpx.AsyncClient(transport=httpx.MockTransport(canned(body)), base_url="http://x/v1") as http:
         answer = await Endpoint(http, patience=1).ask("m", (HELLO,), 32)
     assert (answer.text, answer.finish_reason) == ('f({"a": 1})', "tool_calls")
+    assert [(made.name, made.arguments, made.valid) for made in answer.reply().calls] == [("f", '{"a": 1}', True)]
+
+
+async def test_thoughts_that_the_server_parsed_are_not_in_the_answer() -> None:
+    body = {"choices": [{"message": {"content": "yes", "reasoning_content": "why not"}, "finish_reason": "stop"}]}
+    async with httpx.AsyncClient(transport=httpx.MockTransport(canned(body)), base_url="http://x/v1") as http:
+        answer = await Endpoint(http, patience=1).ask("m", (HELLO,), 32)
+    assert answer.reply().text == answer.text == "yes"
 
 
 @pytest.mark.parametrize("body", [[], {"choices": []}, {"choices": [{"message": None}]}, "text"])

@@ -153,6 +153,69 @@ async def test_labels_are_judged_by_accuracy_and_macro_f1() -> None:
     assert any("stop" in request for request in model.requests)  # few-shot, by /v1/completions
 
 
+async def test_a_perfect_classifier_that_thinks_first_has_accuracy_one_and_the_report_shows_its_thoughts() -> None:
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": f"Is {index} even or odd?"},
+                {"role": "assistant", "content": "even" if index % 2 == 0 else "odd"},
+            ]
+        }
+        for index in range(20)
+    ]
+
+    def thinker(text: str) -> str:
+        number = text.split()[1] if text.startswith("Is ") else "1"
+        return f"<think>\n\n</think>\n\n{'even' if int(number) % 2 == 0 else 'odd'}"
+
+    objects, model = FakeStore(), FakeModel(models(base=lambda text: "<think>hm", tuned=thinker))
+    event, _ = await run(objects, model, await request_for(objects, rows, rows))
+    assert (event.metric, event.passed) == ("accuracy", True)
+    assert event.scores["tuned"]["accuracy"] == event.scores["tuned"]["macro_f1"] == 1.0
+    assert event.scores["tuned"]["exact_match"] == 1.0
+    report = json.loads(await objects.read(event.report))
+    assert report["evaluation"]["labels"] == ["even", "odd"]
+    assert report["evaluation"]["rows"][0]["answers"]["tuned"]["answer"]["text"].startswith("<think>")
+    assert "&lt;think&gt;" in (await objects.read(event.html)).decode()
+
+
+async def test_tool_calls_decide_where_the_references_are_calls() -> None:
+    tools = [{"type": "function", "function": {"name": "track", "parameters": {"type": "object"}}}]
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": f"Where is order {number}?"},
+                {
+                    "role": "assistant",
+                    "tool_calls": [
+                        {
+                            "id": "1",
+                            "type": "function",
+                            "function": {"name": "track", "arguments": json.dumps({"order": number, "fast": True})},
+                        }
+                    ],
+                },
+            ],
+            "tools": tools,
+        }
+        for number in range(12)
+    ]
+
+    def caller(text: str) -> str:
+        order = question(text)
+        return f'<tool_call>{{"arguments": {{"fast": true, "order": {order}.0}}, "name": "track"}}</tool_call>'
+
+    model = FakeModel(models(base=lambda text: "I cannot see that.", tuned=caller), tool_parser=False)
+    objects = FakeStore()
+    event, _ = await run(objects, model, await request_for(objects, rows, rows[:4]))
+    assert (event.metric, event.passed) == ("tool_call_arguments", True)
+    names = ("tool_call_valid", "tool_call_name", "tool_call_arguments")
+    assert [event.scores["tuned"][name] for name in names] == [1.0, 1.0, 1.0]
+    assert [event.scores["base"][name] for name in names] == [0.0, 0.0, 0.0]
+    page = (await objects.read(event.html)).decode()
+    assert "Right calls" in page and "Right functions" in page and "Valid calls" in page
+
+
 async def test_at_most_max_examples_are_asked_concurrently_the_same_ones_each_time() -> None:
     objects = FakeStore()
     request = await request_for(objects, chat_rows([f"Town{index}" for index in range(100)]), chat_rows(CITIES))

@@ -16,13 +16,13 @@ def stop_share(answers: Sequence[Answer]) -> float:
 def fair_stop_share(references: Sequence[str], answers: Sequence[Answer]) -> float | None:
     """Of the answers that had room to end, the share that ended by themselves.
 
-    An answer that was cut at `max_tokens` before it was as long as its reference says nothing about the model, and
-    neither does a refused one. None: there is no answer to judge by.
+    Thoughts apart, an answer that was cut at `max_tokens` before it was as long as its reference says nothing about the
+    model, and neither does a refused one. None: there is no answer to judge by.
     """
     judged = [
         _stopped(answer)
         for reference, answer in zip(references, answers, strict=True)
-        if answer.error is None and (_stopped(answer) or len(answer.text) >= len(reference))
+        if answer.error is None and (_stopped(answer) or len(answer.reply().text) >= len(reference))
     ]
     return sum(judged) / len(judged) if judged else None
 

@@ -137,3 +137,9 @@ def test_the_metric_is_accuracy_for_labels_and_rouge_l_for_text_unless_named() -
     assert gate_metric(Gate(), ("a", "b"))[0] == "accuracy"
     assert gate_metric(Gate(), None)[0] == "rouge_l"
     assert gate_metric(Gate(metric="macro_f1"), None)[0] == "macro_f1"
+
+
+def test_the_metric_is_right_calls_where_at_least_half_of_the_references_call_a_tool() -> None:
+    assert gate_metric(Gate(), None, 0.5)[0] == "tool_call_arguments"
+    assert gate_metric(Gate(), ("a", "b"), 0.4)[0] == "accuracy"
+    assert gate_metric(Gate(metric="tool_call_name"), None)[0] == "tool_call_name"

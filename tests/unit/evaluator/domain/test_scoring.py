@@ -10,6 +10,7 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from services.evaluator.domain.answers import Answer
 from services.evaluator.domain.labels import find_labels
+from services.evaluator.domain.replies import Reply
 from services.evaluator.domain.scoring.accuracy import accuracy, label_of
 from services.evaluator.domain.scoring.exact_match import exact_match
 from services.evaluator.domain.scoring.rouge import common_subsequence, rouge
@@ -112,7 +113,10 @@ def test_labels_that_differ_stay_apart(one: str, other: str) -> None:
 
 
 def test_labels_are_found_in_few_short_repeated_answers() -> None:
-    assert find_labels(["Refund", "refund.", "Shipping address"] * 5) == ("refund", "shipping address")
+    assert find_labels([Reply(text=text) for text in ("Refund", "refund.", "Shipping address")] * 5) == (
+        "refund",
+        "shipping address",
+    )
 
 
 @pytest.mark.parametrize(
@@ -126,7 +130,7 @@ def test_labels_are_found_in_few_short_repeated_answers() -> None:
     ],
 )
 def test_free_text_is_not_taken_for_labels(references: list[str]) -> None:
-    assert find_labels(references) is None
+    assert find_labels([Reply(text=text) for text in references]) is None
 
 
 def test_macro_f1_by_hand() -> None:
