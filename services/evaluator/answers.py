@@ -34,11 +34,13 @@ class Questions:
     variant: Variant
     model: str
     prompts: tuple[tuple[Prompt, ...], ...]
+    max_tokens: int
+    """The most tokens of an answer."""
 
-    def digest(self, max_tokens: int) -> str:
+    def digest(self) -> str:
         """A digest of everything that the answers depend on."""
         asked = [[prompt.model_dump() for prompt in prompts] for prompts in self.prompts]
-        return hashlib.sha256(ids.canonical([self.model, max_tokens, asked])).hexdigest()
+        return hashlib.sha256(ids.canonical([self.model, self.max_tokens, asked])).hexdigest()
 
 
 class AnswerCache:
@@ -51,20 +53,20 @@ class AnswerCache:
         self._objects = objects
         self._attempt = attempt
 
-    async def get(self, questions: Questions, max_tokens: int) -> list[Answer] | None:
+    async def get(self, questions: Questions) -> list[Answer] | None:
         """The answers of the newest earlier attempt that asked exactly these questions; None if there is none."""
         for prefix in self._attempt.earlier:
             found = await self._objects.get(_key(prefix, questions.variant))
             if found is None:
                 continue
             header, *lines = found[0].splitlines()
-            if json.loads(header)["digest"] == questions.digest(max_tokens):
+            if json.loads(header)["digest"] == questions.digest():
                 return [Answer.model_validate_json(line) for line in lines]
         return None
 
-    async def put(self, questions: Questions, max_tokens: int, answers: Sequence[Answer]) -> None:
+    async def put(self, questions: Questions, answers: Sequence[Answer]) -> None:
         """Keep the answers of a complete variant for later attempts."""
-        header = json.dumps({"variant": questions.variant, "digest": questions.digest(max_tokens)})
+        header = json.dumps({"variant": questions.variant, "digest": questions.digest()})
         lines = [header, *(answer.model_dump_json() for answer in answers)]
         await self._objects.put(_key(self._attempt.prefix, questions.variant), ("\n".join(lines) + "\n").encode())
 
@@ -72,7 +74,6 @@ class AnswerCache:
 async def ask_all(
     endpoint: Endpoint,
     questions: Questions,
-    max_tokens: int,
     concurrency: int,
     answered: Callable[[], Awaitable[None]],
 ) -> list[Answer]:
@@ -85,7 +86,7 @@ async def ask_all(
     async def ask(index: int, prompts: tuple[Prompt, ...]) -> Answer:
         async with slots:
             with nullcontext() if index < TRACED_QUESTIONS else telemetry.unrecorded():
-                answer = await endpoint.ask(questions.model, prompts, max_tokens)
+                answer = await endpoint.ask(questions.model, prompts, questions.max_tokens)
         await answered()
         return answer
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from services.evaluator.domain.answer_length import Lengths, lengths_of
 from services.evaluator.domain.examples import Example, parse_row
 from services.evaluator.domain.labels import find_labels
 from shared.events import Evaluation, Split
@@ -27,7 +28,9 @@ class Dataset:
     solved: tuple[Example, ...]
     """The rows of the train split that the few-shot prompt shows with their answers."""
     labels: tuple[str, ...] | None
-    """All labels, sorted; None: the answers are free text."""
+    """All labels, sorted; None: the answers are free text or tool calls."""
+    lengths: Lengths
+    """Those of the test split."""
 
     @property
     def completion(self) -> bool:
@@ -53,13 +56,14 @@ async def load(
             if split and path:
                 await objects.download(split.reference, path)
             paths.append(path)
-        return await asyncio.to_thread(_read, paths[0], paths[1], evaluation, seed)
+        return await asyncio.to_thread(_read, paths[0], paths[1], evaluation, seed, test.tokens if test else 0)
 
 
-def _read(test: Path | None, train: Path | None, evaluation: Evaluation, seed: int) -> Dataset:
+def _read(test: Path | None, train: Path | None, evaluation: Evaluation, seed: int, tokens: int) -> Dataset:
     return Dataset(
         examples=_chosen(test, evaluation.max_examples, seed),
         solved=_chosen(train, evaluation.few_shot, seed),
+        lengths=lengths_of(_rows(test), tokens),
         labels=find_labels(example.reply() for example in chain(_rows(test), _rows(train))),
     )
 

@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from services.evaluator.domain.answer_length import Limit
 from services.evaluator.domain.answers import Answer
 from services.evaluator.domain.edge_prompts import EdgeResult
 from services.evaluator.domain.evaluation import Evaluation, Row
@@ -37,6 +38,8 @@ class Report(FrozenModel):
     few_shot_lines: tuple[int, ...]
     """Lines of the train split that were shown in the few-shot prompt."""
     tools_unparsed: bool
+    max_tokens: Limit
+    """The most tokens of an answer; `settings` may say `auto`."""
     evaluation: Evaluation
     edges: tuple[EdgeResult, ...]
 

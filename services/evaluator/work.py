@@ -11,6 +11,7 @@ from services.evaluator import metrics
 from services.evaluator.answers import AnswerCache, Questions, ask_all, gather_or_cancel
 from services.evaluator.client import Endpoint, connect
 from services.evaluator.dataset import Dataset, load
+from services.evaluator.domain.answer_length import answer_limit
 from services.evaluator.domain.answers import Answer, Variant
 from services.evaluator.domain.edge_prompts import EDGE_PROMPTS, EdgePrompt, EdgeResult, as_prompt
 from services.evaluator.domain.prompts import few_shot_prompts, zero_shot
@@ -42,7 +43,8 @@ class EvaluateWork:
         spec = attempt.job.spec
         with telemetry.span("evaluator.load"):
             dataset = await load(self._objects, training.test, training.train, spec.evaluation, spec.seed)
-        asked = _questions(training, dataset)
+        limit = answer_limit(spec.evaluation.max_tokens, dataset.lengths)
+        asked = _questions(training, dataset, limit.tokens)
         progress = Progress(attempt, len(dataset.examples) * len(asked) + 2 * len(EDGE_PROMPTS), self._clock)
         async with connect(self._settings, spec.evaluation.concurrency) as http:
             endpoint = Endpoint(http, patience=self._settings.evaluator.timeout_seconds)
@@ -51,7 +53,7 @@ class EvaluateWork:
             for questions in asked:
                 answers[questions.variant] = await self._answers(attempt, questions, endpoint, cache, progress)
             with telemetry.span("evaluator.edge_prompts"):
-                edges = await self._edge_prompts(attempt, endpoint, progress, training, dataset)
+                edges = await self._edge_prompts(attempt, endpoint, progress, training, dataset, limit.tokens)
         with telemetry.span("evaluator.score"):
             evaluation = await asyncio.to_thread(
                 evaluate, dataset.examples, answers, labels=dataset.labels, gate=spec.gate, seed=spec.seed
@@ -66,6 +68,7 @@ class EvaluateWork:
             seed=spec.seed,
             few_shot_lines=tuple(example.line for example in dataset.solved),
             tools_unparsed=endpoint.tools_unparsed,
+            max_tokens=limit,
             evaluation=evaluation,
             edges=tuple(edges),
         )
@@ -91,32 +94,37 @@ class EvaluateWork:
     async def _answers(
         self, attempt: Attempt, questions: Questions, endpoint: Endpoint, cache: AnswerCache, progress: Progress
     ) -> list[Answer]:
-        wanted = attempt.job.spec.evaluation
         await progress.begin(questions.variant, len(questions.prompts))
         about = {"tunestream.model": questions.model, "tunestream.examples": len(questions.prompts)}
         with telemetry.span(f"evaluator.{questions.variant}", attributes=about) as current:
-            kept = await cache.get(questions, wanted.max_tokens)
+            kept = await cache.get(questions)
             current.set_attribute("tunestream.reused", kept is not None)
             if kept is not None:
                 await progress.count_reused()
                 return kept
-            answers = await ask_all(endpoint, questions, wanted.max_tokens, wanted.concurrency, progress.count_answer)
+            concurrency = attempt.job.spec.evaluation.concurrency
+            answers = await ask_all(endpoint, questions, concurrency, progress.count_answer)
             metrics.count(questions.variant, answers)
-            await cache.put(questions, wanted.max_tokens, answers)
+            await cache.put(questions, answers)
             return answers
 
     async def _edge_prompts(
-        self, attempt: Attempt, endpoint: Endpoint, progress: Progress, training: TrainingCompleted, dataset: Dataset
+        self,
+        attempt: Attempt,
+        endpoint: Endpoint,
+        progress: Progress,
+        training: TrainingCompleted,
+        dataset: Dataset,
+        max_tokens: int,
     ) -> list[EdgeResult]:
-        wanted = attempt.job.spec.evaluation
-        slots = asyncio.Semaphore(wanted.concurrency)
+        slots = asyncio.Semaphore(attempt.job.spec.evaluation.concurrency)
         await progress.begin("edge prompts", 2 * len(EDGE_PROMPTS))
 
         async def ask(model: str, edge: EdgePrompt) -> Answer:
             async with slots:
                 try:
                     prompt = as_prompt(edge, completion=dataset.completion)
-                    answer = await endpoint.ask(model, [prompt], wanted.max_tokens, patience=EDGE_PATIENCE)
+                    answer = await endpoint.ask(model, [prompt], max_tokens, patience=EDGE_PATIENCE)
                 except (TransientError, RuntimeError) as error:
                     answer = Answer(error=str(error))
             metrics.count("edge", [answer])
@@ -139,9 +147,11 @@ class EvaluateWork:
             return None
 
 
-def _questions(training: TrainingCompleted, dataset: Dataset) -> list[Questions]:
+def _questions(training: TrainingCompleted, dataset: Dataset, max_tokens: int) -> list[Questions]:
     """What each variant is asked. Without solved examples there is no few-shot variant."""
     plain = tuple((zero_shot(example),) for example in dataset.examples)
-    few_shot = tuple(few_shot_prompts(example, dataset.solved) for example in dataset.examples)
-    base, tuned = Questions("base", training.base, plain), Questions("tuned", training.model, plain)
-    return [base, Questions("few_shot", training.base, few_shot), tuned] if dataset.solved else [base, tuned]
+    shown = tuple(few_shot_prompts(example, dataset.solved) for example in dataset.examples)
+    base = Questions("base", training.base, plain, max_tokens)
+    few_shot = Questions("few_shot", training.base, shown, max_tokens)
+    tuned = Questions("tuned", training.model, plain, max_tokens)
+    return [base, few_shot, tuned] if dataset.solved else [base, tuned]

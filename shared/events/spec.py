@@ -52,7 +52,8 @@ class Evaluation(StrictModel):
 
     max_examples: Annotated[int, Field(ge=1)] = 200
     few_shot: Annotated[int, Field(ge=0, le=20)] = 3
-    max_tokens: Annotated[int, Field(ge=1)] = 256
+    max_tokens: Auto | Annotated[int, Field(ge=1)] = "auto"
+    """The most tokens of an answer; `auto`: what the longest reference of the test split needs, with head room."""
     concurrency: Annotated[int, Field(ge=1, le=256)] = 16
 
 

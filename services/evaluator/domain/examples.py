@@ -27,6 +27,8 @@ class Example(FrozenModel):
     prompt: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     """The tool calls of the reference, which has a line for each."""
+    thoughts: str = ""
+    """The thoughts of the reference (`reasoning_content`), which are not compared."""
 
     def reply(self) -> Reply:
         """The reference as a client would see it: what answers are compared with."""
@@ -74,6 +76,7 @@ def _chat(row: Mapping[str, Any], line: int) -> Example:
         tools=_tools(row),
         reference=message_text(messages[last]),
         tool_calls=calls_of(messages[last]),
+        thoughts=_thoughts(messages[last]),
     )
 
 
@@ -88,7 +91,13 @@ def _preference(row: Mapping[str, Any], line: int) -> Example:
         tools=_tools(asked),
         reference=message_text(preferred[-1]),
         tool_calls=calls_of(preferred[-1]),
+        thoughts=_thoughts(preferred[-1]),
     )
+
+
+def _thoughts(message: Mapping[str, Any]) -> str:
+    thoughts = message.get("reasoning_content")
+    return thoughts if isinstance(thoughts, str) else ""
 
 
 def _messages(value: Any, line: int, field: str) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from services.evaluator.domain.answer_length import Limit
 from services.evaluator.domain.answers import Answer, Variant
 from services.evaluator.domain.edge_prompts import EDGE_PROMPTS, EdgeResult
 from services.evaluator.domain.examples import Example
@@ -38,6 +39,7 @@ def report(text: str = HOSTILE, rows: int = 6) -> Report:
         seed=0,
         few_shot_lines=(),
         tools_unparsed=False,
+        max_tokens=Limit(tokens=1_234, reason=text),
         evaluation=evaluate(examples, answers, labels=None, gate=Gate(promote="always"), seed=0),
         edges=(EdgeResult(prompt=EDGE_PROMPTS[0], base=Answer(error=text), tuned=Answer(text=text)),),
     )
@@ -89,6 +91,10 @@ def test_examples_come_with_the_biggest_change_first_and_their_filter_state() ->
 
 def test_a_report_without_examples_renders() -> None:
     assert "There are no test examples" in render(report("x", rows=0), curves=None)
+
+
+def test_the_page_says_how_long_answers_may_be_and_why() -> None:
+    assert "may have 1,234 tokens: so be it." in render(report("so be it", rows=1), curves=None)
 
 
 def test_very_long_texts_are_cut_on_the_page_only() -> None:

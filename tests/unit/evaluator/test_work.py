@@ -256,6 +256,22 @@ async def test_answers_to_other_questions_are_not_reused() -> None:
     assert sum(asked["model"] == TUNED for asked in model.requests) >= len(CITIES)
 
 
+async def test_answers_get_the_room_that_the_longest_reference_needs_unless_the_job_names_a_number() -> None:
+    objects = FakeStore()
+    rows = chat_rows([*CITIES, "Llanfair " * 200])
+    request = await request_for(objects, rows, chat_rows(CITIES))
+    model = FakeModel(models())
+    event, _ = await run(objects, model, request)
+    asked = {body["max_tokens"] for body in model.requests}
+    assert len(asked) == 1 and min(asked) > 1_800 / 4
+    report = json.loads(await objects.read(event.report))
+    assert report["max_tokens"]["tokens"] == min(asked)
+    assert f"may have {min(asked):,} tokens: the longest reference" in (await objects.read(event.html)).decode()
+    named = FakeModel(models())
+    await run(objects, named, request, evaluation={"max_tokens": 300})
+    assert {body["max_tokens"] for body in named.requests} == {300}
+
+
 async def test_without_a_test_split_nothing_is_shown_unless_promotion_is_ordered() -> None:
     objects = FakeStore()
     request = await request_for(objects, None, chat_rows(CITIES))
