@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from services.evaluator.client import Endpoint
+from services.evaluator.domain.answer_length import Limit
 from services.evaluator.domain.answers import Answer, Variant
 from services.evaluator.domain.prompts import Prompt
 from shared import ids, telemetry
@@ -34,13 +35,13 @@ class Questions:
     variant: Variant
     model: str
     prompts: tuple[tuple[Prompt, ...], ...]
-    max_tokens: int
+    limit: Limit
     """The most tokens of an answer."""
 
     def digest(self) -> str:
         """A digest of everything that the answers depend on."""
         asked = [[prompt.model_dump() for prompt in prompts] for prompts in self.prompts]
-        return hashlib.sha256(ids.canonical([self.model, self.max_tokens, asked])).hexdigest()
+        return hashlib.sha256(ids.canonical([self.model, self.limit.tokens, self.limit.thinking, asked])).hexdigest()
 
 
 class AnswerCache:
@@ -86,7 +87,8 @@ async def ask_all(
     async def ask(index: int, prompts: tuple[Prompt, ...]) -> Answer:
         async with slots:
             with nullcontext() if index < TRACED_QUESTIONS else telemetry.unrecorded():
-                answer = await endpoint.ask(questions.model, prompts, questions.max_tokens)
+                limit = questions.limit
+                answer = await endpoint.ask(questions.model, prompts, limit.tokens, thinking=limit.thinking)
         await answered()
         return answer
 

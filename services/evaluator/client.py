@@ -15,6 +15,7 @@ from opentelemetry.propagate import inject
 from services.evaluator.domain.answers import Answer
 from services.evaluator.domain.messages import message_text
 from services.evaluator.domain.prompts import Prompt
+from services.evaluator.domain.replies import cut_in_thought
 from services.evaluator.domain.tool_calls import calls_of, encodable
 from shared.errors import ConfigError, TransientError
 from shared.retry import Backoff
@@ -61,12 +62,19 @@ class Endpoint:
         """The server has no tool parser, so `tool_choice` is `none` and tool calls come back in the text."""
 
     async def ask(
-        self, model: str, prompts: Sequence[Prompt], max_tokens: int, *, patience: float | None = None
+        self,
+        model: str,
+        prompts: Sequence[Prompt],
+        max_tokens: int,
+        *,
+        thinking: int = 0,
+        patience: float | None = None,
     ) -> Answer:
         """The model's answer to the first of `prompts` that fits into its context, at temperature 0.
 
-        If even the last prompt leaves no room for `max_tokens`, they are halved until it fits. If the endpoint refuses
-        the request, the answer is empty and has an `error`.
+        If even the last prompt leaves no room for `max_tokens`, they are halved until it fits. An answer that is cut in
+        the middle of its thoughts is asked for again with `thinking` more tokens, or as many as fit. If the endpoint
+        refuses the request, the answer is empty and has an `error`.
 
         Raises:
             TransientError: the endpoint was unavailable, and not merely asleep, for longer than `patience` seconds.
@@ -82,6 +90,13 @@ class Endpoint:
         while _too_long(response) and max_tokens >= 2 * FEWEST_TOKENS:
             max_tokens //= 2
             response, seconds = await self._post(model, prompts[fallback], max_tokens, patience)
+        if thinking and _thinks_too_long(response):
+            longer, took = await self._post(model, prompts[fallback], max_tokens + thinking, patience)
+            while _too_long(longer) and thinking >= 2 * FEWEST_TOKENS:
+                thinking //= 2
+                longer, took = await self._post(model, prompts[fallback], max_tokens + thinking, patience)
+            if not longer.is_error:
+                response, seconds = longer, took
         if response.status_code == 404:
             raise RuntimeError(f"the endpoint does not know the model {model}: {_message(response)}")
         if response.status_code in (401, 403):
@@ -186,6 +201,18 @@ def _lacks_room(response: httpx.Response, max_tokens: int) -> bool:
         return _too_long(response)
     answer = _answer(response, 0, 0.0)
     return answer.finish_reason == "length" and 0 < answer.completion_tokens < max_tokens
+
+
+def _thinks_too_long(response: httpx.Response) -> bool:
+    """The answer was cut at the limit before its thoughts ended, be they in the text or parsed by the server."""
+    if response.is_error:
+        return False
+    answer = _answer(response, 0, 0.0)
+    if answer.finish_reason != "length":
+        return False
+    message = response.json()["choices"][0].get("message") or {}
+    parsed = bool(message.get("reasoning_content") or message.get("reasoning"))
+    return cut_in_thought(answer.text) or (parsed and not answer.text)
 
 
 def _lacks_tool_parser(response: httpx.Response) -> bool:

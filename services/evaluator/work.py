@@ -11,7 +11,7 @@ from services.evaluator import metrics
 from services.evaluator.answers import AnswerCache, Questions, ask_all, gather_or_cancel
 from services.evaluator.client import Endpoint, connect
 from services.evaluator.dataset import Dataset, load
-from services.evaluator.domain.answer_length import answer_limit
+from services.evaluator.domain.answer_length import Limit, answer_limit
 from services.evaluator.domain.answers import Answer, Variant
 from services.evaluator.domain.edge_prompts import EDGE_PROMPTS, EdgePrompt, EdgeResult, as_prompt
 from services.evaluator.domain.prompts import few_shot_prompts, zero_shot
@@ -44,7 +44,7 @@ class EvaluateWork:
         with telemetry.span("evaluator.load"):
             dataset = await load(self._objects, training.test, training.train, spec.evaluation, spec.seed)
         limit = answer_limit(spec.evaluation.max_tokens, dataset.lengths)
-        asked = _questions(training, dataset, limit.tokens)
+        asked = _questions(training, dataset, limit)
         progress = Progress(attempt, len(dataset.examples) * len(asked) + 2 * len(EDGE_PROMPTS), self._clock)
         async with connect(self._settings, spec.evaluation.concurrency) as http:
             endpoint = Endpoint(http, patience=self._settings.evaluator.timeout_seconds)
@@ -147,11 +147,11 @@ class EvaluateWork:
             return None
 
 
-def _questions(training: TrainingCompleted, dataset: Dataset, max_tokens: int) -> list[Questions]:
+def _questions(training: TrainingCompleted, dataset: Dataset, limit: Limit) -> list[Questions]:
     """What each variant is asked. Without solved examples there is no few-shot variant."""
     plain = tuple((zero_shot(example),) for example in dataset.examples)
     shown = tuple(few_shot_prompts(example, dataset.solved) for example in dataset.examples)
-    base = Questions("base", training.base, plain, max_tokens)
-    few_shot = Questions("few_shot", training.base, shown, max_tokens)
-    tuned = Questions("tuned", training.model, plain, max_tokens)
+    base = Questions("base", training.base, plain, limit)
+    few_shot = Questions("few_shot", training.base, shown, limit)
+    tuned = Questions("tuned", training.model, plain, limit)
     return [base, few_shot, tuned] if dataset.solved else [base, tuned]

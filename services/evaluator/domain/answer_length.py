@@ -14,6 +14,8 @@ EXTRA = 32
 """Room for the end of the turn, for the marks of tool calls, and for an empty thought."""
 FEWEST = 64
 WITHOUT_REFERENCES = 256
+THINKING = 2_048
+"""Room for thoughts that the references do not have: a base may think before it answers, and is compared, too."""
 TOKENS_PER_BYTE = (0.25, 1.0)
 """The bounds of what is believed: English has about 0.25, and no tokenizer needs more than one token per byte."""
 
@@ -23,6 +25,8 @@ class Limit(FrozenModel):
 
     tokens: int
     reason: str
+    thinking: int = 0
+    """How many more an answer gets that was cut in the middle of its thoughts."""
 
 
 class Lengths(FrozenModel):
@@ -50,7 +54,7 @@ def answer_limit(wanted: Auto | int, lengths: Lengths) -> Limit:
     if wanted != "auto":
         return Limit(tokens=wanted, reason="evaluation.max_tokens names it")
     if not lengths.longest:
-        return Limit(tokens=WITHOUT_REFERENCES, reason="there are no references to go by")
+        return Limit(tokens=WITHOUT_REFERENCES, reason="there are no references to go by", thinking=THINKING)
     fewest, most = TOKENS_PER_BYTE
     density = min(max(lengths.tokens / lengths.text, fewest), most)
     longest = math.ceil(lengths.longest * density)
@@ -58,6 +62,7 @@ def answer_limit(wanted: Auto | int, lengths: Lengths) -> Limit:
     return Limit(
         tokens=tokens,
         reason=f"the longest reference of the test split has about {longest:,} tokens, to which head room was added",
+        thinking=THINKING,
     )
 
 

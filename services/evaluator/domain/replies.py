@@ -35,3 +35,8 @@ def spoken(text: str) -> str:
     if text.lstrip().startswith(OPEN):
         return after.lstrip() if end else ""
     return after.lstrip() if end and OPEN not in before else text
+
+
+def cut_in_thought(text: str) -> bool:
+    """Whether a text that was cut ends before its thoughts do."""
+    return text.lstrip().startswith(OPEN) and CLOSE not in text

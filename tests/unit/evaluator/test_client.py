@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -160,6 +161,46 @@ async def test_thoughts_that_the_server_parsed_are_not_in_the_answer() -> None:
     async with httpx.AsyncClient(transport=httpx.MockTransport(canned(body)), base_url="http://x/v1") as http:
         answer = await Endpoint(http, patience=1).ask("m", (HELLO,), 32)
     assert answer.reply().text == answer.text == "yes"
+
+
+@pytest.mark.parametrize(
+    ("cut", "whole"),
+    [
+        ({"content": "<think>\nhm"}, {"content": "<think>\nhm\n</think>\n\nyes"}),
+        ({"content": None, "reasoning_content": "hm"}, {"content": "yes", "reasoning_content": "hm, so yes"}),
+        ({"content": "", "reasoning": "hm"}, {"content": "yes", "reasoning": "hm, so yes"}),
+    ],
+)
+async def test_an_answer_that_is_cut_while_thinking_gets_more_room_as_far_as_the_context_has_it(
+    cut: dict[str, Any], whole: dict[str, Any]
+) -> None:
+    asked: list[int] = []
+
+    def thinker(request: httpx.Request) -> httpx.Response:
+        room = json.loads(request.content)["max_tokens"]
+        asked.append(room)
+        if room > 1_500:
+            return httpx.Response(400, json={"error": {"message": "maximum context length is 1500"}})
+        message, reason = (whole, "stop") if room > 500 else (cut, "length")
+        return httpx.Response(200, json={"choices": [{"message": message, "finish_reason": reason}]})
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(thinker), base_url="http://x/v1") as http:
+        answer = await Endpoint(http, patience=1).ask("m", (HELLO,), 64, thinking=2_048)
+        assert (answer.reply().text, asked) == ("yes", [64, 64 + 2_048, 64 + 1_024])
+        assert (await Endpoint(http, patience=1).ask("m", (HELLO,), 64)).reply().text == ""
+
+
+async def test_an_answer_that_is_cut_while_speaking_is_not_asked_for_again() -> None:
+    asked: list[httpx.Request] = []
+
+    def speaker(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        message = {"content": "<think>hm</think>on and on", "reasoning_content": None}
+        return httpx.Response(200, json={"choices": [{"message": message, "finish_reason": "length"}]})
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(speaker), base_url="http://x/v1") as http:
+        await Endpoint(http, patience=1).ask("m", (HELLO,), 64, thinking=2_048)
+    assert len(asked) == 1
 
 
 @pytest.mark.parametrize("body", [[], {"choices": []}, {"choices": [{"message": None}]}, "text"])
