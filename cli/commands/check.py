@@ -47,7 +47,7 @@ def check(
     settings.model.model_copy(update={"id": tuned, "path": tuned_path}).base_of(spec.model)
     model, path = base_of(settings, kept, base, None)
     if (kept or "model" in settings.model_fields_set) and (path or model) != (tuned_path or tuned):
-        note = f"tokens are counted for {model}, but a job here tunes {tuned}; `tunestream up --base` starts a stack with another"
+        note = f"tokens are counted for {model}, but a job here tunes {tuned} (`tunestream up --base` says which)"
         err.print(Text(note, style="yellow"))
     with err.status("loading the tokenizer and checking …") if err.is_terminal else nullcontext():
         from services.validate.check import check as validate  # noqa: PLC0415  # imports transformers: seconds
