@@ -26,9 +26,10 @@ ALIAS = "support"
 TINY = "tiny-base"
 SHORTER = {
     "hyperparameters.n_epochs": 1,  # SmolLM2 has learnt the task after 50 steps of 8 rows; an epoch has 56
-    "evaluation.max_tokens": 96,  # its longest answer in the dataset has 57; a base that talks on needs not be heard
+    "evaluation.max_tokens": 80,  # its longest answer in the dataset has 57; a base that talks on need not be heard out
+    "evaluation.max_examples": 32,  # of 56; the difference to the base is many times its interval
 }
-"""Settings of the job for a real base without a GPU, where a thousand tokens take seconds."""
+"""Settings of the job for a real base without a GPU, where 200 tokens are trained in a second."""
 QUESTION = [
     {"role": "system", "content": json.loads(DATASET.read_text().splitlines()[0])["messages"][0]["content"]},
     {"role": "user", "content": "Hi, this is Priya. My order 48213 has not arrived yet. Where is it?"},
