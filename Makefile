@@ -6,13 +6,17 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed-$(EXTRA)
 # the environment of `make check`, without torch and vLLM
 CHECK := .venv-check
-BASE := .cache/tiny-base
+# what `demo` and `up` tune: tiny-base, which is pretrained here, or smollm2, a real one of 135 million parameters
+BASE := tiny-base
+TINY := .cache/tiny-base
 WORKERS ?= 2
 # the model that the environment or .env names; without one, the full stack uses the tiny base, mounted below /models
 NAMED_BASE := $(or $(TUNESTREAM_MODEL__ID),$(shell grep -s '^TUNESTREAM_MODEL__ID=' .env))
 FULL := $(if $(NAMED_BASE),,MODELS=./.cache TUNESTREAM_MODEL__ID=tiny-base TUNESTREAM_MODEL__PATH=/models/tiny-base) docker compose
 
 PIN := $(BIN)/uv pip compile --quiet --no-emit-index-url --no-annotate --no-header --python-version 3.11
+
+$(if $(filter tiny-base smollm2,$(BASE)),,$(error BASE is "$(BASE)", but must be tiny-base or smollm2; TUNESTREAM_MODEL__ID names other bases))
 
 .DEFAULT_GOAL := help
 .PHONY: help install docs demo up down full full-down secrets check test test-full lint unit sim wiring e2e constraints clean
@@ -40,14 +44,20 @@ $(CHECK)/.installed: pyproject.toml constraints-cpu.txt
 	$(call environment,$(CHECK),constraints-cpu.txt,check)
 	@touch $@
 
-$(BASE)/config.json: examples/tiny_base.py | $(INSTALLED)
-	$(BIN)/python -m examples.tiny_base $(BASE)
+$(TINY)/config.json: examples/tiny_base.py | $(INSTALLED)
+	$(BIN)/python -m examples.tiny_base $(@D)
 
-demo: install $(BASE)/config.json ## The whole pipeline: drop a dataset, train, evaluate, deploy, ask the tuned model
-	$(BIN)/python -m examples.demo --base $(BASE)
+.cache/smollm2/config.json: examples/smollm2.py | $(INSTALLED)
+	$(BIN)/python -m examples.smollm2 $(@D)
 
-up: install $(BASE)/config.json ## Start the stack in the background, on the tiny base unless TUNESTREAM_MODEL__ID is set
-	$(BIN)/tunestream up --detach $(if $(TUNESTREAM_MODEL__ID),,--base $(BASE))
+demo: install .cache/$(BASE)/config.json ## The whole pipeline: drop a dataset, train, evaluate, deploy, ask the tuned model (or BASE=smollm2)
+	$(BIN)/python -m examples.demo --base .cache/$(BASE)
+
+# BASE on the command line goes before a model of the environment
+NAMED_FOR_UP := $(if $(filter command line,$(origin BASE)),,$(TUNESTREAM_MODEL__ID))
+
+up: install $(if $(NAMED_FOR_UP),,.cache/$(BASE)/config.json) ## Start the stack in the background, on the tiny base unless BASE or TUNESTREAM_MODEL__ID is set
+	$(BIN)/tunestream up --detach $(if $(NAMED_FOR_UP),,--base .cache/$(BASE))
 
 down: install ## Stop the stack and all its processes
 	$(BIN)/tunestream down
@@ -58,7 +68,7 @@ secrets: ## Make passwords and certificates of the full stack in deploy/secrets;
 .env:
 	cp .env.example .env
 
-full: .env secrets $(if $(NAMED_BASE),,$(BASE)/config.json) ## Start the full stack in Docker Compose, on the tiny base unless a model is set
+full: .env secrets $(if $(NAMED_BASE),,$(TINY)/config.json) ## Start the full stack in Docker Compose, on the tiny base unless a model is set
 	$(FULL) up --build --detach --wait
 	@$(FULL) ps --format 'table {{.Service}}\t{{.Status}}\t{{.Ports}}'
 	@echo
@@ -78,7 +88,7 @@ check: $(CHECK)/.installed ## Style, types, import rules and unit tests without 
 
 test: lint unit sim wiring e2e ## Everything that needs no Docker, fast tests first
 
-test-full: install $(BASE)/config.json ## The full stack, started for the tests and removed after them: end to end, rights, outages
+test-full: install $(TINY)/config.json ## The full stack, started for the tests and removed after them: end to end, rights, outages
 	$(BIN)/pytest tests/full --durations=12
 
 # $(call lint,BIN)
@@ -101,7 +111,7 @@ sim: install ## The stage protocol under 2,000 seeded histories of failure
 wiring: install ## Bus, store and services on the real broker and S3 server
 	$(BIN)/pytest tests/wiring -n $(WORKERS) --dist loadfile
 
-e2e: install $(BASE)/config.json ## The whole stack with the real vLLM, killed and restarted
+e2e: install $(TINY)/config.json ## The whole stack with the real vLLM, killed and restarted
 	$(BIN)/pytest tests/e2e --durations=8
 
 docs: install ## Generate docs/schemas, docs/asyncapi.json and the tables of docs from the code
@@ -111,5 +121,5 @@ constraints: install ## Write the pinned versions of all packages again (constra
 	$(PIN) --universal --extra cpu --extra dev pyproject.toml --output-file constraints-cpu.txt
 	$(PIN) --python-platform x86_64-manylinux_2_28 --extra gpu --extra dev pyproject.toml --output-file constraints-gpu.txt
 
-clean: ## Delete everything but the sources (the tiny base stays in .cache)
+clean: ## Delete everything but the sources (the bases stay in .cache)
 	rm -rf $(VENV) $(CHECK) .tunestream .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -41,8 +41,14 @@ def check(
     check_file(file)
     spec = build(None, set_ or (), {"method": method})
     settings = load_settings()
-    # the model that a job would tune: that of the flag, the settings or the stack
-    model, path = base_of(settings, state.load(absolute(folder)), base, None)
+    # the model that a job would tune is that of the settings or the stack; the flag says whose tokenizer counts
+    kept = state.load(absolute(folder))
+    tuned, tuned_path = base_of(settings, kept, None, None)
+    settings.model.model_copy(update={"id": tuned, "path": tuned_path}).base_of(spec.model)
+    model, path = base_of(settings, kept, base, None)
+    if (kept or "model" in settings.model_fields_set) and (path or model) != (tuned_path or tuned):
+        note = f"tokens are counted for {model}, but a job here tunes {tuned} (`tunestream up --base` says which)"
+        err.print(Text(note, style="yellow"))
     with err.status("loading the tokenizer and checking …") if err.is_terminal else nullcontext():
         from services.validate.check import check as validate  # noqa: PLC0415  # imports transformers: seconds
 
@@ -51,7 +57,7 @@ def check(
         except TransientError as error:
             if base is not None:
                 raise CliError(str(error), "give the folder of a model with --base, or try again") from None
-            err.print(Text(f"{error}: tokens are not counted; --base FOLDER gives another tokenizer", style="yellow"))
+            err.print(Text(f"{error}: tokens are not counted; --base FOLDER counts without a hub", style="yellow"))
             report = validate(file, spec=spec, base_location=None, limits=settings.validation)
     if as_json:
         typer.echo(report.model_dump_json(indent=2))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from jinja2 import TemplateError
 
+from services.validate import hub
 from services.validate.domain.content import Row, conversations, input_of, prompt_of
 from services.validate.domain.findings import Finding, short
 from shared.conversation import template_tools
@@ -54,18 +56,24 @@ def without_torch() -> None:
 def load(location: str, base: str) -> BaseTokenizer:
     """Load from a local folder or a hub id. `base` is what users call the model.
 
+    Where the hub does not answer within seconds, the copy of an earlier download is taken.
+
     Raises:
         InputError: there is no such model, or no tokenizer that can be loaded without running foreign code.
-        TransientError: the hub does not answer.
+        TransientError: the hub does not answer, and there is no copy.
     """
     import transformers  # noqa: PLC0415  takes seconds, and a check without a base does not need it
 
+    silent = not Path(location).is_dir() and not _is_offline() and not hub.answers(location)
+    options = {"trust_remote_code": False, "local_files_only": silent}
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(location, trust_remote_code=False)
-        config = transformers.AutoConfig.from_pretrained(location, trust_remote_code=False)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(location, **options)
+        config = transformers.AutoConfig.from_pretrained(location, **options)
     except (OSError, ValueError, KeyError) as error:
-        if _is_outage(error):
-            raise TransientError(f"the model hub does not answer while loading {base}") from error
+        if silent or _is_outage(error):
+            raise TransientError(
+                f"the model hub does not answer while loading {base}, and there is no local copy"
+            ) from error
         raise InputError(
             "model_not_found",
             f"The base model {base} cannot be loaded: there is no usable tokenizer or config.json at {location!r}. "
@@ -77,15 +85,21 @@ def load(location: str, base: str) -> BaseTokenizer:
     return BaseTokenizer(tokenizer, base, min(known, default=None))
 
 
-def _is_outage(error: BaseException) -> bool:
-    """Whether the hub was out of reach and there is no cached copy. Offline mode is no outage: the user chose it."""
+def _is_offline() -> bool:
+    """Offline mode is no outage: the user chose it."""
     from huggingface_hub import is_offline_mode  # noqa: PLC0415  comes with transformers, see load
-    from huggingface_hub.errors import LocalEntryNotFoundError  # noqa: PLC0415
+
+    return bool(is_offline_mode())
+
+
+def _is_outage(error: BaseException) -> bool:
+    """Whether the hub went out of reach while it was asked, and there is no cached copy."""
+    from huggingface_hub.errors import LocalEntryNotFoundError  # noqa: PLC0415  comes with transformers, see load
 
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, LocalEntryNotFoundError):
         cause = cause.__cause__
-    return cause is not None and not is_offline_mode()
+    return cause is not None and not _is_offline()
 
 
 class BaseTokenizer:

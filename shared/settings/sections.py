@@ -114,14 +114,15 @@ class StoreSettings(Section):
 
 
 class ModelSettings(Section):
-    """The base models: the default, which is tuned when a job names none, and others that jobs may name."""
+    """The base model that is served and tuned."""
 
     id: str = "Qwen/Qwen2.5-0.5B-Instruct"
-    """The id of the default base, by which users and vLLM know it."""
+    """The id of the base, by which users and vLLM know it."""
     path: str | None = None
-    """A local folder to load the default base from; None: load it from the hub by its id."""
+    """A local folder to load the base from; None: load it from the hub by its id."""
     allowed: tuple[str, ...] = ()
-    """Further base models that jobs may name. The default is always allowed."""
+    """Further bases that jobs could name if they were served. The inference service serves one base, also with
+    `vllm.url`, so a job for any of them is refused, with a message that names this setting."""
     organization: str = "tunestream"
     """The `{org}` of `ft:{base}:{org}:{suffix}:{8 chars}`."""
 
@@ -132,19 +133,21 @@ class ModelSettings(Section):
     def base_of(self, asked: str | None) -> str:
         """The base of a job that names the model `asked`, or none.
 
+        Only the base that the inference service serves can be tuned: another could be trained, but neither evaluated
+        nor served, and the job would fail when all GPU time is spent.
+
         Raises:
             InputError: `model_not_found`: this model may not be tuned here.
         """
-        base = asked or self.id
-        if base != self.id and base not in self.allowed:
-            known = ", ".join((self.id, *self.allowed))
-            raise InputError(
-                "model_not_found",
-                f"The model {base} cannot be fine-tuned here; choose one of: {known}. "
-                "The operator adds others in TUNESTREAM_MODEL__ALLOWED.",
-                "model",
-            )
-        return base
+        if not asked or asked == self.id:
+            return self.id
+        allowed = " TUNESTREAM_MODEL__ALLOWED names it, but that has no effect yet." if asked in self.allowed else ""
+        raise InputError(
+            "model_not_found",
+            f"The model {asked} cannot be fine-tuned here: only {self.id} is served, so no other could be evaluated."
+            f"{allowed} Leave `model` out, or start a stack with TUNESTREAM_MODEL__ID={asked}.",
+            "model",
+        )
 
     def location_of(self, base: str) -> str:
         """Where the base of a job is loaded from: a local folder, or a name on a hub.
@@ -152,7 +155,8 @@ class ModelSettings(Section):
         Raises:
             InputError: `model_not_found`: this model may not be tuned here.
         """
-        return self.location if self.base_of(base) == self.id else base
+        self.base_of(base)
+        return self.location
 
 
 class StageSettings(Section):

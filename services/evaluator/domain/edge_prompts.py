@@ -9,6 +9,11 @@ from services.evaluator.domain.answers import Answer
 from services.evaluator.domain.prompts import Prompt
 from shared.events import FrozenModel
 
+LONG_SENTENCES = 180
+"""Sentences of the very long prompt, at about 11 tokens each. It is much longer than most training data, which is what
+it is for; filling the context shows no more, and costs every evaluation two readings of it: with 600 sentences and a
+base of 135 million parameters, minutes on two cores."""
+
 
 class EdgePrompt(FrozenModel):
     """A prompt with a name, and what a reader should look for in the answers."""
@@ -76,8 +81,8 @@ EDGE_PROMPTS: tuple[EdgePrompt, ...] = (
     ),
     EdgePrompt(
         name="very long",
-        looks_at="a prompt longer than many contexts; a clear refusal is a good answer",
-        text="The parcel has not arrived and nobody answers the telephone. " * 600,
+        looks_at="a prompt of about 2,000 tokens; where the context is shorter, a clear refusal is a good answer",
+        text="The parcel has not arrived and nobody answers the telephone. " * LONG_SENTENCES,
     ),
 )
 

@@ -6,7 +6,7 @@ import pytest
 
 from services.ingest.intake import Intake
 from shared.events import DatasetPointer, Job, JobFailed, Origin
-from shared.settings import Settings
+from shared.settings import ModelSettings, Settings
 from shared.stages.ledger import job_key
 from tests.support.fakes.bus import FakeBus
 from tests.support.fakes.store import FakeStore
@@ -19,7 +19,8 @@ POINTER = DatasetPointer(bucket="datasets", key="canary-file.jsonl")
 class Ingest:
     def __init__(self) -> None:
         self.objects, self.bus = FakeStore(), FakeBus()
-        self.intake = Intake(self.objects, self.bus, Settings(_env_file=None), lambda: 1_000_000.0)
+        settings = Settings(_env_file=None, model=ModelSettings(id="acme/tiny", allowed=("acme/other",)))
+        self.intake = Intake(self.objects, self.bus, settings, lambda: 1_000_000.0)
 
     async def take(self, traceparent: str | None = None) -> Job:
         return await self.intake.create_job(POINTER, origin=Origin(kind="drop"), traceparent=traceparent)
@@ -72,8 +73,11 @@ async def test_settings_that_are_wrong_show_as_a_failed_ingest(ingest: Ingest, s
     assert "canary" not in "".join(span.to_json() for span in spans.all)
 
 
-async def test_a_model_that_may_not_be_tuned_fails_the_job(ingest: Ingest) -> None:
-    await ingest.objects.at("datasets").put("canary-file.job.yaml", b"model: acme/secret\n")
+@pytest.mark.parametrize(("model", "setting"), [("acme/secret", "MODEL__ID"), ("acme/other", "MODEL__ALLOWED")])
+async def test_a_model_that_is_not_served_fails_the_job_before_anything_is_spent(
+    ingest: Ingest, model: str, setting: str
+) -> None:
+    await ingest.objects.at("datasets").put("canary-file.job.yaml", f"model: {model}\n".encode())
 
     job = await ingest.take()
 
@@ -81,3 +85,4 @@ async def test_a_model_that_may_not_be_tuned_fails_the_job(ingest: Ingest) -> No
     assert isinstance(failed, JobFailed)
     assert (failed.job_id, failed.stage) == (job.job_id, "ingest")
     assert (failed.code, failed.param) == ("model_not_found", "model")
+    assert f"TUNESTREAM_{setting}" in failed.message

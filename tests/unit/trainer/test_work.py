@@ -37,7 +37,7 @@ def store() -> FakeStore:
 def settings(base: Path, tmp_path: Path) -> Settings:
     return Settings.model_validate(
         {
-            "model": {"id": "org/micro", "path": str(base), "allowed": ("org/other",)},
+            "model": {"id": "org/micro", "path": str(base)},
             "trainer": {"gpu": "cpu", "threads": 1, "work_dir": tmp_path / "work"},
         }
     )

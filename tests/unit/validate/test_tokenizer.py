@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 
+from services.validate import hub
 from services.validate.domain.content import Row
 from services.validate.domain.findings import Finding
 from services.validate.tokenizer import load
@@ -116,16 +122,77 @@ def test_a_base_that_is_not_there_is_an_input_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("offline", "kind"), [(False, TransientError), (True, InputError)])
-def test_a_hub_out_of_reach_is_tried_again_unless_offline_is_wanted(
+def test_a_hub_that_goes_away_is_tried_again_unless_offline_is_wanted(
     offline: bool, kind: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unreachable(location: str, **_: Any) -> None:
         raise OSError("no connection") from LocalEntryNotFoundError("not in the cache")
 
+    monkeypatch.setattr("services.validate.hub.answers", lambda repository: True)
     monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", unreachable)
     monkeypatch.setattr("huggingface_hub.is_offline_mode", lambda: offline)
     with pytest.raises(kind, match="acme/tiny"):
         load("acme/tiny", "acme/tiny")
+
+
+@pytest.fixture
+def silent_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """A hub that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{listening.getsockname()[1]}")
+        monkeypatch.setattr(
+            "huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY", True
+        )  # would ask for a list once a day
+        monkeypatch.setattr("services.validate.hub.PATIENCE", 0.2)
+        yield listening
+
+
+def connections(listening: socket.socket) -> int:
+    listening.setblocking(False)
+    count = 0
+    with suppress(BlockingIOError):
+        while True:
+            listening.accept()[0].close()
+            count += 1
+    return count
+
+
+def test_a_hub_that_does_not_answer_is_asked_once(silent_hub: socket.socket) -> None:
+    with pytest.raises(TransientError, match="does not answer while loading acme/absent, and there is no local copy"):
+        load("acme/absent", "acme/absent")
+    assert connections(silent_hub) == 1
+
+
+def test_a_local_base_asks_no_hub(silent_hub: socket.socket, base: Path) -> None:
+    load(str(base), "tiny")
+    assert connections(silent_hub) == 0
+
+
+def test_a_copy_in_the_cache_counts_where_no_hub_answers(
+    silent_hub: socket.socket, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = tmp_path / "models--acme--tiny"
+    shutil.copytree(base, repository / "snapshots" / "abc")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("abc")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert load("acme/tiny", "acme/tiny").measure([chat(USER, ANSWER)]) == [(TURNS,)]
+    assert connections(silent_hub) == 1
+
+
+def test_a_refusal_of_the_hub_is_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refusing(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.send_error(401)
+
+        def log_message(self, *_: object) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Refusing) as server:
+        serving = threading.Thread(target=server.handle_request)
+        serving.start()
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        assert hub.answers("acme/tiny")
+        serving.join()
 
 
 def test_the_distribution_counts_every_row(base: Path, run: Examine) -> None:

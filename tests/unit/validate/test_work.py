@@ -106,12 +106,19 @@ async def test_a_validation_file_of_its_own_is_used(objects: FakeStore, settings
 
 async def test_the_base_is_loaded_from_where_the_settings_say(objects: FakeStore, settings: Settings) -> None:
     located: list[str] = []
-    for base in (BASE, "acme/other"):
+    await work(objects, settings, located)(attempt(objects.add("d", good(10))))
+    assert located == ["models/tiny"]
+
+
+@pytest.mark.parametrize(("base", "setting"), [("acme/other", "MODEL__ALLOWED"), ("acme/secret", "MODEL__ID")])
+async def test_a_base_that_is_not_served_is_refused_before_anything_is_loaded(
+    objects: FakeStore, settings: Settings, base: str, setting: str
+) -> None:
+    located: list[str] = []
+    with pytest.raises(InputError, match=f"{base} cannot be fine-tuned here: only acme/tiny.*{setting}") as caught:
         await work(objects, settings, located)(attempt(objects.add("d", good(10)), base=base))
-    assert located == ["models/tiny", "acme/other"]
-    with pytest.raises(InputError, match="acme/secret cannot be fine-tuned here; choose one of: acme/tiny") as caught:
-        await work(objects, settings)(attempt(objects.add("d", good(10)), base="acme/secret"))
     assert (caught.value.code, caught.value.param) == ("model_not_found", "model")
+    assert located == []
 
 
 async def test_each_phase_has_a_span_without_any_text_of_the_user(

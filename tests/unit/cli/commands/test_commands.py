@@ -175,6 +175,33 @@ def test_check_without_a_network_checks_all_but_the_tokens(runner: CliRunner) ->
     assert "the model hub does not answer" in asked_for.stderr
 
 
+@pytest.mark.usefixtures("no_tokenizer")
+def test_check_refuses_a_base_that_is_not_served_at_once(runner: CliRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As ingest will: the job could be trained, but not evaluated."""
+    monkeypatch.setenv("TUNESTREAM_MODEL__ID", "acme/tiny")
+    monkeypatch.setenv("TUNESTREAM_MODEL__ALLOWED", '["acme/other"]')
+    Path("good.jsonl").write_text(GOOD)
+    assert invoke(runner, "check", "good.jsonl", "--set", "model=acme/tiny").exit_code == 0
+    refused = invoke(runner, "check", "good.jsonl", "--set", "model=acme/other")
+    assert refused.exit_code == 1
+    assert "only acme/tiny is served" in refused.stderr
+    assert "TUNESTREAM_MODEL__ALLOWED" in refused.stderr
+
+
+@pytest.mark.usefixtures("no_tokenizer")
+def test_check_with_another_base_says_that_a_job_would_tune_the_one_of_the_stack(
+    runner: CliRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("good.jsonl").write_text(GOOD)
+    assert "a job here tunes" not in invoke(runner, "check", "good.jsonl", "--base", "acme/other").stderr
+    monkeypatch.setenv("TUNESTREAM_MODEL__ID", "acme/tiny")
+    load_settings.cache_clear()
+    asked = invoke(runner, "check", "good.jsonl", "--base", "acme/other")
+    assert asked.exit_code == 0
+    assert "counted for acme/other, but a job here tunes acme/tiny" in asked.stderr.replace("\n", " ")
+    assert "a job here tunes" not in invoke(runner, "check", "good.jsonl").stderr
+
+
 # --- watch and chat -----------------------------------------------------------------------------------------------
 
 
