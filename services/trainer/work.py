@@ -211,6 +211,8 @@ class TrainWork:
             test=asked.test,
             train=asked.train,
             seconds=result.seconds,
+            skipped_steps=result.skipped_steps,
+            diverged_at=result.diverged_at,
         )
 
 
