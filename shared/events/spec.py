@@ -72,7 +72,8 @@ class JobSpec(StrictModel):
     """Everything that a user may set for a job. Every field has a default."""
 
     model: str | None = None
-    """The base model to tune; None: the default of the deployment."""
+    """The base model to tune, or the id of a tuned model (`ft:…`), from whose adapter the training then starts; None:
+    the default base of the deployment."""
     method: Method | None = None
     """None: decided by the rows (preference pairs are `dpo`, everything else is `supervised`)."""
     suffix: Annotated[str, Field(min_length=1, max_length=64)] | None = None
