@@ -11,9 +11,20 @@ from dataclasses import dataclass, replace
 
 from services.ingest.domain import datasets, jobs
 from services.ingest.job_settings import parse_spec
+from services.ingest.trained import find_trained, is_tuned
 from shared import telemetry
 from shared.errors import AlreadyExists, ConfigError, InputError
-from shared.events import DatasetPointer, Event, Job, JobFailed, JobSpec, Origin, Reference, StageOutcome
+from shared.events import (
+    DatasetPointer,
+    Event,
+    FolderReference,
+    Job,
+    JobFailed,
+    JobSpec,
+    Origin,
+    Reference,
+    StageOutcome,
+)
 from shared.settings import Settings
 from shared.stages import outbox
 from shared.stages.ledger import job_key
@@ -28,6 +39,7 @@ class _Request:
 
     spec: JobSpec
     base: str
+    start_from: FolderReference | None = None
     validation: Reference | None = None
     problem: InputError | None = None
     salt: str | None = None
@@ -71,6 +83,7 @@ class Intake:
                 request.spec,
                 validation_file=request.validation,
                 base=request.base,
+                start_from=request.start_from,
                 organization=self._settings.model.organization,
                 origin=origin,
                 traceparent=root.traceparent,
@@ -107,10 +120,14 @@ class Intake:
         return (await bucket.metadata(pointer.key)).get("job", "").encode(), "the object's metadata `job`"
 
     async def _resolve(self, request: _Request, validation_file: DatasetPointer | None) -> _Request:
-        """Find the base and the validation file that the request names. The request keeps its first problem."""
-        model = self._settings.model
+        """Find the base, the adapter to start from and the validation file that the request names. The request keeps
+        its first problem."""
+        asked, start = request.spec.model, None
         try:
-            request = replace(request, base=model.base_of(request.spec.model))
+            if asked is not None and is_tuned(asked):
+                trained = await find_trained(self._objects, asked)
+                asked, start = trained.base, trained.adapter
+            request = replace(request, base=self._settings.model.base_of(asked), start_from=start)
             if wanted := validation_file or request.spec.validation_file:
                 request = replace(request, validation=await self._describe_validation(wanted))
         except InputError as error:

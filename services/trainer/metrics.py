@@ -33,7 +33,8 @@ def training() -> Iterator[None]:
 
 def record_step(row: StepRow) -> None:
     """Count a step of the training process."""
-    tokens.inc(row.tokens)
+    if not row.skipped:
+        tokens.inc(row.tokens)
     tokens_per_second.set(row.tokens_per_second)
     step.set(row.step)
     total_steps.set(row.total_steps)

@@ -96,6 +96,7 @@ class TrainWork:
         if asked.validation is not None and asked.validation.examples:
             validation = folder / "validation.jsonl"
             await self._objects.download(asked.validation.reference, validation)
+        start = await self._fetch_start(job.start_from, folder) if job.start_from else None
         return Plan(
             job_id=job.job_id,
             model=job.model,
@@ -112,6 +113,7 @@ class TrainWork:
             train_tokens=asked.train.tokens,
             max_lora_rank=self._settings.vllm.max_lora_rank,
             resume_from=str(resume_from) if resume_from else None,
+            start_from=str(start) if start else None,
             device="cpu" if self._settings.trainer.gpu == "cpu" else "auto",
             threads=self._settings.trainer.threads,
         )
@@ -126,6 +128,17 @@ class TrainWork:
             except CorruptObject:
                 log.warning("corrupt checkpoint skipped", extra={"step": step})
         return None
+
+    async def _fetch_start(self, adapter: FolderReference, folder: Path) -> Path:
+        """Download the adapter that the training starts from."""
+        try:
+            await self._objects.download_folder(adapter, folder / "start")
+        except CorruptObject:
+            message = (
+                "the adapter of the model to start from is gone or damaged; start from another one, or from a base"
+            )
+            raise InputError("start_unreadable", message, "model") from None
+        return folder / "start"
 
     # --- the process -----------------------------------------------------------------------------------------------
 
@@ -211,6 +224,8 @@ class TrainWork:
             test=asked.test,
             train=asked.train,
             seconds=result.seconds,
+            skipped_steps=result.skipped_steps,
+            diverged_at=result.diverged_at,
         )
 
 

@@ -9,7 +9,7 @@ from pydantic import AliasChoices, Field
 
 from shared.events.events import BY_TOPIC, Event, StageName, StageOutcome
 from shared.events.models import FrozenModel
-from shared.events.references import Reference
+from shared.events.references import FolderReference, Reference
 from shared.events.spec import JobSpec, Origin
 
 AttemptNumber = Annotated[int, Field(validation_alias=AliasChoices("attempt", "epoch"))]
@@ -27,6 +27,8 @@ class Job(FrozenModel):
     base: str
     """The base model's id, resolved when the job was made, so that a later change of the default does not change the
     job."""
+    start_from: FolderReference | None = None
+    """The adapter of the tuned model that the job starts from; None: a fresh adapter."""
     model: str
     """The id that the trained model will have."""
     alias: str

@@ -116,6 +116,10 @@ class TrainingCompleted(Event):
     test: Split | None = None
     train: Split | None = None
     seconds: float = 0.0
+    skipped_steps: int = 0
+    """Steps that were not taken, because their loss or its gradient was not a finite number."""
+    diverged_at: int | None = None
+    """The step at which training ended, because too many steps in a row were skipped; the best adapter was kept."""
 
 
 class Interval(FrozenModel):

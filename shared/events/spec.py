@@ -24,10 +24,12 @@ class Hyperparameters(StrictModel):
     max_length: Auto | Annotated[int, Field(ge=8)] = "auto"
     over_length: Literal["drop", "truncate", "fail"] = "drop"
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """With the default, the trainer chooses: at least five steps, or a tenth of all for preference pairs."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     early_stopping_patience: Annotated[int, Field(ge=0)] = 3
-    """Validations without improvement before training stops; 0 never stops early."""
+    """Validations without improvement before training stops, if the last is worse than the best by more than noise; 0
+    never stops early. With the default, only if there are 30 validation rows or more."""
 
 
 class Lora(StrictModel):
@@ -85,7 +87,8 @@ class JobSpec(StrictModel):
     """Everything that a user may set for a job. Every field has a default."""
 
     model: str | None = None
-    """The base model to tune; None: the default of the deployment."""
+    """The base model to tune, or the id of a tuned model (`ft:…`), from whose adapter the training then starts; None:
+    the default base of the deployment."""
     method: Method | None = None
     """None: decided by the rows (preference pairs are `dpo`, everything else is `supervised`)."""
     suffix: Annotated[str, Field(min_length=1, max_length=64)] | None = None

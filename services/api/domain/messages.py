@@ -73,6 +73,9 @@ def _of_event(event: Event, ce_id: str, at: float) -> Iterator[Message]:
                 mode="json", include={"model", "steps", "epochs", "trained_tokens", "train_loss", "valid_loss"}
             )
             yield Message(ce_id, at, f"New fine-tuned model created: {event.model}", data=data)
+            if event.skipped_steps:
+                warning = ids.event_id(event.job_id, ce_id, "skipped")
+                yield Message(warning, at, _skipped(event), "warn")
             if event.overfitting.verdict in ("overfitting", "underfitting"):
                 warning = ids.event_id(event.job_id, ce_id, "verdict")
                 yield Message(
@@ -111,6 +114,13 @@ def _of_progress(event: JobProgress, ce_id: str, at: float) -> Iterator[Message]
         yield Message(ce_id, at, f"Step {event.step}{of}: {', '.join(losses)}", type="metrics", data=data)
     elif event.message and event.step is None:  # a counter that moves every second does not belong in the history
         yield Message(ce_id, at, event.message, data=data | stage)
+
+
+def _skipped(event: TrainingCompleted) -> str:
+    skipped = f"{event.skipped_steps} steps were skipped, because their loss or its gradient was not a finite number"
+    if event.diverged_at is None:
+        return skipped
+    return f"{skipped}; training ended at step {event.diverged_at}, and the best adapter so far was kept"
 
 
 def _gate_outcome(event: EvalCompleted) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 
 from shared import ids
-from shared.events import DatasetPointer, DatasetUploaded, Job, JobSpec, Origin, Reference
+from shared.events import DatasetPointer, DatasetUploaded, FolderReference, Job, JobSpec, Origin, Reference
 
 
 def job_of(
@@ -18,6 +18,7 @@ def job_of(
     origin: Origin,
     traceparent: str,
     now: float,
+    start_from: FolderReference | None = None,
     salt: str | None = None,
 ) -> Job:
     """The manifest of a job. The same bytes at the same place with the same settings are the same job.
@@ -33,6 +34,7 @@ def job_of(
         validation_file=validation_file,
         spec=spec,
         base=base,
+        start_from=start_from,
         model=ids.model_id(job_id, base, organization, spec.suffix),
         alias=spec.alias or ids.slug(spec.suffix or stem) or "model",
         origin=origin,

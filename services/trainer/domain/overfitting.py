@@ -15,6 +15,10 @@ FALL = 0.05
 """A loss counts as flat if it fell by less than this share over the whole run."""
 
 
+NOISE_ERRORS = 2.0
+"""A difference of so many standard errors is seen by chance about once in forty times."""
+
+
 @dataclass(frozen=True)
 class Point:
     """One validation: the loss on unseen rows, and the mean training loss since the validation before."""
@@ -22,6 +26,22 @@ class Point:
     step: int
     train_loss: float
     valid_loss: float
+
+
+def above_noise(best: Sequence[float], now: Sequence[float], weights: Sequence[int]) -> bool:
+    """Whether the mean loss over the same rows rose from `best` to `now` by more than the noise of these rows.
+
+    `best` and `now` hold the loss of each row, summed over what its weight counts. The noise is the standard error of
+    the mean difference: rows of which some rose and others fell say little. True if either is not a number.
+    """
+    total, rows = sum(weights), len(weights)
+    differences = [after - before for before, after in zip(best, now, strict=True)]
+    rise = sum(differences) / total
+    if not math.isfinite(rise):
+        return True
+    squares = sum((each - rise * weight) ** 2 for each, weight in zip(differences, weights, strict=True))
+    error = math.sqrt(squares * rows / max(1, rows - 1)) / total
+    return rise > NOISE_ERRORS * error
 
 
 def judge(points: Sequence[Point]) -> Overfitting:

@@ -41,6 +41,8 @@ class Plan(StrictModel):
     """The highest rank that the server accepts."""
     resume_from: str | None = None
     """A checkpoint, or a folder of `step-N` checkpoints, of which the newest complete one is used."""
+    start_from: str | None = None
+    """A folder with the adapter of an earlier run on the same base, in PEFT's format; None: a fresh adapter."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Annotated[int, Field(ge=1)] | None = None
     checkpoint_every: Auto | Annotated[int, Field(ge=1)] = "auto"
@@ -57,6 +59,7 @@ class Plan(StrictModel):
             "train_tokens",
             "max_lora_rank",
             "resume_from",
+            "start_from",
             "device",
             "threads",
             "checkpoint_every",

@@ -83,21 +83,24 @@ def checkpoint_overdue(seconds_since: float, seconds_to_write: float) -> bool:
 
 @dataclass(frozen=True)
 class BestSoFar:
-    """The best validation loss, its step, and how many validations came after it."""
+    """The best validation loss, its step, how many validations came after it, and whether the last of them is above it
+    by more than noise."""
 
     loss: float | None = None
     step: int = 0
     since: int = 0
+    risen: bool = True
 
-    def after(self, step: int, loss: float) -> BestSoFar:
-        """The best after a validation at `step`. A loss that is not a number is never an improvement."""
+    def after(self, step: int, loss: float, *, risen: bool = True) -> BestSoFar:
+        """The best after a validation at `step`; `risen`: whether its loss is above the best by more than noise. A loss
+        that is not a number is never an improvement."""
         if math.isfinite(loss) and (self.loss is None or loss < self.loss):
             return BestSoFar(loss, step, 0)
-        return BestSoFar(self.loss, self.step, self.since + 1)
+        return BestSoFar(self.loss, self.step, self.since + 1, risen)
 
     def exhausted(self, patience: int) -> bool:
         """Whether training should stop early; a patience of 0 never does."""
-        return patience > 0 and self.since >= patience
+        return patience > 0 and self.since >= patience and self.risen
 
 
 def micro_batches(order: list[int], lengths: list[int], most_tokens: int) -> Iterator[list[int]]:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import Any
 
-from services.trainer.domain.overfitting import Point
+from services.trainer.domain.overfitting import Point, above_noise
 from services.trainer.domain.plan import Plan
 from services.trainer.domain.schedule import checkpoint_overdue, checkpoint_steps, validation_steps
 from services.trainer.engine import checkpoints
+from services.trainer.engine.dry_run import dry_run
 from services.trainer.engine.messages import CheckpointWritten, PhaseBegan, StepRow
 from services.trainer.engine.model.adapter import adapter_tensors, load_adapter_tensors
 from services.trainer.engine.report.reporter import Reporter
 from services.trainer.engine.state import State, read_state
 from services.trainer.engine.step import Stepper
 from services.trainer.engine.validation import Validator
+from shared.errors import InputError
 from shared.events import CheckpointInfo
+
+MOST_SKIPPED = 3
+"""Steps without a finite loss in a row, after which training ends: the adapter does not change by itself."""
 
 
 class Interrupted(Exception):
@@ -24,9 +30,12 @@ class Interrupted(Exception):
 
 
 class Loop:
-    """One run. `validator` is None if there is no validation data."""
+    """One run. `validator` is None if there is no validation data; `start` is the digest of the adapter that the run
+    starts from, None if that is a fresh one."""
 
-    def __init__(self, plan: Plan, stepper: Stepper, validator: Validator | None, reporter: Reporter) -> None:
+    def __init__(
+        self, plan: Plan, stepper: Stepper, validator: Validator | None, reporter: Reporter, start: str | None = None
+    ) -> None:
         self.plan = plan
         self.stepper = stepper
         self.validator = validator
@@ -38,22 +47,33 @@ class Loop:
         self.validate_at = validation_steps(self.steps, plan.eval_every) if validator else frozenset()
         self.checkpoint_at = checkpoint_steps(self.steps, plan.checkpoint_every)
         data = [len(stepper.train.items), stepper.train.tokens]
-        self.state = State(identity={**plan.identity(), "chosen": stepper.chosen.values(), "data": data})
+        chosen = stepper.chosen.values()
+        self.state = State(identity={**plan.identity(), "chosen": chosen, "data": data, "start": start})
         self.best_adapter: dict[str, Any] | None = None
 
     @property
     def stopped_early(self) -> bool:
-        return self.state.step < self.steps.total and self.state.best.exhausted(self.patience)
+        return not self.over and self.state.best.exhausted(self.patience)
+
+    @property
+    def over(self) -> bool:
+        return self.state.step >= self.steps.total or self.diverged_at is not None
+
+    @property
+    def diverged_at(self) -> int | None:
+        """The step at which training ended because the loss was no longer a number; None: it did not."""
+        return self.state.step if self.state.skipped_in_a_row >= MOST_SKIPPED else None
 
     def run(self) -> None:
-        """Train to the end or until early stopping, then put the adapter with the best validation loss into the model.
+        """Train to the end, until early stopping or until the loss is no longer a number; then put the adapter with the
+        best validation loss into the model.
 
         Raises:
             Interrupted: asked to stop; a checkpoint was written.
             InputError: `out_of_memory` or `training_diverged`.
         """
         if self.memory.device.type == "cuda" and self.state.fit is None:
-            self.stepper.dry_run()
+            dry_run(self.stepper)
             fit = self.memory.fit
             self.reporter.send(
                 PhaseBegan(at=time.time(), phase="fit", micro_tokens=fit.micro_tokens, recompute=fit.recompute)
@@ -61,7 +81,7 @@ class Loop:
         first, seconds_before = self.state.step, self.state.seconds
         began = written = time.monotonic()
         seconds_to_write = 0.0
-        while self.state.step < self.steps.total and not self.stopped_early:
+        while not self.over and not self.stopped_early:
             if self.state.step == first or self.steps.ends_epoch(self.state.step):
                 self.reporter.phase(f"epoch {self.steps.position(self.state.step)[0] + 1}")
             row = self._step()
@@ -71,7 +91,7 @@ class Loop:
                     self._checkpoint(self.reporter.rows()[-1])
                 raise Interrupted
             step = self.state.step
-            if step in self.validate_at:
+            if step in self.validate_at and self.state.changed:
                 row = row.model_copy(update=self._validate())
             seconds_per_step = (time.monotonic() - began) / (step - first)
             self.reporter.step(row, eta_seconds=seconds_per_step * (self.steps.total - step))
@@ -80,6 +100,7 @@ class Loop:
                 self._checkpoint(row)
                 written = time.monotonic()
                 seconds_to_write = written - started
+        self._raise_if_lost()
         if self.best_adapter is not None and self.state.best.step != self.state.step:
             load_adapter_tensors(self.model, self.best_adapter)
 
@@ -106,18 +127,39 @@ class Loop:
         state.step += 1
         state.fit = self.memory.fit
         state.trained_tokens += stepped.trained_tokens
-        loss_sum, count = state.since_validation
-        state.since_validation = (loss_sum + stepped.loss, count + 1)
+        measured: dict[str, Any] = {"skipped": True}
+        if stepped.skipped:
+            state.skipped += 1
+            state.skipped_in_a_row += 1
+        else:
+            state.skipped_in_a_row = 0
+            loss_sum, count = state.since_validation
+            state.since_validation = (loss_sum + stepped.loss, count + 1)
+            measured = {
+                "train_loss": stepped.loss,
+                "train_mean_token_accuracy": stepped.accuracy,
+                "grad_norm": stepped.grad_norm,
+            }
         return StepRow(
             step=state.step,
             total_steps=self.steps.total,
             epoch=round(self.steps.epochs_done(state.step), 4),
-            train_loss=stepped.loss,
-            train_mean_token_accuracy=stepped.accuracy,
             learning_rate=stepped.learning_rate,
-            grad_norm=stepped.grad_norm,
             tokens=stepped.tokens,
             tokens_per_second=round(stepped.tokens / (time.monotonic() - began), 1),
+            **measured,
+        )
+
+    def _raise_if_lost(self) -> None:
+        """Nothing is worth keeping if training diverged before a validation, or took no step at all."""
+        state = self.state
+        if state.changed and (self.diverged_at is None or self.best_adapter is not None):
+            return
+        raise InputError(
+            "training_diverged",
+            f"the loss is no longer a number at step {state.step - state.skipped_in_a_row + 1}, and not at the "
+            f"{state.skipped_in_a_row} steps from there, either: lower hyperparameters.learning_rate_multiplier",
+            "hyperparameters.learning_rate_multiplier",
         )
 
     def _validate(self) -> dict[str, float]:
@@ -126,11 +168,16 @@ class Loop:
         state = self.state
         quick, full = self.validator.measure(ends_epoch=self.steps.ends_epoch(state.step))
         loss_sum, count = state.since_validation
-        state.points = [*state.points, Point(state.step, loss_sum / max(1, count), quick.loss)]
+        if count and math.isfinite(quick.loss):
+            state.points = [*state.points, Point(state.step, loss_sum / count, quick.loss)]
         state.since_validation = (0.0, 0)
-        state.best = state.best.after(state.step, quick.loss)
+        weights = self.validator.sample_weights
+        # A checkpoint of an earlier version does not have the losses of the best validation.
+        risen = not state.best_losses or above_noise(state.best_losses, quick.losses, weights)
+        state.best = state.best.after(state.step, quick.loss, risen=risen)
         if state.best.step == state.step:
             self.best_adapter = adapter_tensors(self.model)
+            state.best_losses = list(quick.losses)
         figures = {"valid_loss": quick.loss, "valid_mean_token_accuracy": quick.accuracy}
         if full is not None:
             figures |= {"full_valid_loss": full.loss, "full_valid_mean_token_accuracy": full.accuracy}

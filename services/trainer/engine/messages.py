@@ -35,6 +35,8 @@ class TrainingResult(FrozenModel):
 
     `epochs` may be a fraction after early stopping. `train_loss` is the mean over the last epoch, `valid_loss` the best
     one (None: nothing to validate on), `saved_step` the step of the adapter that was saved. `*_examples` count rows.
+    `skipped_steps`: steps that were not taken because their loss or gradient was not a finite number; `diverged_at`:
+    the step at which so many followed each other that training ended (None: it did not).
     """
 
     model: str
@@ -58,6 +60,8 @@ class TrainingResult(FrozenModel):
     dropped_examples: int
     truncated_examples: int
     seconds: float
+    skipped_steps: int = 0
+    diverged_at: int | None = None
 
 
 class ErrorDocument(FrozenModel):
@@ -129,22 +133,24 @@ class StepRow(FrozenModel):
 
     `epoch`: how many epochs are done, in fractions. `tokens`: how many the batch has, without padding. `valid_*`:
     measured on a fixed sample of the validation rows, if a validation followed the step; `full_valid_*`: measured on
-    all of them, at the end of an epoch.
+    all of them, at the end of an epoch. `skipped`: the loss or its gradient was not a finite number, so the step was
+    not taken; then the row has no `train_*` and no `grad_norm`.
     """
 
     step: int
     total_steps: int
     epoch: float
-    train_loss: float
-    train_mean_token_accuracy: float
+    train_loss: float | None = None
+    train_mean_token_accuracy: float | None = None
     learning_rate: float
-    grad_norm: float
+    grad_norm: float | None = None
     tokens: int
     tokens_per_second: float
     valid_loss: float | None = None
     valid_mean_token_accuracy: float | None = None
     full_valid_loss: float | None = None
     full_valid_mean_token_accuracy: float | None = None
+    skipped: bool = False
 
     def columns(self) -> dict[str, Any]:
         """What was measured, by column."""
@@ -184,6 +190,8 @@ class Completed(Message):
     saved_step: int
     stopped_early: bool
     seconds: float
+    skipped_steps: int = 0
+    diverged_at: int | None = None
     verdict: str
     reason: str
 

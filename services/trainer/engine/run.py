@@ -19,10 +19,11 @@ from services.trainer.domain.plan import Plan
 from services.trainer.engine import checkpoints
 from services.trainer.engine.data.dataset import Dataset, Encoder
 from services.trainer.engine.loop import Loop
-from services.trainer.engine.loss import Dpo, Supervised
+from services.trainer.engine.loss import Dpo, Objective, Supervised, preferences
 from services.trainer.engine.messages import Resumed, Started, TrainingResult
 from services.trainer.engine.model import adapter, base
 from services.trainer.engine.model.memory import Memory, load_onto_device
+from services.trainer.engine.model.start import Start, read_start
 from services.trainer.engine.report.card import model_card
 from services.trainer.engine.report.curves import draw
 from services.trainer.engine.report.reporter import Reporter
@@ -36,6 +37,7 @@ class Prepared:
     """What is known before the weights are loaded."""
 
     base: base.BaseFacts
+    start: Start | None
     train: Dataset
     validation: Dataset | None
     chosen: Chosen
@@ -61,6 +63,8 @@ def run(plan: Plan, out: Path, reporter: Reporter, stop: Callable[[], bool]) -> 
 
     reporter.phase("prepare")
     reporter.start_rows(b"")
+    if prepared.start is not None:
+        prepared.start.load_into(tuned)
     loop = _loop(plan, prepared, tuned, Memory(tuned, device, prepared.train.longest), reporter, stop)
     torch.manual_seed(plan.seed + 1)  # for dropout; the seed itself was used for the initial weights of the adapter
     if resumed is not None:
@@ -79,6 +83,13 @@ def _device(plan: Plan) -> Any:
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise InputError("no_gpu", "device is 'cuda', but no GPU is visible: use 'auto', or check the driver", "device")
+    if not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise InputError(
+            "unsupported_gpu",
+            f"the GPU ({torch.cuda.get_device_name(0)}) cannot compute in bfloat16, which training needs there: use "
+            "one of NVIDIA's Ampere generation (compute capability 8.0) or newer, or set TUNESTREAM_TRAINER__GPU=cpu",
+            "device",
+        )
     return torch.device("cuda", 0)
 
 
@@ -104,6 +115,7 @@ def _checkpoint(plan: Plan) -> Path | None:
 def _prepare(plan: Plan, out: Path) -> Prepared:
     """Encode the rows and choose the hyperparameters; write `preview.txt` and `hyperparameters.json`."""
     facts = base.inspect_base(plan)
+    start = read_start(plan, facts.linears)
     encoder = Encoder(facts.tokenizer, facts.stop_ids, plan.format)
     train = encoder.read(Path(plan.train), "training_file")
     (out / "preview.txt").write_text(encoder.preview(train))
@@ -118,30 +130,48 @@ def _prepare(plan: Plan, out: Path) -> Prepared:
         examples=len(train.items),
         trained_tokens=train.trained_tokens,
         parameters=facts.parameters,
-        has_validation=validation is not None,
+        parameters_per_rank=sum(facts.linears[name] for name in base.targets_of(plan.lora, facts.linears)),
+        validation_examples=len(validation.items) if validation else 0,
+        start_rank=start.rank if start else None,
+        start_alpha=start.alpha if start else None,
     )
     chosen = choose(plan, measured, max_length)
     base.check_servable(plan.lora, chosen.lora_r.value, plan.max_lora_rank, facts.linears)
     (out / "hyperparameters.json").write_text(json.dumps(chosen.document(), indent=2) + "\n")
-    return Prepared(facts, train, validation, chosen)
+    return Prepared(facts, start, train, validation, chosen)
 
 
 def _loop(
     plan: Plan, prepared: Prepared, tuned: Any, memory: Memory, reporter: Reporter, stop: Callable[[], bool]
 ) -> Loop:
-    beta = prepared.chosen.beta
-    objective = Supervised() if beta is None else Dpo(beta.value)
-    pad_id = prepared.base.pad_id
-    stepper = Stepper(tuned, objective, prepared.train, prepared.chosen, pad_id=pad_id, memory=memory, stop=stop)
+    chosen, pad_id = prepared.chosen, prepared.base.pad_id
+    objective: Objective = Supervised() if chosen.beta is None else Dpo(chosen.beta.value)
+
+    def references(data: Dataset) -> tuple[float, ...] | None:
+        return None if chosen.beta is None else preferences(tuned, data.items, pad_id=pad_id, memory=memory)
+
+    train, validation = prepared.train, prepared.validation
+    stepper = Stepper(
+        tuned, objective, train, chosen, pad_id=pad_id, memory=memory, stop=stop, references=references(train)
+    )
     validator = None
-    if prepared.validation is not None:
-        validator = Validator(tuned, objective, prepared.validation, pad_id=pad_id, memory=memory, seed=plan.seed)
-    return Loop(plan, stepper, validator, reporter)
+    if validation is not None:
+        validator = Validator(
+            tuned,
+            objective,
+            validation,
+            pad_id=pad_id,
+            memory=memory,
+            seed=plan.seed,
+            references=references(validation),
+        )
+    return Loop(plan, stepper, validator, reporter, start=prepared.start.sha256 if prepared.start else None)
 
 
 def _result(plan: Plan, prepared: Prepared, loop: Loop) -> TrainingResult:
     state = loop.state
-    last = [row.train_loss for row in loop.reporter.rows()[-loop.steps.per_epoch :]]
+    measured = [row.train_loss for row in loop.reporter.rows() if row.train_loss is not None]
+    last = measured[-loop.steps.per_epoch :]
     return TrainingResult(
         model=plan.model,
         base=plan.base.id,
@@ -163,6 +193,8 @@ def _result(plan: Plan, prepared: Prepared, loop: Loop) -> TrainingResult:
         dropped_examples=prepared.train.dropped,
         truncated_examples=prepared.train.truncated,
         seconds=round(state.seconds, 3),
+        skipped_steps=state.skipped,
+        diverged_at=loop.diverged_at,
     )
 
 

@@ -22,13 +22,23 @@ class State(BaseModel):
     identity: dict[str, Any]
     step: int = 0
     best: BestSoFar = BestSoFar()
+    best_losses: list[float] = []
+    """The loss of each validation row of the sample at the best validation."""
     points: list[Point] = []
     since_validation: tuple[float, int] = (0.0, 0)
     """The sum and the number of the training losses since the last validation."""
+    skipped: int = 0
+    """Steps that did not change the adapter, because their loss or gradient was not a finite number."""
+    skipped_in_a_row: int = 0
     trained_tokens: int = 0
     seconds: float = 0.0
     fit: Fit | None = None
     checkpoints: list[CheckpointInfo] = []
+
+    @property
+    def changed(self) -> bool:
+        """Whether a step has changed the adapter yet."""
+        return self.step > self.skipped
 
 
 def read_state(data: bytes, identity: dict[str, Any]) -> State:

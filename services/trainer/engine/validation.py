@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from services.trainer.domain.schedule import micro_batches
-from services.trainer.engine.data.batches import collate, epoch_order
-from services.trainer.engine.data.dataset import Dataset, Item
+from services.trainer.engine.data.batches import Collator, epoch_order
+from services.trainer.engine.data.dataset import Dataset
 from services.trainer.engine.loss import Objective
 from services.trainer.engine.model.adapter import set_training
 from services.trainer.engine.model.memory import Memory
@@ -20,25 +20,39 @@ QUICK_ITEMS = 256  # size of the sample that is measured within an epoch; at the
 
 @dataclass(frozen=True)
 class Measured:
-    """Means over all trained tokens (supervised) or all pairs (DPO)."""
+    """Means over all trained tokens (supervised) or all pairs (DPO). `losses`: of each item, summed over its weight."""
 
     loss: float
     accuracy: float
+    losses: tuple[float, ...]
 
 
 class Validator:
-    """Measures a model on one validation set."""
+    """Measures a model on one validation set. `references`: one per preference pair."""
 
     def __init__(
-        self, model: Any, objective: Objective, validation: Dataset, *, pad_id: int, memory: Memory, seed: int
+        self,
+        model: Any,
+        objective: Objective,
+        validation: Dataset,
+        *,
+        pad_id: int,
+        memory: Memory,
+        seed: int,
+        references: Sequence[float] | None = None,
     ) -> None:
         self.model = model
         self.objective = objective
-        self.pad_id = pad_id
         self.memory = memory
-        self.everything = validation.items
-        chosen = sorted(epoch_order(len(validation.items), seed, 0)[:QUICK_ITEMS])
-        self.sample = [validation.items[index] for index in chosen]
+        self.collate = Collator(validation.items, pad_id, references)
+        self.lengths = validation.lengths
+        self.weights = [objective.weight(item) for item in validation.items]
+        self.everything = list(range(len(validation.items)))
+        self.sample = sorted(epoch_order(len(validation.items), seed, 0)[:QUICK_ITEMS])
+
+    @property
+    def sample_weights(self) -> list[int]:
+        return [self.weights[row] for row in self.sample]
 
     def measure(self, *, ends_epoch: bool) -> tuple[Measured, Measured | None]:
         """Measure the same sample every time, so that losses compare; at the end of an epoch also the whole set."""
@@ -47,22 +61,20 @@ class Validator:
             return quick, None
         return quick, quick if len(self.sample) == len(self.everything) else self._mean(self.everything)
 
-    def _mean(self, items: Sequence[Item]) -> Measured:
+    def _mean(self, rows: list[int]) -> Measured:
         set_training(self.model, False)
         with torch.no_grad():
-            return self.memory.within(lambda micro_tokens: self._mean_of_pieces(items, micro_tokens))
+            return self.memory.within(lambda micro_tokens: self._mean_of_pieces(rows, micro_tokens))
 
-    def _mean_of_pieces(self, items: Sequence[Item], micro_tokens: int) -> Measured:
+    def _mean_of_pieces(self, rows: list[int], micro_tokens: int) -> Measured:
         device = self.memory.device
-        lengths = [max(map(len, item)) for item in items]
-        loss = torch.zeros((), dtype=torch.float64, device=device)
+        losses: dict[int, float] = {}
         correct = torch.zeros((), dtype=torch.float64, device=device)
-        weight = 0
-        for indexes in micro_batches(list(range(len(items))), lengths, micro_tokens):
-            batch = collate([items[index] for index in indexes], self.pad_id)
+        for micro in micro_batches(rows, self.lengths, micro_tokens):
             with self.memory.precision():
-                sums = self.objective.sums(self.model, batch.to(device))
-            loss += sums.loss
-            correct += sums.correct
-            weight += self.objective.weight(batch)
-        return Measured(float(loss) / weight, float(correct) / weight)
+                each = self.objective.each(self.model, self.collate(micro).to(device))
+            losses |= zip(micro, each.loss.tolist(), strict=True)
+            correct += each.correct
+        weight = sum(self.weights[row] for row in rows)
+        in_order = tuple(losses[row] for row in rows)
+        return Measured(sum(in_order) / weight, float(correct) / weight, in_order)

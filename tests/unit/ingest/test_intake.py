@@ -5,8 +5,18 @@ from __future__ import annotations
 import pytest
 
 from services.ingest.intake import Intake
-from shared.events import DatasetPointer, Job, JobFailed, Origin
+from shared.events import (
+    DatasetPointer,
+    DatasetUploaded,
+    FolderReference,
+    Job,
+    JobFailed,
+    Origin,
+    Overfitting,
+    TrainingCompleted,
+)
 from shared.settings import ModelSettings, Settings
+from shared.stages import outbox
 from shared.stages.ledger import job_key
 from tests.support.fakes.bus import FakeBus
 from tests.support.fakes.store import FakeStore
@@ -86,3 +96,66 @@ async def test_a_model_that_is_not_served_fails_the_job_before_anything_is_spent
     assert (failed.job_id, failed.stage) == (job.job_id, "ingest")
     assert (failed.code, failed.param) == ("model_not_found", "model")
     assert f"TUNESTREAM_{setting}" in failed.message
+
+
+EARLIER = "ftjob-abcdefgh234567abcdefgh23"
+TUNED = "ft:Qwen2.5-0.5B-Instruct:tunestream:mine:abcdefgh"
+
+
+async def trained(ingest: Ingest, base: str = "Qwen/Qwen2.5-0.5B-Instruct") -> FolderReference:
+    """The ledger after the training of `TUNED`."""
+    prefix = f"jobs/{EARLIER}/trainer/attempt-1/adapter/"
+    manifest = await ingest.objects.put(f"{prefix}manifest.json", b"{}")
+    adapter = FolderReference(bucket="tunestream", prefix=prefix, manifest=manifest)
+    event = TrainingCompleted(
+        job_id=EARLIER,
+        model=TUNED,
+        base=base,
+        adapter=adapter,
+        rank=16,
+        steps=1,
+        epochs=1,
+        trained_tokens=1,
+        train_loss=1.0,
+        overfitting=Overfitting(verdict="unknown", reason=""),
+    )
+    await outbox.commit(
+        ingest.objects, outbox.result_of(EARLIER, "trainer", 1, "owner", "completed", event, 1_000_000.0)
+    )
+    return adapter
+
+
+async def test_a_job_that_names_a_tuned_model_starts_from_its_adapter_on_its_base(ingest: Ingest) -> None:
+    adapter = await trained(ingest)
+    await ingest.objects.at("datasets").put("canary-file.job.yaml", f'model: "{TUNED}"\n'.encode())
+
+    job = await ingest.take()
+
+    assert (job.base, job.start_from) == ("Qwen/Qwen2.5-0.5B-Instruct", adapter)
+    assert job.model.startswith("ft:Qwen2.5-0.5B-Instruct:tunestream::")
+    [published] = ingest.bus.published
+    assert isinstance(published.event, DatasetUploaded)
+
+
+@pytest.mark.parametrize("model", [TUNED[:-1] + "z", f"{TUNED}:ckpt-step-3", "ft:mine"])
+async def test_a_tuned_model_that_nobody_trained_fails_the_job(ingest: Ingest, model: str) -> None:
+    await trained(ingest)
+    await ingest.objects.at("datasets").put("canary-file.job.yaml", f'model: "{model}"\n'.encode())
+
+    await ingest.take()
+
+    [failed] = [published.event for published in ingest.bus.published]
+    assert isinstance(failed, JobFailed)
+    assert (failed.code, failed.param) == ("model_not_found", "model")
+    assert model in failed.message
+
+
+async def test_a_tuned_model_of_a_base_that_may_not_be_tuned_any_more_fails_the_job(ingest: Ingest) -> None:
+    await trained(ingest, base="acme/old")
+    await ingest.objects.at("datasets").put("canary-file.job.yaml", f'model: "{TUNED}"\n'.encode())
+
+    await ingest.take()
+
+    [failed] = [published.event for published in ingest.bus.published]
+    assert isinstance(failed, JobFailed)
+    assert (failed.code, "acme/old" in failed.message) == ("model_not_found", True)

@@ -18,7 +18,16 @@ from services.trainer.engine.run import run
 from services.trainer.job.process import child_environment, safe_trace
 from services.trainer.work import TrainWork, raise_for_exit_code
 from shared.errors import InputError, TransientError
-from shared.events import DatasetValidated, Job, JobProgress, JobSpec, Reference, Split, TrainingCompleted
+from shared.events import (
+    DatasetValidated,
+    FolderReference,
+    Job,
+    JobProgress,
+    JobSpec,
+    Reference,
+    Split,
+    TrainingCompleted,
+)
 from shared.settings import Settings
 from shared.stages.stage import Attempt
 from tests.support.data.micro_base import support_rows
@@ -46,7 +55,17 @@ def settings(base: Path, tmp_path: Path) -> Settings:
 class Run:
     """Attempts at the trainer stage of one job; `progress` is what they published."""
 
-    def __init__(self, store: FakeStore, settings: Settings, **spec: Any) -> None:
+    def __init__(
+        self,
+        store: FakeStore,
+        settings: Settings,
+        *,
+        job_id: str = "ftjob-abc",
+        start_from: FolderReference | None = None,
+        **spec: Any,
+    ) -> None:
+        self.job_id = job_id
+        self.start_from = start_from
         self.work = TrainWork(store, settings)
         self.store = store
         self.progress: list[JobProgress] = []
@@ -60,7 +79,8 @@ class Run:
         data = Reference(bucket="datasets", key="d.jsonl", etag="e", size=1, sha256="0")
         job = Job.model_validate(
             {
-                "job_id": "ftjob-abc",
+                "job_id": self.job_id,
+                "start_from": self.start_from,
                 "created_at": 0.0,
                 "dataset": data,
                 "spec": self.spec,
@@ -93,7 +113,7 @@ class Run:
         return Split(reference=reference, examples=len(rows), tokens=1000)
 
     def metrics(self, number: int) -> list[dict[str, Any]]:
-        text = self.store.held[f"jobs/ftjob-abc/trainer/attempt-{number}/metrics.jsonl"].data.decode()
+        text = self.store.held[f"jobs/{self.job_id}/trainer/attempt-{number}/metrics.jsonl"].data.decode()
         return without_clock(text)
 
 
@@ -155,6 +175,20 @@ async def test_after_a_kill_the_next_attempt_continues_exactly(
     assert resumed == [*before, *epochs, "trainer.save", "trainer.upload"]
     assert not children()
     assert list((tmp_path / "work").rglob("*.jsonl")) == []
+
+
+async def test_a_job_starts_from_the_adapter_of_an_earlier_one(store: FakeStore, settings: Settings):
+    earlier = Run(store, settings)
+    completed = await earlier.attempt(1)
+    job = Run(store, settings, job_id="ftjob-def", start_from=completed.adapter, lora={})
+    second = await job.attempt(1)
+    assert (second.rank, second.hyperparameters["lora_alpha"]) == (8, 16)
+    assert job.metrics(1)[0]["train_loss"] < earlier.metrics(1)[0]["train_loss"] - 0.3
+
+    await store.delete(f"{completed.adapter.prefix}adapter_model.safetensors")
+    with pytest.raises(InputError, match="gone or damaged") as caught:
+        await Run(store, settings, job_id="ftjob-ghi", start_from=completed.adapter).attempt(1)
+    assert (caught.value.code, caught.value.param) == ("start_unreadable", "model")
 
 
 async def test_a_cancelled_attempt_leaves_a_checkpoint_and_no_process(store: FakeStore, settings: Settings):

@@ -19,7 +19,8 @@ class Batch:
 
     `tokens`, `attention_mask`: (sequences, length). `columns`: (kept,), the positions whose next token is trained on
     in any sequence; logits are computed only there. `targets`: (sequences, kept), the next token or IGNORED.
-    For preference pairs, all preferred sequences come first, then all non-preferred ones in the same order.
+    For preference pairs, all preferred sequences come first, then all non-preferred ones in the same order;
+    `references`: (items,), what `loss.preferences` found for them, None for other rows.
     """
 
     tokens: Any
@@ -29,6 +30,7 @@ class Batch:
     items: int
     trained_tokens: int
     real_tokens: int
+    references: Any = None
 
     def to(self, device: Any) -> Batch:
         def move(tensor: Any) -> Any:
@@ -42,6 +44,7 @@ class Batch:
             self.items,
             self.trained_tokens,
             self.real_tokens,
+            None if self.references is None else move(self.references),
         )
 
 
@@ -51,7 +54,7 @@ def epoch_order(count: int, seed: int, epoch: int) -> list[int]:
     return [int(index) for index in torch.randperm(count, generator=generator)]
 
 
-def collate(items: Sequence[Item], pad_id: int) -> Batch:
+def collate(items: Sequence[Item], pad_id: int, references: Sequence[float] | None = None) -> Batch:
     """Build one micro-batch of items that all have the same number of sequences."""
     sequences = [item[place] for place in range(len(items[0])) for item in items]
     length = max(map(len, sequences))
@@ -73,4 +76,19 @@ def collate(items: Sequence[Item], pad_id: int) -> Batch:
         items=len(items),
         trained_tokens=sum(sequence.trained_tokens for sequence in sequences),
         real_tokens=sum(map(len, sequences)),
+        references=None if references is None else torch.tensor(references, dtype=torch.float32),
     )
+
+
+@dataclass(frozen=True)
+class Collator:
+    """Makes micro-batches of the items with given indexes. `references`: one per preference pair, None for other
+    rows."""
+
+    items: Sequence[Item]
+    pad_id: int
+    references: Sequence[float] | None = None
+
+    def __call__(self, rows: Sequence[int]) -> Batch:
+        references = None if self.references is None else [self.references[row] for row in rows]
+        return collate([self.items[row] for row in rows], self.pad_id, references)

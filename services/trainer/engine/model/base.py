@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,9 @@ class BaseFacts:
     """What the run needs to know of the base.
 
     `stop_ids`: the tokens at which the server stops, the tokenizer's EOS first. `linears`: the names of the linear
-    layers that an adapter may change; the output head is not one of them. `context`: how many tokens the model can
-    read; None: it states no limit.
+    layers that an adapter may change, and for each the inputs plus the outputs, which is how many parameters an adapter
+    of rank 1 adds; the output head is not one of them. `context`: how many tokens the model can read; None: it states
+    no limit.
     """
 
     config: Any
@@ -31,7 +32,7 @@ class BaseFacts:
     pad_id: int
     context: int | None
     parameters: int
-    linears: tuple[str, ...]
+    linears: dict[str, int]
 
 
 def inspect_base(plan: Plan) -> BaseFacts:
@@ -72,7 +73,14 @@ def inspect_base(plan: Plan) -> BaseFacts:
     )
 
 
-def check_servable(lora: Lora, rank: int, max_rank: int, linears: Sequence[str]) -> None:
+def targets_of(lora: Lora, linears: Iterable[str]) -> list[str]:
+    """The names of the linear layers that an adapter with these settings changes."""
+    if lora.target_modules == "all-linear":
+        return list(linears)
+    return [name for name in linears if any(_is(target, name) for target in lora.target_modules)]
+
+
+def check_servable(lora: Lora, rank: int, max_rank: int, linears: Iterable[str]) -> None:
     """Refuse an adapter that the server could not load, before time is spent on training it.
 
     Raises:
@@ -87,7 +95,7 @@ def check_servable(lora: Lora, rank: int, max_rank: int, linears: Sequence[str])
         )
     if lora.target_modules == "all-linear":
         return
-    unknown = [t for t in lora.target_modules if not any(n == t or n.endswith(f".{t}") for n in linears)]
+    unknown = [t for t in lora.target_modules if not any(_is(t, n) for n in linears)]
     if unknown or not lora.target_modules:
         there = ", ".join(sorted({name.rsplit(".", 1)[-1] for name in linears}))
         raise InputError(
@@ -96,6 +104,10 @@ def check_servable(lora: Lora, rank: int, max_rank: int, linears: Sequence[str])
             f"{there}. Name some of them, or use 'all-linear'",
             "lora.target_modules",
         )
+
+
+def _is(target: str, name: str) -> bool:
+    return name == target or name.endswith(f".{target}")
 
 
 def not_loadable(plan: Plan, error: Exception) -> InputError:
@@ -133,8 +145,10 @@ def _stop_ids(tokenizer: Any, generation: Any) -> tuple[int, ...]:
     return tuple(dict.fromkeys(i for i in (tokenizer.eos_token_id, *stated) if i is not None))
 
 
-def _linears(skeleton: Any) -> tuple[str, ...]:
+def _linears(skeleton: Any) -> dict[str, int]:
     head = skeleton.get_output_embeddings()
-    return tuple(
-        name for name, module in skeleton.named_modules() if isinstance(module, torch.nn.Linear) and module is not head
-    )
+    return {
+        name: module.in_features + module.out_features
+        for name, module in skeleton.named_modules()
+        if isinstance(module, torch.nn.Linear) and module is not head
+    }

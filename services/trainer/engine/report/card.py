@@ -31,7 +31,7 @@ A LoRA adapter of rank {result.rank} for `{result.base}`, tuned by Tunestream ({
 {result.truncated_examples} truncated) |
 | validation examples | {result.valid_examples} |
 | trained tokens | {result.trained_tokens} |
-| steps | {result.steps} of {result.total_steps}, adapter of step {result.saved_step} saved |
+| steps | {result.steps} of {result.total_steps}, adapter of step {result.saved_step} saved{_skipped(result)} |
 | training loss (last epoch) | {result.train_loss:.4f} |
 | validation loss | {valid} |
 | verdict | {result.overfitting.verdict}: {result.overfitting.reason} |
@@ -40,3 +40,13 @@ A LoRA adapter of rank {result.rank} for `{result.base}`, tuned by Tunestream ({
 |---|---|
 {chosen}
 """
+
+
+def _skipped(result: TrainingResult) -> str:
+    """What to say of steps that were not taken; nothing if all were."""
+    if not result.skipped_steps:
+        return ""
+    skipped = f"; {result.skipped_steps} skipped, because their loss or its gradient was not a finite number"
+    if result.diverged_at is None:
+        return skipped
+    return f"{skipped}; training ended at step {result.diverged_at}, because too many of them followed each other"

@@ -15,7 +15,8 @@ def draw(rows: list[StepRow], best_step: int | None, path: Path) -> None:
     figure = Figure(figsize=(8, 4.5), dpi=120)
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    axes.plot([row.step for row in rows], [row.train_loss for row in rows], label="training", linewidth=1)
+    train = [(row.step, row.train_loss) for row in rows if row.train_loss is not None]
+    axes.plot(*zip(*train, strict=True), label="training", linewidth=1)
     valid = [(row.step, row.valid_loss) for row in rows if row.valid_loss is not None]
     if valid:
         axes.plot(*zip(*valid, strict=True), label="validation", marker="o", markersize=4)
@@ -23,7 +24,7 @@ def draw(rows: list[StepRow], best_step: int | None, path: Path) -> None:
         axes.axvline(best_step, color="grey", linestyle="--", linewidth=1, label=f"saved: step {best_step}")
     axes.set_xlabel("step")
     axes.set_ylabel("loss")
-    axes.set_ylim(0, 1.05 * max([row.train_loss for row in rows] + [loss for _, loss in valid]))
+    axes.set_ylim(0, 1.05 * max(loss for _, loss in [*train, *valid]))
     axes.grid(alpha=0.3)
     axes.legend()
     figure.tight_layout()

@@ -68,8 +68,9 @@ class Reporter:
 def _for_people(message: Message) -> str:
     if isinstance(message, StepDone):
         valid = "" if message.valid_loss is None else f"  valid {message.valid_loss:.4f}"
+        loss = "skipped, not a finite loss" if message.train_loss is None else f"loss {message.train_loss:.4f}"
         return (
-            f"step {message.step}/{message.total_steps}  loss {message.train_loss:.4f}{valid}  "
+            f"step {message.step}/{message.total_steps}  {loss}{valid}  "
             f"lr {message.learning_rate:.2e}  {message.tokens_per_second:.0f} tokens/s  "
             f"{_duration(message.eta_seconds)} left"
         )

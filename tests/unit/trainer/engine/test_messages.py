@@ -37,6 +37,15 @@ STEP = {
     "tokens_per_second": 128.0,
 }
 VALIDATED = {**STEP, "valid_loss": 1.25, "valid_mean_token_accuracy": 0.75}
+SKIPPED = {
+    "step": 3,
+    "total_steps": 20,
+    "epoch": 0.15,
+    "learning_rate": 0.001,
+    "tokens": 512,
+    "tokens_per_second": 128.0,
+    "skipped": True,
+}
 COMPLETED = {
     "steps": 20,
     "train_loss": 1.5,
@@ -44,6 +53,8 @@ COMPLETED = {
     "saved_step": 20,
     "stopped_early": False,
     "seconds": 12.5,
+    "skipped_steps": 2,
+    "diverged_at": None,
     "verdict": "unknown",
     "reason": "there was no validation data",
 }
@@ -58,6 +69,7 @@ COMPLETED = {
         (Resumed, "resumed", {"step": 10}),
         (StepDone, "step", {**STEP, "eta_seconds": 9.5}),
         (StepDone, "step", {**VALIDATED, "eta_seconds": 9.5}),
+        (StepDone, "step", {**SKIPPED, "eta_seconds": 9.5}),
         (CheckpointWritten, "checkpoint", {"path": "step-3", "step": 3, "train_loss": 1.5, "valid_loss": None}),
         (Stopped, "stopped", {}),
         (Completed, "completed", COMPLETED),
