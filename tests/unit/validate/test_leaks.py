@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.validate.check import examine, write_splits
@@ -201,6 +201,7 @@ def logs(draw: st.DrawFn) -> list[Any]:
     return rows
 
 
+@settings(deadline=None)  # files are written
 @given(logs(), st.integers(0, 5))
 def test_no_answer_of_a_test_stands_in_the_training_split(rows: list[Any], seed: int) -> None:
     splits = split(rows, seed)
@@ -208,6 +209,7 @@ def test_no_answer_of_a_test_stands_in_the_training_split(rows: list[Any], seed:
     assert splits["test"] and splits["validation"] and splits["train"]
 
 
+@settings(deadline=None)  # files are written
 @given(logs(), st.randoms(use_true_random=False))
 def test_the_order_of_the_rows_changes_nothing(rows: list[Any], chance: random.Random) -> None:
     unique = [json.loads(row) for row in {json.dumps(row, sort_keys=True) for row in rows}]
