@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+import unicodedata
 from typing import Any
 
 from shared.events import JobSpec
@@ -61,3 +62,33 @@ def job_prefix_of(job: str) -> str:
 def slug(text: str, limit: int = 64) -> str:
     """`text` with only letters, digits, dots, dashes and underscores: any other run of characters becomes a dash."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-")[:limit]
+
+
+ALIAS_CHARS = 64
+
+
+def alias_of(text: str) -> str:
+    """`text` as an alias: NFKC, lower case, with letters, marks and digits of every script, dots, dashes and
+    underscores; any other run of characters becomes a dash. Empty if `text` has no letter or digit.
+
+    What is too long keeps its beginning, and ends in a hash of the whole.
+    """
+    plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).lower())
+    name = "-".join("".join(char if _in_alias(char) else " " for char in plain).split()).strip("-")
+    while name and not _begins_alias(name[0]):
+        name = name[1:]
+    return name if len(name) <= ALIAS_CHARS else f"{name[: ALIAS_CHARS - 9]}-{derive('alias', name, chars=8)}"
+
+
+def is_alias(name: str) -> bool:
+    """Whether `name` may be an alias (the pattern of `JobSpec.alias`). Those of older versions, and those that users
+    write, may have upper-case letters."""
+    return 0 < len(name) <= ALIAS_CHARS and _begins_alias(name[0]) and all(map(_in_alias, name))
+
+
+def _begins_alias(char: str) -> bool:
+    return unicodedata.category(char)[0] in "LN"
+
+
+def _in_alias(char: str) -> bool:
+    return char in "._-" or unicodedata.category(char)[0] in "LMN"

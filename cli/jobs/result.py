@@ -22,6 +22,9 @@ def result_lines(job: Json) -> list[str]:
                 f"at {delta['confidence']:.0%} confidence"
             )
         lines += [f"- {reason}" for reason in evaluation.get("reasons") or ()]
+        if evaluation.get("passed") and not job.get("deployment"):
+            # the gate's reasons are in favour of the model; what speaks against it was found later
+            lines.append(f"- {job['stages']['inference']['message'] or 'the alias was not moved'}")
         lines.append(f"report: {evaluation.get('html') or 'none'}")
     if model := job.get("fine_tuned_model"):
         lines.append(f'ask it: tunestream chat "{_callable_name(job, model)}"')

@@ -15,6 +15,7 @@ from services.validate.checks.length import OVER_LENGTH
 from services.validate.domain.content import Row
 from services.validate.domain.findings import Finding, Problems
 from services.validate.domain.formats import Format, detect, mixed_formats, unknown_format
+from services.validate.domain.links import Links
 from services.validate.domain.parse import parse
 from services.validate.domain.report import FileReport, FileRole
 from services.validate.domain.split import rank
@@ -53,8 +54,8 @@ class ScanControl:
 @dataclass
 class Scan:
     """What a scan found. `usable` has a byte per line of the file: whether its row goes into the splits. `ranks` and
-    `tokens` have an entry per usable row, in the order of the lines; `longest` is the longest usable sequence. Of a row
-    that is cut, `tokens` and `longest` count only what is left."""
+    `tokens` have an entry per usable row, in the order of the lines; rows of one rank stay in one split. `longest` is
+    the longest usable sequence. Of a row that is cut, `tokens` and `longest` count only what is left."""
 
     report: FileReport
     usable: bytearray
@@ -72,6 +73,7 @@ class _State:
     blank: int = 0
     usable: bytearray = field(default_factory=bytearray)
     ranks: array[int] = field(default_factory=lambda: array("Q"))
+    links: Links = field(default_factory=Links)
     tokens: array[int] = field(default_factory=lambda: array("L"))
     histogram: Counter[int] = field(default_factory=Counter)
     longest: int = 0
@@ -80,7 +82,7 @@ class _State:
 def scan(
     source: Source, context: Context, *, tokenizer: Tokenizer | None, limits: ValidationSettings, control: ScanControl
 ) -> Scan:
-    """Read the file once. Memory: one batch of rows, and about 250 bytes per usable row (digest, rank, tokens).
+    """Read the file once. Memory: one batch of rows, and about 350 bytes per usable row (digests, rank, tokens).
 
     Raises:
         Cancelled: `control.stop` was set.
@@ -107,7 +109,8 @@ def scan(
             for check in checks:
                 for finding in check.file(state.tally):
                     state.problems.add(None, finding)
-    return Scan(_report(reader, source.name, state), state.usable, state.ranks, state.tokens, state.longest)
+    report = _report(reader, source.name, state)
+    return Scan(report, state.usable, state.links.ranks(state.ranks), state.tokens, state.longest)
 
 
 def _rows(reader: Reader, state: _State, advance: Callable[[], None]) -> Iterator[Row]:
@@ -187,6 +190,7 @@ def _keep(row: Row, context: Context, state: _State) -> None:
     state.tally.usable += 1
     state.usable[row.line - 1] = 1
     state.ranks.append(rank(context.spec.seed, row.group))
+    state.links.add(row.turns)
     cut = [min(tokens, limit or tokens) for tokens in row.sequences]
     state.tokens.append(sum(cut))
     state.longest = max([state.longest, *cut])

@@ -92,8 +92,9 @@ class JobSpec(StrictModel):
     method: Method | None = None
     """None: decided by the rows (preference pairs are `dpo`, everything else is `supervised`)."""
     suffix: Annotated[str, Field(min_length=1, max_length=64)] | None = None
-    alias: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] | None = None
-    """The name behind which a promoted model answers; default: suffix, else the dataset's file name."""
+    alias: Annotated[str, Field(pattern=r"^[\p{L}\p{N}][\p{L}\p{M}\p{N}._-]{0,63}$")] | None = None
+    """The name behind which a promoted model answers, in lower case; default: suffix, else folders and name of the
+    dataset's file."""
     seed: Annotated[int, Field(ge=0, le=2_147_483_647)] = 0
     hyperparameters: Hyperparameters = Hyperparameters()
     lora: Lora = Lora()

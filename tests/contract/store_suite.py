@@ -53,6 +53,14 @@ class StoreSuite:
         assert await store.get(f"{folder}/a") == (b"2", newer)
         assert await store.get(f"{folder}/absent") is None
 
+    @pytest.mark.parametrize("name", ["客服-对话", "поддержка", "हिन्दी", "café", "𐌀" * 60])
+    async def test_a_key_may_have_letters_of_every_script(self, store: ObjectStore, folder: str, name: str) -> None:
+        key = f"{folder}/{name}.json"
+        etag = await store.create(key, b"1")
+        newer = await store.replace(key, b"2", etag)
+        assert await store.get(key) == (b"2", newer)
+        assert [entry.key for entry in await store.list(f"{folder}/")] == [key]
+
     async def test_replacing_an_absent_object_is_a_conflict(self, store: ObjectStore, folder: str) -> None:
         with pytest.raises(Conflict):
             await store.replace(f"{folder}/absent", b"x", "0" * 32)

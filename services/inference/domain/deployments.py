@@ -5,7 +5,10 @@
 
 from __future__ import annotations
 
-from shared.events import Deployed, Deployment
+from collections.abc import Iterator
+
+from shared import ids
+from shared.events import Deployed, Deployment, Job
 
 # A promotion was done if its job is in the history. No job is still under way after so many later deployments.
 HISTORY = 1000
@@ -13,6 +16,15 @@ HISTORY = 1000
 
 class NoPrevious(ValueError):
     """There is nothing to roll back to."""
+
+
+class AliasTaken(Exception):
+    """The alias belongs to another dataset, that of the job `owner`."""
+
+    def __init__(self, alias: str, owner: Job) -> None:
+        super().__init__(alias)
+        self.alias = alias
+        self.owner = owner
 
 
 def deploy(before: Deployment | None, version: Deployed, alias: str) -> Deployment:
@@ -31,6 +43,20 @@ def promote(before: Deployment | None, version: Deployed, alias: str) -> Deploym
     if before is not None and any(earlier.job_id == version.job_id for earlier in before.history):
         return before
     return deploy(before, version, alias)
+
+
+def makers(deployment: Deployment) -> Iterator[str]:
+    """The jobs whose models the alias named, newest first: the first that is known owns the alias."""
+    return iter(dict.fromkeys(version.job_id for version in deployment.history if version.job_id))
+
+
+def may_take(job: Job, owner: Job) -> bool:
+    """Whether an alias of `owner` may move to the model of `job` without anybody's say: both have the same dataset, or
+    the user of `job` has named the alias, and did not leave it to the name of the file."""
+    if (job.dataset.bucket, job.dataset.key) == (owner.dataset.bucket, owner.dataset.key):
+        return True
+    named = job.spec.alias or job.spec.suffix
+    return named is not None and ids.alias_of(named) == ids.alias_of(job.alias)
 
 
 def roll_back(before: Deployment, at: float) -> Deployment:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 _TUNED_NAME = re.compile(
     r"ft:[A-Za-z0-9._-]+:[A-Za-z0-9._-]*:[A-Za-z0-9._-]*:(?P<job>[a-z2-7]{8})(?::ckpt-step-(?P<step>[0-9]{1,9}))?"
 )
-_ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # the pattern of JobSpec.alias
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,3 @@ def tuned_name(model: str) -> TunedName | None:
         return None
     step = match["step"]
     return TunedName(model.partition(":ckpt-step-")[0], match["job"], int(step) if step else None)
-
-
-def is_alias(name: str) -> bool:
-    return _ALIAS.fullmatch(name) is not None

@@ -9,9 +9,9 @@ from typing import Any
 from fastapi import APIRouter
 
 from services.inference.domain.deployments import NoPrevious
-from services.inference.domain.names import is_alias
 from services.inference.registry.aliases import Aliases
 from services.inference.registry.models import Models
+from shared import ids
 from shared.events import StrictModel
 from shared.http.errors import ApiError
 
@@ -40,10 +40,11 @@ def router(aliases: Aliases, models: Models, *, base: str, clock: Callable[[], f
 
     @routes.post("/deployments/{alias}")
     async def deploy(alias: str, wanted: DeployRequest) -> dict[str, Any]:
-        if not is_alias(alias) or alias == base:
+        if not ids.is_alias(alias) or base in (alias, ids.alias_of(alias)):
             raise ApiError(
                 400,
-                "An alias is 1 to 64 letters, digits, dots, dashes or underscores, and not the name of the base.",
+                "An alias is 1 to 64 letters of any script, digits, dots, dashes or underscores. It begins with a "
+                "letter or digit, and is not the name of the base.",
                 code="invalid_alias",
                 param="alias",
             )

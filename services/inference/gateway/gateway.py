@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 from fastapi import APIRouter, Request, Response
@@ -93,7 +94,7 @@ class Gateway:
         status = upstream.response.status_code
         headers = {"x-tunestream-model": target.model}
         if target.alias is not None:
-            headers["x-tunestream-alias"] = target.alias
+            headers["x-tunestream-alias"] = quote(target.alias, safe="")  # a header is ASCII
         if status >= 400:
             error = _error(status, await upstream.body(), current.route)
             error.headers = headers

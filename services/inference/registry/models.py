@@ -17,7 +17,7 @@ from shared.events import Deployed, Deployment
 @dataclass(frozen=True)
 class Target:
     """The model that a request means. `model`: the base, or the exact id of a tuned model. `alias`: the alias by which
-    the client named it, if any."""
+    the client named it, if any, as the ledger has it."""
 
     model: str
     tuned: bool
@@ -48,7 +48,7 @@ class Models:
         if deployment is None:
             raise model_not_found(name)
         current = deployment.current.model
-        return Target(current, tuned=current != self._base, alias=name)
+        return Target(current, tuned=current != self._base, alias=deployment.alias)
 
     async def version(self, name: str, at: float) -> Deployed:
         """The version to deploy when a person names `name`, a model or an alias. `job_id` of the base is empty.

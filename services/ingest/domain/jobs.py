@@ -23,10 +23,12 @@ def job_of(
 ) -> Job:
     """The manifest of a job. The same bytes at the same place with the same settings are the same job.
 
+    Its alias is the one of the settings, else their suffix, else folders and name of the dataset, joined by dashes.
+
     `salt` distinguishes jobs whose settings could not be read. `now` is in seconds since the epoch.
     """
     job_id = ids.job_id(dataset.bucket, dataset.key, dataset.sha256, spec, unreadable=salt)
-    stem = posixpath.splitext(posixpath.basename(dataset.key))[0]
+    named = (spec.alias, spec.suffix, _place(dataset.key), "model")
     return Job(
         job_id=job_id,
         created_at=now,
@@ -36,10 +38,16 @@ def job_of(
         base=base,
         start_from=start_from,
         model=ids.model_id(job_id, base, organization, spec.suffix),
-        alias=spec.alias or ids.slug(spec.suffix or stem) or "model",
+        alias=next(alias for alias in map(ids.alias_of, filter(None, named)) if alias),
         origin=origin,
         traceparent=traceparent,
     )
+
+
+def _place(key: str) -> str:
+    """Folders and name without its ending. Folders that begin with `_` or `.` only keep sweeps away from a dataset."""
+    *folders, name = posixpath.splitext(key)[0].split("/")
+    return "/".join([*(folder for folder in folders if not folder.startswith(("_", "."))), name])
 
 
 def uploaded(job: Job) -> DatasetUploaded:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import NamedTuple
 
+from services.validate.domain.links import KEEP
 from shared.events import Splits
 
 TRAIN, VALIDATION, TEST = range(3)
@@ -49,7 +50,7 @@ def assign(ranks: Sequence[int], wanted: Sizes) -> bytearray:
     Groups are taken in the order of their ranks: first for the test split, then for validation; the rest is trained on.
     A group that is larger than what a split still lacks is passed over. So a split is never larger than wanted, and it
     is smaller only where groups of several rows leave no other choice. A split that would stay empty takes the smallest
-    group that is left. The last group is always left to train on.
+    group that is left. The last group is always left to train on, and so are rows of rank `KEEP`.
     """
     order = sorted(range(len(ranks)), key=ranks.__getitem__)
     assignment = bytearray(len(ranks))
@@ -59,7 +60,7 @@ def assign(ranks: Sequence[int], wanted: Sizes) -> bytearray:
         smallest: list[int] = []
         for _, members in groupby(order, key=ranks.__getitem__):
             rows = list(members)
-            if assignment[rows[0]] != TRAIN:
+            if assignment[rows[0]] != TRAIN or ranks[rows[0]] == KEEP:
                 continue
             if len(rows) <= room and left > 1:
                 room -= len(rows)

@@ -71,11 +71,13 @@ async def add_trained(
     return event.model
 
 
-async def add_job(objects: FakeStore, name: str = "one", alias: str = "support") -> Job:
-    """Write the manifest of the job named `name`."""
+async def add_job(objects: FakeStore, name: str = "one", alias: str = "support", **fields: Any) -> Job:
+    """Write the manifest of the job named `name`, if it is not there yet."""
     job = job_id(name)
-    manifest = make_job(job_id=job, base=BASE, model=model_id(job), alias=alias, traceparent=TRACEPARENT)
-    await objects.create(job_key(job), manifest.model_dump_json().encode())
+    usual = {"job_id": job, "base": BASE, "model": model_id(job), "alias": alias, "traceparent": TRACEPARENT}
+    manifest = make_job(**usual | fields)
+    if await objects.get(job_key(job)) is None:
+        await objects.create(job_key(job), manifest.model_dump_json().encode())
     return manifest
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from shared import ids
 from shared.events import JobSpec
@@ -28,3 +30,17 @@ def test_a_job_keeps_the_id_that_earlier_versions_gave_it(
 def test_a_default_that_is_written_out_changes_nothing() -> None:
     spec = JobSpec.model_validate({"seed": 0, "hyperparameters": {"n_epochs": "auto"}, "gate": {}})
     assert ids.chosen_settings(spec) == {}
+
+
+@given(st.text(max_size=80))
+def test_what_is_made_an_alias_is_one_and_stays_the_same(text: str) -> None:
+    alias = ids.alias_of(text)
+    if alias:
+        assert ids.is_alias(alias)
+        assert JobSpec(alias=alias).alias == alias
+        assert ids.alias_of(alias) == alias
+
+
+@pytest.mark.parametrize("text", ["support", "support-tickets", "a.b_c-2", "x" * 64])
+def test_an_alias_of_ascii_is_what_it_was(text: str) -> None:
+    assert ids.alias_of(text) == ids.slug(text) == text

@@ -18,9 +18,6 @@ Item = tuple[Example, ...]
 """An item: one sequence, or the preferred and the non-preferred answer to one prompt. It is never split between
 batches."""
 
-LEAST_SHARE, MOST_SHARE = 0.001, 0.999
-"""A share of trained tokens outside these bounds means that the mask is wrong: it covers nothing, or prompts too."""
-
 
 @dataclass(frozen=True)
 class Dataset:
@@ -100,8 +97,8 @@ class Encoder:
         """Encode a file of one row per line.
 
         Raises:
-            InputError: `invalid_training_file`: a row is wrong (the message names the line and the field), or nearly
-                none or nearly all of the tokens would be trained on.
+            InputError: `invalid_training_file`: a row is wrong (the message names the line and the field), no token
+                would be trained on, or every token of every conversation.
         """
         items: list[Item] = []
         dropped = 0
@@ -148,13 +145,12 @@ class Encoder:
         if not dataset.items:
             message = "no row has anything to train on: no assistant message with a weight other than 0"
             raise InputError("invalid_training_file", message, param)
-        share = sum(int(e.trained.sum()) for item in dataset.items for e in item) / dataset.tokens
-        if not LEAST_SHARE <= share <= MOST_SHARE:
+        # a chat template writes something before each answer; of a completion the prompt may be empty
+        if self.form != "completion" and all(e.trained.all() for item in dataset.items for e in item):
             raise InputError(
                 "invalid_training_file",
-                f"{share:.2%} of the tokens would be trained on, which is close to "
-                f"{'none' if share < LEAST_SHARE else 'all'} of them: rows need both a prompt and an answer "
-                "(preview.txt shows how the rows were read)",
+                "every token of every conversation would be trained on, the questions too: the base's chat template "
+                "does not tell them from the answers; choose another base (preview.txt shows how the rows were read)",
                 param,
             )
 

@@ -341,6 +341,13 @@ def test_a_model_that_was_not_promoted_is_shown_with_the_reasons() -> None:
     assert lines[-1] == f'ask it: tunestream chat "{TUNED}"'
 
 
+def test_a_model_that_passed_but_was_not_promoted_is_shown_with_what_is_against_it() -> None:
+    found = done(promoted=False)
+    found["evaluation"]["passed"] = True
+    found["stages"]["inference"]["message"] = "The alias belongs to another dataset."
+    assert "- The alias belongs to another dataset." in result_lines(found)
+
+
 def test_a_failure_is_shown_with_code_field_and_message() -> None:
     error = {"code": "invalid_training_file", "message": "Line 3: no role", "param": "training_file"}
     assert failure(job("failed") | {"error": error}).message == "invalid_training_file (training_file): Line 3: no role"

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from urllib.parse import quote
+
+import httpx
 import pytest
 
+from cli.client import Client
+from cli.target import Target
+from shared.settings import BusSettings, StoreSettings
 from tests.support.data.trained_models import BASE, add_trained
 from tests.unit.inference.conftest import ServiceUnderTest
 
@@ -125,3 +132,54 @@ async def test_the_promotion_of_another_replica_is_seen_after_a_second(service: 
     service.clock.now += 1.1
 
     assert (await service.chat("support")).json()["model"] == second
+
+
+@pytest.mark.parametrize("alias", ["客服-对话", "поддержка", "हिन्दी", "café"])
+async def test_an_alias_of_any_script_is_deployed_asked_listed_and_rolled_back(
+    service: ServiceUnderTest, alias: str
+) -> None:
+    first, second = await add_trained(service.objects, "1"), await add_trained(service.objects, "2")
+    path = f"/deployments/{quote(alias)}"
+    for model in (first, second):
+        answer = await service.http.post(path, json={"model": model})
+        assert (answer.status_code, answer.json()["alias"]) == (200, alias)
+
+    asked = await service.chat(alias)
+
+    assert asked.json()["model"] == second
+    assert asked.headers["x-tunestream-alias"] == quote(alias)
+    assert [key for key in service.objects.held if key.startswith("deployments/")] == [f"deployments/{alias}.json"]
+    assert (await service.http.get(path)).json()["current"]["model"] == second
+    assert (await service.http.get(f"/v1/models/{quote(alias)}")).json()["id"] == alias
+    assert (await service.client.models.retrieve(alias)).id == alias
+    assert alias in [model.id async for model in service.client.models.list()]
+    created = await service.client.chat.completions.create(model=alias, messages=[{"role": "user", "content": "hi"}])
+    assert created.model == second
+    assert (await service.http.post(f"{path}/rollback")).json()["current"]["model"] == first
+
+
+async def test_an_alias_is_found_however_it_is_spelled(service: ServiceUnderTest) -> None:
+    model = await add_trained(service.objects)
+    await service.http.post(f"/deployments/{quote('Café')}", json={"model": model})
+
+    for spelled in ("café", "cafe\u0301", "CAFÉ"):
+        answer = await service.chat(spelled)
+        assert answer.json()["model"] == model
+        assert answer.headers["x-tunestream-alias"] == "caf%C3%A9"
+
+
+async def test_the_command_line_deploys_and_rolls_back_an_alias_of_any_script(
+    service: ServiceUnderTest,
+) -> None:
+    first, second = await add_trained(service.objects, "1"), await add_trained(service.objects, "2")
+    url = str(service.http.base_url).rstrip("/")
+    target = Target(url, url, None, StoreSettings(), BusSettings(), BASE)
+
+    def by_hand() -> list[str]:
+        with Client(target, httpx.HTTPTransport(verify=False)) as client:
+            client.deploy(first, "客服")
+            client.deploy(second, "客服")
+            back = client.rollback("客服")
+            return [back["current"]["model"], *(each["alias"] for each in client.deployments())]
+
+    assert await asyncio.to_thread(by_hand) == [first, "客服"]

@@ -80,7 +80,42 @@ def test_the_model_id_is_openais_and_leads_back_to_the_job() -> None:
 def test_the_alias_is_said_or_follows_from_suffix_or_file_name() -> None:
     assert job(spec=JobSpec(alias="prod", suffix="s")).alias == "prod"
     assert job(spec=JobSpec(suffix="s")).alias == "s"
-    assert job().alias == "support-tickets"
+    assert job().alias == "team-support-tickets"
+
+
+@pytest.mark.parametrize(
+    ("key", "alias"),
+    [
+        ("support.jsonl", "support"),
+        ("Support Tickets.v2.jsonl", "support-tickets.v2"),
+        ("team-a/train.jsonl", "team-a-train"),
+        ("team-b/train.jsonl", "team-b-train"),
+        ("_announced/train.jsonl", "train"),
+        ("客服 对话.jsonl", "客服-对话"),
+        ("Поддержка/заявки.jsonl", "поддержка-заявки"),
+        ("हिन्दी.jsonl", "हिन्दी"),
+        ("cafe\u0301.jsonl", "caf\u00e9"),
+        ("Ｓｕｐｐｏｒｔ.jsonl", "support"),
+        ("🙂.jsonl", "model"),
+    ],
+)
+def test_a_file_name_of_any_script_is_an_alias(key: str, alias: str) -> None:
+    assert job(dataset=DATASET.model_copy(update={"key": key})).alias == alias
+
+
+def test_long_names_that_begin_alike_are_different_aliases() -> None:
+    folder = "a-folder/with-a-very-long-name/and-another-below-it/and-one-more/"
+    one, other = (job(dataset=DATASET.model_copy(update={"key": f"{folder}{name}.jsonl"})).alias for name in "ab")
+    assert one != other
+    assert one.startswith("a-folder-with-a-very-long-name") and len(one) == len(other) == 64
+
+
+def test_the_alias_of_the_settings_may_have_letters_of_every_script() -> None:
+    assert job(spec=JobSpec(alias="Поддержка")).alias == "поддержка"
+    assert job(spec=JobSpec(suffix="客服 2")).alias == "客服-2"
+    for wrong in ("two words", "-a", ".a", "a/b", "a" * 65, "a:b", "\u0301a"):
+        with pytest.raises(ValueError, match="alias"):
+            JobSpec(alias=wrong)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.validate.domain.links import KEEP
 from services.validate.domain.split import SPLITS, TEST, TRAIN, VALIDATION, Sizes, assign, rank, sizes
 from shared.events import Splits
 
@@ -80,3 +81,8 @@ def test_something_is_always_left_to_train_on() -> None:
     assert set(assign([7] * 20, Sizes(16, 2, 2))) == {TRAIN}
     assert TRAIN in assign([1] * 5 + [2] * 5, Sizes(1, 5, 4))
     assert sizes(10, Splits(validation=0.49, test=0.49), own_validation=False) == Sizes(1, 4, 5)
+
+
+def test_rows_that_must_be_trained_on_fill_no_other_split() -> None:
+    assert list(assign([KEEP] * 2 + [1] * 4, Sizes(2, 2, 2))) == [TRAIN] * 2 + [TEST] * 4
+    assert set(assign([KEEP] * 20, Sizes(16, 2, 2))) == {TRAIN}

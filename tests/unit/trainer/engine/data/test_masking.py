@@ -148,9 +148,24 @@ def test_rows_with_nothing_to_learn_are_refused(tokenizer: Any, tmp_path: Path):
         encode(tokenizer, row, tmp_path)
 
 
-def test_rows_without_prompts_are_refused(tokenizer: Any, tmp_path: Path):
-    with pytest.raises(InputError, match="close to all of them"):
-        encode(tokenizer, {"prompt": "", "completion": "only an answer"}, tmp_path, "completion")
+def test_one_word_after_a_long_document_is_enough(tokenizer: Any, tmp_path: Path):
+    row = chat_row("A long document. " * 1500, "yes")
+    encoder = Encoder(tokenizer, (tokenizer.eos_token_id,), "chat")
+    dataset = encoder.read(write_rows(tmp_path / "rows.jsonl", [row]), "training_file")
+    assert dataset.trained_tokens / dataset.tokens < 0.001
+    assert encode(tokenizer, row, tmp_path) == [("yes<|im_end|>",)]
+
+
+def test_a_completion_needs_no_prompt(tokenizer: Any, tmp_path: Path):
+    row = {"prompt": "", "completion": "only an answer"}
+    assert encode(tokenizer, row, tmp_path, "completion") == [("only an answer<|im_end|>",)]
+
+
+def test_conversations_of_which_everything_would_be_trained_are_refused(tmp_path: Path):
+    template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    row = {"messages": [{"role": "assistant", "content": "only an answer"}]}
+    with pytest.raises(InputError, match="every token of every conversation"):
+        encode(make_tokenizer(template), row, tmp_path)
 
 
 @pytest.mark.parametrize(("policy", "left", "dropped", "truncated"), [("drop", 1, 1, 0), ("truncate", 2, 0, 1)])
