@@ -9,7 +9,7 @@ from pathlib import Path
 
 from services.validate.checks import Context
 from services.validate.domain.formats import METHOD_OF
-from services.validate.domain.report import FileRole, Report, SplitSize, failure, wrong_method
+from services.validate.domain.report import NO_TEST, FileRole, Report, SplitSize, failure, wrong_method
 from services.validate.domain.split import SPLITS, TRAIN, VALIDATION, assign, sizes
 from services.validate.domain.statistics import estimate, max_length
 from services.validate.reader import Reader, Source
@@ -88,10 +88,13 @@ def examine(
         return Examined(report.model_copy(update={"ok": False, "failure": failed}))
     assignment = assign(trained.ranks, sizes(trained.report.usable, spec.splits, own_validation=validated is not None))
     splits = _split_sizes(trained, validated, assignment)
-    guess = estimate(splits["train"].tokens, spec.hyperparameters) if tokenizer else None
-    return Examined(
-        report.model_copy(update={"splits": splits, "estimate": guess}), trained, validated, bytes(assignment)
-    )
+    found: dict[str, object] = {
+        "splits": splits,
+        "estimate": estimate(splits["train"].tokens, spec.hyperparameters) if tokenizer else None,
+    }
+    if spec.splits.test > 0 and "test" not in splits:
+        found["training"] = trained.report.with_warning(NO_TEST)
+    return Examined(report.model_copy(update=found), trained, validated, bytes(assignment))
 
 
 def write_splits(

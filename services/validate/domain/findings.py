@@ -68,16 +68,18 @@ class Problems:
             self.warning_counts[finding.code] += 1
             kept, room = self.warnings, min(self.limit, MAX_WARNINGS)
         if len(kept) < room:
-            kept.append(
-                Problem(
-                    line=line,
-                    field=finding.field,
-                    code=finding.code,
-                    message=finding.message,
-                    remedy=finding.remedy,
-                    severity=finding.severity,
-                )
-            )
+            kept.append(problem(line, finding))
+
+
+def problem(line: int | None, finding: Finding) -> Problem:
+    return Problem(
+        line=line,
+        field=finding.field,
+        code=finding.code,
+        message=finding.message,
+        remedy=finding.remedy,
+        severity=finding.severity,
+    )
 
 
 def missing(at: str, name: str, remedy: str) -> Finding:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from services.validate.domain.findings import Problem
+from services.validate.domain.findings import Finding, Problem, problem
 from services.validate.domain.formats import METHOD_OF, Format
 from services.validate.domain.statistics import Estimate, Tokens
 from shared.errors import InputError
@@ -64,6 +64,26 @@ class FileReport(FrozenModel):
     warning_counts: dict[str, int]
     problems: tuple[Problem, ...]
     """The first errors, then the first warnings."""
+
+    def with_warning(self, finding: Finding) -> FileReport:
+        """The same with one more warning about the whole file."""
+        return self.model_copy(
+            update={
+                "warnings": self.warnings + 1,
+                "warning_counts": self.warning_counts | {finding.code: 1},
+                "problems": (*self.problems, problem(None, finding)),
+            }
+        )
+
+
+NO_TEST = Finding(
+    "no_test_split",
+    "",
+    "all rows have a prompt or an answer in common, directly or through other rows, so none can be kept for a test, "
+    "and the model will not be promoted by itself",
+    "give the rows different prompts, or set gate.promote to always",
+    "warning",
+)
 
 
 class SplitSize(FrozenModel):

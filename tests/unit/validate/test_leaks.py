@@ -18,7 +18,7 @@ from services.validate.check import examine, write_splits
 from services.validate.scan import ScanControl
 from shared.events import JobSpec
 from shared.settings import ValidationSettings
-from tests.unit.validate.conftest import write
+from tests.unit.validate.conftest import Examine, write
 
 Splits = dict[str, list[Any]]
 SHARES = {"validation": 0.2, "test": 0.2}
@@ -172,6 +172,15 @@ def test_a_pair_whose_question_was_asked_after_another_pair_is_on_its_side() -> 
 def test_texts_without_a_prompt_are_not_one_group() -> None:
     rows = [{"prompt": "", "completion": f"a text {number}"} for number in range(20)]
     assert {side: len(found) for side, found in split(rows).items()} == {"train": 12, "validation": 4, "test": 4}
+
+
+def test_rows_that_all_hang_together_leave_no_test_and_the_report_says_so(run: Examine) -> None:
+    rows = [{"prompt": "Write a poem:", "completion": f" poem {number}"} for number in range(20)]
+    report = run(rows).report
+    assert (report.ok, {side: split.examples for side, split in report.splits.items()}) == (True, {"train": 20})
+    assert report.training.warning_counts == {"no_test_split": 1}
+    assert "gate.promote" in str(report.training.problems[-1])
+    assert run(rows, splits={"test": 0}).report.training.warnings == 0
 
 
 @st.composite
