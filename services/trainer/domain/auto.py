@@ -179,7 +179,7 @@ def _learning_rate(plan: Plan, parameters: int, steps: int) -> tuple[Choice[floa
     elif plan.method == "dpo":
         rate, reason = rate * DPO_RATE_SHARE, f"for {base}, a tenth of the supervised rate for preference pairs"
     elif parameters <= SMALL_BASE:
-        reason = f"for {base}, as measured on small bases"
+        reason = f"for {base}, by the curve measured for small bases"
     elif steps < SHORT_RUN:
         rate *= SHORT_RUN_FACTOR
         short = f"{SHORT_RUN_FACTOR} times as much as usual, because {steps} steps are fewer than {SHORT_RUN}"
@@ -236,8 +236,8 @@ def _alpha(facts: Facts, rank: int) -> Choice[int]:
     if facts.start_alpha is not None:
         return Choice(facts.start_alpha, "that of the adapter that training starts from")
     if facts.parameters <= SMALL_BASE:
-        measured = f"the learning rate for a base of {_human(facts.parameters)} parameters was measured"
-        return Choice(2 * rank, f"twice the rank, with which {measured}")
+        small = f"for a base of {_human(facts.parameters)} parameters"
+        return Choice(2 * rank, f"twice the rank, {small}: with that the curve for small bases was measured")
     return Choice(ALPHA, "the same for every rank, so that the best learning rate is the same, too")
 
 

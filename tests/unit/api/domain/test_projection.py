@@ -253,6 +253,16 @@ def test_the_history_reads_as_openais() -> None:
     ]
 
 
+def test_skipped_steps_are_said() -> None:
+    trained = HISTORY.trained.model_copy(update={"skipped_steps": 4, "diverged_at": 11})
+    _, warning = messages(Occurred(trained, "ftevent-1", T0))
+    assert warning.level == "warn"
+    assert warning.message.startswith(
+        "4 steps were skipped, because their loss or its gradient was not a finite number"
+    )
+    assert warning.message.endswith("training ended at step 11, and the best adapter so far was kept")
+
+
 def test_a_step_is_a_metrics_event_with_its_figures() -> None:
     data = {"train_loss": 0.15, "valid_loss": 0.27, "full_valid_loss": 0.4, "tokens_per_second": 900}
     [message] = messages(Occurred(HISTORY.progress("trainer", step=300, total_steps=300, data=data), "ftevent-1", T0))
