@@ -21,7 +21,7 @@ def test_a_real_base_without_a_gpu_gets_a_shorter_one() -> None:
         given.setdefault(section, {})[field] = int(value)
     spec = JobSpec.model_validate(given)
     assert spec.hyperparameters.n_epochs == 1
-    assert spec.evaluation.max_tokens < JobSpec().evaluation.max_tokens
+    assert (spec.evaluation.max_tokens, spec.evaluation.max_examples) == (80, 32)
 
 
 def test_the_demo_ends_with_the_command_that_starts_the_same_base_again() -> None:

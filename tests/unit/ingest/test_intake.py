@@ -99,10 +99,10 @@ async def test_a_model_that_is_not_served_fails_the_job_before_anything_is_spent
 
 
 EARLIER = "ftjob-abcdefgh234567abcdefgh23"
-TUNED = "ft:Qwen2.5-0.5B-Instruct:tunestream:mine:abcdefgh"
+TUNED = "ft:tiny:tunestream:mine:abcdefgh"
 
 
-async def trained(ingest: Ingest, base: str = "Qwen/Qwen2.5-0.5B-Instruct") -> FolderReference:
+async def trained(ingest: Ingest, base: str = "acme/tiny") -> FolderReference:
     """The ledger after the training of `TUNED`."""
     prefix = f"jobs/{EARLIER}/trainer/attempt-1/adapter/"
     manifest = await ingest.objects.put(f"{prefix}manifest.json", b"{}")
@@ -131,8 +131,8 @@ async def test_a_job_that_names_a_tuned_model_starts_from_its_adapter_on_its_bas
 
     job = await ingest.take()
 
-    assert (job.base, job.start_from) == ("Qwen/Qwen2.5-0.5B-Instruct", adapter)
-    assert job.model.startswith("ft:Qwen2.5-0.5B-Instruct:tunestream::")
+    assert (job.base, job.start_from) == ("acme/tiny", adapter)
+    assert job.model.startswith("ft:tiny:tunestream::")
     [published] = ingest.bus.published
     assert isinstance(published.event, DatasetUploaded)
 
