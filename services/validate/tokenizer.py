@@ -7,15 +7,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from jinja2 import TemplateError
-
 from services.validate.domain.content import Row, conversations, input_of, prompt_of
 from services.validate.domain.findings import Finding, short
-from shared.conversation import template_tools
+from shared.conversation import ChatTemplate, Unfit, sent_tools
 from shared.errors import InputError, TransientError
-
-# A chat template is a program: a conversation that it does not expect may raise any of these.
-_TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, KeyError, IndexError, AttributeError)
 
 # A tokenizer without a limit states one of 10**30.
 _NO_LIMIT = 10**9
@@ -93,6 +88,7 @@ class BaseTokenizer:
 
     def __init__(self, tokenizer: Any, base: str, context: int | None) -> None:
         self._tokenizer = tokenizer
+        self._template = ChatTemplate(tokenizer)
         self.base = base
         self.context = context
 
@@ -102,7 +98,7 @@ class BaseTokenizer:
         for row in rows:
             try:
                 found = self._texts(row)
-            except _TEMPLATE_ERRORS as error:
+            except Unfit as error:
                 spans.append(_refused(row, self.base, error))
                 continue
             spans.append(range(len(texts), len(texts) + len(found)))
@@ -116,12 +112,12 @@ class BaseTokenizer:
         messages = prompt_of(row)
         if not messages:
             return 0
-        return self._lengths([self._render(messages, template_tools(input_of(row)), answer=True)], special=False)[0]
+        return self._lengths([self._render(messages, sent_tools(input_of(row)), answer=True)], special=False)[0]
 
     def _texts(self, row: Row) -> list[str]:
         if row.format == "completion":
             return [row.value["prompt"] + row.value["completion"] + (self._tokenizer.eos_token or "")]
-        tools = template_tools(input_of(row))
+        tools = sent_tools(input_of(row))
         return [self._render(messages, tools) for messages in conversations(row)]
 
     def _render(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, answer: bool = False) -> str:
@@ -132,10 +128,7 @@ class BaseTokenizer:
                 "instruction-tuned base, add a chat_template.jinja to its folder, or use prompt/completion rows.",
                 "model",
             )
-        text: str = self._tokenizer.apply_chat_template(
-            messages, tools=tools, tokenize=False, add_generation_prompt=answer
-        )
-        return text
+        return self._template.text(messages, tools, prompt=answer)
 
     def _lengths(self, texts: list[str], *, special: bool) -> list[int]:
         """Tokens of each text. `special`: count also what the tokenizer adds; a chat template writes such tokens
@@ -146,9 +139,12 @@ class BaseTokenizer:
         return [len(ids) for ids in encoded["input_ids"]]
 
 
-def _refused(row: Row, base: str, error: Exception) -> Finding:
+def _refused(row: Row, base: str, error: Unfit) -> Finding:
     place = {"chat": "messages", "preference": "input.messages", "completion": ""}[row.format]
-    # the message of a TemplateError is the template's own text; other errors may quote the row
-    said = f": {short(str(error), 120)}" if isinstance(error, TemplateError) else f" ({type(error).__name__})"
     remedy = "change the order of the roles as it asks, or choose another base"
-    return Finding("chat_template", place, f"the chat template of {base} refuses this conversation{said}", remedy)
+    return Finding(
+        "chat_template",
+        place,
+        f"the chat template of {base} refuses this conversation: {short(str(error), 120)}",
+        remedy,
+    )

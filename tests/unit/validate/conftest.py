@@ -16,7 +16,7 @@ from services.validate.domain.content import Row, conversations, input_of, promp
 from services.validate.domain.findings import Finding
 from services.validate.reader import Source
 from services.validate.scan import ScanControl
-from shared.conversation import template_tools
+from shared.conversation import sent_tools
 from shared.events import JobSpec
 from shared.settings import ValidationSettings
 from tests.support.data.datasets import good_row
@@ -77,7 +77,7 @@ class WordTokenizer:
     def _sequences(self, row: Row) -> tuple[int, ...]:
         if row.format == "completion":
             return (len((row.value["prompt"] + " " + row.value["completion"]).split()),)
-        json.dumps(template_tools(input_of(row)))
+        json.dumps(sent_tools(input_of(row)))
         return tuple(_words([one]) for one in conversations(row))
 
 

@@ -62,7 +62,8 @@ def test_parts_tools_and_old_function_calls_reach_the_template(base: Path) -> No
     )
     assert joined == TURNS + 1  # vLLM joins parts with a line end
     assert called == called_of_old == TURNS - len("hello") + len('look{"a": 1}')
-    assert offered == offered_of_old == TURNS + FRAME + len("system") + len(json.dumps([tool]))
+    sent = {"type": "function", "function": {"name": "look", "description": None, "parameters": None}}  # as vLLM does
+    assert offered == offered_of_old == TURNS + FRAME + len("system") + len(json.dumps([sent]))
 
 
 def test_a_completion_gets_the_end_token_and_a_pair_has_two_sequences(base: Path) -> None:

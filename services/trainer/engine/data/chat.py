@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jinja2 import TemplateError
-
 from services.trainer.engine.data.tokens import Example, Span, example, tokenize
-from shared.conversation import template_messages
+from shared.conversation import ChatTemplate, Unfit, sent_messages
 from shared.errors import InputError
 
 Turn = Mapping[str, Any]
@@ -36,6 +34,7 @@ class ChatEncoder:
                 "model",
             )
         self.tokenizer = tokenizer
+        self.template = ChatTemplate(tokenizer)
         self.stops = tuple(tokenizer.convert_ids_to_tokens(list(stop_ids)))
         self.specials = tuple({*self.stops, *tokenizer.all_special_tokens})
         self.end = stop_ids[0] if stop_ids else None
@@ -48,7 +47,7 @@ class ChatEncoder:
         Raises:
             InputError: the template refuses the conversation; the message begins with `where`.
         """
-        conversation = template_messages(messages)
+        conversation = sent_messages(messages)
         turns = [
             index
             for index, message in enumerate(messages)
@@ -92,15 +91,9 @@ class ChatEncoder:
 
     def _render(self, messages: list[dict[str, Any]], tools: Any, where: str, *, prompt: bool = False) -> str:
         try:
-            return str(
-                self.tokenizer.apply_chat_template(
-                    messages, tools=tools or None, tokenize=False, add_generation_prompt=prompt
-                )
-            )
-        except TemplateError as error:
-            raise _refused(where, error.message or type(error).__name__) from None
-        except (TypeError, KeyError, IndexError, AttributeError, ValueError) as error:
-            raise _refused(where, f"{type(error).__name__} while rendering") from None
+            return self.template.text(messages, tools, prompt=prompt)
+        except Unfit as error:
+            raise _refused(where, str(error)) from None
 
 
 def _shared_length(one: str, other: str) -> int:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from services.trainer.engine.data.chat import ChatEncoder
 from services.trainer.engine.data.tokens import Example, example, tokenize
-from shared.conversation import template_tools
+from shared.conversation import sent_tools
 from shared.errors import InputError
 
 Format = Literal["chat", "completion", "preference"]
@@ -127,9 +127,9 @@ class Encoder:
         if self.chat is None:
             return [(self._completion(row["prompt"], row["completion"]),)]
         if self.form == "chat":
-            return [(e,) for e in self.chat.encode(row["messages"], template_tools(row), where=where)]
+            return [(e,) for e in self.chat.encode(row["messages"], sent_tools(row), where=where)]
         asked = row["input"]
-        prompt, tools = list(asked["messages"]), template_tools(asked)
+        prompt, tools = list(asked["messages"]), sent_tools(asked)
         pair: list[Example] = []
         for field in ("preferred_completion", "non_preferred_completion"):
             answers = self.chat.encode([*prompt, *row[field]], tools, where=where, answers_from=len(prompt))
