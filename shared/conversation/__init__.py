@@ -5,10 +5,13 @@ from __future__ import annotations
 from shared.conversation.content_format import content_format
 from shared.conversation.sent import TEMPLATE_FIELDS, sent_messages, sent_tools, text_of
 from shared.conversation.template import ChatTemplate, Unfit
+from shared.conversation.turns import TurnEncoder, Turns
 
 __all__ = [
     "TEMPLATE_FIELDS",
     "ChatTemplate",
+    "TurnEncoder",
+    "Turns",
     "Unfit",
     "content_format",
     "sent_messages",

@@ -67,20 +67,14 @@ def _digest(data: bytes) -> bytes:
 # --- for the server ------------------------------------------------------------------------------------------
 
 
-def conversations(row: Row) -> list[list[dict[str, Any]]]:
-    """The sequences of a chat or preference row as they are sent to a server, each up to the last message that is
-    trained on."""
+def conversations(row: Row) -> list[tuple[list[dict[str, Any]], list[int]]]:
+    """The conversations of a chat or preference row as they are sent to a server, each with the indexes of the messages
+    that are trained on."""
     if row.format == "chat":
-        return [sent_messages(row.value["messages"][: _trained_indexes(row)[-1] + 1])]
-    asked = sent_messages(row.value["input"]["messages"])
-    return [asked + sent_messages(row.value[side]) for side in ("preferred_completion", "non_preferred_completion")]
-
-
-def prompt_of(row: Row) -> list[dict[str, Any]]:
-    """The messages of a chat or preference row before the first that is trained on."""
-    if row.format == "preference":
-        return sent_messages(row.value["input"]["messages"])
-    return sent_messages(row.value["messages"][: _trained_indexes(row)[0]])
+        return [(sent_messages(row.value["messages"]), _trained_indexes(row))]
+    asked = row.value["input"]["messages"]
+    answers = [row.value[side] for side in ("preferred_completion", "non_preferred_completion")]
+    return [(sent_messages([*asked, *answer]), [len(asked)]) for answer in answers]
 
 
 def _trained_indexes(row: Row) -> list[int]:

@@ -9,17 +9,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from services.trainer.engine.data.chat import ChatEncoder
-from services.trainer.engine.data.tokens import Example, example, tokenize
-from shared.conversation import sent_tools
+from services.trainer.engine.data.tokens import Example, example
+from shared.conversation import TurnEncoder, Unfit, sent_tools
 from shared.errors import InputError
 
 Format = Literal["chat", "completion", "preference"]
 Item = tuple[Example, ...]
 """An item: one sequence, or the preferred and the non-preferred answer to one prompt. It is never split between
 batches."""
-
-LEAST_SHARE, MOST_SHARE = 0.001, 0.999
-"""A share of trained tokens outside these bounds means that the mask is wrong: it covers nothing, or prompts too."""
 
 
 @dataclass(frozen=True)
@@ -93,15 +90,15 @@ class Encoder:
             )
         self.tokenizer = tokenizer
         self.form = form
-        self.end = stop_ids[0] if stop_ids else None
+        self.turns = TurnEncoder(tokenizer, stop_ids)
         self.chat = None if form == "completion" else ChatEncoder(tokenizer, stop_ids)
 
     def read(self, path: Path, param: str) -> Dataset:
         """Encode a file of one row per line.
 
         Raises:
-            InputError: `invalid_training_file`: a row is wrong (the message names the line and the field), or nearly
-                none or nearly all of the tokens would be trained on.
+            InputError: `invalid_training_file`: a row is wrong (the message names the line and the field), or no row
+                has anything to train on.
         """
         items: list[Item] = []
         dropped = 0
@@ -125,7 +122,7 @@ class Encoder:
 
     def _items(self, row: dict[str, Any], where: str) -> list[Item]:
         if self.chat is None:
-            return [(self._completion(row["prompt"], row["completion"]),)]
+            return [(self._completion(row["prompt"], row["completion"], where),)]
         if self.form == "chat":
             return [(e,) for e in self.chat.encode(row["messages"], sent_tools(row), where=where)]
         asked = row["input"]
@@ -139,24 +136,19 @@ class Encoder:
             pair += answers
         return [tuple(pair)]
 
-    def _completion(self, prompt: str, completion: str) -> Example:
-        text = prompt + completion
-        span = (len(prompt), len(text))
-        return example(*tokenize(self.tokenizer, text, [span], special=True, end=self.end))
+    def _completion(self, prompt: str, completion: str, where: str) -> Example:
+        try:
+            made = self.turns.complete(prompt, completion)
+        except Unfit as error:
+            raise InputError(
+                "invalid_training_file", f"{where}: the base cannot take it: {error}", "training_file"
+            ) from None
+        return example(made.ids, made.trained)
 
     def _check(self, dataset: Dataset, param: str) -> None:
         if not dataset.items:
             message = "no row has anything to train on: no assistant message with a weight other than 0"
             raise InputError("invalid_training_file", message, param)
-        share = sum(int(e.trained.sum()) for item in dataset.items for e in item) / dataset.tokens
-        if not LEAST_SHARE <= share <= MOST_SHARE:
-            raise InputError(
-                "invalid_training_file",
-                f"{share:.2%} of the tokens would be trained on, which is close to "
-                f"{'none' if share < LEAST_SHARE else 'all'} of them: rows need both a prompt and an answer "
-                "(preview.txt shows how the rows were read)",
-                param,
-            )
 
     def preview(self, dataset: Dataset, most: int = 4) -> str:
         """The first items as text for a person who checks the mask: what is trained on is between ⟦ and ⟧."""

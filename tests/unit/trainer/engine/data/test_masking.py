@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -148,9 +149,12 @@ def test_rows_with_nothing_to_learn_are_refused(tokenizer: Any, tmp_path: Path):
         encode(tokenizer, row, tmp_path)
 
 
-def test_rows_without_prompts_are_refused(tokenizer: Any, tmp_path: Path):
-    with pytest.raises(InputError, match="close to all of them"):
-        encode(tokenizer, {"prompt": "", "completion": "only an answer"}, tmp_path, "completion")
+def test_rows_without_prompts_and_long_rows_with_one_word_to_learn_are_trained(tokenizer: Any, tmp_path: Path):
+    """The validator accepts them, and the mask is right: see `TurnEncoder`."""
+    alone = {"prompt": "", "completion": "only an answer"}
+    [(learned,)] = encode(tokenizer, alone, tmp_path, "completion")
+    assert learned == "only an answer<|im_end|>"
+    assert encode(tokenizer, chat_row("word " * 3000, "spam"), tmp_path) == [("spam<|im_end|>",)]
 
 
 @pytest.mark.parametrize(("policy", "left", "dropped", "truncated"), [("drop", 1, 1, 0), ("truncate", 2, 0, 1)])
@@ -172,3 +176,17 @@ def test_a_row_cut_to_nothing_is_dropped_not_trained(tokenizer: Any, tmp_path: P
     encoder = Encoder(tokenizer, (tokenizer.eos_token_id,), "chat")
     got = encoder.read(write_rows(tmp_path / "rows.jsonl", rows), "training_file").limited(40, "truncate", "file")
     assert (len(got.items), got.dropped, got.truncated) == (1, 1, 0)
+
+
+DEMO_TEMPLATE = Path("examples/chat_template.jinja")
+
+
+def test_the_demos_rows_are_trained_as_ever():
+    """The ids and the mask of the demo's first rows, from before the mask was found by tokens."""
+    tokenizer = make_tokenizer(DEMO_TEMPLATE.read_text(encoding="utf-8"))
+    dataset = Encoder(tokenizer, (tokenizer.eos_token_id,), "chat").read(
+        Path("examples/support.jsonl"), "training_file"
+    )
+    shown = [[e.tokens.tolist(), e.trained.astype(int).tolist()] for item in dataset.items[:3] for e in item]
+    digest = hashlib.sha256(json.dumps(shown).encode()).hexdigest()
+    assert digest == "5a747de9bdd9082b19f58d536d1fc17880658b2f84f6aebb9b966ae69597d20a"
