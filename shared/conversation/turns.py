@@ -130,7 +130,9 @@ class TurnEncoder:
         if closed := _NO_THOUGHTS.search(asked):  # the prompt says already that there are none
             start = asked[: closed.start()]
             rest = whole.removeprefix(start)
-            return self._what_is_added(asked, prompt, asked + rest) if whole.startswith(start) else None
+            if not whole.startswith(start) or any(one in rest for one in THOUGHTS):  # or thoughts after their end
+                return None
+            return self._what_is_added(asked, prompt, asked + rest)
         opening = next((one for one in THOUGHTS if bare.endswith(one)), None)
         if opening is None:
             return None

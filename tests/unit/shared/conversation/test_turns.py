@@ -66,6 +66,14 @@ def test_thoughts_that_the_prompt_opens_are_trained_and_closed(answer: dict[str,
     assert learned == trained
 
 
+def test_thoughts_are_refused_where_the_prompt_closes_them_and_answers_are_not() -> None:
+    closed = "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n</think>{% endif %}"
+    [(read, learned)] = encode(LOOP + closed, [USER, ANSWER])
+    assert read.endswith("<think>\n</think>") and learned == "On its way.<|im_end|>"
+    with pytest.raises(Unfit, match=r"messages\[1\]: with the answer it writes other text"):
+        encode(LOOP + closed, CONVERSATIONS["inline thoughts"])
+
+
 def test_a_template_that_moves_the_system_text_has_it_in_every_prompt() -> None:
     sequences = encode(MOVES, [{"role": "system", "content": "Be short."}, *TWO])
     assert [learned for _, learned in sequences] == [" On its way.<|im_end|>", " Second.<|im_end|>"]
