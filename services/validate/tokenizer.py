@@ -8,16 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from jinja2 import TemplateError
-
 from services.validate import hub
-from services.validate.domain.content import Row, conversations, input_of, prompt_of
-from services.validate.domain.findings import Finding, short
-from shared.conversation import template_tools
+from services.validate.domain.content import Row, conversations, input_of
+from services.validate.domain.findings import Finding
+from shared.base import stop_ids
+from shared.conversation import TurnEncoder, Turns, Unfit, sent_tools
 from shared.errors import InputError, TransientError
-
-# A chat template is a program: a conversation that it does not expect may raise any of these.
-_TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, KeyError, IndexError, AttributeError)
 
 # A tokenizer without a limit states one of 10**30.
 _NO_LIMIT = 10**9
@@ -31,7 +27,8 @@ class Tokenizer(Protocol):
     """How many tokens the base can read; None: it states no limit."""
 
     def measure(self, rows: Sequence[Row]) -> list[tuple[int, ...] | Finding]:
-        """For each row the tokens of its sequences (two for a preference pair), or why the base cannot read the row.
+        """For each row the tokens of the sequences that it is trained as (two for a preference pair; a chat may be
+        several, where a template rewrites earlier turns), or why the base cannot be trained on the row.
 
         Raises:
             InputError: the base has no chat template, but the rows are chats.
@@ -82,7 +79,11 @@ def load(location: str, base: str) -> BaseTokenizer:
         ) from error
     limits = [getattr(config.get_text_config(), "max_position_embeddings", None), tokenizer.model_max_length]
     known = [limit for limit in limits if isinstance(limit, int) and 0 < limit < _NO_LIMIT]
-    return BaseTokenizer(tokenizer, base, min(known, default=None))
+    try:
+        generation = transformers.GenerationConfig.from_pretrained(location)
+    except OSError:  # it has no generation_config.json
+        generation = transformers.GenerationConfig()
+    return BaseTokenizer(tokenizer, base, min(known, default=None), stop_ids(tokenizer, generation))
 
 
 def _is_offline() -> bool:
@@ -103,42 +104,30 @@ def _is_outage(error: BaseException) -> bool:
 
 
 class BaseTokenizer:
-    """A transformers tokenizer; `context` in tokens."""
+    """A transformers tokenizer; `context` in tokens, `stops` are the ids at which the server stops."""
 
-    def __init__(self, tokenizer: Any, base: str, context: int | None) -> None:
+    def __init__(self, tokenizer: Any, base: str, context: int | None, stops: Sequence[int]) -> None:
         self._tokenizer = tokenizer
+        self._turns = TurnEncoder(tokenizer, stops)
         self.base = base
         self.context = context
 
     def measure(self, rows: Sequence[Row]) -> list[tuple[int, ...] | Finding]:
-        texts: list[str] = []
-        spans: list[range | Finding] = []
-        for row in rows:
-            try:
-                found = self._texts(row)
-            except _TEMPLATE_ERRORS as error:
-                spans.append(_refused(row, self.base, error))
-                continue
-            spans.append(range(len(texts), len(texts) + len(found)))
-            texts.extend(found)
-        lengths = self._lengths(texts, special=any(row.format == "completion" for row in rows))
-        return [span if isinstance(span, Finding) else tuple(lengths[index] for index in span) for span in spans]
+        return [self._measured(row) for row in rows]
 
     def prompt_tokens(self, row: Row) -> int:
-        if row.format == "completion":
-            return self._lengths([row.value["prompt"]], special=True)[0]
-        messages = prompt_of(row)
-        if not messages:
-            return 0
-        return self._lengths([self._render(messages, template_tools(input_of(row)), answer=True)], special=False)[0]
+        return self._sequences(row)[0].trained.index(True)
 
-    def _texts(self, row: Row) -> list[str]:
-        if row.format == "completion":
-            return [row.value["prompt"] + row.value["completion"] + (self._tokenizer.eos_token or "")]
-        tools = template_tools(input_of(row))
-        return [self._render(messages, tools) for messages in conversations(row)]
+    def _measured(self, row: Row) -> tuple[int, ...] | Finding:
+        try:
+            return tuple(len(sequence.ids) for sequence in self._sequences(row))
+        except Unfit as error:
+            return _refused(row, self.base, error)
 
-    def _render(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, answer: bool = False) -> str:
+    def _sequences(self, row: Row) -> list[Turns]:
+        """What the trainer makes of the row."""
+        if row.format == "completion":
+            return [self._turns.complete(row.value["prompt"], row.value["completion"])]
         if not self._tokenizer.chat_template:
             raise InputError(
                 "base_has_no_chat_template",
@@ -146,23 +135,16 @@ class BaseTokenizer:
                 "instruction-tuned base, add a chat_template.jinja to its folder, or use prompt/completion rows.",
                 "model",
             )
-        text: str = self._tokenizer.apply_chat_template(
-            messages, tools=tools, tokenize=False, add_generation_prompt=answer
-        )
-        return text
-
-    def _lengths(self, texts: list[str], *, special: bool) -> list[int]:
-        """Tokens of each text. `special`: count also what the tokenizer adds; a chat template writes such tokens
-        itself."""
-        if not texts:
-            return []
-        encoded = self._tokenizer(texts, add_special_tokens=special, return_attention_mask=False, verbose=False)
-        return [len(ids) for ids in encoded["input_ids"]]
+        tools = sent_tools(input_of(row))
+        return [made for messages, turns in conversations(row) for made in self._turns.encode(messages, tools, turns)]
 
 
-def _refused(row: Row, base: str, error: Exception) -> Finding:
+def _refused(row: Row, base: str, error: Unfit) -> Finding:
     place = {"chat": "messages", "preference": "input.messages", "completion": ""}[row.format]
-    # the message of a TemplateError is the template's own text; other errors may quote the row
-    said = f": {short(str(error), 120)}" if isinstance(error, TemplateError) else f" ({type(error).__name__})"
-    remedy = "change the order of the roles as it asks, or choose another base"
-    return Finding("chat_template", place, f"the chat template of {base} refuses this conversation{said}", remedy)
+    remedy = "change the row as it asks, or choose another base"
+    return Finding(
+        "chat_template",
+        place,
+        f"the chat template of {base} refuses this conversation: {error}",
+        remedy,
+    )

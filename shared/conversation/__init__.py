@@ -1,18 +1,20 @@
-"""Converts conversations to what chat templates expect, so that the validator, the trainer and vLLM see the same
-text."""
+"""One meaning of a row: what is sent to the server for it, what its chat template is given, and what is trained."""
 
 from __future__ import annotations
 
-from shared.conversation.template import (
-    TEMPLATE_FIELDS,
-    template_messages,
-    template_tools,
-    text_of,
-)
+from shared.conversation.content_format import content_format
+from shared.conversation.sent import TEMPLATE_FIELDS, sent_messages, sent_tools, text_of
+from shared.conversation.template import ChatTemplate, Unfit
+from shared.conversation.turns import TurnEncoder, Turns
 
 __all__ = [
     "TEMPLATE_FIELDS",
-    "template_messages",
-    "template_tools",
+    "ChatTemplate",
+    "TurnEncoder",
+    "Turns",
+    "Unfit",
+    "content_format",
+    "sent_messages",
+    "sent_tools",
     "text_of",
 ]

@@ -1,56 +1,55 @@
-"""Converts messages and tools to what chat templates expect, in the same way as vLLM. The rows must be valid."""
+"""A base's chat template, given exactly what vLLM gives to it. It needs a tokenizer of transformers, but not torch."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-TEMPLATE_FIELDS = ("role", "content", "name", "tool_calls", "function_call", "tool_call_id", "reasoning_content")
-"""The fields of a message that a chat template may use; `weight` and unknown fields are left out."""
+from jinja2 import TemplateError
+
+from shared.conversation.content_format import content_format
+from shared.conversation.given import given_messages, given_tools, without_developer
+
+# A chat template is a program: a conversation that it does not expect may raise any of these.
+_ERRORS = (TypeError, ValueError, KeyError, IndexError, AttributeError)
 
 
-def text_of(content: Any) -> str:
-    """The text of a message's content: the content itself, or its parts joined as vLLM joins them."""
-    if isinstance(content, str) or content is None:
-        return content or ""
-    return "\n".join(part["text"] for part in content)
+class Unfit(Exception):
+    """The base cannot be given this conversation. The text says why; it quotes the template, but never the row."""
 
 
-def template_messages(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Convert messages: content becomes text, arguments become objects, an older `function_call` becomes a tool
-    call."""
-    return [_template_message(message) for message in messages]
+class ChatTemplate:
+    """Renders messages and tools in the form in which they are sent: see `sent_messages`."""
 
+    def __init__(self, tokenizer: Any) -> None:
+        """`tokenizer`: one of transformers, with a chat template."""
+        self._tokenizer = tokenizer
 
-def template_tools(asked: Mapping[str, Any]) -> list[dict[str, Any]] | None:
-    """The tools of a chat row, or of the input of a preference pair. Older `functions` become tools. None if it has
-    none."""
-    tools = list(asked.get("tools") or ())
-    tools += [{"type": "function", "function": function} for function in asked.get("functions") or ()]
-    return tools or None
+    def given(
+        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None
+    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]] | None]:
+        """Messages and tools as vLLM gives them to the template."""
+        offered = given_tools(tools)
+        template: str = self._tokenizer.get_chat_template(None, tools=offered)
+        made = given_messages(messages, content_format(template))
+        knows = '"developer"' in template or "'developer'" in template  # vLLM's own test
+        return (made if knows else without_developer(made)), offered
 
+    def text(
+        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None, *, prompt: bool
+    ) -> str:
+        """The conversation as the template writes it. `prompt`: with the beginning of an answer, as the server asks.
 
-def _template_message(message: Mapping[str, Any]) -> dict[str, Any]:
-    made = {key: value for key, value in message.items() if key in TEMPLATE_FIELDS and value is not None}
-    made["content"] = text_of(message.get("content"))
-    calls = [(call.get("id"), call["function"]) for call in message.get("tool_calls") or ()]
-    if function_call := made.pop("function_call", None):
-        calls.append((None, function_call))
-    if calls:
-        made["tool_calls"] = [
-            {
-                **({"id": identity} if identity else {}),
-                "type": "function",
-                "function": {"name": function["name"], "arguments": _arguments(function)},
-            }
-            for identity, function in calls
-        ]
-    if made["role"] == "function":
-        made["role"] = "tool"
-    return made
-
-
-def _arguments(function: Mapping[str, Any]) -> Any:
-    arguments = function.get("arguments") or "{}"
-    return json.loads(arguments) if isinstance(arguments, str) else arguments
+        Raises:
+            Unfit: the template refuses the conversation.
+        """
+        try:
+            given, offered = self.given(messages, tools)
+            text: str = self._tokenizer.apply_chat_template(
+                given, tools=offered, tokenize=False, add_generation_prompt=prompt
+            )
+        except TemplateError as error:
+            raise Unfit(" ".join(str(error).split())[:120] or type(error).__name__) from None
+        except _ERRORS as error:  # their text may quote the row
+            raise Unfit(f"{type(error).__name__} while rendering") from None
+        return text

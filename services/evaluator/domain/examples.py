@@ -6,9 +6,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
-from services.evaluator.domain.messages import message_text, sendable
+from services.evaluator.domain.messages import message_text
 from services.evaluator.domain.replies import Reply, reply_of
 from services.evaluator.domain.tool_calls import ToolCall, calls_of
+from shared.conversation import sent_messages, sent_tools
 from shared.errors import InputError
 from shared.events import FrozenModel
 
@@ -72,8 +73,8 @@ def _chat(row: Mapping[str, Any], line: int) -> Example:
     last = (trained or answers)[-1]
     return Example(
         line=line,
-        messages=tuple(sendable(message) for message in messages[:last]),
-        tools=_tools(row),
+        messages=tuple(sent_messages(messages[:last])),
+        tools=tuple(sent_tools(row) or ()),
         reference=message_text(messages[last]),
         tool_calls=calls_of(messages[last]),
         thoughts=_thoughts(messages[last]),
@@ -87,8 +88,8 @@ def _preference(row: Mapping[str, Any], line: int) -> Example:
     preferred = _messages(row.get("preferred_completion"), line, "'preferred_completion'")
     return Example(
         line=line,
-        messages=tuple(sendable(message) for message in _messages(asked.get("messages"), line, "'input.messages'")),
-        tools=_tools(asked),
+        messages=tuple(sent_messages(_messages(asked.get("messages"), line, "'input.messages'"))),
+        tools=tuple(sent_tools(asked) or ()),
         reference=message_text(preferred[-1]),
         tool_calls=calls_of(preferred[-1]),
         thoughts=_thoughts(preferred[-1]),
@@ -104,13 +105,6 @@ def _messages(value: Any, line: int, field: str) -> list[dict[str, Any]]:
     if not isinstance(value, list) or not value or not all(isinstance(message, dict) for message in value):
         _refuse(line, field, "is not a list of messages; give each a role and a content")
     return value
-
-
-def _tools(row: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
-    if tools := row.get("tools"):
-        return tuple(tools)
-    # `functions` is the older spelling; servers know only `tools`.
-    return tuple({"type": "function", "function": function} for function in row.get("functions") or ())
 
 
 def _refuse(line: int, field: str, trouble: str) -> NoReturn:

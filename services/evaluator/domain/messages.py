@@ -7,14 +7,6 @@ from typing import Any
 
 from services.evaluator.domain.tool_calls import as_lines, calls_of
 
-# Other keys of a message, such as `weight`, are for the trainer only, and a server may refuse them.
-SENT = ("role", "content", "name", "tool_calls", "tool_call_id", "function_call")
-
-
-def sendable(message: Mapping[str, Any]) -> dict[str, Any]:
-    """The message without the keys that are only for training, and without nulls."""
-    return {key: message[key] for key in SENT if message.get(key) is not None}
-
 
 def content_text(content: Any) -> str:
     """The text of a message's content; the text parts of a list are joined, other parts are left out."""

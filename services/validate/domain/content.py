@@ -10,7 +10,7 @@ from typing import Any
 
 from services.validate.domain.formats import Format
 from services.validate.domain.links import Turn
-from shared.conversation import TEMPLATE_FIELDS, template_messages, text_of
+from shared.conversation import TEMPLATE_FIELDS, sent_messages, text_of
 from shared.ids import canonical
 
 DIGEST_BYTES = 16  # bytes; among fewer than 2**64 rows, two different ones hardly ever share a digest
@@ -122,23 +122,17 @@ def _digest(data: bytes) -> bytes:
     return hashlib.blake2b(data, digest_size=DIGEST_BYTES).digest()
 
 
-# --- for the chat template ------------------------------------------------------------------------------------------
+# --- for the server ------------------------------------------------------------------------------------------
 
 
-def conversations(row: Row) -> list[list[dict[str, Any]]]:
-    """The sequences of a chat or preference row as chat templates expect them, each up to the last message that is
-    trained on."""
+def conversations(row: Row) -> list[tuple[list[dict[str, Any]], list[int]]]:
+    """The conversations of a chat or preference row as they are sent to a server, each with the indexes of the messages
+    that are trained on."""
     if row.format == "chat":
-        return [template_messages(row.value["messages"][: _trained_indexes(row)[-1] + 1])]
-    asked = template_messages(row.value["input"]["messages"])
-    return [asked + template_messages(row.value[side]) for side in ("preferred_completion", "non_preferred_completion")]
-
-
-def prompt_of(row: Row) -> list[dict[str, Any]]:
-    """The messages of a chat or preference row before the first that is trained on."""
-    if row.format == "preference":
-        return template_messages(row.value["input"]["messages"])
-    return template_messages(row.value["messages"][: _trained_indexes(row)[0]])
+        return [(sent_messages(row.value["messages"]), _trained_indexes(row))]
+    asked = row.value["input"]["messages"]
+    answers = [row.value[side] for side in ("preferred_completion", "non_preferred_completion")]
+    return [(sent_messages([*asked, *answer]), [len(asked)]) for answer in answers]
 
 
 def _trained_indexes(row: Row) -> list[int]:

@@ -12,11 +12,11 @@ from tokenizers import Tokenizer as Fast
 from tokenizers import decoders, models, pre_tokenizers
 
 from services.validate.check import Examined, examine
-from services.validate.domain.content import Row, conversations, input_of, prompt_of
+from services.validate.domain.content import Row, conversations, input_of
 from services.validate.domain.findings import Finding
 from services.validate.reader import Source
 from services.validate.scan import ScanControl
-from shared.conversation import template_tools
+from shared.conversation import sent_tools
 from shared.events import JobSpec
 from shared.settings import ValidationSettings
 from tests.support.data.datasets import good_row
@@ -72,13 +72,17 @@ class WordTokenizer:
         return [self._sequences(row) for row in rows]
 
     def prompt_tokens(self, row: Row) -> int:
-        return len(row.value["prompt"].split()) if row.format == "completion" else _words([prompt_of(row)])
+        return len(row.value["prompt"].split()) if row.format == "completion" else _words(self._before(row))
 
     def _sequences(self, row: Row) -> tuple[int, ...]:
         if row.format == "completion":
             return (len((row.value["prompt"] + " " + row.value["completion"]).split()),)
-        json.dumps(template_tools(input_of(row)))
-        return tuple(_words([one]) for one in conversations(row))
+        json.dumps(sent_tools(input_of(row)))
+        return tuple(_words([messages[: turns[-1] + 1]]) for messages, turns in conversations(row))
+
+    def _before(self, row: Row) -> Iterable[Sequence[dict[str, Any]]]:
+        messages, turns = conversations(row)[0]
+        return [messages[: turns[0]]]
 
 
 def _words(many: Iterable[Sequence[dict[str, Any]]]) -> int:

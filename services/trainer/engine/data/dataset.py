@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from services.trainer.engine.data.chat import ChatEncoder
-from services.trainer.engine.data.tokens import Example, example, tokenize
-from shared.conversation import template_tools
+from services.trainer.engine.data.tokens import Example, example
+from shared.conversation import TurnEncoder, Unfit, sent_tools
 from shared.errors import InputError
 
 Format = Literal["chat", "completion", "preference"]
@@ -90,7 +90,7 @@ class Encoder:
             )
         self.tokenizer = tokenizer
         self.form = form
-        self.end = stop_ids[0] if stop_ids else None
+        self.turns = TurnEncoder(tokenizer, stop_ids)
         self.chat = None if form == "completion" else ChatEncoder(tokenizer, stop_ids)
 
     def read(self, path: Path, param: str) -> Dataset:
@@ -122,11 +122,11 @@ class Encoder:
 
     def _items(self, row: dict[str, Any], where: str) -> list[Item]:
         if self.chat is None:
-            return [(self._completion(row["prompt"], row["completion"]),)]
+            return [(self._completion(row["prompt"], row["completion"], where),)]
         if self.form == "chat":
-            return [(e,) for e in self.chat.encode(row["messages"], template_tools(row), where=where)]
+            return [(e,) for e in self.chat.encode(row["messages"], sent_tools(row), where=where)]
         asked = row["input"]
-        prompt, tools = list(asked["messages"]), template_tools(asked)
+        prompt, tools = list(asked["messages"]), sent_tools(asked)
         pair: list[Example] = []
         for field in ("preferred_completion", "non_preferred_completion"):
             answers = self.chat.encode([*prompt, *row[field]], tools, where=where, answers_from=len(prompt))
@@ -136,10 +136,14 @@ class Encoder:
             pair += answers
         return [tuple(pair)]
 
-    def _completion(self, prompt: str, completion: str) -> Example:
-        text = prompt + completion
-        span = (len(prompt), len(text))
-        return example(*tokenize(self.tokenizer, text, [span], special=True, end=self.end))
+    def _completion(self, prompt: str, completion: str, where: str) -> Example:
+        try:
+            made = self.turns.complete(prompt, completion)
+        except Unfit as error:
+            raise InputError(
+                "invalid_training_file", f"{where}: the base cannot take it: {error}", "training_file"
+            ) from None
+        return example(made.ids, made.trained)
 
     def _check(self, dataset: Dataset, param: str) -> None:
         if not dataset.items:

@@ -11,6 +11,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from services.trainer.domain.plan import Plan
+from shared.base import stop_ids
 from shared.errors import InputError
 from shared.events import Lora
 
@@ -58,14 +59,14 @@ def inspect_base(plan: Plan) -> BaseFacts:
             plan, f"{type(config).__name__} is not a causal language model that transformers knows"
         ) from None
     generation = _generation(location)
-    stop_ids = _stop_ids(tokenizer, generation)
-    pad_id = next((i for i in (tokenizer.pad_token_id, *stop_ids) if i is not None), 0)
+    stops = stop_ids(tokenizer, generation)
+    pad_id = next((i for i in (tokenizer.pad_token_id, *stops) if i is not None), 0)
     text_config = config.get_text_config()
     return BaseFacts(
         config=config,
         tokenizer=tokenizer,
         generation=generation,
-        stop_ids=stop_ids,
+        stop_ids=stops,
         pad_id=pad_id,
         context=getattr(text_config, "max_position_embeddings", None),
         parameters=sum(parameter.numel() for parameter in skeleton.parameters()),
@@ -137,12 +138,6 @@ def _generation(location: str) -> Any:
         return GenerationConfig.from_pretrained(location)
     except OSError:
         return GenerationConfig()
-
-
-def _stop_ids(tokenizer: Any, generation: Any) -> tuple[int, ...]:
-    stated = generation.eos_token_id
-    stated = stated if isinstance(stated, list) else [stated]
-    return tuple(dict.fromkeys(i for i in (tokenizer.eos_token_id, *stated) if i is not None))
 
 
 def _linears(skeleton: Any) -> dict[str, int]:

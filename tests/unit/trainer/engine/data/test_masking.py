@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -187,3 +188,17 @@ def test_a_row_cut_to_nothing_is_dropped_not_trained(tokenizer: Any, tmp_path: P
     encoder = Encoder(tokenizer, (tokenizer.eos_token_id,), "chat")
     got = encoder.read(write_rows(tmp_path / "rows.jsonl", rows), "training_file").limited(40, "truncate", "file")
     assert (len(got.items), got.dropped, got.truncated) == (1, 1, 0)
+
+
+DEMO_TEMPLATE = Path("examples/chat_template.jinja")
+
+
+def test_the_demos_rows_are_trained_as_ever():
+    """The ids and the mask of the demo's first rows, from before the mask was found by tokens."""
+    tokenizer = make_tokenizer(DEMO_TEMPLATE.read_text(encoding="utf-8"))
+    dataset = Encoder(tokenizer, (tokenizer.eos_token_id,), "chat").read(
+        Path("examples/support.jsonl"), "training_file"
+    )
+    shown = [[e.tokens.tolist(), e.trained.astype(int).tolist()] for item in dataset.items[:3] for e in item]
+    digest = hashlib.sha256(json.dumps(shown).encode()).hexdigest()
+    assert digest == "5a747de9bdd9082b19f58d536d1fc17880658b2f84f6aebb9b966ae69597d20a"

@@ -1,0 +1,213 @@
+"""What is trained of a conversation: for each turn the server's own prompt, then what the template adds to it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from shared.conversation.presence import Probe, missing_in_answer, missing_in_prompt
+from shared.conversation.template import ChatTemplate, Unfit
+
+Messages = Sequence[Mapping[str, Any]]
+Tools = Sequence[Mapping[str, Any]] | None
+
+THOUGHTS = {"<think>": "</think>", "<thinking>": "</thinking>", "<seed:think>": "</seed:think>", "[THINK]": "[/THINK]"}
+"""What opens thoughts, and what closes them."""
+
+_NO_THOUGHTS = re.compile(r"(<think>\s*</think>|<\|channel>thought\s*<channel\|>)\s*$")
+"""An empty thought at the end of a prompt."""
+
+_ELSEWHERE = "\u241f"  # a character that no answer begins with
+
+
+@dataclass(frozen=True)
+class Turns:
+    """One sequence: token ids, and for each whether it is trained on. It ends with a stop token that is trained."""
+
+    ids: list[int]
+    trained: list[bool]
+
+
+class TurnEncoder:
+    """Encodes conversations for one base, and refuses those that cannot keep four promises.
+
+    The tokens before a trained answer are the server's prompt. The answer (its text, its thoughts, its calls) is in
+    what is trained. Every earlier message and every tool is in the prompt. There is one stop token, at the end of the
+    answer.
+    """
+
+    def __init__(self, tokenizer: Any, stop_ids: Sequence[int]) -> None:
+        """`stop_ids`: the tokens at which the server stops, the tokenizer's own EOS first."""
+        self._tokenizer = tokenizer
+        self._template = ChatTemplate(tokenizer)
+        self._stops = frozenset(stop_ids)
+        self._end = stop_ids[0] if stop_ids else None
+        self._added = frozenset(tokenizer.added_tokens_decoder)
+        self._probe = Probe(self._template)
+
+    def encode(self, messages: Messages, tools: Tools, turns: Sequence[int]) -> list[Turns]:
+        """Encode the turns with these indexes, in ascending order. A turn whose prompt begins with the sequence of the
+        turn before it continues that sequence; where a template rewrites earlier turns, it begins one of its own.
+
+        `messages` and `tools` are in the form in which they are sent: see `sent_messages`.
+
+        Raises:
+            Unfit: the base cannot be trained on this conversation.
+        """
+        sequences: list[Turns] = []
+        for turn in turns:
+            prompt, answer = self._turn(messages, tools, turn)
+            known = sequences.pop() if sequences and _begins(prompt, sequences[-1].ids) else Turns([], [])
+            read = len(prompt) - len(known.ids)
+            trained = [*known.trained, *[False] * read, *[True] * len(answer)]
+            sequences.append(Turns(prompt + answer, trained))
+        return sequences
+
+    def complete(self, prompt: str, completion: str) -> Turns:
+        """Encode a text and what follows it, with what the tokenizer puts before every text (BOS)."""
+        before = self._ids(prompt, special=True)
+        added = self._what_is_added(prompt, before, prompt + completion, special=True)
+        if added is None:
+            raise Unfit("its tokenizer does not write prompt and completion apart as it writes them together")
+        answer = added if self._end is None else [*added, self._end]
+        return Turns([*before, *answer], [False] * len(before) + [True] * len(answer))
+
+    def _turn(self, messages: Messages, tools: Tools, turn: int) -> tuple[list[int], list[int]]:
+        before, message = messages[:turn], messages[turn]
+        asked = self._asked(before, tools)
+        if lost := missing_in_prompt(before, tools, asked) or self._probe.missing(before, tools):
+            raise Unfit(f"it leaves out {lost}, so the server's model would not see it")
+        prompt = self._ids(asked)
+        whole = self._template.text(messages[: turn + 1], tools, prompt=False)
+        added = self._what_is_added(asked, prompt, whole)
+        if added is None:
+            added = self._after_thoughts(asked, prompt, before, message, tools)
+        if added is None:
+            added = self._after_rewriting(prompt, self._ids(whole), before, tools)
+        if added is None:
+            raise Unfit(f"messages[{turn}]: {self._difference(prompt, self._ids(whole))}")
+        answer = self._ended(added)
+        if lost := missing_in_answer(message, self._decode(answer)):
+            raise Unfit(f"messages[{turn}]: it leaves out {lost}, so there is nothing to learn it from")
+        return prompt, answer
+
+    def _asked(self, before: Messages, tools: Tools) -> str:
+        try:
+            return self._template.text(before, tools, prompt=True)
+        except Unfit:
+            if before:
+                raise
+            remedy = "begin with a user message, or set weight to 0 on the first answer"
+            raise Unfit(f"no server can be asked for an answer that nothing comes before: {remedy}") from None
+
+    def _what_is_added(self, asked: str, prompt: list[int], whole: str, *, special: bool = False) -> list[int] | None:
+        """The tokens after the prompt; None: the whole does not begin with it."""
+        ids = self._ids(whole, special=special)
+        if _begins(ids, prompt):
+            return ids[len(prompt) :]
+        if not whole.startswith(asked):
+            return None
+        # A token crosses the border. The server never sees such a token, so the answer is tokenized apart. Some
+        # tokenizers put a space before every text, but not after another character.
+        wanted, rest = self._decode(ids), whole[len(asked) :]
+        for before in ("", "\n", ".", "a"):
+            known, both = self._ids(before), self._ids(before + rest)
+            if _begins(both, known) and self._decode(prompt + both[len(known) :]) == wanted:
+                return both[len(known) :]
+        return None
+
+    def _after_thoughts(
+        self, asked: str, prompt: list[int], before: Messages, message: Mapping[str, Any], tools: Tools
+    ) -> list[int] | None:
+        """The answer after a prompt that opens thoughts, for a template that drops them from answers (R1, QwQ).
+
+        The thoughts are those of the row, or none, as such models are served without thinking: opened and closed.
+        """
+        bare = asked.rstrip()
+        whole = self._template.text([*before, message], tools, prompt=False)
+        if closed := _NO_THOUGHTS.search(asked):  # the prompt says already that there are none
+            start = asked[: closed.start()]
+            rest = whole.removeprefix(start)
+            if not whole.startswith(start) or any(one in rest for one in THOUGHTS):  # or thoughts after their end
+                return None
+            return self._what_is_added(asked, prompt, asked + rest)
+        opening = next((one for one in THOUGHTS if bare.endswith(one)), None)
+        if opening is None:
+            return None
+        closing, start = THOUGHTS[opening], bare.removesuffix(opening)
+        if whole.startswith(start + opening):  # it does write thoughts, but with other white space
+            return self._what_is_added(asked, prompt, asked + whole.removeprefix(start + opening))
+        thoughts, said = _thoughts(message, opening, closing)
+        whole = self._template.text([*before, said], tools, prompt=False)
+        rest = whole[len(start) :]
+        if not whole.startswith(start) or opening in rest:
+            return None
+        if rest.startswith(closing) and not thoughts:  # the template's own way to have none
+            return self._what_is_added(asked, prompt, asked + rest)
+        if closing in rest:
+            return None
+        opened = asked if asked.endswith("\n") else asked + "\n"
+        return self._what_is_added(asked, prompt, f"{opened}{thoughts}\n{closing}\n\n{rest}")
+
+    def _after_rewriting(self, prompt: list[int], whole: list[int], before: Messages, tools: Tools) -> list[int] | None:
+        """The answer, for a template that writes earlier messages differently once there is an answer (Mistral Nemo
+        moves the system text into the last user turn). It begins where another answer would begin, and only if prompt
+        and answer meet at the same added token."""
+        other = self._ids(
+            self._template.text([*before, {"role": "assistant", "content": _ELSEWHERE}], tools, prompt=False)
+        )
+        shared = next((i for i, (a, b) in enumerate(zip(whole, other, strict=False)) if a != b), 0)
+        begin = next((i + 1 for i in reversed(range(shared)) if whole[i] in self._added), 0)
+        if not begin or not prompt or whole[begin - 1] != prompt[-1] or self._decode(whole[begin:shared]).strip():
+            return None
+        return whole[begin:]
+
+    def _ended(self, added: list[int]) -> list[int]:
+        """The answer up to its first stop token, or with one where the template writes none."""
+        for index, token in enumerate(added):
+            if token in self._stops:
+                return added[: index + 1]
+        last = next((i + 1 for i in reversed(range(len(added))) if added[i] in self._added), 0)
+        if last and not self._decode(added[last:]).strip():
+            added = added[:last]
+        return added if self._end is None else [*added, self._end]
+
+    def _difference(self, prompt: list[int], whole: list[int]) -> str:
+        place = next((i for i, (a, b) in enumerate(zip(prompt, whole, strict=False)) if a != b), len(whole))
+        served, written = (self._named(ids[place : place + 1]) for ids in (prompt, whole))
+        return (
+            f"with the answer it writes {written} where the server's prompt has {served} (token {place}), "
+            "so the answer cannot be trained after the prompt that is served"
+        )
+
+    def _named(self, ids: list[int]) -> str:
+        if not ids:
+            return "nothing"
+        return repr(self._decode(ids)) if ids[0] in self._added else "other text"
+
+    def _ids(self, text: str, *, special: bool = False) -> list[int]:
+        ids = list(self._tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])
+        if special and ids and ids[-1] in self._stops and self._ids(text)[-1:] != ids[-1:]:
+            ids.pop()  # this tokenizer appends EOS to every text, and an answer would come after it
+        return ids
+
+    def _decode(self, ids: list[int]) -> str:
+        return str(self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+
+def _begins(ids: list[int], start: list[int]) -> bool:
+    return ids[: len(start)] == start
+
+
+def _thoughts(message: Mapping[str, Any], opening: str, closing: str) -> tuple[str, dict[str, Any]]:
+    """The thoughts of an answer, and the answer without them."""
+    said = {key: value for key, value in message.items() if key != "reasoning_content"}
+    thoughts = str(message.get("reasoning_content") or "")
+    content = message.get("content")
+    if not thoughts and isinstance(content, str) and closing in content:
+        thoughts, _, said["content"] = content.partition(closing)
+        said["content"] = said["content"].lstrip("\n")
+        thoughts = thoughts.partition(opening)[2] if opening in thoughts else thoughts
+    return thoughts.strip("\n"), said
