@@ -97,8 +97,8 @@ class Encoder:
         """Encode a file of one row per line.
 
         Raises:
-            InputError: `invalid_training_file`: a row is wrong (the message names the line and the field), no token
-                would be trained on, or every token of every conversation.
+            InputError: `invalid_training_file`: a row is wrong (the message names the line and the field), or no row
+                has anything to train on.
         """
         items: list[Item] = []
         dropped = 0
@@ -149,14 +149,6 @@ class Encoder:
         if not dataset.items:
             message = "no row has anything to train on: no assistant message with a weight other than 0"
             raise InputError("invalid_training_file", message, param)
-        # a chat template writes something before each answer; of a completion the prompt may be empty
-        if self.form != "completion" and all(e.trained.all() for item in dataset.items for e in item):
-            raise InputError(
-                "invalid_training_file",
-                "every token of every conversation would be trained on, the questions too: the base's chat template "
-                "does not tell them from the answers; choose another base (preview.txt shows how the rows were read)",
-                param,
-            )
 
     def preview(self, dataset: Dataset, most: int = 4) -> str:
         """The first items as text for a person who checks the mask: what is trained on is between ⟦ and ⟧."""

@@ -162,10 +162,10 @@ def test_a_completion_needs_no_prompt(tokenizer: Any, tmp_path: Path):
     assert encode(tokenizer, row, tmp_path, "completion") == [("only an answer<|im_end|>",)]
 
 
-def test_conversations_of_which_everything_would_be_trained_are_refused(tmp_path: Path):
+def test_a_conversation_with_nothing_before_its_answer_is_refused(tmp_path: Path):
     template = "{% for m in messages %}{{ m.content }}{% endfor %}"
     row = {"messages": [{"role": "assistant", "content": "only an answer"}]}
-    with pytest.raises(InputError, match="every token of every conversation"):
+    with pytest.raises(InputError, match=r"line 1 of rows\.jsonl: .* begin with a user message"):
         encode(make_tokenizer(template), row, tmp_path)
 
 
