@@ -197,13 +197,13 @@ def _learning_rate(plan: Plan, parameters: int, steps: int) -> tuple[Choice[floa
 def base_learning_rate(parameters: int) -> float:
     """LoRA's learning rate by the base's size, for supervised runs of 150 steps or more.
 
-    It falls with the square root of the size until it meets `RATES`, at 0.86 G parameters. Two sizes were measured, at an
-    alpha of 32, on the demo's data:
+    It falls with the square root of the size until it meets `RATES`, at 0.86 G parameters. Two sizes were measured, at
+    an alpha of 32, on the demo's data:
 
     - 5.5 M, the tiny base: validation loss after 120 steps 1.81 at 3e-3, 1.51 at 6e-3, 1.68 at 1e-2;
-    - 135 M, SmolLM2 in nf4 on a GPU, mean of three seeds after 168 steps: 0.0459 at 4e-4, 0.0170 at 7e-4, 0.0130 at 1e-3,
-      0.0108 at 1.5e-3, 0.0119 at 2.5e-3; after 56 steps 1.41, 0.90, 0.49, 0.19 and 0.09. The curve gives 1e-3, below the
-      best: real data has more noise than the demo's.
+    - 135 M, SmolLM2 in nf4 on a GPU, mean of three seeds after 168 steps: 0.0459 at 4e-4, 0.0170 at 7e-4, 0.0130 at
+      1e-3, 0.0108 at 1.5e-3, 0.0119 at 2.5e-3; after 56 steps 1.41, 0.90, 0.49, 0.19 and 0.09. The curve gives 1e-3,
+      below the best: real data has more noise than the demo's.
     """
     curve = MEASURED_RATE * (MEASURED_SIZE / max(parameters, 1)) ** 0.5
     table = next(rate for most, rate in RATES if parameters <= most)
