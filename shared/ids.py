@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import unicodedata
+from dataclasses import dataclass
 from typing import Any
 
 from shared.events import JobSpec
@@ -57,6 +58,30 @@ def model_id(job: str, base: str, organization: str, suffix: str | None) -> str:
 def job_prefix_of(job: str) -> str:
     """The first 8 characters of the job id, after `ftjob-`."""
     return job.removeprefix("ftjob-")[:8]
+
+
+_TUNED_NAME = re.compile(
+    r"ft:[A-Za-z0-9._-]+:[A-Za-z0-9._-]*:[A-Za-z0-9._-]*:(?P<job>[a-z2-7]{8})(?::ckpt-step-(?P<step>[0-9]{1,9}))?"
+)
+
+
+@dataclass(frozen=True)
+class TunedName:
+    """A tuned model, or its checkpoint at `step`. `model`: the id without the checkpoint; `job_prefix`: the first 8
+    characters of the job id after `ftjob-`."""
+
+    model: str
+    job_prefix: str
+    step: int | None = None
+
+
+def tuned_name(model: str) -> TunedName | None:
+    """Read what `model_id` makes, with or without `:ckpt-step-{n}`; None if `model` has another form."""
+    match = _TUNED_NAME.fullmatch(model)
+    if match is None:
+        return None
+    step = match["step"]
+    return TunedName(model.partition(":ckpt-step-")[0], match["job"], int(step) if step else None)
 
 
 def slug(text: str, limit: int = 64) -> str:

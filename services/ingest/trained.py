@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
-
 from shared.errors import InputError
 from shared.events import TrainingCompleted
+from shared.ids import tuned_name
 from shared.stages import outbox
 from shared.stages.ledger import JOBS
 from shared.store.objects import ObjectStore
-
-_TUNED = re.compile(r"ft:[^:]+:[^:]*:[^:]*:(?P<job>[a-z2-7]{8})")  # what `shared.ids.model_id` makes
 
 
 def is_tuned(model: str | None) -> bool:
@@ -25,9 +22,9 @@ async def find_trained(objects: ObjectStore, model: str) -> TrainingCompleted:
         InputError: `model_not_found`: no job has trained it.
         StoreUnavailable: the ledger cannot be read.
     """
-    name = _TUNED.fullmatch(model)
+    name = tuned_name(model)
     # The ids of several jobs may begin with the same eight characters; the whole id belongs to one.
-    for job_id in await objects.folders(f"{JOBS}ftjob-{name['job']}") if name else ():
+    for job_id in await objects.folders(f"{JOBS}ftjob-{name.job_prefix}") if name else ():
         result = await outbox.read(objects, job_id, "trainer")
         event = result.event.event() if result is not None and result.outcome == "completed" else None
         if isinstance(event, TrainingCompleted) and event.model == model:

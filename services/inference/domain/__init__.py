@@ -1,1 +1,1 @@
-"""The decisions of serving: what a model id means, which adapters may be served, which version an alias names."""
+"""The decisions of serving: which adapters may be served, which version an alias names, how many tokens were used."""

@@ -7,11 +7,11 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from services.inference.domain.names import tuned_name
 from services.inference.errors import model_not_found
 from services.inference.registry.aliases import Aliases
 from services.inference.registry.trained import Trained, TrainedModels
 from shared.events import Deployed, Deployment
+from shared.ids import tuned_name
 
 
 @dataclass(frozen=True)

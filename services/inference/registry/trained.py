@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from services.inference.domain.names import tuned_name
 from shared import telemetry
 from shared.errors import StoreUnavailable
 from shared.events import FolderReference, Job, Reference, TrainingCompleted
+from shared.ids import tuned_name
 from shared.stages import outbox
 from shared.stages.ledger import JOBS, Ledger, job_key
 from shared.store.folders import find_folder

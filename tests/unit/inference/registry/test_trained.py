@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.inference.domain.names import tuned_name
 from services.inference.registry.trained import TrainedModels
 from shared import ids
 from shared.events import JobFailed
+from shared.ids import tuned_name
 from shared.stages import outbox
 from tests.support.data.trained_models import add_trained, job_id, model_id
 from tests.support.fakes.clock import Clock
