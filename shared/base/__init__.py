@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shared.base.profile import Attention, BaseProfile, Knows, ServerFacts
 from shared.base.stops import stop_ids
 
-__all__ = ["stop_ids"]
+__all__ = ["Attention", "BaseProfile", "Knows", "ServerFacts", "stop_ids"]
