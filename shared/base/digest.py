@@ -54,6 +54,13 @@ def template_digest(template: Any) -> str | None:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def default_template(template: Any) -> str:
+    """The template that is used without tools, where a tokenizer has several named ones."""
+    if isinstance(template, dict):
+        return str(template.get("default") or next(iter(template.values())))
+    return str(template)
+
+
 def template_text(template: Any) -> str:
     """The text of a template, or of all of several named ones."""
     texts: Iterable[str] = template.values() if isinstance(template, dict) else (template,)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from shared.base.digest import digest_of, template_digest
+from shared.base.digest import default_template, digest_of, template_digest
 from shared.base.override import ProfileOverride
 from shared.base.probes import Found, probe
 from shared.base.profile import Attention, BaseProfile, Knows
@@ -27,7 +27,7 @@ def make_profile(files: SmallFiles, override: ProfileOverride | None = None) -> 
     override = override or ProfileOverride()
     tokenizer, config = files.tokenizer, files.config
     stops = stop_ids(tokenizer, files.generation)
-    template = tokenizer.chat_template
+    template = getattr(tokenizer, "chat_template", None)  # Mistral's own tokenizer has none
     found = Found(Knows(), "none", None, None)
     if template:
         found = probe(tokenizer, stops, str(config.model_type), override.chat_template_kwargs)
@@ -35,7 +35,7 @@ def make_profile(files: SmallFiles, override: ProfileOverride | None = None) -> 
         digest=digest_of(files.folder, override.given()),
         architecture=next(iter(getattr(config, "architectures", None) or ()), type(config).__name__),
         template_digest=template_digest(template),
-        content_format=content_format(tokenizer.get_chat_template()) if template else None,
+        content_format=content_format(default_template(template)) if template else None,
         knows=found.knows,
         reasoning=found.reasoning,
         reasoning_parser=found.reasoning_parser,

@@ -137,10 +137,10 @@ def test_a_hub_that_goes_away_is_tried_again_unless_offline_is_wanted(
     offline: bool, kind: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unreachable(location: str, **_: Any) -> None:
-        raise OSError("no connection") from LocalEntryNotFoundError("not in the cache")
+        raise LocalEntryNotFoundError("no connection, and it is not in the cache")
 
     monkeypatch.setattr("shared.base.hub.answers", lambda repository: True)
-    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", unreachable)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", unreachable)
     monkeypatch.setattr("huggingface_hub.is_offline_mode", lambda: offline)
     with pytest.raises(kind, match="acme/tiny"):
         load("acme/tiny", "acme/tiny")
