@@ -27,7 +27,7 @@ class _Calls:
 
 
 # The first rule that fits decides, so the special come before the general.
-_RULES = (
+RULES = (
     _Calls("openai", ("<|channel|>commentary", "to=functions.")),
     _Calls("deepseek_v32", ("<｜DSML｜function_calls>",)),
     _Calls("deepseek_v4", ("<｜DSML｜tool_calls>",)),
@@ -67,7 +67,7 @@ _RULES = (
 
 def tool_call_parser(written: str, model_type: str, vocabulary: Container[str]) -> str | None:
     """The parser for calls that a template writes so. `written`: an answer that holds a call."""
-    for rule in _RULES:
+    for rule in RULES:
         if (
             all(mark in written for mark in rule.marks)
             and not any(mark in written for mark in rule.without)
@@ -115,6 +115,8 @@ class Thinking:
 
 
 _OTHERS = {"<seed:think>": "seed_oss", "<mm:think>": "minimax_m3"}
+REASONING = ("openai_gptoss", "gemma4", "deepseek_v3", "deepseek_r1", "qwen3", "minimax_m2", "glm47", *_OTHERS.values())
+"""Every name that `reasoning_parser` may give."""
 
 
 def reasoning_parser(thinking: Thinking, calls: str | None, vocabulary: Container[str]) -> str | None:

@@ -35,7 +35,8 @@ HYBRID = (
 # as R1: the prompt opens a thought, and answers are written without theirs
 R1 = LOOP + "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
 # as DeepSeek V3.1: no thoughts unless a request asks for them
-ON_REQUEST = LOOP + HEADER + "{% if add_generation_prompt %}{{ '<think>' if thinking else '</think>' }}{% endif %}"
+ON_REQUEST = LOOP.replace("\n{{ m.content", "\n{{ '</think>' if m.role == 'assistant' }}{{ m.content")
+ON_REQUEST += HEADER + "{% if add_generation_prompt %}{{ '<think>' if thinking else '</think>' }}{% endif %}"
 # as SmolLM3: a tuned model that answers without thoughts writes no mark
 UNMARKED = LOOP + HEADER + "{% if enable_thinking is false %}{{ '<think></think>' }}{% endif %}"
 # as Mistral 0.3: strict about turns, the system text goes into the user's
