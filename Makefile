@@ -116,6 +116,7 @@ e2e: install $(TINY)/config.json ## The whole stack with the real vLLM, killed a
 
 families: install ## Which kinds of conversation can be trained on which chat template, judged by vLLM's own code
 	$(BIN)/python -m tests.families
+	$(BIN)/python -m tests.families.parsers
 
 docs: install ## Generate docs/schemas, docs/asyncapi.json and the tables of docs from the code
 	$(BIN)/python -m docs.generate

@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from cli.jobs.base import caveats, words
 from cli.jobs.spec import build
 from cli.jobs.submit import check_file
 from cli.jobs.view import duration
@@ -23,12 +24,15 @@ from shared.settings import load_settings
 
 if TYPE_CHECKING:
     from services.validate.domain.report import FileReport, Report
+    from shared.base import BaseProfile, ProfileOverride
 
 SHOWN_PROBLEMS = 50
 
 
 def check(
-    file: Annotated[Path, typer.Argument(help="The dataset: one JSON object per line.")],
+    file: Annotated[
+        Path | None, typer.Argument(help="The dataset: one JSON object per line. Without it, the base alone is shown.")
+    ] = None,
     base: Annotated[str | None, typer.Option(help="The model whose tokenizer counts: a folder or a hub id.")] = None,
     method: Annotated[str | None, typer.Option(help="supervised or dpo; by default the rows decide.")] = None,
     set_: Annotated[
@@ -37,8 +41,10 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole report as JSON, and nothing else.")] = False,
     folder: StateOption = DEFAULT_STATE,
 ) -> None:
-    """Check a dataset before anything is uploaded. Exit 0 when a job could be trained on it, else 1."""
-    check_file(file)
+    """Check a dataset before anything is uploaded, and say what is known of the base. Exit 0 when a job could be
+    trained on it, else 1."""
+    if file is not None:
+        check_file(file)
     spec = build(None, set_ or (), {"method": method})
     settings = load_settings()
     # the model that a job would tune is that of the settings or the stack; the flag says whose tokenizer counts
@@ -49,11 +55,18 @@ def check(
     if (kept or "model" in settings.model_fields_set) and (path or model) != (tuned_path or tuned):
         note = f"tokens are counted for {model}, but a job here tunes {tuned} (`tunestream up --base` says which)"
         err.print(Text(note, style="yellow"))
+    # what is set of the profile is meant for the base that a job would tune
+    override = settings.model.profile if (path or model) == (tuned_path or tuned) else None
+    if file is None:
+        _show_base(path or model, model, override, as_json)
+        return
     with err.status("loading the tokenizer and checking …") if err.is_terminal else nullcontext():
         from services.validate.check import check as validate  # noqa: PLC0415  # imports transformers: seconds
 
         try:
-            report = validate(file, spec=spec, base_location=path or model, limits=settings.validation)
+            report = validate(
+                file, spec=spec, base_location=path or model, limits=settings.validation, override=override
+            )
         except TransientError as error:
             if base is not None:
                 raise CliError(str(error), "give the folder of a model with --base, or try again") from None
@@ -67,7 +80,36 @@ def check(
         raise typer.Exit(1)
 
 
+def _show_base(location: str, model: str, override: ProfileOverride | None, as_json: bool) -> None:
+    from shared.base.making import profile_at  # noqa: PLC0415  # imports transformers: seconds
+
+    try:
+        profile = profile_at(location, model, override)
+    except TransientError as error:
+        raise CliError(str(error), "give the folder of a model with --base, or try again") from None
+    if as_json:
+        typer.echo(profile.model_dump_json(indent=2))
+    else:
+        _print_base(model, profile)
+
+
+def _print_base(model: str, profile: BaseProfile) -> None:
+    out.print(_table({"base": model, **words(profile)}))
+    for caveat in caveats(profile):
+        out.print(Text(caveat, style="yellow"), soft_wrap=True)
+
+
+def _table(lines: dict[str, str]) -> Table:
+    table = Table(show_header=False, box=None)
+    for name, value in lines.items():
+        table.add_row(Text(name, style="dim"), Text(value))
+    return table
+
+
 def _show(report: Report) -> None:
+    if report.profile is not None and report.base is not None:
+        _print_base(report.base, report.profile)
+        out.print()
     training = report.training
     if training.problems:
         out.print(_problems(training))
@@ -75,10 +117,7 @@ def _show(report: Report) -> None:
         if (more := training.errors + training.warnings - shown) > 0:
             out.print(Text(f"… and {more} more; --json has the first {len(training.problems)}", style="dim"))
         out.print()
-    table = Table(show_header=False, box=None)
-    for name, value in _facts(report).items():
-        table.add_row(Text(name, style="dim"), Text(value))
-    out.print(table)
+    out.print(_table(_facts(report)))
     if report.ok:
         out.print(Text(f"{training.name} can be trained on", style="bold green"))
     else:

@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from services.trainer import metrics
 from services.trainer.domain.plan import Base, Plan
@@ -27,6 +28,7 @@ from services.trainer.job.process import TrainingProcess
 from services.trainer.job.spans import PhaseSpans
 from services.trainer.job.uploads import CheckpointUploads, find_checkpoints
 from shared import telemetry
+from shared.base import ledger
 from shared.errors import CorruptObject, InputError, TransientError
 from shared.events import DatasetValidated, FolderReference, Job, TrainingCompleted
 from shared.settings import Settings
@@ -107,6 +109,7 @@ class TrainWork:
             validation=str(validation) if validation else None,
             hyperparameters=job.spec.hyperparameters,
             lora=job.spec.lora,
+            chat_template_kwargs=await self._template_kwargs(asked),
             max_length=asked.max_length,
             seed=job.spec.seed,
             train_examples=asked.train.examples,
@@ -117,6 +120,11 @@ class TrainWork:
             device="cpu" if self._settings.trainer.gpu == "cpu" else "auto",
             threads=self._settings.trainer.threads,
         )
+
+    async def _template_kwargs(self, asked: DatasetValidated) -> dict[str, Any]:
+        """What the rows were checked with. An older validate service names no profile; then the settings say it."""
+        stored = await ledger.load(self._objects, asked.base_profile) if asked.base_profile else None
+        return (stored or self._settings.model.profile).chat_template_kwargs
 
     async def _fetch_newest(self, earlier: dict[int, FolderReference], folder: Path) -> Path | None:
         """Download the newest checkpoint that is intact. A damaged one costs only the steps since the previous one."""
@@ -226,6 +234,7 @@ class TrainWork:
             seconds=result.seconds,
             skipped_steps=result.skipped_steps,
             diverged_at=result.diverged_at,
+            base_profile=asked.base_profile,
         )
 
 

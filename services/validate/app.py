@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from services.validate.tokenizer import without_torch
 from services.validate.work import ValidateWork
+from shared.base.reading import without_torch
 from shared.service import run_stage_service
 
 

@@ -15,6 +15,7 @@ from services.validate.domain.statistics import estimate, max_length
 from services.validate.reader import Reader, Source
 from services.validate.scan import Scan, ScanControl, scan
 from services.validate.tokenizer import Tokenizer, load
+from shared.base import ProfileOverride
 from shared.events import JobSpec
 from shared.settings import ValidationSettings
 
@@ -32,17 +33,25 @@ class Examined:
     assignment: bytes = b""
 
 
-def check(path: Path, *, spec: JobSpec, base_location: str | None, limits: ValidationSettings) -> Report:
+def check(
+    path: Path,
+    *,
+    spec: JobSpec,
+    base_location: str | None,
+    limits: ValidationSettings,
+    override: ProfileOverride | None = None,
+) -> Report:
     """Check one training file.
 
-    `base_location`: a folder or hub id of the base, whose tokenizer counts; None: nothing is tokenized.
+    `base_location`: a folder or hub id of the base, whose tokenizer counts; None: nothing is tokenized. `override`:
+    what is set of the base's profile.
 
     Raises:
         InputError: the settings or the base are wrong. What is wrong with the file is in the report.
         TransientError: the model hub does not answer.
         OSError: the file cannot be read.
     """
-    tokenizer = load(base_location, base_location) if base_location else None
+    tokenizer = load(base_location, base_location, override) if base_location else None
     return examine(
         Source(path, path.name), None, spec=spec, tokenizer=tokenizer, limits=limits, control=ScanControl()
     ).report
@@ -70,6 +79,7 @@ def examine(
     report = Report(
         ok=True,
         base=tokenizer.base if tokenizer else None,
+        profile=tokenizer.profile if tokenizer else None,
         format=trained.report.format,
         method=METHOD_OF[trained.report.format] if trained.report.format else None,
         max_length=length,

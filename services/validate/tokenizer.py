@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
-from services.validate import hub
 from services.validate.domain.content import Row, conversations, input_of
 from services.validate.domain.findings import Finding
-from shared.base import stop_ids
+from shared.base import BaseProfile, ProfileOverride
+from shared.base.making import make_profile
+from shared.base.reading import read_base
 from shared.conversation import TurnEncoder, Turns, Unfit, sent_tools
-from shared.errors import InputError, TransientError
-
-# A tokenizer without a limit states one of 10**30.
-_NO_LIMIT = 10**9
+from shared.errors import InputError
 
 
 class Tokenizer(Protocol):
@@ -25,6 +20,7 @@ class Tokenizer(Protocol):
     base: str
     context: int | None
     """How many tokens the base can read; None: it states no limit."""
+    profile: BaseProfile
 
     def measure(self, rows: Sequence[Row]) -> list[tuple[int, ...] | Finding]:
         """For each row the tokens of the sequences that it is trained as (two for a preference pair; a chat may be
@@ -40,77 +36,22 @@ class Tokenizer(Protocol):
         ...
 
 
-def without_torch() -> None:
-    """Keep torch out of this process; call it before anything imports transformers.
-
-    transformers imports torch wherever it is installed, which costs several seconds and hundreds of megabytes that
-    tokenizing does not need. After this call `import torch` fails, so it is for processes that only tokenize.
-    """
-    sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # "PyTorch was not found"
-
-
-def load(location: str, base: str) -> BaseTokenizer:
-    """Load from a local folder or a hub id. `base` is what users call the model.
-
-    Where the hub does not answer within seconds, the copy of an earlier download is taken.
-
-    Raises:
-        InputError: there is no such model, or no tokenizer that can be loaded without running foreign code.
-        TransientError: the hub does not answer, and there is no copy.
-    """
-    import transformers  # noqa: PLC0415  takes seconds, and a check without a base does not need it
-
-    silent = not Path(location).is_dir() and not _is_offline() and not hub.answers(location)
-    options = {"trust_remote_code": False, "local_files_only": silent}
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(location, **options)
-        config = transformers.AutoConfig.from_pretrained(location, **options)
-    except (OSError, ValueError, KeyError) as error:
-        if silent or _is_outage(error):
-            raise TransientError(
-                f"the model hub does not answer while loading {base}, and there is no local copy"
-            ) from error
-        raise InputError(
-            "model_not_found",
-            f"The base model {base} cannot be loaded: there is no usable tokenizer or config.json at {location!r}. "
-            "Name a folder or a hub id that transformers can load without remote code.",
-            "model",
-        ) from error
-    limits = [getattr(config.get_text_config(), "max_position_embeddings", None), tokenizer.model_max_length]
-    known = [limit for limit in limits if isinstance(limit, int) and 0 < limit < _NO_LIMIT]
-    try:
-        generation = transformers.GenerationConfig.from_pretrained(location)
-    except OSError:  # it has no generation_config.json
-        generation = transformers.GenerationConfig()
-    return BaseTokenizer(tokenizer, base, min(known, default=None), stop_ids(tokenizer, generation))
-
-
-def _is_offline() -> bool:
-    """Offline mode is no outage: the user chose it."""
-    from huggingface_hub import is_offline_mode  # noqa: PLC0415  comes with transformers, see load
-
-    return bool(is_offline_mode())
-
-
-def _is_outage(error: BaseException) -> bool:
-    """Whether the hub went out of reach while it was asked, and there is no cached copy."""
-    from huggingface_hub.errors import LocalEntryNotFoundError  # noqa: PLC0415  comes with transformers, see load
-
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, LocalEntryNotFoundError):
-        cause = cause.__cause__
-    return cause is not None and not _is_offline()
+def load(location: str, base: str, override: ProfileOverride | None = None) -> BaseTokenizer:
+    """Load from a local folder or a hub id. `base` is what users call the model, `override` what is set of its profile.
+    Raises like `read_base`."""
+    files = read_base(location, base)
+    return BaseTokenizer(files.tokenizer, base, make_profile(files, override))
 
 
 class BaseTokenizer:
-    """A transformers tokenizer; `context` in tokens, `stops` are the ids at which the server stops."""
+    """A transformers tokenizer, used as the base's profile says."""
 
-    def __init__(self, tokenizer: Any, base: str, context: int | None, stops: Sequence[int]) -> None:
+    def __init__(self, tokenizer: Any, base: str, profile: BaseProfile) -> None:
         self._tokenizer = tokenizer
-        self._turns = TurnEncoder(tokenizer, stops)
+        self._turns = TurnEncoder(tokenizer, profile.stop_ids, profile.chat_template_kwargs)
         self.base = base
-        self.context = context
+        self.profile = profile
+        self.context = profile.context
 
     def measure(self, rows: Sequence[Row]) -> list[tuple[int, ...] | Finding]:
         return [self._measured(row) for row in rows]

@@ -17,13 +17,15 @@ from services.validate.reader import Source
 from services.validate.scan import ScanControl
 from services.validate.tokenizer import Tokenizer, load
 from shared import telemetry
+from shared.base import ledger
 from shared.errors import CorruptObject, InputError
 from shared.events import DatasetValidated, Job, Reference, Split
 from shared.settings import Settings
+from shared.stages.ledger import Ledger
 from shared.stages.stage import Attempt
 
 
-class Objects(Protocol):
+class Objects(Ledger, Protocol):
     """What the stage needs of the object store."""
 
     async def download(self, reference: Reference, path: Path) -> None: ...
@@ -41,12 +43,12 @@ class ValidateWork:
         objects: Objects,
         settings: Settings,
         *,
-        load_tokenizer: Callable[[str, str], Tokenizer] = load,
+        load_tokenizer: Callable[[str, str], Tokenizer] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.objects = objects
         self.settings = settings
-        self.load_tokenizer = load_tokenizer
+        self.load_tokenizer = load_tokenizer or (lambda where, base: load(where, base, settings.model.profile))
         self.clock = clock
 
     async def __call__(self, attempt: Attempt) -> DatasetValidated:
@@ -80,12 +82,13 @@ class ValidateWork:
             report = await self.objects.put(f"{attempt.prefix}report.json", document)
             if error := error_of(examined.report, f"{report.bucket}/{report.key}"):
                 raise error
+            profile = await ledger.save(self.objects, tokenizer.profile)
             async with publishing_progress(attempt, "splitting", control, self.clock):
                 with telemetry.span("validate.split"):
                     await in_thread(lambda: write_splits(examined, training, validation, folder, control), control)
             with telemetry.span("validate.upload"):
                 splits = await self._upload(examined, folder, attempt.prefix)
-        return _validated(job, examined, splits, report)
+        return _validated(job, examined, splits, report, profile.digest)
 
     async def _download(self, reference: Reference, path: Path, param: str) -> Source:
         try:
@@ -110,7 +113,9 @@ class ValidateWork:
         }
 
 
-def _validated(job: Job, examined: Examined, splits: dict[str, Split], report: Reference) -> DatasetValidated:
+def _validated(
+    job: Job, examined: Examined, splits: dict[str, Split], report: Reference, profile: str
+) -> DatasetValidated:
     found = examined.report
     assert found.format is not None and found.method is not None, "a report without errors has a format"
     scans = [scanned for scanned in (examined.training, examined.validation) if scanned]
@@ -125,4 +130,5 @@ def _validated(job: Job, examined: Examined, splits: dict[str, Split], report: R
         longest_tokens=max(scanned.longest for scanned in scans),
         max_length=found.max_length,
         estimated_seconds=found.estimate.seconds if found.estimate else None,
+        base_profile=profile,
     )

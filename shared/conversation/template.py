@@ -21,9 +21,11 @@ class Unfit(Exception):
 class ChatTemplate:
     """Renders messages and tools in the form in which they are sent: see `sent_messages`."""
 
-    def __init__(self, tokenizer: Any) -> None:
-        """`tokenizer`: one of transformers, with a chat template."""
+    def __init__(self, tokenizer: Any, kwargs: Mapping[str, Any] | None = None) -> None:
+        """`tokenizer`: one of transformers, with a chat template. `kwargs`: what the template is given beside messages
+        and tools, such as `enable_thinking`; the server must be given the same."""
         self._tokenizer = tokenizer
+        self._kwargs = dict(kwargs or {})
 
     def given(
         self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None
@@ -46,7 +48,7 @@ class ChatTemplate:
         try:
             given, offered = self.given(messages, tools)
             text: str = self._tokenizer.apply_chat_template(
-                given, tools=offered, tokenize=False, add_generation_prompt=prompt
+                given, tools=offered, tokenize=False, add_generation_prompt=prompt, **self._kwargs
             )
         except TemplateError as error:
             raise Unfit(" ".join(str(error).split())[:120] or type(error).__name__) from None

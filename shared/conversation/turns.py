@@ -38,10 +38,11 @@ class TurnEncoder:
     answer.
     """
 
-    def __init__(self, tokenizer: Any, stop_ids: Sequence[int]) -> None:
-        """`stop_ids`: the tokens at which the server stops, the tokenizer's own EOS first."""
+    def __init__(self, tokenizer: Any, stop_ids: Sequence[int], kwargs: Mapping[str, Any] | None = None) -> None:
+        """`stop_ids`: the tokens at which the server stops, the tokenizer's own EOS first. `kwargs`: see
+        `ChatTemplate`."""
         self._tokenizer = tokenizer
-        self._template = ChatTemplate(tokenizer)
+        self._template = ChatTemplate(tokenizer, kwargs)
         self._stops = frozenset(stop_ids)
         self._end = stop_ids[0] if stop_ids else None
         self._added = frozenset(tokenizer.added_tokens_decoder)

@@ -73,6 +73,8 @@ class DatasetValidated(Event):
     max_length: int | None = None
     """The most tokens that a row may have; `hyperparameters.over_length` says what happened to longer rows."""
     estimated_seconds: float | None = None
+    base_profile: str | None = None
+    """The digest of the base's profile that the rows were checked with, `bases/{digest}.json` in the system bucket."""
 
 
 class Overfitting(FrozenModel):
@@ -120,6 +122,8 @@ class TrainingCompleted(Event):
     """Steps that were not taken, because their loss or its gradient was not a finite number."""
     diverged_at: int | None = None
     """The step at which training ended, because too many steps in a row were skipped; the best adapter was kept."""
+    base_profile: str | None = None
+    """As in `dataset.validated`."""
 
 
 class Interval(FrozenModel):

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import NoDecode
 
+from shared.base.override import ProfileOverride
 from shared.errors import InputError
 
 
@@ -35,6 +36,16 @@ def _keys(given: object) -> object:
         return json.loads(given)
     except ValueError:
         raise ValueError("is not a JSON list; give one, or one key per line") from None
+
+
+def _object(given: object) -> object:
+    """Read a JSON object; pydantic's own error would not say which setting is wrong."""
+    if not isinstance(given, str):
+        return given
+    try:
+        return json.loads(given)
+    except ValueError:
+        raise ValueError('is not JSON; give an object such as {"reasoning_parser": "qwen3"}') from None
 
 
 ReadableFile = Annotated[Path, AfterValidator(_readable)]
@@ -123,6 +134,9 @@ class ModelSettings(Section):
     allowed: tuple[str, ...] = ()
     """Further bases that jobs could name if they were served. The inference service serves one base, also with
     `vllm.url`, so a job for any of them is refused, with a message that names this setting."""
+    profile: Annotated[ProfileOverride, NoDecode, BeforeValidator(_object)] = ProfileOverride()
+    """What is set of the base's profile, as a JSON object: `{"reasoning_parser": "qwen3"}`. All services and vLLM need
+    the same."""
     organization: str = "tunestream"
     """The `{org}` of `ft:{base}:{org}:{suffix}:{8 chars}`."""
 

@@ -7,10 +7,12 @@ inference service may reach it.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 
 from services.inference.vllm.command import command_line, cpu_build, environment
+from services.inference.vllm.profile import profile_of
 from shared.errors import ConfigError
 from shared.service import EXIT_CONFIG
 from shared.settings import load_settings
@@ -27,7 +29,8 @@ def main() -> None:
         sys.exit(EXIT_CONFIG)
     can_sleep = settings.gpu.share == "alternate"
     port, host = settings.vllm.port or PORT, settings.vllm.host
-    command = command_line(settings, port, cpu=cpu, host=host, can_sleep=can_sleep)
+    profile = asyncio.run(profile_of(settings.model))
+    command = command_line(settings, port, cpu=cpu, host=host, can_sleep=can_sleep, profile=profile)
     os.execve(command[0], command, environment(settings, os.environ, cpu=cpu, can_sleep=can_sleep))
 
 

@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 from asyncio.subprocess import Process
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 import httpx
@@ -19,7 +19,9 @@ import httpx
 from services.inference import metrics
 from services.inference.vllm import guard
 from services.inference.vllm.command import HOST, command_line, cpu_build, environment, socket_folder
+from services.inference.vllm.profile import profile_of
 from services.inference.vllm.server import Vllm
+from shared.base import BaseProfile
 from shared.errors import ConfigError
 from shared.retry import Backoff
 from shared.settings import Settings
@@ -50,13 +52,16 @@ class SupervisedVllm(Vllm):
         start_timeout: float,
         awake: bool = True,
         sockets: Path | None = None,
+        prepare: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """`sockets`: the folder for the sockets between the server's processes; no other server uses it."""
+        """`sockets`: the folder for the sockets between the server's processes; no other server uses it. `prepare` is
+        awaited before `command` is asked, at every start."""
         super().__init__(client, f"http://{HOST}:{port}", base, start_timeout=start_timeout, awake=awake)
         self.command = command
         self._environment = environment
         self._port = port
         self._sockets = sockets
+        self.prepare = prepare
         self._lock = asyncio.Lock()
         """Held while the server starts or stops, so that a stop cannot miss a server that is just starting."""
         self._process: Process | None = None
@@ -120,6 +125,8 @@ class SupervisedVllm(Vllm):
     async def _run_once(self) -> bool:
         """Start the server and return when it has ended; True if it ever answered. A cancellation leaves it running
         until `close`, so that requests under way can finish."""
+        if self.prepare is not None:
+            await self.prepare()  # without the lock, which `close` needs
         async with self._lock:
             if not self._awake.is_set():
                 return False
@@ -188,15 +195,22 @@ def supervised(client: httpx.AsyncClient, settings: Settings) -> SupervisedVllm:
         ConfigError: vLLM is not installed.
     """
     cpu = cpu_build()
+    known: list[BaseProfile] = []
+
+    async def prepare() -> None:
+        if not known and (made := await profile_of(settings.model)) is not None:
+            known.append(made)
+
     return SupervisedVllm(
         client,
-        lambda port: command_line(settings, port, cpu=cpu),
+        lambda port: command_line(settings, port, cpu=cpu, profile=known[0] if known else None),
         environment(settings, os.environ, cpu=cpu),
         settings.model.id,
         port=settings.vllm.port,
         start_timeout=settings.inference.start_timeout_seconds,
         awake=settings.gpu.share == "split",
         sockets=socket_folder(settings.inference.adapter_dir),
+        prepare=prepare,
     )
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
 from shared import ids
+from shared.base import BaseProfile
 from shared.errors import ConfigError
 from shared.settings import Settings
 
@@ -41,9 +43,52 @@ def cpu_build() -> bool:
     )
 
 
-def command_line(settings: Settings, port: int, *, cpu: bool, host: str = HOST, can_sleep: bool = False) -> list[str]:
+def profile_flags(profile: BaseProfile) -> list[str]:
+    """The options that a server of this base needs: how answers are read, and what the template is given.
+
+    They are the same for vLLM's OpenAI server and its render server, in vLLM 0.26 and 0.32.
+    """
+    flags: list[str] = []
+    if profile.reasoning_parser is not None:
+        flags += ["--reasoning-parser", profile.reasoning_parser]
+    if profile.tool_call_parser is not None:
+        # without both, a request with `tools` is refused
+        flags += ["--enable-auto-tool-choice", "--tool-call-parser", profile.tool_call_parser]
+    if profile.tokenizer_mode != "auto":
+        flags += ["--tokenizer-mode", profile.tokenizer_mode]
+    if profile.chat_template_kwargs:
+        flags += ["--default-chat-template-kwargs", json.dumps(profile.chat_template_kwargs, sort_keys=True)]
+    return flags
+
+
+def unless_given(flags: Sequence[str], given: Sequence[str]) -> list[str]:
+    """`flags` without the options that a user has `given` in any of the spellings that vLLM takes: `--a-b X`,
+    `--a_b=X`, `--no-a-b`, and `--a-b.key X` for a part of a JSON value."""
+    named = {_option(one).removeprefix("no-") for one in given if one.startswith("--")}
+    kept: list[str] = []
+    keep = True
+    for one in flags:
+        keep = _option(one) not in named if one.startswith("--") else keep
+        if keep:
+            kept.append(one)
+    return kept
+
+
+def _option(flag: str) -> str:
+    return flag.removeprefix("--").partition("=")[0].partition(".")[0].replace("_", "-")
+
+
+def command_line(
+    settings: Settings,
+    port: int,
+    *,
+    cpu: bool,
+    host: str = HOST,
+    can_sleep: bool = False,
+    profile: BaseProfile | None = None,
+) -> list[str]:
     """The command line of vLLM's OpenAI server with LoRA. `can_sleep`: the server can free the GPU's memory when asked;
-    `environment` needs the same argument then."""
+    `environment` needs the same argument then. `profile`: of the base; None: it could not be made."""
     vllm = settings.vllm
     base = settings.model.location
     command = [
@@ -65,6 +110,8 @@ def command_line(settings: Settings, port: int, *, cpu: bool, host: str = HOST, 
         command += ["--enable-sleep-mode"]
     if settings.telemetry.otlp_endpoint and importlib.util.find_spec("opentelemetry.semconv_ai"):
         command += ["--otlp-traces-endpoint", settings.telemetry.otlp_endpoint]
+    if profile is not None:
+        command += unless_given(profile_flags(profile), vllm.extra_args)
     return [*command, *vllm.extra_args]
 
 

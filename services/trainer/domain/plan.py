@@ -31,6 +31,8 @@ class Plan(StrictModel):
     validation: str | None = None
     hyperparameters: Hyperparameters = Hyperparameters()
     lora: Lora = Lora()
+    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
+    """What the chat template is given beside messages and tools; the server is started with the same."""
     max_length: Annotated[int, Field(ge=8)] | None = None
     """How many tokens a row may have, as the validate stage decided; None: the process decides."""
     seed: Annotated[int, Field(ge=0, le=2_147_483_647)] = 0
@@ -64,6 +66,8 @@ class Plan(StrictModel):
             "threads",
             "checkpoint_every",
         }
+        if not self.chat_template_kwargs:  # checkpoints of older versions do not name them
+            may_differ.add("chat_template_kwargs")
         identity: dict[str, Any] = self.model_dump(mode="json", exclude=may_differ)
         return {**identity, "base": self.base.id}
 

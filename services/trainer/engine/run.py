@@ -116,7 +116,7 @@ def _prepare(plan: Plan, out: Path) -> Prepared:
     """Encode the rows and choose the hyperparameters; write `preview.txt` and `hyperparameters.json`."""
     facts = base.inspect_base(plan)
     start = read_start(plan, facts.linears)
-    encoder = Encoder(facts.tokenizer, facts.stop_ids, plan.format)
+    encoder = Encoder(facts.tokenizer, facts.stop_ids, plan.format, plan.chat_template_kwargs)
     train = encoder.read(Path(plan.train), "training_file")
     (out / "preview.txt").write_text(encoder.preview(train))
     validation = encoder.read(Path(plan.validation), "validation_file") if plan.validation else None

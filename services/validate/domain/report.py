@@ -9,6 +9,7 @@ from pydantic import Field
 from services.validate.domain.findings import Finding, Problem, problem
 from services.validate.domain.formats import METHOD_OF, Format
 from services.validate.domain.statistics import Estimate, Tokens
+from shared.base import BaseProfile
 from shared.errors import InputError
 from shared.events import FrozenModel, Method
 
@@ -101,6 +102,8 @@ class Report(FrozenModel):
     failure: Failure | None = None
     base: str | None
     """None: no base was known, so nothing was tokenized."""
+    profile: BaseProfile | None = None
+    """What is known of the base."""
     format: Format | None
     method: Method | None
     max_length: int | None

@@ -13,10 +13,12 @@ from typing import Any
 import psutil
 import pytest
 
+from services.trainer.domain.plan import parse_plan
 from services.trainer.engine.report.reporter import Reporter
 from services.trainer.engine.run import run
 from services.trainer.job.process import child_environment, safe_trace
 from services.trainer.work import TrainWork, raise_for_exit_code
+from shared.base import BaseProfile, ledger
 from shared.errors import InputError, TransientError
 from shared.events import (
     DatasetValidated,
@@ -28,7 +30,7 @@ from shared.events import (
     Split,
     TrainingCompleted,
 )
-from shared.settings import Settings
+from shared.settings import ModelSettings, Settings
 from shared.stages.stage import Attempt
 from tests.support.data.micro_base import support_rows
 from tests.support.fakes.store import FakeStore
@@ -62,9 +64,11 @@ class Run:
         *,
         job_id: str = "ftjob-abc",
         start_from: FolderReference | None = None,
+        base_profile: str | None = None,
         **spec: Any,
     ) -> None:
         self.job_id = job_id
+        self.base_profile = base_profile
         self.start_from = start_from
         self.work = TrainWork(store, settings)
         self.store = store
@@ -99,6 +103,7 @@ class Run:
             validation=await self._split("validation", support_rows(8, start=40)),
             test=await self._split("test", support_rows(4, start=48)),
             report=data,
+            base_profile=self.base_profile,
         )
 
         async def publish(event: JobProgress) -> None:
@@ -123,6 +128,34 @@ def without_clock(metrics: str) -> list[dict[str, Any]]:
 
 def children() -> list[psutil.Process]:
     return [p for p in psutil.Process().children() if p.status() != psutil.STATUS_ZOMBIE]
+
+
+@pytest.mark.parametrize("stored", [True, False])
+async def test_the_template_is_given_what_the_rows_were_checked_with(
+    stored: bool, store: FakeStore, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The profile says it, or the settings where an older validate service names none."""
+    plans = []
+
+    async def start(plan: Path, *_: Any, **__: Any) -> None:
+        plans.append(parse_plan(plan.read_bytes()))
+        raise TransientError("stopped by the test")
+
+    monkeypatch.setattr("services.trainer.work.TrainingProcess.start", start)
+    of_profile, of_settings = {"enable_thinking": False}, {"enable_thinking": True}
+    profile = BaseProfile(
+        digest="abc",
+        architecture="LlamaForCausalLM",
+        template_digest="d",
+        content_format="string",
+        chat_template_kwargs=of_profile,
+    )
+    await ledger.save(store, profile)
+    model = {**settings.model.model_dump(), "profile": {"chat_template_kwargs": of_settings}}
+    changed = settings.model_copy(update={"model": ModelSettings.model_validate(model)})
+    with pytest.raises(TransientError):
+        await Run(store, changed, base_profile="abc" if stored else None).attempt(1)
+    assert [plan.chat_template_kwargs for plan in plans] == [of_profile if stored else of_settings]
 
 
 async def test_after_a_kill_the_next_attempt_continues_exactly(

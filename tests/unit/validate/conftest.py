@@ -16,6 +16,7 @@ from services.validate.domain.content import Row, conversations, input_of
 from services.validate.domain.findings import Finding
 from services.validate.reader import Source
 from services.validate.scan import ScanControl
+from shared.base import BaseProfile
 from shared.conversation import sent_tools
 from shared.events import JobSpec
 from shared.settings import ValidationSettings
@@ -67,6 +68,9 @@ class WordTokenizer:
 
     def __init__(self, context: int | None = None) -> None:
         self.context = context
+        self.profile = BaseProfile(
+            digest="abc", architecture="Words", template_digest=None, content_format=None, context=context
+        )
 
     def measure(self, rows: Sequence[Row]) -> list[tuple[int, ...] | Finding]:
         return [self._sequences(row) for row in rows]

@@ -17,13 +17,13 @@ from typing import Any
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from services.validate import hub
 from services.validate.domain.content import Row
 from services.validate.domain.findings import Finding
 from services.validate.tokenizer import load
+from shared.base import ProfileOverride, hub
 from shared.errors import InputError, TransientError
 from tests.support.data.datasets import good
-from tests.unit.validate.conftest import CONTEXT, Examine, chats, completions, preferences
+from tests.unit.validate.conftest import CHATML, CONTEXT, Examine, chats, completions, preferences
 
 # <|im_start|> role \n content <|im_end|> \n
 FRAME = 4
@@ -104,6 +104,15 @@ def test_what_a_template_refuses_is_a_finding_of_that_row_alone(base: Path) -> N
     assert fine == (TURNS,)
 
 
+def test_what_is_set_for_the_template_is_counted(make_base: Callable[..., Path]) -> None:
+    template = CHATML + "{% if add_generation_prompt and quiet %}abc{% endif %}"
+    folder = str(make_base(template))
+    assert load(folder, "tiny").measure([chat(USER, ANSWER)]) == [(TURNS,)]
+    quiet = ProfileOverride(chat_template_kwargs={"quiet": True})
+    [refused] = load(folder, "tiny", quiet).measure([chat(USER, ANSWER)])
+    assert isinstance(refused, Finding)  # with it, the server's prompt is one that the answer does not follow
+
+
 def test_the_context_is_the_smallest_limit_that_the_base_names(base: Path, make_base: Callable[..., Path]) -> None:
     assert load(str(base), "tiny").context == CONTEXT
     assert load(str(make_base(context=64)), "tiny").context == 64
@@ -128,10 +137,10 @@ def test_a_hub_that_goes_away_is_tried_again_unless_offline_is_wanted(
     offline: bool, kind: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unreachable(location: str, **_: Any) -> None:
-        raise OSError("no connection") from LocalEntryNotFoundError("not in the cache")
+        raise LocalEntryNotFoundError("no connection, and it is not in the cache")
 
-    monkeypatch.setattr("services.validate.hub.answers", lambda repository: True)
-    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", unreachable)
+    monkeypatch.setattr("shared.base.hub.answers", lambda repository: True)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", unreachable)
     monkeypatch.setattr("huggingface_hub.is_offline_mode", lambda: offline)
     with pytest.raises(kind, match="acme/tiny"):
         load("acme/tiny", "acme/tiny")
@@ -145,7 +154,7 @@ def silent_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
         monkeypatch.setattr(
             "huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY", True
         )  # would ask for a list once a day
-        monkeypatch.setattr("services.validate.hub.PATIENCE", 0.2)
+        monkeypatch.setattr("shared.base.hub.PATIENCE", 0.2)
         yield listening
 
 
@@ -217,7 +226,7 @@ def test_preference_tokens_are_those_of_both_sequences(base: Path, run: Examine)
 def test_a_check_alone_counts_without_torch(base: Path, tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_bytes(good(12))
     program = (
-        "import sys; from pathlib import Path; from services.validate.tokenizer import without_torch; without_torch()\n"
+        "import sys; from pathlib import Path; from shared.base.reading import without_torch; without_torch()\n"
         "from services.validate.check import check; from shared.events import JobSpec\n"
         "from shared.settings import ValidationSettings\n"
         "report = check(Path(sys.argv[1]), spec=JobSpec(), base_location=sys.argv[2], limits=ValidationSettings())\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from services.validate.background import publishing_progress
 from services.validate.domain.content import Row
 from services.validate.scan import ScanControl
 from services.validate.work import ValidateWork
+from shared.base import ledger
 from shared.errors import InputError
 from shared.events import DatasetValidated, JobProgress, Reference
 from shared.settings import ModelSettings, Settings
@@ -65,6 +66,23 @@ async def test_a_good_dataset_becomes_three_splits_and_a_report(objects: FakeSto
     report = json.loads(objects.held[event.report.key].data)
     assert report["ok"] and report["training"]["name"] == "rows.jsonl"
     assert report["estimate"]["seconds"] == event.estimated_seconds
+
+
+async def test_the_profile_of_the_base_is_stored_and_named(objects: FakeStore, settings: Settings) -> None:
+    event = await work(objects, settings)(attempt(objects.add("d", good(10))))
+    assert event.base_profile == WordTokenizer().profile.digest
+    assert await ledger.load(objects, event.base_profile) == WordTokenizer(context=64).profile
+
+
+async def test_what_is_set_of_the_profile_is_set_for_the_rows(
+    objects: FakeStore, make_base: Callable[..., Path]
+) -> None:
+    model = {"id": BASE, "path": str(make_base()), "profile": {"chat_template_kwargs": {"enable_thinking": False}}}
+    stage = ValidateWork(objects, Settings(_env_file=None, model=ModelSettings.model_validate(model)))
+    event = await stage(attempt(objects.add("d", good(10))))
+    assert event.base_profile is not None
+    stored = await ledger.load(objects, event.base_profile)
+    assert stored is not None and stored.chat_template_kwargs == {"enable_thinking": False}
 
 
 @pytest.mark.parametrize(("policy", "longest"), [("drop", 4), ("truncate", 64)])

@@ -15,8 +15,9 @@ Turn = Mapping[str, Any]
 class ChatEncoder:
     """Encodes conversations for one base; `TurnEncoder` says how, and the validator asks it, too."""
 
-    def __init__(self, tokenizer: Any, stop_ids: Sequence[int]) -> None:
-        """`stop_ids`: the tokens at which the server stops, the tokenizer's own EOS first.
+    def __init__(self, tokenizer: Any, stop_ids: Sequence[int], kwargs: Mapping[str, Any] | None = None) -> None:
+        """`stop_ids`: the tokens at which the server stops, the tokenizer's own EOS first. `kwargs`: what the template
+        is given beside messages and tools.
 
         Raises:
             InputError: `base_has_no_chat_template`.
@@ -28,7 +29,7 @@ class ChatEncoder:
                 "choose an instruction-tuned base, or send prompt/completion rows",
                 "model",
             )
-        self.turns = TurnEncoder(tokenizer, stop_ids)
+        self.turns = TurnEncoder(tokenizer, stop_ids, kwargs)
 
     def encode(self, messages: Sequence[Turn], tools: Any, *, where: str, answers_from: int = 0) -> list[Example]:
         """Encode a conversation as one example, or as several if the template rewrites earlier turns.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -77,10 +77,13 @@ class Dataset:
 class Encoder:
     """Encodes the rows of one format for one base.
 
-    `stop_ids`: the tokens at which the server stops, the tokenizer's own EOS first.
+    `stop_ids`: the tokens at which the server stops, the tokenizer's own EOS first. `kwargs`: what the chat template is
+    given beside messages and tools.
     """
 
-    def __init__(self, tokenizer: Any, stop_ids: Sequence[int], form: Format) -> None:
+    def __init__(
+        self, tokenizer: Any, stop_ids: Sequence[int], form: Format, kwargs: Mapping[str, Any] | None = None
+    ) -> None:
         if not getattr(tokenizer, "is_fast", False):
             raise InputError(
                 "unsupported_base",
@@ -91,7 +94,7 @@ class Encoder:
         self.tokenizer = tokenizer
         self.form = form
         self.turns = TurnEncoder(tokenizer, stop_ids)
-        self.chat = None if form == "completion" else ChatEncoder(tokenizer, stop_ids)
+        self.chat = None if form == "completion" else ChatEncoder(tokenizer, stop_ids, kwargs)
 
     def read(self, path: Path, param: str) -> Dataset:
         """Encode a file of one row per line.

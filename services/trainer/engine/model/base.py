@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from services.trainer.domain.plan import Plan
 from shared.base import stop_ids
+from shared.base.reading import generation_config, load_tokenizer
 from shared.errors import InputError
 from shared.events import Lora
 
@@ -46,7 +47,7 @@ def inspect_base(plan: Plan) -> BaseFacts:
     location = plan.base.location
     try:
         config = AutoConfig.from_pretrained(location, trust_remote_code=False)
-        tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=False)
+        tokenizer = load_tokenizer(location)
     except (OSError, ValueError) as error:
         raise not_loadable(plan, error) from None
     if getattr(config, "quantization_config", None):
@@ -58,7 +59,7 @@ def inspect_base(plan: Plan) -> BaseFacts:
         raise _unsupported(
             plan, f"{type(config).__name__} is not a causal language model that transformers knows"
         ) from None
-    generation = _generation(location)
+    generation = generation_config(location, config)
     stops = stop_ids(tokenizer, generation)
     pad_id = next((i for i in (tokenizer.pad_token_id, *stops) if i is not None), 0)
     text_config = config.get_text_config()
@@ -131,13 +132,6 @@ def not_loadable(plan: Plan, error: Exception) -> InputError:
 
 def _unsupported(plan: Plan, why: str) -> InputError:
     return InputError("unsupported_base", f"base model {plan.base.id!r} cannot be tuned: {why}", "model")
-
-
-def _generation(location: str) -> Any:
-    try:
-        return GenerationConfig.from_pretrained(location)
-    except OSError:
-        return GenerationConfig()
 
 
 def _linears(skeleton: Any) -> dict[str, int]:

@@ -19,6 +19,7 @@ from services.validate import check as validator
 from services.validate.domain.report import Report
 from shared.errors import TransientError
 from shared.settings import load_settings
+from tests.support.data.micro_base import make_tokenizer
 from tests.support.fakes.servers import unused_port
 from tests.unit.cli.jobs.test_watch import ID, done, job
 
@@ -200,6 +201,33 @@ def test_check_with_another_base_says_that_a_job_would_tune_the_one_of_the_stack
     assert asked.exit_code == 0
     assert "counted for acme/other, but a job here tunes acme/tiny" in asked.stderr.replace("\n", " ")
     assert "a job here tunes" not in invoke(runner, "check", "good.jsonl").stderr
+
+
+@pytest.fixture
+def tiny_folder(tmp_path: Path) -> str:
+    make_tokenizer().save_pretrained(tmp_path / "tiny")
+    (tmp_path / "tiny" / "config.json").write_text('{"model_type": "llama", "max_position_embeddings": 2048}')
+    return str(tmp_path / "tiny")
+
+
+def test_check_of_a_base_alone_says_what_can_be_trained_on_it(runner: CliRunner, tiny_folder: str) -> None:
+    shown = invoke(runner, "check", "--base", tiny_folder)
+    assert shown.exit_code == 0
+    for words in ("2,048 tokens", "yes (parser hermes)", "<|im_end|>"):
+        assert words in shown.stdout
+    profile = json.loads(invoke(runner, "check", "--base", tiny_folder, "--json").stdout)
+    assert (profile["tool_call_parser"], profile["context"]) == ("hermes", 2048)
+
+
+def test_what_is_set_of_a_profile_is_for_the_base_of_the_settings(
+    runner: CliRunner, tiny_folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNESTREAM_MODEL__PROFILE", '{"tool_call_parser": null}')
+    assert "parser hermes" in invoke(runner, "check", "--base", tiny_folder).stdout
+    monkeypatch.setenv("TUNESTREAM_MODEL__ID", "tiny")
+    monkeypatch.setenv("TUNESTREAM_MODEL__PATH", tiny_folder)
+    load_settings.cache_clear()
+    assert "no parser for its calls" in invoke(runner, "check").stdout
 
 
 # --- watch and chat -----------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from services.inference import vllm_server
 from services.inference.vllm import child
 from services.inference.vllm.command import command_line, cpu_build
 from shared.errors import ConfigError
-from shared.settings import Settings
+from shared.settings import ModelSettings, Settings
 from tests.support.environment import settings_read_anew
 
 
@@ -50,6 +50,11 @@ def exec_arguments(
 
     for name, value in environment.items():
         monkeypatch.setenv(f"TUNESTREAM_{name}", value)
+
+    async def no_profile(model: ModelSettings) -> None:
+        """No hub is asked for a base that does not exist."""
+
+    monkeypatch.setattr("services.inference.vllm.__main__.profile_of", no_profile)
     monkeypatch.setattr(os, "execve", execve)
     install(monkeypatch, CPU_BUILD if cpu else GPU_BUILD)
     with settings_read_anew(), pytest.raises(ExecCalled) as became:

@@ -60,6 +60,13 @@ def test_developer_becomes_one_system_message_at_the_beginning() -> None:
     assert [message["role"] for message in shown] == ["system", "user", "user", "assistant"]
 
 
+def test_what_is_set_for_the_template_is_given_to_it() -> None:
+    tokenizer = make_tokenizer("{{ messages[0].content }}{% if enable_thinking is false %} quietly{% endif %}")
+    assert ChatTemplate(tokenizer).text([USER], None, prompt=True) == USER["content"]
+    quiet = ChatTemplate(tokenizer, {"enable_thinking": False}).text([USER], None, prompt=True)
+    assert quiet == USER["content"] + " quietly"
+
+
 def test_what_a_template_refuses_is_said_in_its_own_words_but_errors_do_not_quote_the_row() -> None:
     with pytest.raises(Unfit, match="begin with a system message"):
         given("{{ raise_exception('begin with a system message') }}", [USER])

@@ -21,7 +21,7 @@ def answers(repository: str, patience: float | None = None) -> bool:
 
 
 def _ask(repository: str, patience: float, answered: threading.Event) -> None:
-    from huggingface_hub import constants, get_session  # noqa: PLC0415  comes with transformers, see tokenizer.load
+    from huggingface_hub import constants, get_session  # noqa: PLC0415  comes with transformers, see reading.read_base
 
     try:
         # the hub's own client, so that its proxies and certificates are used

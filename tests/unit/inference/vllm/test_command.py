@@ -1,0 +1,59 @@
+"""What vLLM is started with for a base: the options that its profile asks for, and those of the user."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from services.inference.vllm.command import command_line, profile_flags
+from shared.base import BaseProfile
+from shared.settings import Settings
+
+PLAIN = BaseProfile(digest="d", architecture="LlamaForCausalLM", template_digest=None, content_format=None)
+THINKER = PLAIN.model_copy(
+    update={
+        "reasoning_parser": "qwen3",
+        "tool_call_parser": "hermes",
+        "tokenizer_mode": "hf",
+        "chat_template_kwargs": {"enable_thinking": False},
+    }
+)
+
+
+def started(profile: BaseProfile | None, *extra: str) -> list[str]:
+    return command_line(Settings.model_validate({"vllm": {"extra_args": extra}}), 8000, cpu=True, profile=profile)
+
+
+def test_a_base_without_thoughts_and_tools_needs_no_options() -> None:
+    assert profile_flags(PLAIN) == []
+    assert started(PLAIN) == started(None)
+
+
+def test_parsers_and_template_settings_are_those_of_the_profile() -> None:
+    command = started(THINKER)
+
+    assert ("--reasoning-parser", "qwen3") in pairwise(command)
+    assert ("--tool-call-parser", "hermes") in pairwise(command)
+    assert "--enable-auto-tool-choice" in command
+    assert ("--tokenizer-mode", "hf") in pairwise(command)
+    assert ("--default-chat-template-kwargs", '{"enable_thinking": false}') in pairwise(command)
+
+
+@pytest.mark.parametrize(
+    ("extra", "gone"),
+    [
+        (("--reasoning-parser", "deepseek_r1"), "--reasoning-parser"),
+        (("--reasoning_parser=deepseek_r1",), "--reasoning-parser"),
+        (("--tool-call-parser=pythonic",), "--tool-call-parser"),
+        (("--no-enable-auto-tool-choice",), "--enable-auto-tool-choice"),
+        (("--default-chat-template-kwargs.enable_thinking", "true"), "--default-chat-template-kwargs"),
+    ],
+)
+def test_options_of_the_user_replace_ours(extra: tuple[str, ...], gone: str) -> None:
+    command = started(THINKER, *extra)
+
+    assert tuple(command[-len(extra) :]) == extra
+    ours = command[: -len(extra)]
+    assert gone not in ours
+    assert len(ours) == len(started(THINKER)) - (1 if gone == "--enable-auto-tool-choice" else 2)
