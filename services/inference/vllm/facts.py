@@ -14,6 +14,9 @@ from typing import Any
 
 from shared.base import ServerFacts
 
+NOT_READ = "Invalid repository ID or local directory"
+"""vLLM's words where there is no config.json, and where the hub does not answer."""
+
 log = logging.getLogger(__name__)
 
 
@@ -31,7 +34,10 @@ def server_facts(engine: Any) -> ServerFacts:
     try:
         config = engine.create_model_config()
     except ValueError as error:
-        return ServerFacts(version=version, problem=f"vLLM {version} cannot serve this base: {_first_line(error)}")
+        reason = _first_line(error)
+        if reason.startswith(NOT_READ):
+            return ServerFacts(version=version)
+        return ServerFacts(version=version, problem=f"vLLM {version} cannot serve this base: {reason}")
     except Exception:
         log.exception("the config of the base cannot be read")
         return ServerFacts(version=version)

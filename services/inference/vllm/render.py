@@ -150,6 +150,7 @@ def _beside(work: Callable[[], None]) -> None:
         end_with_parent()
         os.nice(FACTS_NICE)
         signal.alarm(FACTS_SECONDS)
+        logging.getLogger("vllm").setLevel(logging.ERROR)  # the server beside it says the same
         work()
     except BaseException:
         log.exception("the facts of the base were not found")
