@@ -89,7 +89,6 @@ def test_it_ends_at_once_on_a_signal_even_while_vllm_is_imported(
         assert server.wait(timeout=5) == 0
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="a feature of Linux")
 def test_it_ends_with_the_process_that_started_it(environment: dict[str, str], tmp_path: Path) -> None:
     with start(environment, tmp_path, "-c", PARENT) as parent:
         assert parent.stdout is not None
