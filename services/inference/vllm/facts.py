@@ -16,6 +16,8 @@ from shared.base import ServerFacts
 
 NOT_READ = "Invalid repository ID or local directory"
 """vLLM's words where there is no config.json, and where the hub does not answer."""
+LONGEST = 300
+"""In characters, of a reason."""
 
 log = logging.getLogger(__name__)
 
@@ -29,14 +31,17 @@ def server_facts(engine: Any) -> ServerFacts:
     import vllm  # noqa: PLC0415
 
     version = str(vllm.__version__)
+    failures: list[Exception] = []
     with contextlib.suppress(ImportError, AttributeError):
-        _look_in_this_process()
+        _look_in_this_process(failures)
     try:
         config = engine.create_model_config()
     except ValueError as error:
         reason = _first_line(error)
         if reason.startswith(NOT_READ):
             return ServerFacts(version=version)
+        if failures:  # vLLM's own words are that its log says more
+            reason = f"its class cannot be imported: {failures[0]}"[:LONGEST]
         return ServerFacts(version=version, problem=f"vLLM {version} cannot serve this base: {reason}")
     except Exception:
         log.exception("the config of the base cannot be read")
@@ -122,17 +127,23 @@ def _without_kernels() -> Iterator[None]:
         namespace.__getattr__ = find
 
 
-def _look_in_this_process() -> None:
-    """Let vLLM import the class of a base here. It would start another process for that, so that this one stays free of
-    CUDA, and that process would import all of vLLM for ten seconds."""
+def _look_in_this_process(failures: list[Exception]) -> None:
+    """Let vLLM import the class of a base here, and note why it cannot. It would start another process for that, so
+    that this one stays free of CUDA, and that process would import all of vLLM for ten seconds."""
     from vllm.model_executor.models import registry  # noqa: PLC0415
 
-    info = registry._ModelInfo
-    registry._LazyRegisteredModel.inspect_model_cls = lambda self: info.from_model_cls(self.load_model_cls())
+    def look(self: Any) -> Any:
+        try:
+            return registry._ModelInfo.from_model_cls(self.load_model_cls())
+        except Exception as error:
+            failures.append(error)
+            raise
+
+    registry._LazyRegisteredModel.inspect_model_cls = look
 
 
 def _first_line(error: ValueError) -> str:
     """What a validation error of pydantic says, without its frame and without vLLM's list of hundreds of names."""
     errors = getattr(error, "errors", None)
     text = str(errors()[0]["msg"]) if callable(errors) and errors() else str(error)
-    return text.removeprefix("Value error, ").partition("Supported architectures")[0].strip()[:300]
+    return text.removeprefix("Value error, ").partition("Supported architectures")[0].strip()[:LONGEST]

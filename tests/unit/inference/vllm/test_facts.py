@@ -39,9 +39,9 @@ class Torchvision(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 render._prepare(Settings())
 from vllm import AsyncEngineArgs
 import vllm.entrypoints.cli.launch
-sys.meta_path.append(Torchvision())
-for base in sys.argv[1:]:
+for base in sorted(sys.argv[1:], key=lambda base: "Llava" not in base):
     print("FACTS", base, facts.server_facts(AsyncEngineArgs(model=base)).model_dump_json())
+    sys.meta_path.append(Torchvision())  # after the first
 """
 SIZES: dict[str, Any] = {
     "vocab_size": 256,
@@ -55,6 +55,7 @@ TEXT: dict[str, Any] = {**SIZES, "num_key_value_heads": 2}
 HEADS: dict[str, Any] = {**TEXT, "head_dim": 16}
 GEMMA_VISION = {**SIZES, "image_size": 28, "patch_size": 14, "num_hidden_layers": 1}
 QWEN_VISION = {"depth": 1, "hidden_size": 64, "intermediate_size": 64, "num_heads": 4, "out_hidden_size": 64}
+CLIP_VISION = {"model_type": "clip_vision_model", **GEMMA_VISION}
 MROPE = {"rope_type": "default", "type": "mrope", "mrope_section": [2, 3, 3], "rope_theta": 10_000.0}
 ATTENTION = ("k_proj", "o_proj", "q_proj", "v_proj")
 USUAL = (*ATTENTION, "down_proj", "gate_proj", "up_proj")
@@ -104,6 +105,9 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ServerFacts]:
     for architecture, (kind, fields, _) in BASES.items():
         kind(**fields, architectures=[architecture]).save_pretrained(root / architecture)
     transformers.LlamaConfig(**TEXT, architectures=["NewForCausalLM"]).save_pretrained(root / "NewForCausalLM")
+    pictures = {"text_config": TEXT, "vision_config": CLIP_VISION, "image_seq_length": 4}
+    llava = transformers.LlavaConfig(**pictures, architectures=["LlavaForConditionalGeneration"])
+    llava.save_pretrained(root / "LlavaForConditionalGeneration")
     (root / "NoBase").mkdir()
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, *map(str, sorted(root.iterdir()))],
@@ -115,7 +119,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ServerFacts]:
     )
     lines = [line.split(" ", 2) for line in done.stdout.splitlines() if line.startswith("FACTS ")]
     facts = {Path(base).name: ServerFacts.model_validate(json.loads(text)) for _, base, text in lines}
-    assert len(facts) == len(BASES) + 2, done.stderr[-5000:]
+    assert len(facts) == len(BASES) + 3, done.stderr[-5000:]
     return facts
 
 
@@ -135,6 +139,13 @@ def test_a_model_that_vllm_does_not_know_is_a_problem_in_one_line(found: dict[st
     assert facts.problem.startswith(f"vLLM {facts.version} cannot serve this base: ")
     assert "NewForCausalLM" in facts.problem
     assert "\n" not in facts.problem
+
+
+def test_a_class_that_cannot_be_imported_is_a_problem_with_its_cause(found: dict[str, ServerFacts]) -> None:
+    facts = found["LlavaForConditionalGeneration"]
+
+    assert facts.problem is not None
+    assert facts.problem.endswith("its class cannot be imported: No module named 'torchvision'")
 
 
 def test_a_base_that_cannot_be_read_tells_nothing(found: dict[str, ServerFacts]) -> None:
