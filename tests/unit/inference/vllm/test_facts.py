@@ -37,10 +37,10 @@ class Torchvision(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return type(name, (), {})
 
 render._prepare(Settings())
-from vllm import AsyncEngineArgs
-import vllm.entrypoints.cli.launch
+from vllm.entrypoints.cli import launch
 for base in sorted(sys.argv[1:], key=lambda base: "Llava" not in base):
-    print("FACTS", base, facts.server_facts(AsyncEngineArgs(model=base)).model_dump_json())
+    args = render._arguments(launch, Settings.model_validate({"model": {"id": "acme/base", "path": base}}))
+    print("FACTS", base, facts.server_facts(render._engine_arguments(args)).model_dump_json())
     sys.meta_path.append(Torchvision())  # after the first
 """
 SIZES: dict[str, Any] = {
@@ -108,6 +108,10 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ServerFacts]:
     pictures = {"text_config": TEXT, "vision_config": CLIP_VISION, "image_seq_length": 4}
     llava = transformers.LlavaConfig(**pictures, architectures=["LlavaForConditionalGeneration"])
     llava.save_pretrained(root / "LlavaForConditionalGeneration")
+    fp8 = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128], "fmt": "e4m3"}
+    quantized = transformers.LlamaConfig(**TEXT, architectures=["LlamaForCausalLM"]).to_dict()
+    (root / "fp8").mkdir()
+    (root / "fp8" / "config.json").write_text(json.dumps({**quantized, "quantization_config": fp8}))
     (root / "NoBase").mkdir()
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, *map(str, sorted(root.iterdir()))],
@@ -119,7 +123,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ServerFacts]:
     )
     lines = [line.split(" ", 2) for line in done.stdout.splitlines() if line.startswith("FACTS ")]
     facts = {Path(base).name: ServerFacts.model_validate(json.loads(text)) for _, base, text in lines}
-    assert len(facts) == len(BASES) + 3, done.stderr[-5000:]
+    assert len(facts) == len(BASES) + 4, done.stderr[-5000:]
     return facts
 
 
@@ -139,6 +143,11 @@ def test_a_model_that_vllm_does_not_know_is_a_problem_in_one_line(found: dict[st
     assert facts.problem.startswith(f"vLLM {facts.version} cannot serve this base: ")
     assert "NewForCausalLM" in facts.problem
     assert "\n" not in facts.problem
+
+
+def test_a_quantized_base_has_the_same_layers_though_no_cpu_computes_with_it(found: dict[str, ServerFacts]) -> None:
+    assert found["fp8"].problem is None
+    assert found["fp8"].linears == found["LlamaForCausalLM"].linears
 
 
 def test_a_class_that_cannot_be_imported_is_a_problem_with_its_cause(found: dict[str, ServerFacts]) -> None:
