@@ -19,11 +19,11 @@ from cli.jobs.view import duration
 from cli.stack import leftovers, logs, run, state
 from cli.stack.boot import NotReady
 from cli.stack.plan import absolute, is_set
+from cli.stack.programs import PARTS, programs
 from cli.stack.readiness import probe_for
 from cli.stack.state import DEFAULT_STATE, Stack
 from cli.target import StateOption, TargetOption, embedded, resolve
 from cli.terminal import INTERRUPTED, NO_STACK, CliError, columns, err, out, say
-from shared.events import SERVICES
 from shared.settings import load_settings
 
 START_SECONDS = 900.0  # the first start may download the base model
@@ -37,15 +37,17 @@ def up(
     base_id: Annotated[
         str | None, typer.Option(help="The model's name for users; by default the folder's name or the id.")
     ] = None,
-    without: Annotated[list[str] | None, typer.Option(help="A service that runs elsewhere; may be repeated.")] = None,
+    without: Annotated[
+        list[str] | None, typer.Option(help="A service that runs elsewhere, or `render`; may be repeated.")
+    ] = None,
     timeout: Annotated[
         float, typer.Option(min=1, help="Seconds within which everything must be ready.")
     ] = START_SECONDS,
     folder: StateOption = DEFAULT_STATE,
 ) -> None:
     """Start the whole stack on this machine, without Docker; or start again what is down."""
-    if unknown := set(without or ()) - set(SERVICES):
-        raise CliError(f"--without {', '.join(sorted(unknown))}: no such service", f"there are {', '.join(SERVICES)}")
+    if unknown := set(without or ()) - set(PARTS):
+        raise CliError(f"--without {', '.join(sorted(unknown))}: no such service", f"there are {', '.join(PARTS)}")
     options = run.UpOptions(base, base_id, tuple(without or ()))
     already = run.running(folder) is not None
     with _signals_interrupt():
@@ -86,7 +88,7 @@ def down(folder: StateOption = DEFAULT_STATE) -> None:
 
 
 def status(folder: StateOption = DEFAULT_STATE) -> None:
-    """Show the processes of the stack; exit 1 unless all are ready."""
+    """Show the processes of the stack; exit 1 unless all are ready. The render server may still be starting."""
     found = run.running(folder)
     if found is None:
         left = leftovers.find(absolute(folder))
@@ -94,9 +96,10 @@ def status(folder: StateOption = DEFAULT_STATE) -> None:
         raise CliError(f"no stack is running in {folder}{note}", NO_STACK)
     table = columns("process", "state", "pid", "for", "address")
     fine = True
+    awaited = {program.name for program in programs(found.stack) if program.awaited}
     for name, process in found.supervisor.processes().items():
         problem = probe_for(name, found.stack)() if process.pid else process.error or process.state.lower()
-        fine = fine and problem is None
+        fine = fine and (problem is None or name not in awaited)
         table.add_row(
             name,
             Text(problem or "ready", style="yellow" if problem else "green"),

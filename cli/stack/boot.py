@@ -53,7 +53,7 @@ def boot(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Start the programs that do not run. Returns when every program is ready.
+    """Start the programs that do not run. Returns when every program is ready that the stack waits for.
 
     Raises:
         NotReady: a program ended again and again, or `timeout` seconds were not enough.
@@ -65,7 +65,7 @@ def boot(
         for name in waiting:
             supervisor.start(name)
             view.update(name, "starting")
-        while waiting:
+        while any(program.awaited for program in waiting.values()):
             running = supervisor.processes()
             for name in list(waiting):
                 process = running[name]
@@ -75,6 +75,8 @@ def boot(
                     view.update(name, "ready")
                     continue
                 view.update(name, "starting", note)
+                if not waiting[name].awaited:
+                    continue
                 starts[name].add(process.started)
                 if process.state == "FATAL" or len(starts[name]) > MAX_STARTS - (process.state == "BACKOFF"):
                     view.update(name, "failed", note)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shlex
@@ -9,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from cli.stack import ports, state
+from cli.stack.programs import RENDER
 from cli.stack.state import Stack
 from cli.terminal import CliError
 from shared.settings import PREFIX, Settings
@@ -58,7 +60,7 @@ def make_stack(
     else:
         secret_key = kept.secret_key if kept else state.new_secret()
     preferred = dict(kept.ports) if kept else {}
-    for name in ("inference", "api"):
+    for name in ("inference", "api", RENDER):
         if is_set(settings, name, "port"):
             preferred[name] = getattr(settings, name).port
     return Stack(
@@ -73,8 +75,14 @@ def make_stack(
         api_key=api_key,
         base=model,
         base_path=path,
-        without=without,
+        without=without if _can_render(settings, without) else (*without, RENDER),
     )
+
+
+def _can_render(settings: Settings, without: tuple[str, ...]) -> bool:
+    """Whether the stack has a render server of its own, or `without` says already that it has none. There is none
+    where vLLM is not installed, or where the user has one elsewhere."""
+    return RENDER in without or (importlib.util.find_spec("vllm") is not None and not settings.render.url)
 
 
 def base_of(settings: Settings, kept: Stack | None, base: str | None, base_id: str | None) -> tuple[str, str | None]:
@@ -123,6 +131,9 @@ def environment(stack: Stack, settings: Settings) -> dict[str, str]:
     }
     if stack.base_path:
         variables["MODEL__PATH"] = stack.base_path
+    if stack.render_url:
+        variables["RENDER__URL"] = stack.render_url
+        variables["RENDER__PORT"] = str(stack.ports[RENDER])
     if keys:
         variables["EVALUATOR__API_KEY"] = keys[0]
     defaults = {

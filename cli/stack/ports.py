@@ -24,6 +24,7 @@ USUAL = {
     "validate": 8102,
     "trainer": 8103,
     "evaluator": 8104,
+    "render": 8105,
 }
 WITH_TWIN = frozenset({"s3", "master", "volume", "filer", "admin"})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,11 @@ from cli.terminal import CliError
 from shared.events import SERVICES
 
 BUS_BUCKET = "bus"
+RENDER = "render"
+"""vLLM's render server. It is no service: the stack works without it, too."""
+LOW_PRIORITY = 10
+PARTS = (*SERVICES, RENDER)
+"""What `--without` may name."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,8 @@ class Program:
     stop_seconds: int
     """Seconds between SIGTERM and SIGKILL."""
     environment: dict[str, str] = field(default_factory=dict)
+    awaited: bool = True
+    """Whether the stack is ready only when this program is."""
 
 
 def programs(stack: Stack) -> list[Program]:
@@ -33,6 +41,7 @@ def programs(stack: Stack) -> list[Program]:
         Program("weed", _weed(stack), wave=0, start_seconds=2, stop_seconds=20, environment=parts_environment(stack)),
         Program("tansu", _tansu(stack), wave=1, start_seconds=2, stop_seconds=10, environment=parts_environment(stack)),
         *(_service(stack, name) for name in SERVICES if name not in stack.without),
+        *([_render()] if stack.render_url else []),
     ]
 
 
@@ -55,6 +64,20 @@ def _service(stack: Stack, name: str) -> Program:
         start_seconds=5,  # imports alone take seconds
         stop_seconds=60,  # the trainer saves a checkpoint, inference finishes its requests
         environment={"TUNESTREAM_HEALTH__PORT": str(stack.ports[name]), "PYTHONUNBUFFERED": "1"},
+    )
+
+
+def _render() -> Program:
+    """Its start takes a core for ten seconds, so vLLM goes first. Whoever asks it waits for it."""
+    nice = shutil.which("nice")
+    return Program(
+        RENDER,
+        (*((nice, "-n", str(LOW_PRIORITY)) if nice else ()), sys.executable, "-m", "services.inference.vllm.render"),
+        wave=2,
+        start_seconds=5,
+        stop_seconds=5,
+        environment={"PYTHONUNBUFFERED": "1"},
+        awaited=False,
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import httpx
 
-from cli.stack.programs import BUS_BUCKET
+from cli.stack.programs import BUS_BUCKET, RENDER
 from cli.stack.state import Stack
 from shared.errors import ConfigError
 from shared.settings import BusSettings
@@ -24,7 +24,7 @@ def probe_for(name: str, stack: Stack) -> Probe:
         return _s3(stack)
     if name == "tansu":
         return _kafka(stack)
-    return http(stack.ports[name])
+    return http(stack.ports[name], "/health" if name == RENDER else "/health/ready")
 
 
 def _s3(stack: Stack) -> Probe:
@@ -72,13 +72,13 @@ def _kafka(stack: Stack) -> Probe:
     return probe
 
 
-def http(port: int) -> Probe:
-    """Ready when `/health/ready` of a service answers 200."""
+def http(port: int, path: str = "/health/ready") -> Probe:
+    """Ready when `path` of a program answers 200."""
 
     def probe() -> str | None:
         try:
             # trust_env: no proxy is needed on loopback
-            answer = httpx.get(f"http://127.0.0.1:{port}/health/ready", timeout=PROBE_SECONDS, trust_env=False)
+            answer = httpx.get(f"http://127.0.0.1:{port}{path}", timeout=PROBE_SECONDS, trust_env=False)
         except httpx.TransportError:
             return "does not answer yet"
         if answer.status_code == httpx.codes.OK:

@@ -40,7 +40,7 @@ class Stack(BaseModel):
     """The id of the base model."""
     base_path: str | None = None
     without: tuple[str, ...] = ()
-    """Services that run elsewhere."""
+    """Services that run elsewhere, and `render` where there is none."""
 
     @property
     def s3_url(self) -> str:
@@ -53,6 +53,12 @@ class Stack(BaseModel):
     @property
     def inference_url(self) -> str:
         return f"http://127.0.0.1:{self.ports['inference']}"
+
+    @property
+    def render_url(self) -> str | None:
+        """Of the render server; None: this stack has none."""
+        port = None if "render" in self.without else self.ports.get("render")  # stacks of older versions have no port
+        return f"http://127.0.0.1:{port}" if port else None
 
     @property
     def api_url(self) -> str:

@@ -57,21 +57,40 @@ def test_a_service_writes_only_its_own_rows_of_the_ledger_and_deletes_nothing(st
     denied(lambda: s3.delete_object(Bucket="tunestream", Key=OWN[service]))
 
 
+def test_the_render_server_writes_only_what_is_known_of_a_base_as_validate_does(stack: FullStack) -> None:
+    s3, key = stack.s3_of("render"), "bases/probe.json"
+    s3.put_object(Bucket="tunestream", Key=key, Body=b"{}")
+    stack.s3_of("validate").put_object(Bucket="tunestream", Key=key, Body=b"{}")
+    for service in set(SERVICES) - {"validate"}:
+        denied(lambda service=service: stack.s3_of(service).put_object(Bucket="tunestream", Key=key, Body=b"{}"))
+    for other in OWN.values():
+        denied(lambda other=other: s3.put_object(Bucket="tunestream", Key=other, Body=b"{}"))
+    denied(lambda: s3.put_object(Bucket="datasets", Key="planted.jsonl", Body=b"{}"))
+    denied(lambda: s3.list_objects_v2(Bucket="datasets"))
+    denied(lambda: s3.delete_object(Bucket="tunestream", Key=key))
+
+
+def test_only_validate_reaches_the_render_server(stack: FullStack) -> None:
+    ask = ["-c", "import httpx; print(httpx.get('http://render:8001/health', timeout=10).status_code)"]
+    assert stack.compose("exec", "validate", "python", *ask).stdout.split() == ["200"]
+    assert stack.compose("exec", "ingest", "python", *ask, check=False).returncode != 0
+    assert stack.inspect("render")["NetworkSettings"]["Ports"] == {}
+
+
 def test_a_service_reads_only_what_its_stage_needs(stack: FullStack) -> None:
     admin = stack.s3_of("admin")
-    for key in (*OWN.values(), "deployments/probe.json"):
+    base, keys = "bases/probe.json", (*OWN.values(), "deployments/probe.json", "bases/probe.json")
+    for key in keys:
         admin.put_object(Bucket="tunestream", Key=key, Body=b"{}")
-    readable = {
-        service: {key for key in (*OWN.values(), "deployments/probe.json") if _reads(stack, service, key)}
-        for service in SERVICES
-    }
+    readable = {service: {key for key in keys if _reads(stack, service, key)} for service in (*SERVICES, "render")}
     assert readable == {
         "ingest": {OWN["ingest"]},
-        "validate": {OWN["validate"], OWN["api"]},
-        "trainer": {OWN["validate"], OWN["trainer"], OWN["api"]},
-        "evaluator": {OWN["validate"], OWN["trainer"], OWN["evaluator"], OWN["api"]},
-        "inference": {OWN["trainer"], OWN["inference"], OWN["api"], "deployments/probe.json"},
-        "api": set(OWN.values()),
+        "validate": {OWN["validate"], OWN["api"], base},
+        "trainer": {OWN["validate"], OWN["trainer"], OWN["api"], base},
+        "evaluator": {OWN["validate"], OWN["trainer"], OWN["evaluator"], OWN["api"], base},
+        "inference": {OWN["trainer"], OWN["inference"], OWN["api"], "deployments/probe.json", base},
+        "api": {*OWN.values(), base},
+        "render": {base},
     }
 
 
@@ -142,7 +161,7 @@ def test_the_endpoints_require_a_key(stack: FullStack) -> None:
 
 
 def test_containers_are_not_root_and_cannot_write_their_own_files(stack: FullStack) -> None:
-    for service in (*SERVICES, "vllm", "minio", "jaeger"):
+    for service in (*SERVICES, "vllm", "render", "minio", "jaeger"):
         found = stack.inspect(service)
         assert found["Config"]["User"] not in ("", "root", "0"), service
         assert found["HostConfig"]["ReadonlyRootfs"], service
@@ -263,12 +282,14 @@ def test_the_gpu_profile_pins_training_and_serving_to_their_gpus(stack: FullStac
     environment = {**os.environ, **stack.settings, **settings}
     done = subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True)
     services = json.loads(done.stdout)["services"]
-    assert {"trainer", "vllm"}.isdisjoint(services)
+    assert {"trainer", "vllm", "render"}.isdisjoint(services)
     for name, gpu in (("trainer-gpu", "1"), ("vllm-gpu", "0")):
         (device,) = services[name]["deploy"]["resources"]["reservations"]["devices"]
         assert (device["driver"], device["device_ids"], device["capabilities"]) == ("nvidia", [gpu], ["gpu"])
     assert services["vllm-gpu"]["build"]["args"]["EXTRA"] == "gpu"
     assert services["vllm-gpu"]["networks"]["model"]["aliases"] == ["vllm"]
+    assert services["render-gpu"]["networks"]["render"]["aliases"] == ["render"]
+    assert "deploy" not in services["render-gpu"]
     assert services["trainer-gpu"]["environment"]["TUNESTREAM_TRAINER__GPU"] == "0"
 
 

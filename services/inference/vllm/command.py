@@ -90,20 +90,15 @@ def command_line(
     """The command line of vLLM's OpenAI server with LoRA. `can_sleep`: the server can free the GPU's memory when asked;
     `environment` needs the same argument then. `profile`: of the base; None: it could not be made."""
     vllm = settings.vllm
-    base = settings.model.location
     command = [
         # -P: a folder named vllm in the working directory must not be taken for the package
         *(sys.executable, "-P", "-m", "vllm.entrypoints.openai.api_server"),
-        *("--model", str(Path(base).resolve()) if settings.model.path else base),
-        *("--served-model-name", settings.model.id),
+        *base_flags(settings),
         *("--host", host, "--port", str(port)),
-        *("--dtype", vllm.dtype),
         *("--enable-lora", "--max-lora-rank", str(vllm.max_lora_rank)),
         *("--max-loras", str(vllm.max_loras), "--max-cpu-loras", str(held_adapters(settings))),
         "--disable-uvicorn-access-log",
     ]
-    if vllm.max_model_len is not None:
-        command += ["--max-model-len", str(vllm.max_model_len)]
     # compiling takes minutes on a CPU and gains little there; on a GPU it is most of the speed
     command += ["--enforce-eager"] if cpu else ["--gpu-memory-utilization", str(vllm.gpu_memory_utilization)]
     if can_sleep and not cpu:  # the CPU build refuses the option; its sleep mode only pauses
@@ -113,6 +108,17 @@ def command_line(
     if profile is not None:
         command += unless_given(profile_flags(profile), vllm.extra_args)
     return [*command, *vllm.extra_args]
+
+
+def base_flags(settings: Settings) -> list[str]:
+    """What vLLM is told of the base, whether it serves it or only renders requests for it."""
+    base, longest = settings.model.location, settings.vllm.max_model_len
+    return [
+        *("--model", str(Path(base).resolve()) if settings.model.path else base),
+        *("--served-model-name", settings.model.id),
+        *("--dtype", settings.vllm.dtype),
+        *(("--max-model-len", str(longest)) if longest is not None else ()),
+    ]
 
 
 def environment(

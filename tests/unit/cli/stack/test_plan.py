@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shlex
 import stat
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from cli.stack import plan, state
 from cli.stack.ports import USUAL
+from cli.stack.programs import programs
 from cli.stack.state import SOCKET_BYTES, Stack
 from cli.terminal import CliError
 from shared.settings import Settings
@@ -54,6 +57,49 @@ def test_services_get_the_addresses_and_keys_of_the_stack(tmp_path: Path, monkey
     assert inside.evaluator.api_key is not None
     assert inside.evaluator.api_key.get_secret_value() == stack.api_key
     assert inside.inference.adapter_dir == stack.state / "adapters"
+
+
+@pytest.fixture
+def vllm(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
+    """Says whether vLLM is installed."""
+    find = importlib.util.find_spec
+
+    def set_installed(installed: bool) -> None:
+        found = find("json") if installed else None
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: found if name == "vllm" else find(name))
+
+    set_installed(True)
+    return set_installed
+
+
+def test_validate_finds_the_render_server_of_the_stack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vllm: Callable[[bool], None]
+) -> None:
+    stack = stack_of(tmp_path)
+    inside = settings_inside(plan.environment(stack, Settings()), monkeypatch)
+    assert inside.render.url == "http://127.0.0.1:8105"
+    assert inside.render.port == 8105
+    assert "render" in [program.name for program in programs(stack)]
+
+
+@pytest.mark.parametrize("why", ["vLLM is not installed", "it is left out", "the user has one"])
+def test_a_stack_without_a_render_server_has_no_address_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vllm: Callable[[bool], None], why: str
+) -> None:
+    vllm(why != "vLLM is not installed")
+    given = "http://render:8001" if why == "the user has one" else None
+    if given:
+        monkeypatch.setenv("TUNESTREAM_RENDER__URL", given)
+    without = ("render",) if why == "it is left out" else ()
+    stack = plan.make_stack(tmp_path, tmp_path, Settings(), None, without=without, free=everything_free)
+    assert settings_inside(plan.environment(stack, Settings()), monkeypatch).render.url == given
+    assert "render" not in [program.name for program in programs(stack)]
+
+
+def test_a_stack_of_an_older_version_runs_without_a_render_server(tmp_path: Path) -> None:
+    stack = stack_of(tmp_path)
+    del stack.ports["render"]
+    assert "render" not in [program.name for program in programs(stack)]
 
 
 def test_what_the_user_set_stays_but_addresses_of_the_embedded_parts_do_not(
