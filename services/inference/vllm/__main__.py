@@ -16,6 +16,7 @@ from services.inference.vllm.profile import profile_of
 from shared.errors import ConfigError
 from shared.service import EXIT_CONFIG
 from shared.settings import load_settings
+from shared.telemetry import logs
 
 PORT = 8000  # vLLM's own
 
@@ -27,6 +28,7 @@ def main() -> None:
     except ConfigError as error:
         print(f"tunestream vllm: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(EXIT_CONFIG)
+    logs.set_up("vllm", settings.telemetry.log_level)
     can_sleep = settings.gpu.share == "alternate"
     port, host = settings.vllm.port or PORT, settings.vllm.host
     profile = asyncio.run(profile_of(settings.model))

@@ -4,11 +4,12 @@ message it makes of tokens (`…/derender`).
 
 This process becomes vLLM, with the options of the real server, but never uses a GPU. It ends at once on SIGTERM, and
 with the process that started it. A second process, which runs for seconds beside it at a low priority, finds what only
-vLLM's own code can tell of the base (`facts.py`).
+vLLM's own code can tell of the base (`facts.py`), and stores it with the base's profile.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ctypes
 import logging
@@ -16,21 +17,26 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib import metadata
 from typing import Any
 
 from services.inference.vllm import facts
-from services.inference.vllm.command import base_flags, cpu_build, environment
-from shared.base import ServerFacts
-from shared.errors import ConfigError
+from services.inference.vllm.command import base_flags, cpu_build, environment, profile_flags, unless_given
+from services.inference.vllm.profile import profile_of
+from shared.base import BaseProfile, ledger
+from shared.errors import ConfigError, TransientError
+from shared.retry import Backoff, retry
 from shared.service import EXIT_CONFIG
 from shared.settings import Settings, load_settings
+from shared.store.objects import ObjectStore
+from shared.telemetry import logs
 
 PR_SET_PDEATHSIG = 1
 FACTS_SECONDS = 300
 """Longer than any model class takes to build; a process that is still at it then is ended."""
 FACTS_NICE = 10
+STORE_PAUSES = Backoff(1.0, 10.0)  # without an end; see FACTS_SECONDS
 # How the real server is reached, what it logs and what it computes with. A render server has its own address, must not
 # log the rows that it is asked about, and computes nothing.
 NOT_FOR_RENDER = (
@@ -41,9 +47,12 @@ NOT_FOR_RENDER = (
 log = logging.getLogger(__name__)
 
 
-def options(settings: Settings) -> list[str]:
-    """What vLLM is told of the base, by us and by the user's `vllm.extra_args`, which win."""
-    return [*base_flags(settings), "--disable-uvicorn-access-log", "--disable-fastapi-docs", *settings.vllm.extra_args]
+def options(settings: Settings, profile: BaseProfile | None = None) -> list[str]:
+    """What vLLM is told of the base, by us and by the user's `vllm.extra_args`, which win. `profile`: of the base;
+    None: it could not be made."""
+    extra = settings.vllm.extra_args
+    flags = unless_given(profile_flags(profile), extra) if profile is not None else []
+    return [*base_flags(settings), "--disable-uvicorn-access-log", "--disable-fastapi-docs", *flags, *extra]
 
 
 def main() -> None:
@@ -54,13 +63,16 @@ def main() -> None:
         print(f"tunestream render: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(EXIT_CONFIG)
     end_with_parent()
+    logs.set_up("render", settings.telemetry.log_level)
+    profile = asyncio.run(profile_of(settings.model))  # before signals are blocked, which its process would inherit
     _end_on_signals()
     _prepare(settings)
     import uvloop  # noqa: PLC0415
     from vllm.entrypoints.cli import launch  # noqa: PLC0415  takes ten seconds; the settings have been checked by now
 
-    args = _arguments(launch, settings)
-    _beside(lambda: _tell(facts.server_facts(_engine_arguments(args)), settings))
+    args = _arguments(launch, settings, profile)
+    if profile is not None:
+        _beside(lambda: _store(profile, args, settings))
     uvloop.run(launch.run_launch_fastapi(args))
 
 
@@ -117,15 +129,16 @@ def _version_for_cpu(version: Callable[[str], str]) -> Callable[[str], str]:
     return answer
 
 
-def _arguments(launch: Any, settings: Settings) -> Any:
-    """The options, parsed by vLLM. `launch` is `vllm.entrypoints.cli.launch`, which has had these names since 0.26."""
+def _arguments(launch: Any, settings: Settings, profile: BaseProfile | None = None) -> Any:
+    """The options, parsed by vLLM. `launch` is `vllm.entrypoints.cli.launch`, which has had its names since
+    0.26."""
     from vllm.platforms import current_platform  # noqa: PLC0415
     from vllm.utils.argparse_utils import FlexibleArgumentParser  # noqa: PLC0415
 
     # a quantized base must not be refused because the CPU cannot compute with it
     type(current_platform).supported_quantization = []
     parser = launch.make_arg_parser(FlexibleArgumentParser(prog="tunestream render"))
-    args = parser.parse_args(options(settings))
+    args = parser.parse_args(options(settings, profile))
     for name in NOT_FOR_RENDER:
         if hasattr(args, name):
             setattr(args, name, parser.get_default(name))
@@ -158,11 +171,14 @@ def _beside(work: Callable[[], None]) -> None:
         os._exit(0)
 
 
-def _tell(found: ServerFacts, settings: Settings) -> None:
-    # STORED HERE: once profiles can be made and written, the base's profile with these facts, as bases/{digest}.json
-    linears: Sequence[str] = found.linears or ()
-    said = found.problem or f"adapters can change {', '.join(linears) or 'layers that are not known'}"
-    print(f"tunestream render: {settings.model.id} in vLLM {found.version}: {said}", file=sys.stderr)  # noqa: T201
+def _store(profile: BaseProfile, args: Any, settings: Settings) -> None:
+    """Find vLLM's facts of the base, and store its profile with them as `bases/{digest}.json`."""
+    found = facts.server_facts(_engine_arguments(args))
+    store = ObjectStore.connect(settings.store)
+    whole = profile.model_copy(update={"server": found})
+    asyncio.run(retry(lambda: ledger.save(store, whole), on=TransientError, pauses=STORE_PAUSES))
+    layers = ", ".join(found.linears) if found.linears is not None else "layers that are not known"
+    log.info("the profile of the base is stored", extra={"model": settings.model.id, "reason": found.problem or layers})
 
 
 if __name__ == "__main__":

@@ -45,9 +45,23 @@ def test_the_servers_prompts_are_those_that_are_trained(base: Path, url: str) ->
         [turns] = encoder.encode(messages, None, [len(messages) - 1])
         prompt, answer = turns.ids[: turns.trained.index(True)], turns.ids[turns.trained.index(True) :]
 
-        assert ask(url, "render", messages=messages[:-1])["token_ids"] == prompt
-        [choice] = ask(url, "derender", generate_response=generated(answer))["choices"]
+        request = {"model": BASE_ID, "messages": messages[:-1]}
+        assert ask(url, "render", **request)["token_ids"] == prompt
+        # the engine leaves the stop token out
+        [choice] = ask(url, "derender", generate_response=generated(answer[:-1]), chat_request=request)["choices"]
         assert choice["message"]["content"] == messages[-1]["content"]
+
+
+def test_it_reads_calls_as_the_real_server_does(base: Path, url: str) -> None:
+    call = '<tool_call>{"name": "track", "arguments": {"order": "48213"}}</tool_call>'
+    said = AutoTokenizer.from_pretrained(base)(call)["input_ids"]
+    tools = [{"type": "function", "function": {"name": "track", "parameters": {"type": "object"}}}]
+
+    request = {"model": BASE_ID, "messages": [{"role": "user", "content": "Where is it?"}], "tools": tools}
+    [choice] = ask(url, "derender", generate_response=generated(said), chat_request=request)["choices"]
+
+    [read] = choice["message"]["tool_calls"]
+    assert (read["function"]["name"], json.loads(read["function"]["arguments"])) == ("track", {"order": "48213"})
 
 
 def generated(ids: list[int]) -> dict[str, object]:

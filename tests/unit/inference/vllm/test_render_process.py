@@ -50,6 +50,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
         **without_settings(os.environ),
         "PYTHONPATH": f"{tmp_path / 'packages'}:{ROOT}",
         "TUNESTREAM_STORE__SECRET_KEY": "f00d-f00d",
+        "TUNESTREAM_MODEL__PATH": str(tmp_path),  # where no base is, so that its profile is given up at once
         "CUDA_VISIBLE_DEVICES": "0",
     }
 
