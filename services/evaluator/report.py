@@ -79,9 +79,11 @@ def turns(row: Row) -> list[tuple[str, str]]:
 
 
 def outcome(answer: Answer) -> str:
-    """How an answer ended, in two or three words for a badge."""
+    """How an answer ended, in a few words for a badge."""
     if answer.error is not None:
         return "refused"
+    if answer.cut_in_thoughts:
+        return "cut in its thoughts"
     if not answer.text.strip():
         return "empty answer"
     return "cut at the limit" if answer.finish_reason == "length" else "answered"

@@ -56,7 +56,14 @@ class EvaluateWork:
                 edges = await self._edge_prompts(attempt, endpoint, progress, training, dataset, limit.tokens)
         with telemetry.span("evaluator.score"):
             evaluation = await asyncio.to_thread(
-                evaluate, dataset.examples, answers, labels=dataset.labels, gate=spec.gate, seed=spec.seed
+                evaluate,
+                dataset.examples,
+                answers,
+                labels=dataset.labels,
+                gate=spec.gate,
+                seed=spec.seed,
+                room=limit.tokens + limit.thinking,
+                test_wanted=spec.splits.test > 0,
             )
         metrics.gate.labels(str(evaluation.verdict.passed).lower()).inc()
         report = Report(

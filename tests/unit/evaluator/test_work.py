@@ -275,11 +275,45 @@ async def test_answers_get_the_room_that_the_longest_reference_needs_unless_the_
 async def test_without_a_test_split_nothing_is_shown_unless_promotion_is_ordered() -> None:
     objects = FakeStore()
     request = await request_for(objects, None, chat_rows(CITIES))
-    event, _ = await run(objects, FakeModel(models()), request)
+    event, _ = await run(objects, FakeModel(models()), request, splits={"test": 0})
     assert (event.passed, event.examples) == (False, 0)
-    assert "there are no test examples" in event.reasons[0]
+    assert "Set splits.test above 0" in event.reasons[0]
     ordered, _ = await run(objects, FakeModel(models()), request, gate={"promote": "always"})
     assert ordered.passed
+
+
+async def test_a_test_split_that_the_validator_could_not_make_is_explained() -> None:
+    objects = FakeStore()
+    request = await request_for(objects, None, chat_rows(CITIES))
+    event, _ = await run(objects, FakeModel(models()), request)
+    assert "all rows have a prompt or an answer in common" in event.reasons[0]
+    assert "Give the rows different prompts" in event.reasons[0] and "splits.test" not in event.reasons[0]
+
+
+async def test_answers_that_were_cut_inside_their_thoughts_count_as_none_and_the_report_says_how_many() -> None:
+    def thinks_long(text: str) -> str:
+        return "<think>\nIs it " + "a parcel? " * 9 if question(text) in CITIES[:3] else house_style(question(text))
+
+    objects, model = FakeStore(), FakeModel(models(base=thinks_long), finish_reason="length")
+    request = await request_for(objects, chat_rows(CITIES), chat_rows(CITIES[:4]))
+    event, _ = await run(objects, model, request, evaluation={"max_tokens": 64})
+    said = "3 of 12 answers of the base were cut inside their thoughts and count as no answer"
+    assert any(reason.startswith(said) and "evaluation.max_tokens above 64" in reason for reason in event.reasons)
+    assert not any("the tuned model were cut" in reason for reason in event.reasons)
+    assert event.scores["base"]["exact_match"] == 9 / 12
+    page = (await objects.read(event.html)).decode()
+    assert said in page and "cut in its thoughts" in page
+
+
+async def test_a_cut_inside_thoughts_that_the_prompt_opened_is_known_from_other_answers() -> None:
+    def thinks(text: str) -> str:
+        return "so long" if question(text) == "Oslo" else f"hm\n</think>\n\n{house_style(question(text))}"
+
+    objects, model = FakeStore(), FakeModel(models(base=thinks, tuned=thinks), finish_reason="length")
+    event, _ = await run(objects, model, await request_for(objects, chat_rows(CITIES), chat_rows(CITIES[:4])))
+    assert any(reason.startswith("1 of 12 answers of the tuned model were cut inside") for reason in event.reasons)
+    rows = json.loads(await objects.read(event.report))["evaluation"]["rows"]
+    assert [row["answers"]["tuned"]["answer"]["cut_in_thoughts"] for row in rows] == [True] + [False] * 11
 
 
 async def test_edge_prompts_on_which_the_endpoint_fails_do_not_stop_the_stage() -> None:
