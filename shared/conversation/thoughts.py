@@ -1,4 +1,4 @@
-"""The marks around thoughts, in one place: for what is trained, for what a prompt must hold, and for reading answers."""
+"""The marks around thoughts, for all who train, look for or read them."""
 
 from __future__ import annotations
 
