@@ -40,6 +40,8 @@ class Report(FrozenModel):
     tools_unparsed: bool
     max_tokens: Limit
     """The most tokens of an answer; `settings` may say `auto`."""
+    how_asked: tuple[str, ...]
+    """What the server adds to a request, in sentences."""
     evaluation: Evaluation
     edges: tuple[EdgeResult, ...]
 

@@ -120,6 +120,8 @@ class TrainingCompleted(Event):
     """Steps that were not taken, because their loss or its gradient was not a finite number."""
     diverged_at: int | None = None
     """The step at which training ended, because too many steps in a row were skipped; the best adapter was kept."""
+    base_profile: str | None = None
+    """As in `dataset.validated`."""
 
 
 class Interval(FrozenModel):

@@ -66,5 +66,9 @@ def deployment_key(alias: str) -> str:
     return f"deployments/{alias}.json"
 
 
+def base_key(digest: str) -> str:
+    return f"bases/{digest}.json"
+
+
 def gpu_prefix(name: str) -> str:
     return f"gpu/{name}/"
