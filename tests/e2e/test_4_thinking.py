@@ -26,7 +26,7 @@ from tests.support.data.thinking_base import TEMPLATES, make_thinking_base
 from tests.support.fakes.store import FakeStore
 from tests.support.vllm_server import VllmServer
 
-pytestmark = [pytest.mark.e2e, pytest.mark.torch, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.torch, pytest.mark.timeout(600)]
 
 THINKER, TUNED = "thinker", "ft:thinker:org::12345678"
 QUESTIONS = {
@@ -36,7 +36,10 @@ QUESTIONS = {
     "returns": ["My money back!", "The shoes do not fit", "How do I send it back?", "It came broken", "The wrong one"],
 }
 ROWS = [chat_row(question, label) for label, questions in QUESTIONS.items() for question in questions]
-"""All are trained on and asked: what is measured is how a perfect model's answers are read."""
+"""All are trained on and asked: what is measured is how a perfect model's answers are read. Half have thoughts."""
+for _row in ROWS:
+    if (_label := _row["messages"][-1]["content"]) in ("billing", "returns"):
+        _row["messages"][-1]["reasoning_content"] = f"It is about {_label}."
 SERVERS = [("qwen3", True), ("deepseek_r1", True), ("deepseek_r1", False)]
 """Template, and whether the server parses thoughts. Each server costs the imports of three processes."""
 
@@ -105,7 +108,7 @@ async def test_a_perfect_classifier_has_accuracy_one(
     objects = FakeStore()
     split = Split(reference=await objects.put("rows.jsonl", lines(*ROWS)), examples=len(ROWS), tokens=1)
     training = make_training(model=TUNED, base=THINKER, test=split, train=split)
-    job = make_job(spec={"evaluation": {"max_tokens": 24}}, base=THINKER, model=TUNED)
+    job = make_job(spec={"evaluation": {"max_tokens": 40}}, base=THINKER, model=TUNED)
     attempt, _ = make_attempt(job, "evaluator", request=training.model_dump(mode="json", exclude_none=True))
     event = await EvaluateWork(objects, Settings.model_validate({"inference": {"url": vllm.url}}))(attempt)
 

@@ -32,7 +32,7 @@ class VllmServer:
                 start_new_session=True,
             )
 
-    async def ready(self, seconds: float = 150.0) -> None:
+    async def ready(self, seconds: float = 300.0) -> None:
         """Wait until it answers; an `AssertionError` shows its output if it ends before."""
         async with httpx.AsyncClient(base_url=self.url) as http:
 

@@ -87,6 +87,7 @@ def conclude(
     `Measured`.
     """
     used = {variant: usage(answers[variant]) for variant in scores}
+    cut = [answer for variant in scores for answer in answers[variant] if answer.cut_in_thoughts]
     metric, metric_reason = gate_metric(gate, labels, share_of_calls(examples))
     rows = _rows(examples, answers, scores, gain_on="accuracy" if metric == "macro_f1" else metric)
     totals = {
@@ -109,6 +110,7 @@ def conclude(
         refused=used["tuned"].refused,
         cut_in_thoughts={variant: one.cut_in_thoughts for variant, one in used.items()},
         room=room,
+        context_full=bool(cut) and all(0 < answer.completion_tokens < (room or 0) for answer in cut),
         test_wanted=test_wanted,
     )
     return Evaluation(

@@ -37,6 +37,8 @@ class Measured(FrozenModel):
     """By variant, the answers that were cut before their thoughts ended."""
     room: int | None = None
     """The most tokens that an answer could get, thoughts included; None: not known."""
+    context_full: bool = False
+    """All answers that were cut inside their thoughts had filled the server's context, and not the room."""
     test_wanted: bool = False
     """The job asked for a test split."""
 
@@ -174,11 +176,12 @@ def _against_few_shot(gate: Gate, measured: Measured) -> tuple[bool, str]:
 
 
 def _cuts(measured: Measured) -> list[str]:
-    above = "" if measured.room is None else f" above {measured.room:,}"
+    remedy = "raise evaluation.max_tokens" + ("" if measured.room is None else f" above {measured.room:,}")
+    if measured.context_full:
+        remedy = "the server's context was full (TUNESTREAM_VLLM__MAX_MODEL_LEN)"
     return [
         f"{count} of {measured.examples} answers of {WHOSE.get(variant, variant)} were cut inside their thoughts and "
-        f"count as no answer{'' if variant == 'tuned' else ', so the comparison is unfair to it'}: raise "
-        f"evaluation.max_tokens{above}."
+        f"count as no answer{'' if variant == 'tuned' else ', so the comparison is unfair to it'}: {remedy}."
         for variant, count in measured.cut_in_thoughts.items()
         if count
     ]

@@ -309,6 +309,13 @@ async def test_answers_that_were_cut_inside_their_thoughts_count_as_none_and_the
     assert said in page and "cut in its thoughts" in page
 
 
+async def test_thoughts_that_filled_the_context_are_not_blamed_on_the_limit() -> None:
+    objects, model = FakeStore(), FakeModel(models(base=lambda text: "<think>hm"), finish_reason="length")
+    event, _ = await run(objects, model, await request_for(objects, chat_rows(CITIES), chat_rows(CITIES[:4])))
+    reason = next(reason for reason in event.reasons if "12 of 12 answers of the base were cut" in reason)
+    assert "context was full" in reason and "evaluation.max_tokens" not in reason
+
+
 async def test_a_cut_inside_thoughts_that_the_prompt_opened_is_known_from_other_answers() -> None:
     def thinks(text: str) -> str:
         return "so long" if question(text) == "Oslo" else f"hm\n</think>\n\n{house_style(question(text))}"
