@@ -3,8 +3,9 @@
 For each number of test examples it simulates evaluations, and counts how many intervals of (tuned - base) lie above
 zero, with ours and with the percentile bootstrap, on the same evaluations. Of models that are no better,
 (1 - confidence) / 2 may pass: 2.5 % at 0.95. "No better" means that base and tuned draw their scores from one
-distribution. The lopsided case is beyond that: equal means, but many small wins against few big losses; no interval can
-promise it on few examples.
+distribution. The lopsided case is beyond that: equal means, but many small wins against few big losses. On few examples
+no loss may be seen at all, and then the scores are those of a model that only wins. A test that lets six wins and no
+loss pass has to let these pass, too; the line below shows their share.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from services.evaluator.domain.gate import examples_needed
 from services.evaluator.statistics.macro_f1 import MacroF1
 from services.evaluator.statistics.sign_flips import Figure, Floats, intervals
 
@@ -63,8 +65,21 @@ def _right(generator: np.random.Generator, count: int, *, wins: float, losses: f
     return _mean(generator.choice([1.0, -1.0, 0.0], size=count, p=[wins, losses, 1 - wins - losses]))
 
 
+LOPSIDED_WINS, LOPSIDED_LOSSES = 0.3, 0.1
+
+
 def _lopsided(generator: np.random.Generator, count: int) -> Trial:
-    return _mean(generator.choice([0.1, -0.3, 0.0], size=count, p=[0.3, 0.1, 0.6]))
+    shares = [LOPSIDED_WINS, LOPSIDED_LOSSES, 1 - LOPSIDED_WINS - LOPSIDED_LOSSES]
+    return _mean(generator.choice([0.1, -0.3, 0.0], size=count, p=shares))
+
+
+def without_a_loss(count: int, confidence: float) -> float:
+    """The share of lopsided evaluations of `count` examples that show no loss, and the fewest wins that must pass."""
+    wins = examples_needed(confidence)
+    unchanged = 1 - LOPSIDED_WINS - LOPSIDED_LOSSES
+    return sum(
+        math.comb(count, won) * LOPSIDED_WINS**won * unchanged ** (count - won) for won in range(wins, count + 1)
+    )
 
 
 def _labels(generator: np.random.Generator, count: int, *, base: float, tuned: float) -> Trial:
@@ -146,6 +161,9 @@ def main() -> None:
             print(f"-- {title}")
             for row in rows(cases, confidence, options.trials):
                 print(row, flush=True)
+            if cases is LOPSIDED:
+                told = "".join(f"{100 * without_a_loss(count, confidence):7.1f}" for count in SIZES)
+                print(f"{'':28}{'wins and no loss':22}{told}")
             print(f"   ({time.perf_counter() - started:.0f} s)")
 
 

@@ -10,7 +10,9 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Any
 
-from shared.events import JobSpec
+from pydantic import TypeAdapter, ValidationError
+
+from shared.events import Alias, JobSpec
 
 ID_CHARS = 24  # 24 base32 characters are 120 bits: a collision becomes likely at about 2**60 jobs
 
@@ -90,6 +92,7 @@ def slug(text: str, limit: int = 64) -> str:
 
 
 ALIAS_CHARS = 64
+_ALIAS: TypeAdapter[str] = TypeAdapter(Alias)
 
 
 def alias_of(text: str) -> str:
@@ -99,21 +102,17 @@ def alias_of(text: str) -> str:
     What is too long keeps its beginning, and ends in a hash of the whole.
     """
     plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).lower())
-    name = "-".join("".join(char if _in_alias(char) else " " for char in plain).split()).strip("-")
-    while name and not _begins_alias(name[0]):
+    name = "-".join("".join(char if is_alias(f"a{char}") else " " for char in plain).split()).strip("-")
+    while name and not is_alias(name[0]):
         name = name[1:]
     return name if len(name) <= ALIAS_CHARS else f"{name[: ALIAS_CHARS - 9]}-{derive('alias', name, chars=8)}"
 
 
 def is_alias(name: str) -> bool:
-    """Whether `name` may be an alias (the pattern of `JobSpec.alias`). Those of older versions, and those that users
-    write, may have upper-case letters."""
-    return 0 < len(name) <= ALIAS_CHARS and _begins_alias(name[0]) and all(map(_in_alias, name))
-
-
-def _begins_alias(char: str) -> bool:
-    return unicodedata.category(char)[0] in "LN"
-
-
-def _in_alias(char: str) -> bool:
-    return char in "._-" or unicodedata.category(char)[0] in "LMN"
+    """Whether `name` may be an alias. Those of older versions, and those that users write, may have upper-case
+    letters."""
+    try:
+        _ALIAS.validate_python(name)
+    except ValidationError:
+        return False
+    return True

@@ -15,8 +15,8 @@ from opentelemetry.propagate import inject
 from services.evaluator.domain.answers import Answer
 from services.evaluator.domain.messages import message_text
 from services.evaluator.domain.prompts import Prompt
-from services.evaluator.domain.replies import cut_in_thought
 from services.evaluator.domain.tool_calls import calls_of, encodable
+from shared.conversation.thoughts import parted
 from shared.errors import ConfigError, TransientError
 from shared.retry import Backoff
 from shared.settings import Settings
@@ -168,10 +168,14 @@ def _answer(response: httpx.Response, fallback: int, seconds: float) -> Answer:
         body = response.json()
         choice = body["choices"][0]
         used = body.get("usage") or {}
+        message = {} if "text" in choice else choice["message"]
+        text = encodable(choice["text"] if "text" in choice else message_text(message))
+        parsed = bool(message.get("reasoning_content") or message.get("reasoning"))
         return Answer(
-            text=encodable(choice["text"] if "text" in choice else message_text(choice["message"])),
-            tool_calls=() if "text" in choice else calls_of(choice["message"]),
+            text=text,
+            tool_calls=calls_of(message),
             finish_reason=choice.get("finish_reason"),
+            cut_in_thoughts=choice.get("finish_reason") == "length" and (parted(text).cut or (parsed and not text)),
             fallback=fallback,
             prompt_tokens=used.get("prompt_tokens") or 0,
             completion_tokens=used.get("completion_tokens") or 0,
@@ -205,14 +209,7 @@ def _lacks_room(response: httpx.Response, max_tokens: int) -> bool:
 
 def _thinks_too_long(response: httpx.Response) -> bool:
     """The answer was cut at the limit before its thoughts ended, be they in the text or parsed by the server."""
-    if response.is_error:
-        return False
-    answer = _answer(response, 0, 0.0)
-    if answer.finish_reason != "length":
-        return False
-    message = response.json()["choices"][0].get("message") or {}
-    parsed = bool(message.get("reasoning_content") or message.get("reasoning"))
-    return cut_in_thought(answer.text) or (parsed and not answer.text)
+    return not response.is_error and _answer(response, 0, 0.0).cut_in_thoughts
 
 
 def _lacks_tool_parser(response: httpx.Response) -> bool:

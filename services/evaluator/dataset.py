@@ -39,11 +39,18 @@ class Dataset:
 
 
 async def load(
-    objects: ObjectStore, test: Split | None, train: Split | None, evaluation: Evaluation, seed: int
+    objects: ObjectStore,
+    test: Split | None,
+    train: Split | None,
+    evaluation: Evaluation,
+    seed: int,
+    *,
+    between: str = "\n",
 ) -> Dataset:
     """Download, verify and read the splits. Without a test split there is nothing to ask, and `examples` is empty.
 
-    `seed` decides which rows are chosen when there are more than `evaluation` wants.
+    `seed` decides which rows are chosen when there are more than `evaluation` wants. `between`: what the base's chat
+    template has between the text parts of an answer.
 
     Raises:
         InputError: a row is in none of the three formats; the message names its line.
@@ -56,15 +63,36 @@ async def load(
             if split and path:
                 await objects.download(split.reference, path)
             paths.append(path)
-        return await asyncio.to_thread(_read, paths[0], paths[1], evaluation, seed, test.tokens if test else 0)
+        tokens = test.tokens if test else 0
+        return await asyncio.to_thread(
+            _read, _Rows(paths[0], between), _Rows(paths[1], between), evaluation, seed, tokens
+        )
 
 
-def _read(test: Path | None, train: Path | None, evaluation: Evaluation, seed: int, tokens: int) -> Dataset:
+@dataclass(frozen=True)
+class _Rows:
+    """The rows of a split, parsed anew each time that they are read; without a file there are none."""
+
+    path: Path | None
+    between: str
+
+    def __iter__(self) -> Iterator[Example]:
+        return self.only(None)
+
+    def only(self, wanted: frozenset[int] | None) -> Iterator[Example]:
+        """Those with these indexes; None: all."""
+        numbered: Iterable[tuple[int, bytes]] = enumerate(_lines(self.path))
+        for index, raw in numbered:
+            if wanted is None or index in wanted:
+                yield parse_row(raw, index + 1, self.between)
+
+
+def _read(test: _Rows, train: _Rows, evaluation: Evaluation, seed: int, tokens: int) -> Dataset:
     return Dataset(
         examples=_chosen(test, evaluation.max_examples, seed),
         solved=_chosen(train, evaluation.few_shot, seed),
-        lengths=lengths_of(_rows(test), tokens),
-        labels=find_labels(example.reply() for example in chain(_rows(test), _rows(train))),
+        lengths=lengths_of(test, tokens),
+        labels=find_labels(example.reply() for example in chain(test, train)),
     )
 
 
@@ -75,16 +103,9 @@ def choose(count: int, wanted: int, seed: int) -> list[int]:
     return sorted(np.random.default_rng(seed).choice(count, size=wanted, replace=False).tolist())
 
 
-def _chosen(path: Path | None, wanted: int, seed: int) -> tuple[Example, ...]:
-    count = sum(1 for _ in _lines(path))
-    return tuple(_rows(path, only=frozenset(choose(count, wanted, seed))))
-
-
-def _rows(path: Path | None, only: frozenset[int] | None = None) -> Iterator[Example]:
-    numbered: Iterable[tuple[int, bytes]] = enumerate(_lines(path))
-    for index, raw in numbered:
-        if only is None or index in only:
-            yield parse_row(raw, index + 1)
+def _chosen(rows: _Rows, wanted: int, seed: int) -> tuple[Example, ...]:
+    count = sum(1 for _ in _lines(rows.path))
+    return tuple(rows.only(frozenset(choose(count, wanted, seed))))
 
 
 def _lines(path: Path | None) -> Iterator[bytes]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from services.evaluator.domain.answers import Answer, Variant
+from services.evaluator.domain.answers import Answer, Variant, cuts_found
 from services.evaluator.domain.evaluation import Evaluation, conclude, score_answers
 from services.evaluator.domain.examples import Example, share_of_calls
 from services.evaluator.domain.gate import gate_metric
@@ -22,12 +22,16 @@ def evaluate(
     labels: tuple[str, ...] | None,
     gate: Gate,
     seed: int,
+    room: int | None = None,
+    test_wanted: bool = False,
 ) -> Evaluation:
     """Compare the tuned model with its base on `examples`.
 
     `answers` has the variants `base` and `tuned`, and `few_shot` if it was asked; each is as long as `examples`.
-    `labels` None: the answers are free text. `seed` is that of the intervals.
+    `labels` None: the answers are free text. `seed` is that of the intervals. `room`: the most tokens that an answer
+    could get. `test_wanted`: the job asked for a test split.
     """
+    answers = cuts_found(answers)
     calls = share_of_calls(examples)
     metric, _ = gate_metric(gate, labels, calls)
     kinds = Kinds(
@@ -35,4 +39,4 @@ def evaluate(
     )
     scores = score_answers(examples, answers, kinds)
     intervals = score_intervals(examples, answers, scores, kinds, confidence=gate.confidence, seed=seed)
-    return conclude(examples, answers, scores, intervals, labels=labels, gate=gate)
+    return conclude(examples, answers, scores, intervals, labels=labels, gate=gate, room=room, test_wanted=test_wanted)

@@ -40,6 +40,8 @@ class Report(FrozenModel):
     tools_unparsed: bool
     max_tokens: Limit
     """The most tokens of an answer; `settings` may say `auto`."""
+    how_asked: tuple[str, ...]
+    """What the server adds to a request, in sentences."""
     evaluation: Evaluation
     edges: tuple[EdgeResult, ...]
 
@@ -79,9 +81,11 @@ def turns(row: Row) -> list[tuple[str, str]]:
 
 
 def outcome(answer: Answer) -> str:
-    """How an answer ended, in two or three words for a badge."""
+    """How an answer ended, in a few words for a badge."""
     if answer.error is not None:
         return "refused"
+    if answer.cut_in_thoughts:
+        return "cut in its thoughts"
     if not answer.text.strip():
         return "empty answer"
     return "cut at the limit" if answer.finish_reason == "length" else "answered"

@@ -13,15 +13,18 @@ from services.evaluator.client import Endpoint, connect
 from services.evaluator.dataset import Dataset, load
 from services.evaluator.domain.answer_length import Limit, answer_limit
 from services.evaluator.domain.answers import Answer, Variant
+from services.evaluator.domain.asking import how_asked
 from services.evaluator.domain.edge_prompts import EDGE_PROMPTS, EdgePrompt, EdgeResult, as_prompt
 from services.evaluator.domain.prompts import few_shot_prompts, zero_shot
 from services.evaluator.evaluate import evaluate
 from services.evaluator.progress import Progress
 from services.evaluator.report import Report, render
 from shared import telemetry
+from shared.base import BaseProfile
 from shared.errors import CorruptObject, TransientError
 from shared.events import EvalCompleted, Event, TrainingCompleted
 from shared.settings import Settings
+from shared.stages.ledger import base_key
 from shared.stages.stage import Attempt
 from shared.store.objects import ObjectStore
 
@@ -42,7 +45,12 @@ class EvaluateWork:
         training = TrainingCompleted.model_validate(attempt.request)
         spec = attempt.job.spec
         with telemetry.span("evaluator.load"):
-            dataset = await load(self._objects, training.test, training.train, spec.evaluation, spec.seed)
+            profile = await self._profile(training)
+            # a template that loops over parts writes them as they are; for others the server puts line ends between
+            between = "" if profile and profile.content_format == "openai" else "\n"
+            dataset = await load(
+                self._objects, training.test, training.train, spec.evaluation, spec.seed, between=between
+            )
         limit = answer_limit(spec.evaluation.max_tokens, dataset.lengths)
         asked = _questions(training, dataset, limit)
         progress = Progress(attempt, len(dataset.examples) * len(asked) + 2 * len(EDGE_PROMPTS), self._clock)
@@ -56,7 +64,14 @@ class EvaluateWork:
                 edges = await self._edge_prompts(attempt, endpoint, progress, training, dataset, limit.tokens)
         with telemetry.span("evaluator.score"):
             evaluation = await asyncio.to_thread(
-                evaluate, dataset.examples, answers, labels=dataset.labels, gate=spec.gate, seed=spec.seed
+                evaluate,
+                dataset.examples,
+                answers,
+                labels=dataset.labels,
+                gate=spec.gate,
+                seed=spec.seed,
+                room=limit.tokens + limit.thinking,
+                test_wanted=spec.splits.test > 0,
             )
         metrics.gate.labels(str(evaluation.verdict.passed).lower()).inc()
         report = Report(
@@ -69,6 +84,7 @@ class EvaluateWork:
             few_shot_lines=tuple(example.line for example in dataset.solved),
             tools_unparsed=endpoint.tools_unparsed,
             max_tokens=limit,
+            how_asked=how_asked(profile),
             evaluation=evaluation,
             edges=tuple(edges),
         )
@@ -136,6 +152,13 @@ class EvaluateWork:
             return EdgeResult(prompt=edge, base=base, tuned=tuned)
 
         return await gather_or_cancel([both(edge) for edge in EDGE_PROMPTS])
+
+    async def _profile(self, training: TrainingCompleted) -> BaseProfile | None:
+        """What is known of the base; None if an older service trained the model, or nobody could read the base."""
+        if training.base_profile is None:
+            return None
+        found = await self._objects.get(base_key(training.base_profile))
+        return BaseProfile.model_validate_json(found[0]) if found else None
 
     async def _curves(self, training: TrainingCompleted) -> bytes | None:
         reference = training.artifacts.get("curves.png")

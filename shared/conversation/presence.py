@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from shared.conversation.template import ChatTemplate, Unfit
+from shared.conversation.thoughts import after_thoughts, pieces
 
-_CLOSED = re.compile(r"</think>|</thinking>|</seed:think>|\[/THINK\]")
 _FORMS = 256  # how many forms of conversations are remembered
 
 
@@ -20,7 +19,7 @@ def missing_in_answer(message: Mapping[str, Any], text: str) -> str | None:
         return "reasoning_content"
     for said in _texts(message.get("content")):
         # thoughts within a text may be written with other line ends around their marks
-        if not all(_has(text, part) for part in re.split(r"</?think>", said)):
+        if not all(_has(text, part) for part in pieces(said)):
             return "content"
     return next((name for name, parts in _calls(message) if not all(_has(text, part) for part in parts)), None)
 
@@ -30,7 +29,7 @@ def missing_in_prompt(messages: Sequence[Mapping[str, Any]], tools: Any, text: s
     for index, message in enumerate(messages):
         place = f"messages[{index}] (role {message['role']})"
         for said in _texts(message.get("content")):
-            spoken = _CLOSED.split(said)[-1] if message["role"] == "assistant" else said
+            spoken = after_thoughts(said) if message["role"] == "assistant" else said
             if not _has(text, spoken):
                 return place
         for name, parts in _calls(message):

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from shared.conversation.presence import Probe, missing_in_answer, missing_in_prompt
 from shared.conversation.template import ChatTemplate, Unfit
+from shared.conversation.thoughts import MARKS, NO_THOUGHTS, parted
 
 Messages = Sequence[Mapping[str, Any]]
 Tools = Sequence[Mapping[str, Any]] | None
-
-THOUGHTS = {"<think>": "</think>", "<thinking>": "</thinking>", "<seed:think>": "</seed:think>", "[THINK]": "[/THINK]"}
-"""What opens thoughts, and what closes them."""
-
-_NO_THOUGHTS = re.compile(r"(<think>\s*</think>|<\|channel>thought\s*<channel\|>)\s*$")
-"""An empty thought at the end of a prompt."""
 
 _ELSEWHERE = "\u241f"  # a character that no answer begins with
 
@@ -128,16 +122,16 @@ class TurnEncoder:
         """
         bare = asked.rstrip()
         whole = self._template.text([*before, message], tools, prompt=False)
-        if closed := _NO_THOUGHTS.search(asked):  # the prompt says already that there are none
+        if closed := NO_THOUGHTS.search(asked):  # the prompt says already that there are none
             start = asked[: closed.start()]
             rest = whole.removeprefix(start)
-            if not whole.startswith(start) or any(one in rest for one in THOUGHTS):  # or thoughts after their end
+            if not whole.startswith(start) or any(one in rest for one in MARKS):  # or thoughts after their end
                 return None
             return self._what_is_added(asked, prompt, asked + rest)
-        opening = next((one for one in THOUGHTS if bare.endswith(one)), None)
+        opening = next((one for one in MARKS if bare.endswith(one)), None)
         if opening is None:
             return None
-        closing, start = THOUGHTS[opening], bare.removesuffix(opening)
+        closing, start = MARKS[opening], bare.removesuffix(opening)
         if whole.startswith(start + opening):  # it does write thoughts, but with other white space
             return self._what_is_added(asked, prompt, asked + whole.removeprefix(start + opening))
         thoughts, said = _thoughts(message, opening, closing)
@@ -207,8 +201,8 @@ def _thoughts(message: Mapping[str, Any], opening: str, closing: str) -> tuple[s
     said = {key: value for key, value in message.items() if key != "reasoning_content"}
     thoughts = str(message.get("reasoning_content") or "")
     content = message.get("content")
-    if not thoughts and isinstance(content, str) and closing in content:
-        thoughts, _, said["content"] = content.partition(closing)
-        said["content"] = said["content"].lstrip("\n")
-        thoughts = thoughts.partition(opening)[2] if opening in thoughts else thoughts
+    if not thoughts and isinstance(content, str):
+        found = parted(content, {opening: closing})
+        if found.thoughts is not None and not found.cut:
+            thoughts, said["content"] = found.thoughts, found.answer.lstrip("\n")
     return thoughts.strip("\n"), said

@@ -51,6 +51,7 @@ from shared.events.references import (
     Reference,
 )
 from shared.events.spec import (
+    Alias,
     Auto,
     Evaluation,
     Gate,
@@ -68,6 +69,7 @@ __all__ = [
     "RUNNER_STAGES",
     "SERVICES",
     "STAGE_NAMES",
+    "Alias",
     "AttemptNumber",
     "Auto",
     "CheckpointInfo",

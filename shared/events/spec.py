@@ -11,6 +11,8 @@ from shared.events.references import DatasetPointer
 
 Auto = Literal["auto"]
 Method = Literal["supervised", "dpo"]
+Alias = Annotated[str, Field(pattern=r"^[\p{L}\p{N}][\p{L}\p{M}\p{N}._-]{0,63}$")]
+"""Letters, marks and digits of every script, dots, dashes and underscores; the first is a letter or a digit."""
 
 
 class Hyperparameters(StrictModel):
@@ -92,7 +94,7 @@ class JobSpec(StrictModel):
     method: Method | None = None
     """None: decided by the rows (preference pairs are `dpo`, everything else is `supervised`)."""
     suffix: Annotated[str, Field(min_length=1, max_length=64)] | None = None
-    alias: Annotated[str, Field(pattern=r"^[\p{L}\p{N}][\p{L}\p{M}\p{N}._-]{0,63}$")] | None = None
+    alias: Alias | None = None
     """The name behind which a promoted model answers, in lower case; default: suffix, else folders and name of the
     dataset's file."""
     seed: Annotated[int, Field(ge=0, le=2_147_483_647)] = 0

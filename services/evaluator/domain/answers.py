@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from services.evaluator.domain.replies import Reply, reply_of
 from services.evaluator.domain.tool_calls import ToolCall
+from shared.conversation.thoughts import parted
 from shared.events import FrozenModel
 
 Variant = Literal["base", "few_shot", "tuned"]
@@ -22,6 +23,8 @@ class Answer(FrozenModel):
     """The tool calls that the server parsed."""
     finish_reason: str | None = None
     error: str | None = None
+    cut_in_thoughts: bool = False
+    """It was cut before its thoughts ended, so there is no answer."""
     fallback: int = 0
     """How many longer prompts were refused before the one that was answered (few-shot: examples left out)."""
     prompt_tokens: int = 0
@@ -30,7 +33,20 @@ class Answer(FrozenModel):
 
     def reply(self) -> Reply:
         """What is scored: the answer as a client sees it."""
-        return reply_of(self.text, self.tool_calls)
+        return Reply() if self.cut_in_thoughts else reply_of(self.text, self.tool_calls)
+
+
+def cuts_found(answers: Mapping[Variant, Sequence[Answer]]) -> dict[Variant, list[Answer]]:
+    """The answers, with those marked that were cut inside thoughts which the prompt had opened. Such an answer bears no
+    mark itself; but another answer of the same base tells, which closes thoughts that it did not open."""
+    told = any(not parted(answer.text).opened for given in answers.values() for answer in given)
+    return {variant: [_marked(answer) if told else answer for answer in given] for variant, given in answers.items()}
+
+
+def _marked(answer: Answer) -> Answer:
+    if answer.finish_reason != "length" or parted(answer.text).thoughts is not None:
+        return answer
+    return answer.model_copy(update={"cut_in_thoughts": True})
 
 
 class Usage(FrozenModel):
@@ -39,6 +55,7 @@ class Usage(FrozenModel):
     requests: int
     refused: int
     shortened: int
+    cut_in_thoughts: int
     prompt_tokens: int
     completion_tokens: int
     latency_median: float
@@ -52,6 +69,7 @@ def usage(answers: Sequence[Answer]) -> Usage:
         requests=len(answers),
         refused=sum(answer.error is not None for answer in answers),
         shortened=sum(answer.fallback > 0 for answer in answers),
+        cut_in_thoughts=sum(answer.cut_in_thoughts for answer in answers),
         prompt_tokens=sum(answer.prompt_tokens for answer in answers),
         completion_tokens=sum(answer.completion_tokens for answer in answers),
         latency_median=_quantile(latencies, 0.5),

@@ -78,11 +78,16 @@ def conclude(
     *,
     labels: tuple[str, ...] | None,
     gate: Gate,
+    room: int | None = None,
+    test_wanted: bool = False,
 ) -> Evaluation:
     """Let the gate decide, and build the document with everything that was measured.
 
-    `answers` and `scores` have an entry per example, in the order of `examples`.
+    `answers` and `scores` have an entry per example, in the order of `examples`. `room` and `test_wanted`: see
+    `Measured`.
     """
+    used = {variant: usage(answers[variant]) for variant in scores}
+    cut = [answer for variant in scores for answer in answers[variant] if answer.cut_in_thoughts]
     metric, metric_reason = gate_metric(gate, labels, share_of_calls(examples))
     rows = _rows(examples, answers, scores, gain_on="accuracy" if metric == "macro_f1" else metric)
     totals = {
@@ -102,7 +107,11 @@ def conclude(
         few_shot=totals["few_shot"][metric] if "few_shot" in totals else None,
         over_few_shot=intervals.over_few_shot.get(metric),
         stop_share=fair_stop_share([example.reply().text for example in examples], answers["tuned"]),
-        refused=sum(answer.error is not None for answer in answers["tuned"]),
+        refused=used["tuned"].refused,
+        cut_in_thoughts={variant: one.cut_in_thoughts for variant, one in used.items()},
+        room=room,
+        context_full=bool(cut) and all(0 < answer.completion_tokens < (room or 0) for answer in cut),
+        test_wanted=test_wanted,
     )
     return Evaluation(
         metric=metric,
@@ -113,7 +122,7 @@ def conclude(
         intervals=intervals.variants,
         over_base=intervals.over_base,
         over_few_shot=intervals.over_few_shot,
-        usage={variant: usage(answers[variant]) for variant in scores},
+        usage=used,
         verdict=judge(gate, measured),
         rows=rows,
     )

@@ -36,10 +36,11 @@ class Example(FrozenModel):
         return reply_of(self.reference, self.tool_calls)
 
 
-def parse_row(raw: str | bytes, line: int) -> Example:
+def parse_row(raw: str | bytes, line: int, between: str = "\n") -> Example:
     """Parse a chat, completion or preference row; its keys tell which it is.
 
-    The reference is the last assistant turn that is trained on, or the preferred answer of a preference row.
+    The reference is the last assistant turn that is trained on, or the preferred answer of a preference row. `between`:
+    what the base's chat template has between the text parts of an answer; messages are sent with their parts.
 
     Raises:
         InputError: code `invalid_test_file`, naming line, field and remedy.
@@ -51,9 +52,9 @@ def parse_row(raw: str | bytes, line: int) -> Example:
     if not isinstance(row, dict):
         _refuse(line, "the line", "is not an object; write one JSON object per line")
     if "messages" in row:
-        return _chat(row, line)
+        return _chat(row, line, between)
     if "input" in row:
-        return _preference(row, line)
+        return _preference(row, line, between)
     if isinstance(row.get("prompt"), str) and isinstance(row.get("completion"), str):
         return Example(line=line, prompt=row["prompt"], reference=row["completion"])
     return _refuse(line, "'messages'", "is missing; give messages, prompt and completion, or input and completions")
@@ -64,7 +65,7 @@ def share_of_calls(examples: Sequence[Example]) -> float:
     return sum(bool(example.reply().calls) for example in examples) / max(len(examples), 1)
 
 
-def _chat(row: Mapping[str, Any], line: int) -> Example:
+def _chat(row: Mapping[str, Any], line: int, between: str) -> Example:
     messages = _messages(row["messages"], line, "'messages'")
     answers = [index for index, message in enumerate(messages) if message.get("role") == "assistant"]
     trained = [index for index in answers if messages[index].get("weight") != 0]
@@ -75,13 +76,13 @@ def _chat(row: Mapping[str, Any], line: int) -> Example:
         line=line,
         messages=tuple(sent_messages(messages[:last])),
         tools=tuple(sent_tools(row) or ()),
-        reference=message_text(messages[last]),
+        reference=message_text(messages[last], between),
         tool_calls=calls_of(messages[last]),
         thoughts=_thoughts(messages[last]),
     )
 
 
-def _preference(row: Mapping[str, Any], line: int) -> Example:
+def _preference(row: Mapping[str, Any], line: int, between: str) -> Example:
     asked = row["input"]
     if not isinstance(asked, dict):
         _refuse(line, "'input'", "is not an object; give it messages")
@@ -90,7 +91,7 @@ def _preference(row: Mapping[str, Any], line: int) -> Example:
         line=line,
         messages=tuple(sent_messages(_messages(asked.get("messages"), line, "'input.messages'"))),
         tools=tuple(sent_tools(asked) or ()),
-        reference=message_text(preferred[-1]),
+        reference=message_text(preferred[-1], between),
         tool_calls=calls_of(preferred[-1]),
         thoughts=_thoughts(preferred[-1]),
     )

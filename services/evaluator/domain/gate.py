@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from services.evaluator.domain.labels import RULE
 from services.evaluator.domain.scoring import TITLES
 from shared.events import FrozenModel, Gate, Interval
+
+WHOSE = {"base": "the base", "few_shot": "the base with solved examples in its prompt", "tuned": "the tuned model"}
 
 MIN_EXAMPLES = 5
 MIN_STOP_SHARE = 0.5
@@ -29,6 +33,14 @@ class Measured(FrozenModel):
     """Of the tuned model's answers that had room to end, the share that ended by themselves."""
     refused: int = 0
     """Examples to which the tuned model gave no answer, because the endpoint refused the request."""
+    cut_in_thoughts: Mapping[str, int] = {}
+    """By variant, the answers that were cut before their thoughts ended."""
+    room: int | None = None
+    """The most tokens that an answer could get, thoughts included; None: not known."""
+    context_full: bool = False
+    """All answers that were cut inside their thoughts had filled the server's context, and not the room."""
+    test_wanted: bool = False
+    """The job asked for a test split."""
 
 
 class Verdict(FrozenModel):
@@ -61,11 +73,11 @@ def gate_metric(gate: Gate, labels: tuple[str, ...] | None, calls: float = 0.0) 
 def judge(gate: Gate, measured: Measured) -> Verdict:
     """Decide whether the model is promoted. The first reason is the headline; the others follow, the most important
     first."""
-    better, headline = _against_base(gate, measured)
+    better, headline = (False, _nothing(measured)) if measured.examples == 0 else _against_base(gate, measured)
     ends, stop_reason = _ends(measured)
     beats_prompt, prompt_reason = _against_few_shot(gate, measured)
     shown = better and ends and (beats_prompt or not gate.require_better_than_few_shot)
-    reasons = [headline, stop_reason, prompt_reason, _refusals(measured)]
+    reasons = [headline, *_cuts(measured), stop_reason, prompt_reason, _refusals(measured)]
     if gate.promote == "always":
         reasons.insert(
             0, f"Promoted without regard to the scores: gate.promote is 'always'{_otherwise(shown, 'pass')}."
@@ -80,10 +92,18 @@ def _otherwise(same: bool, verb: str) -> str:
     return "" if same else f" (by its scores it would not {verb})"
 
 
+def _nothing(measured: Measured) -> str:
+    if not measured.test_wanted:
+        return "Nothing was measured: there are no test examples. Set splits.test above 0."
+    # the validator keeps a test split of at least one row, except in this case, of which it warns as `no_test_split`
+    return (
+        "Nothing was measured: all rows have a prompt or an answer in common, directly or through other rows, so none "
+        "could be kept for a test. Give the rows different prompts, or set gate.promote to always."
+    )
+
+
 def _against_base(gate: Gate, measured: Measured) -> tuple[bool, str]:
     count = measured.examples
-    if count == 0:
-        return False, "Nothing was measured: there are no test examples. Set splits.test above 0."
     needed = examples_needed(gate.confidence)
     if count < needed:
         return False, (
@@ -153,6 +173,18 @@ def _against_few_shot(gate: Gate, measured: Measured) -> tuple[bool, str]:
     )
     compared = "better than the tuned model" if over.high < 0 else "as good, as far as can be told"
     return False, f"The base with solved examples in its prompt is {compared} ({figures}). {consequence}"
+
+
+def _cuts(measured: Measured) -> list[str]:
+    remedy = "raise evaluation.max_tokens" + ("" if measured.room is None else f" above {measured.room:,}")
+    if measured.context_full:
+        remedy = "the server's context was full (TUNESTREAM_VLLM__MAX_MODEL_LEN)"
+    return [
+        f"{count} of {measured.examples} answers of {WHOSE.get(variant, variant)} were cut inside their thoughts and "
+        f"count as no answer{'' if variant == 'tuned' else ', so the comparison is unfair to it'}: {remedy}."
+        for variant, count in measured.cut_in_thoughts.items()
+        if count
+    ]
 
 
 def _refusals(measured: Measured) -> str:

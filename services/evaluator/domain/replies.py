@@ -6,9 +6,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from services.evaluator.domain.tool_calls import ToolCall, as_lines, written_calls
+from shared.conversation.thoughts import parted
 from shared.events import FrozenModel
-
-OPEN, CLOSE = "<think>", "</think>"
 
 
 class Reply(FrozenModel):
@@ -31,12 +30,5 @@ def reply_of(text: str, calls: Sequence[ToolCall] = ()) -> Reply:
 def spoken(text: str) -> str:
     """The text without the thoughts that it begins with. The opening may be missing, because it stood in the prompt. A
     thought without an end was cut, and nothing was said."""
-    before, end, after = text.partition(CLOSE)
-    if text.lstrip().startswith(OPEN):
-        return after.lstrip() if end else ""
-    return after.lstrip() if end and OPEN not in before else text
-
-
-def cut_in_thought(text: str) -> bool:
-    """Whether a text that was cut ends before its thoughts do."""
-    return text.lstrip().startswith(OPEN) and CLOSE not in text
+    found = parted(text)
+    return found.answer if found.thoughts is None else found.answer.lstrip()

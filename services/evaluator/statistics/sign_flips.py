@@ -7,6 +7,9 @@ the signs of a subset does not lower the sum exactly if the mean of the subset i
 
 Up to 13 examples all subsets are taken, beyond that 9,999 random ones. The test stays exact (Phipson & Smyth 2010).
 
+Dividing by the standard error first (a studentized statistic) changes nothing: a flip leaves the sum of squares as it
+is, so that t grows with the mean, and both have the same p-value.
+
 Sign flips know no skew: many small wins and few big losses look better than they are. So each end is also at least as
 far out as that of the t-interval corrected for skewness (Hall 1992), which costs next to no power.
 """

@@ -186,8 +186,9 @@ async def test_an_answer_that_is_cut_while_thinking_gets_more_room_as_far_as_the
 
     async with httpx.AsyncClient(transport=httpx.MockTransport(thinker), base_url="http://x/v1") as http:
         answer = await Endpoint(http, patience=1).ask("m", (HELLO,), 64, thinking=2_048)
-        assert (answer.reply().text, asked) == ("yes", [64, 64 + 2_048, 64 + 1_024])
-        assert (await Endpoint(http, patience=1).ask("m", (HELLO,), 64)).reply().text == ""
+        assert (answer.reply().text, asked, answer.cut_in_thoughts) == ("yes", [64, 64 + 2_048, 64 + 1_024], False)
+        short = await Endpoint(http, patience=1).ask("m", (HELLO,), 64)
+        assert (short.reply().text, short.cut_in_thoughts) == ("", True)
 
 
 async def test_an_answer_that_is_cut_while_speaking_is_not_asked_for_again() -> None:

@@ -40,6 +40,7 @@ def report(text: str = HOSTILE, rows: int = 6) -> Report:
         few_shot_lines=(),
         tools_unparsed=False,
         max_tokens=Limit(tokens=1_234, reason=text),
+        how_asked=(text,),
         evaluation=evaluate(examples, answers, labels=None, gate=Gate(promote="always"), seed=0),
         edges=(EdgeResult(prompt=EDGE_PROMPTS[0], base=Answer(error=text), tuned=Answer(text=text)),),
     )

@@ -12,15 +12,19 @@ import pytest
 
 from services.evaluator import answers
 from services.evaluator.work import EvaluateWork
+from shared.base import BaseProfile
+from shared.conversation import ChatTemplate, sent_messages
 from shared.errors import TransientError
 from shared.events import EvalCompleted, Job, JobProgress, Split
 from shared.settings import EvaluatorSettings, InferenceSettings, Settings
 from tests.support.data.datasets import lines
 from tests.support.data.jobs import make_attempt, make_job, make_training
+from tests.support.data.micro_base import make_tokenizer
 from tests.support.fakes.language_model import FakeModel, serve
 from tests.support.fakes.store import FakeStore
 from tests.support.scrape import scrape
 from tests.support.spans import Spans, parent_id
+from tests.unit.shared.conversation.rows import DUMP, DUMP_PARTS
 
 BASE, TUNED = "base-model", "ft:base-model:org::12345678"
 CITIES = ["Oslo", "Rome", "Cairo", "Lima", "Kyiv", "Paris", "Accra", "Seoul", "Quito", "Delhi", "Turin", "Perth"]
@@ -275,11 +279,106 @@ async def test_answers_get_the_room_that_the_longest_reference_needs_unless_the_
 async def test_without_a_test_split_nothing_is_shown_unless_promotion_is_ordered() -> None:
     objects = FakeStore()
     request = await request_for(objects, None, chat_rows(CITIES))
-    event, _ = await run(objects, FakeModel(models()), request)
+    event, _ = await run(objects, FakeModel(models()), request, splits={"test": 0})
     assert (event.passed, event.examples) == (False, 0)
-    assert "there are no test examples" in event.reasons[0]
+    assert "Set splits.test above 0" in event.reasons[0]
     ordered, _ = await run(objects, FakeModel(models()), request, gate={"promote": "always"})
     assert ordered.passed
+
+
+async def test_a_test_split_that_the_validator_could_not_make_is_explained() -> None:
+    objects = FakeStore()
+    request = await request_for(objects, None, chat_rows(CITIES))
+    event, _ = await run(objects, FakeModel(models()), request)
+    assert "all rows have a prompt or an answer in common" in event.reasons[0]
+    assert "Give the rows different prompts" in event.reasons[0] and "splits.test" not in event.reasons[0]
+
+
+async def test_answers_that_were_cut_inside_their_thoughts_count_as_none_and_the_report_says_how_many() -> None:
+    def thinks_long(text: str) -> str:
+        return "<think>\nIs it " + "a parcel? " * 9 if question(text) in CITIES[:3] else house_style(question(text))
+
+    objects, model = FakeStore(), FakeModel(models(base=thinks_long), finish_reason="length")
+    request = await request_for(objects, chat_rows(CITIES), chat_rows(CITIES[:4]))
+    event, _ = await run(objects, model, request, evaluation={"max_tokens": 64})
+    said = "3 of 12 answers of the base were cut inside their thoughts and count as no answer"
+    assert any(reason.startswith(said) and "evaluation.max_tokens above 64" in reason for reason in event.reasons)
+    assert not any("the tuned model were cut" in reason for reason in event.reasons)
+    assert event.scores["base"]["exact_match"] == 9 / 12
+    page = (await objects.read(event.html)).decode()
+    assert said in page and "cut in its thoughts" in page
+
+
+async def test_thoughts_that_filled_the_context_are_not_blamed_on_the_limit() -> None:
+    objects, model = FakeStore(), FakeModel(models(base=lambda text: "<think>hm"), finish_reason="length")
+    event, _ = await run(objects, model, await request_for(objects, chat_rows(CITIES), chat_rows(CITIES[:4])))
+    reason = next(reason for reason in event.reasons if "12 of 12 answers of the base were cut" in reason)
+    assert "context was full" in reason and "evaluation.max_tokens" not in reason
+
+
+async def test_a_cut_inside_thoughts_that_the_prompt_opened_is_known_from_other_answers() -> None:
+    def thinks(text: str) -> str:
+        return "so long" if question(text) == "Oslo" else f"hm\n</think>\n\n{house_style(question(text))}"
+
+    objects, model = FakeStore(), FakeModel(models(base=thinks, tuned=thinks), finish_reason="length")
+    event, _ = await run(objects, model, await request_for(objects, chat_rows(CITIES), chat_rows(CITIES[:4])))
+    assert any(reason.startswith("1 of 12 answers of the tuned model were cut inside") for reason in event.reasons)
+    rows = json.loads(await objects.read(event.report))["evaluation"]["rows"]
+    assert [row["answers"]["tuned"]["answer"]["cut_in_thoughts"] for row in rows] == [True] + [False] * 11
+
+
+async def test_the_report_names_what_the_server_adds_to_the_requests() -> None:
+    objects = FakeStore()
+    profile = BaseProfile(
+        digest="d1",
+        architecture="A",
+        template_digest="t",
+        content_format="openai",
+        sampling={"repetition_penalty": 1.1},
+    )
+    await objects.put("bases/d1.json", profile.model_dump_json().encode())
+    request = await request_for(objects, chat_rows(CITIES), chat_rows(CITIES[:4]), base_profile="d1")
+    event, _ = await run(objects, FakeModel(models()), request)
+    assert "repetition_penalty 1.1" in (await objects.read(event.html)).decode()
+    assert "repetition_penalty 1.1" in " ".join(json.loads(await objects.read(event.report))["how_asked"])
+    gone = await request_for(objects, chat_rows(CITIES), chat_rows(CITIES[:4]), base_profile="d2")
+    event, _ = await run(objects, FakeModel(models()), gone)
+    assert "is unknown" in (await objects.read(event.html)).decode()
+
+
+@pytest.mark.parametrize("content", ["openai", "string"])
+async def test_parts_reach_the_server_as_parts_and_are_judged_as_its_template_writes_them(content: str) -> None:
+    def parts(*texts: str) -> list[dict[str, str]]:
+        return [{"type": "text", "text": text} for text in texts]
+
+    template = DUMP_PARTS if content == "openai" else DUMP
+    between = "" if content == "openai" else "\n"
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": parts("To", f" {city}")},
+                {"role": "assistant", "content": parts("Two", f" days to {city}")},
+            ]
+        }
+        for city in CITIES
+    ]
+    objects = FakeStore()
+    profile = BaseProfile(digest="d", architecture="A", template_digest="t", content_format=content)
+    await objects.put("bases/d.json", profile.model_dump_json().encode())
+    request = await request_for(objects, rows, rows, base_profile="d")
+    answers = {
+        str(row["messages"][0]["content"]): f"Two{between} days to {city}"
+        for row, city in zip(rows, CITIES, strict=True)
+    }
+    model = FakeModel(models(base=lambda said: "no", tuned=lambda said: answers.get(str(said), "?")))
+    event, _ = await run(objects, model, request)
+    assert event.scores["tuned"]["exact_match"] == 1.0
+    asked = [body["messages"] for body in model.requests if isinstance(body["messages"][-1]["content"], list)]
+    assert {len(messages) for messages in asked} == {1, 7}  # few-shot prompts have three solved examples
+    tokenizer = make_tokenizer(template)
+    written = {ChatTemplate(tokenizer).text(messages[-1:], None, prompt=True) for messages in asked}
+    trained = {ChatTemplate(tokenizer).text(sent_messages(row["messages"][:1]), None, prompt=True) for row in rows}
+    assert written == trained
 
 
 async def test_edge_prompts_on_which_the_endpoint_fails_do_not_stop_the_stage() -> None:

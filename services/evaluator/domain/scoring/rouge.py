@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from services.evaluator.domain.words import words
+from services.evaluator.domain.scoring.words import words
 
 
 def rouge(reference: str, answer: str) -> dict[str, float]:

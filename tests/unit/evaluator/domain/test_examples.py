@@ -47,9 +47,14 @@ def test_older_functions_become_tools() -> None:
     assert found.tools == ({"type": "function", "function": {"name": "f"}},)
 
 
-def test_content_parts_are_joined() -> None:
+@pytest.mark.parametrize("between", ["", "\n"])
+def test_parts_are_sent_as_they_are_and_those_of_the_answer_are_joined_as_the_base_writes_them(between: str) -> None:
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
-    assert row({"messages": [user("x"), {"role": "assistant", "content": parts}]}).reference == "ab"
+    messages = [{"role": "user", "content": parts}, {"role": "assistant", "content": parts}]
+    found = parse_row(json.dumps({"messages": messages}), 1, between)
+    assert found.reference == f"a{between}b"
+    assert zero_shot(found).messages == ({"role": "user", "content": parts},)
+    assert few_shot(found, [found]).messages[0] == {"role": "user", "content": parts}
 
 
 def test_completion_and_preference_rows() -> None:

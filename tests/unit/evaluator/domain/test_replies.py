@@ -21,6 +21,7 @@ from services.evaluator.domain.tool_calls import ToolCall, calls_of
         ("\n<think>\nIs it a refund? Yes.\n</think>\n\nrefund", "refund"),
         ("so it is a refund\n</think>\n\nrefund", "refund"),  # the opening stood in the prompt
         ("<think>cut in the middle of a thou", ""),
+        ("[THINK]Is it? Yes.[/THINK]refund", "refund"),
         ("<think></think>", ""),
         ("label", "label"),
         ("Write <think>x</think> around it", "Write <think>x</think> around it"),

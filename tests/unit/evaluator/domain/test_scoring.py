@@ -15,7 +15,7 @@ from services.evaluator.domain.scoring.accuracy import accuracy, label_of
 from services.evaluator.domain.scoring.exact_match import exact_match
 from services.evaluator.domain.scoring.rouge import common_subsequence, rouge
 from services.evaluator.domain.scoring.stopping import fair_stop_share, stop_share
-from services.evaluator.domain.words import words
+from services.evaluator.domain.scoring.words import words
 from services.evaluator.statistics.macro_f1 import MacroF1
 
 

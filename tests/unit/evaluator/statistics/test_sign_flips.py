@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from benchmarks.intervals import NO_BETTER, Case, pass_rates
+from benchmarks.intervals import LOPSIDED, NO_BETTER, Case, pass_rates, without_a_loss
 from services.evaluator.statistics.macro_f1 import MacroF1
 from services.evaluator.statistics.sign_flips import Figure, Floats, intervals
 from shared.events import Interval
@@ -31,6 +31,23 @@ def test_a_model_that_is_no_better_passes_at_most_as_often_as_the_confidence_say
     tail = (1 - confidence) / 2
     # three standard errors of the simulation: 1.5 percentage points at 0.95 and 1,000 trials
     assert rate <= tail + 3 * math.sqrt(tail * (1 - tail) / trials)
+
+
+@pytest.mark.parametrize("count", [10, 20, 50])
+def test_beyond_the_promise_only_those_pass_in_which_no_loss_was_seen(count: int) -> None:
+    rate, _ = pass_rates(LOPSIDED[0], count, 0.95, TRIALS, rival=False)
+    tail = max(0.025, without_a_loss(count, 0.95))
+    assert rate <= tail + 3 * math.sqrt(tail * (1 - tail) / TRIALS)
+
+
+def test_a_studentized_statistic_would_decide_the_same() -> None:
+    generator = np.random.default_rng(3)
+    signs = 1 - 2 * (np.arange(2**9)[:, None] >> np.arange(9) & 1)  # the first is the data as they are
+    for _ in range(50):
+        flipped = signs * generator.choice([0.1, 0.2, -0.3, 0.05], size=9)
+        means = flipped.mean(axis=1)
+        ts = means / np.maximum(flipped.std(axis=1, ddof=1), 1e-12)
+        assert (means >= means[0] - 1e-12).sum() == (ts >= ts[0] - 1e-9).sum()
 
 
 def test_a_real_gain_is_found() -> None:
