@@ -21,10 +21,10 @@ from services.evaluator.progress import Progress
 from services.evaluator.report import Report, render
 from shared import telemetry
 from shared.base import BaseProfile
+from shared.base import ledger as profiles
 from shared.errors import CorruptObject, TransientError
 from shared.events import EvalCompleted, Event, TrainingCompleted
 from shared.settings import Settings
-from shared.stages.ledger import base_key
 from shared.stages.stage import Attempt
 from shared.store.objects import ObjectStore
 
@@ -157,8 +157,7 @@ class EvaluateWork:
         """What is known of the base; None if an older service trained the model, or nobody could read the base."""
         if training.base_profile is None:
             return None
-        found = await self._objects.get(base_key(training.base_profile))
-        return BaseProfile.model_validate_json(found[0]) if found else None
+        return await profiles.load(self._objects, training.base_profile)
 
     async def _curves(self, training: TrainingCompleted) -> bytes | None:
         reference = training.artifacts.get("curves.png")

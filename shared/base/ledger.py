@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from shared.base.profile import BaseProfile
 from shared.errors import AlreadyExists, Conflict, TransientError
 from shared.stages.ledger import Ledger, base_key
@@ -9,7 +11,13 @@ from shared.stages.ledger import Ledger, base_key
 _MAX_TRIES = 20  # a lost race means that another writer succeeded; so many in a row mean that the store is broken
 
 
-async def load(ledger: Ledger, digest: str) -> BaseProfile | None:
+class Reader(Protocol):
+    """What reading needs of a ledger."""
+
+    async def get(self, key: str) -> tuple[bytes, str] | None: ...
+
+
+async def load(ledger: Reader, digest: str) -> BaseProfile | None:
     """The profile with this digest; None: nobody has stored one."""
     found = await ledger.get(base_key(digest))
     return BaseProfile.model_validate_json(found[0]) if found else None
