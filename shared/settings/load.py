@@ -27,6 +27,7 @@ from shared.settings.sections import (
     InferenceSettings,
     IngestSettings,
     ModelSettings,
+    RenderSettings,
     StageSettings,
     StoreSettings,
     TelemetrySettings,
@@ -65,6 +66,7 @@ class Settings(BaseSettings):
     trainer: TrainerSettings = TrainerSettings()
     gpu: GpuSettings = GpuSettings()
     vllm: VllmSettings = VllmSettings()
+    render: RenderSettings = RenderSettings()
     inference: InferenceSettings = InferenceSettings()
     evaluator: EvaluatorSettings = EvaluatorSettings()
     api: ApiSettings = ApiSettings()

@@ -234,6 +234,23 @@ class VllmSettings(Section):
     extra_args: tuple[str, ...] = ()
 
 
+class RenderSettings(Section):
+    """The render server: vLLM's handling of requests without a model. It tells which tokens the server makes of a
+    request, and which message it makes of tokens."""
+
+    url: str | None = None
+    """Where validate finds it; None: no server is asked, and the report says so."""
+    host: str = "127.0.0.1"
+    """The address on which `python -m services.inference.vllm.render` listens."""
+    port: int = 8001
+    policy: Literal["fail", "warn"] = "fail"
+    """What a difference between our tokens and the server's does: it ends the job, or the report names it."""
+    rows: int = Field(default=2000, ge=1)
+    """How many rows are asked for; of a larger dataset, a sample of so many."""
+    start_timeout_seconds: float = 120.0
+    """How long validate waits for a render server that does not answer yet: it may be starting."""
+
+
 class InferenceSettings(Section):
     """The inference service: the HTTP endpoint for models."""
 
