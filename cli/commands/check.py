@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from services.validate.domain.report import FileReport, Report
 
 SHOWN_PROBLEMS = 50
+SERVER_SECONDS = 3.0
 
 
 def check(
@@ -53,7 +54,15 @@ def check(
         from services.validate.check import check as validate  # noqa: PLC0415  # imports transformers: seconds
 
         try:
-            report = validate(file, spec=spec, base_location=path or model, limits=settings.validation)
+            report = validate(
+                file,
+                spec=spec,
+                base_location=path or model,
+                limits=settings.validation,
+                # a person waits for this answer, and a server that is still starting can be asked again
+                render=settings.render.model_copy(update={"start_timeout_seconds": SERVER_SECONDS}),
+                base=model,
+            )
         except TransientError as error:
             if base is not None:
                 raise CliError(str(error), "give the folder of a model with --base, or try again") from None
@@ -115,6 +124,8 @@ def _facts(report: Report) -> dict[str, str]:
         )
         facts["tokenizer"] = report.base
         facts["too long"] = f"{file.over_length:,} of more than {report.max_length:,} tokens ({report.over_length})"
+    if report.served or report.ok:
+        facts["as served"] = report.served or "not compared with the server: no tokens were counted"
     if left_out := [str(dropped) for dropped in file.dropped if dropped.rows]:
         facts["left out"] = ", ".join(left_out)
     if report.splits:

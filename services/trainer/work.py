@@ -111,6 +111,7 @@ class TrainWork:
             seed=job.spec.seed,
             train_examples=asked.train.examples,
             train_tokens=asked.train.tokens,
+            served=asked.served,
             max_lora_rank=self._settings.vllm.max_lora_rank,
             resume_from=str(resume_from) if resume_from else None,
             start_from=str(start) if start else None,
@@ -226,6 +227,7 @@ class TrainWork:
             seconds=result.seconds,
             skipped_steps=result.skipped_steps,
             diverged_at=result.diverged_at,
+            served=asked.served,
         )
 
 

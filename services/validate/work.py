@@ -3,6 +3,7 @@ them."""
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import time
 from collections.abc import Callable
@@ -11,16 +12,18 @@ from typing import Protocol
 
 from services.validate import metrics
 from services.validate.background import in_thread, publishing_progress
-from services.validate.check import Examined, examine, write_splits
+from services.validate.check import Examined, examine, with_served, write_splits
 from services.validate.domain.report import error_of
 from services.validate.reader import Source
 from services.validate.scan import ScanControl
 from services.validate.tokenizer import Tokenizer, load
 from shared import telemetry
 from shared.errors import CorruptObject, InputError
-from shared.events import DatasetValidated, Job, Reference, Split
+from shared.events import DatasetValidated, Job, Reference, Served, Split
 from shared.settings import Settings
 from shared.stages.stage import Attempt
+
+log = logging.getLogger(__name__)
 
 
 class Objects(Protocol):
@@ -75,6 +78,8 @@ class ValidateWork:
                         ),
                         control,
                     )
+            if examined.report.ok:
+                examined = await self._compared(attempt, examined, training, validation, tokenizer, control)
             metrics.count(examined.report)
             document = examined.report.model_dump_json(indent=1).encode()
             report = await self.objects.put(f"{attempt.prefix}report.json", document)
@@ -86,6 +91,39 @@ class ValidateWork:
             with telemetry.span("validate.upload"):
                 splits = await self._upload(examined, folder, attempt.prefix)
         return _validated(job, examined, splits, report)
+
+    async def _compared(
+        self,
+        attempt: Attempt,
+        examined: Examined,
+        training: Source,
+        validation: Source | None,
+        tokenizer: Tokenizer,
+        control: ScanControl,
+    ) -> Examined:
+        """Ask the render server about the rows, if there is one."""
+
+        def compare() -> Examined:
+            return with_served(
+                examined,
+                training,
+                validation,
+                tokenizer=tokenizer,
+                render=self.settings.render,
+                seed=attempt.job.spec.seed,
+                control=control,
+            )
+
+        if self.settings.render.url is None:
+            return compare()
+        first = "waiting for the render server"
+        async with publishing_progress(attempt, "comparing", control, self.clock, first=first):
+            with telemetry.span("validate.compare"):
+                compared = await in_thread(compare, control)
+        served = compared.report.served
+        log.info("rows compared with the server", extra={"job_id": attempt.job.job_id, "reason": str(served)})
+        await attempt.progress(message=str(served))
+        return compared
 
     async def _download(self, reference: Reference, path: Path, param: str) -> Source:
         try:
@@ -125,4 +163,5 @@ def _validated(job: Job, examined: Examined, splits: dict[str, Split], report: R
         longest_tokens=max(scanned.longest for scanned in scans),
         max_length=found.max_length,
         estimated_seconds=found.estimate.seconds if found.estimate else None,
+        served=Served.model_validate(found.served.model_dump()) if found.served else None,
     )

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 from shared.events.models import FrozenModel
 from shared.events.references import DatasetPointer, FolderReference, Reference
+from shared.events.served import Served
 from shared.events.spec import JobSpec, Method, Origin
 
 StageName = Literal["ingest", "validate", "trainer", "evaluator", "inference"]
@@ -73,6 +74,8 @@ class DatasetValidated(Event):
     max_length: int | None = None
     """The most tokens that a row may have; `hyperparameters.over_length` says what happened to longer rows."""
     estimated_seconds: float | None = None
+    served: Served | None = None
+    """How the trained turns compare with what vLLM makes of them."""
 
 
 class Overfitting(FrozenModel):
@@ -120,6 +123,8 @@ class TrainingCompleted(Event):
     """Steps that were not taken, because their loss or its gradient was not a finite number."""
     diverged_at: int | None = None
     """The step at which training ended, because too many steps in a row were skipped; the best adapter was kept."""
+    served: Served | None = None
+    """How the trained turns compare with what vLLM makes of them."""
 
 
 class Interval(FrozenModel):
@@ -149,6 +154,8 @@ class EvalCompleted(Event):
     reasons: tuple[str, ...]
     report: Reference
     html: Reference
+    served: Served | None = None
+    """How the trained turns compare with what vLLM makes of them."""
 
 
 class ModelDeployed(Event):

@@ -22,8 +22,9 @@ from services.validate.domain.content import Row
 from services.validate.domain.findings import Finding
 from services.validate.tokenizer import load
 from shared.errors import InputError, TransientError
+from tests.support.data.byte_base import CONTEXT
 from tests.support.data.datasets import good
-from tests.unit.validate.conftest import CONTEXT, Examine, chats, completions, preferences
+from tests.unit.validate.conftest import Examine, chats, completions, preferences
 
 # <|im_start|> role \n content <|im_end|> \n
 FRAME = 4

@@ -1,0 +1,170 @@
+"""A client of vLLM's render server (`vllm launch render`): requests become tokens, and tokens become messages.
+
+vLLM 0.26 and 0.32 have these routes, and the server that generates has them, too. The client may be used by several
+threads at once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from threading import Event
+from typing import Any
+
+import httpx
+
+from services.validate.domain.served import Given, Turn
+from shared.errors import Cancelled, TransientError
+
+CONNECTIONS = 8
+PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0)  # seconds between the tries of a request while the server is away
+TIMEOUT = 30.0
+
+_TOO_LONG = re.compile(r"context length|max_model_len", re.IGNORECASE)
+_TOOL_CHOICE = re.compile(r"tool[ _-]choice", re.IGNORECASE)
+
+
+class Silent(TransientError):
+    """The render server does not answer."""
+
+
+class Unasked(Exception):
+    """The server cannot be asked this at all. The text says why."""
+
+
+class Refused(Exception):
+    """The server refuses a request for what is in it. Its reason is not kept, because it may quote the row."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(str(status))
+        self.status = status
+
+
+class TooLong(Exception):
+    """The request is longer than what the server can read."""
+
+
+class RenderServer:
+    """One render server. `tools_parsed` becomes False when it says that it has no tool parser."""
+
+    def __init__(self, url: str, model: str, stop: Event, pauses: Iterable[float] = PAUSES) -> None:
+        """`model`: the name under which it serves the base. `stop`: ends all waiting."""
+        self.model = model
+        self.tools_parsed = True
+        self._pauses = tuple(pauses)
+        self._stop = stop
+        self._http = httpx.Client(base_url=url.rstrip("/"), timeout=TIMEOUT)
+
+    def close(self) -> None:
+        self._http.close()
+
+    def version(self, seconds: float, pause: float = 0.5) -> str:
+        """vLLM's version, once the server is up and serves `model`.
+
+        Raises:
+            Silent: it does not answer within `seconds`.
+            Unasked: it serves another model, or it is no vLLM.
+            Cancelled: `stop` was set.
+        """
+        waits = [pause] * int(seconds / pause)
+        served = self._json("GET", "/v1/models", waits)
+        known = [card.get("id") for card in served.get("data", ())] if isinstance(served, dict) else []
+        if self.model not in known:
+            raise Unasked(f"the render server does not serve {self.model}")
+        answer = self._json("GET", "/version", self._pauses)
+        return str(answer.get("version", "of unknown version")) if isinstance(answer, dict) else "of unknown version"
+
+    def prompt(self, turn: Turn) -> list[int]:
+        """The token ids of the prompt to which the turn is the answer.
+
+        Raises:
+            Refused, TooLong: see there.
+            Silent: the server is away.
+            Unasked: it has no such route.
+        """
+        if turn.text is not None:
+            made = self._post("/v1/completions/render", {"model": self.model, "prompt": turn.text})
+            return _ids(made[0])
+        while True:
+            parsed = self.tools_parsed
+            try:
+                return _ids(self._post("/v1/chat/completions/render", self._request(turn, parsed)))
+            except _NoToolParser:
+                if not parsed:
+                    raise Refused(400) from None
+                self.tools_parsed = False
+
+    def message(self, turn: Turn, said: Sequence[int]) -> Given:
+        """What a client gets for the tokens `said`. Raises like `prompt`."""
+        if not said:
+            return Given("", None, ())
+        choice = {"index": 0, "token_ids": list(said), "finish_reason": "stop"}
+        # vLLM 0.32 reads the prompt, because some parsers look whether it has opened thoughts; 0.26 ignores it
+        generated = {"request_id": "tunestream", "choices": [choice], "prompt_token_ids": turn.prompt}
+        if turn.text is not None:
+            body: dict[str, Any] = {"model": self.model, "generate_responses": [generated]}
+            text = self._post("/v1/completions/derender", body)["choices"][0]["text"]
+            return Given(text or "", None, ())
+        body = {"model": self.model, "generate_response": generated}
+        body["chat_request"] = self._request(turn, self.tools_parsed)
+        made = self._post("/v1/chat/completions/derender", body)["choices"][0]["message"]
+        calls = tuple(
+            (str(call["function"]["name"]), str(call["function"].get("arguments") or ""))
+            for call in made.get("tool_calls") or ()
+        )
+        reasoning = made.get("reasoning")
+        return Given(
+            made.get("content") or "", made.get("reasoning_content") if reasoning is None else reasoning, calls
+        )
+
+    def _request(self, turn: Turn, parsed: bool) -> dict[str, Any]:
+        """The request of a client. The template's own arguments are left out: a server has them from its start."""
+        body: dict[str, Any] = {"model": self.model, "messages": list(turn.messages)}
+        if turn.tools:
+            body |= {"tools": list(turn.tools), "tool_choice": "auto" if parsed else "none"}
+        return body
+
+    def _post(self, path: str, body: dict[str, Any]) -> Any:
+        return self._json("POST", path, self._pauses, body)
+
+    def _json(self, method: str, path: str, pauses: Sequence[float], body: dict[str, Any] | None = None) -> Any:
+        waits = iter(pauses)
+        while True:
+            if self._stop.is_set():
+                raise Cancelled
+            try:
+                response = self._http.request(method, path, json=body)
+            except httpx.TransportError as error:
+                trouble = f"no answer ({type(error).__name__})"
+            else:
+                if response.status_code < 500:
+                    return _answer(response, path)
+                trouble = f"status {response.status_code}"
+            pause = next(waits, None)
+            if pause is None:
+                raise Silent(f"the render server is away: {trouble}")
+            self._stop.wait(pause)
+
+
+class _NoToolParser(Exception):
+    """The server was started without a tool parser."""
+
+
+def _answer(response: httpx.Response, path: str) -> Any:
+    try:
+        answer = response.json()
+    except ValueError:
+        raise Unasked(f"what answers at {path} is no vLLM") from None
+    if not response.is_error:
+        return answer
+    if response.status_code == 404:
+        raise Unasked(f"the render server has no {path}, which vLLM has from 0.26 on")
+    if _TOO_LONG.search(response.text):
+        raise TooLong
+    if _TOOL_CHOICE.search(response.text):
+        raise _NoToolParser
+    raise Refused(response.status_code)
+
+
+def _ids(made: Any) -> list[int]:
+    return [int(i) for i in made["token_ids"]]
