@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from threading import Event
 from typing import Any
 
@@ -53,7 +54,7 @@ class RenderServer:
         self.tools_parsed = True
         self._pauses = tuple(pauses)
         self._stop = stop
-        self._http = httpx.Client(base_url=url.rstrip("/"), timeout=TIMEOUT)
+        self._http = httpx.Client(base_url=url.rstrip("/"), timeout=TIMEOUT, trust_env=False)
 
     def close(self) -> None:
         self._http.close()
@@ -71,8 +72,9 @@ class RenderServer:
         known = [card.get("id") for card in served.get("data", ())] if isinstance(served, dict) else []
         if self.model not in known:
             raise Unasked(f"the render server does not serve {self.model}")
-        answer = self._json("GET", "/version", self._pauses)
-        return str(answer.get("version", "of unknown version")) if isinstance(answer, dict) else "of unknown version"
+        with suppress(Unasked, Refused):
+            return str(self._json("GET", "/version", self._pauses)["version"])
+        return "of unknown version"
 
     def prompt(self, turn: Turn) -> list[int]:
         """The token ids of the prompt to which the turn is the answer.
