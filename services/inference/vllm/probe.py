@@ -24,7 +24,8 @@ class Unasked(Exception):
 
 
 class Probe:
-    """vLLM 0.26 and 0.32 have all of these routes; `/tokenize` is asked where another server has no `/render`."""
+    """vLLM 0.26 and 0.32 have all of these routes. `/tokenize` goes through the same template as `/render`, which not
+    every server allows."""
 
     def __init__(self, client: httpx.AsyncClient, vllm: Vllm) -> None:
         self._client = client
@@ -40,7 +41,7 @@ class Probe:
         body = {"model": model, "messages": list(PROBE)}
         response = await self._post(RENDER, body)
         name = "token_ids"
-        if response.status_code == 404:
+        if response.is_error:  # 403 from vLLM 0.32 that was started without --enable-scale-out
             response, name = await self._post(TOKENIZE, {**body, "add_generation_prompt": True}), "tokens"
         try:
             return [int(i) for i in _json(response)[name]]

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from services.validate.served.ask import File, ask
+from services.validate.served.asking import File, ask
 
 __all__ = ["File", "ask"]

@@ -7,7 +7,8 @@ threads at once.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from threading import Event
 from typing import Any
@@ -19,7 +20,7 @@ from shared.errors import Cancelled, TransientError
 
 CONNECTIONS = 8
 PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0)  # seconds between the tries of a request while the server is away
-TIMEOUT = 30.0
+TIMEOUT = 15.0  # seconds of silence; a cancelled job waits for it at most once
 
 _TOO_LONG = re.compile(r"context length|max_model_len", re.IGNORECASE)
 _TOOL_CHOICE = re.compile(r"tool[ _-]choice", re.IGNORECASE)
@@ -48,12 +49,21 @@ class TooLong(Exception):
 class RenderServer:
     """One render server. `tools_parsed` becomes False when it says that it has no tool parser."""
 
-    def __init__(self, url: str, model: str, stop: Event, pauses: Iterable[float] = PAUSES) -> None:
-        """`model`: the name under which it serves the base. `stop`: ends all waiting."""
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        stop: Event,
+        pauses: Iterable[float] = PAUSES,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`model`: the name under which it serves the base. `stop`: ends all waiting. `pauses`: seconds between the
+        tries of a request."""
         self.model = model
         self.tools_parsed = True
         self._pauses = tuple(pauses)
         self._stop = stop
+        self._clock = clock
         self._http = httpx.Client(base_url=url.rstrip("/"), timeout=TIMEOUT, trust_env=False)
 
     def close(self) -> None:
@@ -67,8 +77,7 @@ class RenderServer:
             Unasked: it serves another model, or it is no vLLM.
             Cancelled: `stop` was set.
         """
-        waits = [pause] * int(seconds / pause)
-        served = self._json("GET", "/v1/models", waits)
+        served = self._json("GET", "/v1/models", self._until(seconds, pause))
         known = [card.get("id") for card in served.get("data", ())] if isinstance(served, dict) else []
         if self.model not in known:
             raise Unasked(f"the render server does not serve {self.model}")
@@ -129,7 +138,12 @@ class RenderServer:
     def _post(self, path: str, body: dict[str, Any]) -> Any:
         return self._json("POST", path, self._pauses, body)
 
-    def _json(self, method: str, path: str, pauses: Sequence[float], body: dict[str, Any] | None = None) -> Any:
+    def _until(self, seconds: float, pause: float) -> Iterator[float]:
+        deadline = self._clock() + seconds
+        while self._clock() < deadline:
+            yield pause
+
+    def _json(self, method: str, path: str, pauses: Iterable[float], body: dict[str, Any] | None = None) -> Any:
         waits = iter(pauses)
         while True:
             if self._stop.is_set():

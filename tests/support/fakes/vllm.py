@@ -33,7 +33,8 @@ class FakeVllm:
         """The bodies of the requests by which a deployment looks at the probabilities of tokens."""
         self.tokens: list[int] | None = [1, 2, 3]
         """What it makes of every conversation; None: it does not say."""
-        self.can_render = True
+        self.can_render = False
+        """It was started with --enable-scale-out, so that it tells its tokens at /v1/chat/completions/render."""
         self.effect = True
         """An adapter changes the probabilities."""
         self.headers: list[dict[str, str]] = []
@@ -98,11 +99,13 @@ class FakeVllm:
 
         @app.post("/v1/chat/completions/render")
         async def render(request: Request) -> Response:
-            return self._said("token_ids", self.can_render)
+            if not self.can_render:
+                return _refuse(403, "Scale-out endpoints are disabled.")
+            return self._said("token_ids")
 
         @app.post("/tokenize")
         async def tokenize(request: Request) -> Response:
-            return self._said("tokens", True)
+            return self._said("tokens")
 
         @app.post("/sleep")
         async def sleep(request: Request) -> Response:
@@ -130,8 +133,8 @@ class FakeVllm:
 
         return app
 
-    def _said(self, name: str, known: bool) -> Response:
-        if not known or self.tokens is None:
+    def _said(self, name: str) -> Response:
+        if self.tokens is None:
             return JSONResponse({"detail": "Not Found"}, 404)
         return JSONResponse({name: self.tokens})
 

@@ -107,9 +107,9 @@ async def test_without_a_digest_the_progress_says_that_nothing_was_compared(
     assert said.endswith("the adapter changes its answers")
 
 
-async def test_a_server_without_render_is_asked_for_its_tokens(service: ServiceUnderTest) -> None:
+async def test_a_server_that_renders_is_asked_that_way(service: ServiceUnderTest) -> None:
     await add_trained(service.objects)
-    service.vllm.can_render = False
+    service.vllm.can_render = True
     assert "makes the tokens of the training" in await deployed(service)
 
 

@@ -3,6 +3,7 @@ answers."""
 
 from __future__ import annotations
 
+import functools
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ import pytest
 from services.validate.check import Examined, examine, with_served
 from services.validate.domain.report import Report, ServedCheck
 from services.validate.scan import ScanControl
-from services.validate.served import client
+from services.validate.served import asking, client
 from services.validate.tokenizer import load
 from shared.conversation import PROBE, digest_of
 from shared.errors import Cancelled
@@ -37,7 +38,7 @@ def server(base: Path) -> Iterator[FakeRender]:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client.RenderServer.__init__, "__defaults__", ((0.0, 0.0),))
+    monkeypatch.setattr(asking, "RenderServer", functools.partial(client.RenderServer, pauses=(0.0, 0.0)))
 
 
 Compare = Callable[..., Report]

@@ -24,6 +24,7 @@ from tests.families.kinds import KINDS
 from tests.support import smollm2
 from tests.support.render import BASE_ID, render_server
 from tests.support.user import ROOT
+from tests.unit.validate.conftest import completions, preferences
 
 pytestmark = pytest.mark.torch  # vLLM imports torch
 
@@ -68,6 +69,7 @@ def kinds_compared(base: Path, url: str) -> tuple[ServedCheck, int]:
         Row(line, {"messages": messages, **({"tools": tools} if tools else {})}, "chat")
         for line, (messages, tools) in enumerate(KINDS.values(), start=1)
     ]
+    rows += [Row(101, completions(1)[0], "completion"), Row(102, preferences(1)[0], "preference")]
     accepted = [row for row in rows if not isinstance(tokenizer.measure([row])[0], Finding)]
     server = RenderServer(url, BASE_ID, Event())
     asked = [Asked("training", row) for row in accepted]
