@@ -115,14 +115,15 @@ class ValidateWork:
             )
 
         if self.settings.render.url is None:
-            return compare()
-        first = "waiting for the render server"
-        async with publishing_progress(attempt, "comparing", control, self.clock, first=first):
-            with telemetry.span("validate.compare"):
-                compared = await in_thread(compare, control)
-        served = compared.report.served
-        log.info("rows compared with the server", extra={"job_id": attempt.job.job_id, "reason": str(served)})
-        await attempt.progress(message=str(served))
+            compared = compare()
+        else:
+            first = "waiting for the render server"
+            async with publishing_progress(attempt, "comparing", control, self.clock, first=first):
+                with telemetry.span("validate.compare"):
+                    compared = await in_thread(compare, control)
+        said = str(compared.report.served)
+        log.info("rows compared with the server", extra={"job_id": attempt.job.job_id, "reason": said})
+        await attempt.progress(message=said)
         return compared
 
     async def _download(self, reference: Reference, path: Path, param: str) -> Source:

@@ -77,9 +77,10 @@ async def test_a_difference_ends_the_job_with_its_line_and_keeps_the_report(
     assert set(objects.held) == {"d", key}
 
 
-async def test_without_a_server_the_event_says_so(objects: FakeStore, stage: Run) -> None:
-    attempt, _ = make_attempt(make_job(dataset=objects.add("d", good(20)), base=MODEL), "validate")
+async def test_without_a_server_event_and_history_say_so(objects: FakeStore, stage: Run) -> None:
+    attempt, published = make_attempt(make_job(dataset=objects.add("d", good(20)), base=MODEL), "validate")
     event = await stage(objects, None)(attempt)
     assert event.served is not None and event.served.turns == 0
     assert event.served.not_asked == "no render server is configured (TUNESTREAM_RENDER__URL)"
+    assert published[-1].message == f"not compared with the server: {event.served.not_asked}"
     assert event.served.probe is not None, "inference can still compare with the live server"
