@@ -6,6 +6,7 @@ import hashlib
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -156,7 +157,9 @@ class BaseTokenizer:
 
     @cached_property
     def _source(self) -> str:
-        return str(self._tokenizer.get_chat_template()) if self._tokenizer.chat_template else ""
+        with suppress(ValueError):  # it has none, or several of which none is the usual one
+            return str(self._tokenizer.get_chat_template())
+        return ""
 
     def turns(self, row: Row) -> Iterator[Turn]:
         if row.format == "completion":
