@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from threading import Event
 from typing import Any
 
@@ -95,14 +95,17 @@ class RenderServer:
         """
         if turn.text is not None:
             made = self._post("/v1/completions/render", {"model": self.model, "prompt": turn.text})
-            return _ids(made[0])
+            with _expected():
+                return _ids(made[0])
         while True:
             parsed = self.tools_parsed
             try:
-                return _ids(self._post("/v1/chat/completions/render", self._request(turn, parsed)))
+                made = self._post("/v1/chat/completions/render", self._request(turn, parsed))
+                with _expected():
+                    return _ids(made)
             except _NoToolParser:
                 if not parsed:
-                    raise Refused(400) from None
+                    raise
                 self.tools_parsed = False
 
     def message(self, turn: Turn, said: Sequence[int]) -> Given:
@@ -114,19 +117,14 @@ class RenderServer:
         generated = {"request_id": "tunestream", "choices": [choice], "prompt_token_ids": turn.prompt}
         if turn.text is not None:
             body: dict[str, Any] = {"model": self.model, "generate_responses": [generated]}
-            text = self._post("/v1/completions/derender", body)["choices"][0]["text"]
-            return Given(text or "", None, ())
+            made = self._post("/v1/completions/derender", body)
+            with _expected():
+                return Given(made["choices"][0]["text"] or "", None, ())
         body = {"model": self.model, "generate_response": generated}
         body["chat_request"] = self._request(turn, self.tools_parsed)
-        made = self._post("/v1/chat/completions/derender", body)["choices"][0]["message"]
-        calls = tuple(
-            (str(call["function"]["name"]), str(call["function"].get("arguments") or ""))
-            for call in made.get("tool_calls") or ()
-        )
-        reasoning = made.get("reasoning")
-        return Given(
-            made.get("content") or "", made.get("reasoning_content") if reasoning is None else reasoning, calls
-        )
+        made = self._post("/v1/chat/completions/derender", body)
+        with _expected():
+            return _given(made["choices"][0]["message"])
 
     def _request(self, turn: Turn, parsed: bool) -> dict[str, Any]:
         """The request of a client. The template's own arguments are left out: a server has them from its start."""
@@ -162,7 +160,7 @@ class RenderServer:
             self._stop.wait(pause)
 
 
-class _NoToolParser(Exception):
+class _NoToolParser(Refused):
     """The server was started without a tool parser."""
 
 
@@ -173,13 +171,35 @@ def _answer(response: httpx.Response, path: str) -> Any:
         raise Unasked(f"what answers at {path} is no vLLM") from None
     if not response.is_error:
         return answer
-    if response.status_code == 404:
+    if response.status_code == 404 and "error" not in answer:
         raise Unasked(f"the render server has no {path}, which vLLM has from 0.26 on")
+    if response.status_code == 404:
+        raise Unasked("the render server does not serve this base any more")
     if _TOO_LONG.search(response.text):
         raise TooLong
     if _TOOL_CHOICE.search(response.text):
-        raise _NoToolParser
+        raise _NoToolParser(response.status_code)
     raise Refused(response.status_code)
+
+
+@contextmanager
+def _expected() -> Iterator[None]:
+    """Take an answer that is not in the expected form for that of another program."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError):
+        raise Unasked("what answers is no vLLM, or one that is too new") from None
+
+
+def _given(message: Mapping[str, Any]) -> Given:
+    calls = tuple(
+        (str(call["function"]["name"]), str(call["function"].get("arguments") or ""))
+        for call in message.get("tool_calls") or ()
+    )
+    reasoning = message.get("reasoning")
+    if reasoning is None:
+        reasoning = message.get("reasoning_content")  # the name that vLLM had for it before
+    return Given(message.get("content") or "", reasoning, calls)
 
 
 def _ids(made: Any) -> list[int]:

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from shared.conversation import ChatTemplate
+from shared.conversation import ChatTemplate, Unfit
 from tests.support.fakes.servers import serving
 
 VERSION = "0.99.0"
@@ -91,7 +91,10 @@ class FakeRender:
     def _render(self, body: dict[str, Any]) -> tuple[int, Any]:
         if body.get("tools") and body["tool_choice"] == "auto" and not self.tool_parser:
             return _refused('"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set')
-        text = ChatTemplate(self.tokenizer).text(body["messages"], body.get("tools"), prompt=True)
+        try:
+            text = ChatTemplate(self.tokenizer).text(body["messages"], body.get("tools"), prompt=True)
+        except Unfit as error:
+            return _refused(str(error))
         status, made = self._prompt([self._ids(text)])
         return status, made if status != 200 else made[0]
 

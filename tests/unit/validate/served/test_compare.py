@@ -245,6 +245,23 @@ def test_a_vllm_that_cannot_make_messages_of_tokens_compares_prompts(server: Fak
     )
 
 
+def test_a_program_that_is_no_vllm_is_said_and_ends_no_job(server: FakeRender, compare: Compare) -> None:
+    server.gives_back = lambda message: {"tool_calls": ["what?"]}
+    report = compare(chats(10), server.url)
+    assert report.ok
+    assert "answers were not compared: what answers is no vLLM, or one that is too new" in served(report).partly
+
+
+def test_a_request_that_the_server_refuses_is_a_difference_without_its_reason(
+    server: FakeRender, compare: Compare
+) -> None:
+    server.tokenizer.chat_template = "{{ raise_exception('never ' + messages[-1].content) }}"
+    report = compare(chats(10), server.url)
+    assert report.failure is not None and report.failure.code == "not_as_served"
+    assert "Line 1, messages[2]: the server refuses the request for this answer (status 400" in report.failure.message
+    assert "never" not in report.failure.message
+
+
 def test_cancelling_ends_the_comparison(server: FakeRender, compare: Compare) -> None:
     control = ScanControl()
     control.on_progress = lambda role, rows, share: control.stop.set()
