@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from shared.base import BaseProfile, ProfileOverride
 
 SHOWN_PROBLEMS = 50
+SERVER_SECONDS = 3.0
 
 
 def check(
@@ -65,7 +66,14 @@ def check(
 
         try:
             report = validate(
-                file, spec=spec, base_location=path or model, limits=settings.validation, override=override
+                file,
+                spec=spec,
+                base_location=path or model,
+                limits=settings.validation,
+                override=override,
+                # a person waits for this answer, and a server that is still starting can be asked again
+                render=settings.render.model_copy(update={"start_timeout_seconds": SERVER_SECONDS}),
+                base=model,
             )
         except TransientError as error:
             if base is not None:
@@ -154,6 +162,8 @@ def _facts(report: Report) -> dict[str, str]:
         )
         facts["tokenizer"] = report.base
         facts["too long"] = f"{file.over_length:,} of more than {report.max_length:,} tokens ({report.over_length})"
+    if report.served or report.ok:
+        facts["as served"] = report.served or "not compared with the server: no tokens were counted"
     if left_out := [str(dropped) for dropped in file.dropped if dropped.rows]:
         facts["left out"] = ", ".join(left_out)
     if report.splits:

@@ -26,6 +26,8 @@ def result_lines(job: Json) -> list[str]:
             # the gate's reasons are in favour of the model; what speaks against it was found later
             lines.append(f"- {job['stages']['inference']['message'] or 'the alias was not moved'}")
         lines.append(f"report: {evaluation.get('html') or 'none'}")
+    if served := (job.get("validation") or {}).get("as_served"):
+        lines.append(f"as served: {served}")
     if model := job.get("fine_tuned_model"):
         lines.append(f'ask it: tunestream chat "{_callable_name(job, model)}"')
     return lines

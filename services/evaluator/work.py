@@ -105,6 +105,7 @@ class EvaluateWork:
             reasons=evaluation.verdict.reasons,
             report=kept,
             html=page,
+            served=training.served,
         )
 
     async def _answers(

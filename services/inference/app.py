@@ -8,6 +8,7 @@ from services.inference.gateway import admin, control_plane
 from services.inference.gateway.exchange import GENERATION
 from services.inference.gateway.gateway import BODY_LIMIT, Gateway
 from services.inference.gateway.relay import make_client
+from services.inference.live_check import LiveCheck
 from services.inference.registry import models
 from services.inference.registry.adapters import Adapters
 from services.inference.registry.aliases import Aliases
@@ -17,6 +18,7 @@ from services.inference.registry.trained import TrainedModels
 from services.inference.vllm.child import supervised
 from services.inference.vllm.command import held_adapters
 from services.inference.vllm.gpu_turn import SleepController
+from services.inference.vllm.probe import Probe
 from services.inference.vllm.server import Vllm
 from services.inference.work import DeployWork
 from shared.http.app import make_http_app
@@ -81,7 +83,15 @@ def build(context: Context) -> Parts:
         await client.aclose()
 
     return Parts(
-        work=DeployWork(vllm, adapters, aliases, first_requests, url=settings.inference.url, clock=clock),
+        work=DeployWork(
+            vllm,
+            adapters,
+            aliases,
+            first_requests,
+            LiveCheck(Probe(client, vllm), adapters, settings.render.policy),
+            url=settings.inference.url,
+            clock=clock,
+        ),
         app=app,
         address=(settings.inference.host, settings.inference.port),
         background=(vllm.run, controller.run) if alternate else (vllm.run,),

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from services.inference.domain.deployments import AliasTaken, replaced_by
+from services.inference.live_check import LiveCheck
 from services.inference.registry.adapters import Adapters
 from services.inference.registry.aliases import Aliases
 from services.inference.registry.first_requests import FirstRequests
@@ -26,6 +27,7 @@ class DeployWork:
         adapters: Adapters,
         aliases: Aliases,
         first_requests: FirstRequests,
+        live_check: LiveCheck,
         *,
         url: str,
         clock: Callable[[], float],
@@ -37,6 +39,7 @@ class DeployWork:
         self._adapters = adapters
         self._aliases = aliases
         self._first_requests = first_requests
+        self._live_check = live_check
         self._url = url.rstrip("/")
         self._clock = clock
         self._patience = patience
@@ -45,7 +48,7 @@ class DeployWork:
         """Deploy the model, and return the event of the result: deployed, or not promoted and why.
 
         Raises:
-            InputError: the adapter cannot be served here.
+            InputError: the adapter cannot be served here, or what is served is not what was trained.
             VllmUnavailable: vLLM is not up.
         """
         job = attempt.job
@@ -64,6 +67,9 @@ class DeployWork:
             await self._vllm.wait_awake()
             await self._vllm.wait_ready(self._patience)
         async with self._vllm.using(self._patience), self._adapters.using(evaluated.model):
+            with telemetry.span("inference.live_check"):
+                said = await self._live_check(evaluated.model, evaluated.served)
+            await attempt.progress(message=said)
             with telemetry.span("inference.move_alias", attributes={"tunestream.model": evaluated.model}):
                 version = Deployed(model=evaluated.model, job_id=job.job_id, at=self._clock())
                 try:

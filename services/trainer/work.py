@@ -114,6 +114,7 @@ class TrainWork:
             seed=job.spec.seed,
             train_examples=asked.train.examples,
             train_tokens=asked.train.tokens,
+            served=asked.served,
             max_lora_rank=self._settings.vllm.max_lora_rank,
             resume_from=str(resume_from) if resume_from else None,
             start_from=str(start) if start else None,
@@ -235,6 +236,7 @@ class TrainWork:
             skipped_steps=result.skipped_steps,
             diverged_at=result.diverged_at,
             base_profile=asked.base_profile,
+            served=asked.served,
         )
 
 

@@ -32,9 +32,15 @@ async def in_thread(call: Callable[[], T], control: ScanControl) -> T:
 
 @asynccontextmanager
 async def publishing_progress(
-    attempt: Attempt, what: str, control: ScanControl, clock: Callable[[], float], every: float = PROGRESS_SECONDS
+    attempt: Attempt,
+    what: str,
+    control: ScanControl,
+    clock: Callable[[], float],
+    every: float = PROGRESS_SECONDS,
+    first: str = "loading the tokenizer",
 ) -> AsyncIterator[None]:
-    """Publish every few seconds how far the scan under `control` is. `clock` counts seconds."""
+    """Publish every few seconds how far the scan under `control` is, or that it does what comes `first`. `clock` counts
+    seconds."""
     latest: tuple[FileRole, int, float] | None = None
     began: dict[FileRole, float] = {}
 
@@ -47,7 +53,7 @@ async def publishing_progress(
         while True:
             await asyncio.sleep(every)
             if latest is None:
-                await attempt.progress(message=f"{what}: loading the tokenizer")
+                await attempt.progress(message=f"{what}: {first}")
                 continue
             role, rows, share = latest
             left = (clock() - began[role]) * (1 - share) / share if share else None

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from services.validate.checks import Context
+from services.validate.domain.findings import problem
 from services.validate.domain.formats import METHOD_OF
 from services.validate.domain.report import NO_TEST, FileRole, Report, SplitSize, failure, wrong_method
 from services.validate.domain.split import SPLITS, TRAIN, VALIDATION, assign, sizes
 from services.validate.domain.statistics import estimate, max_length
 from services.validate.reader import Reader, Source
 from services.validate.scan import Scan, ScanControl, scan
+from services.validate.served import File, ask
 from services.validate.tokenizer import Tokenizer, load
 from shared.base import ProfileOverride
 from shared.events import JobSpec
-from shared.settings import ValidationSettings
+from shared.settings import RenderSettings, ValidationSettings
 
 
 @dataclass(frozen=True)
@@ -40,20 +42,27 @@ def check(
     base_location: str | None,
     limits: ValidationSettings,
     override: ProfileOverride | None = None,
+    render: RenderSettings | None = None,
+    base: str | None = None,
 ) -> Report:
     """Check one training file.
 
     `base_location`: a folder or hub id of the base, whose tokenizer counts; None: nothing is tokenized. `override`:
-    what is set of the base's profile.
+    what is set of the base's profile. `base`: the name by which users and servers know it. `render`: the render server
+    that good rows are compared with.
 
     Raises:
         InputError: the settings or the base are wrong. What is wrong with the file is in the report.
         TransientError: the model hub does not answer.
         OSError: the file cannot be read.
     """
-    tokenizer = load(base_location, base_location, override) if base_location else None
-    return examine(
-        Source(path, path.name), None, spec=spec, tokenizer=tokenizer, limits=limits, control=ScanControl()
+    tokenizer = load(base_location, base or base_location, override) if base_location else None
+    source, control = Source(path, path.name), ScanControl()
+    examined = examine(source, None, spec=spec, tokenizer=tokenizer, limits=limits, control=control)
+    if not examined.report.ok or tokenizer is None or render is None:
+        return examined.report
+    return with_served(
+        examined, source, None, tokenizer=tokenizer, render=render, seed=spec.seed, control=control
     ).report
 
 
@@ -103,8 +112,31 @@ def examine(
         "estimate": estimate(splits["train"].tokens, spec.hyperparameters) if tokenizer else None,
     }
     if spec.splits.test > 0 and "test" not in splits:
-        found["training"] = trained.report.with_warning(NO_TEST)
+        found["training"] = trained.report.with_warning(problem(None, NO_TEST))
     return Examined(report.model_copy(update=found), trained, validated, bytes(assignment))
+
+
+def with_served(
+    examined: Examined,
+    training: Source,
+    validation: Source | None,
+    *,
+    tokenizer: Tokenizer,
+    render: RenderSettings,
+    seed: int,
+    control: ScanControl,
+) -> Examined:
+    """The same with what the render server said of the usable rows. The rows must have been examined without errors.
+
+    Raises:
+        Cancelled: `control.stop` was set.
+    """
+    assert examined.training is not None, "a file with errors is not compared"
+    files: list[File] = [(training, "training", examined.training)]
+    if validation is not None and examined.validation is not None:
+        files.append((validation, "validation", examined.validation))
+    served = ask(files, tokenizer, render, seed, control)
+    return replace(examined, report=examined.report.with_served(served, render.policy))
 
 
 def write_splits(

@@ -13,10 +13,18 @@ problems = Counter(
     "Problems found; code: as in the report; severity: error, warning",
     ["code", "severity"],
 )
+compared_turns = Counter(
+    "tunestream_validation_compared_turns_total",
+    "Trained turns compared with what vLLM's render server makes of them; result: same, different",
+    ["result"],
+)
 
 
 def count(report: Report) -> None:
-    """Count the rows, bytes and problems of both files."""
+    """Count the rows, bytes and problems of both files, and the turns that were compared with the server."""
+    if report.served is not None:
+        compared_turns.labels("different").inc(report.served.differences)
+        compared_turns.labels("same").inc(report.served.turns - report.served.differences)
     for file in filter(None, (report.training, report.validation)):
         rows.inc(file.rows)
         read_bytes.inc(file.size)

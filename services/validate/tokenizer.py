@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from functools import cached_property
 from typing import Any, Protocol
 
 from services.validate.domain.content import Row, conversations, input_of
 from services.validate.domain.findings import Finding
+from services.validate.domain.served import Turn
 from shared.base import BaseProfile, ProfileOverride
 from shared.base.making import make_profile
 from shared.base.reading import read_base
-from shared.conversation import TurnEncoder, Turns, Unfit, sent_tools
+from shared.conversation import PROBE, TurnEncoder, Turns, Unfit, digest_of, sent_tools
 from shared.errors import InputError
 
 
@@ -35,6 +38,24 @@ class Tokenizer(Protocol):
         """Tokens of a row before the first that is trained on."""
         ...
 
+    @property
+    def template(self) -> str | None:
+        """See `Served.template`."""
+        ...
+
+    @property
+    def probe(self) -> str | None:
+        """See `Served.probe`."""
+        ...
+
+    def turns(self, row: Row) -> Iterator[Turn]:
+        """The answers of a row that are trained on, each with its tokens. The row must have been measured."""
+        ...
+
+    def piece(self, token: int) -> tuple[str, bool]:
+        """The text of one token, and whether it is an added token, which stands for no text of a user."""
+        ...
+
 
 def load(location: str, base: str, override: ProfileOverride | None = None) -> BaseTokenizer:
     """Load from a local folder or a hub id. `base` is what users call the model, `override` what is set of its profile.
@@ -49,6 +70,7 @@ class BaseTokenizer:
     def __init__(self, tokenizer: Any, base: str, profile: BaseProfile) -> None:
         self._tokenizer = tokenizer
         self._turns = TurnEncoder(tokenizer, profile.stop_ids, profile.chat_template_kwargs)
+        self._stops = frozenset(profile.stop_ids)
         self.base = base
         self.profile = profile
         self.context = profile.context
@@ -58,6 +80,57 @@ class BaseTokenizer:
 
     def prompt_tokens(self, row: Row) -> int:
         return self._sequences(row)[0].trained.index(True)
+
+    @property
+    def template(self) -> str | None:
+        return self.profile.template_digest and self.profile.template_digest[:12]
+
+    @cached_property
+    def probe(self) -> str | None:
+        # a template that writes the date makes other tokens on another day
+        if not self._source or "strftime_now" in self._source:
+            return None
+        try:
+            return digest_of(self._turns.prompt(PROBE, None))
+        except Unfit:
+            return None
+
+    @cached_property
+    def _source(self) -> str:
+        with suppress(ValueError):  # it has none, or several of which none is the usual one
+            return str(self._tokenizer.get_chat_template())
+        return ""
+
+    def turns(self, row: Row) -> Iterator[Turn]:
+        if row.format == "completion":
+            prompt, completion = row.value["prompt"], row.value["completion"]
+            made = self._turns.complete(prompt, completion)
+            begin = made.trained.index(True)
+            yield self._turn("completion", made.ids[:begin], made.ids[begin:], {"content": completion}, text=prompt)
+            return
+        tools = sent_tools(input_of(row))
+        sides = ("preferred_completion[0]", "non_preferred_completion[0]")
+        for side, (messages, indexes) in enumerate(conversations(row)):
+            for index in indexes:
+                field = f"messages[{index}]" if row.format == "chat" else sides[side]
+                prompt_ids, answer = self._turns.turn(messages, tools, index)
+                yield self._turn(field, prompt_ids, answer, messages[index], messages[:index], tools)
+
+    def piece(self, token: int) -> tuple[str, bool]:
+        text = self._tokenizer.decode([token], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return str(text), token in self._tokenizer.added_tokens_decoder
+
+    def _turn(
+        self,
+        field: str,
+        prompt: list[int],
+        answer: list[int],
+        message: dict[str, Any],
+        messages: Sequence[dict[str, Any]] = (),
+        tools: list[dict[str, Any]] | None = None,
+        text: str | None = None,
+    ) -> Turn:
+        return Turn(field, messages, tools, text, message, prompt, answer, answer[-1] in self._stops)
 
     def _measured(self, row: Row) -> tuple[int, ...] | Finding:
         try:

@@ -3,6 +3,7 @@ them."""
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import time
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import Protocol
 
 from services.validate import metrics
 from services.validate.background import in_thread, publishing_progress
-from services.validate.check import Examined, examine, write_splits
+from services.validate.check import Examined, examine, with_served, write_splits
 from services.validate.domain.report import error_of
 from services.validate.reader import Source
 from services.validate.scan import ScanControl
@@ -19,10 +20,12 @@ from services.validate.tokenizer import Tokenizer, load
 from shared import telemetry
 from shared.base import ledger
 from shared.errors import CorruptObject, InputError
-from shared.events import DatasetValidated, Job, Reference, Split
+from shared.events import DatasetValidated, Job, Reference, Served, Split
 from shared.settings import Settings
 from shared.stages.ledger import Ledger
 from shared.stages.stage import Attempt
+
+log = logging.getLogger(__name__)
 
 
 class Objects(Ledger, Protocol):
@@ -77,6 +80,8 @@ class ValidateWork:
                         ),
                         control,
                     )
+            if examined.report.ok:
+                examined = await self._compared(attempt, examined, training, validation, tokenizer, control)
             metrics.count(examined.report)
             document = examined.report.model_dump_json(indent=1).encode()
             report = await self.objects.put(f"{attempt.prefix}report.json", document)
@@ -89,6 +94,40 @@ class ValidateWork:
             with telemetry.span("validate.upload"):
                 splits = await self._upload(examined, folder, attempt.prefix)
         return _validated(job, examined, splits, report, profile.digest)
+
+    async def _compared(
+        self,
+        attempt: Attempt,
+        examined: Examined,
+        training: Source,
+        validation: Source | None,
+        tokenizer: Tokenizer,
+        control: ScanControl,
+    ) -> Examined:
+        """Ask the render server about the rows, if there is one."""
+
+        def compare() -> Examined:
+            return with_served(
+                examined,
+                training,
+                validation,
+                tokenizer=tokenizer,
+                render=self.settings.render,
+                seed=attempt.job.spec.seed,
+                control=control,
+            )
+
+        if self.settings.render.url is None:
+            compared = compare()
+        else:
+            first = "waiting for the render server"
+            async with publishing_progress(attempt, "comparing", control, self.clock, first=first):
+                with telemetry.span("validate.compare"):
+                    compared = await in_thread(compare, control)
+        said = str(compared.report.served)
+        log.info("rows compared with the server", extra={"job_id": attempt.job.job_id, "reason": said})
+        await attempt.progress(message=said)
+        return compared
 
     async def _download(self, reference: Reference, path: Path, param: str) -> Source:
         try:
@@ -131,4 +170,5 @@ def _validated(
         max_length=found.max_length,
         estimated_seconds=found.estimate.seconds if found.estimate else None,
         base_profile=profile,
+        served=Served.model_validate(found.served.model_dump()) if found.served else None,
     )

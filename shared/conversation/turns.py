@@ -53,7 +53,7 @@ class TurnEncoder:
         """
         sequences: list[Turns] = []
         for turn in turns:
-            prompt, answer = self._turn(messages, tools, turn)
+            prompt, answer = self.turn(messages, tools, turn)
             known = sequences.pop() if sequences and _begins(prompt, sequences[-1].ids) else Turns([], [])
             read = len(prompt) - len(known.ids)
             trained = [*known.trained, *[False] * read, *[True] * len(answer)]
@@ -69,7 +69,16 @@ class TurnEncoder:
         answer = added if self._end is None else [*added, self._end]
         return Turns([*before, *answer], [False] * len(before) + [True] * len(answer))
 
-    def _turn(self, messages: Messages, tools: Tools, turn: int) -> tuple[list[int], list[int]]:
+    def prompt(self, messages: Messages, tools: Tools) -> list[int]:
+        """The server's prompt for an answer to these messages. Raises like `turn`."""
+        return self._ids(self._asked(messages, tools))
+
+    def turn(self, messages: Messages, tools: Tools, turn: int) -> tuple[list[int], list[int]]:
+        """The server's prompt for one turn, and the tokens that are trained after it.
+
+        Raises:
+            Unfit: the base cannot be trained on this turn.
+        """
         before, message = messages[:turn], messages[turn]
         asked = self._asked(before, tools)
         if lost := missing_in_prompt(before, tools, asked) or self._probe.missing(before, tools):

@@ -50,6 +50,7 @@ from shared.events.references import (
     FolderReference,
     Reference,
 )
+from shared.events.served import Served
 from shared.events.spec import (
     Alias,
     Auto,
@@ -103,6 +104,7 @@ __all__ = [
     "Overfitting",
     "ProgressState",
     "Reference",
+    "Served",
     "Split",
     "Splits",
     "StageName",

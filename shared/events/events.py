@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 from shared.events.models import FrozenModel
 from shared.events.references import DatasetPointer, FolderReference, Reference
+from shared.events.served import Served
 from shared.events.spec import JobSpec, Method, Origin
 
 StageName = Literal["ingest", "validate", "trainer", "evaluator", "inference"]
@@ -75,6 +76,8 @@ class DatasetValidated(Event):
     estimated_seconds: float | None = None
     base_profile: str | None = None
     """The digest of the base's profile that the rows were checked with, `bases/{digest}.json` in the system bucket."""
+    served: Served | None = None
+    """How the trained turns compare with what vLLM makes of them."""
 
 
 class Overfitting(FrozenModel):
@@ -124,6 +127,8 @@ class TrainingCompleted(Event):
     """The step at which training ended, because too many steps in a row were skipped; the best adapter was kept."""
     base_profile: str | None = None
     """As in `dataset.validated`."""
+    served: Served | None = None
+    """How the trained turns compare with what vLLM makes of them."""
 
 
 class Interval(FrozenModel):
@@ -153,6 +158,8 @@ class EvalCompleted(Event):
     reasons: tuple[str, ...]
     report: Reference
     html: Reference
+    served: Served | None = None
+    """How the trained turns compare with what vLLM makes of them."""
 
 
 class ModelDeployed(Event):

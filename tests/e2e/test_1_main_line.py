@@ -85,6 +85,12 @@ def test_progress_came_step_by_step(stack: StackUnderTest, job: dict) -> None:
     assert all(stage["state"] == "completed" for stage in job["stages"].values())
 
 
+def test_the_live_server_was_asked_about_the_model(stack: StackUnderTest, job: dict) -> None:
+    events = stack.get(f"/jobs/{job['id']}/events?limit=1000&order=asc")["data"]
+    said = [event["message"] for event in events if (event.get("data") or {}).get("stage") == "inference"]
+    assert "the server makes the tokens of the training; the adapter changes its answers" in said
+
+
 def test_a_strangers_bare_message_runs_a_job(stack: StackUnderTest, job: dict) -> None:
     script = ROOT / "examples" / "publish_event.py"
     rows = ROOT / "examples" / "labels.jsonl"

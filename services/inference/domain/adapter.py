@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-SERVED_FILES = ("adapter_config.json", "adapter_model.safetensors")
+WEIGHTS = "adapter_model.safetensors"
+SERVED_FILES = ("adapter_config.json", WEIGHTS)
 PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 # these initialisations move a part of the base's weights into the adapter, which then does not fit the unchanged base
 CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from services.inference import metrics
-from services.inference.domain.adapter import SERVED_FILES, config_problems, file_problems
+from services.inference.domain.adapter import SERVED_FILES, WEIGHTS, config_problems, file_problems
 from services.inference.errors import VllmUnavailable, model_not_found
 from services.inference.registry.trained import Objects, Trained, TrainedModels
 from services.inference.vllm.server import Vllm
@@ -78,6 +78,12 @@ class Adapters:
     def forget(self, model: str) -> None:
         """Note that vLLM has lost the adapter of `model`, as after a restart of a server that we do not supervise."""
         self._loaded.pop(model, None)
+
+    async def weights(self, model: str) -> Path | None:
+        """The file with the weights of `model`, if it was downloaded."""
+        trained = await self._trained.find(model)
+        path = self._path(trained) / WEIGHTS if trained else None
+        return path if path is not None and path.is_file() else None
 
     async def _ensure(self, model: str) -> None:
         while True:
@@ -149,10 +155,13 @@ class Adapters:
         """The folder with the two files that vLLM reads. They are downloaded and checked if the folder is not there."""
         if trained.base != self._base:
             raise _unservable(trained, [f"it was tuned from {trained.base}, served here is {self._base}"])
-        path = self._folder / trained.job_id / trained.adapter.manifest.sha256
+        path = self._path(trained)
         if not path.is_dir():
             await self._download(trained, path)
         return path
+
+    def _path(self, trained: Trained) -> Path:
+        return self._folder / trained.job_id / trained.adapter.manifest.sha256
 
     async def _download(self, trained: Trained, path: Path) -> None:
         manifest = json.loads(await self._objects.read(trained.adapter.manifest))

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from shared.errors import InputError
-from shared.events import Auto, Hyperparameters, Lora, Method, StrictModel
+from shared.events import Auto, Hyperparameters, Lora, Method, Served, StrictModel
 
 
 class Base(StrictModel):
@@ -39,6 +39,8 @@ class Plan(StrictModel):
     train_examples: int | None = None
     """Rows and tokens that the validate stage counted, for readers of the plan; the process counts them itself."""
     train_tokens: int | None = None
+    served: Served | None = None
+    """How the rows compare with what the server makes of them, for the model card."""
     max_lora_rank: Annotated[int, Field(ge=1)] = 64
     """The highest rank that the server accepts."""
     resume_from: str | None = None
@@ -59,6 +61,7 @@ class Plan(StrictModel):
             "validation",
             "train_examples",
             "train_tokens",
+            "served",
             "max_lora_rank",
             "resume_from",
             "start_from",

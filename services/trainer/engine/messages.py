@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Field, JsonValue, TypeAdapter
 
 from shared.errors import InputError
-from shared.events import CheckpointInfo, FrozenModel, Method, Overfitting
+from shared.events import CheckpointInfo, FrozenModel, Method, Overfitting, Served
 
 
 class ExitCode(IntEnum):
@@ -62,6 +62,8 @@ class TrainingResult(FrozenModel):
     seconds: float
     skipped_steps: int = 0
     diverged_at: int | None = None
+    served: Served | None = None
+    """How the rows compare with what the server makes of them; None: the plan does not say."""
 
 
 class ErrorDocument(FrozenModel):

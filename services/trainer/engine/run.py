@@ -195,6 +195,7 @@ def _result(plan: Plan, prepared: Prepared, loop: Loop) -> TrainingResult:
         seconds=round(state.seconds, 3),
         skipped_steps=state.skipped,
         diverged_at=loop.diverged_at,
+        served=plan.served,
     )
 
 

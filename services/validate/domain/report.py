@@ -6,12 +6,12 @@ from typing import Literal
 
 from pydantic import Field
 
-from services.validate.domain.findings import Finding, Problem, problem
+from services.validate.domain.findings import Finding, Problem
 from services.validate.domain.formats import METHOD_OF, Format
 from services.validate.domain.statistics import Estimate, Tokens
 from shared.base import BaseProfile
 from shared.errors import InputError
-from shared.events import FrozenModel, Method
+from shared.events import FrozenModel, Method, Served
 
 FileRole = Literal["training", "validation"]
 MIN_EXAMPLES = 10  # OpenAI's limit; with fewer, neither training nor testing means anything
@@ -66,15 +66,24 @@ class FileReport(FrozenModel):
     problems: tuple[Problem, ...]
     """The first errors, then the first warnings."""
 
-    def with_warning(self, finding: Finding) -> FileReport:
-        """The same with one more warning about the whole file."""
+    def with_warning(self, warning: Problem, count: int = 1) -> FileReport:
+        """The same with `count` more warnings of one kind, of which the first is given."""
         return self.model_copy(
             update={
-                "warnings": self.warnings + 1,
-                "warning_counts": self.warning_counts | {finding.code: 1},
-                "problems": (*self.problems, problem(None, finding)),
+                "warnings": self.warnings + count,
+                "warning_counts": self.warning_counts | {warning.code: count},
+                "problems": (*self.problems, warning),
             }
         )
+
+
+class ServedCheck(Served):
+    """What the render server said of the trained turns."""
+
+    first: Problem | None = None
+    """The first difference."""
+    first_in: FileRole = "training"
+    """The file that has it."""
 
 
 NO_TEST = Finding(
@@ -113,6 +122,26 @@ class Report(FrozenModel):
     validation: FileReport | None = None
     splits: dict[str, SplitSize] = Field(default_factory=dict)
     estimate: Estimate | None = None
+    served: ServedCheck | None = None
+    """None: the rows were not looked at as the server sees them, because something else is wrong with them, or no base
+    was known."""
+
+    def with_served(self, served: ServedCheck, policy: Literal["fail", "warn"]) -> Report:
+        """The same with what the render server said. A difference is an error of the job, or a warning."""
+        first = served.first
+        if first is None:
+            return self.model_copy(update={"served": served})
+        if policy == "fail":
+            failed = Failure(
+                code=first.code,
+                message=f"What is trained is not what is served. {first} (compared with vLLM {served.server})",
+                param=f"{served.first_in}_file",
+            )
+            return self.model_copy(update={"served": served, "ok": False, "failure": failed})
+        warning = first.model_copy(update={"severity": "warning"})
+        place = served.first_in
+        file = self.training if place == "training" or self.validation is None else self.validation
+        return self.model_copy(update={"served": served, place: file.with_warning(warning, served.differences)})
 
 
 def failure(file: FileReport, role: FileRole) -> Failure | None:

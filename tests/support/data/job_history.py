@@ -25,6 +25,7 @@ from shared.events import (
     Origin,
     Overfitting,
     Reference,
+    Served,
     Split,
     StageResult,
     TrainingCompleted,
@@ -93,6 +94,7 @@ class JobHistory:
             train=split,
             test=split.model_copy(update={"examples": 20, "tokens": 200}),
             report=self._artifact("validate", "report.json"),
+            served=Served(rows=80, turns=80, server="0.32.0", template="3f2a91c07b1e"),
         )
 
     @property

@@ -29,6 +29,14 @@ class FakeVllm:
         self.unloads: list[str] = []
         self.asked: list[dict[str, Any]] = []
         """The bodies of the requests for a generation."""
+        self.probed: list[dict[str, Any]] = []
+        """The bodies of the requests by which a deployment looks at the probabilities of tokens."""
+        self.tokens: list[int] | None = [1, 2, 3]
+        """What it makes of every conversation; None: it does not say."""
+        self.can_render = False
+        """It was started with --enable-scale-out, so that it tells its tokens at /v1/chat/completions/render."""
+        self.effect = True
+        """An adapter changes the probabilities."""
         self.headers: list[dict[str, str]] = []
         self.breaks = 0
         """How many of the next generations end with a reset connection before their first byte."""
@@ -89,6 +97,16 @@ class FakeVllm:
         async def generate(request: Request) -> Response:
             return await self._generate(request)
 
+        @app.post("/v1/chat/completions/render")
+        async def render(request: Request) -> Response:
+            if not self.can_render:
+                return _refuse(403, "Scale-out endpoints are disabled.")
+            return self._said("token_ids")
+
+        @app.post("/tokenize")
+        async def tokenize(request: Request) -> Response:
+            return self._said("tokens")
+
         @app.post("/sleep")
         async def sleep(request: Request) -> Response:
             if not self.can_sleep:
@@ -115,8 +133,21 @@ class FakeVllm:
 
         return app
 
+    def _said(self, name: str) -> Response:
+        if self.tokens is None:
+            return JSONResponse({"detail": "Not Found"}, 404)
+        return JSONResponse({name: self.tokens})
+
+    def _probabilities(self, body: dict[str, Any]) -> Response:
+        self.probed.append(body)
+        changed = self.effect and body["model"] != BASE_AT_VLLM
+        told = {"top_logprobs": [{"a": -0.5, "b": -1.25 if changed else -1.5}]}
+        return JSONResponse({"choices": [{"index": 0, "text": "a", "logprobs": told}]})
+
     async def _generate(self, request: Request) -> Response:
         body = await request.json()
+        if "logprobs" in body and "prompt" in body:
+            return self._probabilities(body)
         self.asked.append(body)
         self.asked_asleep += self.sleeping
         self.headers.append(dict(request.headers))

@@ -16,7 +16,7 @@ from services.evaluator.domain.examples import Example
 from services.evaluator.domain.forest_plot import LEFT, RIGHT, forest_plot
 from services.evaluator.evaluate import evaluate
 from services.evaluator.report import Report, render
-from shared.events import Evaluation, Gate, Interval
+from shared.events import Evaluation, Gate, Interval, Served
 from tests.support.data.jobs import make_training
 
 HOSTILE = "</pre><script>alert(1)</script><img src=x onerror=alert(2)>\"'&{{ 7*7 }}"
@@ -96,6 +96,19 @@ def test_a_report_without_examples_renders() -> None:
 
 def test_the_page_says_how_long_answers_may_be_and_why() -> None:
     assert "may have 1,234 tokens: so be it." in render(report("so be it", rows=1), curves=None)
+
+
+def test_the_page_says_whether_what_was_trained_is_what_is_served() -> None:
+    asked = Served(rows=2, turns=2_214, server="0.32.0", template="3f2a91c07b1e")
+    unasked = Served(not_asked="no render server is configured")
+    for served, words in (
+        (asked, "2,214 turns compared with vLLM 0.32.0: 0 differences, template 3f2a91c07b1e."),
+        (unasked, "not compared with the server: no render server is configured."),
+        (None, "not compared with the server."),
+    ):
+        plain = report("x", rows=1)
+        shown = plain.model_copy(update={"training": plain.training.model_copy(update={"served": served})})
+        assert f"What was trained, as served: {words}" in render(shown, curves=None)
 
 
 def test_very_long_texts_are_cut_on_the_page_only() -> None:

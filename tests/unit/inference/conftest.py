@@ -76,6 +76,7 @@ async def running_service(
             "inference": {"adapter_dir": folder, "url": "http://tunestream.test"} | settings.get("inference", {}),
             "api": {"url": api.server.url},
             "gpu": settings.get("gpu", {}),
+            "render": settings.get("render", {}),
             "stage": {"poll_seconds": 0.01},
         }
         context = Context(Settings.model_validate(given), objects, FakeBus(), clock)

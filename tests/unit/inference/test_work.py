@@ -7,7 +7,17 @@ from typing import Any
 import pytest
 
 from shared.errors import InputError, TransientError
-from shared.events import Deployed, Deployment, EvalCompleted, Event, Interval, JobProgress, ModelDeployed, Reference
+from shared.events import (
+    Deployed,
+    Deployment,
+    EvalCompleted,
+    Event,
+    Interval,
+    JobProgress,
+    ModelDeployed,
+    Reference,
+    Served,
+)
 from shared.stages.stage import Attempt
 from tests.support.data.trained_models import BASE, add_job, add_trained, job_id, model_id
 from tests.support.fakes.store import FakeStore
@@ -16,7 +26,16 @@ from tests.unit.inference.conftest import ServiceUnderTest
 REPORT = Reference(bucket="tunestream", key="report.json", etag="e", size=1, sha256="0" * 64)
 
 
-async def attempt(objects: FakeStore, name: str = "one", *, passed: bool = True, **of_job: Any) -> Attempt:
+async def attempt(
+    objects: FakeStore,
+    name: str = "one",
+    *,
+    passed: bool = True,
+    served: Served | None = None,
+    said: list[JobProgress] | None = None,
+    **of_job: Any,
+) -> Attempt:
+    """`said`: the list to which the attempt adds the progress that it publishes."""
     job = await add_job(objects, name, **of_job)
     event = EvalCompleted(
         job_id=job.job_id,
@@ -30,13 +49,15 @@ async def attempt(objects: FakeStore, name: str = "one", *, passed: bool = True,
         reasons=("The interval is above 0.",) if passed else ("The interval includes 0.",),
         report=REPORT,
         html=REPORT,
+        served=served,
     )
 
-    async def silent(progress: JobProgress) -> None:
-        pass
+    async def publish(progress: JobProgress) -> None:
+        if said is not None:
+            said.append(progress)
 
     request: dict[str, Any] = event.model_dump(mode="json")
-    return Attempt(job, request, "inference", 1, f"jobs/{job.job_id}/inference/attempt-1/", silent)
+    return Attempt(job, request, "inference", 1, f"jobs/{job.job_id}/inference/attempt-1/", publish)
 
 
 async def test_a_model_that_passed_is_loaded_and_behind_its_alias(service: ServiceUnderTest) -> None:

@@ -3,35 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer as Fast
-from tokenizers import decoders, models, pre_tokenizers
 
 from services.validate.check import Examined, examine
 from services.validate.domain.content import Row, conversations, input_of
 from services.validate.domain.findings import Finding
+from services.validate.domain.served import Turn
 from services.validate.reader import Source
 from services.validate.scan import ScanControl
 from shared.base import BaseProfile
 from shared.conversation import sent_tools
 from shared.events import JobSpec
 from shared.settings import ValidationSettings
+from tests.support.data.byte_base import CHATML, CONTEXT, make_byte_base
 from tests.support.data.datasets import good_row
-
-CONTEXT = 512
-CHATML = (
-    "{% if tools %}<|im_start|>system\n{{ tools | tojson }}<|im_end|>\n{% endif %}"
-    "{% for message in messages %}"
-    "{% if message.role == 'developer' %}{{ raise_exception('the developer role is not supported') }}{% endif %}"
-    "<|im_start|>{{ message.role }}\n{{ message.content }}"
-    "{% for call in message.tool_calls or [] %}"
-    "{{ call.function.name }}{{ call.function.arguments | tojson }}{% endfor %}"
-    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 
 
 @pytest.fixture(scope="session")
@@ -39,19 +28,7 @@ def make_base(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """A folder with a tokenizer of one token per byte, and one per special token."""
 
     def make(template: str | None = CHATML, context: int = CONTEXT) -> Path:
-        folder = tmp_path_factory.mktemp("base")
-        letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-        tokenizer = Fast(models.BPE(vocab={letter: index for index, letter in enumerate(letters)}, merges=[]))
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        tokenizer.decoder = decoders.ByteLevel()
-        tokenizer.add_special_tokens(["<|im_start|>", "<|im_end|>"])
-        tokenizer.save(str(folder / "tokenizer.json"))
-        config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>"}
-        if template:
-            config["chat_template"] = template
-        (folder / "tokenizer_config.json").write_text(json.dumps(config))
-        (folder / "config.json").write_text(json.dumps({"model_type": "llama", "max_position_embeddings": context}))
-        return folder
+        return make_byte_base(tmp_path_factory.mktemp("base"), template, context)
 
     return make
 
@@ -65,6 +42,8 @@ class WordTokenizer:
     """Counts words, and goes through the same normalisation as the real one."""
 
     base = "words"
+    template: str | None = None
+    probe: str | None = None
 
     def __init__(self, context: int | None = None) -> None:
         self.context = context
@@ -83,6 +62,12 @@ class WordTokenizer:
             return (len((row.value["prompt"] + " " + row.value["completion"]).split()),)
         json.dumps(sent_tools(input_of(row)))
         return tuple(_words([messages[: turns[-1] + 1]]) for messages, turns in conversations(row))
+
+    def turns(self, row: Row) -> Iterator[Turn]:
+        raise AssertionError("no server is asked in these tests")
+
+    def piece(self, token: int) -> tuple[str, bool]:
+        raise AssertionError("no server is asked in these tests")
 
     def _before(self, row: Row) -> Iterable[Sequence[dict[str, Any]]]:
         messages, turns = conversations(row)[0]

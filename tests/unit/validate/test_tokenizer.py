@@ -22,8 +22,9 @@ from services.validate.domain.findings import Finding
 from services.validate.tokenizer import load
 from shared.base import ProfileOverride, hub
 from shared.errors import InputError, TransientError
+from tests.support.data.byte_base import CHATML, CONTEXT
 from tests.support.data.datasets import good
-from tests.unit.validate.conftest import CHATML, CONTEXT, Examine, chats, completions, preferences
+from tests.unit.validate.conftest import Examine, chats, completions, preferences
 
 # <|im_start|> role \n content <|im_end|> \n
 FRAME = 4

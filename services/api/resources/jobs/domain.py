@@ -88,6 +88,7 @@ def _validation(event: DatasetValidated | None) -> dict[str, Any] | None:
         "longest_tokens": event.longest_tokens,
         "max_length": event.max_length,
         "splits": {name: {"examples": split.examples, "tokens": split.tokens} for name, split in splits.items()},
+        "as_served": str(event.served) if event.served else None,
     }
 
 

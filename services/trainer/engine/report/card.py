@@ -35,6 +35,7 @@ A LoRA adapter of rank {result.rank} for `{result.base}`, tuned by Tunestream ({
 | training loss (last epoch) | {result.train_loss:.4f} |
 | validation loss | {valid} |
 | verdict | {result.overfitting.verdict}: {result.overfitting.reason} |
+| as served | {result.served or "not compared with the server"} |
 
 | hyperparameter | value |
 |---|---|

@@ -30,6 +30,13 @@ async def test_pages_of_jobs_newest_first(api: Api) -> None:
     assert seen == expected
 
 
+async def test_a_job_says_how_its_rows_compare_with_the_server(api: Api, history: JobHistory) -> None:
+    job = await api.get(f"/jobs/{history.job_id}")
+    assert job["validation"]["as_served"] == (
+        "80 turns compared with vLLM 0.32.0: 0 differences, template 3f2a91c07b1e"
+    )
+
+
 async def test_an_empty_list_is_a_list(api: Api) -> None:
     assert await api.get("/jobs") == {
         "object": "list",

@@ -19,7 +19,9 @@ from services.validate import check as validator
 from services.validate.domain.report import Report
 from shared.errors import TransientError
 from shared.settings import load_settings
+from tests.support.data.byte_base import make_byte_base
 from tests.support.data.micro_base import make_tokenizer
+from tests.support.fakes.render import VERSION, FakeRender
 from tests.support.fakes.servers import unused_port
 from tests.unit.cli.jobs.test_watch import ID, done, job
 
@@ -123,6 +125,7 @@ def test_check_of_a_good_file(runner: CliRunner) -> None:
     assert result.exit_code == 0
     assert "12, usable 12" in result.stdout
     assert "can be trained on" in result.stdout
+    assert "not compared with the server: no tokens were counted" in result.stdout
 
 
 @pytest.mark.usefixtures("no_tokenizer")
@@ -151,6 +154,25 @@ def test_check_as_json_is_json_and_nothing_else(runner: CliRunner) -> None:
     report = json.loads(result.stdout)
     assert report["ok"] is False
     assert report["training"]["problems"][0]["line"] == 13
+
+
+@pytest.mark.parametrize("configured", [True, False])
+def test_check_compares_with_the_render_server_where_there_is_one(
+    configured: bool, runner: CliRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = make_byte_base(tmp_path / "acme")
+    Path("good.jsonl").write_text(GOOD)
+    with FakeRender(base, "acme").running() as server:
+        if configured:
+            monkeypatch.setenv("TUNESTREAM_RENDER__URL", server.url)
+        load_settings.cache_clear()
+        result = invoke(runner, "check", "good.jsonl", "--base", str(base))
+    assert result.exit_code == 0, result.stderr
+    said = " ".join(result.stdout.split())
+    if configured:
+        assert f"12 turns compared with vLLM {VERSION}: 0 differences" in said
+    else:
+        assert "not compared with the server: no render server is configured" in said
 
 
 @pytest.fixture

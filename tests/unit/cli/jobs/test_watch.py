@@ -348,6 +348,12 @@ def test_a_model_that_passed_but_was_not_promoted_is_shown_with_what_is_against_
     assert "- The alias belongs to another dataset." in result_lines(found)
 
 
+def test_the_result_says_whether_the_training_was_compared_with_the_server() -> None:
+    served = "12 turns compared with vLLM 0.32.0: 0 differences"
+    assert f"as served: {served}" in result_lines(done() | {"validation": {"as_served": served}})
+    assert not [line for line in result_lines(done() | {"validation": {}}) if line.startswith("as served")]
+
+
 def test_a_failure_is_shown_with_code_field_and_message() -> None:
     error = {"code": "invalid_training_file", "message": "Line 3: no role", "param": "training_file"}
     assert failure(job("failed") | {"error": error}).message == "invalid_training_file (training_file): Line 3: no role"

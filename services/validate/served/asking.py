@@ -1,0 +1,72 @@
+"""From the files of a job to the outcome of the comparison: which rows are asked about, and what is said where the
+render server cannot be asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from services.validate.domain.content import Row
+from services.validate.domain.parse import parse
+from services.validate.domain.report import FileRole, ServedCheck
+from services.validate.domain.served import sample
+from services.validate.reader import Reader, Source
+from services.validate.scan import Scan, ScanControl
+from services.validate.served.client import RenderServer, Silent, Unasked
+from services.validate.served.compare import Asked, compare
+from services.validate.tokenizer import Tokenizer
+from shared.settings import RenderSettings
+
+File = tuple[Source, FileRole, Scan]
+
+NOT_CONFIGURED = "no render server is configured (TUNESTREAM_RENDER__URL)"
+
+
+def ask(
+    files: Sequence[File], tokenizer: Tokenizer, render: RenderSettings, seed: int, control: ScanControl
+) -> ServedCheck:
+    """Compare the usable rows of `files` with what the render server makes of them, or a sample of `render.rows`.
+
+    Raises:
+        Cancelled: `control.stop` was set.
+    """
+    known = ServedCheck(template=tokenizer.template, probe=tokenizer.probe)
+    if render.url is None:
+        return known.model_copy(update={"not_asked": NOT_CONFIGURED})
+    server = RenderServer(render.url, tokenizer.base, control.stop)
+    try:
+        try:
+            version = server.version(render.start_timeout_seconds)
+        except Silent:
+            reason = f"the render server did not answer within {render.start_timeout_seconds:g} s"
+            return known.model_copy(update={"not_asked": reason})
+        except Unasked as error:
+            return known.model_copy(update={"not_asked": str(error)})
+        usable = sum(sum(scanned.usable) for _, _, scanned in files)
+        due = min(usable, render.rows)
+        return compare(
+            _rows(files, sample(usable, render.rows, seed)),
+            tokenizer,
+            server,
+            version=version,
+            stop_at_first=render.policy == "fail",
+            advance=lambda role, rows: control.advance(role, rows, rows / due),
+        )
+    finally:
+        server.close()
+
+
+def _rows(files: Sequence[File], chosen: frozenset[int] | None) -> Iterator[Asked]:
+    index = -1
+    for source, role, scanned in files:
+        form = scanned.report.format
+        assert form is not None, "a file with usable rows has a format"
+        for line, raw in Reader(source.path, scanned.report.size):
+            if not scanned.usable[line - 1]:
+                continue
+            index += 1
+            if chosen is not None and index not in chosen:
+                continue
+            assert isinstance(raw, bytes)
+            value = parse(raw)
+            assert isinstance(value, dict), "the row was read before"
+            yield Asked(role, Row(line, value, form, len(raw)))
