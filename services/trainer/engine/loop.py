@@ -46,7 +46,7 @@ class Loop:
         self.patience = stepper.chosen.early_stopping_patience.value
         self.validate_at = validation_steps(self.steps, plan.eval_every) if validator else frozenset()
         self.checkpoint_at = checkpoint_steps(self.steps, plan.checkpoint_every)
-        data = [len(stepper.train.items), stepper.train.tokens]
+        data = [len(stepper.train.rows), stepper.train.tokens]
         chosen = stepper.chosen.values()
         self.state = State(identity={**plan.identity(), "chosen": chosen, "data": data, "start": start})
         self.best_adapter: dict[str, Any] | None = None

@@ -127,11 +127,11 @@ def _prepare(plan: Plan, out: Path) -> Prepared:
     if validation is not None:
         validation = validation.limited(max_length.value, policy, "validation_file")
     measured = Facts(
-        examples=len(train.items),
+        examples=len(train.rows),
         trained_tokens=train.trained_tokens,
         parameters=facts.parameters,
         parameters_per_rank=sum(facts.linears[name] for name in base.targets_of(plan.lora, facts.linears)),
-        validation_examples=len(validation.items) if validation else 0,
+        validation_examples=len(validation.rows) if validation else 0,
         start_rank=start.rank if start else None,
         start_alpha=start.alpha if start else None,
     )
@@ -188,8 +188,8 @@ def _result(plan: Plan, prepared: Prepared, loop: Loop) -> TrainingResult:
         overfitting=judge(state.points),
         hyperparameters=prepared.chosen.values(),
         checkpoints=tuple(state.checkpoints),
-        train_examples=len(prepared.train.items),
-        valid_examples=len(prepared.validation.items) if prepared.validation else 0,
+        train_examples=len(prepared.train.rows),
+        valid_examples=len(prepared.validation.rows) if prepared.validation else 0,
         dropped_examples=prepared.train.dropped,
         truncated_examples=prepared.train.truncated,
         seconds=round(state.seconds, 3),
