@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
-from services.validate import hub
 from services.validate.domain.content import Row, conversations, input_of
 from services.validate.domain.findings import Finding
-from shared.base import stop_ids
+from shared.base import hub, stop_ids
 from shared.conversation import TurnEncoder, Turns, Unfit, sent_tools
 from shared.errors import InputError, TransientError
 
@@ -61,13 +59,13 @@ def load(location: str, base: str) -> BaseTokenizer:
     """
     import transformers  # noqa: PLC0415  takes seconds, and a check without a base does not need it
 
-    silent = not Path(location).is_dir() and not _is_offline() and not hub.answers(location)
+    silent = hub.is_silent(location)
     options = {"trust_remote_code": False, "local_files_only": silent}
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(location, **options)
         config = transformers.AutoConfig.from_pretrained(location, **options)
     except (OSError, ValueError, KeyError) as error:
-        if silent or _is_outage(error):
+        if silent or hub.is_outage(error):
             raise TransientError(
                 f"the model hub does not answer while loading {base}, and there is no local copy"
             ) from error
@@ -84,23 +82,6 @@ def load(location: str, base: str) -> BaseTokenizer:
     except OSError:  # it has no generation_config.json
         generation = transformers.GenerationConfig()
     return BaseTokenizer(tokenizer, base, min(known, default=None), stop_ids(tokenizer, generation))
-
-
-def _is_offline() -> bool:
-    """Offline mode is no outage: the user chose it."""
-    from huggingface_hub import is_offline_mode  # noqa: PLC0415  comes with transformers, see load
-
-    return bool(is_offline_mode())
-
-
-def _is_outage(error: BaseException) -> bool:
-    """Whether the hub went out of reach while it was asked, and there is no cached copy."""
-    from huggingface_hub.errors import LocalEntryNotFoundError  # noqa: PLC0415  comes with transformers, see load
-
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, LocalEntryNotFoundError):
-        cause = cause.__cause__
-    return cause is not None and not _is_offline()
 
 
 class BaseTokenizer:

@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from services.validate import hub
 from services.validate.domain.content import Row
 from services.validate.domain.findings import Finding
 from services.validate.tokenizer import load
+from shared.base import hub
 from shared.errors import InputError, TransientError
 from tests.support.data.datasets import good
 from tests.unit.validate.conftest import CHATML, CONTEXT, Examine, chats, completions, preferences
@@ -130,7 +130,7 @@ def test_a_hub_that_goes_away_is_tried_again_unless_offline_is_wanted(
     def unreachable(location: str, **_: Any) -> None:
         raise OSError("no connection") from LocalEntryNotFoundError("not in the cache")
 
-    monkeypatch.setattr("services.validate.hub.answers", lambda repository: True)
+    monkeypatch.setattr("shared.base.hub.answers", lambda repository: True)
     monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", unreachable)
     monkeypatch.setattr("huggingface_hub.is_offline_mode", lambda: offline)
     with pytest.raises(kind, match="acme/tiny"):
@@ -145,7 +145,7 @@ def silent_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
         monkeypatch.setattr(
             "huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY", True
         )  # would ask for a list once a day
-        monkeypatch.setattr("services.validate.hub.PATIENCE", 0.2)
+        monkeypatch.setattr("shared.base.hub.PATIENCE", 0.2)
         yield listening
 
 
@@ -167,6 +167,12 @@ def test_a_hub_that_does_not_answer_is_asked_once(silent_hub: socket.socket) -> 
 
 def test_a_local_base_asks_no_hub(silent_hub: socket.socket, base: Path) -> None:
     load(str(base), "tiny")
+    assert connections(silent_hub) == 0
+
+
+def test_a_path_is_not_asked_of_a_hub(silent_hub: socket.socket, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be loaded"):
+        load(str(tmp_path / "mistyped"), "acme/tiny")
     assert connections(silent_hub) == 0
 
 
