@@ -234,13 +234,15 @@ def raise_for_exit_code(code: int, trace: str, out: Path) -> None:
 
     Raises:
         InputError: the process found the input wrong.
-        TransientError: it was stopped from outside.
+        TransientError: it was stopped from outside, or something that it needs does not answer.
         RuntimeError: it crashed.
     """
     if code == ExitCode.DONE:
         return
     if code == ExitCode.WRONG_INPUT:
         raise ErrorDocument.model_validate_json((out / "error.json").read_bytes()).exception()
+    if code == ExitCode.UNAVAILABLE:
+        raise TransientError(ErrorDocument.model_validate_json((out / "error.json").read_bytes()).message)
     if code == ExitCode.STOPPED:
         raise TransientError("the training process was told to stop")
     if code < 0:

@@ -35,6 +35,8 @@ A LoRA adapter of rank {result.rank} for `{result.base}`, tuned by Tunestream ({
 | training loss (last epoch) | {result.train_loss:.4f} |
 | validation loss | {valid} |
 | verdict | {result.overfitting.verdict}: {result.overfitting.reason} |
+| attention in training | {result.attention} |
+| parts of the base that are not tuned | {"; ".join(result.not_tuned) or "none"} |
 
 | hyperparameter | value |
 |---|---|

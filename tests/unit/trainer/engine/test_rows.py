@@ -17,6 +17,7 @@ from services.trainer.engine.loop import Interrupted
 from services.trainer.engine.loss import Supervised
 from services.trainer.engine.model import memory
 from services.trainer.engine.model.adapter import load, set_training, trainable
+from services.trainer.engine.model.base import inspect_base
 from services.trainer.engine.step import Stepper
 from services.trainer.engine.validation import Validator
 from tests.support.data.micro_base import chat_row, make_base, make_tokenizer, write_rows
@@ -140,7 +141,7 @@ def model(plan: MakePlan) -> Any:
 
     facts = Facts(examples=40, trained_tokens=100, parameters=10**6, parameters_per_rank=1000)
     made = plan(lora={"quantization": "none"})
-    return load(made, choose(made, facts, Choice(64, "")), torch.device("cpu"))
+    return load(made, inspect_base(made), choose(made, facts, Choice(64, "")), torch.device("cpu"))
 
 
 def test_a_continued_run_has_the_losses_of_an_unbroken_one(

@@ -26,6 +26,7 @@ from services.trainer.engine.loss import Dpo, Supervised, preferences
 from services.trainer.engine.messages import TrainingResult
 from services.trainer.engine.model import memory
 from services.trainer.engine.model.adapter import load, set_training, trainable
+from services.trainer.engine.model.base import inspect_base
 from services.trainer.engine.model.memory import Memory
 from services.trainer.engine.report.reporter import Reporter
 from services.trainer.engine.run import run
@@ -63,7 +64,7 @@ def a_sequence(length: int, trained: int, seed: int) -> Example:
 def model(make_plan: MakePlan) -> Any:
     plan = make_plan(lora={"quantization": "none"})
     facts = Facts(examples=40, trained_tokens=100, parameters=10**6, parameters_per_rank=1000)
-    return load(plan, choose(plan, facts, Choice(64, "")), torch.device("cpu"))
+    return load(plan, inspect_base(plan), choose(plan, facts, Choice(64, "")), torch.device("cpu"))
 
 
 # --- losses
@@ -178,7 +179,7 @@ def test_the_base_is_quantized_unless_told_otherwise(make_plan: MakePlan):
     facts = Facts(examples=40, trained_tokens=100, parameters=10**6, parameters_per_rank=1000)
     for quantization, kinds in (("nf4", {"Linear4bit"}), ("none", {"Linear"})):
         plan = make_plan(lora={"quantization": quantization})
-        model = load(plan, choose(plan, facts, Choice(64, "")), torch.device("cpu"))
+        model = load(plan, inspect_base(plan), choose(plan, facts, Choice(64, "")), torch.device("cpu"))
         layers = [m for n, m in model.named_modules() if n.endswith("q_proj.base_layer")]
         assert {type(layer).__name__ for layer in layers} == kinds
         assert all("lora_" in name and p.dtype == torch.float32 for name, p in trainable(model).items())
