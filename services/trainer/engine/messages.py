@@ -119,11 +119,14 @@ class Started(Message):
 class PhaseBegan(Message):
     """A phase began: tokenize, load, prepare, fit, `epoch N`, save. The one before it has ended.
 
-    For `fit`, `micro_tokens` and `recompute` say what was found to fit into the memory of the GPU.
+    For `load`, `rows` and `sequences` say what was tokenized for training. For `fit`, `micro_tokens` and `recompute`
+    say what was found to fit into the memory of the GPU.
     """
 
     event: Literal["phase"] = "phase"
     phase: str
+    rows: int | None = None
+    sequences: int | None = None
     micro_tokens: int | None = None
     recompute: bool | None = None
 

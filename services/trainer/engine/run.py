@@ -21,7 +21,7 @@ from services.trainer.engine import checkpoints
 from services.trainer.engine.data.dataset import Dataset, Encoder
 from services.trainer.engine.loop import Loop
 from services.trainer.engine.loss import Dpo, Objective, Supervised, preferences
-from services.trainer.engine.messages import Resumed, Started, TrainingResult
+from services.trainer.engine.messages import PhaseBegan, Resumed, Started, TrainingResult
 from services.trainer.engine.model import adapter, base
 from services.trainer.engine.model.memory import Memory, load_onto_device
 from services.trainer.engine.model.start import Start, read_start
@@ -61,7 +61,8 @@ def run(plan: Plan, out: Path, reporter: Reporter, stop: Callable[[], bool]) -> 
     reporter.phase("tokenize")
     prepared = _prepare(plan, out)
 
-    reporter.phase("load")
+    rows, sequences = len(prepared.train.rows), prepared.train.sequences
+    reporter.send(PhaseBegan(at=time.time(), phase="load", rows=rows, sequences=sequences))
     tuned = load_onto_device(lambda: adapter.load(plan, prepared.base, prepared.chosen, device), device)
 
     reporter.phase("prepare")

@@ -46,6 +46,11 @@ class Dataset:
         return [item for row in rows for item in self._places[row]]
 
     @property
+    def sequences(self) -> int:
+        """How many there are."""
+        return sum(map(len, self.items))
+
+    @property
     def lengths(self) -> list[int]:
         """The tokens of each item; of a pair, those of its longer sequence."""
         return [max(map(len, item)) for item in self.items]

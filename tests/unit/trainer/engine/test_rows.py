@@ -15,6 +15,7 @@ from services.trainer.engine.data.batches import collate
 from services.trainer.engine.data.dataset import Dataset, Encoder
 from services.trainer.engine.loop import Interrupted
 from services.trainer.engine.loss import Supervised
+from services.trainer.engine.messages import parse_message
 from services.trainer.engine.model import memory
 from services.trainer.engine.model.adapter import load, set_training, trainable
 from services.trainer.engine.model.base import inspect_base
@@ -79,6 +80,14 @@ def test_epochs_batches_and_examples_count_rows(plan: MakePlan, tmp_path: Path):
     assert result.trained_tokens == 2 * whole.trained_tokens
     reason = json.loads((tmp_path / "out" / "hyperparameters.json").read_text())["early_stopping_patience"]["reason"]
     assert "3 validation rows" in reason
+
+
+def test_progress_says_how_many_rows_and_sequences_there_are(
+    plan: MakePlan, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    train(plan(), tmp_path / "out")
+    [loading] = [m for line in capsys.readouterr().out.splitlines() if '"load"' in line and (m := parse_message(line))]
+    assert loading.fields() == {"phase": "load", "rows": 12, "sequences": 24}
 
 
 def test_what_is_automatic_follows_from_rows(plan: MakePlan, tmp_path: Path):

@@ -124,6 +124,21 @@ def test_the_choice_and_its_reason_are_reported(
     assert reason in (tmp_path / "out" / "adapter" / "README.md").read_text()
 
 
+@pytest.mark.parametrize("name", ["Gemma2ForCausalLM", "Gemma3ForConditionalGeneration", "GptOssForCausalLM"])
+def test_recomputed_activations_give_the_same_gradient(plan: Callable[[str], Plan], name: str):
+    model = loaded(plan(name))
+    found = []
+    for recompute in (False, True):
+        adapter.recompute_activations(model, recompute)
+        set_training(model, True)
+        model.zero_grad()
+        Supervised().sums(model, collate(ITEMS, pad_id=0)).loss.backward()
+        found.append({name: parameter.grad.clone() for name, parameter in adapter.trainable(model).items()})
+    assert any(float(gradient.abs().max()) > 0 for gradient in found[0].values())
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(found[1][name], gradient, rtol=1e-4, atol=1e-4)
+
+
 def test_padding_changes_no_logits_of_a_capped_base(plan: Callable[[str], Plan]):
     model = loaded(plan("Gemma2ForCausalLM"))
     set_training(model, False)
