@@ -9,7 +9,6 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from services.trainer import metrics
 from services.trainer.domain.plan import Base, Plan
@@ -99,6 +98,12 @@ class TrainWork:
             validation = folder / "validation.jsonl"
             await self._objects.download(asked.validation.reference, validation)
         start = await self._fetch_start(job.start_from, folder) if job.start_from else None
+        profile = await ledger.load(self._objects, asked.base_profile) if asked.base_profile else None
+        server = profile.server if profile else None
+        if server is not None and server.problem is not None:
+            raise InputError(
+                "unsupported_base", f"base model {job.base!r} cannot be tuned here: {server.problem}", "model"
+            )
         return Plan(
             job_id=job.job_id,
             model=job.model,
@@ -109,7 +114,9 @@ class TrainWork:
             validation=str(validation) if validation else None,
             hyperparameters=job.spec.hyperparameters,
             lora=job.spec.lora,
-            chat_template_kwargs=await self._template_kwargs(asked),
+            # an older validate service names no profile; then the settings say it
+            chat_template_kwargs=(profile or self._settings.model.profile).chat_template_kwargs,
+            served_linears=server.linears if server else None,
             max_length=asked.max_length,
             seed=job.spec.seed,
             train_examples=asked.train.examples,
@@ -121,11 +128,6 @@ class TrainWork:
             device="cpu" if self._settings.trainer.gpu == "cpu" else "auto",
             threads=self._settings.trainer.threads,
         )
-
-    async def _template_kwargs(self, asked: DatasetValidated) -> dict[str, Any]:
-        """What the rows were checked with. An older validate service names no profile; then the settings say it."""
-        stored = await ledger.load(self._objects, asked.base_profile) if asked.base_profile else None
-        return (stored or self._settings.model.profile).chat_template_kwargs
 
     async def _fetch_newest(self, earlier: dict[int, FolderReference], folder: Path) -> Path | None:
         """Download the newest checkpoint that is intact. A damaged one costs only the steps since the previous one."""
@@ -245,13 +247,15 @@ def raise_for_exit_code(code: int, trace: str, out: Path) -> None:
 
     Raises:
         InputError: the process found the input wrong.
-        TransientError: it was stopped from outside.
+        TransientError: it was stopped from outside, or something that it needs does not answer.
         RuntimeError: it crashed.
     """
     if code == ExitCode.DONE:
         return
     if code == ExitCode.WRONG_INPUT:
         raise ErrorDocument.model_validate_json((out / "error.json").read_bytes()).exception()
+    if code == ExitCode.UNAVAILABLE:
+        raise TransientError(ErrorDocument.model_validate_json((out / "error.json").read_bytes()).message)
     if code == ExitCode.STOPPED:
         raise TransientError("the training process was told to stop")
     if code < 0:

@@ -44,13 +44,13 @@ def read_base(location: str, base: str) -> SmallFiles:
     """
     import transformers  # noqa: PLC0415  takes seconds, and not every process that imports this needs it
 
-    silent = not Path(location).is_dir() and not _is_offline() and not hub.answers(location)
+    silent = hub.is_silent(location)
     try:
         folder = _folder(location, silent)
         config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
         tokenizer = load_tokenizer(str(folder))
     except (OSError, ValueError, KeyError) as error:
-        if silent or _is_outage(error):
+        if silent or hub.is_outage(error):
             raise TransientError(
                 f"the model hub does not answer while loading {base}, and there is no local copy"
             ) from error
@@ -63,22 +63,25 @@ def read_base(location: str, base: str) -> SmallFiles:
     return SmallFiles(folder, config, tokenizer, generation_config(str(folder), config))
 
 
-def load_tokenizer(location: str) -> Any:
+def load_tokenizer(location: str, *, local: bool = False) -> Any:
     """The tokenizer of `tokenizer.json`, also where Mistral's own format lies beside it: with `mistral-common`
-    installed, transformers would take that, which has no chat template that can be asked for a prompt's text."""
+    installed, transformers would take that, which has no chat template that can be asked for a prompt's text.
+    `local`: only copies on this machine are looked for."""
     import transformers  # noqa: PLC0415  see read_base
 
     folder = Path(location)
     own = {} if folder.is_dir() and not (folder / "tokenizer.json").is_file() else {"mistral_format": False}
-    return transformers.AutoTokenizer.from_pretrained(location, trust_remote_code=False, **own)
+    options = {"trust_remote_code": False, "local_files_only": local}
+    return transformers.AutoTokenizer.from_pretrained(location, **options, **own)
 
 
-def generation_config(location: str, config: Any) -> Any:
-    """The `generation_config.json`, or what older models say of it in their `config.json`; so does vLLM."""
+def generation_config(location: str, config: Any, *, local: bool = False) -> Any:
+    """The `generation_config.json`, or what older models say of it in their `config.json`; so does vLLM. `local`: only
+    copies on this machine are looked for."""
     import transformers  # noqa: PLC0415  see read_base
 
     try:
-        return transformers.GenerationConfig.from_pretrained(location)
+        return transformers.GenerationConfig.from_pretrained(location, local_files_only=local)
     except OSError:
         return transformers.GenerationConfig.from_model_config(config)
 
@@ -89,20 +92,3 @@ def _folder(location: str, silent: bool) -> Path:
     from huggingface_hub import snapshot_download  # noqa: PLC0415  comes with transformers
 
     return Path(snapshot_download(location, allow_patterns=list(SMALL_FILES), local_files_only=silent))
-
-
-def _is_offline() -> bool:
-    """Offline mode is no outage: the user chose it."""
-    from huggingface_hub import is_offline_mode  # noqa: PLC0415  comes with transformers
-
-    return bool(is_offline_mode())
-
-
-def _is_outage(error: BaseException) -> bool:
-    """Whether the hub went out of reach while it was asked, and there is no cached copy."""
-    from huggingface_hub.errors import LocalEntryNotFoundError  # noqa: PLC0415  comes with transformers
-
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, LocalEntryNotFoundError):
-        cause = cause.__cause__
-    return cause is not None and not _is_offline()

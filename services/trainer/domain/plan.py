@@ -43,6 +43,8 @@ class Plan(StrictModel):
     """How the rows compare with what the server makes of them, for the model card."""
     max_lora_rank: Annotated[int, Field(ge=1)] = 64
     """The highest rank that the server accepts."""
+    served_linears: tuple[str, ...] | None = None
+    """The last names of the layers that the server can change by an adapter (`q_proj`); None: it was not asked."""
     resume_from: str | None = None
     """A checkpoint, or a folder of `step-N` checkpoints, of which the newest complete one is used."""
     start_from: str | None = None
@@ -63,6 +65,7 @@ class Plan(StrictModel):
             "train_tokens",
             "served",
             "max_lora_rank",
+            "served_linears",  # a checkpoint is compared with the adapter itself
             "resume_from",
             "start_from",
             "device",

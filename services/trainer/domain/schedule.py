@@ -104,11 +104,12 @@ class BestSoFar:
 
 
 def micro_batches(order: list[int], lengths: list[int], most_tokens: int) -> Iterator[list[int]]:
-    """Cut one batch into micro-batches of at most `most_tokens` padded tokens; a longer row gets a micro-batch of its
-    own.
+    """Cut the items of one batch into micro-batches of at most `most_tokens` padded tokens; a longer item gets a
+    micro-batch of its own.
 
-    The gradient of a batch does not depend on the order of its rows, so rows of similar length are put together, which
-    needs little padding. The longest come first, so that memory runs out with the first micro-batch or not at all.
+    The gradient of a batch does not depend on the order of its items, so those of similar length are put together,
+    which needs little padding. The longest come first, so that memory runs out with the first micro-batch or not at
+    all.
     """
     micro: list[int] = []
     for index in sorted(order, key=lambda i: (-lengths[i], i)):

@@ -19,7 +19,7 @@ from types import FrameType
 from services.trainer.domain.plan import parse_plan
 from services.trainer.engine.messages import Completed, ErrorDocument, ExitCode, Failed, Stopped
 from services.trainer.engine.report.reporter import Reporter
-from shared.errors import InputError
+from shared.errors import InputError, TransientError
 
 BEFORE_TORCH = {
     "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
@@ -73,9 +73,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _train(options.plan, options.out, reporter, stop)
     except InputError as error:
-        (options.out / "error.json").write_text(json.dumps(ErrorDocument.of(error).model_dump()) + "\n")
-        reporter.send(Failed(at=time.time(), code=error.code, message=error.message, param=error.param))
+        _report(ErrorDocument.of(error), options.out, reporter)
         return ExitCode.WRONG_INPUT
+    except TransientError as error:
+        _report(ErrorDocument(code="unavailable", message=str(error)), options.out, reporter)
+        return ExitCode.UNAVAILABLE
+
+
+def _report(document: ErrorDocument, out: Path, reporter: Reporter) -> None:
+    (out / "error.json").write_text(json.dumps(document.model_dump()) + "\n")
+    reporter.send(Failed(at=time.time(), **document.model_dump()))
 
 
 def _train(plan_path: Path, out: Path, reporter: Reporter, stop: StopRequest) -> int:

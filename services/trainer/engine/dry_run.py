@@ -22,8 +22,8 @@ def dry_run(stepper: Stepper) -> None:
     def attempt(micro_tokens: int) -> None:
         set_training(stepper.model, True)
         allocate_moments(stepper)
-        for rows in worst(stepper, micro_tokens):
-            stepper.backward(stepper.collate(rows), weight=1)
+        for micro in worst(stepper, micro_tokens):
+            stepper.backward(stepper.collate(micro), weight=1)
 
     random_before = checkpoints.capture_random()
     stepper.memory.within(attempt)
@@ -51,13 +51,13 @@ def worst(stepper: Stepper, micro_tokens: int) -> list[list[int]]:
     lengths = stepper.train.lengths
     most: dict[str, tuple[int, list[int]]] = {"tokens": (-1, []), "logits": (-1, [])}
     for step in range(stepper.steps.total):
-        for rows in micro_batches(stepper.rows(step), lengths, micro_tokens):
-            sequences = [sequence for row in rows for sequence in items[row]]
+        for micro in micro_batches(stepper.items(step), lengths, micro_tokens):
+            sequences = [sequence for index in micro for sequence in items[index]]
             kept = np.zeros(max(map(len, sequences)), dtype=np.bool_)
             for sequence in sequences:
                 kept[1 : len(sequence)] |= sequence.trained[1:]
             for what, each in (("tokens", len(kept)), ("logits", int(kept.sum()))):
                 if each * len(sequences) > most[what][0]:
-                    most[what] = (each * len(sequences), rows)
+                    most[what] = (each * len(sequences), micro)
     tokens, logits = most["tokens"][1], most["logits"][1]
     return [tokens] if tokens == logits else [tokens, logits]

@@ -46,7 +46,7 @@ class Loop:
         self.patience = stepper.chosen.early_stopping_patience.value
         self.validate_at = validation_steps(self.steps, plan.eval_every) if validator else frozenset()
         self.checkpoint_at = checkpoint_steps(self.steps, plan.checkpoint_every)
-        data = [len(stepper.train.items), stepper.train.tokens]
+        data = [len(stepper.train.rows), stepper.train.tokens]
         chosen = stepper.chosen.values()
         self.state = State(identity={**plan.identity(), "chosen": chosen, "data": data, "start": start})
         self.best_adapter: dict[str, Any] | None = None
@@ -111,7 +111,14 @@ class Loop:
             InputError: `checkpoint_mismatch`: it was made with other settings.
         """
         tensors, documents = checkpoints.read(folder)
-        self.state = read_state(documents["state.json"], self.state.identity)
+        state = read_state(documents["state.json"], self.state.identity)
+        if tensors["adapter"].keys() != adapter_tensors(self.model).keys():
+            raise InputError(
+                "checkpoint_mismatch",
+                "the checkpoint is of an adapter on other layers: start anew without resume_from",
+                "resume_from",
+            )
+        self.state = state
         checkpoints.restore(self.model, self.stepper.optimizer, tensors)
         self.best_adapter = tensors.get("best")
         if self.state.fit is not None:

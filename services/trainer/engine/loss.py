@@ -101,11 +101,11 @@ def preferences(model: Any, items: Sequence[Item], *, pad_id: int, memory: Memor
 
     def measure(micro_tokens: int) -> tuple[float, ...]:
         found: dict[int, float] = {}
-        for rows in micro_batches(list(range(len(items))), lengths, micro_tokens):
-            batch = collate([items[row] for row in rows], pad_id).to(memory.device)
+        for micro in micro_batches(list(range(len(items))), lengths, micro_tokens):
+            batch = collate([items[index] for index in micro], pad_id).to(memory.device)
             with memory.precision():
-                found |= zip(rows, _preference(model, batch).tolist(), strict=True)
-        return tuple(found[row] for row in range(len(items)))
+                found |= zip(micro, _preference(model, batch).tolist(), strict=True)
+        return tuple(found[index] for index in range(len(items)))
 
     set_training(model, False)
     with torch.no_grad():

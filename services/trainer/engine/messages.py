@@ -17,12 +17,15 @@ from shared.events import CheckpointInfo, FrozenModel, Method, Overfitting, Serv
 
 
 class ExitCode(IntEnum):
-    """How the process ended; any other code is a crash. 65 and 75 are EX_DATAERR and EX_TEMPFAIL of sysexits.h."""
+    """How the process ended; any other code is a crash. 65, 69 and 75 are EX_DATAERR, EX_UNAVAILABLE and EX_TEMPFAIL of
+    sysexits.h."""
 
     DONE = 0
     """`result.json` holds the result."""
     WRONG_INPUT = 65
     """The plan, the data or the base are wrong; `error.json` says what to change."""
+    UNAVAILABLE = 69
+    """Something outside does not answer, such as the model hub; `error.json` says what. Another try may succeed."""
     STOPPED = 75
     """Stopped by SIGTERM or SIGINT; the newest checkpoint holds what was reached."""
 
@@ -36,7 +39,8 @@ class TrainingResult(FrozenModel):
     `epochs` may be a fraction after early stopping. `train_loss` is the mean over the last epoch, `valid_loss` the best
     one (None: nothing to validate on), `saved_step` the step of the adapter that was saved. `*_examples` count rows.
     `skipped_steps`: steps that were not taken because their loss or gradient was not a finite number; `diverged_at`:
-    the step at which so many followed each other that training ended (None: it did not).
+    the step at which so many followed each other that training ended (None: it did not). `attention`: its
+    implementation, and why; `not_tuned`: parts of the base that no adapter of this run changes, each with the reason.
     """
 
     model: str
@@ -64,10 +68,13 @@ class TrainingResult(FrozenModel):
     diverged_at: int | None = None
     served: Served | None = None
     """How the rows compare with what the server makes of them; None: the plan does not say."""
+    attention: str = ""
+    not_tuned: tuple[str, ...] = ()
 
 
 class ErrorDocument(FrozenModel):
-    """`error.json`: what is wrong with the input. It becomes the `error` of the job."""
+    """`error.json`: what is wrong with the input, or what does not answer. The former becomes the `error` of the
+    job."""
 
     code: str
     message: str
@@ -114,11 +121,14 @@ class Started(Message):
 class PhaseBegan(Message):
     """A phase began: tokenize, load, prepare, fit, `epoch N`, save. The one before it has ended.
 
-    For `fit`, `micro_tokens` and `recompute` say what was found to fit into the memory of the GPU.
+    For `load`, `rows` and `sequences` say what was tokenized for training. For `fit`, `micro_tokens` and `recompute`
+    say what was found to fit into the memory of the GPU.
     """
 
     event: Literal["phase"] = "phase"
     phase: str
+    rows: int | None = None
+    sequences: int | None = None
     micro_tokens: int | None = None
     recompute: bool | None = None
 
@@ -204,7 +214,7 @@ class Completed(Message):
 
 
 class Failed(ErrorDocument, Message):
-    """The input is wrong; the process ends with `ExitCode.WRONG_INPUT`."""
+    """The input is wrong, or something does not answer; the process ends with `WRONG_INPUT` or `UNAVAILABLE`."""
 
     event: Literal["error"] = "error"
 

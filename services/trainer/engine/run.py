@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import transformers
+from pydantic import JsonValue
 
 from services.trainer.domain.auto import Chosen, Facts, choose, choose_max_length
 from services.trainer.domain.overfitting import judge
@@ -20,10 +21,11 @@ from services.trainer.engine import checkpoints
 from services.trainer.engine.data.dataset import Dataset, Encoder
 from services.trainer.engine.loop import Loop
 from services.trainer.engine.loss import Dpo, Objective, Supervised, preferences
-from services.trainer.engine.messages import Resumed, Started, TrainingResult
+from services.trainer.engine.messages import PhaseBegan, Resumed, Started, TrainingResult
 from services.trainer.engine.model import adapter, base
 from services.trainer.engine.model.memory import Memory, load_onto_device
 from services.trainer.engine.model.start import Start, read_start
+from services.trainer.engine.model.targets import check_servable, targets_of
 from services.trainer.engine.report.card import model_card
 from services.trainer.engine.report.curves import draw
 from services.trainer.engine.report.reporter import Reporter
@@ -48,6 +50,7 @@ def run(plan: Plan, out: Path, reporter: Reporter, stop: Callable[[], bool]) -> 
 
     Raises:
         InputError: the data, the settings or the base are wrong.
+        TransientError: the hub does not answer, and there is no local copy of the base.
         Interrupted: asked to stop; the newest checkpoint holds what was reached.
     """
     device = _device(plan)
@@ -58,8 +61,9 @@ def run(plan: Plan, out: Path, reporter: Reporter, stop: Callable[[], bool]) -> 
     reporter.phase("tokenize")
     prepared = _prepare(plan, out)
 
-    reporter.phase("load")
-    tuned = load_onto_device(lambda: adapter.load(plan, prepared.chosen, device), device)
+    rows, sequences = len(prepared.train.rows), prepared.train.sequences
+    reporter.send(PhaseBegan(at=time.time(), phase="load", rows=rows, sequences=sequences))
+    tuned = load_onto_device(lambda: adapter.load(plan, prepared.base, prepared.chosen, device), device)
 
     reporter.phase("prepare")
     reporter.start_rows(b"")
@@ -127,18 +131,30 @@ def _prepare(plan: Plan, out: Path) -> Prepared:
     if validation is not None:
         validation = validation.limited(max_length.value, policy, "validation_file")
     measured = Facts(
-        examples=len(train.items),
+        examples=len(train.rows),
         trained_tokens=train.trained_tokens,
         parameters=facts.parameters,
-        parameters_per_rank=sum(facts.linears[name] for name in base.targets_of(plan.lora, facts.linears)),
-        validation_examples=len(validation.items) if validation else 0,
+        parameters_per_rank=sum(facts.linears[name] for name in targets_of(plan.lora, facts.linears)),
+        validation_examples=len(validation.rows) if validation else 0,
         start_rank=start.rank if start else None,
         start_alpha=start.alpha if start else None,
     )
     chosen = choose(plan, measured, max_length)
-    base.check_servable(plan.lora, chosen.lora_r.value, plan.max_lora_rank, facts.linears)
-    (out / "hyperparameters.json").write_text(json.dumps(chosen.document(), indent=2) + "\n")
+    check_servable(plan.lora, chosen.lora_r.value, plan.max_lora_rank, facts.linears, plan.served_linears)
+    document = {**chosen.document(), **_of_the_base(plan, facts)}
+    (out / "hyperparameters.json").write_text(json.dumps(document, indent=2) + "\n")
     return Prepared(facts, start, train, validation, chosen)
+
+
+def _of_the_base(plan: Plan, facts: base.BaseFacts) -> dict[str, JsonValue]:
+    """What follows from the base alone, in the form of `Chosen.document`."""
+    changed = sorted({name.rsplit(".", 1)[-1] for name in targets_of(plan.lora, facts.linears)})
+    reason = "all linear layers of the text decoder" if plan.lora.target_modules == "all-linear" else "as set"
+    not_tuned = f"; not tuned: {'; '.join(facts.layers.not_tuned)}" if facts.layers.not_tuned else ""
+    return {
+        "attention": {"value": facts.attention.implementation, "reason": facts.attention.reason},
+        "target_modules": {"value": list[JsonValue](changed), "reason": f"{reason}{not_tuned}"},
+    }
 
 
 def _loop(
@@ -188,14 +204,16 @@ def _result(plan: Plan, prepared: Prepared, loop: Loop) -> TrainingResult:
         overfitting=judge(state.points),
         hyperparameters=prepared.chosen.values(),
         checkpoints=tuple(state.checkpoints),
-        train_examples=len(prepared.train.items),
-        valid_examples=len(prepared.validation.items) if prepared.validation else 0,
+        train_examples=len(prepared.train.rows),
+        valid_examples=len(prepared.validation.rows) if prepared.validation else 0,
         dropped_examples=prepared.train.dropped,
         truncated_examples=prepared.train.truncated,
         seconds=round(state.seconds, 3),
         skipped_steps=state.skipped,
         diverged_at=loop.diverged_at,
         served=plan.served,
+        attention=f"{prepared.base.attention.implementation}: {prepared.base.attention.reason}",
+        not_tuned=prepared.base.layers.not_tuned,
     )
 
 

@@ -1,4 +1,5 @@
-"""One optimizer step: a batch is cut into micro-batches that fit into memory, and changes the adapter once."""
+"""One optimizer step: a batch of rows changes the adapter once. Its items are cut into micro-batches that fit into
+memory."""
 
 from __future__ import annotations
 
@@ -58,7 +59,7 @@ class Stepper:
         self.memory = memory
         self.stop = stop
         self.collate = Collator(train.items, pad_id, references)
-        self.steps = Steps(len(train.items), chosen.batch_size.value, chosen.n_epochs.value)
+        self.steps = Steps(len(train.rows), chosen.batch_size.value, chosen.n_epochs.value)
         self.parameters = list(trainable(model).values())
         self.optimizer = torch.optim.AdamW(
             self.parameters, weight_decay=chosen.weight_decay.value, fused=memory.device.type == "cuda"
@@ -74,19 +75,19 @@ class Stepper:
             InputError: `out_of_memory`.
         """
         random_before = checkpoints.capture_random()
-        rows = self.rows(step)
+        items = self.items(step)
         rate = learning_rate(step, self.steps.total, self.chosen.learning_rate.value, self.chosen.warmup_ratio.value)
-        stepped = self.memory.within(lambda micro_tokens: self._attempt(rows, micro_tokens, rate))
+        stepped = self.memory.within(lambda micro_tokens: self._attempt(items, micro_tokens, rate))
         if stepped is None:
             checkpoints.restore_random(random_before)
         return stepped
 
-    def rows(self, step: int) -> list[int]:
-        """The indexes of the items in the batch of a step."""
+    def items(self, step: int) -> list[int]:
+        """The indexes of the items of all rows in the batch of a step."""
         epoch, begin = self.steps.position(step)
         if self._order[0] != epoch:
-            self._order = (epoch, epoch_order(len(self.train.items), self.chosen.seed.value, epoch))
-        return self._order[1][begin : begin + self.steps.batch_size]
+            self._order = (epoch, epoch_order(len(self.train.rows), self.chosen.seed.value, epoch))
+        return self.train.items_of(self._order[1][begin : begin + self.steps.batch_size])
 
     def backward(self, batch: Batch, weight: int) -> Sums:
         """Send a micro-batch forward and backward; its gradient, divided by `weight`, is added to what is there."""
@@ -112,8 +113,8 @@ class Stepper:
                 counter.fill_(count)
             raise
 
-    def _attempt(self, rows: list[int], micro_tokens: int, rate: float) -> Stepped | None:
-        gathered = self._gather(rows, micro_tokens)
+    def _attempt(self, items: list[int], micro_tokens: int, rate: float) -> Stepped | None:
+        gathered = self._gather(items, micro_tokens)
         if gathered is None:
             return None
         batches, loss, correct, weight = gathered
@@ -131,7 +132,7 @@ class Stepper:
             skipped=not finite,
         )
 
-    def _gather(self, rows: list[int], micro_tokens: int) -> tuple[list[Batch], float, float, int] | None:
+    def _gather(self, items: list[int], micro_tokens: int) -> tuple[list[Batch], float, float, int] | None:
         """Accumulate the gradient of the mean loss over the batch.
 
         Returns the micro-batches, the sum of the loss, the sum of correct predictions, and the weight that both are
@@ -140,8 +141,8 @@ class Stepper:
         set_training(self.model, True)
         self.optimizer.zero_grad(set_to_none=True)
         device = self.memory.device
-        batches = [self.collate(micro) for micro in micro_batches(rows, self._lengths, micro_tokens)]
-        weight = sum(self.objective.weight(self.train.items[row]) for row in rows)
+        batches = [self.collate(micro) for micro in micro_batches(items, self._lengths, micro_tokens)]
+        weight = sum(self.objective.weight(self.train.items[item]) for item in items)
         loss = torch.zeros((), dtype=torch.float64, device=device)
         correct = torch.zeros((), dtype=torch.float64, device=device)
         for batch in batches:

@@ -15,12 +15,12 @@ from services.trainer.engine.loss import Objective
 from services.trainer.engine.model.adapter import set_training
 from services.trainer.engine.model.memory import Memory
 
-QUICK_ITEMS = 256  # size of the sample that is measured within an epoch; at the end of an epoch all items are measured
+QUICK_ROWS = 256  # size of the sample that is measured within an epoch; at the end of an epoch all rows are measured
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Means over all trained tokens (supervised) or all pairs (DPO). `losses`: of each item, summed over its weight."""
+    """Means over all trained tokens (supervised) or all pairs (DPO). `losses`: of each row, summed over its weight."""
 
     loss: float
     accuracy: float
@@ -44,11 +44,12 @@ class Validator:
         self.model = model
         self.objective = objective
         self.memory = memory
+        self.validation = validation
         self.collate = Collator(validation.items, pad_id, references)
         self.lengths = validation.lengths
-        self.weights = [objective.weight(item) for item in validation.items]
-        self.everything = list(range(len(validation.items)))
-        self.sample = sorted(epoch_order(len(validation.items), seed, 0)[:QUICK_ITEMS])
+        self.weights = [sum(map(objective.weight, row)) for row in validation.rows]
+        self.everything = list(range(len(validation.rows)))
+        self.sample = sorted(epoch_order(len(validation.rows), seed, 0)[:QUICK_ROWS])
 
     @property
     def sample_weights(self) -> list[int]:
@@ -70,11 +71,11 @@ class Validator:
         device = self.memory.device
         losses: dict[int, float] = {}
         correct = torch.zeros((), dtype=torch.float64, device=device)
-        for micro in micro_batches(rows, self.lengths, micro_tokens):
+        for micro in micro_batches(self.validation.items_of(rows), self.lengths, micro_tokens):
             with self.memory.precision():
                 each = self.objective.each(self.model, self.collate(micro).to(device))
             losses |= zip(micro, each.loss.tolist(), strict=True)
             correct += each.correct
         weight = sum(self.weights[row] for row in rows)
-        in_order = tuple(losses[row] for row in rows)
+        in_order = tuple(sum(losses[item] for item in self.validation.items_of([row])) for row in rows)
         return Measured(sum(in_order) / weight, float(correct) / weight, in_order)

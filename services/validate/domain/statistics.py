@@ -20,7 +20,8 @@ AUTO_EPOCHS = 3  # what the trainer chooses in most cases
 
 class Tokens(FrozenModel):
     """The distribution of tokens per row, by the base's own tokenizer; percentiles by nearest rank.
-    Rows that are too long are counted as they are, and a preference pair is the sum of its two sequences."""
+    Rows that are too long are counted as they are. A row of several sequences counts the tokens of all: both answers of
+    a preference pair, and each sequence of a chat whose template rewrites earlier turns."""
 
     total: int
     min: int

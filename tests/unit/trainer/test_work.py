@@ -244,7 +244,12 @@ async def test_a_cancelled_attempt_leaves_a_checkpoint_and_no_process(store: Fak
 
 @pytest.mark.parametrize(
     ("code", "error", "message"),
-    [(65, InputError, "lower it"), (75, TransientError, "told to stop"), (-9, RuntimeError, "signal 9.*a.py:1 in f")],
+    [
+        (65, InputError, "lower it"),
+        (69, TransientError, "lower it"),
+        (75, TransientError, "told to stop"),
+        (-9, RuntimeError, "signal 9.*a.py:1 in f"),
+    ],
 )
 def test_how_the_process_ended_decides_what_happens_next(
     tmp_path: Path, code: int, error: type[Exception], message: str

@@ -180,6 +180,12 @@ def test_a_local_base_asks_no_hub(silent_hub: socket.socket, base: Path) -> None
     assert connections(silent_hub) == 0
 
 
+def test_a_path_is_not_asked_of_a_hub(silent_hub: socket.socket, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be loaded"):
+        load(str(tmp_path / "mistyped"), "acme/tiny")
+    assert connections(silent_hub) == 0
+
+
 def test_a_copy_in_the_cache_counts_where_no_hub_answers(
     silent_hub: socket.socket, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,6 +228,23 @@ def test_preference_tokens_are_those_of_both_sequences(base: Path, run: Examine)
     examined = run(preferences(10), tokenizer=load(str(base), "tiny"))
     assert examined.training is not None and examined.report.training.tokens is not None
     assert examined.training.longest < examined.report.training.tokens.max < 2 * examined.training.longest
+
+
+def test_a_row_that_is_several_sequences_counts_as_one_row_with_the_tokens_of_all(
+    make_base: Callable[..., Path], run: Examine
+) -> None:
+    # like Qwen 3's template: only the last answer is written with thoughts
+    thinking = "{% if loop.last and message.role == 'assistant' %}* {% endif %}"
+    base = make_base(CHATML.replace("{{ message.content }}", thinking + "{{ message.content }}"))
+    tokenizer = load(str(base), "tiny")
+    rows = [{"messages": [USER, ANSWER, {**USER, "content": f"{n}"}, ANSWER]} for n in range(10)]
+    [measured] = tokenizer.measure([chat(*rows[0]["messages"])])
+    assert not isinstance(measured, Finding)
+    first, second = measured
+    report = run(rows, tokenizer=tokenizer, splits={"validation": 0, "test": 0}).report
+    train = report.splits["train"]
+    assert (train.examples, train.tokens) == (10, 10 * (first + second))
+    assert report.estimate is not None and report.estimate.training_tokens == report.estimate.epochs * train.tokens
 
 
 def test_a_check_alone_counts_without_torch(base: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Makes batches of rows: a seeded order for each epoch, and micro-batches padded on the right."""
+"""Makes batches: a seeded order of the rows for each epoch, and micro-batches padded on the right."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Batch:
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> list[int]:
-    """The order of the items in epoch `epoch`, counted from 0: a permutation that depends on seed and epoch only."""
+    """The order of the rows in epoch `epoch`, counted from 0: a permutation that depends on seed and epoch only."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     return [int(index) for index in torch.randperm(count, generator=generator)]
 
@@ -89,6 +89,6 @@ class Collator:
     pad_id: int
     references: Sequence[float] | None = None
 
-    def __call__(self, rows: Sequence[int]) -> Batch:
-        references = None if self.references is None else [self.references[row] for row in rows]
-        return collate([self.items[row] for row in rows], self.pad_id, references)
+    def __call__(self, indexes: Sequence[int]) -> Batch:
+        references = None if self.references is None else [self.references[index] for index in indexes]
+        return collate([self.items[index] for index in indexes], self.pad_id, references)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,20 +17,42 @@ from shared.errors import InputError
 
 Format = Literal["chat", "completion", "preference"]
 Item = tuple[Example, ...]
-"""An item: one sequence, or the preferred and the non-preferred answer to one prompt. It is never split between
-batches."""
+"""One sequence, or the preferred and the non-preferred answer to one prompt. It is never split between
+micro-batches."""
+EncodedRow = tuple[Item, ...]
+"""A row: one item, or several where a template rewrites earlier turns. It is never split between steps."""
 
 
 @dataclass(frozen=True)
 class Dataset:
     """One encoded split. `dropped` and `truncated` count rows; tokens are counted for one epoch."""
 
-    items: tuple[Item, ...]
+    rows: tuple[EncodedRow, ...]
     dropped: int = 0
     truncated: int = 0
 
+    @cached_property
+    def items(self) -> tuple[Item, ...]:
+        """The items of all rows, in the order of the rows."""
+        return tuple(item for row in self.rows for item in row)
+
+    @cached_property
+    def _places(self) -> list[range]:
+        ends = list(accumulate(map(len, self.rows)))
+        return [range(end - len(row), end) for row, end in zip(self.rows, ends, strict=True)]
+
+    def items_of(self, rows: Iterable[int]) -> list[int]:
+        """The indexes of the items of the rows with these indexes."""
+        return [item for row in rows for item in self._places[row]]
+
+    @property
+    def sequences(self) -> int:
+        """How many there are."""
+        return sum(map(len, self.items))
+
     @property
     def lengths(self) -> list[int]:
+        """The tokens of each item; of a pair, those of its longer sequence."""
         return [max(map(len, item)) for item in self.items]
 
     @property
@@ -44,12 +68,14 @@ class Dataset:
         return sum(sequence.trained_tokens for item in self.items for sequence in item)
 
     def limited(self, max_length: int, policy: Literal["drop", "truncate", "fail"], param: str) -> Dataset:
-        """Apply `policy` to items of more than `max_length` tokens, then drop items without trained tokens.
+        """Apply `policy` to rows with a sequence of more than `max_length` tokens, then drop what has no trained tokens
+        left.
 
         Raises:
             InputError: `over_length` when the policy is `fail`, or when nothing would be left.
         """
-        over = [length for length in self.lengths if length > max_length]
+        longest = [max(len(sequence) for item in row for sequence in item) for row in self.rows]
+        over = [length for length in longest if length > max_length]
         if not over:
             return self
         if policy == "fail":
@@ -60,18 +86,18 @@ class Dataset:
                 param,
             )
         if policy == "truncate":
-            shortened = (tuple(e.cut(max_length) for e in item) for item in self.items)
-            fit = [item for item in shortened if all(e.trained_tokens for e in item)]
+            shortened = (_learnable(tuple(e.cut(max_length) for e in item) for item in row) for row in self.rows)
+            fit = [row for row in shortened if row]
         else:
-            fit = [item for item in self.items if max(map(len, item)) <= max_length]
+            fit = [row for row, length in zip(self.rows, longest, strict=True) if length <= max_length]
         if not fit:
             raise InputError(
                 "over_length",
                 f"every row has more than {max_length} tokens: shorten them or raise hyperparameters.max_length",
                 param,
             )
-        truncated = len(fit) - (len(self.items) - len(over))
-        return replace(self, items=tuple(fit), dropped=self.dropped + len(self.items) - len(fit), truncated=truncated)
+        truncated = len(fit) - (len(self.rows) - len(over))
+        return replace(self, rows=tuple(fit), dropped=self.dropped + len(self.rows) - len(fit), truncated=truncated)
 
 
 class Encoder:
@@ -103,7 +129,7 @@ class Encoder:
             InputError: `invalid_training_file`: a row is wrong (the message names the line and the field), or no row
                 has anything to train on.
         """
-        items: list[Item] = []
+        rows: list[EncodedRow] = []
         dropped = 0
         for where, row in _rows(path, param):
             try:
@@ -116,10 +142,11 @@ class Encoder:
                 )
                 message = f"{where}: {field}; a {self.form} row was expected"
                 raise InputError("invalid_training_file", message, param) from None
-            usable = [item for item in found if all(e.trained_tokens for e in item)]
-            items += usable
+            usable = _learnable(found)
+            if usable:
+                rows.append(usable)
             dropped += not usable
-        dataset = Dataset(tuple(items), dropped)
+        dataset = Dataset(tuple(rows), dropped)
         self._check(dataset, param)
         return dataset
 
@@ -149,17 +176,20 @@ class Encoder:
         return example(made.ids, made.trained)
 
     def _check(self, dataset: Dataset, param: str) -> None:
-        if not dataset.items:
+        if not dataset.rows:
             message = "no row has anything to train on: no assistant message with a weight other than 0"
             raise InputError("invalid_training_file", message, param)
 
     def preview(self, dataset: Dataset, most: int = 4) -> str:
-        """The first items as text for a person who checks the mask: what is trained on is between ⟦ and ⟧."""
+        """The first rows as text for a person who checks the mask: what is trained on is between ⟦ and ⟧."""
         pages = ["Text between ⟦ and ⟧ is trained on; the rest is only read.\n"]
-        names = ("",) if self.form != "preference" else (" (preferred)", " (non-preferred)")
-        for number, item in enumerate(dataset.items[:most], start=1):
-            for sequence, name in zip(item, names, strict=True):
-                head = f"--- item {number}{name}: {len(sequence)} tokens, {sequence.trained_tokens} trained"
+        for number, row in enumerate(dataset.rows[:most], start=1):
+            sequences = [sequence for item in row for sequence in item]
+            names = [""] if len(sequences) == 1 else [f" (sequence {n} of {len(row)})" for n, _ in enumerate(row, 1)]
+            if self.form == "preference":
+                names = [" (preferred)", " (non-preferred)"]
+            for sequence, name in zip(sequences, names, strict=True):
+                head = f"--- row {number}{name}: {len(sequence)} tokens, {sequence.trained_tokens} trained"
                 pages.append(f"{head}\n{self._marked(sequence)}\n")
         return "\n".join(pages)
 
@@ -172,6 +202,11 @@ class Encoder:
                 pieces.append(f"⟦{text}⟧" if sequence.trained[begin] else text)
                 begin = end
         return "".join(pieces)
+
+
+def _learnable(items: Iterable[Item]) -> EncodedRow:
+    """The items that have something to learn in each of their sequences."""
+    return tuple(item for item in items if all(sequence.trained_tokens for sequence in item))
 
 
 def _rows(path: Path, param: str) -> Iterator[tuple[str, dict[str, Any]]]:

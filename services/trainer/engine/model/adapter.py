@@ -9,23 +9,26 @@ from typing import Any
 import torch
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import BitsAndBytesConfig
 
 from services.trainer.domain.auto import Chosen
 from services.trainer.domain.plan import Plan
-from services.trainer.engine.model.base import BaseFacts, not_loadable
+from services.trainer.engine.model.base import BaseFacts, loading
+from services.trainer.engine.model.targets import targets_for_peft, targets_of
+from shared.base import hub
 
 COMPUTE = {"cuda": torch.bfloat16, "cpu": torch.float32}
 """The type that the base computes in. On a CPU without bfloat16 units float32 is several times faster."""
 
 
-def load(plan: Plan, chosen: Chosen, device: Any) -> Any:
+def load(plan: Plan, facts: BaseFacts, chosen: Chosen, device: Any) -> Any:
     """The base with a fresh adapter on `device`; only the adapter's float32 parameters are trainable.
 
     QLoRA (arXiv 2305.14314): nf4 with double quantization, dequantized per product into the compute type.
 
     Raises:
         InputError: the weights are missing or not safetensors.
+        TransientError: the hub does not answer.
     """
     compute = COMPUTE[device.type]
     quantization = None
@@ -36,35 +39,37 @@ def load(plan: Plan, chosen: Chosen, device: Any) -> Any:
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=compute,
         )
-    try:
-        base = AutoModelForCausalLM.from_pretrained(
+    silent = hub.is_silent(plan.base.location)
+    with loading(plan, silent=silent):
+        base = facts.model_class.from_pretrained(
             plan.base.location,
             dtype=compute,
             quantization_config=quantization,
             device_map={"": str(device)},
-            attn_implementation="sdpa",
+            attn_implementation=facts.attention.implementation,
             use_safetensors=True,
             trust_remote_code=False,
+            local_files_only=silent,
         )
-    except (OSError, ValueError) as error:
-        raise not_loadable(plan, error) from error
     base.requires_grad_(False)
     base.config.use_cache = False
     torch.manual_seed(plan.seed)  # for the adapter's initial weights
-    targets = plan.lora.target_modules
     model = get_peft_model(
         base,
         LoraConfig(
             r=chosen.lora_r.value,
             lora_alpha=chosen.lora_alpha.value,
             lora_dropout=chosen.lora_dropout.value,
-            target_modules=targets if targets == "all-linear" else list(targets),
+            target_modules=targets_for_peft(plan.lora, facts.layers),
             bias="none",
             task_type="CAUSAL_LM",
         ),
     )
     for parameter in trainable(model).values():
         parameter.data = parameter.data.float()
+    changed = {name.removeprefix("base_model.model.").split(".lora_")[0] for name in trainable(model)}
+    if changed != set(targets_of(plan.lora, facts.linears)):
+        raise RuntimeError("PEFT has put the adapter on other layers than it was told")
     return model
 
 

@@ -1,40 +1,54 @@
-"""What is known of the base before its weights are loaded: tokenizer, limits, stop tokens, linear layers."""
+"""What is known of the base before its weights are loaded: its class, tokenizer, limits, stop tokens and layers. A base
+that cannot be trained is refused here, before anything is tokenized."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+import transformers
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
 from services.trainer.domain.plan import Plan
-from shared.base import stop_ids
+from services.trainer.engine.model.attention import AttentionChoice, choose_attention
+from services.trainer.engine.model.targets import Layers, layers_of
+from services.trainer.engine.model.weights import problem_of_weights
+from shared.base import hub, stop_ids
 from shared.base.reading import generation_config, load_tokenizer
-from shared.errors import InputError
-from shared.events import Lora
+from shared.errors import InputError, TransientError
+
+WRITES_TEXT = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")
+"""How the names of classes that generate text end. Of another class, such as a classifier, the output head is not in
+the weights."""
 
 
 @dataclass(frozen=True)
 class BaseFacts:
     """What the run needs to know of the base.
 
-    `stop_ids`: the tokens at which the server stops, the tokenizer's EOS first. `linears`: the names of the linear
-    layers that an adapter may change, and for each the inputs plus the outputs, which is how many parameters an adapter
-    of rank 1 adds; the output head is not one of them. `context`: how many tokens the model can read; None: it states
-    no limit.
+    `model_class`: the class of transformers that the weights are loaded into. `stop_ids`: the tokens at which the
+    server stops, the tokenizer's EOS first. `context`: how many tokens the model can read; None: it states no limit.
     """
 
     config: Any
+    model_class: Any
     tokenizer: Any
     generation: Any
     stop_ids: tuple[int, ...]
     pad_id: int
     context: int | None
     parameters: int
-    linears: dict[str, int]
+    attention: AttentionChoice
+    layers: Layers
+
+    @property
+    def linears(self) -> dict[str, int]:
+        """Those of `layers`."""
+        return self.layers.linears
 
 
 def inspect_base(plan: Plan) -> BaseFacts:
@@ -43,101 +57,136 @@ def inspect_base(plan: Plan) -> BaseFacts:
     Raises:
         InputError: `model_not_found`: there is no such model. `unsupported_base`: it cannot be tuned, or only by
             running code that it brings.
+        TransientError: the hub does not answer, and there is no local copy.
     """
     location = plan.base.location
-    try:
-        config = AutoConfig.from_pretrained(location, trust_remote_code=False)
-        tokenizer = load_tokenizer(location)
-    except (OSError, ValueError) as error:
-        raise not_loadable(plan, error) from None
-    if getattr(config, "quantization_config", None):
-        raise _unsupported(plan, "its weights are quantized already; name the original (bfloat16) model")
-    try:
-        with torch.device("meta"):
-            skeleton = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    except ValueError:
-        raise _unsupported(
-            plan, f"{type(config).__name__} is not a causal language model that transformers knows"
-        ) from None
-    generation = generation_config(location, config)
+    silent = hub.is_silent(location)
+    config = _config(plan, silent)
+    model_class = _model_class(plan, config)
+    skeleton = _skeleton(plan, config, model_class)
+    layers = layers_of(skeleton, plan.served_linears)
+    if not layers.linears:
+        whose = "" if plan.served_linears is None else " that the server can change"
+        raise unsupported(plan, f"its text decoder has no linear layers{whose}")
+    with loading(plan, silent=silent):
+        if problem := problem_of_weights(location, silent=silent):
+            raise unsupported(plan, problem)
+        tokenizer = load_tokenizer(location, local=silent)
+    generation = generation_config(location, config, local=silent)
     stops = stop_ids(tokenizer, generation)
     pad_id = next((i for i in (tokenizer.pad_token_id, *stops) if i is not None), 0)
-    text_config = config.get_text_config()
     return BaseFacts(
         config=config,
+        model_class=model_class,
         tokenizer=tokenizer,
         generation=generation,
         stop_ids=stops,
         pad_id=pad_id,
-        context=getattr(text_config, "max_position_embeddings", None),
+        context=getattr(config.get_text_config(), "max_position_embeddings", None),
         parameters=sum(parameter.numel() for parameter in skeleton.parameters()),
-        linears=_linears(skeleton),
+        attention=choose_attention(skeleton),
+        layers=layers,
     )
 
 
-def targets_of(lora: Lora, linears: Iterable[str]) -> list[str]:
-    """The names of the linear layers that an adapter with these settings changes."""
-    if lora.target_modules == "all-linear":
-        return list(linears)
-    return [name for name in linears if any(_is(target, name) for target in lora.target_modules)]
-
-
-def check_servable(lora: Lora, rank: int, max_rank: int, linears: Iterable[str]) -> None:
-    """Refuse an adapter that the server could not load, before time is spent on training it.
+@contextmanager
+def loading(plan: Plan, *, silent: bool = False) -> Iterator[None]:
+    """Explain what transformers raises while it loads the base. `silent`: the hub does not answer.
 
     Raises:
-        InputError: `lora_rank_too_high` or `unknown_target_modules`.
+        InputError: the base is wrong.
+        TransientError: the hub does not answer, and there is no local copy.
     """
-    if rank > max_rank:
-        raise InputError(
-            "lora_rank_too_high",
-            f"lora.r is {rank}, but adapters are served up to rank {max_rank}: lower lora.r, "
-            "or raise TUNESTREAM_VLLM__MAX_LORA_RANK",
-            "lora.r",
-        )
-    if lora.target_modules == "all-linear":
-        return
-    unknown = [t for t in lora.target_modules if not any(_is(t, n) for n in linears)]
-    if unknown or not lora.target_modules:
-        there = ", ".join(sorted({name.rsplit(".", 1)[-1] for name in linears}))
-        raise InputError(
-            "unknown_target_modules",
-            f"lora.target_modules names {', '.join(unknown) or 'nothing'}; the base model has these linear layers: "
-            f"{there}. Name some of them, or use 'all-linear'",
-            "lora.target_modules",
-        )
+    try:
+        yield
+    except (OSError, ValueError, KeyError) as error:
+        if hub.is_outage(error) or (silent and isinstance(error, OSError)):
+            raise TransientError(
+                f"the model hub does not answer while loading {plan.base.id!r}, and there is no local copy"
+            ) from error
+        raise _not_loadable(plan, error) from error
 
 
-def _is(target: str, name: str) -> bool:
-    return name == target or name.endswith(f".{target}")
-
-
-def not_loadable(plan: Plan, error: Exception) -> InputError:
-    """The error for the user when transformers raised `error` while loading the base."""
-    location = plan.base.location
-    text = str(error)
-    if "trust_remote_code" in text:
-        return _unsupported(plan, "it brings Python code of its own, which is never run")
-    if "safetensors" in text:
-        return _unsupported(plan, "its weights are not in the safetensors format; convert them first")
-    if not Path(location).is_dir():
-        message = (
-            f"base model {plan.base.id!r} was not found: {location!r} is not a local folder, and the hub does not have "
-            "it or cannot be reached; check the name, or download it and set TUNESTREAM_MODEL__PATH"
-        )
-        return InputError("model_not_found", message, "model")
-    reason = "its folder lacks a readable config.json, tokenizer or weights"
-    return _unsupported(plan, f"{reason} ({type(error).__name__})")
-
-
-def _unsupported(plan: Plan, why: str) -> InputError:
+def unsupported(plan: Plan, why: str) -> InputError:
+    """The error of a base that cannot be tuned."""
     return InputError("unsupported_base", f"base model {plan.base.id!r} cannot be tuned: {why}", "model")
 
 
-def _linears(skeleton: Any) -> dict[str, int]:
-    head = skeleton.get_output_embeddings()
-    return {
-        name: module.in_features + module.out_features
-        for name, module in skeleton.named_modules()
-        if isinstance(module, torch.nn.Linear) and module is not head
-    }
+def _config(plan: Plan, silent: bool) -> Any:
+    location = plan.base.location
+    with loading(plan, silent=silent):
+        stated, _ = PretrainedConfig.get_config_dict(location, local_files_only=silent)
+        if not stated:
+            raise FileNotFoundError("config.json")
+    text = stated.get("text_config")
+    quantized = stated.get("quantization_config") or (isinstance(text, dict) and text.get("quantization_config"))
+    if quantized:
+        method = quantized.get("quant_method") if isinstance(quantized, dict) else None
+        how = f" ({method})" if method else ""
+        raise unsupported(plan, f"its weights are quantized already{how}; name the original (bfloat16) model")
+    try:
+        config = AutoConfig.from_pretrained(location, trust_remote_code=False, local_files_only=silent)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if "trust_remote_code" in str(error):
+            raise unsupported(plan, "it brings Python code of its own, which is never run") from None
+        kind = stated.get("model_type")
+        if kind not in transformers.CONFIG_MAPPING:
+            called = f"does not know models of the type {kind!r}" if kind else "finds no model_type in its config.json"
+            raise unsupported(plan, f"transformers {transformers.__version__} {called}") from None
+        raise unsupported(plan, f"transformers cannot read its config.json ({type(error).__name__})") from None
+    if getattr(config, "is_encoder_decoder", False):
+        raise unsupported(plan, f"{_named(config)} is an encoder-decoder; name a model that only has a decoder")
+    return config
+
+
+def _named(config: Any) -> str:
+    return str((getattr(config, "architectures", None) or [type(config).__name__])[0])
+
+
+def _model_class(plan: Plan, config: Any) -> Any:
+    """The class that the config names, if the base has more than a text decoder: the server uses that class, too, and
+    knows an adapter's layers by its names."""
+    stated = getattr(config, "architectures", None)
+    if stated and not stated[0].endswith(WRITES_TEXT):
+        raise unsupported(plan, f"{stated[0]} does not generate text")
+    if config.get_text_config() is config or not stated or not stated[0].endswith("ForConditionalGeneration"):
+        return AutoModelForCausalLM
+    try:
+        return getattr(transformers, stated[0])
+    except (AttributeError, ImportError):
+        raise unsupported(plan, f"transformers {transformers.__version__} does not know {stated[0]}") from None
+
+
+def _skeleton(plan: Plan, config: Any, model_class: Any) -> Any:
+    """The model without its weights."""
+    try:
+        with torch.device("meta"):
+            if model_class is AutoModelForCausalLM:
+                return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+            return model_class(config)
+    except ImportError as error:
+        raise unsupported(plan, f"it needs a Python package that is not installed ({_package(error)})") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise unsupported(plan, f"{_named(config)} is not a causal language model that transformers knows") from None
+
+
+def _package(error: ImportError) -> str:
+    found = error.name or next((word for word in str(error).split() if word.isidentifier()), "")
+    return found or "unknown"
+
+
+def _not_loadable(plan: Plan, error: Exception) -> InputError:
+    text = str(error)
+    if "trust_remote_code" in text:
+        return unsupported(plan, "it brings Python code of its own, which is never run")
+    if "safetensors" in text:
+        return unsupported(plan, "its weights are not in the safetensors format; convert them first")
+    location = plan.base.location
+    if not Path(location).is_dir():
+        message = (
+            f"base model {plan.base.id!r} was not found: {location!r} is not a local folder, and the hub does not have "
+            "it; check the name, or download it and set TUNESTREAM_MODEL__PATH"
+        )
+        return InputError("model_not_found", message, "model")
+    reason = "its folder lacks a readable config.json, tokenizer or weights"
+    return unsupported(plan, f"{reason} ({type(error).__name__})")

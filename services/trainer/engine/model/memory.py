@@ -18,7 +18,8 @@ T = TypeVar("T")
 
 
 class Fit(BaseModel):
-    """`micro_tokens`: padded tokens per micro-batch (0: one row at a time). `recompute`: gradient checkpointing."""
+    """`micro_tokens`: padded tokens per micro-batch (0: one sequence or pair at a time). `recompute`: gradient
+    checkpointing."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -71,7 +72,7 @@ class Memory:
     """The fit of one model on one device. It shrinks when memory runs out."""
 
     def __init__(self, model: Any, device: Any, longest: int) -> None:
-        """`longest`: tokens of the longest row, for the message if not even that row fits."""
+        """`longest`: tokens of the longest sequence, for the message if not even that one fits."""
         self.model = model
         self.device = device
         self.longest = longest

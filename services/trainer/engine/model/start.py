@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from services.trainer.domain.plan import Plan
 from services.trainer.engine.model.adapter import load_adapter_tensors
-from services.trainer.engine.model.base import targets_of
+from services.trainer.engine.model.targets import targets_of
 from shared.errors import InputError
 
 UNFIT = ("use_dora", "use_rslora", "modules_to_save", "rank_pattern", "alpha_pattern", "layer_replication")
@@ -37,7 +37,7 @@ class Start:
 
 
 def read_start(plan: Plan, linears: Mapping[str, int]) -> Start | None:
-    """The adapter in the folder `plan.start_from`; None: the run starts from a fresh one. `linears`: as in `BaseFacts`.
+    """The adapter in the folder `plan.start_from`; None: the run starts from a fresh one. `linears`: as in `Layers`.
 
     Raises:
         InputError: `start_unreadable`: the folder holds no adapter. `start_mismatch`: it is of another base, or has

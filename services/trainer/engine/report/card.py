@@ -36,6 +36,8 @@ A LoRA adapter of rank {result.rank} for `{result.base}`, tuned by Tunestream ({
 | validation loss | {valid} |
 | verdict | {result.overfitting.verdict}: {result.overfitting.reason} |
 | as served | {result.served or "not compared with the server"} |
+| attention in training | {result.attention} |
+| parts of the base that are not tuned | {"; ".join(result.not_tuned) or "none"} |
 
 | hyperparameter | value |
 |---|---|

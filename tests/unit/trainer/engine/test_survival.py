@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from services.trainer.domain.plan import Plan
 from services.trainer.engine import checkpoints
-from services.trainer.engine.data.dataset import Dataset
+from services.trainer.engine.data.dataset import Dataset, Item
 from services.trainer.engine.dry_run import dry_run, worst
 from services.trainer.engine.loop import Interrupted
 from services.trainer.engine.loss import Sums, Supervised
@@ -244,16 +244,21 @@ def test_a_dry_run_changes_nothing_but_the_fit(stepper: Stepper, monkeypatch: py
     assert_equal(everything(stepper), expected)
 
 
+def as_rows(items: tuple[Item, ...]) -> Dataset:
+    """Each item is a row."""
+    return Dataset(tuple((item,) for item in items))
+
+
 def test_the_dry_run_tries_the_most_tokens_and_the_most_logits(stepper: Stepper):
     long_prompt, long_answer = (a_sequence(60, 2, 1),), (a_sequence(50, 45, 2),)
     short = tuple((a_sequence(10, 3, seed),) for seed in range(3, 9))
-    stepper.train = Dataset((short[0], long_prompt, *short[1:4], long_answer, *short[4:]))
+    stepper.train = as_rows((short[0], long_prompt, *short[1:4], long_answer, *short[4:]))
     stepper._lengths = stepper.train.lengths
-    stepper.steps = type(stepper.steps)(len(stepper.train.items), 1, 1)
+    stepper.steps = type(stepper.steps)(len(stepper.train.rows), 1, 1)
     assert worst(stepper, micro_tokens=64) == [[1], [5]]
-    stepper.train = Dataset((*short, long_answer))
+    stepper.train = as_rows((*short, long_answer))
     stepper._lengths = stepper.train.lengths
-    stepper.steps = type(stepper.steps)(len(stepper.train.items), 1, 1)
+    stepper.steps = type(stepper.steps)(len(stepper.train.rows), 1, 1)
     stepper._order = (-1, [])
     assert worst(stepper, micro_tokens=64) == [[6]]
 

@@ -26,6 +26,7 @@ from services.trainer.engine.loss import Dpo, Supervised, preferences
 from services.trainer.engine.messages import TrainingResult
 from services.trainer.engine.model import memory
 from services.trainer.engine.model.adapter import load, set_training, trainable
+from services.trainer.engine.model.base import inspect_base
 from services.trainer.engine.model.memory import Memory
 from services.trainer.engine.report.reporter import Reporter
 from services.trainer.engine.run import run
@@ -63,7 +64,7 @@ def a_sequence(length: int, trained: int, seed: int) -> Example:
 def model(make_plan: MakePlan) -> Any:
     plan = make_plan(lora={"quantization": "none"})
     facts = Facts(examples=40, trained_tokens=100, parameters=10**6, parameters_per_rank=1000)
-    return load(plan, choose(plan, facts, Choice(64, "")), torch.device("cpu"))
+    return load(plan, inspect_base(plan), choose(plan, facts, Choice(64, "")), torch.device("cpu"))
 
 
 # --- losses
@@ -77,6 +78,9 @@ def gradients(model: Any, pieces: list[list[tuple[Example, ...]]]) -> dict[str, 
     for batch in batches:
         (Supervised().sums(model, batch).loss / weight).backward()
     return {name: parameter.grad.clone() for name, parameter in trainable(model).items()}
+
+
+ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 def test_a_batch_in_pieces_has_the_gradient_of_the_whole(model: Any):
@@ -178,7 +182,7 @@ def test_the_base_is_quantized_unless_told_otherwise(make_plan: MakePlan):
     facts = Facts(examples=40, trained_tokens=100, parameters=10**6, parameters_per_rank=1000)
     for quantization, kinds in (("nf4", {"Linear4bit"}), ("none", {"Linear"})):
         plan = make_plan(lora={"quantization": quantization})
-        model = load(plan, choose(plan, facts, Choice(64, "")), torch.device("cpu"))
+        model = load(plan, inspect_base(plan), choose(plan, facts, Choice(64, "")), torch.device("cpu"))
         layers = [m for n, m in model.named_modules() if n.endswith("q_proj.base_layer")]
         assert {type(layer).__name__ for layer in layers} == kinds
         assert all("lora_" in name and p.dtype == torch.float32 for name, p in trainable(model).items())
@@ -280,6 +284,20 @@ def test_a_checkpoint_of_other_settings_is_refused(make_plan: MakePlan, tmp_path
     train(make_plan(), tmp_path / "first")
     other = make_plan(seed=5, resume_from=str(tmp_path / "first" / "checkpoints"))
     with pytest.raises(InputError, match="seed differ") as caught:
+        train(other, tmp_path / "second")
+    assert caught.value.code == "checkpoint_mismatch"
+
+
+@pytest.mark.parametrize(("served", "continues"), [(ALL, True), (("q_proj", "v_proj"), False)])
+def test_a_checkpoint_is_continued_if_its_adapter_has_the_layers_that_the_server_has(
+    make_plan: MakePlan, tmp_path: Path, served: tuple[str, ...], continues: bool
+):
+    train(make_plan(), tmp_path / "first")  # before anybody asked the server
+    other = make_plan(served_linears=served, resume_from=str(tmp_path / "first" / "checkpoints"))
+    if continues:
+        train(other, tmp_path / "second")
+        return
+    with pytest.raises(InputError, match="other layers") as caught:
         train(other, tmp_path / "second")
     assert caught.value.code == "checkpoint_mismatch"
 

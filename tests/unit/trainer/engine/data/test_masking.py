@@ -177,7 +177,7 @@ def test_over_length_rows_are_dealt_with_by_policy(
     encoder = Encoder(tokenizer, (tokenizer.eos_token_id,), "chat")
     dataset = encoder.read(write_rows(tmp_path / "rows.jsonl", rows), "training_file")
     got = dataset.limited(40, policy, "training_file")
-    assert (len(got.items), got.dropped, got.truncated) == (left, dropped, truncated)
+    assert (len(got.rows), got.dropped, got.truncated) == (left, dropped, truncated)
     assert got.longest <= 40
     with pytest.raises(InputError, match=r"1 rows have more than 40 tokens .* raise hyperparameters.max_length"):
         dataset.limited(40, "fail", "training_file")
@@ -187,7 +187,7 @@ def test_a_row_cut_to_nothing_is_dropped_not_trained(tokenizer: Any, tmp_path: P
     rows = [chat_row("a", "b"), chat_row("long question " * 20, "b")]
     encoder = Encoder(tokenizer, (tokenizer.eos_token_id,), "chat")
     got = encoder.read(write_rows(tmp_path / "rows.jsonl", rows), "training_file").limited(40, "truncate", "file")
-    assert (len(got.items), got.dropped, got.truncated) == (1, 1, 0)
+    assert (len(got.rows), got.dropped, got.truncated) == (1, 1, 0)
 
 
 DEMO_TEMPLATE = Path("examples/chat_template.jinja")

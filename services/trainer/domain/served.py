@@ -1,0 +1,23 @@
+"""What the trainer needs to know of the server: whether it serves the base, and which layers an adapter may change."""
+
+from __future__ import annotations
+
+from shared.base.profile import BaseProfile
+from shared.errors import InputError
+
+
+def served_linears(base: str, profile: BaseProfile | None) -> tuple[str, ...] | None:
+    """The last names of the layers that an adapter may change; None: nobody has asked the server.
+
+    Raises:
+        InputError: `unsupported_base`: the server cannot serve the base, or no adapters on it.
+    """
+    server = profile.server if profile else None
+    if server is None:
+        return None
+    if server.problem:
+        message = (
+            f"base model {base!r} cannot be tuned, because vLLM {server.version} cannot serve it: {server.problem}"
+        )
+        raise InputError("unsupported_base", message, "model")
+    return server.linears

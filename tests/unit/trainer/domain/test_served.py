@@ -1,0 +1,31 @@
+"""What the trainer takes from the server's facts."""
+
+from __future__ import annotations
+
+import pytest
+
+from services.trainer.domain.served import served_linears
+from shared.base import BaseProfile, ServerFacts
+from shared.errors import InputError
+
+
+def profile(server: ServerFacts | None) -> BaseProfile:
+    return BaseProfile(
+        digest="d", architecture="LlamaForCausalLM", template_digest=None, content_format=None, server=server
+    )
+
+
+def test_the_layers_that_the_server_has_if_it_was_asked():
+    assert served_linears("micro", None) is None
+    assert served_linears("micro", profile(None)) is None
+    assert served_linears("micro", profile(ServerFacts(version="0.32"))) is None
+    assert served_linears("micro", profile(ServerFacts(version="0.32", linears=("q_proj",)))) == ("q_proj",)
+
+
+def test_a_base_that_the_server_cannot_serve_is_refused_with_its_reason():
+    facts = ServerFacts(version="0.32", linears=("q_proj",), problem="it has no adapters for GPT2LMHeadModel")
+    with pytest.raises(
+        InputError, match=r"'micro' .* vLLM 0\.32 cannot serve it: it has no adapters for GPT2"
+    ) as caught:
+        served_linears("micro", profile(facts))
+    assert (caught.value.code, caught.value.param) == ("unsupported_base", "model")
