@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from collections import Counter
 
@@ -14,19 +15,19 @@ from shared.conversation import sent_tools
 from shared.errors import InputError
 from tests.families.judge import wrong
 from tests.families.kinds import KINDS
-from tests.families.templates import make_tokenizer, templates
+from tests.families.templates import templates, tokenizer_of
 
 RIGHT, REFUSED, WRONG = "right", "refused", "WRONG"
 
 
-def cell(template: str, kind: str) -> tuple[str, str]:
+def cell(name: str, template: str, kind: str) -> tuple[str, str]:
     """What becomes of one kind of conversation with one template, and why."""
     messages, tools = KINDS[kind]
-    tokenizer, stops = make_tokenizer(template)
+    tokenizer, stops = tokenizer_of(name, template)
     try:
         made = ChatEncoder(tokenizer, stops).encode(messages, sent_tools({"tools": tools}), where="line 1")
     except InputError as error:
-        return REFUSED, str(error).partition("this conversation: ")[2]
+        return REFUSED, re.sub(r" \(token \d+\)", "", str(error).partition("this conversation: ")[2])
     found = wrong(tokenizer, stops, messages, tools, made)
     return (WRONG, found) if found else (RIGHT, "")
 
@@ -43,7 +44,7 @@ def main() -> int:
     for name, template in templates():
         row = []
         for kind in KINDS:
-            result, why = cell(template, kind)
+            result, why = cell(name, template, kind)
             count[result] += 1
             row.append(result)
             if why:

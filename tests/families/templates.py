@@ -1,6 +1,7 @@
-"""The chat templates of real families, from two packages, and a small tokenizer for each: templates come without one.
+"""The chat templates of real families, and a small tokenizer for each: templates come without one.
 
-The archives are unpacked into `.cache/templates`, which git ignores; nothing of them is kept in the repository.
+Most come from two packages, which are unpacked into `.cache/templates`; git ignores it, and nothing of them is kept in
+the repository. Those that neither package holds are written here after their shapes, in `ours`.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from tests.families.vocabulary import Kind, make_tokenizer
 
 CACHE = Path(".cache/templates")
+OURS = Path(__file__).parent / "ours"
 # package: pip's options, and the folder of the templates inside the archive
 PACKAGES = {
     "llama-cpp-python==0.3.36": (["--no-binary", ":all:"], "vendor/llama.cpp/models/templates/"),
@@ -37,6 +38,10 @@ _ENDS = (
 # further stop tokens that the generation_config.json of such a family names
 _ALSO_ENDS = {"<|return|>": ("<|call|>",), "<|eot_id|>": ("<|eom_id|>",), "<turn|>": ("<|tool_response>",)}
 
+# families whose tokenizer is not one of bytes, and marks that are plain text there
+_KINDS: dict[str, Kind] = {"llama_2": "legacy", "mistral_0.1": "legacy", "mistral_0.3": "first", "zephyr": "legacy"}
+_PLAIN = {"llama_2": {"[INST]", "[/INST]"}, "mistral_0.1": {"[INST]", "[/INST]"}}
+
 
 def templates() -> Iterator[tuple[str, str]]:
     """Name and text of each template; the packages are downloaded where they are not there yet.
@@ -51,21 +56,19 @@ def templates() -> Iterator[tuple[str, str]]:
         for path in sorted(folder.glob("*.jinja")):
             if not path.stem.endswith("_training"):  # trl's own variants, which nobody serves
                 yield path.stem, path.read_text(encoding="utf-8")
+    for path in sorted(OURS.glob("*.jinja")):
+        yield path.stem, path.read_text(encoding="utf-8")
 
 
-def make_tokenizer(template: str) -> tuple[Any, tuple[int, ...]]:
-    """A tokenizer of one token per byte and one per special token of the template, and the ids at which it stops."""
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE(vocab={letter: index for index, letter in enumerate(letters)}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
+def tokenizer_of(name: str, template: str) -> tuple[Any, tuple[int, ...]]:
+    """A tokenizer of the family's kind, with the template's special tokens, and the ids at which it stops."""
     begin = next((one for one in _BEGINNINGS if one in template), "<s>")
     end = next((one for one in _ENDS if one in template), "</s>")
-    tokenizer.add_special_tokens(list(dict.fromkeys([*sorted(set(_SPECIAL.findall(template))), begin, end])))
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=end, bos_token=begin)
-    fast.chat_template = template
+    special = sorted(set(_SPECIAL.findall(template)) - _PLAIN.get(name, set()))
+    tokenizer = make_tokenizer(_KINDS.get(name, "byte_level"), special, begin=begin, end=end)
+    tokenizer.chat_template = template
     stops = [end, *(one for one in _ALSO_ENDS.get(end, ()) if one in template)]
-    return fast, tuple(fast.convert_tokens_to_ids(stops))
+    return tokenizer, tuple(tokenizer.convert_tokens_to_ids(stops))
 
 
 def _unpack(package: str, options: list[str], inside: str, folder: Path) -> None:
