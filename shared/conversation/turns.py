@@ -66,13 +66,15 @@ class TurnEncoder:
         return sequences
 
     def complete(self, prompt: str, completion: str) -> Turns:
-        """Encode a text and what follows it, with what the tokenizer puts before every text (BOS)."""
+        """Encode a text and what follows it, with what the tokenizer puts around every text: BOS, and sometimes EOS,
+        after which the server answers all the same."""
+        served = self._raw(prompt, special=True)
         before = self._ids(prompt, special=True)
         added = self._what_is_added(prompt, before, prompt + completion, special=True)
         if added is None:
             raise Unfit("its tokenizer does not write prompt and completion apart as it writes them together")
         answer = added if self._end is None else [*added, self._end]
-        return Turns([*before, *answer], [False] * len(before) + [True] * len(answer))
+        return Turns([*served, *answer], [False] * len(served) + [True] * len(answer))
 
     def _turn(self, messages: Messages, tools: Tools, turn: int) -> tuple[list[int], list[int]]:
         before, message = messages[:turn], messages[turn]
@@ -188,10 +190,13 @@ class TurnEncoder:
         return repr(self._decode(ids)) if ids[0] in self._added else "other text"
 
     def _ids(self, text: str, *, special: bool = False) -> list[int]:
-        ids = list(self._tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])
-        if special and ids and ids[-1] in self._stops and self._ids(text)[-1:] != ids[-1:]:
-            ids.pop()  # this tokenizer appends EOS to every text, and an answer would come after it
+        ids = self._raw(text, special=special)
+        if special and ids and ids[-1] in self._stops and self._raw(text)[-1:] != ids[-1:]:
+            ids.pop()  # this tokenizer appends EOS to every text; the text itself may go on
         return ids
+
+    def _raw(self, text: str, *, special: bool = False) -> list[int]:
+        return list(self._tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])
 
     def _decode(self, ids: list[int]) -> str:
         return str(self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))

@@ -14,8 +14,8 @@ from transformers import PreTrainedTokenizerFast
 
 Kind = Literal["byte_level", "neox", "legacy", "first", "unigram"]
 """`byte_level`: as GPT-2, Llama 3 and Qwen. `neox`: the same as GPT-NeoX sets it, whose offsets leave out spaces.
-`legacy`: SentencePiece as in Llama 2, with a space before every text and after every special token. `first`: the same
-with one only at the beginning. `unigram`: as in T5, with a space as in `legacy`, and EOS after every text."""
+`legacy`: SentencePiece as in Llama 2, with a space before every text and after every special token, and BOS before
+every text. `first`: the same with a space only at the beginning. `unigram`: as in T5, with a space as in `legacy`, and EOS after every text."""
 
 _SPACE = "▁"
 _SHOWN = [chr(code) for code in range(33, 127)]
@@ -26,10 +26,10 @@ def make_tokenizer(kind: Kind, special: Sequence[str], *, begin: str, end: str) 
     """A tokenizer of transformers. `special`: its special tokens beside those that begin and end a text."""
     made = {"byte_level": _byte_level, "neox": _byte_level, "unigram": _unigram}.get(kind, _sentencepiece)(kind)
     made.add_special_tokens(list(dict.fromkeys([*special, begin, end])))
-    if kind == "unigram":
-        made.post_processor = processors.TemplateProcessing(
-            single=f"$A {end}", special_tokens=[(end, made.token_to_id(end))]
-        )
+    around = {"legacy": f"{begin} $A", "first": f"{begin} $A", "unigram": f"$A {end}"}
+    if kind in around:
+        known = [(one, made.token_to_id(one)) for one in (begin, end)]
+        made.post_processor = processors.TemplateProcessing(single=around[kind], special_tokens=known)
     return PreTrainedTokenizerFast(tokenizer_object=made, bos_token=begin, eos_token=end)
 
 
