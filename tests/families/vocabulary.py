@@ -15,7 +15,8 @@ from transformers import PreTrainedTokenizerFast
 Kind = Literal["byte_level", "neox", "legacy", "first", "unigram"]
 """`byte_level`: as GPT-2, Llama 3 and Qwen. `neox`: the same as GPT-NeoX sets it, whose offsets leave out spaces.
 `legacy`: SentencePiece as in Llama 2, with a space before every text and after every special token, and BOS before
-every text. `first`: the same with a space only at the beginning. `unigram`: as in T5, with a space as in `legacy`, and EOS after every text."""
+every text. `first`: the same with a space only at the beginning. `unigram`: as in T5, with a space as in `legacy`, and
+EOS after every text."""
 
 _SPACE = "▁"
 _SHOWN = [chr(code) for code in range(33, 127)]
