@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import tarfile
+import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +21,7 @@ from tests.families.vocabulary import Kind, make_tokenizer
 CACHE = Path(".cache/templates")
 OURS = Path(__file__).parent / "ours"
 # package: pip's options, and the folder of the templates inside the archive
-PACKAGES = {
+PACKAGES: dict[str, tuple[list[str], str]] = {
     "llama-cpp-python==0.3.36": (["--no-binary", ":all:"], "vendor/llama.cpp/models/templates/"),
     "trl==1.16.0": ([], "trl/chat_templates/"),
 }
@@ -40,7 +41,11 @@ _ALSO_ENDS = {"<|return|>": ("<|call|>",), "<|eot_id|>": ("<|eom_id|>",), "<turn
 
 # families whose tokenizer is not one of bytes, and marks that are plain text there
 _KINDS: dict[str, Kind] = {"llama_2": "legacy", "mistral_0.1": "legacy", "mistral_0.3": "first", "zephyr": "legacy"}
-_PLAIN = {"llama_2": {"[INST]", "[/INST]"}, "mistral_0.1": {"[INST]", "[/INST]"}}
+_PLAIN = {
+    "llama_2": {"[INST]", "[/INST]"},
+    "mistral_0.1": {"[INST]", "[/INST]"},
+    "olmo_2": {"<|assistant|>"},
+}
 
 
 def templates() -> Iterator[tuple[str, str]]:
@@ -49,15 +54,25 @@ def templates() -> Iterator[tuple[str, str]]:
     Raises:
         subprocess.CalledProcessError: a package cannot be downloaded.
     """
-    for package, (options, inside) in PACKAGES.items():
-        folder = CACHE / package.partition("=")[0]
-        if not list(folder.glob("*.jinja")):
-            _unpack(package, options, inside, folder)
+    for folder in [*map(folder_of, PACKAGES), OURS]:
         for path in sorted(folder.glob("*.jinja")):
             if not path.stem.endswith("_training"):  # trl's own variants, which nobody serves
                 yield path.stem, path.read_text(encoding="utf-8")
-    for path in sorted(OURS.glob("*.jinja")):
-        yield path.stem, path.read_text(encoding="utf-8")
+
+
+def folder_of(package: str) -> Path:
+    """The folder with the templates of one of `PACKAGES`, which is downloaded where it is not there yet."""
+    folder = CACHE / package.partition("=")[0]
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+            _unpack(package, Path(temporary))
+            try:
+                (Path(temporary) / "templates").replace(folder)
+            except OSError:
+                if not folder.exists():  # else another process was faster
+                    raise
+    return folder
 
 
 def tokenizer_of(name: str, template: str) -> tuple[Any, tuple[int, ...]]:
@@ -71,15 +86,16 @@ def tokenizer_of(name: str, template: str) -> tuple[Any, tuple[int, ...]]:
     return tokenizer, tuple(tokenizer.convert_tokens_to_ids(stops))
 
 
-def _unpack(package: str, options: list[str], inside: str, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+def _unpack(package: str, folder: Path) -> None:
+    options, inside = PACKAGES[package]
     pip = [sys.executable, "-m", "pip", "download", "--no-deps", *options, package, "--dest", str(folder)]
     subprocess.run(pip, check=True, stdout=sys.stderr)
     [archive] = [path for path in folder.iterdir() if path.suffix in (".gz", ".whl")]
+    templates = folder / "templates"
+    templates.mkdir()
     for name, content in _files(archive):
         if inside in name and name.endswith(".jinja"):
-            (folder / Path(name).name).write_bytes(content)
-    archive.unlink()
+            (templates / Path(name).name).write_bytes(content)
 
 
 def _files(archive: Path) -> Iterator[tuple[str, bytes]]:
