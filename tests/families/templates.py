@@ -39,6 +39,12 @@ _ENDS = (
 # further stop tokens that the generation_config.json of such a family names
 _ALSO_ENDS = {"<|return|>": ("<|call|>",), "<|eot_id|>": ("<|eom_id|>",), "<turn|>": ("<|tool_response>",)}
 
+# vLLM writes the prompts of these families with code of its own, and never looks at their templates
+_UNUSED = {
+    *("openai-gpt-oss-120b", "gptoss", "Kimi-K3"),
+    *("deepseek-ai-DeepSeek-V3.2", "deepseek-ai-DeepSeek-V4", "deepseek-ai-DeepSeek-V4-Flash-0731"),
+}
+
 # families whose tokenizer is not one of bytes, and marks that are plain text there
 _KINDS: dict[str, Kind] = {"llama_2": "legacy", "mistral_0.1": "legacy", "mistral_0.3": "first", "zephyr": "legacy"}
 _PLAIN = {
@@ -56,7 +62,8 @@ def templates() -> Iterator[tuple[str, str]]:
     """
     for folder in [*map(folder_of, PACKAGES), OURS]:
         for path in sorted(folder.glob("*.jinja")):
-            if not path.stem.endswith("_training"):  # trl's own variants, which nobody serves
+            # trl's own variants are served by nobody
+            if not path.stem.endswith("_training") and path.stem not in _UNUSED:
                 yield path.stem, path.read_text(encoding="utf-8")
 
 
