@@ -107,18 +107,32 @@ class TurnEncoder:
     def _what_is_added(self, asked: str, prompt: list[int], whole: str, *, special: bool = False) -> list[int] | None:
         """The tokens after the prompt; None: the whole does not begin with it."""
         ids = self._ids(whole, special=special)
-        if _begins(ids, prompt):
-            return ids[len(prompt) :]
-        if not whole.startswith(asked):
+        rest = whole[len(asked) :] if whole.startswith(asked) else ""
+        added = ids[len(prompt) :] if _begins(ids, prompt) else None
+        indented = rest[: len(rest) - len(rest.lstrip()) + 1]
+        if added is not None and (not rest[:1].isspace() or self._says(prompt, added).startswith(indented)):
+            return added
+        if not rest:
             return None
-        # A token crosses the border. The server never sees such a token, so the answer is tokenized apart. Some
-        # tokenizers put a space before every text, but not after another character.
-        wanted, rest = self._decode(ids), whole[len(asked) :]
+        # A token crosses the border, or the prompt's last token swallows the white space after it (Phi 3). The server
+        # never sees the two together, so the answer is tokenized apart. Some tokenizers put a space before every text,
+        # but not after another character.
+        wanted = self._decode(ids)
         for before in ("", "\n", ".", "a"):
             known, both = self._ids(before), self._ids(before + rest)
-            if _begins(both, known) and self._decode(prompt + both[len(known) :]) == wanted:
-                return both[len(known) :]
-        return None
+            apart = both[len(known) :]
+            if _begins(both, known) and (
+                self._says(prompt, apart).startswith(indented)
+                if added is not None
+                else self._decode(prompt + apart) == wanted
+            ):
+                return apart
+        return added
+
+    def _says(self, prompt: list[int], answer: list[int]) -> str:
+        """The text of an answer as a client sees it: it is decoded together with the end of the prompt."""
+        context = prompt[-8:]
+        return self._decode(context + answer).removeprefix(self._decode(context))
 
     def _after_thoughts(
         self, asked: str, prompt: list[int], before: Messages, message: Mapping[str, Any], tools: Tools

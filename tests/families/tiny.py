@@ -64,7 +64,7 @@ FAMILIES = {
     ),
     "Gemma 2": Family("gemma2", "gemma", ("<start_of_turn>", "<end_of_turn>"), "<eos>", "<bos>", "first"),
     "Gemma 3": Family("gemma3_text", "gemma3", ("<start_of_turn>", "<end_of_turn>"), "<eos>", "<bos>", "first"),
-    "Phi 3": Family("phi3", "phi3", _ROLES, "<|end|>", tokenizer="legacy", also_stops=("<|endoftext|>",)),
+    "Phi 3": Family("phi3", "phi3", _ROLES, "<|end|>", tokenizer="phi3", also_stops=("<|endoftext|>",)),
     "Phi 4": Family("phi3", "phi_4", ("<|im_start|>", "<|im_sep|>"), "<|im_end|>", "<|endoftext|>"),
     "Granite 4": Family(
         *("granite", "granite_4", ("<|start_of_role|>", "<|end_of_role|>", "<tool_call>"), "<|end_of_text|>"),

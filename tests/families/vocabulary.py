@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-Kind = Literal["byte_level", "neox", "legacy", "first", "unigram"]
+Kind = Literal["byte_level", "neox", "prefix", "legacy", "phi3", "first", "unigram"]
 """`byte_level`: as GPT-2, Llama 3 and Qwen. `neox`: the same as GPT-NeoX sets it, whose offsets leave out spaces.
 `legacy`: SentencePiece as in Llama 2, with a space before every text and after every special token, and BOS before
-every text. `first`: the same with a space only at the beginning. `unigram`: as in T5, with a space as in `legacy`, and
-EOS after every text."""
+every text. `phi3`: the same with special tokens that swallow the white space after them. `first`: the same with a space
+only at the beginning. `prefix`: bytes, with a space before every text as in `legacy`. `unigram`: as in T5, with a space
+as in `legacy`, and EOS after every text."""
 
 _SPACE = "▁"
 _SHOWN = [chr(code) for code in range(33, 127)]
@@ -25,12 +26,14 @@ _WORDS = ("It", "is", "on", "its", "way", "to", "the", "Where", "order", "indent
 
 def make_tokenizer(kind: Kind, special: Sequence[str], *, begin: str, end: str) -> Any:
     """A tokenizer of transformers. `special`: its special tokens beside those that begin and end a text."""
-    made = {"byte_level": _byte_level, "neox": _byte_level, "unigram": _unigram}.get(kind, _sentencepiece)(kind)
-    made.add_special_tokens(list(dict.fromkeys([*special, begin, end])))
-    around = {"legacy": f"{begin} $A", "first": f"{begin} $A", "unigram": f"$A {end}"}
+    kinds = {"unigram": _unigram, **dict.fromkeys(("byte_level", "neox", "prefix"), _byte_level)}
+    made = kinds.get(kind, _sentencepiece)(kind)
+    known = dict.fromkeys([*special, begin, end])
+    made.add_special_tokens([AddedToken(one, special=True, rstrip=kind == "phi3" and one != begin) for one in known])
+    around = {"unigram": f"$A {end}", **dict.fromkeys(("legacy", "phi3", "first"), f"{begin} $A")}
     if kind in around:
-        known = [(one, made.token_to_id(one)) for one in (begin, end)]
-        made.post_processor = processors.TemplateProcessing(single=around[kind], special_tokens=known)
+        ids = [(one, made.token_to_id(one)) for one in (begin, end)]
+        made.post_processor = processors.TemplateProcessing(single=around[kind], special_tokens=ids)
     return PreTrainedTokenizerFast(tokenizer_object=made, bos_token=begin, eos_token=end)
 
 
@@ -41,7 +44,7 @@ def _byte_level(kind: Kind) -> Tokenizer:
     words = sorted({f"Ġ{word[0]}" for word in _WORDS})
     merges += [("Ġ", word[1]) for word in words]
     tokenizer = Tokenizer(models.BPE({one: i for i, one in enumerate([*letters, *runs, *words])}, merges))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, trim_offsets=kind == "neox")
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=kind == "prefix", trim_offsets=kind == "neox")
     tokenizer.decoder = decoders.ByteLevel()
     if kind == "neox":
         tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
@@ -58,7 +61,7 @@ def _sentencepiece(kind: Kind) -> Tokenizer:
         {one: i for i, one in enumerate(pieces)}, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True
     )
     tokenizer = Tokenizer(model)
-    if kind == "legacy":
+    if kind != "first":
         tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend(_SPACE), normalizers.Replace(" ", _SPACE)])
     else:
         tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(_SPACE, prepend_scheme="first", split=False)

@@ -12,7 +12,7 @@ from tests.families.vocabulary import make_tokenizer
 
 pytestmark = pytest.mark.torch
 
-KINDS = ["byte_level", "neox", "legacy", "first", "unigram"]
+KINDS = ["byte_level", "neox", "prefix", "legacy", "phi3", "first", "unigram"]
 PAIRS = {
     "indentation": ("Write it: def f():\n", "    return 1\n"),
     "one space of indentation": ("Write it:", " x"),
@@ -38,8 +38,11 @@ TEMPLATES += [("zephyr", "legacy"), ("zephyr", "first"), ("phi_4", "byte_level")
 SPECIAL = {"mistral_0.3": ["[INST]", "[/INST]"], "phi_4": ["<|im_start|>", "<|im_sep|>", "<|im_end|>"]}
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("pair", PAIRS)
+# a tokenizer of the kind `prefix` writes a space even at the beginning of everything
+@pytest.mark.parametrize(
+    ("kind", "pair"),
+    [(kind, pair) for kind in KINDS for pair in PAIRS if (kind, pair) != ("prefix", "nothing before")],
+)
 def test_a_completion_follows_the_servers_prompt_and_is_trained_with_its_spaces(kind: Any, pair: str) -> None:
     tokenizer = make_tokenizer(kind, [], begin="<s>", end="</s>")
     prompt, completion = (clean(text, kind) for text in PAIRS[pair])
@@ -69,6 +72,25 @@ def test_an_answer_follows_the_servers_prompt_and_is_trained_with_its_spaces(nam
         if answer is None:  # Mistral 0.3 moves the system text to the last user turn
             answer = whole[whole.rindex("[/INST]") + len("[/INST]") :]
         assert text_after(tokenizer, read, trained, special=True) == answer
+
+
+def test_indentation_is_trained_after_a_token_that_swallows_white_space() -> None:
+    """Such tokens are those of Phi 3, whose prompts end with one and a line end."""
+    tokenizer = make_tokenizer("phi3", ["<|user|>", "<|assistant|>", "<|end|>"], begin="<s>", end="<|endoftext|>")
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ '<|' + m.role + '|>\n' + m.content + '<|end|>\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
+    )
+    stops = tuple(tokenizer.convert_tokens_to_ids(["<|endoftext|>", "<|end|>"]))
+    made = TurnEncoder(tokenizer, stops).encode(sent_messages(TURNS), None, [1, 3])
+    found = [span for sequence in made for span in spans(sequence)]
+    assert [text_after(tokenizer, *span, special=True) for span in found] == [
+        "    x = 1\n    y = 2<|end|>",
+        " It is on its way.<|end|>",  # the space that this tokenizer puts before every text
+    ]
+    for turn, (read, _) in zip((1, 3), found, strict=True):
+        prompt = written(tokenizer, TURNS[:turn], prompt=True)
+        assert read == tokenizer(prompt, add_special_tokens=False)["input_ids"]
 
 
 def test_a_tokenizer_that_ends_every_text_ends_the_prompt_as_the_server_does() -> None:
