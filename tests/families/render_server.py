@@ -12,26 +12,30 @@ from typing import Any
 
 import httpx
 
-from tests.families.tiny import Family
-
 MODEL = "m"
 
 
 @contextlib.asynccontextmanager
-async def render_server(folder: Path, family: Family) -> AsyncIterator[Server]:
-    """`vllm launch render` for a base in a folder, with the parsers of its family."""
+async def render_server(
+    folder: Path, *, tool_call_parser: str | None = None, reasoning_parser: str | None = None
+) -> AsyncIterator[Server]:
+    """`vllm launch render` for a base in a folder."""
     from vllm import AsyncEngineArgs  # noqa: PLC0415  takes ten seconds
     from vllm.config import VllmConfig  # noqa: PLC0415
     from vllm.entrypoints.launchers.app import build_app  # noqa: PLC0415
     from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args  # noqa: PLC0415
     from vllm.entrypoints.launchers.render.app_state import init_render_app_state  # noqa: PLC0415
+    from vllm.model_executor.models import registry  # noqa: PLC0415
     from vllm.utils.argparse_utils import FlexibleArgumentParser  # noqa: PLC0415
 
+    # vLLM starts a process for each class that it sees for the first time, and each imports vLLM again
+    registry._run_in_subprocess = lambda look: look()
+
     line = ["--model", str(folder), "--served-model-name", MODEL]
-    if family.tool_call_parser:
-        line += ["--enable-auto-tool-choice", "--tool-call-parser", family.tool_call_parser]
-    if family.reasoning_parser:
-        line += ["--reasoning-parser", family.reasoning_parser]
+    if tool_call_parser:
+        line += ["--enable-auto-tool-choice", "--tool-call-parser", tool_call_parser]
+    if reasoning_parser:
+        line += ["--reasoning-parser", reasoning_parser]
     arguments = make_arg_parser(FlexibleArgumentParser()).parse_args(line)
     validate_parsed_serve_args(arguments)
     # from here on as in vllm/entrypoints/launchers/render/entry.py

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from transformers import CONFIG_MAPPING
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from tests.families.templates import OURS, PACKAGES, folder_of
 from tests.families.vocabulary import Kind, make_tokenizer
@@ -95,17 +97,21 @@ _SIZES = {
 
 def make_folder(family: Family, folder: Path) -> Path:
     """`config.json`, `generation_config.json`, tokenizer and chat template of a tiny base."""
-    also = [one for one in family.also_stops if one not in family.special]
     ends = ["<end_of_turn>"] if "<end_of_turn>" in family.special else []
-    tokenizer = make_tokenizer(family.tokenizer, [*family.special, *also], begin=family.begin, end=family.end)
+    special = list(dict.fromkeys([*family.special, *family.also_stops]))
+    tokenizer = make_tokenizer(family.tokenizer, special, begin=family.begin, end=family.end)
     tokenizer.chat_template = template_of(family)
-    tokenizer.save_pretrained(folder)
     stops = tokenizer.convert_tokens_to_ids([family.end, *ends, *family.also_stops])
-    size = {**_SIZES, "vocab_size": len(tokenizer), "eos_token_id": stops, "bos_token_id": tokenizer.bos_token_id}
-    config = CONFIG_MAPPING[family.model_type](**size, **family.config)
-    config.architectures = [_class_name(family.model_type)]
-    config.save_pretrained(folder)
-    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": stops}))
+    return write_base(folder, tokenizer, stops, family.model_type, **family.config)
+
+
+def write_base(folder: Path, tokenizer: Any, stops: Sequence[int], model_type: str = "llama", **config: Any) -> Path:
+    tokenizer.save_pretrained(folder)
+    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": list(stops)}
+    made = CONFIG_MAPPING[model_type](**_SIZES, **ends, vocab_size=len(tokenizer), **config)
+    made.architectures = [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[model_type]]
+    made.save_pretrained(folder)
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": list(stops)}))
     return folder
 
 
@@ -113,9 +119,3 @@ def template_of(family: Family) -> str:
     ours = OURS / f"{family.template}.jinja"
     path = ours if ours.exists() else folder_of(_TRL) / ours.name
     return path.read_text(encoding="utf-8")
-
-
-def _class_name(model_type: str) -> str:
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES  # noqa: PLC0415
-
-    return str(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[model_type])

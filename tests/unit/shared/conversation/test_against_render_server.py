@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,10 @@ import pytest
 from transformers import AutoTokenizer, GenerationConfig
 
 from shared.base import stop_ids
-from shared.conversation import TurnEncoder, Unfit
+from shared.conversation import Unfit
 from tests.families.kinds import KINDS
-from tests.families.render_server import Server, render_server
-from tests.families.served import completion_differs, differences
+from tests.families.render_server import render_server
+from tests.families.served import Base
 from tests.families.tiny import FAMILIES, Family, make_folder
 
 pytestmark = pytest.mark.torch
@@ -44,15 +44,6 @@ REFUSED = {
     "GLM 4.5": FIRST,
 }
 COMPLETIONS = [("def f():\n", "    return 1\n"), ("Where is it? Answer: ", "It is here."), ("Is it here?", " It is.")]
-
-
-@pytest.fixture(autouse=True)
-def _classes_are_looked_at_in_this_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """vLLM starts a process for each class that it sees for the first time, and each imports vLLM."""
-    from vllm.model_executor.models import registry  # noqa: PLC0415  takes ten seconds
-
-    monkeypatch.setattr(registry, "_run_in_subprocess", lambda look: look())
-    yield
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -107,22 +98,18 @@ def test_a_parser_that_does_not_fit_is_noticed(kind: str, without: dict[str, Any
 
 
 async def ask(ours: Path, served: Path, family: Family) -> dict[str, list[str] | None]:
-    """The differences for each kind of conversation, and for completions; None: it is refused."""
+    """What is wrong with each kind of conversation, and with completions; None: it is refused."""
     tokenizer = AutoTokenizer.from_pretrained(ours)
-    turns = TurnEncoder(tokenizer, stop_ids(tokenizer, GenerationConfig.from_pretrained(ours)))
+    stops = stop_ids(tokenizer, GenerationConfig.from_pretrained(ours))
+    parsers = {"tool_call_parser": family.tool_call_parser, "reasoning_parser": family.reasoning_parser}
     results: dict[str, list[str] | None] = {}
-    async with render_server(served, family) as server:
+    async with render_server(served, **parsers) as server:
+        base = Base(server, tokenizer, stops, thinks=family.reasoning_parser is not None)
         for kind, (messages, tools) in KINDS.items():
-            results[kind] = await _differences(server, turns, messages, tools, family)
+            try:
+                results[kind] = await base.wrong(messages, tools)
+            except Unfit:
+                results[kind] = None
         for prompt, completion in COMPLETIONS:
-            results[prompt] = await completion_differs(server, turns, prompt, completion)
+            results[prompt] = await base.completion_wrong(prompt, completion)
     return results
-
-
-async def _differences(
-    server: Server, turns: TurnEncoder, messages: Any, tools: Any, family: Family
-) -> list[str] | None:
-    try:
-        return await differences(server, turns, messages, tools, thinks=family.reasoning_parser is not None)
-    except Unfit:
-        return None
