@@ -91,7 +91,7 @@ class TurnEncoder:
         if added is None:
             raise Unfit(f"messages[{turn}]: {self._difference(prompt, self._ids(whole))}")
         answer = self._ended(added)
-        if lost := missing_in_answer(message, self._decode(answer)):
+        if lost := missing_in_answer(message, self._decode(answer), self._spelled):
             raise Unfit(f"messages[{turn}]: it leaves out {lost}, so there is nothing to learn it from")
         return prompt, answer
 
@@ -211,6 +211,9 @@ class TurnEncoder:
 
     def _raw(self, text: str, *, special: bool = False) -> list[int]:
         return list(self._tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])
+
+    def _spelled(self, text: str) -> str:
+        return self._decode(self._ids(text))
 
     def _decode(self, ids: list[int]) -> str:
         return str(self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))

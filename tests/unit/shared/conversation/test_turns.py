@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tokenizers import normalizers
 
 from shared.conversation import TurnEncoder, Unfit, sent_messages
 from tests.support.data.micro_base import CHATML, make_tokenizer
@@ -132,3 +133,16 @@ def test_an_answer_that_holds_a_stop_token_is_refused() -> None:
 def test_calls_with_booleans_and_unicode_are_found_as_the_template_writes_them() -> None:
     [(_, learned)] = encode(CHATML, [USER, {"role": "assistant", "tool_calls": [call()]}])
     assert "Zürich" in learned and "true" in learned and learned.endswith("<|im_end|>")
+
+
+def test_an_answer_is_found_as_the_tokenizer_writes_it() -> None:
+    """Qwen's tokenizers compose letters: e and an accent become one character."""
+    tokenizer = make_tokenizer(CHATML)
+    tokenizer.backend_tokenizer.normalizer = normalizers.NFC()
+    encoder = TurnEncoder(tokenizer, (tokenizer.eos_token_id,))
+    for answer in ({"content": "cafe\u0301"}, {"tool_calls": [call(arguments='{"city": "Zu\u0308rich"}')]}):
+        [made] = encoder.encode(sent_messages([USER, {"role": "assistant", **answer}]), None, [1])
+        learned = tokenizer.decode([token for token, trained in zip(made.ids, made.trained, strict=True) if trained])
+        assert "caf\u00e9" in learned or "Z\u00fcrich" in learned
+    with pytest.raises(Unfit, match="it leaves out content"):
+        encoder.encode([USER, {"role": "assistant", "content": "cafe\u0301 <|im_end|> closed"}], None, [1])
