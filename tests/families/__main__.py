@@ -17,7 +17,7 @@ from shared.conversation import Unfit
 from tests.families.kinds import KINDS
 from tests.families.render_server import render_server
 from tests.families.served import Base
-from tests.families.templates import templates, tokenizer_of
+from tests.families.templates import make_tokenizer, templates
 from tests.families.tiny import write_base
 
 RIGHT, REFUSED, WRONG = "right", "refused", "WRONG"
@@ -25,7 +25,7 @@ RIGHT, REFUSED, WRONG = "right", "refused", "WRONG"
 
 async def row(name: str, template: str) -> dict[str, tuple[str, str]]:
     """What becomes of each kind of conversation with one template, and why."""
-    tokenizer, stops = tokenizer_of(name, template)
+    tokenizer, stops = make_tokenizer(template, name)
     results = {}
     with tempfile.TemporaryDirectory() as folder:
         write_base(Path(folder), tokenizer, stops)

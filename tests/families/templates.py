@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.families.vocabulary import Kind, make_tokenizer
+from tests.families.vocabulary import Kind, small_tokenizer
 
 CACHE = Path(".cache/templates")
 OURS = Path(__file__).parent / "ours"
@@ -82,12 +82,12 @@ def folder_of(package: str) -> Path:
     return folder
 
 
-def tokenizer_of(name: str, template: str) -> tuple[Any, tuple[int, ...]]:
+def make_tokenizer(template: str, name: str = "") -> tuple[Any, tuple[int, ...]]:
     """A tokenizer of the family's kind, with the template's special tokens, and the ids at which it stops."""
     begin = next((one for one in _BEGINNINGS if one in template), "<s>")
     end = next((one for one in _ENDS if one in template), "</s>")
     special = sorted(set(_SPECIAL.findall(template)) - _PLAIN.get(name, set()))
-    tokenizer = make_tokenizer(_KINDS.get(name, "byte_level"), special, begin=begin, end=end)
+    tokenizer = small_tokenizer(_KINDS.get(name, "byte_level"), special, begin=begin, end=end)
     tokenizer.chat_template = template
     stops = [end, *(one for one in _ALSO_ENDS.get(end, ()) if one in template)]
     return tokenizer, tuple(tokenizer.convert_tokens_to_ids(stops))

@@ -12,7 +12,7 @@ from transformers import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from tests.families.templates import OURS, PACKAGES, folder_of
-from tests.families.vocabulary import Kind, make_tokenizer
+from tests.families.vocabulary import Kind, small_tokenizer
 
 _TRL = next(package for package in PACKAGES if package.startswith("trl"))
 _CHATML = ("<|im_start|>", "<|im_end|>", "<|endoftext|>")
@@ -99,7 +99,7 @@ def make_folder(family: Family, folder: Path) -> Path:
     """`config.json`, `generation_config.json`, tokenizer and chat template of a tiny base."""
     ends = ["<end_of_turn>"] if "<end_of_turn>" in family.special else []
     special = list(dict.fromkeys([*family.special, *family.also_stops]))
-    tokenizer = make_tokenizer(family.tokenizer, special, begin=family.begin, end=family.end)
+    tokenizer = small_tokenizer(family.tokenizer, special, begin=family.begin, end=family.end)
     tokenizer.chat_template = template_of(family)
     stops = tokenizer.convert_tokens_to_ids([family.end, *ends, *family.also_stops])
     return write_base(folder, tokenizer, stops, family.model_type, **family.config)

@@ -24,7 +24,7 @@ _SHOWN = [chr(code) for code in range(33, 127)]
 _WORDS = ("It", "is", "on", "its", "way", "to", "the", "Where", "order", "indented")
 
 
-def make_tokenizer(kind: Kind, special: Sequence[str], *, begin: str, end: str) -> Any:
+def small_tokenizer(kind: Kind, special: Sequence[str], *, begin: str, end: str) -> Any:
     """A tokenizer of transformers. `special`: its special tokens beside those that begin and end a text."""
     kinds = {"unigram": _unigram, **dict.fromkeys(("byte_level", "neox", "prefix"), _byte_level)}
     made = kinds.get(kind, _sentencepiece)(kind)

@@ -8,7 +8,7 @@ import pytest
 
 from shared.conversation import TurnEncoder, sent_messages
 from tests.families.templates import OURS
-from tests.families.vocabulary import make_tokenizer
+from tests.families.vocabulary import small_tokenizer
 
 pytestmark = pytest.mark.torch
 
@@ -44,7 +44,7 @@ SPECIAL = {"mistral_0.3": ["[INST]", "[/INST]"], "phi_4": ["<|im_start|>", "<|im
     [(kind, pair) for kind in KINDS for pair in PAIRS if (kind, pair) != ("prefix", "nothing before")],
 )
 def test_a_completion_follows_the_servers_prompt_and_is_trained_with_its_spaces(kind: Any, pair: str) -> None:
-    tokenizer = make_tokenizer(kind, [], begin="<s>", end="</s>")
+    tokenizer = small_tokenizer(kind, [], begin="<s>", end="</s>")
     prompt, completion = (clean(text, kind) for text in PAIRS[pair])
     made = TurnEncoder(tokenizer, (tokenizer.eos_token_id,)).complete(prompt, completion)
     [(read, trained)] = spans(made)
@@ -57,7 +57,7 @@ def test_a_completion_follows_the_servers_prompt_and_is_trained_with_its_spaces(
 @pytest.mark.parametrize("system", [[], [SYSTEM]], ids=["", "system"])
 def test_an_answer_follows_the_servers_prompt_and_is_trained_with_its_spaces(name: str, kind: Any, system: Any) -> None:
     end = "<|im_end|>" if name == "phi_4" else "</s>"
-    tokenizer = make_tokenizer(kind, SPECIAL.get(name, []), begin="<s>", end=end)
+    tokenizer = small_tokenizer(kind, SPECIAL.get(name, []), begin="<s>", end=end)
     tokenizer.chat_template = (OURS / f"{name}.jinja").read_text()
     messages = [*([] if name == "mistral_0.1" else system), *TURNS]
     turns = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
@@ -76,7 +76,7 @@ def test_an_answer_follows_the_servers_prompt_and_is_trained_with_its_spaces(nam
 
 def test_indentation_is_trained_after_a_token_that_swallows_white_space() -> None:
     """Such tokens are those of Phi 3, whose prompts end with one and a line end."""
-    tokenizer = make_tokenizer("phi3", ["<|user|>", "<|assistant|>", "<|end|>"], begin="<s>", end="<|endoftext|>")
+    tokenizer = small_tokenizer("phi3", ["<|user|>", "<|assistant|>", "<|end|>"], begin="<s>", end="<|endoftext|>")
     tokenizer.chat_template = (
         "{% for m in messages %}{{ '<|' + m.role + '|>\n' + m.content + '<|end|>\n' }}{% endfor %}"
         "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
@@ -94,7 +94,7 @@ def test_indentation_is_trained_after_a_token_that_swallows_white_space() -> Non
 
 
 def test_a_tokenizer_that_ends_every_text_ends_the_prompt_as_the_server_does() -> None:
-    tokenizer = make_tokenizer("unigram", [], begin="<s>", end="</s>")
+    tokenizer = small_tokenizer("unigram", [], begin="<s>", end="</s>")
     [(read, trained)] = spans(TurnEncoder(tokenizer, (tokenizer.eos_token_id,)).complete("Where is it?", " It is."))
     assert (tokenizer.decode(read), tokenizer.decode(trained)) == ("Where is it?</s>", "It is.</s>")
 
