@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from shared.conversation.presence import Probe, missing_in_answer, missing_in_prompt
+from shared.conversation.sent import text_of
 from shared.conversation.template import ChatTemplate, Unfit
 
 Messages = Sequence[Mapping[str, Any]]
@@ -18,6 +21,9 @@ THOUGHTS = {"<think>": "</think>", "<thinking>": "</thinking>", "<seed:think>": 
 
 _NO_THOUGHTS = re.compile(r"(<think>\s*</think>|<\|channel>thought\s*<channel\|>)\s*$")
 """An empty thought at the end of a prompt."""
+
+_LIST = re.compile(r"""\{\\?['"]type\\?['"]: ?\\?['"]text\\?['"]""")
+"""Content parts as Python or JSON writes them."""
 
 _ELSEWHERE = "\u241f"  # a character that no answer begins with
 
@@ -82,7 +88,24 @@ class TurnEncoder:
         if lost := missing_in_prompt(before, tools, asked) or self._probe.missing(before, tools):
             raise Unfit(f"it leaves out {lost}, so the server's model would not see it")
         prompt = self._ids(asked)
-        whole = self._template.text(messages[: turn + 1], tools, prompt=False)
+        answer = self._answer(asked, prompt, before, message, tools, turn)
+        if (apart := _without_inline_thoughts(message, self._decode(answer))) is not None:
+            answer = self._answer(asked, prompt, before, apart, tools, turn)
+        text = self._decode(answer)
+        if lost := missing_in_answer(message, text, self._spelled):
+            raise Unfit(f"messages[{turn}]: it leaves out {lost}, so there is nothing to learn it from")
+        own = [text_of(message.get("content")), message.get("reasoning_content"), message.get("tool_calls")]
+        if _LIST.search(text) and not _LIST.search(json.dumps(own)):
+            raise Unfit(f"messages[{turn}]: it writes content as a list of parts, and a client would read that")
+        if self._header and text.lstrip().startswith(self._header):
+            why = "which opens a turn; the server's prompt opens none after these messages"
+            raise Unfit(f"messages[{turn}]: the answer begins with {self._header!r}, {why}")
+        return prompt, answer
+
+    def _answer(
+        self, asked: str, prompt: list[int], before: Messages, message: Mapping[str, Any], tools: Tools, turn: int
+    ) -> list[int]:
+        whole = self._template.text([*before, message], tools, prompt=False)
         added = self._what_is_added(asked, prompt, whole)
         if added is None:
             added = self._after_thoughts(asked, prompt, before, message, tools)
@@ -90,10 +113,17 @@ class TurnEncoder:
             added = self._after_rewriting(prompt, self._ids(whole), before, tools)
         if added is None:
             raise Unfit(f"messages[{turn}]: {self._difference(prompt, self._ids(whole))}")
-        answer = self._ended(added)
-        if lost := missing_in_answer(message, self._decode(answer), self._spelled):
-            raise Unfit(f"messages[{turn}]: it leaves out {lost}, so there is nothing to learn it from")
-        return prompt, answer
+        return self._ended(added)
+
+    @cached_property
+    def _header(self) -> str:
+        """What a prompt ends with to open the assistant's turn, up to its line end; empty: nothing, or not known."""
+        asked = [{"role": "user", "content": "a"}]
+        try:
+            prompt, without = (self._template.text(asked, None, prompt=prompt) for prompt in (True, False))
+        except Unfit:
+            return ""
+        return prompt.removeprefix(without).strip().partition("\n")[0] if prompt.startswith(without) else ""
 
     def _asked(self, before: Messages, tools: Tools) -> str:
         try:
@@ -221,6 +251,19 @@ class TurnEncoder:
 
 def _begins(ids: list[int], start: list[int]) -> bool:
     return ids[: len(start)] == start
+
+
+def _without_inline_thoughts(message: Mapping[str, Any], answer: str) -> dict[str, Any] | None:
+    """The message with its inline thoughts in a field of their own, for a template that knows the field and writes a
+    second, empty thought beside the inline one; None: there is no second one."""
+    content = message.get("content")
+    if not isinstance(content, str):
+        return None
+    for opening, closing in THOUGHTS.items():
+        if closing in content and answer.count(closing) > content.count(closing):
+            thoughts, said = _thoughts(message, opening, closing)
+            return {**said, "reasoning_content": thoughts}
+    return None
 
 
 def _thoughts(message: Mapping[str, Any], opening: str, closing: str) -> tuple[str, dict[str, Any]]:

@@ -32,6 +32,8 @@ _SPECIAL = re.compile(
 _BEGINNINGS = ("<|begin_of_text|>", "<s>", "<bos>", "<|startoftext|>", "<｜begin▁of▁sentence｜>", "<BOS_TOKEN>")
 # what ends an answer, the most telling first
 _ENDS = (
+    "[e~[", "</assistant>", "<end_of_utterance>", "<|message_sep|>", "<end_of_sentence>", "<SPECIAL_12>", "<sep>",
+    "<|eot|>",
     "<|return|>", "<|im_end|>", "<|eot_id|>", "</s>", "<|end|>", "<|END_OF_TURN_TOKEN|>", "<end_of_turn>", "<turn|>",
     "<｜end▁of▁sentence｜>", "<|endoftext|>", "<|end_of_text|>", "<|user|>", "<|observation|>", "<eos>", "<seed:eos>",
     "<|end_of_turn|>", "<|assistant_end|>", "<|role_end|>", "<|end_of_msg|>",
