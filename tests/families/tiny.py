@@ -78,8 +78,8 @@ FAMILIES = {
     "GLM 4.5": Family(
         *("glm4_moe", "glm4moe", _GLM, "<|endoftext|>", "[gMASK]"),
         also_stops=("<|user|>", "<|observation|>"),
-        tool_call_parser="glm45",
-        reasoning_parser="glm45",
+        tool_call_parser="glm47",
+        reasoning_parser="glm47",
         config={"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32},
     ),
 }
