@@ -114,7 +114,7 @@ wiring: install ## Bus, store and services on the real broker and S3 server
 e2e: install $(TINY)/config.json ## The whole stack with the real vLLM, killed and restarted
 	$(BIN)/pytest tests/e2e --durations=8
 
-families: install ## Which kinds of conversation can be trained on which chat template, judged by vLLM's own code
+families: install ## Which kinds of conversation can be trained on which chat template, asked of vLLM's render server
 	$(BIN)/python -m tests.families
 	$(BIN)/python -m tests.families.parsers
 

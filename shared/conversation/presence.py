@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from shared.conversation.template import ChatTemplate, Unfit
@@ -12,16 +12,23 @@ from shared.conversation.thoughts import after_thoughts, pieces
 _FORMS = 256  # how many forms of conversations are remembered
 
 
-def missing_in_answer(message: Mapping[str, Any], text: str) -> str | None:
-    """What of an assistant message is not in the text that is trained on; None: nothing."""
+def missing_in_answer(message: Mapping[str, Any], text: str, spelled: Callable[[str], str]) -> str | None:
+    """What of an assistant message is not in the text that is trained on; None: nothing.
+
+    `spelled`: a text as the base's tokenizer writes it. Some compose letters and accents, or join white space.
+    """
+
+    def there(part: str) -> bool:
+        return _has(text, part) or _has(text, spelled(part))
+
     reasoning = message.get("reasoning_content")
-    if isinstance(reasoning, str) and not _has(text, reasoning):
+    if isinstance(reasoning, str) and not there(reasoning):
         return "reasoning_content"
     for said in _texts(message.get("content")):
         # thoughts within a text may be written with other line ends around their marks
-        if not all(_has(text, part) for part in pieces(said)):
+        if not all(there(part) for part in pieces(said)):
             return "content"
-    return next((name for name, parts in _calls(message) if not all(_has(text, part) for part in parts)), None)
+    return next((name for name, parts in _calls(message) if not all(there(part) for part in parts)), None)
 
 
 def missing_in_prompt(messages: Sequence[Mapping[str, Any]], tools: Any, text: str) -> str | None:

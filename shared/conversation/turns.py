@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from shared.conversation.presence import Probe, missing_in_answer, missing_in_prompt
+from shared.conversation.sent import text_of
 from shared.conversation.template import ChatTemplate, Unfit
 from shared.conversation.thoughts import MARKS, NO_THOUGHTS, parted
 
 Messages = Sequence[Mapping[str, Any]]
 Tools = Sequence[Mapping[str, Any]] | None
+
+_LIST = re.compile(r"""\{\\?['"]type\\?['"]: ?\\?['"]text\\?['"]""")
+"""Content parts as Python or JSON writes them."""
 
 _ELSEWHERE = "\u241f"  # a character that no answer begins with
 
@@ -61,13 +68,15 @@ class TurnEncoder:
         return sequences
 
     def complete(self, prompt: str, completion: str) -> Turns:
-        """Encode a text and what follows it, with what the tokenizer puts before every text (BOS)."""
+        """Encode a text and what follows it, with what the tokenizer puts around every text: BOS, and sometimes EOS,
+        after which the server answers all the same."""
+        served = self._raw(prompt, special=True)
         before = self._ids(prompt, special=True)
         added = self._what_is_added(prompt, before, prompt + completion, special=True)
         if added is None:
             raise Unfit("its tokenizer does not write prompt and completion apart as it writes them together")
         answer = added if self._end is None else [*added, self._end]
-        return Turns([*before, *answer], [False] * len(before) + [True] * len(answer))
+        return Turns([*served, *answer], [False] * len(served) + [True] * len(answer))
 
     def prompt(self, messages: Messages, tools: Tools) -> list[int]:
         """The server's prompt for an answer to these messages. Raises like `turn`."""
@@ -84,7 +93,24 @@ class TurnEncoder:
         if lost := missing_in_prompt(before, tools, asked) or self._probe.missing(before, tools):
             raise Unfit(f"it leaves out {lost}, so the server's model would not see it")
         prompt = self._ids(asked)
-        whole = self._template.text(messages[: turn + 1], tools, prompt=False)
+        answer = self._answer(asked, prompt, before, message, tools, turn)
+        if (apart := _without_inline_thoughts(message, self._decode(answer))) is not None:
+            answer = self._answer(asked, prompt, before, apart, tools, turn)
+        text = self._decode(answer)
+        if lost := missing_in_answer(message, text, self._spelled):
+            raise Unfit(f"messages[{turn}]: it leaves out {lost}, so there is nothing to learn it from")
+        own = [text_of(message.get("content")), message.get("reasoning_content"), message.get("tool_calls")]
+        if _LIST.search(text) and not _LIST.search(json.dumps(own)):
+            raise Unfit(f"messages[{turn}]: it writes content as a list of parts, and a client would read that")
+        if self._header and text.lstrip().startswith(self._header):
+            why = "which opens a turn; the server's prompt opens none after these messages"
+            raise Unfit(f"messages[{turn}]: the answer begins with {self._header!r}, {why}")
+        return prompt, answer
+
+    def _answer(
+        self, asked: str, prompt: list[int], before: Messages, message: Mapping[str, Any], tools: Tools, turn: int
+    ) -> list[int]:
+        whole = self._template.text([*before, message], tools, prompt=False)
         added = self._what_is_added(asked, prompt, whole)
         if added is None:
             added = self._after_thoughts(asked, prompt, before, message, tools)
@@ -92,10 +118,17 @@ class TurnEncoder:
             added = self._after_rewriting(prompt, self._ids(whole), before, tools)
         if added is None:
             raise Unfit(f"messages[{turn}]: {self._difference(prompt, self._ids(whole))}")
-        answer = self._ended(added)
-        if lost := missing_in_answer(message, self._decode(answer)):
-            raise Unfit(f"messages[{turn}]: it leaves out {lost}, so there is nothing to learn it from")
-        return prompt, answer
+        return self._ended(added)
+
+    @cached_property
+    def _header(self) -> str:
+        """What a prompt ends with to open the assistant's turn, up to its line end; empty: nothing, or not known."""
+        asked = [{"role": "user", "content": "a"}]
+        try:
+            prompt, without = (self._template.text(asked, None, prompt=prompt) for prompt in (True, False))
+        except Unfit:
+            return ""
+        return prompt.removeprefix(without).strip().partition("\n")[0] if prompt.startswith(without) else ""
 
     def _asked(self, before: Messages, tools: Tools) -> str:
         try:
@@ -109,18 +142,32 @@ class TurnEncoder:
     def _what_is_added(self, asked: str, prompt: list[int], whole: str, *, special: bool = False) -> list[int] | None:
         """The tokens after the prompt; None: the whole does not begin with it."""
         ids = self._ids(whole, special=special)
-        if _begins(ids, prompt):
-            return ids[len(prompt) :]
-        if not whole.startswith(asked):
+        rest = whole[len(asked) :] if whole.startswith(asked) else ""
+        added = ids[len(prompt) :] if _begins(ids, prompt) else None
+        indented = rest[: len(rest) - len(rest.lstrip()) + 1]
+        if added is not None and (not rest[:1].isspace() or self._says(prompt, added).startswith(indented)):
+            return added
+        if not rest:
             return None
-        # A token crosses the border. The server never sees such a token, so the answer is tokenized apart. Some
-        # tokenizers put a space before every text, but not after another character.
-        wanted, rest = self._decode(ids), whole[len(asked) :]
+        # A token crosses the border, or the prompt's last token swallows the white space after it (Phi 3). The server
+        # never sees the two together, so the answer is tokenized apart. Some tokenizers put a space before every text,
+        # but not after another character.
+        wanted = self._decode(ids)
         for before in ("", "\n", ".", "a"):
             known, both = self._ids(before), self._ids(before + rest)
-            if _begins(both, known) and self._decode(prompt + both[len(known) :]) == wanted:
-                return both[len(known) :]
-        return None
+            apart = both[len(known) :]
+            if _begins(both, known) and (
+                self._says(prompt, apart).startswith(indented)
+                if added is not None
+                else self._decode(prompt + apart) == wanted
+            ):
+                return apart
+        return added
+
+    def _says(self, prompt: list[int], answer: list[int]) -> str:
+        """The text of an answer as a client sees it: it is decoded together with the end of the prompt."""
+        context = prompt[-8:]
+        return self._decode(context + answer).removeprefix(self._decode(context))
 
     def _after_thoughts(
         self, asked: str, prompt: list[int], before: Messages, message: Mapping[str, Any], tools: Tools
@@ -192,10 +239,16 @@ class TurnEncoder:
         return repr(self._decode(ids)) if ids[0] in self._added else "other text"
 
     def _ids(self, text: str, *, special: bool = False) -> list[int]:
-        ids = list(self._tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])
-        if special and ids and ids[-1] in self._stops and self._ids(text)[-1:] != ids[-1:]:
-            ids.pop()  # this tokenizer appends EOS to every text, and an answer would come after it
+        ids = self._raw(text, special=special)
+        if special and ids and ids[-1] in self._stops and self._raw(text)[-1:] != ids[-1:]:
+            ids.pop()  # this tokenizer appends EOS to every text; the text itself may go on
         return ids
+
+    def _raw(self, text: str, *, special: bool = False) -> list[int]:
+        return list(self._tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])
+
+    def _spelled(self, text: str) -> str:
+        return self._decode(self._ids(text))
 
     def _decode(self, ids: list[int]) -> str:
         return str(self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
@@ -203,6 +256,19 @@ class TurnEncoder:
 
 def _begins(ids: list[int], start: list[int]) -> bool:
     return ids[: len(start)] == start
+
+
+def _without_inline_thoughts(message: Mapping[str, Any], answer: str) -> dict[str, Any] | None:
+    """The message with its inline thoughts in a field of their own, for a template that knows the field and writes a
+    second, empty thought beside the inline one; None: there is no second one."""
+    content = message.get("content")
+    if not isinstance(content, str):
+        return None
+    for opening, closing in MARKS.items():
+        if closing in content and answer.count(closing) > content.count(closing):
+            thoughts, said = _thoughts(message, opening, closing)
+            return {**said, "reasoning_content": thoughts}
+    return None
 
 
 def _thoughts(message: Mapping[str, Any], opening: str, closing: str) -> tuple[str, dict[str, Any]]:

@@ -1,34 +1,45 @@
 """Prints a table, families x kinds of conversation: right, or refused with its reason. Exits with 1 if a cell is wrong.
 
-`python -m tests.families`; it downloads 78 MB the first time, and takes about a minute.
+`python -m tests.families`; it downloads 78 MB the first time, and takes two minutes.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import re
 import sys
+import tempfile
 from collections import Counter
+from pathlib import Path
 
-from services.trainer.engine.data.chat import ChatEncoder
-from shared.conversation import sent_tools
-from shared.errors import InputError
-from tests.families.judge import wrong
+from shared.conversation import Unfit
 from tests.families.kinds import KINDS
+from tests.families.render_server import render_server
+from tests.families.served import Base
 from tests.families.templates import make_tokenizer, templates
+from tests.families.tiny import write_base
 
 RIGHT, REFUSED, WRONG = "right", "refused", "WRONG"
 
 
-def cell(template: str, kind: str) -> tuple[str, str]:
-    """What becomes of one kind of conversation with one template, and why."""
-    messages, tools = KINDS[kind]
-    tokenizer, stops = make_tokenizer(template)
-    try:
-        made = ChatEncoder(tokenizer, stops).encode(messages, sent_tools({"tools": tools}), where="line 1")
-    except InputError as error:
-        return REFUSED, str(error).partition("this conversation: ")[2]
-    found = wrong(tokenizer, stops, messages, tools, made)
-    return (WRONG, found) if found else (RIGHT, "")
+async def row(name: str, template: str) -> dict[str, tuple[str, str]]:
+    """What becomes of each kind of conversation with one template, and why."""
+    tokenizer, stops = make_tokenizer(template, name)
+    results = {}
+    with tempfile.TemporaryDirectory() as folder:
+        write_base(Path(folder), tokenizer, stops)
+        # without a parser it refuses requests with tools; which one it is does not matter for prompts
+        async with render_server(Path(folder), tool_call_parser="pythonic") as server:
+            base = Base(server, tokenizer, stops, reads=False)
+            for kind, (messages, tools) in KINDS.items():
+                try:
+                    wrong = await base.wrong(messages, tools)
+                except Unfit as error:
+                    results[kind] = (REFUSED, re.sub(r" \(token \d+\)", "", str(error)))
+                else:
+                    results[kind] = (WRONG, wrong[0]) if wrong else (RIGHT, "")
+    return results
 
 
 def say(line: str) -> None:
@@ -41,14 +52,12 @@ def main() -> int:
     reasons: Counter[str] = Counter()
     say(f"| template | {' | '.join(KINDS)} |\n|{'---|' * (len(KINDS) + 1)}")
     for name, template in templates():
-        row = []
-        for kind in KINDS:
-            result, why = cell(template, kind)
+        cells = asyncio.run(row(name, template))
+        for kind, (result, why) in cells.items():
             count[result] += 1
-            row.append(result)
             if why:
                 reasons[f"| {kind} | {result} | {why} |"] += 1
-        say(f"| {name} | {' | '.join(row)} |")
+        say(f"| {name} | {' | '.join(result for result, _ in cells.values())} |")
     say("\n| kind | result | reason | templates |\n|---|---|---|---|")
     for reason, templates_with_it in sorted(reasons.items()):
         say(f"{reason} {templates_with_it} |")

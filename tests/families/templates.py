@@ -1,6 +1,7 @@
-"""The chat templates of real families, from two packages, and a small tokenizer for each: templates come without one.
+"""The chat templates of real families, and a small tokenizer for each: templates come without one.
 
-The archives are unpacked into `.cache/templates`, which git ignores; nothing of them is kept in the repository.
+Most come from two packages, which are unpacked into `.cache/templates`; git ignores it, and nothing of them is kept in
+the repository. Those that neither package holds are written here after their shapes, in `ours`.
 """
 
 from __future__ import annotations
@@ -9,17 +10,18 @@ import re
 import subprocess
 import sys
 import tarfile
+import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from tests.families.vocabulary import Kind, small_tokenizer
 
 CACHE = Path(".cache/templates")
+OURS = Path(__file__).parent / "ours"
 # package: pip's options, and the folder of the templates inside the archive
-PACKAGES = {
+PACKAGES: dict[str, tuple[list[str], str]] = {
     "llama-cpp-python==0.3.36": (["--no-binary", ":all:"], "vendor/llama.cpp/models/templates/"),
     "trl==1.16.0": ([], "trl/chat_templates/"),
 }
@@ -30,12 +32,28 @@ _SPECIAL = re.compile(
 _BEGINNINGS = ("<|begin_of_text|>", "<s>", "<bos>", "<|startoftext|>", "<｜begin▁of▁sentence｜>", "<BOS_TOKEN>")
 # what ends an answer, the most telling first
 _ENDS = (
+    "[e~[", "</assistant>", "<end_of_utterance>", "<|message_sep|>", "<end_of_sentence>", "<SPECIAL_12>", "<sep>",
+    "<|eot|>",
     "<|return|>", "<|im_end|>", "<|eot_id|>", "</s>", "<|end|>", "<|END_OF_TURN_TOKEN|>", "<end_of_turn>", "<turn|>",
     "<｜end▁of▁sentence｜>", "<|endoftext|>", "<|end_of_text|>", "<|user|>", "<|observation|>", "<eos>", "<seed:eos>",
     "<|end_of_turn|>", "<|assistant_end|>", "<|role_end|>", "<|end_of_msg|>",
 )  # fmt: skip
 # further stop tokens that the generation_config.json of such a family names
 _ALSO_ENDS = {"<|return|>": ("<|call|>",), "<|eot_id|>": ("<|eom_id|>",), "<turn|>": ("<|tool_response>",)}
+
+# vLLM writes the prompts of these families with code of its own, and never looks at their templates
+_UNUSED = {
+    *("openai-gpt-oss-120b", "gptoss", "Kimi-K3"),
+    *("deepseek-ai-DeepSeek-V3.2", "deepseek-ai-DeepSeek-V4", "deepseek-ai-DeepSeek-V4-Flash-0731"),
+}
+
+# families whose tokenizer is not one of bytes, and marks that are plain text there
+_KINDS: dict[str, Kind] = {"llama_2": "legacy", "mistral_0.1": "legacy", "mistral_0.3": "first", "zephyr": "legacy"}
+_PLAIN = {
+    "llama_2": {"[INST]", "[/INST]"},
+    "mistral_0.1": {"[INST]", "[/INST]"},
+    "olmo_2": {"<|assistant|>"},
+}
 
 
 def templates() -> Iterator[tuple[str, str]]:
@@ -44,39 +62,49 @@ def templates() -> Iterator[tuple[str, str]]:
     Raises:
         subprocess.CalledProcessError: a package cannot be downloaded.
     """
-    for package, (options, inside) in PACKAGES.items():
-        folder = CACHE / package.partition("=")[0]
-        if not list(folder.glob("*.jinja")):
-            _unpack(package, options, inside, folder)
+    for folder in [*map(folder_of, PACKAGES), OURS]:
         for path in sorted(folder.glob("*.jinja")):
-            if not path.stem.endswith("_training"):  # trl's own variants, which nobody serves
+            # trl's own variants are served by nobody
+            if not path.stem.endswith("_training") and path.stem not in _UNUSED:
                 yield path.stem, path.read_text(encoding="utf-8")
 
 
-def make_tokenizer(template: str) -> tuple[Any, tuple[int, ...]]:
-    """A tokenizer of one token per byte and one per special token of the template, and the ids at which it stops."""
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE(vocab={letter: index for index, letter in enumerate(letters)}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
+def folder_of(package: str) -> Path:
+    """The folder with the templates of one of `PACKAGES`, which is downloaded where it is not there yet."""
+    folder = CACHE / package.partition("=")[0]
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+            _unpack(package, Path(temporary))
+            try:
+                (Path(temporary) / "templates").replace(folder)
+            except OSError:
+                if not folder.exists():  # else another process was faster
+                    raise
+    return folder
+
+
+def make_tokenizer(template: str, name: str = "") -> tuple[Any, tuple[int, ...]]:
+    """A tokenizer of the family's kind, with the template's special tokens, and the ids at which it stops."""
     begin = next((one for one in _BEGINNINGS if one in template), "<s>")
     end = next((one for one in _ENDS if one in template), "</s>")
-    tokenizer.add_special_tokens(list(dict.fromkeys([*sorted(set(_SPECIAL.findall(template))), begin, end])))
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=end, bos_token=begin)
-    fast.chat_template = template
+    special = sorted(set(_SPECIAL.findall(template)) - _PLAIN.get(name, set()))
+    tokenizer = small_tokenizer(_KINDS.get(name, "byte_level"), special, begin=begin, end=end)
+    tokenizer.chat_template = template
     stops = [end, *(one for one in _ALSO_ENDS.get(end, ()) if one in template)]
-    return fast, tuple(fast.convert_tokens_to_ids(stops))
+    return tokenizer, tuple(tokenizer.convert_tokens_to_ids(stops))
 
 
-def _unpack(package: str, options: list[str], inside: str, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+def _unpack(package: str, folder: Path) -> None:
+    options, inside = PACKAGES[package]
     pip = [sys.executable, "-m", "pip", "download", "--no-deps", *options, package, "--dest", str(folder)]
     subprocess.run(pip, check=True, stdout=sys.stderr)
     [archive] = [path for path in folder.iterdir() if path.suffix in (".gz", ".whl")]
+    templates = folder / "templates"
+    templates.mkdir()
     for name, content in _files(archive):
         if inside in name and name.endswith(".jinja"):
-            (folder / Path(name).name).write_bytes(content)
-    archive.unlink()
+            (templates / Path(name).name).write_bytes(content)
 
 
 def _files(archive: Path) -> Iterator[tuple[str, bytes]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tokenizers import normalizers
 
 from shared.conversation import TurnEncoder, Unfit, sent_messages
 from tests.support.data.micro_base import CHATML, make_tokenizer
@@ -132,3 +133,48 @@ def test_an_answer_that_holds_a_stop_token_is_refused() -> None:
 def test_calls_with_booleans_and_unicode_are_found_as_the_template_writes_them() -> None:
     [(_, learned)] = encode(CHATML, [USER, {"role": "assistant", "tool_calls": [call()]}])
     assert "Zürich" in learned and "true" in learned and learned.endswith("<|im_end|>")
+
+
+def test_an_answer_is_found_as_the_tokenizer_writes_it() -> None:
+    """Qwen's tokenizers compose letters: e and an accent become one character."""
+    tokenizer = make_tokenizer(CHATML)
+    tokenizer.backend_tokenizer.normalizer = normalizers.NFC()
+    encoder = TurnEncoder(tokenizer, (tokenizer.eos_token_id,))
+    for answer in ({"content": "cafe\u0301"}, {"tool_calls": [call(arguments='{"city": "Zu\u0308rich"}')]}):
+        [made] = encoder.encode(sent_messages([USER, {"role": "assistant", **answer}]), None, [1])
+        learned = tokenizer.decode([token for token, trained in zip(made.ids, made.trained, strict=True) if trained])
+        assert "caf\u00e9" in learned or "Z\u00fcrich" in learned
+    with pytest.raises(Unfit, match="it leaves out content"):
+        encoder.encode([USER, {"role": "assistant", "content": "cafe\u0301 <|im_end|> closed"}], None, [1])
+
+
+def test_inline_thoughts_are_no_second_thought_where_a_template_writes_one_of_its_own() -> None:
+    """As Qwen 3.8's, which knows only `reasoning_content`."""
+    template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}"
+        "<think>\n{{ m.reasoning_content or '' }}\n</think>\n\n{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
+    )
+    [(_, learned)] = encode(template, [USER, {**ANSWER, "content": "<think>\nSent.\n</think>\n\nYes."}])
+    assert learned == "Sent.\n</think>\n\nYes.<|im_end|>"
+
+
+def test_an_answer_that_a_template_writes_as_a_list_is_refused() -> None:
+    """As Kimi K2's does beside calls: it loops over the parts elsewhere, so it is given parts."""
+    template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.tool_calls %}{{ m.content }}{{ m.tool_calls }}"
+        "{% else %}{% for part in m.content %}{{ part.text }}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}" + HEADER
+    )
+    with pytest.raises(Unfit, match=r"messages\[1\]: it writes content as a list of parts"):
+        encode(template, [USER, {**ANSWER, "tool_calls": [call()]}])
+
+
+def test_an_answer_that_opens_a_turn_of_its_own_is_refused() -> None:
+    """As a Gemma template does after a tool's result, where the prompt goes on with the turn of the call."""
+    template = (
+        "{% for m in messages %}{% if m.role == 'tool' %}<result>{{ m.content }}{% else %}<|im_start|>{{ m.role }}\n"
+        "{{ m.content }}{{ m.tool_calls }}{% if not m.tool_calls %}<|im_end|>\n{% endif %}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt and messages[-1].role != 'tool' %}<|im_start|>assistant\n{% endif %}"
+    )
+    with pytest.raises(Unfit, match=r"messages\[3\]: the answer begins with '<\|im_start\|>assistant'"):
+        encode(template, CONVERSATIONS["tools and result"])
