@@ -14,6 +14,8 @@ from shared.errors import InputError
 from shared.events import Lora
 
 ROUTERS = ("gate", "router", "shared_expert_gate")
+TOWERS = ("vision", "visual", "image", "video", "audio", "speech", "multi_modal")
+"""What the names of parts that are not for text hold, where a class has them within its decoder (Phi 4 multimodal)."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +48,9 @@ def layers_of(skeleton: Any, served: Collection[str] | None) -> Layers:
         if not isinstance(module, torch.nn.Linear) or module is head:
             continue
         last = _last(name)
-        if not name.startswith(decoder):
+        if not name.startswith(decoder) or any(tower in name for tower in TOWERS):
             outside.add(".".join(name.split(".")[:2]) if name.startswith("model.") else name.split(".")[0])
-        elif _is_router(last, module) and (served is None or last not in served or type(module) is not torch.nn.Linear):
+        elif _is_router(name, module) and not _is_served_router(last, module, served):
             routers.add(last)
         elif served is not None and last not in served:
             unserved.add(last)
@@ -118,13 +120,20 @@ def _is(target: str, name: str) -> bool:
     return name == target or name.endswith(f".{target}")
 
 
-def _is_router(last: str, module: Any) -> bool:
-    return last in ROUTERS or "Router" in type(module).__name__
+def _is_router(name: str, module: Any) -> bool:
+    return _last(name) in ROUTERS or "router" in name or "Router" in type(module).__name__
+
+
+def _is_served_router(last: str, module: Any, served: Collection[str] | None) -> bool:
+    """A class of its own answers with more than a product, which an adapter cannot be added to."""
+    return served is not None and last in served and last in ROUTERS and type(module) is torch.nn.Linear
 
 
 def _decoder(skeleton: Any) -> str:
     """What the names of the layers of the text decoder begin with."""
     decoder = skeleton.get_decoder()
+    if not any(isinstance(module, torch.nn.Linear) for module in decoder.modules() if module is not decoder):
+        return ""  # in some classes a part of the head is called so
     name = next((name for name, module in skeleton.named_modules() if module is decoder), "")
     return f"{name}." if name else ""
 

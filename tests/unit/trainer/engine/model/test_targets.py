@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import transformers
 from safetensors.torch import load_file
 
@@ -16,6 +17,7 @@ from services.trainer.domain.plan import Plan
 from services.trainer.engine.loop import Interrupted
 from services.trainer.engine.model.adapter import trainable
 from services.trainer.engine.model.base import inspect_base
+from services.trainer.engine.model.targets import layers_of
 from shared.errors import InputError
 from tests.unit.trainer.engine.model.conftest import SIZES, MakeModel, multimodal
 from tests.unit.trainer.engine.model.test_attention import loaded
@@ -152,6 +154,23 @@ def test_a_router_that_the_server_can_change_is_tuned_if_it_is_a_plain_layer(pla
     assert "shared_expert_gate" in last(set(tuned.linears))
     own = inspect_base(plan_for("PhimoeForCausalLM", MIXTURES["PhimoeForCausalLM"](), served_linears=served))
     assert last(set(own.linears)) == ATTENTION  # its router answers with more than a product
+
+
+@pytest.mark.parametrize(
+    ("family", "expected"),
+    [
+        # routers that are made of several layers
+        ("JetMoe", {"kv_proj"}),
+        # towers within the decoder
+        ("Phi4Multimodal", {"qkv_proj", "o_proj", "gate_up_proj", "down_proj"}),
+        # its head has a part called decoder
+        ("ModernBertDecoder", {"q_proj", "k_proj", "v_proj", "Wo", "Wi", "dense"}),
+    ],
+)
+def test_layers_of_unusual_classes(family: str, expected: set[str]):
+    with torch.device("meta"):
+        skeleton = getattr(transformers, f"{family}ForCausalLM")(getattr(transformers, f"{family}Config")())
+    assert last(set(layers_of(skeleton, None).linears)) == expected
 
 
 # --- what the server can change
