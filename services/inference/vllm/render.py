@@ -36,7 +36,7 @@ PR_SET_PDEATHSIG = 1
 FACTS_SECONDS = 300
 """Longer than any model class takes to build; a process that is still at it then is ended."""
 FACTS_NICE = 10
-STORE_PAUSES = Backoff(1.0, 10.0)  # without an end; see FACTS_SECONDS
+STORE_PAUSES = Backoff(1.0, 10.0)
 # How the real server is reached, what it logs and what it computes with. A render server has its own address, must not
 # log the rows that it is asked about, and computes nothing.
 NOT_FOR_RENDER = (
@@ -174,6 +174,7 @@ def _beside(work: Callable[[], None]) -> None:
 def _store(profile: BaseProfile, args: Any, settings: Settings) -> None:
     """Find vLLM's facts of the base, and store its profile with them as `bases/{digest}.json`."""
     found = facts.server_facts(_engine_arguments(args))
+    signal.alarm(0)  # the store may be away for longer
     store = ObjectStore.connect(settings.store)
     whole = profile.model_copy(update={"server": found})
     asyncio.run(retry(lambda: ledger.save(store, whole), on=TransientError, pauses=STORE_PAUSES))
