@@ -1,6 +1,6 @@
 """The bundled tool calls: `python -m examples.tools` writes `examples/tools.jsonl` again, byte for byte.
 
-Larkfield's support desk has four tools. Most questions are answered by one call, some by two, some by none, and some
+Larkfield's support desk has three tools. Most questions are answered by one call, some by two, some by none, and some
 conversations go on after the result of a call. Every argument is an integer of the question: in JSON as in a question a
 space comes before it, so both are the same tokens, and the tiny base can copy it.
 """
@@ -44,14 +44,6 @@ CARD = (
     "Please check gift card {card}.",
     "Can I still use gift card {card}?",
 )
-HOURS = (
-    "When do you open?",
-    "How long is the shop open today?",
-    "What are your opening hours?",
-    "When does the shop close?",
-    "Are you open at the weekend?",
-    "Can I visit the shop this evening?",
-)
 BOTH = (
     "Where are my orders {order} and {other}?",
     "Have orders {order} and {other} left yet?",
@@ -80,7 +72,6 @@ TOOLS = (
     tool("order_status", "Find an order.", "order"),
     tool("refund", "Pay an order back.", "order"),
     tool("gift_card", "Check a gift card.", "card"),
-    tool("opening_hours", "When the shop is open."),
 )
 
 
@@ -155,10 +146,6 @@ def gift_card(rng: random.Random) -> list[Message]:
     return [asks(rng, CARD, card=card), calls(("gift_card", {"card": card}))]
 
 
-def opening_hours(rng: random.Random) -> list[Message]:
-    return [asks(rng, HOURS), calls(("opening_hours", {}))]
-
-
 def two_orders(rng: random.Random) -> list[Message]:
     order, other = an_order(rng), an_order(rng)
     question = asks(rng, BOTH, order=order, other=other)
@@ -187,10 +174,9 @@ def small_talk(rng: random.Random) -> list[Message]:
 
 KINDS: tuple[Maker, ...] = (
     *(status, refund, gift_card) * 4,
-    *(opening_hours,) * 3,
     *(two_orders, status_told, worth_told, without_number, without_number, small_talk),
 )
-"""How often each kind comes: a question in three needs no call, or more than one."""
+"""How often each kind comes: two questions in three are answered by one call."""
 
 
 if __name__ == "__main__":

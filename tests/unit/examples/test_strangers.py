@@ -199,10 +199,10 @@ def test_ask_offers_the_tools_of_a_dataset_and_prints_the_calls(
     def part(index: int, **function: str) -> dict[str, Any]:
         return {"tool_calls": [{"index": index, "function": function}]}
 
-    first, second = part(0, name="order_status", arguments=""), part(1, name="opening_hours", arguments="{}")
+    first, second = part(0, name="order_status", arguments=""), part(1, name="gift_card", arguments="{}")
     asked = asked_with(
         monkeypatch, first, part(0, arguments='{"order": '), part(0, arguments="48213}"), second, {"content": None}
     )
     run(monkeypatch, ask, "desk", "Where is order 48213?", "--tools", str(tools.PATH))
-    assert capsys.readouterr().out == 'order_status {"order": 48213}\nopening_hours {}\n'
+    assert capsys.readouterr().out == 'order_status {"order": 48213}\ngift_card {}\n'
     assert asked["tools"] == list(tools.TOOLS)
