@@ -6,7 +6,11 @@ OPENAI_BASE_URL names the server (default http://127.0.0.1:8000/v1), OPENAI_API_
 from __future__ import annotations
 
 import argparse
+import json
 import os
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
 
 from openai import OpenAI
 from openai.types.chat import ChatCompletionMessageParam
@@ -17,6 +21,7 @@ def main() -> None:
     parser.add_argument("model", help="an alias or the exact id of a model, for example support")
     parser.add_argument("question")
     parser.add_argument("--system", help="system prompt; a tuned model answers best to the one it was trained with")
+    parser.add_argument("--tools", type=Path, help="a dataset (.jsonl): the tools of its first row are offered")
     parser.add_argument("--max-tokens", type=int, default=200)
     parser.add_argument("--temperature", type=float, default=0.0)
     options = parser.parse_args()
@@ -27,17 +32,25 @@ def main() -> None:
     messages: list[ChatCompletionMessageParam] = [{"role": "user", "content": options.question}]
     if options.system:
         messages.insert(0, {"role": "system", "content": options.system})
+    offered: dict[str, Any] = {}
+    if options.tools:
+        offered["tools"] = json.loads(options.tools.read_text(encoding="utf-8").splitlines()[0])["tools"]
     stream = client.chat.completions.create(
         model=options.model,
         messages=messages,
         max_tokens=options.max_tokens,
         temperature=options.temperature,
         stream=True,
+        **offered,
     )
+    calls: dict[int, list[str]] = defaultdict(list)
     for chunk in stream:
-        if chunk.choices and chunk.choices[0].delta.content:
-            print(chunk.choices[0].delta.content, end="", flush=True)
-    print()
+        for choice in chunk.choices:
+            print(choice.delta.content or "", end="", flush=True)
+            for call in choice.delta.tool_calls or []:  # the name comes first, the arguments in pieces
+                if call.function:
+                    calls[call.index] += [call.function.name or "", call.function.arguments or ""]
+    print(*(f"{name} {''.join(arguments)}" for name, *arguments in calls.values()), sep="\n")
 
 
 if __name__ == "__main__":

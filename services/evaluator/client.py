@@ -70,7 +70,7 @@ class Endpoint:
         thinking: int = 0,
         patience: float | None = None,
     ) -> Answer:
-        """The model's answer to the first of `prompts` that fits into its context, at temperature 0.
+        """The model's answer to the first of `prompts` that it takes and that fits into its context, at temperature 0.
 
         If even the last prompt leaves no room for `max_tokens`, they are halved until it fits. An answer that is cut in
         the middle of its thoughts is asked for again with `thinking` more tokens, or as many as fit. If the endpoint
@@ -84,7 +84,8 @@ class Endpoint:
         patience = self._patience if patience is None else patience
         fallback = 0
         response, seconds = await self._post(model, prompts[0], max_tokens, patience)
-        while fallback < len(prompts) - 1 and _lacks_room(response, max_tokens):
+        # a template may also refuse solved calls that no result follows
+        while fallback < len(prompts) - 1 and (response.status_code == 400 or _lacks_room(response, max_tokens)):
             fallback += 1
             response, seconds = await self._post(model, prompts[fallback], max_tokens, patience)
         while _too_long(response) and max_tokens >= 2 * FEWEST_TOKENS:

@@ -17,7 +17,8 @@ from services.evaluator.domain.edge_prompts import EdgeResult
 from services.evaluator.domain.evaluation import Evaluation, Row
 from services.evaluator.domain.forest_plot import forest_plot
 from services.evaluator.domain.gate import title
-from services.evaluator.domain.messages import message_text
+from services.evaluator.domain.messages import content_text
+from services.evaluator.domain.tool_calls import ToolCall, as_lines, calls_of, written_calls
 from shared.events import Evaluation as EvaluationSettings
 from shared.events import FrozenModel, Gate, TrainingCompleted
 
@@ -73,11 +74,29 @@ def state_of(row: Row) -> str:
     return "better" if row.gain > 0 else "worse"
 
 
-def turns(row: Row) -> list[tuple[str, str]]:
-    """The prompt as (role, text) pairs."""
+class Said(FrozenModel):
+    """What one side said, as the page shows it."""
+
+    text: str
+    calls: tuple[ToolCall, ...] = ()
+
+
+def turns(row: Row) -> list[tuple[str, Said]]:
+    """The prompt as pairs of a role and what it said."""
     if row.example.prompt is not None:
-        return [("prompt", row.example.prompt)]
-    return [(str(message.get("role", "")), message_text(message)) for message in row.example.messages]
+        return [("prompt", Said(text=row.example.prompt))]
+    return [
+        (str(message.get("role", "")), Said(text=content_text(message.get("content")), calls=calls_of(message)))
+        for message in row.example.messages
+    ]
+
+
+def said(text: str, calls: tuple[ToolCall, ...]) -> Said:
+    """A text that ends with a line per call, or that holds calls which the server did not parse."""
+    if calls:
+        return Said(text=text.removesuffix(as_lines("", calls)).removesuffix("\n"), calls=calls)
+    text, written = written_calls(text)
+    return Said(text=text, calls=written)
 
 
 def outcome(answer: Answer) -> str:
@@ -115,6 +134,7 @@ def _environment() -> Environment:
         "title_of": title,
         "state_of": state_of,
         "turns": turns,
+        "said": said,
         "outcome": outcome,
         "shortened": shortened,
         "score": "{:.3f}".format,

@@ -30,6 +30,8 @@ class Example(FrozenModel):
     """The tool calls of the reference, which has a line for each."""
     thoughts: str = ""
     """The thoughts of the reference (`reasoning_content`), which are not compared."""
+    answer: dict[str, Any] | None = None
+    """Where the reference calls tools: the message itself, without thoughts, as a solved example shows it."""
 
     def reply(self) -> Reply:
         """The reference as a client would see it: what answers are compared with."""
@@ -79,6 +81,7 @@ def _chat(row: Mapping[str, Any], line: int, between: str) -> Example:
         reference=message_text(messages[last], between),
         tool_calls=calls_of(messages[last]),
         thoughts=_thoughts(messages[last]),
+        answer=_calling(messages[last]),
     )
 
 
@@ -94,7 +97,14 @@ def _preference(row: Mapping[str, Any], line: int, between: str) -> Example:
         reference=message_text(preferred[-1], between),
         tool_calls=calls_of(preferred[-1]),
         thoughts=_thoughts(preferred[-1]),
+        answer=_calling(preferred[-1]),
     )
+
+
+def _calling(message: dict[str, Any]) -> dict[str, Any] | None:
+    if not calls_of(message):
+        return None
+    return {key: part for key, part in sent_messages([message])[0].items() if key != "reasoning_content"}
 
 
 def _thoughts(message: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,7 +32,7 @@ def few_shot(example: Example, solved: Sequence[Example]) -> Prompt:
     """The solved examples, then the example.
 
     In a chat, the example's own system messages come first, then the turns of the solved examples without their system
-    messages, then its own turns.
+    messages, then its own turns. A solved call is a call of the message, as the model's own would be.
     """
     if example.prompt is not None:
         shots = [f"{shot.prompt}{shot.reference}" for shot in solved]
@@ -39,9 +40,10 @@ def few_shot(example: Example, solved: Sequence[Example]) -> Prompt:
     system = [message for message in example.messages if _is_system(message)]
     turns = [message for message in example.messages if not _is_system(message)]
     shown: list[dict[str, Any]] = []
-    for shot in solved:
-        shown.extend(message for message in shot.messages if not _is_system(message))
-        shown.append({"role": "assistant", "content": shot.reference})
+    for number, shot in enumerate(solved, 1):
+        answer = shot.answer or {"role": "assistant", "content": shot.reference}
+        solution = [*(message for message in shot.messages if not _is_system(message)), answer]
+        shown.extend(_with_own_ids(message, number) for message in solution)
     return Prompt(messages=(*system, *shown, *turns), tools=example.tools)
 
 
@@ -49,6 +51,21 @@ def few_shot_prompts(example: Example, solved: Sequence[Example]) -> tuple[Promp
     """The few-shot prompt, then the same with fewer and fewer solved examples down to none, for a context that is too
     short."""
     return tuple(few_shot(example, solved[:count]) for count in range(len(solved), -1, -1))
+
+
+def _with_own_ids(message: dict[str, Any], number: int) -> dict[str, Any]:
+    """The message of a solved example, whose calls may have the ids of another one's."""
+
+    def own(known: str) -> str:
+        # some templates want nine letters and digits
+        return f"s{number:02}{zlib.crc32(known.encode()) % 10**6:06}"
+
+    made = dict(message)
+    if calls := made.get("tool_calls"):
+        made["tool_calls"] = [{**call, "id": own(call["id"])} for call in calls]
+    if "tool_call_id" in made:
+        made["tool_call_id"] = own(made["tool_call_id"])
+    return made
 
 
 def _is_system(message: dict[str, Any]) -> bool:

@@ -37,6 +37,8 @@ PATIENCE = 90.0
 BODY_LIMIT = 32 * 2**20
 """Bytes of a request. A prompt of a million tokens needs about a tenth of it."""
 CONTEXT_LENGTH = "maximum context length"
+NO_TOOL_PARSER = "--tool-call-parser"
+"""The option that vLLM 0.26 and 0.32 name when they are asked for tool calls and have no parser."""
 
 
 class Gateway:
@@ -96,7 +98,7 @@ class Gateway:
         if target.alias is not None:
             headers["x-tunestream-alias"] = quote(target.alias, safe="")  # a header is ASCII
         if status >= 400:
-            error = _error(status, await upstream.body(), current.route)
+            error = _error(status, await upstream.body(), current.route, target.model)
             error.headers = headers
             return error.response()
         headers["content-type"] = upstream.response.headers.get("content-type", "application/json")
@@ -209,7 +211,7 @@ def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is not JSON")  # Python reads NaN and Infinity, but they cannot be sent to vLLM
 
 
-def _error(status: int, body: bytes, route: str) -> ApiError:
+def _error(status: int, body: bytes, route: str, model: str) -> ApiError:
     """vLLM's error in OpenAI's form. vLLM's codes are numbers, and its answer for an unknown route has no envelope."""
     try:
         error = json.loads(body)["error"]
@@ -220,5 +222,14 @@ def _error(status: int, body: bytes, route: str) -> ApiError:
         return ApiError(status, f"The model server answered {status} without a reason.", code="bad_gateway")
     if status == 404:
         return ApiError(404, message, code="model_not_found", param="model")
+    if NO_TOOL_PARSER in message:
+        return ApiError(
+            400,
+            f"The model `{model}` is served without tool calls: its base has none, or no parser is known for "
+            'them. Leave `tools` out, or set `tool_choice` to "none" and get what the model writes as text. '
+            "Whoever runs the server can name a parser: see Tools in the README of the inference service.",
+            code="tools_not_supported",
+            param="tools",
+        )
     code = "context_length_exceeded" if CONTEXT_LENGTH in message else None
     return ApiError(status, message, code=code, param=param if isinstance(param, str) else None)

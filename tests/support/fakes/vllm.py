@@ -52,6 +52,8 @@ class FakeVllm:
         self.hung_up = asyncio.Event()
         """Set when a client has disconnected in the middle of its generation."""
         self.error: tuple[int, dict[str, Any]] | None = None
+        self.called: list[dict[str, Any]] = []
+        """The tool calls of all further answers, instead of a text."""
         self.sleeping = False
         self.sleeps: list[dict[str, str]] = []
         """The parameters of every request to sleep."""
@@ -169,13 +171,16 @@ class FakeVllm:
             self.hung_up.set()
         waiting.cancel()
         gone.cancel()
-        return JSONResponse({**_answer(body["model"]), "usage": USAGE})
+        return JSONResponse({**_answer(body["model"], self.called), "usage": USAGE})
 
     async def _events(self, body: dict[str, Any]) -> AsyncIterator[str]:
         model = body["model"]
         options = body.get("stream_options") or {}
         try:
             await self.first.wait()
+            for index, call in enumerate(self.called):
+                for part in _parts(call):
+                    yield _event(_chunk(model, {"tool_calls": [{"index": index, **part}]}))
             yield _event(_chunk(model, "one"))
             await self.rest.wait()
             if self.breaks_midway:
@@ -202,14 +207,23 @@ def _refuse(status: int, message: str) -> JSONResponse:
     return JSONResponse({"error": error}, status)
 
 
-def _answer(model: str) -> dict[str, Any]:
-    message = {"role": "assistant", "content": "hello"}
-    choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
+def _answer(model: str, called: list[dict[str, Any]]) -> dict[str, Any]:
+    message = {"role": "assistant", "content": None if called else "hello", "tool_calls": called}
+    choices = [{"index": 0, "message": message, "finish_reason": "tool_calls" if called else "stop"}]
     return {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": model, "choices": choices}
 
 
-def _chunk(model: str, text: str) -> dict[str, Any]:
-    choices = [{"index": 0, "delta": {"content": text}, "finish_reason": None}]
+def _parts(call: dict[str, Any]) -> list[dict[str, Any]]:
+    """A call as vLLM streams it: id and name first, then the arguments in pieces."""
+    function = call["function"]
+    pieces = [function["arguments"][:9], function["arguments"][9:]]
+    named = {**call, "function": {"name": function["name"], "arguments": ""}}
+    return [named, *({"function": {"arguments": piece}} for piece in pieces)]
+
+
+def _chunk(model: str, said: str | dict[str, Any]) -> dict[str, Any]:
+    delta = {"content": said} if isinstance(said, str) else said
+    choices = [{"index": 0, "delta": delta, "finish_reason": None}]
     return {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": model, "choices": choices}
 
 

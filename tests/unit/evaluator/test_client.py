@@ -147,6 +147,14 @@ def canned(body: Any) -> Callable[[httpx.Request], httpx.Response]:
     return lambda request: httpx.Response(200, json=body)
 
 
+async def test_a_few_shot_prompt_that_the_template_refuses_loses_solved_examples() -> None:
+    solved = Prompt(messages=({"role": "user", "content": "solved"}, *HELLO.messages))
+    model = FakeModel({"m": shout}, failures=[(400, {})])
+    answer = await ask(model, solved, HELLO)
+    assert (answer.text, answer.fallback) == ("HELLO", 1)
+    assert (await ask(FakeModel({"m": shout}, failures=[(400, {})]))).error == "400: try later"
+
+
 async def test_tool_calls_of_an_answer_are_its_text() -> None:
     call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}}
     body = {"choices": [{"message": {"content": None, "tool_calls": [call]}, "finish_reason": "tool_calls"}]}

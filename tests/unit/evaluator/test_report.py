@@ -14,6 +14,7 @@ from services.evaluator.domain.answers import Answer, Variant
 from services.evaluator.domain.edge_prompts import EDGE_PROMPTS, EdgeResult
 from services.evaluator.domain.examples import Example
 from services.evaluator.domain.forest_plot import LEFT, RIGHT, forest_plot
+from services.evaluator.domain.tool_calls import ToolCall
 from services.evaluator.evaluate import evaluate
 from services.evaluator.report import Report, render
 from shared.events import Evaluation, Gate, Interval, Served
@@ -88,6 +89,35 @@ def test_examples_come_with_the_biggest_change_first_and_their_filter_state() ->
     articles = [a for tag, a in Tags(render(report("some words"), curves=None)).found if tag == "article"]
     assert [article["data-state"] for article in articles] == ["better"] + ["same"] * 5
     assert articles[0]["data-line"] == "1"
+
+
+def test_calls_are_shown_as_calls_and_not_as_json_in_a_text() -> None:
+    call = ToolCall(name="track", arguments='{"order": 1}')
+    asked = {"role": "assistant", "tool_calls": [{"id": "c", "function": {"name": "look", "arguments": "{}"}}]}
+    tool = {"type": "function", "function": {"name": "track"}}
+    example = Example(
+        line=1,
+        messages=({"role": "user", "content": "where?"}, asked, {"role": "tool", "content": "here"}),
+        tools=(tool,),
+        reference=f"Sure.\n{call}",
+        tool_calls=(call,),
+    )
+    answers: dict[Variant, list[Answer]] = {
+        "base": [Answer(text='<tool_call>{"name": "track", "arg</tool_call>', finish_reason="stop")],
+        "tuned": [Answer(text=str(call), tool_calls=(call,), finish_reason="tool_calls")],
+    }
+    evaluation = evaluate([example], answers, labels=None, gate=Gate(), seed=0)
+    page = render(report(rows=1).model_copy(update={"evaluation": evaluation}), curves=None)
+    calls = [re.sub(r"<[^>]+>", "", shown) for shown in re.findall(r'<div class="call.*?</div>', page)]
+    assert calls == [
+        "look {}",
+        "track {&#34;order&#34;: 1}",
+        "not a call {&#34;name&#34;: &#34;track&#34;, &#34;arg",
+        "track {&#34;order&#34;: 1}",
+    ]
+    assert '<pre dir="auto">Sure.</pre>' in page
+    assert "offered: track" in page
+    assert "&lt;tool_call&gt;" not in page and "track({" not in page
 
 
 def test_a_report_without_examples_renders() -> None:

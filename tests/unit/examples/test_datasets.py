@@ -7,10 +7,11 @@ import re
 from collections import Counter
 from pathlib import Path
 from string import Formatter
+from typing import Any
 
 import pytest
 
-from examples import labels, support
+from examples import labels, support, tools
 from examples.support_topics import TOPICS, Topic
 
 
@@ -22,7 +23,7 @@ def slots(text: str) -> set[str]:
     return {name for _, name, _, _ in Formatter().parse(text) if name}
 
 
-@pytest.mark.parametrize("dataset", [support, labels], ids=["support", "labels"])
+@pytest.mark.parametrize("dataset", [support, labels, tools], ids=["support", "labels", "tools"])
 def test_the_file_is_what_the_generator_writes(dataset):
     assert dataset.PATH.read_text(encoding="utf-8") == support.jsonl(dataset.rows()), (
         f"run python -m {dataset.__name__} and commit the file"
@@ -79,3 +80,36 @@ def test_labels_are_balanced_and_named_in_the_prompt():
     rows = messages(labels.PATH)
     assert Counter(row[2]["content"] for row in rows) == dict.fromkeys(labels.LABELS, labels.PER_LABEL)
     assert all(label in rows[0][0]["content"] for label in labels.LABELS)
+
+
+def tool_rows() -> list[dict[str, Any]]:
+    return [json.loads(line) for line in tools.PATH.read_text(encoding="utf-8").splitlines()]
+
+
+def test_calls_are_of_offered_tools_and_take_their_arguments_from_the_question():
+    called: Counter[str] = Counter()
+    for row in tool_rows():
+        offered = {tool["function"]["name"]: tool["function"]["parameters"]["properties"] for tool in row["tools"]}
+        question = row["messages"][1]["content"]
+        for message in row["messages"]:
+            for call in message.get("tool_calls", ()):
+                name, arguments = call["function"]["name"], json.loads(call["function"]["arguments"])
+                assert arguments.keys() == offered[name].keys()
+                # a space before them, as in JSON: see the docstring of the generator
+                assert all(f" {value}" in question for value in arguments.values())
+                called[name] += 1
+    assert set(called) == {tool["function"]["name"] for tool in tools.TOOLS}
+
+
+def test_tools_cover_single_calls_several_calls_results_and_plain_answers():
+    kinds: Counter[str] = Counter()
+    for row in tool_rows():
+        roles = [message["role"] for message in row["messages"]]
+        calls = len(row["messages"][-1].get("tool_calls", ()))
+        kinds["result" if "tool" in roles else {0: "plain", 1: "one"}.get(calls, "several")] += 1
+    assert set(kinds) == {"result", "plain", "one", "several"}
+    assert min(kinds.values()) >= tools.ROWS / 30
+    assert kinds["one"] > tools.ROWS / 2, "the gate measures right calls only where half of the answers are calls"
+    questions = [row["messages"][1]["content"] for row in tool_rows()]
+    assert len(set(questions)) == len(questions) == tools.ROWS
+    assert tools.PATH.stat().st_size < 450_000

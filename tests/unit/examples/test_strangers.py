@@ -13,8 +13,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from openai.types.chat import ChatCompletionChunk
 
-from examples import ask, drop_s3, publish_event
+from examples import ask, drop_s3, publish_event, tools
 from shared.events import DatasetUploaded
 from tests.support.environment import remove_settings
 
@@ -169,17 +170,39 @@ def test_kcat_without_a_key_prints_its_usage(kcat: Path):
     assert not (kcat / "input").exists()
 
 
-def test_ask_prints_the_answer_of_the_named_model(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def asked_with(monkeypatch: pytest.MonkeyPatch, *deltas: dict[str, Any]) -> dict[str, Any]:
+    """What the client is asked for, which answers with these pieces."""
     asked: dict[str, Any] = {}
 
     def create(**options: Any) -> list[Any]:
         asked.update(options)
-        pieces = ["Hello", " Priya", None]
-        return [SimpleNamespace(choices=[SimpleNamespace(delta=SimpleNamespace(content=piece))]) for piece in pieces]
+        chunks = [{"index": 0, "delta": delta, "finish_reason": None} for delta in deltas]
+        about = {"id": "c", "object": "chat.completion.chunk", "created": 0, "model": "m"}
+        return [ChatCompletionChunk.model_validate({**about, "choices": [chunk]}) for chunk in chunks]
 
     client = SimpleNamespace(chat=SimpleNamespace(completions=SimpleNamespace(create=create)))
     monkeypatch.setattr(ask, "OpenAI", lambda **_: client)
+    return asked
+
+
+def test_ask_prints_the_answer_of_the_named_model(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    asked = asked_with(monkeypatch, {"content": "Hello"}, {"content": " Priya"}, {"content": None})
     run(monkeypatch, ask, "support", "Where is it?", "--system", "Be kind.")
     assert capsys.readouterr().out == "Hello Priya\n"
     assert asked["model"] == "support"
     assert [message["role"] for message in asked["messages"]] == ["system", "user"]
+
+
+def test_ask_offers_the_tools_of_a_dataset_and_prints_the_calls(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def part(index: int, **function: str) -> dict[str, Any]:
+        return {"tool_calls": [{"index": index, "function": function}]}
+
+    first, second = part(0, name="order_status", arguments=""), part(1, name="gift_card", arguments="{}")
+    asked = asked_with(
+        monkeypatch, first, part(0, arguments='{"order": '), part(0, arguments="48213}"), second, {"content": None}
+    )
+    run(monkeypatch, ask, "desk", "Where is order 48213?", "--tools", str(tools.PATH))
+    assert capsys.readouterr().out == 'order_status {"order": 48213}\ngift_card {}\n'
+    assert asked["tools"] == list(tools.TOOLS)

@@ -102,6 +102,29 @@ def test_few_shot_keeps_the_system_message_first_and_the_question_last() -> None
     assert said == [("system", "S"), ("user", "q1"), ("assistant", "a1"), ("user", "Q")]
 
 
+def test_few_shot_shows_solved_calls_as_calls_with_ids_of_their_own() -> None:
+    def called(number: int) -> dict[str, Any]:
+        arguments = f'{{"order": {number}}}'
+        return {"id": "call_1", "type": "function", "function": {"name": "track", "arguments": arguments}}
+
+    result = {"role": "tool", "tool_call_id": "call_1", "content": "sent"}
+    one = row({"messages": [user("1?"), {"role": "assistant", "tool_calls": [called(1)], "reasoning_content": "hm"}]})
+    two = row({"messages": [user("2?"), {"role": "assistant", "tool_calls": [called(2)]}, result, assistant("Sent.")]})
+    asked = row({"messages": [user("3?"), {"role": "assistant", "tool_calls": [called(3)]}, result, assistant("A")]})
+
+    messages = few_shot(asked, [one, two]).messages
+
+    assert [message.get("content") for message in messages if message["role"] != "assistant"] == [
+        *("1?", "2?", "sent", "3?", "sent"),
+    ]
+    calls = [call for message in messages for call in message.get("tool_calls", ())]
+    assert [call["function"] for call in calls] == [called(number)["function"] for number in (1, 2, 3)]
+    assert len({call["id"] for call in calls}) == 3
+    results = [message["tool_call_id"] for message in messages if message["role"] == "tool"]
+    assert results == [calls[1]["id"], calls[2]["id"]], "each result belongs to its own call"
+    assert "hm" not in str(messages), "thoughts are not shown"
+
+
 def test_few_shot_of_completions_stops_before_the_next_example() -> None:
     prompt = few_shot(row({"prompt": "Q", "completion": "A"}), [row({"prompt": "q", "completion": "a"})])
     assert prompt.text == f"qa{SEPARATOR}Q"
