@@ -6,6 +6,7 @@ A server of its own takes twenty seconds to start, most of them for imports, and
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,19 @@ async def render_server(
     folder: Path, *, tool_call_parser: str | None = None, reasoning_parser: str | None = None
 ) -> AsyncIterator[Server]:
     """`vllm launch render` for a base in a folder."""
+    level = logging.root.level
+    try:
+        app = await _app(folder, tool_call_parser, reasoning_parser)
+    finally:
+        logging.root.setLevel(level)  # imports of vLLM's raise it
+    try:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://render") as client:
+            yield Server(client)
+    finally:
+        app.state.online_renderer.renderer.shutdown()
+
+
+async def _app(folder: Path, tool_call_parser: str | None, reasoning_parser: str | None) -> Any:
     from vllm import AsyncEngineArgs  # noqa: PLC0415  takes ten seconds
     from vllm.config import VllmConfig  # noqa: PLC0415
     from vllm.entrypoints.launchers.app import build_app  # noqa: PLC0415
@@ -49,11 +63,7 @@ async def render_server(
     )
     app: Any = build_app(arguments, ("render",))
     await init_render_app_state(config, app.state, arguments)
-    try:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://render") as client:
-            yield Server(client)
-    finally:
-        app.state.online_renderer.renderer.shutdown()
+    return app
 
 
 class Server:
