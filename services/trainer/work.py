@@ -12,6 +12,7 @@ from pathlib import Path
 
 from services.trainer import metrics
 from services.trainer.domain.plan import Base, Plan
+from services.trainer.domain.served import served_linears
 from services.trainer.engine.messages import (
     AnyMessage,
     CheckpointWritten,
@@ -99,11 +100,6 @@ class TrainWork:
             await self._objects.download(asked.validation.reference, validation)
         start = await self._fetch_start(job.start_from, folder) if job.start_from else None
         profile = await ledger.load(self._objects, asked.base_profile) if asked.base_profile else None
-        server = profile.server if profile else None
-        if server is not None and server.problem is not None:
-            raise InputError(
-                "unsupported_base", f"base model {job.base!r} cannot be tuned here: {server.problem}", "model"
-            )
         return Plan(
             job_id=job.job_id,
             model=job.model,
@@ -116,7 +112,7 @@ class TrainWork:
             lora=job.spec.lora,
             # an older validate service names no profile; then the settings say it
             chat_template_kwargs=(profile or self._settings.model.profile).chat_template_kwargs,
-            served_linears=server.linears if server else None,
+            served_linears=served_linears(job.base, profile),
             max_length=asked.max_length,
             seed=job.spec.seed,
             train_examples=asked.train.examples,

@@ -16,8 +16,5 @@ def served_linears(base: str, profile: BaseProfile | None) -> tuple[str, ...] | 
     if server is None:
         return None
     if server.problem:
-        message = (
-            f"base model {base!r} cannot be tuned, because vLLM {server.version} cannot serve it: {server.problem}"
-        )
-        raise InputError("unsupported_base", message, "model")
+        raise InputError("unsupported_base", f"base model {base!r} cannot be tuned: {server.problem}", "model")
     return server.linears

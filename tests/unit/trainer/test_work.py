@@ -18,7 +18,7 @@ from services.trainer.engine.report.reporter import Reporter
 from services.trainer.engine.run import run
 from services.trainer.job.process import child_environment, safe_trace
 from services.trainer.work import TrainWork, raise_for_exit_code
-from shared.base import BaseProfile, ledger
+from shared.base import BaseProfile, ServerFacts, ledger
 from shared.errors import InputError, TransientError
 from shared.events import (
     DatasetValidated,
@@ -128,6 +128,25 @@ def without_clock(metrics: str) -> list[dict[str, Any]]:
 
 def children() -> list[psutil.Process]:
     return [p for p in psutil.Process().children() if p.status() != psutil.STATUS_ZOMBIE]
+
+
+@pytest.mark.parametrize("problem", [None, "it has no adapters for LlamaForCausalLM"])
+async def test_an_adapter_changes_only_what_the_server_of_the_profile_can_change(
+    problem: str | None, store: FakeStore, settings: Settings
+) -> None:
+    server = ServerFacts(version="0.32", linears=("q_proj", "v_proj", "lm_head"), problem=problem)
+    profile = BaseProfile(
+        digest="abc", architecture="LlamaForCausalLM", template_digest="d", content_format="string", server=server
+    )
+    await ledger.save(store, profile)
+    job = Run(store, settings, base_profile="abc", hyperparameters={"n_epochs": 1, "batch_size": 40})
+    if problem is not None:
+        with pytest.raises(InputError, match="cannot be tuned: it has no adapters"):
+            await job.attempt(1)
+        return
+    completed = await job.attempt(1)
+    config = json.loads(store.held[f"{completed.adapter.prefix}adapter_config.json"].data)
+    assert config["target_modules"] and all(name.endswith(("q_proj", "v_proj")) for name in config["target_modules"])
 
 
 @pytest.mark.parametrize("stored", [True, False])

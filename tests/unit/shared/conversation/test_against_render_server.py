@@ -12,6 +12,7 @@ import pytest
 from transformers import AutoTokenizer, GenerationConfig
 
 from shared.base import stop_ids
+from shared.base.making import profile_at
 from shared.conversation import Unfit
 from tests.families.kinds import KINDS
 from tests.families.render_server import render_server
@@ -53,6 +54,14 @@ def test_every_kind_of_conversation_is_refused_or_trained_as_it_is_served(name: 
     results = asyncio.run(ask(folder, folder, family))
     assert {kind for kind, found in results.items() if found is None} == REFUSED[name]
     assert {kind: found for kind, found in results.items() if found} == {}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_profile_of_the_base_names_these_parsers(name: str, tmp_path: Path) -> None:
+    family = FAMILIES[name]
+    profile = profile_at(str(make_folder(family, tmp_path)), name)
+    assert (profile.tool_call_parser, profile.reasoning_parser) == (family.tool_call_parser, family.reasoning_parser)
+    assert profile.tokenizer_mode == "auto"
 
 
 def _a_space_more(template: str) -> str:
