@@ -70,6 +70,7 @@ def main() -> None:
     import uvloop  # noqa: PLC0415
     from vllm.entrypoints.cli import launch  # noqa: PLC0415  takes ten seconds; the settings have been checked by now
 
+    logging.getLogger().setLevel(settings.telemetry.log_level)  # importing vLLM 0.26 raises it
     args = _arguments(launch, settings, profile)
     if profile is not None:
         _beside(lambda: _store(profile, args, settings))
