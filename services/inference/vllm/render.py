@@ -17,6 +17,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from importlib import metadata
 from typing import Any
@@ -44,8 +45,6 @@ NOT_FOR_RENDER = (
     "uds", "root_path", "middleware", "enable_log_requests", "quantization",
 )  # fmt: skip
 
-log = logging.getLogger(__name__)
-
 
 def options(settings: Settings, profile: BaseProfile | None = None) -> list[str]:
     """What vLLM is told of the base, by us and by the user's `vllm.extra_args`, which win. `profile`: of the base;
@@ -70,7 +69,6 @@ def main() -> None:
     import uvloop  # noqa: PLC0415
     from vllm.entrypoints.cli import launch  # noqa: PLC0415  takes ten seconds; the settings have been checked by now
 
-    logging.getLogger().setLevel(settings.telemetry.log_level)  # importing vLLM 0.26 raises it
     args = _arguments(launch, settings, profile)
     if profile is not None:
         _beside(lambda: _store(profile, args, settings))
@@ -167,7 +165,8 @@ def _beside(work: Callable[[], None]) -> None:
         logging.getLogger("vllm").setLevel(logging.ERROR)  # the server beside it says the same
         work()
     except BaseException:
-        log.exception("the facts of the base were not found")
+        print("tunestream render: vLLM's facts of the base were not stored:", file=sys.stderr)  # noqa: T201
+        traceback.print_exc()
     finally:
         os._exit(0)
 
@@ -180,7 +179,9 @@ def _store(profile: BaseProfile, args: Any, settings: Settings) -> None:
     whole = profile.model_copy(update={"server": found})
     asyncio.run(retry(lambda: ledger.save(store, whole), on=TransientError, pauses=STORE_PAUSES))
     layers = ", ".join(found.linears) if found.linears is not None else "layers that are not known"
-    log.info("the profile of the base is stored", extra={"model": settings.model.id, "reason": found.problem or layers})
+    said = found.problem or f"adapters can change {layers}"
+    # not through logging: importing vLLM 0.26 silences loggers
+    print(f"tunestream render: {settings.model.id} in vLLM {found.version}: {said}", file=sys.stderr)  # noqa: T201
 
 
 if __name__ == "__main__":
