@@ -36,11 +36,13 @@ def find(state: Path) -> list[int]:
 
 
 def end(state: Path, patience: float = PATIENCE) -> int:
-    """End every process of the stack of `state`; returns how many there were."""
+    """End every process of the stack of `state`; returns how many there were. When it returns, all are gone, and their
+    ports are free."""
     first = find(state)
     _signal(first, signal.SIGTERM)
     deadline = time.monotonic() + patience
-    while left := find(state):
+    # a process that is about to end has no environment any more, so `find` does not see it
+    while left := sorted({*find(state), *filter(exists, first)}):
         if time.monotonic() > deadline:
             _signal(left, signal.SIGKILL)
         time.sleep(0.1)

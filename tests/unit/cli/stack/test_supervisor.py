@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -156,6 +157,17 @@ def test_stopping_leaves_no_process_not_even_hidden_ones(dummies: Dummies) -> No
     assert not any(exists(pid) for pid in hidden)
     assert leftovers.find(dummies.folder) == []
     assert Supervisor.connect(dummies.files) is None
+
+
+def test_a_process_that_is_about_to_end_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # an ending process has lost its environment before its ports are free; this one only takes longer
+    slow = "import signal, time; signal.signal(signal.SIGTERM, lambda *_: None); print(flush=True); time.sleep(0.5)"
+    with subprocess.Popen([sys.executable, "-c", slow], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdout.readline()
+        seen = iter([[process.pid]])
+        monkeypatch.setattr(leftovers, "find", lambda state: next(seen, []))
+        assert leftovers.end(tmp_path) == 1
+        assert not exists(process.pid)
 
 
 def test_after_a_killed_supervisord_its_orphans_are_found_and_ended(dummies: Dummies) -> None:
