@@ -9,10 +9,11 @@ from services.evaluator.domain.answers import Answer
 from services.evaluator.domain.prompts import Prompt
 from shared.events import FrozenModel
 
-LONG_SENTENCES = 180
+LONG_SENTENCES = 90
 """Sentences of the very long prompt, at about 11 tokens each. It is much longer than most training data, which is what
-it is for; filling the context shows no more, and costs every evaluation two readings of it: with 600 sentences and a
-base of 135 million parameters, minutes on two cores."""
+it is for; filling the context shows no more, and costs every evaluation two readings of it. A server without a GPU
+reads a prompt in one step, while nobody gets an answer: 80 s for 180 sentences and a base of 135 million
+parameters."""
 
 
 class EdgePrompt(FrozenModel):
@@ -81,7 +82,7 @@ EDGE_PROMPTS: tuple[EdgePrompt, ...] = (
     ),
     EdgePrompt(
         name="very long",
-        looks_at="a prompt of about 2,000 tokens; where the context is shorter, a clear refusal is a good answer",
+        looks_at="a prompt of about 1,000 tokens; where the context is shorter, a clear refusal is a good answer",
         text="The parcel has not arrived and nobody answers the telephone. " * LONG_SENTENCES,
     ),
 )
