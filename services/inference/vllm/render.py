@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import logging
 import os
 import signal
@@ -27,13 +26,13 @@ from services.inference.vllm.command import base_flags, cpu_build, environment, 
 from services.inference.vllm.profile import profile_of
 from shared.base import BaseProfile, ledger
 from shared.errors import ConfigError, TransientError
+from shared.process import end_with
 from shared.retry import Backoff, retry
 from shared.service import EXIT_CONFIG
 from shared.settings import Settings, load_settings
 from shared.store.objects import ObjectStore
 from shared.telemetry import logs
 
-PR_SET_PDEATHSIG = 1
 FACTS_SECONDS = 300
 """Longer than any model class takes to build; a process that is still at it then is ended."""
 FACTS_NICE = 10
@@ -61,7 +60,7 @@ def main() -> None:
     except ConfigError as error:
         print(f"tunestream render: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(EXIT_CONFIG)
-    end_with_parent()
+    end_with(os.getppid())
     logs.set_up("render", settings.telemetry.log_level)
     profile = asyncio.run(profile_of(settings.model))  # before signals are blocked, which its process would inherit
     _end_on_signals()
@@ -73,16 +72,6 @@ def main() -> None:
     if profile is not None:
         _beside(lambda: _store(profile, args, settings))
     uvloop.run(launch.run_launch_fastapi(args))
-
-
-def end_with_parent() -> None:
-    """Let the kernel end this process with the thread that started it. Linux only."""
-    if sys.platform != "linux":
-        return
-    parent = os.getppid()
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it ended meanwhile
-        os._exit(0)
 
 
 def _end_on_signals() -> None:
@@ -159,7 +148,7 @@ def _beside(work: Callable[[], None]) -> None:
         threading.Thread(target=os.waitpid, args=(child, 0), name="facts", daemon=True).start()
         return
     try:
-        end_with_parent()
+        end_with(os.getppid())
         os.nice(FACTS_NICE)
         signal.alarm(FACTS_SECONDS)
         logging.getLogger("vllm").setLevel(logging.ERROR)  # the server beside it says the same

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import os
 import signal
@@ -20,6 +19,7 @@ from services.trainer.domain.plan import parse_plan
 from services.trainer.engine.messages import Completed, ErrorDocument, ExitCode, Failed, Stopped
 from services.trainer.engine.report.reporter import Reporter
 from shared.errors import InputError, TransientError
+from shared.process import end_with
 
 BEFORE_TORCH = {
     "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     if options.parent is not None:
-        die_with(options.parent)
+        end_with(options.parent)
     stop = StopRequest()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop.handle)
@@ -101,15 +101,6 @@ def _train(plan_path: Path, out: Path, reporter: Reporter, stop: StopRequest) ->
         return ExitCode.STOPPED
     reporter.send(Completed.of(result, at=time.time()))
     return ExitCode.DONE
-
-
-def die_with(parent: int) -> None:
-    """Ask the kernel to kill this process when its parent ends, even by a crash: the training must not outlive its
-    lease."""
-    set_parent_death_signal = 1
-    ctypes.CDLL(None, use_errno=True).prctl(set_parent_death_signal, signal.SIGKILL)
-    if os.getppid() != parent:  # the parent ended before the kernel was asked
-        os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":
