@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -11,6 +10,7 @@ from services.validate.domain.content import Row, conversations, input_of
 from services.validate.domain.findings import Finding
 from services.validate.domain.served import Turn
 from shared.base import BaseProfile, ProfileOverride
+from shared.base.digest import default_template
 from shared.base.making import make_profile
 from shared.base.reading import read_base
 from shared.conversation import PROBE, TurnEncoder, Turns, Unfit, digest_of, sent_tools
@@ -87,19 +87,14 @@ class BaseTokenizer:
 
     @cached_property
     def probe(self) -> str | None:
+        template = self._tokenizer.chat_template
         # a template that writes the date makes other tokens on another day
-        if not self._source or "strftime_now" in self._source:
+        if not template or "strftime_now" in default_template(template):
             return None
         try:
             return digest_of(self._turns.prompt(PROBE, None))
         except Unfit:
             return None
-
-    @cached_property
-    def _source(self) -> str:
-        with suppress(ValueError):  # it has none, or several of which none is the usual one
-            return str(self._tokenizer.get_chat_template())
-        return ""
 
     def turns(self, row: Row) -> Iterator[Turn]:
         if row.format == "completion":
