@@ -4,12 +4,15 @@ TunestreamError
 ├── InputError         the user's data or settings are wrong: the job ends with `job.failed`, without a retry
 ├── TransientError     something outside is unavailable: retried with back-off
 │   └── StoreUnavailable
+├── StoreRefused       the object store refuses this call, and would refuse it again
+├── EventRefused       the bus will never take this event (it is too large, for example)
 ├── AlreadyExists      a create-once object exists already: another attempt won
 ├── Conflict           a compare-and-swap lost: read again, decide again
 ├── CorruptObject      bytes do not match the digest of their reference
 ├── LeaseLost          another owner has the claim: stop, write nothing more
 ├── Cancelled          the user asked for the job to end
-└── ConfigError        a service cannot start with these settings
+└── ConfigError        these settings lead nowhere: a service does not start with them, and a job waits until an
+                       operator has mended them
 
 Any other exception is a bug: it is retried a bounded number of times, then the job ends with `job.failed`.
 """
@@ -43,6 +46,19 @@ class StoreUnavailable(TransientError):
     """The object store did not answer, or answered 5xx. A write may or may not have taken effect."""
 
 
+class StoreRefused(TunestreamError):
+    """The object store understood a call and refuses it; the same call would be refused again. `code` is the store's
+    (`KeyTooLongError`, `InvalidObjectState`)."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class EventRefused(TunestreamError):
+    """The bus will never take this event. Whoever needs it finds it in the ledger."""
+
+
 class AlreadyExists(TunestreamError):
     """A create-once write found that the object exists."""
 
@@ -64,4 +80,5 @@ class Cancelled(TunestreamError):
 
 
 class ConfigError(TunestreamError):
-    """A service cannot start with these settings; the message names the setting and the remedy."""
+    """These settings lead nowhere; the message names the setting and the remedy, in one line. A service does not start
+    with them; a job that meets it waits until an operator has mended them."""

@@ -2,13 +2,15 @@
 
 These are two small pieces instead of a library, because most callers decide something of their own between two tries:
 whether waiting can help at all, or how long the server asked them to wait. A stage counts its failures in its claim,
-where the count outlives the process. Pauses have no jitter, so that the simulation in `tests/sim` can repeat a history.
+where the count outlives the process. Pauses are random between half of the back-off and all of it: otherwise everybody
+who met one outage would come back at the same moment.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import random
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
@@ -20,19 +22,23 @@ T = TypeVar("T")
 class Backoff:
     """Exponential back-off: `first` seconds, doubled after each failure, at most `longest` seconds.
 
-    Iterating gives one pause per failure, without end.
+    Iterating gives one jittered pause per failure, without end.
     """
 
     first: float
     longest: float
 
     def pause(self, failures: int) -> float:
-        """Seconds to wait after `failures` failures in a row; `failures` is 1 or more."""
+        """The longest wait, in seconds, after `failures` failures in a row; `failures` is 1 or more."""
         doublings = min(failures - 1, 60)  # an outage of days must not overflow a float
         return min(self.first * 2.0**doublings, self.longest)
 
+    def jittered(self, failures: int) -> float:
+        """Seconds to wait: between half of `pause` and all of it."""
+        return self.pause(failures) * random.uniform(0.5, 1.0)
+
     def __iter__(self) -> Iterator[float]:
-        return map(self.pause, itertools.count(1))
+        return map(self.jittered, itertools.count(1))
 
 
 async def retry(

@@ -164,5 +164,5 @@ class Intake:
         outcome: StageOutcome = "failed" if problem else "completed"
         mine = outbox.result_of(job.job_id, "ingest", 1, self._owner, outcome, event, self._clock())
         result = await outbox.commit(self._objects, mine)
-        await outbox.publish(self._objects, self._bus, result, self._owner, self._clock)
+        await outbox.publish(self._objects, self._bus, result, self._owner)
         return result.outcome

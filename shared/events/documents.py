@@ -56,16 +56,27 @@ class EventRecord(FrozenModel):
 class Claim(FrozenModel):
     """`jobs/{job_id}/{stage}/claim.json`: who works on the stage, and until when nobody else may take it.
 
-    `attempt` only grows. `bugs` and `failures` count how earlier attempts ended, so that a limit
-    holds across processes. Nobody may claim before `not_before` (back-off).
+    Times are in seconds since the epoch, by the clock of the object store. `attempt` only grows. `bugs`, `failures` and
+    `deaths` count how earlier attempts ended, so that a limit holds across processes.
     """
 
     owner: str
     attempt: AttemptNumber
     expires: float
+    """When it runs out, or when it was given back."""
+    given_back: bool = False
+    """The owner gave the claim back, so anybody may take it at once."""
     bugs: int = 0
+    """Attempts that ended in an unexpected exception."""
     failures: int = 0
+    """Attempts in a row that ended because something outside was unavailable, or a setting was wrong."""
+    deaths: int = 0
+    """Attempts whose owner was gone without giving the claim back."""
     not_before: float = 0.0
+    """Nobody may claim before (back-off)."""
+    waiting_for: str | None = None
+    """What the job waits for, in one line; None: it is not waiting."""
+    waiting_since: float | None = None
 
 
 class StageResult(FrozenModel):

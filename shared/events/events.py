@@ -17,8 +17,9 @@ RUNNER_STAGES = STAGE_NAMES[1:]
 SERVICES = (*STAGE_NAMES, "api")
 StageOutcome = Literal["completed", "failed", "cancelled"]
 """How a stage ends."""
-ProgressState = Literal["started", "running", "checkpoint", "retrying", "completed", "not_promoted"]
-"""What `job.progress` says of a stage."""
+ProgressState = Literal["started", "running", "checkpoint", "retrying", "waiting", "completed", "not_promoted"]
+"""What `job.progress` says of a stage. `waiting`: something outside is unavailable, or a setting is wrong; the message
+says what, and the stage goes on when it is mended."""
 
 
 class Event(FrozenModel):

@@ -39,7 +39,7 @@ from shared.settings.sections import (
 log = logging.getLogger(__name__)
 
 PREFIX = "TUNESTREAM_"
-RENAMED = {("stage", "max_epochs"): "max_attempts"}
+RENAMED = {("stage", "max_epochs"): "max_deaths", ("stage", "max_attempts"): "max_deaths"}
 """(section, old name) of a field: its name now. The old name is still read, with a warning."""
 
 

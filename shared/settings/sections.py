@@ -183,8 +183,9 @@ class StageSettings(Section):
     concurrency: int = 1
     max_bugs: int = 3
     """Attempts that may end in an unexpected exception before the job fails."""
-    max_attempts: int = 50
-    """All attempts, including those whose process died, because a job that kills its worker must not do so forever."""
+    max_deaths: int = 10
+    """Attempts whose process may die before the job fails, because a job that kills its worker must not do so
+    forever."""
     max_backoff_seconds: float = 60.0
 
 

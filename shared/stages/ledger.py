@@ -21,8 +21,16 @@ class Entry:
 
 
 class Ledger(Protocol):
-    """Small documents with create-once and compare-and-swap. Every method raises `StoreUnavailable` when the store is
-    away; a write that raised it may have taken effect nevertheless."""
+    """Small documents with create-once and compare-and-swap.
+
+    Every method ends within seconds. It raises `StoreUnavailable` when the store gives no answer; a write that raised
+    it may have taken effect nevertheless. It raises `ConfigError` or `StoreRefused` when the store refuses it.
+    """
+
+    def now(self) -> float:
+        """Seconds since the epoch by the store's own clock, as of its last answer and the time since. All processes
+        agree on it to within a second or two, whatever their own clocks say."""
+        ...
 
     async def get(self, key: str) -> tuple[bytes, str] | None:
         """The bytes and their ETag; None if there is no such object."""
@@ -34,6 +42,10 @@ class Ledger(Protocol):
 
     async def replace(self, key: str, data: bytes, etag: str) -> str:
         """Write if the object still has the ETag `etag`. Returns the new ETag; raises `Conflict`."""
+        ...
+
+    async def delete(self, key: str) -> None:
+        """Delete an object; a missing one is no error."""
         ...
 
     async def list(self, prefix: str) -> Sequence[Entry]:
@@ -72,3 +84,7 @@ def base_key(digest: str) -> str:
 
 def gpu_prefix(name: str) -> str:
     return f"gpu/{name}/"
+
+
+def quarantine_prefix() -> str:
+    return "quarantine/"

@@ -1,23 +1,36 @@
-"""The outbox of a stage: `result.json` decides, and its event is published until `published.json` exists."""
+"""The results of stages, and the outbox that sends their events. See docs/architecture.md, "The stage protocol".
+
+`result.json` decides a stage. It is also a row of the outbox: its event is published until `published.json` exists.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections import deque
+from dataclasses import dataclass
 
 from opentelemetry.trace import SpanKind
+from pydantic import ValidationError
 
 from shared import ids, telemetry
-from shared.errors import AlreadyExists, StoreUnavailable
-from shared.events import Event, EventRecord, Job, JobFailed, StageName, StageOutcome, StageResult
+from shared.errors import AlreadyExists, ConfigError, EventRefused, StoreRefused, StoreUnavailable, TransientError
+from shared.events import Event, EventRecord, Job, JobFailed, JobProgress, StageName, StageOutcome, StageResult
 from shared.retry import Backoff, retry
 from shared.stages.ledger import Ledger, job_key, stage_prefix
 from shared.stages.publisher import Publisher
+from shared.tasks import wait_for_event
 
 log = logging.getLogger(__name__)
 
-PAUSES = Backoff(0.2, 30.0)  # between two tries at writing a result while the store is away
+COMMIT_PAUSES = Backoff(0.2, 2.0)
+"""Between two tries at writing a result while the store is away. They are short, so that after an outage the result is
+there before anybody takes over the claim."""
+PUBLISH_PAUSES = Backoff(0.5, 15.0)
+"""Between two tries at publishing a result while the bus or the store is away."""
+MOST_PROGRESS = 1000
+"""Events of progress that wait for the bus; the oldest beyond that are dropped."""
 
 
 def result_of(
@@ -40,37 +53,135 @@ def result_of(
 async def commit(ledger: Ledger, mine: StageResult) -> StageResult:
     """Decide the stage. The attempt that creates `result.json` first decides it; every other attempt gets that result.
 
-    Retries until the store answers, because hours of work must not be lost to a short outage. The runner cancels this
-    when its lease has run out; then another attempt repeats the work.
+    Retries until the store answers, because hours of work must not be lost to an outage. No lease is needed: only the
+    first result counts.
     """
 
     async def decide() -> StageResult:
         try:
-            await ledger.create(stage_prefix(mine.job_id, mine.stage) + "result.json", mine.model_dump_json().encode())
+            await ledger.create(result_key(mine.job_id, mine.stage), mine.model_dump_json().encode())
             return mine
         except AlreadyExists:
             found = await read(ledger, mine.job_id, mine.stage)
             assert found is not None, "results are never deleted"
             return found
 
-    return await retry(decide, on=StoreUnavailable, pauses=PAUSES)
+    return await retry(decide, on=StoreUnavailable, pauses=COMMIT_PAUSES)
 
 
 async def read(ledger: Ledger, job_id: str, stage: StageName) -> StageResult | None:
     """The result of a stage; None if it has none yet."""
-    found = await ledger.get(stage_prefix(job_id, stage) + "result.json")
+    found = await ledger.get(result_key(job_id, stage))
     return StageResult.model_validate_json(found[0]) if found else None
 
 
-async def publish(ledger: Ledger, bus: Publisher, result: StageResult, owner: str, clock: Callable[[], float]) -> None:
-    """Publish the event of a result. Its id is the same in every process; if this one dies halfway, a later look at
-    the job publishes the event again."""
+def result_key(job_id: str, stage: StageName) -> str:
+    return stage_prefix(job_id, stage) + "result.json"
+
+
+async def publish(ledger: Ledger, bus: Publisher, result: StageResult, owner: str) -> None:
+    """Publish the event of a result. Its id is the same in every process; if this one dies halfway, another publishes
+    the event again.
+
+    Raises:
+        TransientError: the bus or the store is away.
+    """
     found = await ledger.get(job_key(result.job_id))
     traceparent = Job.model_validate_json(found[0]).traceparent if found else None
     about = {"tunestream.job_id": result.job_id, "messaging.destination.name": result.event.topic}
-    with telemetry.span(f"publish {result.event.topic}", traceparent, kind=SpanKind.PRODUCER, attributes=about):
-        await bus.publish(result.event.event(), ce_id=result.event.id, subject=result.job_id, traceparent=traceparent)
+    stamp = {"by": owner}
+    try:
+        with telemetry.span(f"publish {result.event.topic}", traceparent, kind=SpanKind.PRODUCER, attributes=about):
+            event = result.event.event()
+            await bus.publish(event, ce_id=result.event.id, subject=result.job_id, traceparent=traceparent)
+    except (EventRefused, ValidationError) as error:
+        # the services find the result in the ledger; programs outside do not learn of it
+        log.error("an event cannot be published", extra={"job_id": result.job_id, "reason": type(error).__name__})
+        stamp["refused"] = type(error).__name__
     with contextlib.suppress(AlreadyExists):
-        stamp = ids.canonical({"at": clock(), "by": owner})
-        await ledger.create(stage_prefix(result.job_id, result.stage) + "published.json", stamp)
+        at = {"at": ledger.now()}
+        await ledger.create(stage_prefix(result.job_id, result.stage) + "published.json", ids.canonical(stamp | at))
     log.info("stage finished", extra={"job_id": result.job_id, "stage": result.stage, "outcome": result.outcome})
+
+
+@dataclass(frozen=True)
+class _Progress:
+    event: JobProgress
+    ce_id: str
+    traceparent: str | None
+
+
+class Outbox:
+    """Sends the events of one service in order, beside its work: results until the bus has them, progress as long as
+    the bus takes it. Neither the work nor its slot waits for the bus."""
+
+    def __init__(self, ledger: Ledger, bus: Publisher, owner: str) -> None:
+        self._ledger = ledger
+        self._bus = bus
+        self._owner = owner
+        self._events: deque[StageResult | _Progress] = deque()
+        self._results: set[tuple[str, StageName]] = set()
+        """The job and the stage of each result that waits."""
+        self._bell = asyncio.Event()
+        self._failures = 0
+        """How often publishing failed in a row."""
+
+    def result(self, result: StageResult) -> None:
+        """Publish the event of a committed result."""
+        about = (result.job_id, result.stage)
+        if about not in self._results:
+            self._results.add(about)
+            self._events.append(result)
+            self._bell.set()
+
+    def progress(self, event: JobProgress, *, ce_id: str, traceparent: str | None) -> None:
+        """Publish progress, unless the bus is away."""
+        if self._failures or len(self._events) - len(self._results) >= MOST_PROGRESS:
+            return
+        self._events.append(_Progress(event, ce_id, traceparent))
+        self._bell.set()
+
+    @property
+    def waiting(self) -> int:
+        """Results that are committed but not published."""
+        return len(self._results)
+
+    async def run(self) -> None:
+        """Send until cancelled."""
+        while True:
+            await wait_for_event(self._bell, 3600)
+            self._bell.clear()
+            while self._events:
+                if not await self._send(self._events[0]):
+                    await asyncio.sleep(PUBLISH_PAUSES.jittered(self._failures))
+
+    async def _send(self, item: StageResult | _Progress) -> bool:
+        """Send the first of the events. Whether the next one may follow."""
+        try:
+            if isinstance(item, _Progress):
+                event = item.event
+                await self._bus.publish(event, ce_id=item.ce_id, subject=event.job_id, traceparent=item.traceparent)
+            else:
+                await publish(self._ledger, self._bus, item, self._owner)
+        except TransientError as error:
+            self._failures += 1
+            if self._failures == 1:
+                log.warning("events wait for the bus", extra={"reason": type(error).__name__})
+            self._drop_progress()
+            self._events.rotate(-1)  # what is refused on one topic must not hold up the others
+            return False
+        except EventRefused:
+            log.warning("progress cannot be published", extra={"reason": "EventRefused"})
+        except (ConfigError, StoreRefused) as error:
+            # a later look at the job finds that it is not published, and comes again
+            log.error("an event is not published", extra={"reason": str(error)})
+        except Exception:
+            log.exception("an event is not published")
+        self._failures = 0
+        self._events.popleft()
+        if isinstance(item, StageResult):
+            self._results.discard((item.job_id, item.stage))
+        return True
+
+    def _drop_progress(self) -> None:
+        self._events = deque(item for item in self._events if isinstance(item, StageResult))

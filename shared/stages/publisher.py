@@ -22,6 +22,7 @@ class Publisher(Protocol):
             traceparent: the trace that the event belongs to.
 
         Raises:
-            TransientError: the bus is away, or did not say that it has the event.
+            TransientError: the bus is away, or did not say within a few seconds that it has the event.
+            EventRefused: the bus will never take this event.
         """
         ...

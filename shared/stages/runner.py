@@ -238,7 +238,7 @@ class StageRunner:
         return _NEVER
 
     async def _outcome(self, attempt: Attempt) -> tuple[StageOutcome, Event]:
-        if attempt.number > self._settings.max_attempts:
+        if attempt.number > self._settings.max_deaths:
             # a job that kills its worker process must not do so forever
             message = f"{attempt.stage} was tried {attempt.number - 1} times and never ended."
             return "failed", self._failure(attempt.job.job_id, "too_many_attempts", message)
@@ -284,7 +284,7 @@ class StageRunner:
         return result
 
     async def _publish(self, result: StageResult) -> None:
-        await outbox.publish(self._ledger, self._bus, result, self._owner, self._clock)
+        await outbox.publish(self._ledger, self._bus, result, self._owner)
 
     def _progress_publisher(self, job: Job, number: int) -> Callable[[JobProgress], Awaitable[None]]:
         count = 0

@@ -48,6 +48,10 @@ STAGES: dict[StageName, Stage] = {
 }
 
 
+async def _always() -> None:
+    """The answer of an attempt without a lease, as tests make it."""
+
+
 @dataclass(frozen=True)
 class Attempt:
     """One attempt at one stage of one job, as the work gets it.
@@ -62,10 +66,17 @@ class Attempt:
     number: int
     prefix: str
     _publish_progress: Callable[[JobProgress], Awaitable[None]] = field(repr=False)
+    _certain: Callable[[], Awaitable[None]] = field(default=_always, repr=False)
 
     @property
     def earlier(self) -> tuple[str, ...]:
         return tuple(attempt_prefix(self.job.job_id, self.stage, number) for number in range(self.number - 1, 0, -1))
+
+    async def certain(self) -> None:
+        """Return as soon as it is certain that this attempt still has the claim. While the store gives no answer, the
+        claim may be another's already; then this waits. The work awaits it before anything that others see, such as the
+        loading of an adapter or the move of an alias; writing below `prefix` needs no certainty."""
+        await self._certain()
 
     async def progress(
         self,

