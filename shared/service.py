@@ -157,7 +157,7 @@ def _runner(name: str, context: Context, work: Work) -> StageRunner:
         work,
         ledger=context.objects,
         bus=context.bus,
-        clock=context.clock,
+        leases=context.objects.for_leases(),
         owner=f"{socket.gethostname()}/{os.getpid()}/{ids.derive(time.time_ns(), chars=6)}",
         settings=context.settings.stage,
         span=telemetry.job_span,

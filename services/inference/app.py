@@ -41,7 +41,7 @@ def build(context: Context) -> Parts:
         if settings.vllm.url
         else supervised(client, settings)
     )
-    turns = GpuTurns(context.objects, settings.gpu.name, clock, lease_seconds=settings.stage.lease_seconds)
+    turns = GpuTurns(context.objects.for_leases(), settings.gpu.name, lease_seconds=settings.stage.lease_seconds)
     controller = SleepController(
         vllm,
         turns,

@@ -1,22 +1,81 @@
 """Leases: who works on a stage, until when, and what ends it. See docs/architecture.md, "The stage protocol".
 
-A lease only avoids double work. Two owners may believe that they hold it (a clock jumps, a process is suspended); the
-stage still has one result, because the result is created once. `attempt` grows with every owner, so each owner writes
-into a folder of its own.
+Expiry is by the object store's clock, on which all processes agree; an owner measures its own time by the monotonic
+clock. At every moment an owner is in one of three states:
+
+    certain    nobody else may have the claim
+    in doubt   the lease has run out by the monotonic clock, because the store gives no answer. The owner works on in
+               its own attempt folder, and does nothing that others see, until one renewal decides
+    lost       the store said that the claim is another's, or refused us: the work stops
+
+There are never two owners that are certain. A stage has one result anyway, because the result is created once, and
+`attempt` grows with every owner, so each owner writes into a folder of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from shared.errors import AlreadyExists, Cancelled, Conflict, LeaseLost, StoreUnavailable
 from shared.events import Claim
 from shared.stages.ledger import Ledger
 from shared.tasks import in_background, wait_for_event
+
+log = logging.getLogger(__name__)
+
+RENEWAL_PAUSE = 1.0
+"""Seconds between two tries at a renewal while the store gives no answer. An owner in doubt must be back before the
+grace of its successor is over."""
+
+
+class Claims:
+    """Takes claims, for any owner of this process."""
+
+    def __init__(self, ledger: Ledger, *, grace: float) -> None:
+        """`grace`: seconds between the first look that finds a claim expired and the one that takes it over.
+
+        After an outage of the store its owners are in doubt, but alive; the grace gives them the first renewal. It also
+        covers what the estimates of the store's clock differ by.
+        """
+        self._ledger = ledger
+        self._grace = grace
+        self._expired: dict[str, tuple[str, float]] = {}
+        """The ETag of each claim that was found expired, and when it was first found so (monotonic)."""
+
+    async def take(self, key: str, owner: str, seconds: float) -> Lease | None:
+        """Claim for `seconds`. None: another owner has the claim, or nobody may have it yet (`Claim.not_before`)."""
+        found = await self._ledger.get(key)
+        began, now = _monotonic(), self._ledger.now()
+        try:
+            if found is None:
+                claim, previous = Claim(owner=owner, attempt=1, expires=now + seconds), None
+                etag = await self._ledger.create(key, _json(claim))
+            else:
+                previous = Claim.model_validate_json(found[0])
+                if previous.not_before > now or not self._is_free(key, found[1], previous, owner, now):
+                    return None
+                claim = _succeeding(previous, owner, now + seconds)
+                etag = await self._ledger.replace(key, _json(claim), found[1])
+        except (AlreadyExists, Conflict):
+            return None
+        self._expired.pop(key, None)
+        return Lease(self._ledger, key, claim, etag, seconds, began + seconds, previous)
+
+    def _is_free(self, key: str, etag: str, held: Claim, owner: str, now: float) -> bool:
+        # a claim in our name comes from a write whose reply was lost
+        if _given_back(held) or held.owner == owner:
+            return True
+        if held.expires > now:
+            self._expired.pop(key, None)
+            return False
+        if self._expired.get(key, ("", 0.0))[0] != etag:
+            self._expired[key] = (etag, _monotonic())
+        return _monotonic() - self._expired[key][1] >= self._grace
 
 
 @dataclass
@@ -27,38 +86,47 @@ class Lease:
     key: str
     claim: Claim
     etag: str
+    seconds: float
+    """For how long a renewal holds the claim."""
+    certain_until: float
+    """The end of the lease by the monotonic clock."""
+    previous: Claim | None = None
+    """The claim before this one."""
+    abandoned: bool = False
+    """The body of `held` was cancelled, because the claim was lost or the user wants the job to end."""
+    _renewed: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
 
-    @classmethod
-    async def take(cls, ledger: Ledger, key: str, owner: str, now: float, seconds: float) -> Lease | None:
-        """Claim for `seconds`. None: another owner has the claim, or nobody may have it yet (`Claim.not_before`)."""
-        found = await ledger.get(key)
-        try:
-            if found is None:
-                claim = Claim(owner=owner, attempt=1, expires=now + seconds)
-                return cls(ledger, key, claim, await ledger.create(key, _json(claim)))
-            held = Claim.model_validate_json(found[0])
-            # a claim in our name comes from a write whose reply was lost
-            if (held.owner != owner and held.expires > now) or held.not_before > now:
-                return None
-            claim = held.model_copy(
-                update={"owner": owner, "attempt": held.attempt + 1, "expires": now + seconds, "not_before": 0.0}
-            )
-            return cls(ledger, key, claim, await ledger.replace(key, _json(claim), found[1]))
-        except (AlreadyExists, Conflict):
-            return None
+    @property
+    def in_doubt(self) -> bool:
+        """Whether another owner may have the claim by now."""
+        return _monotonic() >= self.certain_until
 
-    async def renew(self, expires: float) -> None:
-        """Hold the claim until `expires`, in seconds since the epoch.
+    async def certain(self) -> None:
+        """Return as soon as nobody else may have the claim. If it is lost, the body of `held` is cancelled here."""
+        while self.in_doubt:
+            self._renewed.clear()
+            await self._renewed.wait()
+
+    async def renew(self) -> None:
+        """Hold the claim for another `seconds`.
 
         Raises:
             LeaseLost: another owner has the claim.
         """
-        await self._swap({"expires": expires})
+        began = _monotonic()
+        await self._swap({"expires": self.ledger.now() + self.seconds})
+        self.certain_until = began + self.seconds
+        self._renewed.set()
 
-    async def give_back(self, *, not_before: float = 0.0, **counts: int) -> None:
-        """Let any owner claim from `not_before` on (seconds since the epoch). `counts`: new values of `bugs` and
-        `failures`."""
-        await self._swap({"expires": 0.0, "not_before": not_before, **counts})
+    async def give_back(self, *, pause: float = 0.0, **more: Any) -> None:
+        """Let any owner claim, after `pause` seconds. `more`: new values of the claim's other fields.
+
+        Raises:
+            LeaseLost: another owner has the claim.
+        """
+        now = self.ledger.now()
+        self.certain_until = float("-inf")
+        await self._swap({"expires": now, "given_back": True, "not_before": now + pause if pause else 0.0, **more})
 
     async def _swap(self, update: dict[str, Any]) -> None:
         claim = self.claim.model_copy(update=update)
@@ -78,19 +146,16 @@ class Lease:
 
     @asynccontextmanager
     async def held(
-        self,
-        seconds: float,
-        clock: Callable[[], float],
-        *,
-        bell: asyncio.Event | None = None,
-        check: Callable[[], Awaitable[None]] | None = None,
+        self, *, bell: asyncio.Event | None = None, check: Callable[[], Awaitable[None]] | None = None
     ) -> AsyncIterator[None]:
-        """Keep the claim while the body runs, by renewing it every third of `seconds`.
+        """Keep the claim while the body runs, by renewing it every third of its seconds.
 
-        `check` is awaited before each renewal, and as soon as `bell` is set: it looks for what the user asked for.
+        `check` is awaited after each renewal, which comes at once when `bell` is set: it looks for what the user asked
+        for.
 
         Raises:
-            LeaseLost: another owner has the claim, or the ledger was away until the lease ran out.
+            LeaseLost: another owner has the claim; or the store refused us, or answered what nobody expects, so that
+                nobody knows.
             Cancelled: `check` raised it.
         """
         body = asyncio.current_task()
@@ -99,20 +164,27 @@ class Lease:
         ended_by: list[Exception] = []
 
         async def keep() -> None:
-            try:
-                while True:
-                    await wait_for_event(bell, seconds / 3)
-                    bell.clear()
-                    try:
-                        if check is not None:
-                            await check()
-                        await self.renew(clock() + seconds)
-                    except StoreUnavailable:
-                        if clock() >= self.claim.expires:
-                            raise LeaseLost(self.key) from None
-            except (LeaseLost, Cancelled) as error:
-                ended_by.append(error)
-                body.cancel()
+            pause = self.seconds / 3
+            while True:
+                await wait_for_event(bell, pause)
+                bell.clear()
+                try:
+                    await self.renew()
+                    if check is not None:
+                        await check()
+                    pause = self.seconds / 3
+                except StoreUnavailable:
+                    pause = min(RENEWAL_PAUSE, self.seconds / 10)
+                except (LeaseLost, Cancelled) as error:
+                    return end(error)
+                except Exception as error:
+                    log.error("the lease cannot be kept", exc_info=error)
+                    return end(LeaseLost(self.key))
+
+        def end(error: Exception) -> None:
+            ended_by.append(error)
+            self.abandoned = True
+            body.cancel()
 
         try:
             async with in_background(keep()):
@@ -121,6 +193,29 @@ class Lease:
             if ended_by and body.uncancel() == 0:  # `keep` cancelled the body, not the service
                 raise ended_by[0] from None
             raise
+
+
+def _succeeding(held: Claim, owner: str, expires: float) -> Claim:
+    """The claim of the next attempt. An owner that is gone without giving back counts as dead."""
+    died = not _given_back(held) and held.owner != owner
+    update = {
+        "owner": owner,
+        "attempt": held.attempt + 1,
+        "expires": expires,
+        "given_back": False,
+        "not_before": 0.0,
+        "waiting_for": None,
+        "deaths": held.deaths + died,
+    }
+    return held.model_copy(update=update)
+
+
+def _given_back(claim: Claim) -> bool:
+    return claim.given_back or claim.expires == 0.0  # older versions wrote 0
+
+
+def _monotonic() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _json(claim: Claim) -> bytes:

@@ -1,39 +1,42 @@
-"""The stage runner: finds, claims and works on the requests of one stage.
+"""The stage runner: finds the requests of one stage, and gives its slots to those that were asked for first.
 
-Any number of processes may work on one stage, and any of them may die at any moment. Every job still gets exactly one
-result of the stage, which is published at least once. See docs/architecture.md, "The stage protocol".
+Any number of processes may work on one stage, and any of them may die, pause or lose the store at any moment. Every job
+still gets exactly one result of the stage, which is published at least once. See docs/architecture.md, "The stage
+protocol".
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import itertools
 import logging
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from shared import ids
-from shared.errors import Cancelled, InputError, LeaseLost, StoreUnavailable, TransientError
-from shared.events import Event, Job, JobFailed, JobProgress, StageName, StageOutcome, StageResult
-from shared.retry import Backoff
+from pydantic import ValidationError
+
+from shared.errors import ConfigError, InputError, LeaseLost, TransientError
+from shared.events import Event, Job
 from shared.settings import StageSettings
-from shared.stages import outbox
-from shared.stages.lease import Lease
-from shared.stages.ledger import JOBS, Ledger, attempt_prefix, control_prefix, job_key, stage_prefix
+from shared.stages import failures, outbox
+from shared.stages.attempts import AskedJob, Attempts, Span, no_span
+from shared.stages.lease import Claims
+from shared.stages.ledger import JOBS, Entry, Ledger, job_key, stage_prefix
+from shared.stages.outbox import Outbox
 from shared.stages.publisher import Publisher
-from shared.stages.requests import Missing, Request, Requests
-from shared.stages.stage import Attempt, Stage, Work
+from shared.stages.requests import Missing, Requests
+from shared.stages.stage import Stage, Work
 from shared.tasks import cancel_and_wait, wait_for_event
-from shared.telemetry import metrics
 
 log = logging.getLogger(__name__)
 
-Span = Callable[[Job, StageName, int], AbstractContextManager[Callable[[str], None]]]
-"""A context manager for one attempt (job, stage, number). It yields a function that is called with the outcome."""
+LOOKS = 16
+"""Looks at jobs at the same time."""
+FAIR_SECONDS = 1.0
+"""How long a free slot waits for looks under way, so that the job that was asked for first gets it."""
 
-PROGRESS_TIMEOUT = 5.0  # seconds; progress is best effort and must not delay the work
-PROGRESS_SILENCE = 10.0  # seconds without another try after the bus did not accept progress
+_runners = itertools.count(1)
 
 
 class StageRunner:
@@ -46,33 +49,43 @@ class StageRunner:
         *,
         ledger: Ledger,
         bus: Publisher,
-        clock: Callable[[], float],
         owner: str,
         settings: StageSettings,
-        span: Span = lambda job, stage, attempt: nullcontext(lambda outcome: None),
+        leases: Ledger | None = None,
+        span: Span = no_span,
     ) -> None:
+        """`leases`: the ledger through connections of its own, so that no other call delays a renewal."""
+        owner = f"{owner}/{next(_runners)}"  # two runners of one process are two owners
         self._stage = stage
-        self._work = work
         self._ledger = ledger
         self._requests = Requests(ledger, stage)
-        self._bus = bus
-        self._clock = clock
-        self._owner = owner
         self._settings = settings
-        self._span = span
+        self._outbox = Outbox(ledger, bus, owner)
+        self._attempts = Attempts(
+            stage,
+            work,
+            ledger=ledger,
+            claims=Claims(leases or ledger, grace=settings.lease_seconds / 3),
+            outbox=self._outbox,
+            owner=owner,
+            settings=settings,
+            span=span,
+        )
         self._bell = asyncio.Event()
-        self._slots = asyncio.Semaphore(settings.concurrency)
+        self._looks = asyncio.Semaphore(LOOKS)
         self._due: dict[str, float] = {}
-        """The time of the next look at each unfinished job, in the order in which they were asked for."""
-        self._queued: set[str] = set()
-        """Jobs that are waiting for a slot."""
-        self._finished: set[str] = set()
-        self._advancing: dict[str, asyncio.Task[None]] = {}
+        """The time of the next look at each unfinished job (monotonic)."""
+        self._looking: dict[str, asyncio.Task[None]] = {}
+        self._ready: dict[str, AskedJob] = {}
+        """The jobs that wait for a slot."""
+        self._fill_at = _NEVER
+        """When free slots are filled, even if looks are under way (monotonic)."""
+        self._running: dict[str, _Running] = {}
+        """The jobs that have a slot."""
         self._asked: dict[str, float] = {}
-        """When each job without a result was asked for."""
-        self._attempts: dict[str, _Running] = {}
-        """The jobs being worked on."""
-        self._discover_at = 0.0
+        """When each job without a result was asked for, by the ledger's clock."""
+        self._finished: set[str] = set()
+        self._discover_at = _NOW
 
     # --- doorbells --------------------------------------------------------------------------------------------
 
@@ -94,14 +107,16 @@ class StageRunner:
         if job_id in self._finished:
             return
         self._due[job_id] = _NOW
-        if running := self._attempts.get(job_id):
+        if running := self._running.get(job_id):
             running.bell.set()
         self._bell.set()
+
+    # --- what is going on -------------------------------------------------------------------------------------
 
     @property
     def working(self) -> int:
         """Attempts under way."""
-        return len(self._attempts)
+        return len(self._running)
 
     @property
     def pending(self) -> int:
@@ -111,221 +126,171 @@ class StageRunner:
     @property
     def oldest_pending(self) -> float:
         """Seconds since the oldest pending job was asked for; 0 if none is pending."""
-        return max(0.0, self._clock() - min(self._asked.values())) if self._asked else 0.0
+        return max(0.0, self._ledger.now() - min(self._asked.values())) if self._asked else 0.0
+
+    @property
+    def waiting(self) -> Mapping[str, int]:
+        """How many jobs wait because of something outside, by the kind of cause: `transient` or `configuration`."""
+        return Counter(self._attempts.waiting.values())
+
+    @property
+    def unpublished(self) -> int:
+        """Results that are committed but not published."""
+        return self._outbox.waiting
 
     # --- the loop ---------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Work until cancelled. Then the attempts are stopped and their leases are given back."""
+        """Work until cancelled. Then the attempts are stopped and their claims are given back."""
+        sending = asyncio.create_task(self._outbox.run())
         try:
             while True:
                 self._bell.clear()
-                if self._clock() >= self._discover_at:
+                if _monotonic() >= self._discover_at:
                     await self._discover()
-                now = self._clock()
-                for job_id, due in list(self._due.items()):
-                    if due <= now and job_id not in self._advancing:
-                        self._advancing[job_id] = asyncio.create_task(self._advance(job_id))
-                await wait_for_event(self._bell, self._settings.poll_seconds)
+                self._start_looks()
+                self._fill_slots()
+                await wait_for_event(self._bell, self._pause())
         finally:
-            await cancel_and_wait(*self._advancing.values())
+            attempts = [running.task for running in self._running.values()]
+            await cancel_and_wait(*attempts, *self._looking.values(), sending)
 
     async def _discover(self) -> None:
         """List the ledger for jobs that no event announced: the message was lost, or the owner died."""
+        pause = self._settings.discover_seconds
         try:
             for job_id in await self._ledger.folders(JOBS):
                 if job_id not in self._finished:
                     self._due.setdefault(job_id, _NOW)
-        except StoreUnavailable:
-            log.warning("the ledger does not answer", extra={"stage": self._stage.name})
-            return
-        self._discover_at = self._clock() + self._settings.discover_seconds
+        except Exception as error:
+            self._log_failure("the ledger cannot be listed", error)
+            pause = self._retry_pause(error)
+        self._discover_at = _monotonic() + pause
 
-    async def _advance(self, job_id: str) -> None:
-        """Advance one job as far as possible, and note when to look at it again."""
+    def _start_looks(self) -> None:
+        now = _monotonic()
+        for job_id, due in self._due.items():
+            if due <= now and not self._is_busy(job_id):
+                self._looking[job_id] = asyncio.create_task(self._look_guarded(job_id))
+
+    def _fill_slots(self) -> None:
+        """Give free slots to the jobs that were asked for first."""
+        while self._ready and len(self._running) < self._settings.concurrency:
+            self._fill_at = min(self._fill_at, _monotonic() + FAIR_SECONDS)
+            if self._looking and _monotonic() < self._fill_at:
+                return
+            job_id = min(self._ready, key=lambda job_id: self._ready[job_id].order)
+            self._due[job_id] = _NEVER  # a ring from here on sets it to now
+            running = self._running[job_id] = _Running()
+            running.task = asyncio.create_task(self._attempt_guarded(self._ready.pop(job_id), running))
+        self._fill_at = _NEVER
+
+    def _pause(self) -> float:
+        """Seconds until there is something to do, if no bell rings before."""
+        looks = (due for job_id, due in self._due.items() if not self._is_busy(job_id))
+        return max(0.0, min(self._settings.poll_seconds, min([self._fill_at, *looks]) - _monotonic()))
+
+    def _is_busy(self, job_id: str) -> bool:
+        return job_id in self._looking or job_id in self._running
+
+    # --- looks and attempts -----------------------------------------------------------------------------------
+
+    async def _look_guarded(self, job_id: str) -> None:
         self._due[job_id] = _NEVER  # a ring from here on sets it to now
-        again = self._clock() + self._settings.poll_seconds
+        self._ready.pop(job_id, None)
+        pause: float | None = self._settings.poll_seconds
         try:
-            again = await self._step(job_id)
-        except TransientError as error:
-            log.warning("the job is looked at again later", extra={"job_id": job_id, "reason": type(error).__name__})
-        except LeaseLost:
-            log.warning("the lease was lost", extra={"job_id": job_id, "stage": self._stage.name})
-        except Exception:
-            log.exception("the stage protocol failed", extra={"job_id": job_id, "stage": self._stage.name})
+            async with self._looks:
+                pause = await self._look(job_id)
+        except Exception as error:
+            self._log_failure("the job is looked at again later", error, job_id)
+            pause = self._retry_pause(error)
         finally:
-            del self._advancing[job_id]
-            if again == _NEVER:
-                self._due.pop(job_id, None)
-                self._finished.add(job_id)
-            elif self._due[job_id] != _NOW:
-                self._due[job_id] = again
-            self._bell.set()
+            del self._looking[job_id]
+            self._look_again(job_id, pause)
 
-    async def _step(self, job_id: str) -> float:
-        """One look at a job. Returns the time of the next one, `_NEVER` when there is nothing left to do."""
-        prefix = self._prefix(job_id)
+    async def _look(self, job_id: str) -> float | None:
+        """One look at a job. Returns the seconds until the next one; None: it is ready for a slot, or there is nothing
+        left to do."""
+        prefix = stage_prefix(job_id, self._stage.name)
         entries = {entry.key.removeprefix(prefix): entry for entry in await self._ledger.list(prefix)}
-        names = set(entries)
-        if "result.json" in names:
-            self._asked.pop(job_id, None)
-            if "published.json" not in names and (result := await outbox.read(self._ledger, job_id, self._stage.name)):
-                await self._publish(result)
-            return _NEVER
+        if "result.json" in entries:
+            if "published.json" not in entries:
+                result = await outbox.read(self._ledger, job_id, self._stage.name)
+                assert result is not None, "results are never deleted"
+                self._outbox.result(result)
+            return None
+        asked = await self._find(job_id, entries.get("request.json"))
+        if not isinstance(asked, AskedJob):
+            return asked
+        self._asked[job_id] = asked.order[0]
+        if not await self._attempts.cancel_if_asked(job_id):
+            self._ready[job_id] = asked
+        return None
+
+    async def _find(self, job_id: str, request_entry: Entry | None) -> AskedJob | float | None:
+        """The job and its request, or else what `_look` returns."""
         found = await self._ledger.get(job_key(job_id))
         if found is None:
-            return self._clock() + self._settings.discover_seconds
-        job = Job.model_validate_json(found[0])
-        request = await self._requests.find(job_id, created="request.json" in names)
-        if request is Missing.NOT_YET:
-            return self._clock() + self._settings.discover_seconds
-        if request is Missing.NEVER:
-            return _NEVER
-        self._asked[job_id] = entries["request.json"].modified if "request.json" in names else self._clock()
-        if await self._cancel_asked(job_id):
-            await self._publish(await self._commit(job, 0, "cancelled", self._cancelled(job_id)))
-            return _NEVER
-        if self._slots.locked():
-            self._queued.add(job_id)
-            return self._clock() + self._settings.discover_seconds
+            return self._settings.discover_seconds
+        request = await self._requests.find(job_id, created=request_entry is not None)
+        if isinstance(request, Missing):
+            return self._settings.discover_seconds if request is Missing.NOT_YET else None
         try:
-            async with self._slots:
-                return await self._attempt(job, request)
-        finally:
-            for waiting in self._queued:
-                self._due[waiting] = _NOW
-            self._queued.clear()
+            job = Job.model_validate_json(found[0])
+        except ValidationError as error:
+            await self._attempts.refuse(failures.unreadable_job(job_id, self._stage.name, error))
+            return None
+        return AskedJob(job, request, (request_entry.modified if request_entry else self._ledger.now(), job.created_at))
 
-    # --- attempts ---------------------------------------------------------------------------------------------
-
-    async def _attempt(self, job: Job, request: Request) -> float:
-        key = self._prefix(job.job_id) + "claim.json"
-        lease = await Lease.take(self._ledger, key, self._owner, self._clock(), self._settings.lease_seconds)
-        if lease is None:
-            return self._clock() + self._settings.poll_seconds
-        number = lease.claim.attempt
-        prefix = attempt_prefix(job.job_id, self._stage.name, number)
-        attempt = Attempt(job, request, self._stage.name, number, prefix, self._progress_publisher(job, number))
-        log.info("stage started", extra={"job_id": job.job_id, "stage": self._stage.name, "attempt": number})
-        running = self._attempts[job.job_id] = _Running(since=self._clock())
-        metrics.stage_attempts.labels(self._stage.name).inc()
-
-        async def check() -> None:
-            if await self._cancel_asked(job.job_id):
-                raise Cancelled(job.job_id)
-
+    async def _attempt_guarded(self, asked: AskedJob, running: _Running) -> None:
+        job_id = asked.job.job_id
+        pause: float | None = self._settings.poll_seconds
         try:
-            with self._span(job, self._stage.name, number) as ended:
-                async with lease.held(self._settings.lease_seconds, self._clock, bell=running.bell, check=check):
-                    await attempt.progress("started", f"{self._stage.name} started")
-                    outcome, event = await self._outcome(attempt)
-                    result = await self._commit(job, number, outcome, event)
-                ended(result.outcome)
-        except Cancelled:
-            result = await self._commit(job, number, "cancelled", self._cancelled(job.job_id))
-        except asyncio.CancelledError:  # the service stops: let a successor begin at once
-            with contextlib.suppress(LeaseLost, TransientError):
-                await lease.give_back()
-            raise
-        except LeaseLost:
-            metrics.stage_retries.labels(self._stage.name, "lease_lost").inc()
-            raise
+            pause = await self._attempts.make(asked, running.bell)
         except Exception as error:
-            return await self._retry_later(attempt, lease, error)
+            self._log_failure("the job is looked at again later", error, job_id)
+            pause = self._retry_pause(error)
         finally:
-            del self._attempts[job.job_id]
-        await self._publish(result)
-        return _NEVER
+            del self._running[job_id]
+            self._look_again(job_id, pause)
 
-    async def _outcome(self, attempt: Attempt) -> tuple[StageOutcome, Event]:
-        if attempt.number > self._settings.max_deaths:
-            # a job that kills its worker process must not do so forever
-            message = f"{attempt.stage} was tried {attempt.number - 1} times and never ended."
-            return "failed", self._failure(attempt.job.job_id, "too_many_attempts", message)
-        try:
-            return "completed", await self._work(attempt)
-        except InputError as error:
-            return "failed", self._failure(attempt.job.job_id, error.code, error.message, error.param)
+    def _look_again(self, job_id: str, pause: float | None) -> None:
+        """Note the next look at a job, unless a ring has asked for one now."""
+        if pause is None and job_id not in self._ready:
+            self._due.pop(job_id, None)
+            self._asked.pop(job_id, None)
+            self._finished.add(job_id)
+        elif self._due.get(job_id) != _NOW:
+            self._due[job_id] = _NEVER if pause is None else _monotonic() + pause
+        self._bell.set()
 
-    async def _retry_later(self, attempt: Attempt, lease: Lease, error: Exception) -> float:
-        """Back off, and count the failure in the claim, where the count outlives this process. Too many bugs fail the
-        job. Returns the time of the next try."""
-        job_id, stage = attempt.job.job_id, attempt.stage
-        transient = isinstance(error, TransientError)
-        bugs, failures = lease.claim.bugs + (not transient), lease.claim.failures + transient
-        log.warning(
-            "attempt failed",
-            exc_info=None if transient else error,
-            extra={"job_id": job_id, "stage": stage, "reason": type(error).__name__},
-        )
-        if bugs >= self._settings.max_bugs:
-            message = f"{stage} failed {bugs} times with {type(error).__name__}; look for {job_id} in its log."
-            failure = self._failure(job_id, "internal_error", message)
-            await self._publish(await self._commit(attempt.job, attempt.number, "failed", failure))
-            return _NEVER
-        metrics.stage_retries.labels(stage, "transient" if transient else "bug").inc()
-        pause = Backoff(1.0, self._settings.max_backoff_seconds).pause(bugs + failures)
-        await attempt.progress("retrying", f"{stage} is tried again in {pause:.0f} s", data={"seconds": pause})
-        until = self._clock() + pause
-        await lease.give_back(not_before=until, bugs=bugs, failures=failures)
-        return until
+    def _retry_pause(self, error: Exception) -> float:
+        """Seconds until something that failed is tried again: soon, if an outage may be over."""
+        settings = self._settings
+        return settings.poll_seconds if isinstance(error, (TransientError, LeaseLost)) else settings.discover_seconds
 
-    # --- results ----------------------------------------------------------------------------------------------
-
-    async def _commit(self, job: Job, number: int, outcome: StageOutcome, event: Event) -> StageResult:
-        now = self._clock()
-        mine = outbox.result_of(job.job_id, self._stage.name, number, self._owner, outcome, event, now)
-        result = await outbox.commit(self._ledger, mine)
-        self._asked.pop(job.job_id, None)
-        if result is mine:
-            metrics.stage_results.labels(result.stage, result.outcome).inc()
-            if running := self._attempts.get(job.job_id):
-                metrics.stage_seconds.labels(result.stage, result.outcome).observe(now - running.since)
-        return result
-
-    async def _publish(self, result: StageResult) -> None:
-        await outbox.publish(self._ledger, self._bus, result, self._owner)
-
-    def _progress_publisher(self, job: Job, number: int) -> Callable[[JobProgress], Awaitable[None]]:
-        count = 0
-        silent_until = 0.0
-
-        async def publish(event: JobProgress) -> None:
-            nonlocal count, silent_until
-            if self._clock() < silent_until:
-                return
-            count += 1
-            ce_id = ids.event_id(job.job_id, event.topic, self._stage.name, number, count)
-            try:
-                async with asyncio.timeout(PROGRESS_TIMEOUT):
-                    await self._bus.publish(event, ce_id=ce_id, subject=job.job_id, traceparent=job.traceparent)
-            except (TransientError, TimeoutError):
-                silent_until = self._clock() + PROGRESS_SILENCE
-
-        return publish
-
-    # --- small things -----------------------------------------------------------------------------------------
-
-    def _prefix(self, job_id: str) -> str:
-        return stage_prefix(job_id, self._stage.name)
-
-    async def _cancel_asked(self, job_id: str) -> bool:
-        return bool(await self._ledger.list(control_prefix(job_id) + "cancel"))
-
-    def _failure(self, job_id: str, code: str, message: str, param: str | None = None) -> JobFailed:
-        return JobFailed(job_id=job_id, stage=self._stage.name, code=code, message=message, param=param)
-
-    def _cancelled(self, job_id: str) -> JobFailed:
-        return self._failure(job_id, "cancelled", "The job was cancelled.")
+    def _log_failure(self, what: str, error: Exception, job_id: str | None = None) -> None:
+        about = {"job_id": job_id, "stage": self._stage.name, "reason": str(error) or type(error).__name__}
+        if isinstance(error, (LeaseLost, TransientError)):
+            log.warning(what, extra=about)
+        elif isinstance(error, ConfigError):
+            log.error(what, extra=about)
+        else:
+            log.error(what, exc_info=error, extra=about | {"reason": type(error).__name__})
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Running:
-    """An attempt under way: when it began, and the event that makes it check whether the job was cancelled."""
+    """A job that has a slot: its task, and the event that makes it check whether the job was cancelled."""
 
-    since: float
     bell: asyncio.Event = field(default_factory=asyncio.Event)
+    task: asyncio.Task[None] = field(init=False)
 
 
-_NOW = 0.0
+def _monotonic() -> float:
+    return asyncio.get_running_loop().time()
+
+
+_NOW = float("-inf")
 _NEVER = float("inf")

@@ -142,7 +142,6 @@ class Simulation:
             work,
             ledger=SimulatedStore(self, process),
             bus=SimulatedBus(self, process),
-            clock=asyncio.get_running_loop().time,
             owner=process.name,
             settings=StageSettings(lease_seconds=LEASE, poll_seconds=5.0, max_bugs=1000, max_deaths=1000),
         )

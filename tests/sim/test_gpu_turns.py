@@ -100,7 +100,7 @@ class Simulation:
         self.ledger = FakeStore(clock=self.loop.time)
 
     def _turns(self, ledger: UnreliableLedger) -> GpuTurns:
-        return GpuTurns(ledger, "0", self.loop.time, lease_seconds=LEASE)
+        return GpuTurns(ledger, "0", lease_seconds=LEASE)
 
     async def inference(self) -> None:
         while True:

@@ -24,7 +24,7 @@ def hold(
     """
     if settings.gpu.share == "split" or settings.trainer.gpu == "cpu":
         return nullcontext()
-    turns = GpuTurns(ledger, settings.gpu.name, clock, lease_seconds=settings.stage.lease_seconds)
+    turns = GpuTurns(ledger, settings.gpu.name, lease_seconds=settings.stage.lease_seconds)
     # The owner is this attempt. A later attempt must not take the turn over while this training process may still run.
     owner = f"trainer/{socket.gethostname()}/{os.getpid()}/{attempt.job.job_id}/{attempt.number}"
 

@@ -27,7 +27,7 @@ TRAINER = "trainer/a"
 @pytest.fixture
 def turns(objects: FakeStore, clock: Clock) -> GpuTurns:
     """The turns of the GPU, as a trainer uses them."""
-    return GpuTurns(objects, "0", clock, lease_seconds=15)
+    return GpuTurns(objects, "0", lease_seconds=15)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Any
 
 import pytest
@@ -40,7 +39,6 @@ async def test_a_job_that_failed_in_validation_is_looked_at_once(stage: Any) -> 
         never,
         ledger=objects,
         bus=FakeBus(),
-        clock=time.time,
         owner="me",
         settings=StageSettings(poll_seconds=0.01, discover_seconds=0.01),
     )

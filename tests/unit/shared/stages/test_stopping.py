@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 import pytest
 
 from shared.settings import StageSettings
-from shared.stages.lease import Lease
+from shared.stages.lease import Claims
 from shared.stages.runner import StageRunner
 from shared.stages.stage import STAGES, Attempt
 from tests.support.fakes.bus import FakeBus
@@ -25,7 +24,6 @@ async def test_a_runner_stops_even_if_its_bell_rings_meanwhile(caplog: pytest.Lo
         never,  # type: ignore[arg-type]
         ledger=FakeStore(),
         bus=FakeBus(),
-        clock=time.time,
         owner="me",
         settings=StageSettings(),
     )
@@ -39,7 +37,7 @@ async def test_a_runner_stops_even_if_its_bell_rings_meanwhile(caplog: pytest.Lo
 
 
 async def test_a_lease_ends_even_if_its_bell_rings_meanwhile() -> None:
-    lease = await Lease.take(FakeStore(), "claim.json", "me", time.time(), 60)
+    lease = await Claims(FakeStore(), grace=5).take("claim.json", "me", 60)
     assert lease is not None
     bell = asyncio.Event()
 
@@ -47,7 +45,7 @@ async def test_a_lease_ends_even_if_its_bell_rings_meanwhile() -> None:
         return None
 
     async with asyncio.timeout(5):
-        async with lease.held(60, time.time, bell=bell, check=check):
+        async with lease.held(bell=bell, check=check):
             for _ in range(20):
                 await asyncio.sleep(0)
             bell.set()

@@ -44,7 +44,6 @@ class Ledger:
             work,
             ledger=self.objects,
             bus=FakeBus(),
-            clock=self.clock,
             owner="test",
             settings=StageSettings(lease_seconds=300, poll_seconds=0.02, discover_seconds=5, max_backoff_seconds=0),
         )
@@ -124,7 +123,7 @@ async def test_a_service_that_starts_anew_sees_since_when_a_job_waits() -> None:
     assert seen.value("tunestream_stage_oldest_pending_seconds", stage="validate") == 3600
 
 
-async def test_attempts_retries_results_and_durations_are_counted_by_stage() -> None:
+async def test_attempts_retries_results_and_durations_are_counted_by_stage(monkeypatch: pytest.MonkeyPatch) -> None:
     failures: list[Exception] = [TransientError("away"), KeyError("bug"), InputError("invalid_training_file", "Line 1")]
 
     async def work(attempt: Attempt) -> Event:
@@ -132,6 +131,7 @@ async def test_attempts_retries_results_and_durations_are_counted_by_stage() -> 
         raise failures.pop(0)
 
     ledger = Ledger(work)
+    monkeypatch.setattr("shared.stages.attempts._monotonic", ledger.clock)
     before = await scrape()
     await ledger.add("ftjob-1")
     async with ledger.running():

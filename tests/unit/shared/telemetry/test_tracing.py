@@ -99,13 +99,11 @@ def test_what_is_unrecorded_still_belongs_to_the_trace(spans: Spans) -> None:
 
 def runner(objects: FakeStore, work: Work, owner: str) -> StageRunner:
     settings = StageSettings(poll_seconds=0.01, discover_seconds=0.01)
-    clock = asyncio.get_running_loop().time
     return StageRunner(
         STAGES["validate"],
         work,
         ledger=objects,
         bus=FakeBus(),
-        clock=clock,
         owner=owner,
         settings=settings,
         span=telemetry.job_span,

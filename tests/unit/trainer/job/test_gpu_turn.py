@@ -9,12 +9,13 @@ import pytest
 
 from services.trainer.job.gpu_turn import hold
 from shared.errors import TransientError
-from shared.events import Job, JobProgress
+from shared.events import Claim, Job, JobProgress
 from shared.settings import Settings
 from shared.stages.gpu_turns import FIRST_RIGHT_SECONDS, GpuTurns
 from shared.stages.stage import Attempt
 from tests.support.fakes.clock import Clock
 from tests.support.fakes.store import FakeStore
+from tests.support.waiting import until
 
 LEASE = 0.3  # seconds, for stages and turns; a lease is renewed after a third of it
 
@@ -46,7 +47,7 @@ class Trainer:
 @pytest.fixture
 def turns(objects: FakeStore, clock: Clock) -> GpuTurns:
     """The turns of the GPU, as the inference service uses them."""
-    return GpuTurns(objects, "0", clock, lease_seconds=LEASE)
+    return GpuTurns(objects, "0", lease_seconds=LEASE)
 
 
 async def test_training_begins_when_vllm_has_let_go_and_gives_the_gpu_back(
@@ -89,11 +90,26 @@ async def test_a_turn_that_is_lost_ends_the_training_for_now(objects: FakeStore,
     training = asyncio.create_task(trainer.train())
     await trainer.began.wait()
 
-    objects.available = False
-    clock.now += LEASE
+    claim = Claim(owner="another", attempt=2, expires=clock.now + 60)
+    await objects.put("gpu/0/turn.json", claim.model_dump_json().encode())
 
     with pytest.raises(TransientError, match="lease was lost"):
         await asyncio.wait_for(training, 10)
+
+
+async def test_an_outage_of_the_ledger_ends_no_training(objects: FakeStore, clock: Clock) -> None:
+    trainer = Trainer(objects, clock)
+    training = asyncio.create_task(trainer.train())
+    await trainer.began.wait()
+
+    objects.available = False
+    failed = len(objects.calls)
+    await until(lambda: len(objects.calls) > failed + 3, "renewals have failed")
+    clock.now += 10 * LEASE
+    objects.available = True
+    trainer.may_end.set()
+
+    await asyncio.wait_for(training, 10)
 
 
 async def test_a_successor_does_not_take_the_gpu_over_from_an_attempt_that_may_still_live(

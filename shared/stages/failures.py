@@ -1,0 +1,86 @@
+"""How a failed attempt goes on, by its cause: the job waits, is tried again, or ends. See docs/architecture.md, "The
+stage protocol"."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from shared.errors import ConfigError, LeaseLost, StoreRefused, TransientError
+from shared.events import JobFailed, StageName
+from shared.retry import Backoff
+from shared.stages.lease import Lease
+
+FIRST_PAUSE = 1.0  # seconds
+LONGEST_REASON = 300  # characters of the line that says what a job waits for
+
+Cause = Literal["transient", "configuration"]
+"""What a job waits for: something outside that is unavailable, or a setting that an operator has to mend."""
+
+
+@dataclass(frozen=True)
+class Wait:
+    """What a job waits for, in one line, since when (seconds since the epoch), and for how many seconds until the next
+    try. `failures`: how many attempts in a row have failed so."""
+
+    cause: Cause
+    reason: str
+    since: float
+    seconds: float
+    failures: int
+
+
+def wait_for(error: TransientError | ConfigError, lease: Lease, longest: float) -> Wait:
+    """How the job goes on after `error`; a try follows after `longest` seconds at most."""
+    reason = " ".join(str(error).split())[:LONGEST_REASON] or type(error).__name__
+    before = lease.previous
+    same = before is not None and before.waiting_for == reason and before.waiting_since is not None
+    count = lease.claim.failures + 1
+    return Wait(
+        cause="configuration" if isinstance(error, ConfigError) else "transient",
+        reason=reason,
+        since=before.waiting_since if same and before and before.waiting_since else lease.ledger.now(),
+        seconds=pause(count, longest),
+        failures=count,
+    )
+
+
+def pause(failures: int, longest: float) -> float:
+    """Seconds until the next try after `failures` failures."""
+    return Backoff(FIRST_PAUSE, longest).jittered(failures)
+
+
+async def give_back(lease: Lease, seconds: float, **update: Any) -> None:
+    """Give the claim back, for at most `seconds`. A claim that cannot be given back expires by itself."""
+    with contextlib.suppress(LeaseLost, TransientError, ConfigError, StoreRefused, TimeoutError):
+        async with asyncio.timeout(seconds):
+            await lease.give_back(**update)
+
+
+def bug(job_id: str, stage: StageName, bugs: int, error: Exception) -> JobFailed:
+    """The end of a job after `bugs` unexpected exceptions."""
+    if isinstance(error, StoreRefused):
+        return JobFailed(job_id=job_id, stage=stage, code="store_refused", message=str(error))
+    message = f"{stage} failed {bugs} times with {type(error).__name__}; look for {job_id} in its log."
+    return JobFailed(job_id=job_id, stage=stage, code="internal_error", message=message)
+
+
+def killer(job_id: str, stage: StageName, deaths: int) -> JobFailed:
+    """The end of a job whose process died too often."""
+    message = (
+        f"The process of {stage} died {deaths} times while it worked on this job, perhaps for want of memory; look for "
+        f"{job_id} in its log."
+    )
+    return JobFailed(job_id=job_id, stage=stage, code="too_many_attempts", message=message)
+
+
+def unreadable_job(job_id: str, stage: StageName, error: ValidationError) -> JobFailed:
+    """The end of a job whose manifest cannot be read."""
+    problem = error.errors(include_url=False, include_input=False)[0]
+    param = ".".join(str(part) for part in problem["loc"]) or None
+    message = f"The manifest of the job cannot be read: {param}: {problem['msg']}. Make the job again."
+    return JobFailed(job_id=job_id, stage=stage, code="unreadable_job", message=message, param=param)
