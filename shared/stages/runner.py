@@ -19,6 +19,7 @@ from shared.events import Event, Job, JobFailed, JobProgress, StageName, StageOu
 from shared.retry import Backoff
 from shared.settings import StageSettings
 from shared.stages import outbox
+from shared.stages.adoption import adopt
 from shared.stages.lease import Lease
 from shared.stages.ledger import JOBS, Ledger, attempt_prefix, control_prefix, job_key, stage_prefix
 from shared.stages.publisher import Publisher
@@ -176,6 +177,9 @@ class StageRunner:
         if found is None:
             return self._clock() + self._settings.discover_seconds
         job = Job.model_validate_json(found[0])
+        if adopted := await adopt(self._ledger, job, self._stage.name, self._owner):
+            await self._publish(adopted)
+            return _NEVER
         request = await self._requests.find(job_id, created="request.json" in names)
         if request is Missing.NOT_YET:
             return self._clock() + self._settings.discover_seconds
