@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from shared.events import (
     RUNNER_STAGES,
     DatasetValidated,
     EvalCompleted,
+    Event,
     Job,
     JobSpec,
     Origin,
@@ -24,7 +27,8 @@ from shared.stages import outbox
 from shared.stages.adoption import adopt, attempts_of_parents, retry_of
 from shared.stages.ledger import attempt_prefix, job_key, stage_prefix
 from shared.stages.runner import StageRunner
-from shared.stages.stage import STAGES, Attempt
+from shared.stages.stage import STAGES, Attempt, Work
+from shared.tasks import cancel_and_wait
 from tests.support.data.job_history import T0, TRACE, JobHistory
 from tests.support.fakes.bus import FakeBus
 from tests.support.fakes.store import FakeStore
@@ -225,24 +229,58 @@ async def never(attempt: Attempt) -> Any:
     raise AssertionError("it has a result to adopt")
 
 
-async def test_the_runner_publishes_what_it_adopts_without_work(store: FakeStore, parent: JobHistory) -> None:
-    """Also where the stages before have adopted nothing yet: each reads the parent, and none waits for another."""
-    job, bus = await make(store, parent.job, "inference"), FakeBus()
-    runner = StageRunner(
-        STAGES["trainer"],
-        never,
+def runner(stage: StageName, work: Work, store: FakeStore, bus: FakeBus) -> StageRunner:
+    return StageRunner(
+        STAGES[stage],
+        work,
         ledger=store,
         bus=bus,
         clock=time.time,
-        owner="me",
+        owner=stage,
         settings=StageSettings(poll_seconds=0.01, discover_seconds=0.01),
     )
-    running = asyncio.create_task(runner.run())
+
+
+@asynccontextmanager
+async def running(*runners: StageRunner) -> AsyncIterator[None]:
+    tasks = [asyncio.create_task(each.run()) for each in runners]
+    try:
+        yield
+    finally:
+        await cancel_and_wait(*tasks)
+
+
+async def test_the_runner_publishes_what_it_adopts_without_work(store: FakeStore, parent: JobHistory) -> None:
+    """Also where the stages before have adopted nothing yet: each reads the parent, and none waits for another."""
+    job, bus = await make(store, parent.job, "inference"), FakeBus()
     mine = stage_prefix(job.job_id, "trainer")
-    await until(lambda: mine + "published.json" in store.held, "the result is published")
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
+    async with running(runner("trainer", never, store, bus)):
+        await until(lambda: mine + "published.json" in store.held, "the result is published")
     assert [key for key in store.held if key.startswith(mine)] == [f"{mine}result.json", f"{mine}published.json"]
     [published] = [each for each in bus.published if each.subject == job.job_id]
     assert isinstance(published.event, TrainingCompleted)
     assert (published.event.model, published.traceparent) == (job.model, TRACEPARENT)
+
+
+async def test_without_a_bus_a_retry_goes_from_its_first_stage_to_its_end(store: FakeStore, parent: JobHistory) -> None:
+    for stage in ("trainer", "evaluator", "inference"):
+        await store.delete(stage_prefix(parent.job_id, stage) + "result.json")
+    await parent.finish(store, "trainer", parent.failed(), 9.0, "failed")
+    job, bus = await make(store, parent.job, "trainer"), FakeBus()
+    bus.available = False
+    asked: list[tuple[str, dict[str, Any]]] = []
+    events = {"trainer": parent.trained, "evaluator": parent.evaluated, "inference": parent.ended}
+
+    async def work(attempt: Attempt) -> Event:
+        asked.append((attempt.stage, attempt.request))
+        return events[attempt.stage].model_copy(update={"job_id": job.job_id})
+
+    stages: tuple[StageName, ...] = ("inference", "evaluator", "trainer")
+    async with running(runner("validate", never, store, bus), *(runner(stage, work, store, bus) for stage in stages)):
+        last = stage_prefix(job.job_id, "inference") + "result.json"
+        await until(lambda: last in store.held, "the retry has ended")
+    assert [stage for stage, _ in asked] == ["trainer", "evaluator", "inference"]
+    assert asked[0][1]["job_id"] == job.job_id
+    assert asked[0][1]["train"] == parent.validated.train.model_dump(mode="json")
+    theirs = await outbox.read(store, parent.job_id, "trainer")
+    assert theirs is not None and theirs.outcome == "failed"
