@@ -67,6 +67,11 @@ class Client:
         """Ask for the cancellation of a job. Returns the job as it is now."""
         return self._call("POST", f"{self.target.api_url}/jobs/{quote(job, safe='')}/cancel")
 
+    def retry(self, job: str, stage: str | None) -> Json:
+        """Ask for a new job that begins from `stage` (None: where `job` failed or was cancelled), and return it."""
+        url = f"{self.target.api_url}/jobs/{quote(job, safe='')}/retry"
+        return self._call("POST", url, json={"from": stage} if stage else {})
+
     # --- models: inference ------------------------------------------------------------------------------------
 
     def models(self) -> list[Json]:

@@ -33,6 +33,7 @@ PANELS: dict[str, dict[str, Callable[..., None]]] = {
         "trace": trace.trace,
         "jobs": jobs.jobs,
         "cancel": jobs.cancel,
+        "retry": jobs.retry,
     },
     "Models": {
         "chat": models.chat,

@@ -1,4 +1,4 @@
-"""The commands submit, watch, jobs and cancel: the jobs of a stack."""
+"""The commands submit, watch, jobs, cancel and retry: the jobs of a stack."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from cli.jobs.spec import build
 from cli.jobs.view import LiveView, PlainView, duration
 from cli.target import Target, TargetOption, resolve
 from cli.terminal import INTERRUPTED, CliError, columns, err, out
+from shared.events import RUNNER_STAGES
 
 _STATUS_STYLES = {"succeeded": "green", "failed": "red", "cancelled": "red", "running": "yellow"}
 
@@ -89,6 +90,32 @@ def cancel(job: Annotated[str, typer.Argument(help="The id of the job.")], folde
         answer = client.cancel(job)
     done = answer["status"] == "cancelled"
     err.print(f"{job} is cancelled" if done else f"{job} will be cancelled; it is still {answer['status']}")
+
+
+def retry(
+    job: Annotated[str, typer.Argument(help="The id of a job that has ended.")],
+    from_: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="STAGE",
+            help=f"The stage to begin from ({', '.join(RUNNER_STAGES)}); by default the one that failed.",
+        ),
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Follow the new job until it ends.")] = False,
+    folder: TargetOption = None,
+) -> None:
+    """Try a job again from the stage in which it failed: print the id of the new job. What was decided before is taken
+    over."""
+    target = resolve(folder)
+    with Client(target) as client:
+        made = client.retry(job, from_)
+    typer.echo(made["id"])
+    if watch:
+        _watch(target, made["id"], expected=True)
+        return
+    stage = (made.get("origin") or {}).get("from_stage")
+    err.print(f"{job} begins again from {stage or 'the beginning'}: `tunestream watch {made['id']}` follows it")
 
 
 def _watch(target: Target, job: str, *, expected: bool) -> None:

@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 from services.api import metrics
 from services.api.database import DatabaseBroken, ProjectionDatabase
 from services.api.domain.messages import messages
-from services.api.domain.projection import Fact, Occurred, ends, project
+from services.api.domain.projection import Fact, Manifest, Occurred, ends, project
 from services.api.domain.state import JobState
 from services.api.ledger_reader import read_job
 from shared.errors import StoreUnavailable, TransientError
-from shared.events import Event
+from shared.events import Event, Job
 from shared.kafka.bus import Delivery
 from shared.stages.ledger import JOBS, Ledger
 
@@ -83,6 +83,14 @@ class Projection:
         known = await self._database.job(job_id)
         facts = await read_job(self._ledger, known or JobState(job_id=job_id), self._clock())
         return await self._apply(job_id, facts) if facts else known
+
+    async def accept(self, job: Job) -> JobState:
+        """Show a job that ingest is about to make. The request for it is in the ledger, and holds all of the manifest.
+
+        Raises:
+            TransientError: the database is away.
+        """
+        return await self._apply(job.job_id, [Manifest(job)])
 
     async def look_up(self, job_id: str) -> JobState | None:
         """A job from the database, or else from the ledger; None if there is none."""

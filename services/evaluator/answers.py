@@ -50,13 +50,15 @@ class AnswerCache:
     The file is written when the variant is complete, so no file holds a part of the answers.
     """
 
-    def __init__(self, objects: ObjectStore, attempt: Attempt) -> None:
+    def __init__(self, objects: ObjectStore, attempt: Attempt, parents: Sequence[str] = ()) -> None:
+        """`parents`: the prefixes of other jobs' attempts whose answers may be used."""
         self._objects = objects
         self._attempt = attempt
+        self._earlier = (*attempt.earlier, *parents)
 
     async def get(self, questions: Questions) -> list[Answer] | None:
         """The answers of the newest earlier attempt that asked exactly these questions; None if there is none."""
-        for prefix in self._attempt.earlier:
+        for prefix in self._earlier:
             found = await self._objects.get(_key(prefix, questions.variant))
             if found is None:
                 continue

@@ -25,6 +25,7 @@ from shared.base import ledger as profiles
 from shared.errors import CorruptObject, TransientError
 from shared.events import EvalCompleted, Event, TrainingCompleted
 from shared.settings import Settings
+from shared.stages.adoption import attempts_of_parents
 from shared.stages.stage import Attempt
 from shared.store.objects import ObjectStore
 
@@ -56,7 +57,8 @@ class EvaluateWork:
         progress = Progress(attempt, len(dataset.examples) * len(asked) + 2 * len(EDGE_PROMPTS), self._clock)
         async with connect(self._settings, spec.evaluation.concurrency) as http:
             endpoint = Endpoint(http, patience=self._settings.evaluator.timeout_seconds)
-            cache = AnswerCache(self._objects, attempt)
+            parents = await attempts_of_parents(self._objects, attempt.job, "evaluator")
+            cache = AnswerCache(self._objects, attempt, parents)
             answers: dict[Variant, list[Answer]] = {}
             for questions in asked:
                 answers[questions.variant] = await self._answers(attempt, questions, endpoint, cache, progress)

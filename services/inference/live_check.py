@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 AS_TRAINED = "the server makes the tokens of the training"
 ANOTHER = (
     "The model server makes other tokens of a fixed conversation than the training did: its chat template or tokenizer "
-    "is not that of this job's base. Start it from the same folder, without a --chat-template of its own, and run the "
-    "job again (`rerun`); TUNESTREAM_RENDER__POLICY=warn deploys all the same."
+    "is not that of this job's base. Start it from the same folder, without a --chat-template of its own, and try the "
+    "job again (`tunestream retry`); TUNESTREAM_RENDER__POLICY=warn deploys all the same."
 )
 WORKS = "the adapter changes its answers"
 WITHOUT_EFFECT = (

@@ -1,4 +1,4 @@
-"""Composition of the ingest service: three ways to find a dataset, and one way to make its job."""
+"""Composition of the ingest service: three ways to find a dataset and one way to make its job; and retries of jobs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from services.ingest.deduplicator import Deduplicator
 from services.ingest.inbox import Inbox
 from services.ingest.intake import Intake
 from services.ingest.notifications import BucketNotifications
+from services.ingest.retries import Retries
 from services.ingest.sweep import Sweep
 from shared.events import DatasetUploaded
 from shared.service import Context, Parts, run
@@ -19,10 +20,11 @@ def build(context: Context) -> Parts:
     inbox = Inbox(context.objects, intake, deduplicator)
     sweep = Sweep(bucket, deduplicator, settings.ingest, context.clock)
     notifications = BucketNotifications(bucket, deduplicator)
+    retries = Retries(context.objects, context.bus)
     context.bus.subscribe(DatasetUploaded, inbox.announced)
     if topic := settings.ingest.notifications_topic:
         context.bus.subscribe_raw(topic, notifications.received)
-    return Parts(background=(inbox.run, sweep.run, notifications.run))
+    return Parts(background=(inbox.run, sweep.run, notifications.run, retries.run))
 
 
 def main() -> None:

@@ -27,11 +27,12 @@ from services.trainer.job import gpu_turn
 from services.trainer.job.process import TrainingProcess
 from services.trainer.job.spans import PhaseSpans
 from services.trainer.job.uploads import CheckpointUploads, find_checkpoints
-from shared import telemetry
+from shared import ids, telemetry
 from shared.base import ledger
 from shared.errors import CorruptObject, InputError, TransientError
 from shared.events import DatasetValidated, FolderReference, Job, TrainingCompleted
 from shared.settings import Settings
+from shared.stages.adoption import attempts_of_parents
 from shared.stages.stage import Attempt
 from shared.store.objects import ObjectStore
 
@@ -64,8 +65,7 @@ class TrainWork:
         folder.mkdir(parents=True)
         try:
             with telemetry.span("trainer.download"):
-                earlier = await find_checkpoints(self._objects, attempt.earlier)
-                resume_from = await self._fetch_newest(earlier, folder)
+                resume_from, earlier = await self._resume(attempt, folder)
                 plan = await self._plan(attempt.job, asked, location, folder, resume_from)
             uploads = CheckpointUploads(self._objects, attempt, folder / "out", self._settings.trainer.keep_checkpoints)
             async with gpu_turn.hold(self._objects, self._settings, self._clock, attempt):
@@ -108,6 +108,7 @@ class TrainWork:
             format=asked.format,
             train=str(train),
             validation=str(validation) if validation else None,
+            rows=ids.derive("rows", *(split and split.reference.sha256 for split in (asked.train, asked.validation))),
             hyperparameters=job.spec.hyperparameters,
             lora=job.spec.lora,
             # an older validate service names no profile; then the settings say it
@@ -125,16 +126,33 @@ class TrainWork:
             threads=self._settings.trainer.threads,
         )
 
-    async def _fetch_newest(self, earlier: dict[int, FolderReference], folder: Path) -> Path | None:
-        """Download the newest checkpoint that is intact. A damaged one costs only the steps since the previous one."""
-        for step in sorted(earlier, reverse=True):
+    async def _resume(self, attempt: Attempt, folder: Path) -> tuple[Path | None, dict[int, FolderReference]]:
+        """Download the checkpoint to continue from. Returns its folder, and it and those before it, by step.
+
+        It is the newest of an earlier attempt, else of the job that this one is a retry of. The parent's may be further
+        than ours; but then they did not fit, because ours would have continued them.
+        """
+        parents = await attempts_of_parents(self._objects, attempt.job, "trainer")
+        found: dict[int, FolderReference] = {}
+        resume_from = None
+        for attempts in (attempt.earlier, parents):
+            checkpoints = await find_checkpoints(self._objects, attempts)
+            if resume_from is None:
+                resume_from, last = await self._fetch_newest(checkpoints, folder)
+            found = {**checkpoints, **found}
+        return resume_from, {step: found[step] for step in found if step <= last}
+
+    async def _fetch_newest(self, checkpoints: dict[int, FolderReference], folder: Path) -> tuple[Path | None, int]:
+        """Download the newest checkpoint that is intact. Returns its folder and its step; the step is 0 without one. A
+        damaged one costs only the steps since the previous one."""
+        for step in sorted(checkpoints, reverse=True):
             target = folder / "resume" / f"step-{step}"
             try:
-                await self._objects.download_folder(earlier[step], target)
-                return target
+                await self._objects.download_folder(checkpoints[step], target)
+                return target, step
             except CorruptObject:
                 log.warning("corrupt checkpoint skipped", extra={"step": step})
-        return None
+        return None, 0
 
     async def _fetch_start(self, adapter: FolderReference, folder: Path) -> Path:
         """Download the adapter that the training starts from."""

@@ -13,6 +13,7 @@ from shared.events.documents import (
     Deployment,
     EventRecord,
     Job,
+    Retry,
     StageResult,
 )
 from shared.events.events import (
@@ -104,6 +105,7 @@ __all__ = [
     "Overfitting",
     "ProgressState",
     "Reference",
+    "Retry",
     "Served",
     "Split",
     "Splits",

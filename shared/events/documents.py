@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import AliasChoices, Field
 
-from shared.events.events import BY_TOPIC, Event, StageName, StageOutcome
+from shared.events.events import BY_TOPIC, RUNNER_STAGES, Event, StageName, StageOutcome
 from shared.events.models import FrozenModel
 from shared.events.references import FolderReference, Reference
 from shared.events.spec import JobSpec, Origin
@@ -34,6 +34,28 @@ class Job(FrozenModel):
     alias: str
     origin: Origin
     traceparent: str
+
+    @property
+    def adopts(self) -> tuple[StageName, ...]:
+        """The stages whose results a retry takes over from its parent, in order. Ingest is none of them: it makes the
+        job."""
+        if self.origin.parent_job is None or self.origin.from_stage not in RUNNER_STAGES:
+            return ()
+        return RUNNER_STAGES[: RUNNER_STAGES.index(self.origin.from_stage)]
+
+
+class Retry(FrozenModel):
+    """`ingest/retries/{job_id}.json`, created once by the api: a user wants a job to be tried again. Ingest makes the
+    job `job_id` of it."""
+
+    parent_job: str
+    from_stage: StageName
+    rerun: int
+    """The counter of the new job, which is higher than the parent's."""
+    at: float
+    """When it was asked for, in seconds since the epoch."""
+    traceparent: str
+    """Of the request. The new job belongs to its trace."""
 
 
 class EventRecord(FrozenModel):

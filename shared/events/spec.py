@@ -115,4 +115,7 @@ class Origin(FrozenModel):
     kind: Literal["drop", "event", "api", "retrain"] = "drop"
     source: str = ""
     parent_job: str | None = None
+    """The job that this one is a retry of."""
     parent_version: str | None = None
+    from_stage: str | None = None
+    """The stage that a retry begins from: the results of the stages before it are those of `parent_job`."""

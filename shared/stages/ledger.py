@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 JOBS = "jobs/"
+RETRIES = "ingest/retries/"
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,11 @@ def base_key(digest: str) -> str:
 
 def gpu_prefix(name: str) -> str:
     return f"gpu/{name}/"
+
+
+def retry_key(job_id: str) -> str:
+    """Where the api asks for the job `job_id`, a retry of another one."""
+    return f"{RETRIES}{job_id}.json"
 
 
 def quarantine_prefix() -> str:

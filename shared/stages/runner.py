@@ -20,6 +20,7 @@ from shared.errors import ConfigError, InputError, LeaseLost, TransientError
 from shared.events import Event, Job
 from shared.settings import StageSettings
 from shared.stages import failures, outbox
+from shared.stages.adoption import adopt
 from shared.stages.attempts import AskedJob, Attempts, Span, no_span
 from shared.stages.lease import Claims
 from shared.stages.ledger import JOBS, Entry, Ledger, job_key, stage_prefix
@@ -55,7 +56,7 @@ class StageRunner:
         span: Span = no_span,
     ) -> None:
         """`leases`: the ledger through connections of its own, so that no other call delays a renewal."""
-        owner = f"{owner}/{next(_runners)}"  # two runners of one process are two owners
+        self._owner = owner = f"{owner}/{next(_runners)}"  # two runners of one process are two owners
         self._stage = stage
         self._ledger = ledger
         self._requests = Requests(ledger, stage)
@@ -233,13 +234,15 @@ class StageRunner:
         found = await self._ledger.get(job_key(job_id))
         if found is None:
             return self._settings.discover_seconds
+        job = _read(found[0])
+        if isinstance(job, Job) and (adopted := await adopt(self._ledger, job, self._stage.name, self._owner)):
+            self._outbox.result(adopted)
+            return None
         request = await self._requests.find(job_id, created=request_entry is not None)
         if isinstance(request, Missing):
             return self._settings.discover_seconds if request is Missing.NOT_YET else None
-        try:
-            job = Job.model_validate_json(found[0])
-        except ValidationError as error:
-            await self._attempts.refuse(failures.unreadable_job(job_id, self._stage.name, error))
+        if isinstance(job, ValidationError):
+            await self._attempts.refuse(failures.unreadable_job(job_id, self._stage.name, job))
             return None
         return AskedJob(job, request, (request_entry.modified if request_entry else self._ledger.now(), job.created_at))
 
@@ -286,6 +289,13 @@ class _Running:
 
     bell: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] = field(init=False)
+
+
+def _read(manifest: bytes) -> Job | ValidationError:
+    try:
+        return Job.model_validate_json(manifest)
+    except ValidationError as error:
+        return error
 
 
 def _monotonic() -> float:

@@ -120,11 +120,12 @@ class JobRoot:
     """The root span of a job. Its `traceparent` goes into the manifest. `emit` exports it when the manifest is known to
     be ours, so a job that is asked for twice has one root."""
 
-    def __init__(self, asked_by: str | None) -> None:
-        """`asked_by`: the traceparent that came with the request for the job; an invalid one is ignored."""
+    def __init__(self, asked_by: str | None, links: Sequence[str] = ()) -> None:
+        """`asked_by`: the traceparent that came with the request for the job; an invalid one is ignored. `links`: those
+        of the jobs that it continues."""
         asked_by = valid_traceparent(asked_by)
         self.at = time.time()
-        self._span = begin("job", asked_by, at=self.at)
+        self._span = begin("job", asked_by, at=self.at, links=links)
         self.traceparent = traceparent_of(self._span, asked_by)
 
     def emit(self, job_id: str) -> None:

@@ -12,6 +12,7 @@ from shared.events import (
     DatasetValidated,
     EvalCompleted,
     Event,
+    Job,
     JobFailed,
     JobProgress,
     ModelDeployed,
@@ -44,8 +45,7 @@ class Message:
 def messages(fact: Fact) -> list[Message]:
     """The entries that `fact` adds to the history, in reading order. Many facts add none."""
     if isinstance(fact, Manifest):
-        job = fact.job
-        return [Message(ids.event_id(job.job_id, "created"), job.created_at, f"Created fine-tuning job: {job.job_id}")]
+        return list(_of_manifest(fact.job))
     if isinstance(fact, Claimed):
         return []
     event = fact.event
@@ -59,6 +59,16 @@ def messages(fact: Fact) -> list[Message]:
     if ends(event) == ("inference", "completed"):
         found.append(Message(ids.event_id(_job_id(event), "succeeded"), fact.at, SUCCEEDED))
     return found
+
+
+def _of_manifest(job: Job) -> Iterator[Message]:
+    yield Message(ids.event_id(job.job_id, "created"), job.created_at, f"Created fine-tuning job: {job.job_id}")
+    parent, stage = job.origin.parent_job, job.origin.from_stage
+    if parent and stage:
+        adopted = f"; adopted: {', '.join(job.adopts)}" if job.adopts else ""
+        data = {"parent_job": parent, "from_stage": stage, "adopted": list(job.adopts)}
+        began = ids.event_id(job.job_id, "retry")
+        yield Message(began, job.created_at, f"Began as a retry of {parent} from {stage}{adopted}", data=data)
 
 
 def _of_event(event: Event, ce_id: str, at: float) -> Iterator[Message]:

@@ -109,6 +109,17 @@ class JobState(FrozenModel):
         return next((outcome for outcome in self.outcomes() if outcome.ending != "completed"), None)
 
     @property
+    def ended_in(self) -> str | None:
+        """The stage that ended the job; None while the job is under way."""
+        final = self.final_outcome
+        return next((name for name, stage in self.stages.items() if final and stage.outcome == final), None)
+
+    def completed(self, name: str) -> bool:
+        """Whether the ledger has a result of the stage that others can use."""
+        outcome = self.stage(name).outcome
+        return outcome is not None and outcome.committed and outcome.ending == "completed"
+
+    @property
     def status(self) -> Status:
         if outcome := self.final_outcome:
             return "succeeded" if outcome.ending == "completed" else outcome.ending

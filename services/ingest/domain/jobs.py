@@ -39,7 +39,8 @@ def job_of(
         start_from=start_from,
         model=ids.model_id(job_id, base, organization, spec.suffix),
         alias=next(alias for alias in map(ids.alias_of, filter(None, named)) if alias),
-        origin=origin,
+        # a program outside may write any origin into its event; only a retry begins from a later stage
+        origin=origin.model_copy(update={"from_stage": None}),
         traceparent=traceparent,
     )
 

@@ -29,6 +29,9 @@ class Plan(StrictModel):
     format: Literal["chat", "completion", "preference"] = "chat"
     train: str
     validation: str | None = None
+    rows: str | None = None
+    """A digest of both files. A checkpoint of another job with the same rows may be continued; None: only one of the
+    same job."""
     hyperparameters: Hyperparameters = Hyperparameters()
     lora: Lora = Lora()
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)

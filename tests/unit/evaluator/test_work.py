@@ -15,8 +15,10 @@ from services.evaluator.work import EvaluateWork
 from shared.base import BaseProfile
 from shared.conversation import ChatTemplate, sent_messages
 from shared.errors import TransientError
-from shared.events import EvalCompleted, Job, JobProgress, Split
+from shared.events import EvalCompleted, Job, JobProgress, Retry, Split
 from shared.settings import EvaluatorSettings, InferenceSettings, Settings
+from shared.stages.adoption import retry_of
+from shared.stages.ledger import job_key
 from tests.support.data.datasets import lines
 from tests.support.data.jobs import make_attempt, make_job, make_training
 from tests.support.data.micro_base import make_tokenizer
@@ -79,9 +81,15 @@ def job(**spec: Any) -> Job:
 
 
 async def run(
-    objects: FakeStore, model: FakeModel, request: dict[str, Any], *, number: int = 1, **spec: Any
+    objects: FakeStore,
+    model: FakeModel,
+    request: dict[str, Any],
+    *,
+    number: int = 1,
+    of: Job | None = None,
+    **spec: Any,
 ) -> tuple[EvalCompleted, list[JobProgress]]:
-    attempt, progress = make_attempt(job(**spec), "evaluator", number=number, request=request)
+    attempt, progress = make_attempt(of or job(**spec), "evaluator", number=number, request=request)
     async with serve(model) as url:
         settings = Settings(inference=InferenceSettings(url=url), evaluator=EvaluatorSettings(timeout_seconds=2.0))
         event = await EvaluateWork(objects, settings)(attempt)
@@ -249,6 +257,25 @@ async def test_an_attempt_that_died_leaves_its_finished_variants_to_the_next() -
     scored = [asked for asked in model.requests if "parcel to" in str(asked) and asked["model"] == BASE]
     assert scored == []
     assert progress[-1].step == progress[-1].total_steps
+
+
+async def test_a_retry_uses_the_answers_of_the_base_that_its_parent_has() -> None:
+    objects, parent = FakeStore(), job()
+    await objects.put(job_key(parent.job_id), parent.model_dump_json().encode())
+    request = await request_for(objects, chat_rows(CITIES), chat_rows(CITIES))
+
+    def breaks(text: str) -> str:
+        raise ValueError("the server dies")
+
+    with pytest.raises(TransientError):
+        await run(objects, FakeModel(models(tuned=breaks)), request)
+    asked = Retry(parent_job=parent.job_id, from_stage="evaluator", rerun=1, at=1.0, traceparent="")
+    again = retry_of(parent, asked, "")
+    model = FakeModel(models() | {again.model: models()[TUNED]})
+    event, _ = await run(objects, model, {**request, "job_id": again.job_id, "model": again.model}, of=again)
+    assert (event.job_id, event.model, event.passed) == (again.job_id, again.model, True)
+    scored = [asked["model"] for asked in model.requests if "my parcel come" in str(asked)]
+    assert set(scored) == {again.model}
 
 
 async def test_answers_to_other_questions_are_not_reused() -> None:

@@ -63,6 +63,13 @@ async def test_the_job_of_an_event_with_a_traceparent_belongs_to_that_trace(inge
     assert job.traceparent == traceparent_of(spans.one("job"))
 
 
+async def test_an_event_cannot_make_a_job_that_begins_from_a_later_stage(ingest: Ingest) -> None:
+    forged = Origin(kind="event", source="/elsewhere", parent_job="ftjob-another", from_stage="inference")
+    job = await ingest.intake.create_job(POINTER, origin=forged)
+    assert job.adopts == ()
+    assert job.origin == Origin(kind="event", source="/elsewhere", parent_job="ftjob-another")
+
+
 async def test_taken_twice_a_job_has_one_root_and_the_first_trace(ingest: Ingest, spans: Spans) -> None:
     first = await ingest.take()
     again = await ingest.take(STRANGER)

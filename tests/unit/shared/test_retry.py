@@ -10,8 +10,12 @@ from shared.errors import InputError, TransientError
 from shared.retry import Backoff, retry
 
 
-def test_pauses_double_up_to_the_longest() -> None:
-    assert list(islice(Backoff(0.5, 3.0), 5)) == [0.5, 1.0, 2.0, 3.0, 3.0]
+def test_pauses_double_up_to_the_longest_and_differ_between_those_who_wait() -> None:
+    longest = [0.5, 1.0, 2.0, 3.0, 3.0]
+    assert [Backoff(0.5, 3.0).pause(failures) for failures in range(1, 6)] == longest
+    for pause, most in zip(islice(Backoff(0.5, 3.0), 5), longest, strict=True):
+        assert most / 2 <= pause <= most
+    assert len({Backoff(0.5, 3.0).jittered(1) for _ in range(10)}) > 1
 
 
 def test_an_outage_of_days_does_not_overflow() -> None:

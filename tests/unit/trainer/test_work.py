@@ -31,12 +31,15 @@ from shared.events import (
     TrainingCompleted,
 )
 from shared.settings import ModelSettings, Settings
+from shared.stages.ledger import job_key
 from shared.stages.stage import Attempt
 from tests.support.data.micro_base import support_rows
 from tests.support.fakes.store import FakeStore
 from tests.support.spans import Spans
 
 pytestmark = pytest.mark.torch
+
+DATASET = Reference(bucket="datasets", key="d.jsonl", etag="e", size=1, sha256="0")
 
 
 @pytest.fixture
@@ -65,9 +68,11 @@ class Run:
         job_id: str = "ftjob-abc",
         start_from: FolderReference | None = None,
         base_profile: str | None = None,
+        origin: dict[str, Any] | None = None,
         **spec: Any,
     ) -> None:
         self.job_id = job_id
+        self.origin = origin or {}
         self.base_profile = base_profile
         self.start_from = start_from
         self.work = TrainWork(store, settings)
@@ -79,22 +84,26 @@ class Run:
             {"hyperparameters": hyperparameters, "lora": {"r": 8, "dropout": 0.2}, **spec}
         )
 
-    async def attempt(self, number: int) -> TrainingCompleted:
-        data = Reference(bucket="datasets", key="d.jsonl", etag="e", size=1, sha256="0")
-        job = Job.model_validate(
+    @property
+    def job(self) -> Job:
+        return Job.model_validate(
             {
                 "job_id": self.job_id,
                 "start_from": self.start_from,
                 "created_at": 0.0,
-                "dataset": data,
+                "dataset": DATASET,
                 "spec": self.spec,
                 "base": "org/micro",
-                "model": "ft:micro:org::abc",
+                "model": f"ft:micro:org::{self.job_id.removeprefix('ftjob-')}",
                 "alias": "d",
-                "origin": {},
+                "origin": self.origin,
                 "traceparent": "",
             }
         )
+
+    async def attempt(self, number: int) -> TrainingCompleted:
+        job = self.job
+        await self.store.put(job_key(job.job_id), job.model_dump_json().encode())
         request = DatasetValidated(
             job_id=job.job_id,
             method="supervised",
@@ -102,7 +111,7 @@ class Run:
             train=await self._split("train", support_rows(40)),
             validation=await self._split("validation", support_rows(8, start=40)),
             test=await self._split("test", support_rows(4, start=48)),
-            report=data,
+            report=DATASET,
             base_profile=self.base_profile,
         )
 
@@ -241,6 +250,73 @@ async def test_a_job_starts_from_the_adapter_of_an_earlier_one(store: FakeStore,
     with pytest.raises(InputError, match="gone or damaged") as caught:
         await Run(store, settings, job_id="ftjob-ghi", start_from=completed.adapter).attempt(1)
     assert (caught.value.code, caught.value.param) == ("start_unreadable", "model")
+
+
+def retry_of(parent: Run, job_id: str, **more: Any) -> Run:
+    """A job that is a retry of `parent` from the training."""
+    origin = {"parent_job": parent.job_id, "from_stage": "trainer"}
+    settings = {**parent.spec.model_dump(), "rerun": parent.spec.rerun + 1, **more}
+    return Run(parent.store, parent.work._settings, job_id=job_id, origin=origin, **settings)
+
+
+async def killed(job: Run, number: int, *, after: int) -> None:
+    """Attempt `number` of `job` is killed when the checkpoint of the step `after` is uploaded."""
+
+    def kill(event: JobProgress) -> None:
+        job.progress.append(event)
+        if event.state == "checkpoint" and event.step == after:
+            [child] = children()
+            child.kill()
+
+    job.on_progress = kill
+    with pytest.raises(RuntimeError, match="ended by signal 9"):
+        await job.attempt(number)
+    job.on_progress = job.progress.append
+
+
+def continued_from(job: Run) -> int | None:
+    """The step from which the last attempt went on; None: it began from the beginning."""
+    began = max(n for n, event in enumerate(job.progress) if event.message == "training: load")
+    return next((event.step for event in job.progress[began:] if event.message.startswith("continued from")), None)
+
+
+async def test_a_retry_of_a_retry_continues_exactly_from_the_newest_checkpoint(
+    store: FakeStore, settings: Settings, make_plan: Any, tmp_path: Path
+):
+    job = Run(store, settings, hyperparameters={"n_epochs": 6, "batch_size": 4, "learning_rate": 0.01})
+    await killed(job, 1, after=10)
+    second = retry_of(job, "ftjob-def")
+    await killed(second, 1, after=30)
+    third = retry_of(second, "ftjob-ghi")
+    completed = await third.attempt(1)
+    assert continued_from(second) in (10, 20)
+    assert continued_from(third) in (30, 40)
+
+    plan = make_plan(hyperparameters=job.spec.hyperparameters, lora=job.spec.lora)
+    (tmp_path / "unbroken").mkdir()
+    run(plan, tmp_path / "unbroken", Reporter(tmp_path / "unbroken", events=True), lambda: False)
+    assert third.metrics(1) == without_clock((tmp_path / "unbroken" / "metrics.jsonl").read_text())
+    assert (completed.job_id, completed.model) == ("ftjob-ghi", "ft:micro:org::ghi")
+    assert [c.step for c in completed.checkpoints] == [10, 20, 30, 40, 50, 60]
+    assert all(f"{c.prefix}manifest.json" in store.held for c in completed.checkpoints)
+    assert {c.prefix.split("/")[1] for c in completed.checkpoints} >= {"ftjob-abc", "ftjob-def"}
+
+
+async def test_where_the_checkpoint_of_the_parent_does_not_fit_that_of_the_retry_counts(
+    store: FakeStore, settings: Settings
+):
+    """An operator has changed what the template is given. The retry began anew, and its next attempt continues from
+    there, although the parent was further."""
+    job = Run(store, settings)
+    await killed(job, 1, after=20)
+    again = retry_of(job, "ftjob-def")
+    model = {**settings.model.model_dump(), "profile": {"chat_template_kwargs": {"enable_thinking": True}}}
+    again.work = TrainWork(store, settings.model_copy(update={"model": ModelSettings.model_validate(model)}))
+    await killed(again, 1, after=10)
+    assert continued_from(again) is None
+    completed = await again.attempt(2)
+    assert continued_from(again) in (10, 20)
+    assert {c.prefix.split("/")[1] for c in completed.checkpoints} == {"ftjob-def"}
 
 
 async def test_a_cancelled_attempt_leaves_a_checkpoint_and_no_process(store: FakeStore, settings: Settings):

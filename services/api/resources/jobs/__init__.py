@@ -1,1 +1,1 @@
-"""/jobs: list, retrieve, cancel."""
+"""/jobs: list, retrieve, cancel, retry."""

@@ -1,4 +1,4 @@
-"""A job as the JSON object that `GET /jobs/{id}` answers."""
+"""A job as the JSON object that `GET /jobs/{id}` answers, and the stage that a retry of it begins from."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Any
 
 from services.api.domain.state import FINAL, JobState
 from services.api.resources.files.domain import names_of
+from shared.errors import InputError
 from shared.events import (
+    RUNNER_STAGES,
     STAGE_NAMES,
     DatasetValidated,
     EvalCompleted,
@@ -52,6 +54,36 @@ def job_view(state: JobState, link: Link) -> dict[str, Any]:
         "files": names_of(state),
         "trace_id": job.traceparent.split("-")[1] if job else None,
     }
+
+
+def first_stage(state: JobState, asked: str | None) -> StageName:
+    """The stage that a retry of the job begins from; `asked` is the one that the user names.
+
+    Raises:
+        InputError: the job is under way, or it cannot begin from there.
+    """
+    names, job_id, ended_in = ", ".join(RUNNER_STAGES), state.job_id, state.ended_in
+    if asked is not None and asked not in RUNNER_STAGES:
+        raise InputError("invalid_stage", f"A job cannot begin from {asked!r}, only from {names}.", "from")
+    if ended_in is None:
+        message = f"Job {job_id} is still under way ({state.status}); wait for its end or cancel it, then try it again."
+        raise InputError("job_under_way", message, "job_id")
+    if ended_in == "ingest":
+        message = (
+            f"Job {job_id} ended in ingest, so there is nothing to begin from: correct its settings or its validation "
+            "file, and drop the dataset again."
+        )
+        raise InputError("nothing_to_retry", message, "job_id")
+    if asked is None and state.status == "succeeded":
+        message = f"Job {job_id} succeeded; say which stage the new job begins from: {names}."
+        raise InputError("stage_required", message, "from")
+    for name in RUNNER_STAGES:
+        if name == (asked or ended_in):
+            return name
+        if not state.completed(name):
+            message = f"Job {job_id} has no result of {name} to take over; begin from {name} or an earlier stage."
+            raise InputError("stage_not_reached", message, "from")
+    raise InputError("invalid_stage", f"Job {job_id} ended in {ended_in}; say where to begin: {names}.", "from")
 
 
 def _error(state: JobState) -> dict[str, Any] | None:

@@ -1,17 +1,27 @@
-"""/jobs: list, retrieve, cancel."""
+"""/jobs: list, retrieve, cancel, retry."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import Field
 
 from services.api.domain.state import FINAL, Status
 from services.api.resources.dependencies import Dependencies
 from services.api.resources.jobs import store
+from services.api.resources.jobs.domain import first_stage
 from services.api.resources.lists import listing
+from shared.events import StrictModel
 from shared.http.errors import ApiError
 from shared.http.responses import JsonResponse
+
+
+class RetryBody(StrictModel):
+    """What a client sends to try a job again."""
+
+    from_: Annotated[str | None, Field(alias="from", max_length=64)] = None
+    """The stage to begin from; None: the one in which the job failed or was cancelled."""
 
 
 def router(dependencies: Dependencies) -> APIRouter:
@@ -50,5 +60,17 @@ def router(dependencies: Dependencies) -> APIRouter:
             )
         await store.cancel(state, dependencies.objects, dependencies.bus, dependencies.clock())
         return JsonResponse(dependencies.view(state))
+
+    @routes.post("/jobs/{job_id}/retry")
+    async def retry_job(job_id: str, request: Request, body: RetryBody | None = None) -> Response:
+        """Make a new job that takes over the results before the stage that it begins from. Answers with the new job.
+
+        Asking again answers with the same job, until that has failed or was cancelled.
+        """
+        await dependencies.job(job_id)
+        state = await dependencies.projection.refresh(job_id) or await dependencies.job(job_id)
+        stage = first_stage(state, body.from_ if body else None)
+        job = await store.retry(state, stage, dependencies.projection, dependencies.objects, request.state.traceparent)
+        return JsonResponse(dependencies.view(job))
 
     return routes

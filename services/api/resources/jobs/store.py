@@ -1,6 +1,7 @@
-"""Lists jobs from the projection, and asks for the cancellation of a job.
+"""Lists jobs from the projection, and asks for the cancellation or for a retry of a job.
 
-A cancellation is written to the ledger, where it cannot get lost, and published on the bus, which is faster.
+What a user asks for is written to the ledger, where it cannot get lost. A cancellation is also published on the bus,
+which is faster.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ from typing import Any
 
 from services.api.database import Page, ProjectionDatabase
 from services.api.domain.state import JobState, Status
+from services.api.projection import Projection
 from shared import ids
 from shared.errors import AlreadyExists, TransientError
-from shared.events import JobControl
-from shared.stages.ledger import Ledger, control_prefix
+from shared.events import JobControl, Retry, StageName
+from shared.stages.adoption import retry_of
+from shared.stages.ledger import Ledger, control_prefix, job_key, retry_key
 from shared.stages.publisher import Publisher
 
 log = logging.getLogger(__name__)
@@ -61,3 +64,50 @@ async def cancel(job: JobState, ledger: Ledger, bus: Publisher, now: float) -> N
         )
     except TransientError:  # the owner of the job also reads the ledger whenever it renews its lease
         log.warning("the cancellation could not be published", extra={"job_id": job.job_id})
+
+
+async def retry(
+    parent: JobState, stage: StageName, projection: Projection, ledger: Ledger, traceparent: str
+) -> JobState:
+    """Ask for a new job that begins from `stage`. Returns it; ingest makes it within seconds.
+
+    It gets the next number `rerun` that no job has. If such a retry was asked for before, that one is the answer,
+    unless it has failed or was cancelled.
+
+    Raises:
+        TransientError: the request may not have been written.
+    """
+    manifest = parent.manifest
+    assert manifest is not None, "only a job with a manifest is found"
+    wish = Retry(
+        parent_job=parent.job_id, from_stage=stage, rerun=manifest.spec.rerun, at=ledger.now(), traceparent=traceparent
+    )
+    while True:
+        wish = wish.model_copy(update={"rerun": wish.rerun + 1})
+        asked = await _ask(ledger, retry_of(manifest, wish, traceparent).job_id, wish)
+        if asked is None:
+            continue
+        job = retry_of(manifest, asked, asked.traceparent)
+        state = await projection.refresh(job.job_id)
+        if state is None or not state.visible:
+            state = await projection.accept(job)
+        if state.status not in ("failed", "cancelled"):
+            return state
+
+
+async def _ask(ledger: Ledger, job_id: str, wish: Retry) -> Retry | None:
+    """Store the request for the job `job_id`. Returns what was asked for, now or before; None: the id is another
+    job's."""
+    key = retry_key(job_id)
+    found = await ledger.get(key)
+    if found is None:
+        if await ledger.get(job_key(job_id)) is not None:
+            return None
+        try:
+            await ledger.create(key, wish.model_dump_json().encode())
+            return wish
+        except AlreadyExists:
+            found = await ledger.get(key)
+    assert found is not None, "requests are never deleted"
+    asked = Retry.model_validate_json(found[0])
+    return asked if (asked.parent_job, asked.from_stage) == (wish.parent_job, wish.from_stage) else None

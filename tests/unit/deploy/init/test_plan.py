@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
 
 from deploy.init import plan
 from shared.errors import ConfigError
-from shared.events import EVENTS
+from shared.events import EVENTS, STAGE_NAMES
 from shared.kafka.topics import MAX_LETTER_BYTES
 from shared.stages.stage import STAGES
 from tests.support.user import ROOT
@@ -97,3 +98,27 @@ def test_a_policy_lists_below_prefixes_and_never_deletes() -> None:
         action for user in STACK.s3.users.values() for s in plan.policy(user)["Statement"] for action in s["Action"]
     }
     assert actions == {"s3:ListBucket", "s3:GetObject", "s3:PutObject"}
+
+
+def writers(key: str) -> set[str]:
+    """The users who may write the object `key` of the bucket `tunestream`."""
+    return {
+        name
+        for name, user in STACK.s3.users.items()
+        if any(fnmatch(f"tunestream/{key}", pattern) for pattern in user.write)
+    }
+
+
+@pytest.mark.parametrize(
+    ("key", "who"),
+    [
+        ("jobs/ftjob-x/job.json", {"ingest"}),
+        *((f"jobs/ftjob-x/{stage}/result.json", {stage}) for stage in STAGE_NAMES),
+        ("jobs/ftjob-x/control/cancel-1.json", {"api"}),
+        ("ingest/retries/ftjob-x.json", {"api", "ingest"}),
+        ("ingest/seen/x", {"ingest"}),
+    ],
+)
+def test_one_service_writes_a_job_and_each_of_its_results(key: str, who: set[str]) -> None:
+    """Also where a job is tried again: the api only asks, and each stage adopts its own result."""
+    assert writers(key) == who

@@ -1,0 +1,103 @@
+"""Jobs that are tried again: the api stores what a user asks for, and this makes the new job, as ingest makes all jobs.
+
+The stages adopt what the parent has decided (`shared/stages/adoption.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import posixpath
+import socket
+from collections.abc import Awaitable, Callable
+
+from services.ingest.domain import jobs
+from shared import telemetry
+from shared.errors import AlreadyExists, TransientError
+from shared.events import Job, Retry, StageResult
+from shared.stages import outbox
+from shared.stages.adoption import retry_of
+from shared.stages.ledger import RETRIES, job_key, stage_prefix
+from shared.stages.publisher import Publisher
+from shared.store.objects import ObjectStore
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS = 2.0
+"""A user waits for it. Each look is one listing of a few keys."""
+
+
+class Retries:
+    """Makes one job of each request below `ingest/retries/`. Every step may be repeated without harm."""
+
+    def __init__(self, objects: ObjectStore, bus: Publisher) -> None:
+        self._objects = objects
+        self._bus = bus
+        self._owner = f"{socket.gethostname()}/{os.getpid()}"
+        self._done: set[str] = set()
+        """The keys with nothing left to do. It saves work; what is in the ledger counts."""
+        self._unpublished: dict[str, StageResult] = {}
+        """By key: the job is made, but its event is not out."""
+
+    async def run(self) -> None:
+        """Make jobs until cancelled."""
+        while True:
+            try:
+                await self.make_jobs()
+            except TransientError as error:
+                log.warning("retries not read, trying again later", extra={"reason": type(error).__name__})
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def make_jobs(self) -> None:
+        """Make the jobs of all new requests. First all jobs, then their events: the stages find a job in the ledger,
+        too, so no job waits for the bus."""
+        for entry in await self._objects.list(RETRIES):
+            if entry.key not in self._done and entry.key not in self._unpublished:
+                await self._guarded(entry.key, self._make)
+        for key in list(self._unpublished):
+            await self._guarded(key, self._publish)
+
+    async def _guarded(self, key: str, step: Callable[[str], Awaitable[None]]) -> None:
+        """Take one step of one request. What goes wrong with it must not stop the others."""
+        try:
+            await step(key)
+        except TransientError as error:
+            log.warning("a retry waits", extra={"reason": type(error).__name__})
+        except Exception:
+            # only this service's next start looks at it again: it is a bug, or somebody else has written the request
+            log.exception("a job cannot be tried again")
+            self._done.add(key)
+
+    async def _make(self, key: str) -> None:
+        job_id = posixpath.basename(key).removesuffix(".json")
+        if await self._objects.exists(stage_prefix(job_id, "ingest") + "published.json"):
+            self._done.add(key)
+            return
+        asked = Retry.model_validate_json(await self._read(key))
+        parent = Job.model_validate_json(await self._read(job_key(asked.parent_job)))
+        root = telemetry.JobRoot(asked.traceparent, links=(parent.traceparent,))
+        job = retry_of(parent, asked, root.traceparent)
+        if job.job_id != job_id:
+            raise ValueError("the request of a retry is not under the id of its job")
+        try:
+            await self._objects.create(job_key(job_id), job.model_dump_json().encode())
+            root.emit(job_id)
+            log.info("job made", extra={"job_id": job_id})
+        except AlreadyExists:  # made before, or a user has dropped the same dataset with the same `rerun` meanwhile
+            job = Job.model_validate_json(await self._read(job_key(job_id)))
+        with telemetry.span("ingest", job.traceparent, at=root.at, attributes={"tunestream.job_id": job_id}):
+            event, now = jobs.uploaded(job), self._objects.now()
+            mine = outbox.result_of(job_id, "ingest", 1, self._owner, "completed", event, now)
+            self._unpublished[key] = await outbox.commit(self._objects, mine)
+
+    async def _read(self, key: str) -> bytes:
+        found = await self._objects.get(key)
+        if found is None:
+            raise ValueError("a document that is never deleted is missing")
+        return found[0]
+
+    async def _publish(self, key: str) -> None:
+        await outbox.publish(self._objects, self._bus, self._unpublished[key], self._owner)
+        del self._unpublished[key]
+        self._done.add(key)
