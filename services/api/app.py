@@ -28,11 +28,12 @@ def main() -> None:
 def build(context: Context) -> Parts:
     settings = context.settings
     database = ProjectionDatabase(settings.api.database)
-    projection = Projection(database, context.objects, context.clock, settings.stage.discover_seconds)
+    projection = Projection(database, context.objects, discover_seconds=settings.stage.discover_seconds)
     group = group_of(database, str(settings.api.database.resolve()))
     for event_type in TOPICS:
         context.bus.subscribe(event_type, projection.take, group=group)
-    dependencies = Dependencies(database, projection, context.objects, context.bus, context.clock, settings.api.url)
+    now = context.objects.now  # the store's clock: ours may be an hour off
+    dependencies = Dependencies(database, projection, context.objects, context.bus, now, settings.api.url)
     return Parts(
         app=make_app(dependencies, settings.inference.api_keys),
         address=(settings.api.host, settings.api.port),
