@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 UNFINISHED_SECONDS = 5.0
 """How often the ledger is asked about every job that has not ended. That takes two or three small reads per job."""
+FIRST_ANSWER_SECONDS = 10.0
+"""If the store has not answered by then after a start, it is away."""
 READERS = 8  # jobs that are read from the ledger at the same time
 
 BusAway = Callable[[], float | None]
@@ -53,8 +55,10 @@ class Projection:
         self._reader = LedgerReader(ledger)
         self._discover_seconds = discover_seconds
         self._bus_away = bus_away
+        self._started = time.monotonic()
         self._silent_since: float | None = None
         """When the ledger was first found silent, by the monotonic clock."""
+        self._ever_answered = False
         self._refused = False
         self._damaged: set[str] = set()
         """Jobs whose row in the database cannot be read."""
@@ -63,7 +67,10 @@ class Projection:
 
     def notes(self) -> list[Note]:
         """What is away just now."""
-        silent = None if self._silent_since is None else time.monotonic() - self._silent_since
+        now = time.monotonic()
+        silent = None if self._silent_since is None else now - self._silent_since
+        if not self._ever_answered and now - self._started > FIRST_ANSWER_SECONDS:
+            silent = now - self._started  # the service still waits for the store before it reads anything
         return list(notes(store_away=silent, store_refuses=self._refused, bus_away=self._bus_away()))
 
     # --- the topics -------------------------------------------------------------------------------------------
@@ -201,7 +208,7 @@ class Projection:
         return None
 
     def _answered(self) -> None:
-        self._silent_since, self._refused = None, False
+        self._silent_since, self._refused, self._ever_answered = None, False, True
 
     def _silent(self, error: Exception) -> None:
         if self._silent_since is None:

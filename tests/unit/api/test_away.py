@@ -162,6 +162,16 @@ async def test_while_the_store_is_away_known_jobs_are_shown_with_a_note_and_then
         assert not running.done()
 
 
+async def test_an_api_that_starts_while_the_store_is_away_says_so(
+    api: Api, history: JobHistory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(projection, "FIRST_ANSWER_SECONDS", 0.0)
+    await api.restart()
+    assert [note["code"] for note in (await shown(api, history))["notes"]] == ["store_away"]
+    await api.projection.reconcile()
+    assert (await shown(api, history))["notes"] == []
+
+
 async def test_an_event_of_an_unknown_job_does_not_hold_up_the_others_while_the_store_is_away(api: Api) -> None:
     history = JobHistory()
     await history.accept(api.objects)
