@@ -21,6 +21,8 @@ from shared.events import STAGE_NAMES
 
 SHOWN_EVENTS = 6
 BAR_WIDTH = 30
+RESUMED_SECONDS = 5.0
+"""A stage that waited goes on once it has worked for so long; a try in vain is shorter."""
 
 _STYLES = {
     "waiting": "dim",
@@ -119,6 +121,8 @@ class PlainView:
         self._clock = clock
         self._states: dict[str, tuple[str, str | None]] = {}
         self._notes: dict[str, str] = {}
+        self._resumed: dict[str, float] = {}
+        """When each stage whose last line says that it waits was first seen at work."""
         self._counts: dict[str, Any] = {}
         self._trouble = ""
 
@@ -132,14 +136,22 @@ class PlainView:
         lines += [_line(event) for event in snapshot.events]
         for name in stage_names(snapshot.job):
             stage = stage_of(snapshot.job, name)
-            shown = (stage["state"], stage.get("waiting_for"))
-            if shown != self._states.get(name, ("waiting", None)):
+            shown, before = (stage["state"], stage.get("waiting_for")), self._states.get(name, ("waiting", None))
+            tried = self._only_tried(name, shown[0], waited=before[1] is not None)
+            if shown != before and not tried:
                 self._states[name] = shown
                 lines.append(self._changed(name, stage))
             elif name == "evaluator" and stage["state"] == "running" and stage.get("step") != self._counts.get(name):
                 self._counts[name] = stage.get("step")
                 lines.append(f"{name}: {_count(stage)}")
         return lines
+
+    def _only_tried(self, name: str, state: str, *, waited: bool) -> bool:
+        """Whether a stage that waited has been at work for so short a time that it may be a try in vain."""
+        if waited and state in ("running", "retrying"):
+            return self._clock() - self._resumed.setdefault(name, self._clock()) < RESUMED_SECONDS
+        self._resumed.pop(name, None)
+        return False
 
     def _changed_notes(self, notes: dict[str, str]) -> list[str]:
         before, self._notes = self._notes, notes

@@ -8,7 +8,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from services.api.domain.projection import Claimed, Fact, Manifest, Occurred
-from services.api.domain.state import JobState
+from services.api.domain.state import JobState, is_job_id
 from shared.errors import StoreRefused
 from shared.events import STAGE_NAMES, Claim, FrozenModel, Job, StageName, StageResult
 from shared.stages.ledger import Ledger, job_key, stage_prefix
@@ -55,6 +55,19 @@ class LedgerReader:
                 facts.append(result)
         return facts
 
+    async def has_result(self, job_id: str, stage: str) -> bool:
+        """Whether a stage has ended. A later version may have stages that this one does not know.
+
+        Raises:
+            StoreUnavailable, ConfigError: the ledger does not answer, or refuses every call.
+        """
+        if not is_job_id(stage):  # no name of a stage: it could lead elsewhere
+            return False
+        try:
+            return await self._ledger.get(_result_key(job_id, stage)) is not None
+        except StoreRefused:
+            return True  # it is there, and cannot be read
+
     async def _manifest(self, job_id: str) -> Job | None:
         try:
             return await self._read(job_key(job_id), Job, job_id)
@@ -62,7 +75,7 @@ class LedgerReader:
             return None
 
     async def _result(self, job_id: str, stage: StageName) -> Occurred | None:
-        key = stage_prefix(job_id, stage) + "result.json"
+        key = _result_key(job_id, stage)
         result = await self._read(key, StageResult, job_id)
         if result is None:
             return None
@@ -96,3 +109,7 @@ class LedgerReader:
             about = {"job_id": job_id, "reason": type(error).__name__}
             log.error("a document of the ledger cannot be read", extra=about)
         return _Unreadable(key)
+
+
+def _result_key(job_id: str, stage: str) -> str:
+    return stage_prefix(job_id, stage) + "result.json"

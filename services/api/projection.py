@@ -90,25 +90,35 @@ class Projection:
         # the event's own time, so that a rebuild gives the same history; but nothing is shown that is yet to happen
         now = self._ledger.now()
         sent = delivery.time if delivery.time is not None else now
-        fact = Occurred(event, delivery.ce_id, min(sent, now), sent_at=sent)
-        state = await self._apply(job_id, [*await self._before(event, job_id), fact])
+        facts: list[Fact] = [Occurred(event, delivery.ce_id, min(sent, now), sent_at=sent)]
+        if ended := ends(event):
+            facts = await self._ending(job_id, ended[0], delivery.ce_id, facts)
+        state = await self._apply(job_id, facts)
         if state.manifest is None:
             await self._try_refresh(job_id)  # if the ledger is away, `discover` finds the job later
 
-    async def _before(self, event: Event, job_id: str) -> list[Fact]:
-        """The earlier facts that the ledger has, if the event ends a stage.
+    async def _ending(self, job_id: str, stage: str, ce_id: str, told: list[Fact]) -> list[Fact]:
+        """The facts of an event that ends a stage: after those that the ledger has and the database has not.
 
         Events of different topics come in any order. A client that sees the end of a job reads its history only once
-        more, so the history must be complete by then.
+        more, so the history must be complete by then. And a job that was shown as ended must not go on: a result is in
+        the ledger before its event is on a topic, so an end of which the ledger knows nothing is not ours.
         """
-        if not ends(event):
-            return []
         state = await self._database.job(job_id) or JobState(job_id=job_id)
         try:
-            return await self._reader.read(state)
+            earlier = await self._reader.read(state)
+            outcome = functools.reduce(project, earlier, state).stage(stage).outcome
+            if outcome and outcome.committed:
+                ours = outcome.event.id == ce_id
+            else:
+                ours = await self._reader.has_result(job_id, stage)
         except Exception as error:  # `follow` reads it again
             log.warning("the ledger cannot be read", extra={"job_id": job_id, "reason": type(error).__name__})
-            return []
+            return told
+        if not ours:
+            log.warning("an event is passed over, because the ledger has no such result", extra={"job_id": job_id})
+            return earlier
+        return [*earlier, *told]
 
     # --- the ledger -------------------------------------------------------------------------------------------
 

@@ -249,6 +249,27 @@ async def test_late_events_do_not_undo_what_the_ledger_has_shown(api: Api) -> No
         assert (stage["state"], stage["waiting_for"]) == ("running", None)
 
 
+@pytest.mark.parametrize("stage", ["trainer", "validate", "inference", "synthesis", "../..", ""])
+async def test_an_end_that_the_ledger_does_not_know_is_not_shown(
+    api: Api, training_job: JobHistory, stage: str
+) -> None:
+    """A result is in the ledger before its event is on a topic. This one comes from somebody else."""
+    before, told = await shown(api, training_job), await said(api, training_job)
+    event = training_job.failed(stage)
+    await api.projection.take(event, delivery(event, "ftevent-forged", api.clock()))
+    assert await shown(api, training_job) == before
+    assert await said(api, training_job) == told
+
+
+async def test_an_end_is_shown_from_the_event_alone_while_the_ledger_is_away(
+    api: Api, training_job: JobHistory
+) -> None:
+    api.objects.available = False
+    event = training_job.failed()
+    await api.projection.take(event, delivery(event, "ftevent-f", api.clock()))
+    assert (await shown(api, training_job))["status"] == "failed"
+
+
 # --- damage -------------------------------------------------------------------------------------------------------
 
 
@@ -383,3 +404,23 @@ async def test_the_store_being_away_is_an_error_only_where_nothing_is_known(api:
         await api.projection.refresh("ftjob-unknown")
     assert (await api.client.get("/jobs/ftjob-unknown")).status_code == 503
     assert (await api.client.get(f"/jobs/{history.job_id}")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(ConfigError("TUNESTREAM_STORE__SECRET_KEY"), 503), (StoreRefused("InvalidObjectState", ""), 502)],
+)
+async def test_a_store_that_refuses_is_no_bug_of_the_api(
+    api: Api, history: JobHistory, error: Exception, status: int
+) -> None:
+    class Refusing(FakeStore):
+        async def before(self, operation: str, key: str) -> None:
+            raise error
+
+    api.objects = Refusing(clock=api.clock, disk=api.objects.disk)
+    await api.restart()
+    for path in (f"/jobs/{history.job_id}/report", "/jobs/ftjob-unknown"):
+        answer = await api.client.get(path)
+        assert answer.status_code in (status, 404)
+        assert "SECRET_KEY" not in error_of(answer)["message"]
+    assert (await api.client.get(f"/jobs/{history.job_id}/report")).status_code == status

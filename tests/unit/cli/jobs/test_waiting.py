@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from typing import Any
 
@@ -12,8 +13,14 @@ from typer.testing import CliRunner
 from cli.client import Client, Json, Unreachable
 from cli.commands import jobs as job_commands
 from cli.jobs.follow import OUTAGE_SECONDS, Snapshot, follow
-from cli.jobs.view import LiveView, PlainView
+from cli.jobs.result import result_lines
+from cli.jobs.view import RESUMED_SECONDS, LiveView, PlainView
 from cli.main import app
+from services.api.domain.notes import STORE_AWAY, notes
+from services.api.domain.projection import Manifest, Occurred, project
+from services.api.domain.state import JobState, Unreadable
+from services.api.resources.jobs.domain import job_view, unreadable_view
+from tests.support.data.job_history import T0, JobHistory
 from tests.unit.cli.jobs.test_watch import ID, Clock, FakeApi, client_of, done, job, message, snapshots, text_of
 
 HUB = "the hub does not answer"
@@ -33,14 +40,46 @@ def running(**more: Any) -> Json:
 
 
 def test_lines_say_what_a_stage_waits_for_and_when_it_goes_on() -> None:
-    lines = PlainView(lambda: 0.0)
+    clock = Clock()
+    lines = PlainView(clock)
     lines(Snapshot(running(), []))
     assert lines(Snapshot(waiting(), [])) == [f"trainer waits: {HUB} (since 40 s, next try in 12 s)"]
     assert lines(Snapshot(waiting(seconds=41.0, next_try=11.3), [])) == [], "a line per second would be noise"
     assert lines(Snapshot(waiting(what="the hub refuses the key"), [])) == [
         "trainer waits: the hub refuses the key (since 40 s, next try in 12 s)"
     ]
+    assert lines(Snapshot(running(), [])) == []
+    clock.sleep(RESUMED_SECONDS)
     assert lines(Snapshot(running(), [])) == ["trainer: running"]
+    assert lines(Snapshot(waiting(), [])) == [f"trainer waits: {HUB} (since 40 s, next try in 12 s)"]
+    completed = {"state": "completed", "started_at": 50.0, "finished_at": 60.0}
+    assert lines(Snapshot(job(trainer=completed), [])) == ["trainer: completed after 10.0 s"]
+
+
+def test_tries_in_vain_are_not_told_one_by_one() -> None:
+    clock = Clock()
+    lines = PlainView(clock)
+    lines(Snapshot(waiting(), []))
+    for _ in range(100):
+        assert lines(Snapshot(running(), [])) == []
+        clock.sleep(1.0)
+        assert lines(Snapshot(waiting(next_try=60.0), [])) == []
+        clock.sleep(60.0)
+
+
+def test_what_the_api_answers_is_what_the_command_shows() -> None:
+    """The two sides are written apart."""
+    history = JobHistory()
+    what = history.progress(
+        "trainer", "waiting", attempt=2, message=HUB, data={"cause": "transient", "seconds": 30.0, "since": T0 + 10}
+    )
+    facts = [Manifest(history.job), Occurred(what, "ftevent-w", T0 + 20)]
+    state = functools.reduce(project, facts, JobState(job_id=history.job_id))
+    away = [note.view() for note in notes(store_away=200.0, store_refuses=False, bus_away=None)]
+    shown = job_view(state, lambda path: path, now=T0 + 50, notes=away)
+    lines = PlainView(lambda: 0.0)(Snapshot(shown, []))
+    assert lines[0] == f"note: {STORE_AWAY} (for 3 min 20 s)"
+    assert f"trainer waits: {HUB} (since 40 s, is tried now)" in lines
 
 
 @pytest.mark.parametrize(
@@ -139,6 +178,13 @@ def test_a_history_that_was_made_anew_is_told_on_without_repetition() -> None:
     api.jobs = [done()]
     assert [event["id"] for event in next(stream).events] == ["e4"]
     assert list(stream) == []
+
+
+def test_a_result_that_the_api_cannot_show_is_not_told_as_another_one() -> None:
+    view = unreadable_view(Unreadable(ID, 100.0, "succeeded"))
+    assert Snapshot(view, []).final
+    assert result_lines(view) == ["succeeded; the api cannot show its result, its log says why"]
+    assert PlainView(lambda: 0.0)(Snapshot(view, []))
 
 
 # --- the list -------------------------------------------------------------------------------------------------------
