@@ -170,5 +170,7 @@ async def _in(
 ) -> T:
     try:
         return await asyncio.get_running_loop().run_in_executor(executor, call, connection)
+    except (sqlite3.IntegrityError, sqlite3.DataError):
+        raise  # this value cannot be stored; restarting would not help
     except sqlite3.Error as error:
         raise DatabaseBroken(f"SQLite: {error}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 
 import pytest
@@ -374,6 +375,30 @@ async def test_a_document_that_cannot_be_read_hides_neither_its_job_nor_the_othe
         assert found == {harmed.job_id: "queued"}
     else:
         assert found == {harmed.job_id: "running"}
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "1e999", "1" + "0" * 400])
+@pytest.mark.parametrize(("name", "field"), [("job.json", "created_at"), ("validate/result.json", "finished_at")])
+async def test_a_time_that_is_none_breaks_neither_the_list_nor_the_service(
+    api: Api, name: str, field: str, value: str
+) -> None:
+    harmed, other = JobHistory(1), JobHistory(2)
+    for history in (harmed, other):
+        await history.write_documents(api.objects, until="validate")
+    key = f"jobs/{harmed.job_id}/{name}"
+    document = api.objects.held[key].data.decode()
+    await api.objects.put(key, re.sub(rf'"{field}":[0-9.]+', f'"{field}":{value}', document).encode())
+    assert api.objects.held[key].data.decode() != document
+    async with in_background(api.projection.run()) as running:
+
+        async def both() -> bool:
+            return other.job_id in {job["id"] for job in (await api.get("/jobs"))["data"]} and api.projection.complete
+
+        await until(both, "the other job is shown")
+        await api.projection.reconcile()
+        assert not running.done()
+    await api.client.get(f"/jobs/{harmed.job_id}/events")
+    assert other.job_id in {job["id"] for job in (await api.get("/jobs"))["data"]}
 
 
 async def test_an_entry_of_the_history_that_cannot_be_read_does_not_hide_the_others(

@@ -7,6 +7,7 @@ from typing import Any
 
 from services.api.domain.state import FINAL, JobState, Unreadable, Waiting
 from services.api.resources.files.domain import names_of
+from services.api.resources.lists import whole_seconds
 from shared.events import (
     STAGE_NAMES,
     DatasetValidated,
@@ -34,8 +35,8 @@ def job_view(state: JobState, link: Link, *, now: float, notes: Sequence[Mapping
     return {
         "id": state.job_id,
         "object": "job",
-        "created_at": int(state.created_at),
-        "finished_at": int(outcome.at) if outcome else None,
+        "created_at": whole_seconds(state.created_at),
+        "finished_at": whole_seconds(outcome.at) if outcome else None,
         "status": status,
         "model": job.base if job else None,
         "fine_tuned_model": job.model if job and status == "succeeded" else None,
@@ -67,7 +68,7 @@ def unreadable_view(job: Unreadable) -> dict[str, Any]:
     return {
         "id": job.job_id,
         "object": "job",
-        "created_at": int(job.created_at),
+        "created_at": whole_seconds(job.created_at),
         "finished_at": None,
         "status": job.status,
         "model": None,
