@@ -21,6 +21,10 @@ class Unreachable(CliError):
     """There is no server, or it failed, or the connection broke during the answer. The same call may succeed later."""
 
 
+class Waiting(Unreachable):
+    """There is a server, and it waits for something that is away, such as the object store."""
+
+
 class NotFound(CliError):
     """The server knows no such job, model or alias."""
 
@@ -119,9 +123,8 @@ class Client:
         if answer.status_code == 404:
             raise NotFound(message)
         if answer.is_server_error:
-            raise Unreachable(
-                f"{url} answered {answer.status_code}: {message}", "`tunestream status` and `logs` say more"
-            )
+            kind = Waiting if answer.status_code in (502, 503, 504) else Unreachable
+            raise kind(f"{url} answered {answer.status_code}: {message}", "`tunestream status` and `logs` say more")
         raise CliError(message)
 
 

@@ -51,6 +51,7 @@ class Context:
     objects: ObjectStore
     bus: Bus
     clock: Callable[[], float]
+    """Seconds since the epoch by the object store's clock; for times that are stored or shown, not for timers."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,8 @@ def run(name: str, build: Callable[[Context], Parts]) -> None:
 
 
 async def _serve(name: str, settings: Settings, build: Callable[[Context], Parts]) -> None:
-    context = Context(settings, ObjectStore.connect(settings.store), Bus(settings.bus, name), time.time)
+    objects = ObjectStore.connect(settings.store)
+    context = Context(settings, objects, Bus(settings.bus, name, objects.now), objects.now)
     parts = build(context)
     runner = _runner(name, context, parts.work) if parts.work else None
     started = asyncio.Event()
@@ -163,7 +165,12 @@ def _runner(name: str, context: Context, work: Work) -> StageRunner:
         span=telemetry.job_span,
     )
     metrics.watch_stage(
-        name, pending=lambda: runner.pending, oldest=lambda: runner.oldest_pending, running=lambda: runner.working
+        name,
+        pending=lambda: runner.pending,
+        oldest=lambda: runner.oldest_pending,
+        running=lambda: runner.working,
+        waiting=lambda: runner.waiting,
+        unpublished=lambda: runner.unpublished,
     )
 
     async def asked(event: Event, delivery: Delivery) -> None:

@@ -18,7 +18,7 @@ from cli.jobs import submit as submission
 from cli.jobs.follow import Snapshot, failure, follow
 from cli.jobs.result import result_lines
 from cli.jobs.spec import build
-from cli.jobs.view import LiveView, PlainView, duration
+from cli.jobs.view import LiveView, PlainView, duration, notes_of
 from cli.target import Target, TargetOption, resolve
 from cli.terminal import INTERRUPTED, CliError, columns, err, out
 from shared.events import RUNNER_STAGES
@@ -70,18 +70,22 @@ def jobs(
     if not found:
         err.print("no jobs yet: `tunestream submit FILE` makes one")
         return
-    table = columns("job", "status", "dataset", "model", "age")
+    waiting = any(job.get("waiting_for") for job in found)
+    table = columns("job", "status", "dataset", "model", "age", *(["waits for"] if waiting else []))
     for job in found:
         dataset = (job.get("dataset") or {}).get("key", "")
-        age = max(0.0, datetime.now(UTC).timestamp() - job["created_at"])
+        age = max(0.0, (job.get("as_of") or datetime.now(UTC).timestamp()) - job["created_at"])
         table.add_row(
             job["id"],
             Text(job["status"], style=_STATUS_STYLES.get(job["status"], "")),
             Text(dataset),
             Text(job.get("fine_tuned_model") or ""),
             duration(round(age)),
+            *([Text(job.get("waiting_for") or "")] if waiting else []),
         )
     out.print(table)
+    for note in dict.fromkeys(line for job in found for line in notes_of(job).values()):
+        err.print(f"note: {note}", markup=False)
 
 
 def cancel(job: Annotated[str, typer.Argument(help="The id of the job.")], folder: TargetOption = None) -> None:

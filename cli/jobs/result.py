@@ -9,6 +9,8 @@ _NAMES = (("base", "base"), ("few_shot", "base with examples in its prompt"), ("
 
 def result_lines(job: Json) -> list[str]:
     """The lines about a job that succeeded; the first says whether its model was promoted."""
+    if any(note.get("code") == "unreadable" for note in job.get("notes") or ()):
+        return ["succeeded; the api cannot show its result, its log says why"]
     lines = [_headline(job)]
     if evaluation := job.get("evaluation"):
         metric, scores = evaluation.get("metric"), evaluation.get("scores") or {}

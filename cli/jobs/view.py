@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard
 
 from rich.console import Group, RenderableType
 from rich.progress_bar import ProgressBar
@@ -21,6 +21,8 @@ from shared.events import STAGE_NAMES
 
 SHOWN_EVENTS = 6
 BAR_WIDTH = 30
+RESUMED_SECONDS = 5.0
+"""A stage that waited goes on once it has worked for so long; a try in vain is shorter."""
 
 _STYLES = {
     "waiting": "dim",
@@ -30,6 +32,7 @@ _STYLES = {
     "failed": "bold red",
     "cancelled": "red",
 }
+_WAITS = "magenta"
 _MARKS = {"waiting": "·", "completed": "✓", "failed": "✗", "cancelled": "✗"}
 
 
@@ -78,6 +81,31 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def _roughly(seconds: float) -> str:
+    return f"{round(seconds)} s" if round(seconds) < 60 else duration(seconds)
+
+
+def waits(stage: Json) -> str:
+    """What holds a stage up, such as `waits: the hub does not answer (since 40 s, next try in 12 s)`; or empty."""
+    if not stage.get("waiting_for"):
+        return ""
+    details, times = stage.get("waiting") or {}, []
+    if _number(since := details.get("seconds")):
+        times.append(f"since {_roughly(since)}")
+    if _number(again := details.get("next_try_seconds")):
+        times.append(f"next try in {_roughly(again)}" if again >= 1 else "is tried now")
+    return f"waits: {stage['waiting_for']}" + (f" ({', '.join(times)})" if times else "")
+
+
+def notes_of(job: Json | None) -> dict[str, str]:
+    """What the api says of what is away, by the message: `Kafka does not answer: … (for 40 s)`."""
+    found = {}
+    for note in (job or {}).get("notes") or ():
+        lasted = f" (for {_roughly(note['seconds'])})" if note.get("seconds") else ""
+        found[str(note.get("message"))] = f"{note.get('message')}{lasted}"
+    return found
+
+
 def seconds_of(stage: Json, now: float) -> float | None:
     """How long the stage took, or has been running; None: it has not started. `now` in seconds since the epoch."""
     if stage.get("started_at") is None:
@@ -91,7 +119,10 @@ class PlainView:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._states: dict[str, str] = {}
+        self._states: dict[str, tuple[str, str | None]] = {}
+        self._notes: dict[str, str] = {}
+        self._resumed: dict[str, float] = {}
+        """When each stage whose last line says that it waits was first seen at work."""
         self._counts: dict[str, Any] = {}
         self._trouble = ""
 
@@ -100,18 +131,36 @@ class PlainView:
         if snapshot.trouble != self._trouble:
             self._trouble = snapshot.trouble
             lines.append(f"api: {snapshot.trouble or 'answers again'}")
+        if snapshot.job is not None:
+            lines += self._changed_notes(notes_of(snapshot.job))
         lines += [_line(event) for event in snapshot.events]
         for name in stage_names(snapshot.job):
             stage = stage_of(snapshot.job, name)
-            if stage["state"] != self._states.get(name, "waiting"):
-                self._states[name] = stage["state"]
+            shown, before = (stage["state"], stage.get("waiting_for")), self._states.get(name, ("waiting", None))
+            tried = self._only_tried(name, shown[0], waited=before[1] is not None)
+            if shown != before and not tried:
+                self._states[name] = shown
                 lines.append(self._changed(name, stage))
             elif name == "evaluator" and stage["state"] == "running" and stage.get("step") != self._counts.get(name):
                 self._counts[name] = stage.get("step")
                 lines.append(f"{name}: {_count(stage)}")
         return lines
 
+    def _only_tried(self, name: str, state: str, *, waited: bool) -> bool:
+        """Whether a stage that waited has been at work for so short a time that it may be a try in vain."""
+        if waited and state in ("running", "retrying"):
+            return self._clock() - self._resumed.setdefault(name, self._clock()) < RESUMED_SECONDS
+        self._resumed.pop(name, None)
+        return False
+
+    def _changed_notes(self, notes: dict[str, str]) -> list[str]:
+        before, self._notes = self._notes, notes
+        over = [f"over: {message}" for message in sorted(before.keys() - notes.keys())]
+        return over + [f"note: {line}" for message, line in notes.items() if message not in before]
+
     def _changed(self, name: str, stage: Json) -> str:
+        if waiting := waits(stage):
+            return f"{name} {waiting}"
         seconds = seconds_of(stage, self._clock()) if stage.get("finished_at") is not None else None
         took = f" after {duration(seconds)}" if seconds is not None else ""
         return f"{name}: {stage['state']}{took}"
@@ -135,12 +184,13 @@ class LiveView:
         self._job_id = job_id
         self._clock = clock
         self._snapshot = Snapshot(None, [])
+        self._updated = clock()
         self._recent: deque[Json] = deque(maxlen=SHOWN_EVENTS)
         self._metrics: Json = {}
         self._spinner = Spinner("dots", style="yellow")
 
     def update(self, snapshot: Snapshot) -> None:
-        self._snapshot = snapshot
+        self._snapshot, self._updated = snapshot, self._clock()
         for event in snapshot.events:
             if event.get("type") == "metrics":
                 self._metrics |= {name: value for name, value in (event.get("data") or {}).items() if value is not None}
@@ -152,21 +202,28 @@ class LiveView:
         title = Text.assemble((self._job_id, "bold"), "  ", ((job or {}).get("status", "submitted"), "cyan"))
         if self._snapshot.trouble:
             title.append(f"  {self._snapshot.trouble}", style="magenta")
-        return Group(title, self._stages(job), *self._training(job), *map(_recent, self._recent))
+        notes = [Text(f"  {line}", style=_WAITS) for line in notes_of(job).values()]
+        return Group(title, *notes, self._stages(job), *self._training(job), *map(_recent, self._recent))
 
     def _stages(self, job: Json | None) -> Table:
         table = Table.grid(padding=(0, 2))
+        now = self._clock()
+        if job and _number(job.get("as_of")):
+            now += job["as_of"] - self._updated  # by the clock of the api, which may differ from ours
         for name in stage_names(job):
             stage = stage_of(job, name)
-            state, style = stage["state"], _STYLES.get(stage["state"], "")
-            seconds = seconds_of(stage, self._clock())
+            state, waiting = stage["state"], waits(stage)
+            style = _WAITS if waiting else _STYLES.get(state, "")
+            seconds = seconds_of(stage, now)
             table.add_row(
-                self._spinner if state in ("running", "retrying") else Text(_MARKS.get(state, " "), style=style),
+                self._spinner
+                if waiting or state in ("running", "retrying")
+                else Text(_MARKS.get(state, " "), style=style),
                 name,
                 Text(state, style=style),
                 _bar(stage),
                 Text(duration(seconds) if seconds is not None else "", style="dim", justify="right"),
-                Text(_stage_message(name, stage), style="dim", overflow="ellipsis", no_wrap=True),
+                Text(_stage_message(name, stage), style=style if waiting else "dim", overflow="ellipsis", no_wrap=True),
             )
         return table
 
@@ -198,7 +255,9 @@ def _count(stage: Json) -> str:
 
 
 def _stage_message(name: str, stage: Json) -> str:
-    """What a stage says while it works, or why it failed. The trainer's figures have a line of their own."""
+    """What a stage says while it works or waits, or why it failed. The trainer's figures have a line of their own."""
+    if waiting := waits(stage):
+        return waiting
     if stage["state"] == "failed" or (stage["state"] in ("running", "retrying") and name != "trainer"):
         return _count(stage)
     return ""
@@ -209,5 +268,5 @@ def _recent(event: Json) -> Text:
     return Text(f"  {_message(event)}", style=style, overflow="ellipsis", no_wrap=True)
 
 
-def _number(value: Any) -> bool:
+def _number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)

@@ -3,9 +3,11 @@ is made here."""
 
 from __future__ import annotations
 
+import logging
 import socket
 
 from fastapi import FastAPI
+from starlette.types import Scope
 
 from services.api.database import ProjectionDatabase
 from services.api.projection import Projection
@@ -14,9 +16,13 @@ from services.api.resources.events import routes as events
 from services.api.resources.files import routes as files
 from services.api.resources.jobs import routes as jobs
 from shared import ids
+from shared.errors import ConfigError, StoreRefused
 from shared.events import EVENTS
 from shared.http.app import make_http_app
+from shared.http.errors import ApiError, ErrorTable
 from shared.service import Context, Parts, run
+
+log = logging.getLogger(__name__)
 
 TOPICS = tuple(event for event in EVENTS if "api" in event.read_by)
 
@@ -28,11 +34,12 @@ def main() -> None:
 def build(context: Context) -> Parts:
     settings = context.settings
     database = ProjectionDatabase(settings.api.database)
-    projection = Projection(database, context.objects, context.clock, settings.stage.discover_seconds)
+    projection = Projection(database, context.objects, discover_seconds=settings.stage.discover_seconds)
     group = group_of(database, str(settings.api.database.resolve()))
     for event_type in TOPICS:
         context.bus.subscribe(event_type, projection.take, group=group)
-    dependencies = Dependencies(database, projection, context.objects, context.bus, context.clock, settings.api.url)
+    now = context.objects.now  # the store's clock: ours may be an hour off
+    dependencies = Dependencies(database, projection, context.objects, context.bus, now, settings.api.url)
     return Parts(
         app=make_app(dependencies, settings.inference.api_keys),
         address=(settings.api.host, settings.api.port),
@@ -43,10 +50,21 @@ def build(context: Context) -> Parts:
 
 
 def make_app(dependencies: Dependencies, api_keys: tuple[str, ...]) -> FastAPI:
-    app = make_http_app("Tunestream", api_keys)
+    errors = ErrorTable({ConfigError: _store_refuses, StoreRefused: _object_refused})
+    app = make_http_app("Tunestream", api_keys, errors=errors)
     for resource in (jobs, events, files):
         app.include_router(resource.router(dependencies))
     return app
+
+
+def _store_refuses(error: ConfigError, scope: Scope) -> ApiError:
+    log.error("the object store refuses this service", extra={"reason": str(error)})
+    message = "The object store refuses the api service, whose log says why; try again when that is mended."
+    return ApiError(503, message, code="service_unavailable", headers={"retry-after": "30"})
+
+
+def _object_refused(error: StoreRefused, scope: Scope) -> ApiError:
+    return ApiError(502, f"The object store refuses this object ({error.code}).", code="object_refused")
 
 
 def group_of(database: ProjectionDatabase, path: str) -> str:

@@ -6,6 +6,7 @@ One thread writes and one reads, each with a connection of its own. With write-a
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from pydantic import ValidationError
 from pydantic_core import to_json
 
 from services.api.domain.messages import Message
@@ -20,6 +22,7 @@ from services.api.domain.state import JobState
 from services.api.schema import connect, open_or_make
 from shared.errors import ConfigError, TransientError
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 LATE_SECONDS = 60.0
@@ -99,6 +102,7 @@ class ProjectionDatabase:
     # --- reading: what the projection needs; the lists of a resource are in its store -------------------------
 
     async def job(self, job_id: str) -> JobState | None:
+        """A job; None if it is not there, or its row cannot be read."""
         return await self.read(lambda connection: _state(connection, job_id))
 
     async def unsettled(self) -> list[str]:
@@ -128,7 +132,16 @@ class ProjectionDatabase:
 
 def _state(connection: sqlite3.Connection, job_id: str) -> JobState | None:
     row = connection.execute("SELECT state FROM jobs WHERE job_id = ?", (job_id,)).fetchone()
-    return JobState.model_validate_json(row[0]) if row else None
+    return parse_state(job_id, row[0]) if row else None
+
+
+def parse_state(job_id: str, row: str) -> JobState | None:
+    """The state in a row of the table `jobs`; None if it cannot be read. It is then made anew from the ledger."""
+    try:
+        return JobState.model_validate_json(row)
+    except ValidationError:
+        log.error("a row of the database cannot be read", extra={"job_id": job_id})
+        return None
 
 
 def _add(connection: sqlite3.Connection, job_id: str, message: Message, now: float) -> None:
@@ -157,5 +170,7 @@ async def _in(
 ) -> T:
     try:
         return await asyncio.get_running_loop().run_in_executor(executor, call, connection)
+    except (sqlite3.IntegrityError, sqlite3.DataError):
+        raise  # this value cannot be stored; restarting would not help
     except sqlite3.Error as error:
         raise DatabaseBroken(f"SQLite: {error}") from error

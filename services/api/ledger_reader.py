@@ -2,48 +2,114 @@
 
 from __future__ import annotations
 
+import logging
+from typing import TypeVar
+
+from pydantic import ValidationError
+
 from services.api.domain.projection import Claimed, Fact, Manifest, Occurred
-from services.api.domain.state import JobState
-from shared.events import STAGE_NAMES, Claim, Job, StageName, StageResult
+from services.api.domain.state import JobState, is_job_id
+from shared.errors import StoreRefused
+from shared.events import STAGE_NAMES, Claim, FrozenModel, Job, StageName, StageResult
 from shared.stages.ledger import Ledger, job_key, stage_prefix
 
+log = logging.getLogger(__name__)
+D = TypeVar("D", bound=FrozenModel)
 
-async def read_job(ledger: Ledger, state: JobState, now: float) -> list[Fact]:
-    """The facts that `state` lacks, oldest first. That takes two or three small reads for a job that is under way, and
-    none for a job that is settled.
 
-    Raises:
-        StoreUnavailable: the ledger does not answer. No fact is returned.
-    """
-    facts: list[Fact] = []
-    if state.manifest is None:
-        found = await ledger.get(job_key(state.job_id))
-        if found is None:
+class _Unreadable(Exception):
+    """A document is there, but cannot be read."""
+
+
+class LedgerReader:
+    """Reads jobs from a ledger. A document that cannot be read is passed over, and logged once."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._complained: set[str] = set()
+        """Keys of documents that were logged as unreadable."""
+
+    async def read(self, state: JobState) -> list[Fact]:
+        """The facts that `state` lacks, oldest first. That takes two or three small reads for a job that is under way,
+        and none for a job that is settled.
+
+        Raises:
+            StoreUnavailable: the ledger does not answer. No fact is returned.
+            ConfigError: the ledger refuses every call.
+        """
+        facts: list[Fact] = []
+        if state.manifest is None:
+            job = await self._manifest(state.job_id)
+            if job is None:
+                return []
+            facts.append(Manifest(job))
+        for stage in STAGE_NAMES:
+            known = state.stage(stage).outcome
+            if known is None or not known.committed:
+                try:
+                    result = await self._result(state.job_id, stage)
+                except _Unreadable:
+                    continue  # the stage has ended, and the later ones may say how the job went on
+                if result is None:
+                    return [*facts, *await self._claim(state, stage)]
+                facts.append(result)
+        return facts
+
+    async def has_result(self, job_id: str, stage: str) -> bool:
+        """Whether a stage has ended. A later version may have stages that this one does not know.
+
+        Raises:
+            StoreUnavailable, ConfigError: the ledger does not answer, or refuses every call.
+        """
+        if not is_job_id(stage):  # no name of a stage: it could lead elsewhere
+            return False
+        try:
+            return await self._ledger.get(_result_key(job_id, stage)) is not None
+        except StoreRefused:
+            return True  # it is there, and cannot be read
+
+    async def _manifest(self, job_id: str) -> Job | None:
+        try:
+            return await self._read(job_key(job_id), Job, job_id)
+        except _Unreadable:
+            return None
+
+    async def _result(self, job_id: str, stage: StageName) -> Occurred | None:
+        key = _result_key(job_id, stage)
+        result = await self._read(key, StageResult, job_id)
+        if result is None:
+            return None
+        try:
+            event = result.event.event()
+        except (ValidationError, KeyError) as error:
+            raise self._unreadable(key, job_id, error) from None
+        return Occurred(event, result.event.id, result.finished_at, committed=True, attempt=result.attempt)
+
+    async def _claim(self, state: JobState, stage: StageName) -> list[Fact]:
+        """The claim, if it is news; not a mere renewal, which comes every few seconds."""
+        try:
+            claim = await self._read(stage_prefix(state.job_id, stage) + "claim.json", Claim, state.job_id)
+        except _Unreadable:
             return []
-        facts.append(Manifest(Job.model_validate_json(found[0])))
-    for stage in STAGE_NAMES:
-        known = state.stage(stage).outcome
-        if known is None or not known.committed:
-            result = await _result(ledger, state.job_id, stage)
-            if result is None:
-                return [*facts, *await _claim(ledger, state.job_id, stage, now)]
-            facts.append(result)
-    return facts
+        if claim is None:
+            return []
+        fact = Claimed(state.job_id, stage, self._ledger.now(), claim)
+        return [fact] if fact.seen.is_news(state.stage(stage).claim) else []
+
+    async def _read(self, key: str, kind: type[D], job_id: str) -> D | None:
+        try:
+            found = await self._ledger.get(key)
+            return kind.model_validate_json(found[0]) if found else None
+        except (ValidationError, StoreRefused) as error:
+            raise self._unreadable(key, job_id, error) from None
+
+    def _unreadable(self, key: str, job_id: str, error: Exception) -> _Unreadable:
+        if key not in self._complained:
+            self._complained.add(key)
+            about = {"job_id": job_id, "reason": type(error).__name__}
+            log.error("a document of the ledger cannot be read", extra=about)
+        return _Unreadable(key)
 
 
-async def _result(ledger: Ledger, job_id: str, stage: StageName) -> Occurred | None:
-    found = await ledger.get(stage_prefix(job_id, stage) + "result.json")
-    if found is None:
-        return None
-    result = StageResult.model_validate_json(found[0])
-    return Occurred(result.event.event(), result.event.id, result.finished_at, committed=True, attempt=result.attempt)
-
-
-async def _claim(ledger: Ledger, job_id: str, stage: StageName, now: float) -> list[Fact]:
-    found = await ledger.get(stage_prefix(job_id, stage) + "claim.json")
-    if found is None:
-        return []
-    claim = Claim.model_validate_json(found[0])
-    if claim.expires > now:
-        return [Claimed(stage, now, retrying=False)]
-    return [Claimed(stage, now, retrying=True)] if claim.not_before else []
+def _result_key(job_id: str, stage: str) -> str:
+    return stage_prefix(job_id, stage) + "result.json"

@@ -1,29 +1,39 @@
-"""Keeps the projection up to date: applies every event, and reads the ledger for events that never arrived."""
+"""Keeps the projection up to date: applies every event, and reads the ledger for events that never arrived.
+
+Without Kafka the ledger alone tells of every job and of every stage, some seconds later.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import logging
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Sequence
 
 from services.api import metrics
 from services.api.database import DatabaseBroken, ProjectionDatabase
-from services.api.domain.messages import messages
+from services.api.domain.messages import Message, messages
+from services.api.domain.notes import Note, notes
 from services.api.domain.projection import Fact, Manifest, Occurred, ends, project
-from services.api.domain.state import JobState
-from services.api.ledger_reader import read_job
-from shared.errors import StoreUnavailable, TransientError
+from services.api.domain.state import JobState, is_job_id
+from services.api.ledger_reader import LedgerReader
+from shared.errors import ConfigError, InputError, StoreUnavailable, TransientError
 from shared.events import Event, Job
 from shared.kafka.bus import Delivery
 from shared.stages.ledger import JOBS, Ledger
+from shared.tasks import cancel_and_wait
 
 log = logging.getLogger(__name__)
 
 UNFINISHED_SECONDS = 5.0
 """How often the ledger is asked about every job that has not ended. That takes two or three small reads per job."""
+FIRST_ANSWER_SECONDS = 10.0
+"""If the store has not answered by then after a start, it is away."""
 READERS = 8  # jobs that are read from the ledger at the same time
+
+BusAway = Callable[[], float | None]
+"""For how many seconds the bus has not answered; None: it answers."""
 
 
 class Projection:
@@ -33,15 +43,35 @@ class Projection:
     """
 
     def __init__(
-        self, database: ProjectionDatabase, ledger: Ledger, clock: Callable[[], float], discover_seconds: float
+        self,
+        database: ProjectionDatabase,
+        ledger: Ledger,
+        *,
+        discover_seconds: float,
+        bus_away: BusAway = lambda: None,
     ) -> None:
         self._database = database
         self._ledger = ledger
-        self._clock = clock
+        self._reader = LedgerReader(ledger)
         self._discover_seconds = discover_seconds
-        self._discover_at = 0.0
+        self._bus_away = bus_away
+        self._started = time.monotonic()
+        self._silent_since: float | None = None
+        """When the ledger was first found silent, by the monotonic clock."""
+        self._ever_answered = False
+        self._refused = False
+        self._damaged: set[str] = set()
+        """Jobs whose row in the database cannot be read."""
         self.complete = False
         """Whether the whole ledger has been read at least one time."""
+
+    def notes(self) -> list[Note]:
+        """What is away just now."""
+        now = time.monotonic()
+        silent = None if self._silent_since is None else now - self._silent_since
+        if not self._ever_answered and now - self._started > FIRST_ANSWER_SECONDS:
+            silent = now - self._started  # the service still waits for the store before it reads anything
+        return list(notes(store_away=silent, store_refuses=self._refused, bus_away=self._bus_away()))
 
     # --- the topics -------------------------------------------------------------------------------------------
 
@@ -49,28 +79,46 @@ class Projection:
         """Apply an event. One without a job id comes from outside: ingest makes a job of it and publishes it again.
 
         Raises:
-            TransientError: the event could not be written. Deliver it again.
+            InputError: no job can have this id. The event belongs in the dead-letter topic.
+            DatabaseBroken: the event could not be written. Deliver it again.
         """
         job_id = getattr(event, "job_id", None)
         if job_id is None:
             return
-        # the event's own time, so that a rebuild gives the same history; an event without one gets its time of arrival
-        at = delivery.time or self._clock()
-        state = await self._apply(job_id, [*await self._before(event, job_id), Occurred(event, delivery.ce_id, at)])
+        if not is_job_id(job_id):
+            raise InputError("job_not_found", "No job can have this id.", "job_id")
+        # the event's own time, so that a rebuild gives the same history; but nothing is shown that is yet to happen
+        now = self._ledger.now()
+        sent = delivery.time if delivery.time is not None else now
+        facts: list[Fact] = [Occurred(event, delivery.ce_id, min(sent, now), sent_at=sent)]
+        if ended := ends(event):
+            facts = await self._ending(job_id, ended[0], delivery.ce_id, facts)
+        state = await self._apply(job_id, facts)
         if state.manifest is None:
-            await self.refresh(job_id)
+            await self._try_refresh(job_id)  # if the ledger is away, `discover` finds the job later
 
-    async def _before(self, event: Event, job_id: str) -> list[Fact]:
-        """The earlier facts that the ledger has, if the event ends a stage.
+    async def _ending(self, job_id: str, stage: str, ce_id: str, told: list[Fact]) -> list[Fact]:
+        """The facts of an event that ends a stage: after those that the ledger has and the database has not.
 
         Events of different topics come in any order. A client that sees the end of a job reads its history only once
-        more, so the history must be complete by then.
+        more, so the history must be complete by then. And a job that was shown as ended must not go on: a result is in
+        the ledger before its event is on a topic, so an end of which the ledger knows nothing is not ours.
         """
-        if ends(event):
-            state = await self._database.job(job_id) or JobState(job_id=job_id)
-            with contextlib.suppress(StoreUnavailable):
-                return await read_job(self._ledger, state, self._clock())
-        return []
+        state = await self._database.job(job_id) or JobState(job_id=job_id)
+        try:
+            earlier = await self._reader.read(state)
+            outcome = functools.reduce(project, earlier, state).stage(stage).outcome
+            if outcome and outcome.committed:
+                ours = outcome.event.id == ce_id
+            else:
+                ours = await self._reader.has_result(job_id, stage)
+        except Exception as error:  # `follow` reads it again
+            log.warning("the ledger cannot be read", extra={"job_id": job_id, "reason": type(error).__name__})
+            return told
+        if not ours:
+            log.warning("an event is passed over, because the ledger has no such result", extra={"job_id": job_id})
+            return earlier
+        return [*earlier, *told]
 
     # --- the ledger -------------------------------------------------------------------------------------------
 
@@ -79,9 +127,10 @@ class Projection:
 
         Raises:
             TransientError: the ledger or the database is away.
+            ConfigError: the ledger refuses every call.
         """
         known = await self._database.job(job_id)
-        facts = await read_job(self._ledger, known or JobState(job_id=job_id), self._clock())
+        facts = await self._reader.read(known or JobState(job_id=job_id))
         return await self._apply(job_id, facts) if facts else known
 
     async def accept(self, job: Job) -> JobState:
@@ -99,46 +148,114 @@ class Projection:
             state = await self.refresh(job_id)
         return state if state and state.visible else None
 
+    def mend(self, job_id: str) -> None:
+        """Read a job from the ledger again, because its row in the database cannot be read."""
+        self._damaged.add(job_id)
+
     async def run(self) -> None:
         """Reconcile until cancelled.
 
         Raises:
             DatabaseBroken: the database does not work; the service must start again.
         """
-        while True:
-            try:
-                await self.reconcile()
-            except DatabaseBroken:
-                raise
-            except TransientError as error:
-                log.warning("the ledger does not answer", extra={"reason": type(error).__name__})
-            await asyncio.sleep(UNFINISHED_SECONDS)
+        # apart, because a first listing may take minutes
+        loops = [
+            asyncio.create_task(_repeat(self.discover, self._discover_seconds)),
+            asyncio.create_task(_repeat(self.follow, UNFINISHED_SECONDS)),
+        ]
+        try:
+            done, _ = await asyncio.wait(loops, return_when=asyncio.FIRST_COMPLETED)
+            for loop in done:
+                loop.result()
+        finally:
+            await cancel_and_wait(*loops)
 
     async def reconcile(self) -> None:
-        """Read all unfinished jobs from the ledger; every `discover_seconds`, find jobs that no event announced."""
-        now = self._clock()
-        if now >= self._discover_at:
-            known = await self._database.known()
-            await self._refresh_all([name for name in await self._ledger.folders(JOBS) if name not in known])
-            self._discover_at = now + self._discover_seconds
-        await self._refresh_all(await self._database.unsettled())
+        """Read everything from the ledger that may have changed."""
+        await self.discover()
+        await self.follow()
+
+    async def discover(self) -> None:
+        """List the ledger for jobs that no event announced, and read those that the database does not know.
+
+        Raises:
+            TransientError, ConfigError: the ledger could not be read.
+        """
+        known = await self._database.known()
+        try:
+            names = await self._ledger.folders(JOBS)
+        except (StoreUnavailable, ConfigError) as error:
+            self._silent(error)
+            raise
+        self._answered()
+        await self._refresh_all([name for name in names if name not in known and is_job_id(name)])
         self.complete = True
-        metrics.set_jobs(await self._database.counts())
+
+    async def follow(self) -> None:
+        """Read all unfinished jobs from the ledger.
+
+        Raises:
+            TransientError, ConfigError: the ledger could not be read.
+        """
+        damaged, self._damaged = self._damaged, set()
+        try:
+            await self._refresh_all([*await self._database.unsettled(), *damaged])
+        finally:
+            metrics.set_jobs(await self._database.counts())
 
     async def _refresh_all(self, job_ids: Sequence[str]) -> None:
         for start in range(0, len(job_ids), READERS):
-            await asyncio.gather(*map(self._try_refresh, job_ids[start : start + READERS]))
+            failures = await asyncio.gather(*map(self._try_refresh, job_ids[start : start + READERS]))
+            # one object that gives no answer does not make an outage, and must not hide the other jobs
+            if None in failures:
+                self._answered()
+            elif failure := failures[0]:
+                self._silent(failure)
+                raise failure
 
-    async def _try_refresh(self, job_id: str) -> None:
+    async def _try_refresh(self, job_id: str) -> Exception | None:
+        """Refresh a job. Returns the exception if the ledger did not answer."""
         try:
             await self.refresh(job_id)
-        except TransientError:
+        except DatabaseBroken:
             raise
-        except Exception:  # one document that cannot be read must not hide the other jobs
+        except (TransientError, ConfigError) as error:
+            return error
+        except Exception:
             log.exception("a job cannot be read from the ledger", extra={"job_id": job_id})
+        return None
+
+    def _answered(self) -> None:
+        self._silent_since, self._refused, self._ever_answered = None, False, True
+
+    def _silent(self, error: Exception) -> None:
+        if self._silent_since is None:
+            self._silent_since = time.monotonic()
+        self._refused = isinstance(error, ConfigError)
 
     async def _apply(self, job_id: str, facts: Sequence[Fact]) -> JobState:
-        added = [message for fact in facts for message in messages(fact)]
+        added = [message for fact in facts for message in _messages(job_id, fact)]
         return await self._database.update(
-            job_id, lambda state: functools.reduce(project, facts, state), added, self._clock()
+            job_id, lambda state: functools.reduce(project, facts, state), added, self._ledger.now()
         )
+
+
+async def _repeat(look: Callable[[], Awaitable[None]], seconds: float) -> None:
+    while True:
+        try:
+            await look()
+        except DatabaseBroken:
+            raise
+        except (TransientError, ConfigError) as error:
+            log.warning("the ledger cannot be read", extra={"reason": type(error).__name__})
+        except Exception:  # a bug must not end what all jobs need
+            log.exception("the ledger cannot be read")
+        await asyncio.sleep(seconds)
+
+
+def _messages(job_id: str, fact: Fact) -> list[Message]:
+    try:
+        return messages(fact)
+    except Exception:  # the state counts more than a line of the history
+        log.exception("a fact cannot be told", extra={"job_id": job_id})
+        return []

@@ -194,6 +194,8 @@ class JobProgress(Event):
     """A reader accepts a stage that it does not know."""
     state: ProgressState | str
     """A reader takes a state that it does not know as `running`."""
+    attempt: int | None = None
+    """The attempt that it is about, from 1. What a later attempt says is news, whatever the clocks say."""
     message: str = ""
     step: int | None = None
     total_steps: int | None = None

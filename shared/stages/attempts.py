@@ -137,7 +137,7 @@ class Attempts:
         count = itertools.count(1)
 
         async def publish(event: JobProgress) -> None:
-            if not lease.in_doubt:
+            if lease.claim.given_back or not lease.in_doubt:
                 ce_id = ids.event_id(job.job_id, event.topic, stage, number, next(count))
                 self._outbox.progress(event, ce_id=ce_id, traceparent=job.traceparent)
 
@@ -161,10 +161,10 @@ class Attempts:
         log.warning("the job waits", extra={"job_id": job_id, "stage": self._stage.name, "reason": wait.reason})
         metrics.stage_retries.labels(self._stage.name, wait.cause).inc()
         self.waiting[job_id] = wait.cause
-        data = {"cause": wait.cause, "seconds": wait.seconds, "since": wait.since}
-        await attempt.progress("waiting", wait.reason, data=data)
         said = {"failures": wait.failures, "waiting_for": wait.reason, "waiting_since": wait.since}
         await failures.give_back(lease, GIVE_BACK_SECONDS, pause=wait.seconds, **said)
+        data = {"cause": wait.cause, "seconds": wait.seconds, "since": wait.since}
+        await attempt.progress("waiting", wait.reason, data=data)
         return wait.seconds
 
     async def _try_again(self, attempt: Attempt, lease: Lease, error: Exception, began: float) -> float | None:
@@ -178,8 +178,8 @@ class Attempts:
             return None
         metrics.stage_retries.labels(stage, "bug").inc()
         pause = failures.pause(bugs, self._settings.max_backoff_seconds)
-        await attempt.progress("retrying", f"{stage} is tried again in {pause:.0f} s", data={"seconds": pause})
         await failures.give_back(lease, GIVE_BACK_SECONDS, pause=pause, bugs=bugs)
+        await attempt.progress("retrying", f"{stage} is tried again in {pause:.0f} s", data={"seconds": pause})
         return pause
 
     async def _commit(

@@ -94,6 +94,7 @@ class Attempt:
                 job_id=self.job.job_id,
                 stage=self.stage,
                 state=state,
+                attempt=self.number,
                 message=message,
                 step=step,
                 total_steps=total_steps,

@@ -7,7 +7,8 @@ keys or text of a user.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import get_args
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -16,6 +17,7 @@ from shared.events import StageOutcome
 
 OUTCOMES = get_args(StageOutcome)
 RETRIES = ("transient", "bug", "lease_lost")
+CAUSES = ("transient", "configuration")
 
 # --- the stage protocol -------------------------------------------------------------------------------------------
 
@@ -26,6 +28,12 @@ stage_pending = Gauge(
 )
 stage_oldest_pending_seconds = Gauge(
     "tunestream_stage_oldest_pending_seconds", "Time since the first of the pending jobs was asked for", ["stage"]
+)
+stage_waiting = Gauge(
+    "tunestream_stage_waiting",
+    "Pending jobs whose last attempt could not go on, and which are tried again later; cause: transient (something is "
+    "away), configuration (a setting is wrong)",
+    ["stage", "cause"],
 )
 stage_running = Gauge("tunestream_stage_running", "Attempts under way in this process", ["stage"])
 stage_attempts = Counter("tunestream_stage_attempts_total", "Attempts begun", ["stage"])
@@ -44,6 +52,10 @@ stage_seconds = Histogram(
     "Duration of the attempts that came to a result",
     ["stage", "outcome"],
     buckets=(0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 10_800, 21_600, 43_200, 86_400),
+)
+
+outbox_waiting = Gauge(
+    "tunestream_outbox_waiting", "Results of this process that are decided, and whose events the bus does not have yet"
 )
 
 # --- the bus ------------------------------------------------------------------------------------------------------
@@ -87,15 +99,33 @@ http_seconds = Histogram(
 
 
 def watch_stage(
-    stage: str, *, pending: Callable[[], float], oldest: Callable[[], float], running: Callable[[], float]
+    stage: str,
+    *,
+    pending: Callable[[], float],
+    oldest: Callable[[], float],
+    running: Callable[[], float],
+    waiting: Callable[[], Mapping[str, int]] | None = None,
+    unpublished: Callable[[], float] | None = None,
 ) -> None:
     """Measure a stage on every scrape, and create its counters now. Prometheus does not see the first increase of a
-    counter that appears with that increase."""
+    counter that appears with that increase.
+
+    `waiting`: jobs that wait now, by cause; a cause that it lacks has none. `unpublished`: results in the outbox.
+    """
     stage_pending.labels(stage).set_function(pending)
     stage_oldest_pending_seconds.labels(stage).set_function(oldest)
     stage_running.labels(stage).set_function(running)
+    if waiting is not None:
+        for cause in CAUSES:
+            stage_waiting.labels(stage, cause).set_function(partial(_of_cause, waiting, cause))
+    if unpublished is not None:
+        outbox_waiting.set_function(unpublished)
     stage_attempts.labels(stage)
     for reason in RETRIES:
         stage_retries.labels(stage, reason)
     for outcome in OUTCOMES:
         stage_results.labels(stage, outcome)
+
+
+def _of_cause(waiting: Callable[[], Mapping[str, int]], cause: str) -> float:
+    return waiting().get(cause, 0)

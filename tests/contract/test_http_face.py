@@ -72,7 +72,7 @@ async def open_app(service: str, stack: AsyncExitStack, folder: Path, keys: tupl
     if service == "api":
         database = ProjectionDatabase(folder / "api.sqlite3")
         stack.push_async_callback(database.close)
-        projection = Projection(database, objects, clock, discover_seconds=10)
+        projection = Projection(database, objects, discover_seconds=10)
         app = make_app(Dependencies(database, projection, objects, FakeBus(), clock, "http://api.test"), keys)
     else:
         settings = Settings.model_validate(

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from services.api.domain.projection import Claimed, Fact, Manifest, ends
+from services.api.domain.projection import Claimed, Fact, Manifest, ends, is_number, waiting_of
+from services.api.domain.state import Waiting
 from shared import ids
 from shared.events import (
     DatasetValidated,
@@ -47,14 +48,10 @@ def messages(fact: Fact) -> list[Message]:
     if isinstance(fact, Manifest):
         return list(_of_manifest(fact.job))
     if isinstance(fact, Claimed):
-        return []
+        return list(_of_claim(fact))
     event = fact.event
     if isinstance(event, JobProgress) and event.state == "started":
-        if event.stage not in STARTED:
-            return []
-        # named after the stage, not the event: a second attempt does not start the stage again
-        started = ids.event_id(event.job_id, "started", event.stage)
-        return [Message(started, fact.at, STARTED[event.stage], data={"stage": event.stage})]
+        return _started(event.job_id, event.stage, fact.at)
     found = list(_of_event(event, fact.ce_id, fact.at))
     if ends(event) == ("inference", "completed"):
         found.append(Message(ids.event_id(_job_id(event), "succeeded"), fact.at, SUCCEEDED))
@@ -69,6 +66,29 @@ def _of_manifest(job: Job) -> Iterator[Message]:
         data = {"parent_job": parent, "from_stage": stage, "adopted": list(job.adopts)}
         began = ids.event_id(job.job_id, "retry")
         yield Message(began, job.created_at, f"Began as a retry of {parent} from {stage}{adopted}", data=data)
+
+
+def _of_claim(fact: Claimed) -> Iterator[Message]:
+    """What a claim tells in place of events that were lost. The entries have the ids that they have from the events."""
+    yield from _started(fact.job_id, fact.stage, fact.at)
+    seen = fact.seen
+    if seen.given_back and seen.waiting_for is not None:
+        waiting = Waiting(what=seen.waiting_for, since=seen.waiting_since)
+        yield _waits(fact.job_id, fact.stage, waiting, fact.at)
+
+
+def _started(job_id: str, stage: str, at: float) -> list[Message]:
+    if stage not in STARTED:
+        return []
+    # named after the stage, not the event: a second attempt does not start the stage again
+    return [Message(ids.event_id(job_id, "started", stage), at, STARTED[stage], data={"stage": stage})]
+
+
+def _waits(job_id: str, stage: str, waiting: Waiting, at: float) -> Message:
+    # named after what it waits for: every further try in vain would fill the history
+    since = round(waiting.since) if is_number(waiting.since) else 0
+    id_ = ids.event_id(job_id, "waiting", stage, waiting.what, since)
+    return Message(id_, at, f"{stage} waits: {waiting.what}", "warn", data={"stage": stage, "since": waiting.since})
 
 
 def _of_event(event: Event, ce_id: str, at: float) -> Iterator[Message]:
@@ -113,13 +133,15 @@ def _of_progress(event: JobProgress, ce_id: str, at: float) -> Iterator[Message]
     counted = {"step": event.step, "total_steps": event.total_steps}
     data = {name: value for name, value in counted.items() if value is not None} | event.data
     stage = {"stage": event.stage}
-    if event.state == "retrying":
+    if event.state == "waiting":
+        yield _waits(event.job_id, event.stage, waiting_of(event, at), at)
+    elif event.state == "retrying":
         yield Message(ce_id, at, event.message or f"{event.stage} is tried again", "warn", data=data | stage)
     elif event.state == "not_promoted":
         yield Message(ce_id, at, event.message or "The model was not promoted", "warn", data=data | stage)
     elif event.state == "checkpoint":
         yield Message(ce_id, at, f"Checkpoint created at step {event.step}", data=data)
-    elif losses := [f"{name}={event.data[key]:.4g}" for key, name in LOSSES.items() if _is_number(event.data.get(key))]:
+    elif losses := [f"{name}={event.data[key]:.4g}" for key, name in LOSSES.items() if _is_loss(event.data.get(key))]:
         of = f"/{event.total_steps}" if event.total_steps is not None else ""
         yield Message(ce_id, at, f"Step {event.step}{of}: {', '.join(losses)}", type="metrics", data=data)
     elif event.message and event.step is None:  # a counter that moves every second does not belong in the history
@@ -142,8 +164,8 @@ def _gate_outcome(event: EvalCompleted) -> str:
     return f"Evaluation on {event.examples} examples {gate}: {event.metric} {told}; tuned - base {interval}"
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float)
+def _is_loss(value: Any) -> bool:
+    return isinstance(value, float) or is_number(value)  # one that is not finite is shown, too
 
 
 def _job_id(event: Event) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
-from services.api.domain.state import JobState, Outcome, StageState, Stamped
+from services.api.domain.state import ClaimSeen, JobState, Outcome, StageState, Stamped, Waiting
 from shared.events import (
+    Claim,
     DatasetUploaded,
     DatasetValidated,
     EvalCompleted,
@@ -29,6 +30,8 @@ COMPLETES: dict[type[Event], StageName] = {
     ModelDeployed: "inference",
 }
 FIELDS = ("message", "step", "total_steps", "eta_seconds")
+TAKE_OVER_SECONDS = 30.0
+"""A claim that ran out is taken over much sooner, if a service of the stage runs and has room."""
 
 
 @dataclass(frozen=True)
@@ -40,22 +43,33 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Occurred:
-    """An event came from a topic at `at` (its own time, in seconds), or was read from `result.json` (`committed`)."""
+    """An event came from a topic at `at` (its own time, in seconds), or was read from `result.json` (`committed`).
+
+    `sent_at` is the time that its sender gave it, if that differs, as it does when the sender's clock is fast. It only
+    orders what one attempt says.
+    """
 
     event: Event
     ce_id: str
     at: float
     committed: bool = False
     attempt: int | None = None
+    sent_at: float | None = None
 
 
 @dataclass(frozen=True)
 class Claimed:
-    """At `at` the ledger showed that a stage is being worked on, or (`retrying`) that it waits for its next attempt."""
+    """At `at`, by the clock of the ledger, `claim.json` of a stage was read."""
 
+    job_id: str
     stage: StageName
     at: float
-    retrying: bool
+    claim: Claim
+
+    @property
+    def seen(self) -> ClaimSeen:
+        over = max(self.claim.expires, self.claim.not_before) + TAKE_OVER_SECONDS
+        return ClaimSeen.of(self.claim, lapsed=self.at > over)
 
 
 Fact: TypeAlias = Manifest | Occurred | Claimed
@@ -104,31 +118,45 @@ def _occurred(state: JobState, fact: Occurred) -> JobState:
 
 def _progress(stage: StageState, event: JobProgress, fact: Occurred) -> StageState:
     news = {name: value for name in FIELDS if (value := getattr(event, name)) not in (None, "")}
-    news["state"] = "retrying" if event.state == "retrying" else "running"
+    news["state"] = event.state if event.state in ("retrying", "waiting") else "running"
+    waiting = waiting_of(event, fact.at) if event.state == "waiting" else None
+    news["waiting"] = waiting.model_dump() if waiting else None
     # the time of a result does not tell when its stage started
     started = stage.started_at if ends(event) else _earlier(stage.started_at, fact.at)
+    sent_at = fact.at if fact.sent_at is None else fact.sent_at
+    stamp = Stamped(at=sent_at, id=fact.ce_id, value=None, attempt=event.attempt or 0)
     return stage.model_copy(
         update={
             "started_at": started,
-            "latest": _later(stage.latest, news, fact.at, fact.ce_id),
-            "figures": _later(stage.figures, event.data, fact.at, fact.ce_id),
+            "latest": _later(stage.latest, news, stamp),
+            "figures": _later(stage.figures, {} if waiting else event.data, stamp),
         }
     )
 
 
+def waiting_of(event: JobProgress, at: float) -> Waiting:
+    """What a `job.progress` of the state `waiting`, sent at `at`, says."""
+    cause, seconds, since = (event.data.get(name) for name in ("cause", "seconds", "since"))
+    return Waiting(
+        what=event.message or "something that is away",
+        cause=cause if isinstance(cause, str) else None,
+        since=float(since) if is_number(since) else None,
+        next_try_at=at + float(seconds) if is_number(seconds) else None,
+    )
+
+
+def is_number(value: Any) -> TypeGuard[int | float]:
+    """Whether `value`, of an event's data, is a finite number that a float can hold."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+
+
 def _claimed(state: JobState, fact: Claimed) -> JobState:
-    stage, shown = state.stage(fact.stage), "retrying" if fact.retrying else "running"
-    if stage.outcome or (stage.begun and stage.value("state") == shown):
-        return state
+    stage, seen = state.stage(fact.stage), fact.seen
+    newer = seen if stage.claim is None or stage.claim.order < seen.order else stage.claim
     return _with(
         state,
         fact.stage,
-        stage.model_copy(
-            update={
-                "claimed_at": _earlier(stage.claimed_at, fact.at),
-                "latest": _later(stage.latest, {"state": shown}, fact.at, ""),
-            }
-        ),
+        stage.model_copy(update={"claimed_at": _earlier(stage.claimed_at, fact.at), "claim": newer}),
     )
 
 
@@ -140,11 +168,11 @@ def _earlier(known: float | None, at: float) -> float:
     return at if known is None else min(known, at)
 
 
-def _later(known: dict[str, Stamped], news: dict[str, Any], at: float, ce_id: str) -> dict[str, Stamped]:
-    """`known`, changed by each value of `news` that is later than the known value of the same name."""
+def _later(known: dict[str, Stamped], news: dict[str, Any], stamp: Stamped) -> dict[str, Stamped]:
+    """`known`, changed by each value of `news` whose `stamp` is later than that of the known value of the same name."""
     changed = {
-        name: Stamped(at=at, id=ce_id, value=value)
+        name: stamp.model_copy(update={"value": value})
         for name, value in news.items()
-        if name not in known or (known[name].at, known[name].id) < (at, ce_id)
+        if name not in known or known[name].order < stamp.order
     }
     return {**known, **changed}

@@ -7,28 +7,90 @@ data types"). That is what makes lost, late, repeated and reordered events harml
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, ValidationError
 
-from shared.events import STAGE_NAMES, Event, EventRecord, FrozenModel, Job, JobFailed, StageName, StageOutcome
+from shared.events import STAGE_NAMES, Claim, Event, EventRecord, FrozenModel, Job, JobFailed, StageName, StageOutcome
 
 E = TypeVar("E", bound=Event)
 
 Status: TypeAlias = Literal["validating_files", "queued", "running", "succeeded", "failed", "cancelled"]
 Shown: TypeAlias = Literal["waiting", "running", "retrying", "completed", "failed", "cancelled"]
 
+_JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
 FINAL: frozenset[Status] = frozenset({"succeeded", "failed", "cancelled"})
 
 
+class Waiting(FrozenModel):
+    """What a stage waits for, in one line. Times are in seconds since the epoch; None: not known.
+
+    `cause` is `transient` (something is away) or `configuration` (a setting is wrong).
+    """
+
+    what: str
+    cause: str | None = None
+    since: float | None = None
+    next_try_at: float | None = None
+
+
 class Stamped(FrozenModel):
-    """A value, its time in seconds since the epoch, and the id of its event. Of two values of one register the later
-    one stays."""
+    """A value, the attempt that told it (0: not told), its time in seconds since the epoch, and the id of its event. Of
+    two values of one register the later one stays.
+
+    The attempt counts more than the time: two attempts may run on machines whose clocks differ by an hour.
+    """
 
     at: float
     id: str
     value: Any
+    attempt: int = 0
+
+    @property
+    def order(self) -> tuple[int, float, str]:
+        return (self.attempt, self.at, self.id)
+
+
+class ClaimSeen(FrozenModel):
+    """What `claim.json` said of a stage. The claim changes by compare-and-swap, so `order` needs no clock to tell which
+    of two is the later one.
+
+    `lapsed`: it had run out for a while, and nobody had taken the stage.
+    """
+
+    attempt: int
+    given_back: bool
+    expires: float
+    lapsed: bool
+    waiting_for: str | None = None
+    waiting_since: float | None = None
+    not_before: float = 0.0
+
+    @classmethod
+    def of(cls, claim: Claim, *, lapsed: bool) -> ClaimSeen:
+        return cls(
+            attempt=claim.attempt,
+            given_back=claim.given_back or claim.expires == 0,  # older runners say it in the second way
+            expires=claim.expires,
+            lapsed=lapsed,
+            waiting_for=claim.waiting_for,
+            waiting_since=claim.waiting_since,
+            not_before=claim.not_before,
+        )
+
+    @property
+    def order(self) -> tuple[int, bool, float, bool]:
+        return (self.attempt, self.given_back, self.expires, self.lapsed)
+
+    def is_news(self, known: ClaimSeen | None) -> bool:
+        """Whether it is later than `known`, and more than a renewal."""
+        if known is None:
+            return True
+        return self.order > known.order and self != known.model_copy(update={"expires": self.expires})
 
 
 class Outcome(FrozenModel):
@@ -54,7 +116,8 @@ class StageState(FrozenModel):
 
     started_at: float | None = None
     claimed_at: float | None = None
-    """When a live claim was first seen in the ledger. It is the start of the stage if the `started` event got lost."""
+    """When a claim was first seen in the ledger. It is the start of the stage if the `started` event got lost."""
+    claim: ClaimSeen | None = None
     latest: dict[str, Stamped] = Field(default_factory=dict)
     figures: dict[str, Stamped] = Field(default_factory=dict)
     outcome: Outcome | None = None
@@ -66,6 +129,29 @@ class StageState(FrozenModel):
     def value(self, field: str) -> Any:
         stamped = self.latest.get(field)
         return stamped.value if stamped else None
+
+    def activity(self, name: str) -> tuple[Shown, Waiting | None]:
+        """What the stage does while it has no outcome. The ledger decides; an event tells what it does not hold: a
+        later attempt, or what happens within the attempt that has the claim."""
+        said, claim = self.latest.get("state"), self.claim
+        told = self._told()
+        if claim is None or (said is not None and said.attempt > claim.attempt):
+            return (said.value, told) if said else ("waiting", None)
+        if claim.given_back and claim.waiting_for is not None:
+            cause = told.cause if told and told.what == claim.waiting_for else None
+            since, again = claim.waiting_since, claim.not_before or None
+            return "waiting", Waiting(what=claim.waiting_for, cause=cause, since=since, next_try_at=again)
+        if claim.given_back and claim.not_before:
+            return "retrying", None
+        if claim.lapsed:
+            return "waiting", Waiting(what=f"a free {name} service", since=claim.expires or None)
+        if claim.given_back or said is None or said.attempt < claim.attempt:
+            return "running", None
+        return said.value, told
+
+    def _told(self) -> Waiting | None:
+        value = self.value("waiting")
+        return Waiting.model_validate(value) if value else None
 
 
 class JobState(FrozenModel):
@@ -88,7 +174,7 @@ class JobState(FrozenModel):
     def event_of(self, kind: type[E]) -> E | None:
         """The event of this kind among the outcomes of the stages."""
         for outcome in self.outcomes():
-            if outcome.event.topic == kind.topic and isinstance(event := outcome.event.event(), kind):
+            if outcome.event.topic == kind.topic and isinstance(event := _event(outcome.event), kind):
                 return event
         return None
 
@@ -135,7 +221,7 @@ class JobState(FrozenModel):
 
     @property
     def failure(self) -> JobFailed | None:
-        event = self.final_outcome.event.event() if self.final_outcome else None
+        event = _event(self.final_outcome.event) if self.final_outcome else None
         return event if isinstance(event, JobFailed) else None
 
     def shown(self, name: StageName) -> Shown:
@@ -147,6 +233,30 @@ class JobState(FrozenModel):
             return "completed"  # its own event is still on the way
         if self.final_outcome:
             return "cancelled"  # it will never run
-        if stage.value("state") == "retrying":
-            return "retrying"
-        return "running" if stage.begun or name == "ingest" else "waiting"
+        return stage.activity(name)[0] if stage.begun or name != "ingest" else "running"
+
+    def waiting(self, name: StageName) -> Waiting | None:
+        """What a stage waits for; None: nothing outside holds it up."""
+        return self.stage(name).activity(name)[1] if self.shown(name) == "waiting" else None
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """What is left of a job whose row in the database cannot be read."""
+
+    job_id: str
+    created_at: float
+    status: str
+
+
+def is_job_id(text: str) -> bool:
+    """Whether a job may have this id. Any other text could lead elsewhere when it becomes part of a key."""
+    return _JOB_ID.fullmatch(text) is not None
+
+
+def _event(record: EventRecord) -> Event | None:
+    """The event of a record; None if this version cannot read it. Then that part of the job is not shown."""
+    try:
+        return record.event()
+    except (ValidationError, KeyError):
+        return None

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import re
+import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from services.api.database import ProjectionDatabase
-from services.api.domain.state import JobState
+from services.api.domain.state import JobState, Unreadable, is_job_id
 from services.api.projection import Projection
-from services.api.resources.jobs.domain import job_view
+from services.api.resources.jobs.domain import job_view, unreadable_view
 from shared.http.errors import ApiError
 from shared.stages.publisher import Publisher
 from shared.store.objects import ObjectStore
 
-_JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,8 @@ class Dependencies:
     bus: Publisher
     clock: Callable[[], float]
     url: str
+    complained: set[str] = field(default_factory=set)
+    """Jobs that were logged because they cannot be shown."""
 
     async def job(self, job_id: str) -> JobState:
         """The job of that id.
@@ -35,13 +37,27 @@ class Dependencies:
         Raises:
             ApiError: 404, there is no such job.
         """
-        state = await self.projection.look_up(job_id) if _JOB_ID.fullmatch(job_id) else None
+        state = await self.projection.look_up(job_id) if is_job_id(job_id) else None
         if state is None:
             raise ApiError(
                 404, f"There is no job {job_id!r}; GET /jobs lists them.", param="job_id", code="job_not_found"
             )
         return state
 
-    def view(self, state: JobState) -> dict[str, Any]:
+    def notes(self) -> list[dict[str, Any]]:
+        """What is away just now, as JSON."""
+        return [note.view() for note in self.projection.notes()]
+
+    def view(self, state: JobState | Unreadable) -> dict[str, Any]:
+        """The JSON object of a job. One that cannot be shown is shown as such: it must not hide the others."""
+        if isinstance(state, Unreadable):
+            self.projection.mend(state.job_id)
+            return unreadable_view(state)
         base = f"{self.url.rstrip('/')}/jobs/{state.job_id}/"
-        return job_view(state, lambda path: base + path)
+        try:
+            return job_view(state, lambda path: base + path, now=self.objects.now(), notes=self.notes())
+        except Exception:
+            if state.job_id not in self.complained:
+                self.complained.add(state.job_id)
+                log.exception("a job cannot be shown", extra={"job_id": state.job_id})
+            return unreadable_view(Unreadable(state.job_id, state.created_at, state.status))

@@ -32,10 +32,12 @@ class Api:
     bus: FakeBus
     clock: Clock
     keys: tuple[str, ...] = ()
+    bus_away: float | None = None
+    """For how many seconds the bus has been away."""
 
     def start(self) -> None:
         self.database = ProjectionDatabase(self.path)
-        self.projection = Projection(self.database, self.objects, self.clock, discover_seconds=10)
+        self.projection = Projection(self.database, self.objects, discover_seconds=10, bus_away=lambda: self.bus_away)
         dependencies = Dependencies(self.database, self.projection, self.objects, self.bus, self.clock, URL)
         transport = httpx.ASGITransport(make_app(dependencies, self.keys))
         self.client = httpx.AsyncClient(transport=transport, base_url=URL)
@@ -57,6 +59,17 @@ class Api:
     async def take(self, events: Iterable[DeliveredEvent]) -> None:
         for delivered in events:
             await self.projection.take(delivered.event, delivered.delivery)
+
+    def start_discovering_every(self, seconds: float) -> None:
+        self.projection._discover_seconds = seconds
+
+    async def sql(self, statement: str, *values: Any) -> None:
+        """Change the database behind the back of the api."""
+        await self.database._write(lambda connection: connection.execute(statement, values))
+
+    async def damage(self, history: JobHistory, state: str) -> None:
+        """Replace what the database holds of a job."""
+        await self.sql("UPDATE jobs SET state = ? WHERE job_id = ?", state, history.job_id)
 
     async def get(self, path: str, **params: Any) -> Any:
         answer = await self.client.get(path, params=params)

@@ -72,15 +72,14 @@ async def test_a_job_that_is_given_back_after_a_failure_is_retrying(api: Api) ->
     assert (await api.get(f"/jobs/{history.job_id}"))["stages"]["trainer"]["state"] == "retrying"
 
 
-async def test_new_jobs_are_looked_for_only_now_and_then_and_settled_ones_never_again(api: Api) -> None:
-    history = JobHistory()
-    await history.write_documents(api.objects)
+async def test_a_settled_job_is_never_read_again_however_many_there_are(api: Api) -> None:
+    for number in range(20):
+        await JobHistory(number).write_documents(api.objects)
     await api.projection.reconcile()
     api.objects.calls.clear()
-    await api.projection.reconcile()
+    await api.projection.follow()
     assert api.objects.calls == []
-    api.clock.now += 11
-    await api.projection.reconcile()
+    await api.projection.discover()
     assert api.objects.calls == [("folders", "jobs/")]
 
 

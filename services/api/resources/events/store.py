@@ -34,9 +34,18 @@ async def list_messages(
             values,
         ).fetchall()
         messages = [
-            Message(id=id_, at=at, level=level, type=type_, message=message, data=json.loads(data))
+            Message(id=id_, at=at, level=level, type=type_, message=message, data=_data(data))
             for id_, at, level, type_, message, data in rows[:limit]
         ]
         return Page(messages, len(rows) > limit)
 
     return await database.read(select)
+
+
+def _data(text: str) -> dict[str, Any]:
+    """Empty if it cannot be read: the message beside it says the same in words."""
+    try:
+        data: dict[str, Any] = json.loads(text)
+    except ValueError:
+        return {}
+    return data

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from services.api.domain.state import FINAL, JobState
+from services.api.domain.state import FINAL, JobState, Unreadable, Waiting
 from services.api.resources.files.domain import names_of
+from services.api.resources.lists import whole_seconds
 from shared.errors import InputError
 from shared.events import (
     RUNNER_STAGES,
@@ -22,9 +23,13 @@ Link = Callable[[str], str]
 """Makes the absolute URL of a path below the job, such as `report`."""
 
 
-def job_view(state: JobState, link: Link) -> dict[str, Any]:
+def job_view(state: JobState, link: Link, *, now: float, notes: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
     """The JSON object of a job. Its times are in seconds since the epoch: whole ones for the job, as in OpenAI's API,
-    and fractions for its stages."""
+    and fractions for its stages.
+
+    `now`: by the clock that made these times; it is passed on as `as_of`, because the client's clock may differ.
+    `notes`: what is away.
+    """
     job, status, outcome = state.manifest, state.status, state.final_outcome
     spec = job.spec if job else None
     validated, trained = state.event_of(DatasetValidated), state.event_of(TrainingCompleted)
@@ -32,8 +37,8 @@ def job_view(state: JobState, link: Link) -> dict[str, Any]:
     return {
         "id": state.job_id,
         "object": "job",
-        "created_at": int(state.created_at),
-        "finished_at": int(outcome.at) if outcome else None,
+        "created_at": whole_seconds(state.created_at),
+        "finished_at": whole_seconds(outcome.at) if outcome else None,
         "status": status,
         "model": job.base if job else None,
         "fine_tuned_model": job.model if job and status == "succeeded" else None,
@@ -46,13 +51,33 @@ def job_view(state: JobState, link: Link) -> dict[str, Any]:
         "validation_file": job.validation_file.model_dump() if job and job.validation_file else None,
         "origin": job.origin.model_dump() if job else None,
         "metadata": dict(spec.metadata) if spec else {},
-        "stages": {name: _stage(state, name) for name in STAGE_NAMES},
+        "waiting_for": _waiting_for(state),
+        "stages": {name: _stage(state, name, now) for name in STAGE_NAMES},
         "validation": _validation(validated),
         "training": _training(trained),
         "evaluation": _evaluation(state.event_of(EvalCompleted), link),
         "deployment": _deployment(state.event_of(ModelDeployed)),
         "files": names_of(state),
-        "trace_id": job.traceparent.split("-")[1] if job else None,
+        "trace_id": job.traceparent.split("-")[1] if job and "-" in job.traceparent else None,
+        "as_of": now,
+        "notes": list(notes),
+    }
+
+
+def unreadable_view(job: Unreadable) -> dict[str, Any]:
+    """A job of which only the id, the age and the status are known; it is read from the ledger again."""
+    note = {"code": "unreadable", "message": "This job cannot be shown; the api's log says why", "seconds": 0.0}
+    return {
+        "id": job.job_id,
+        "object": "job",
+        "created_at": whole_seconds(job.created_at),
+        "finished_at": None,
+        "status": job.status,
+        "model": None,
+        "fine_tuned_model": None,
+        "error": None,
+        "stages": {},
+        "notes": [note],
     }
 
 
@@ -87,15 +112,27 @@ def first_stage(state: JobState, asked: str | None) -> StageName:
 
 
 def _error(state: JobState) -> dict[str, Any] | None:
-    failure = state.failure if state.status == "failed" else None
-    return failure.model_dump(include={"code", "message", "param"}) if failure else None
+    if state.status != "failed":
+        return None
+    if failure := state.failure:
+        return failure.model_dump(include={"code", "message", "param"})
+    return {"code": "unreadable", "message": "What the stage said of its failure cannot be read.", "param": None}
 
 
-def _stage(state: JobState, name: StageName) -> dict[str, Any]:
+def _waiting_for(state: JobState) -> str | None:
+    """What holds the job up, in one line."""
+    for name in STAGE_NAMES:
+        if waiting := state.waiting(name):
+            return f"{name}: {waiting.what}"
+    return None
+
+
+def _stage(state: JobState, name: StageName, now: float) -> dict[str, Any]:
     stage, shown = state.stage(name), state.shown(name)
     over = shown not in ("running", "retrying")
     failure = state.failure
     message = failure.message if failure and shown == "failed" else stage.value("message") or ""
+    waiting = state.waiting(name)
     return {
         "state": shown,
         "started_at": stage.started_at if stage.started_at is not None else stage.claimed_at,
@@ -104,7 +141,20 @@ def _stage(state: JobState, name: StageName) -> dict[str, Any]:
         "total_steps": stage.value("total_steps"),
         "eta_seconds": None if over or state.status in FINAL else stage.value("eta_seconds"),
         "message": message,
+        "waiting_for": waiting.what if waiting else None,
+        "waiting": _waiting(waiting, now) if waiting else None,
         "data": {key: stamped.value for key, stamped in sorted(stage.figures.items())},
+    }
+
+
+def _waiting(waiting: Waiting, now: float) -> dict[str, Any]:
+    """Since when, and until when, beside seconds that need no clock of the client."""
+    since, again = waiting.since, waiting.next_try_at
+    return {
+        "cause": waiting.cause,
+        "since": since,
+        "seconds": None if since is None else round(max(0.0, now - since), 1),
+        "next_try_seconds": None if again is None else round(max(0.0, again - now), 1),
     }
 
 

@@ -34,11 +34,11 @@ def router(dependencies: Dependencies) -> APIRouter:
         status: Status | None = None,
     ) -> Response:
         """Newest first; `after` is the id of the last job of the page before."""
-        cursor = await dependencies.database.job(after) if after is not None else None
-        if after is not None and cursor is None:
+        page = await store.list_jobs(dependencies.database, limit=limit, after=after, status=status)
+        if page is None:
             raise ApiError(404, f"There is no job {after!r} to continue after.", param="after", code="job_not_found")
-        page = await store.list_jobs(dependencies.database, limit=limit, after=cursor, status=status)
-        return JsonResponse(listing([dependencies.view(state) for state in page.rows], page.has_more))
+        jobs = listing([dependencies.view(state) for state in page.rows], page.has_more)
+        return JsonResponse(jobs | {"notes": dependencies.notes()})
 
     @routes.get("/jobs/{job_id}")
     async def retrieve_job(job_id: str) -> Response:

@@ -11,8 +11,8 @@ import logging
 import sqlite3
 from typing import Any
 
-from services.api.database import Page, ProjectionDatabase
-from services.api.domain.state import JobState, Status
+from services.api.database import Page, ProjectionDatabase, parse_state
+from services.api.domain.state import JobState, Status, Unreadable
 from services.api.projection import Projection
 from shared import ids
 from shared.errors import AlreadyExists, TransientError
@@ -25,9 +25,9 @@ log = logging.getLogger(__name__)
 
 
 async def list_jobs(
-    database: ProjectionDatabase, *, limit: int, after: JobState | None, status: Status | None
-) -> Page[JobState]:
-    """Visible jobs, newest first, starting behind `after`.
+    database: ProjectionDatabase, *, limit: int, after: str | None, status: Status | None
+) -> Page[JobState | Unreadable] | None:
+    """Visible jobs, newest first, starting behind the job `after`; None when there is no such job.
 
     Raises:
         DatabaseBroken: the database does not work.
@@ -37,11 +37,19 @@ async def list_jobs(
         where += " AND status = :status"
     if after is not None:
         where += " AND (created_at, job_id) < (:created_at, :job_id)"
-        values |= {"created_at": after.created_at, "job_id": after.job_id}
-    query = f"SELECT state FROM jobs WHERE {where} ORDER BY created_at DESC, job_id DESC LIMIT :limit"
+    columns = "job_id, created_at, status, state"
+    query = f"SELECT {columns} FROM jobs WHERE {where} ORDER BY created_at DESC, job_id DESC LIMIT :limit"
 
-    def select(connection: sqlite3.Connection) -> Page[JobState]:
-        rows = [JobState.model_validate_json(row[0]) for row in connection.execute(query, values)]
+    def select(connection: sqlite3.Connection) -> Page[JobState | Unreadable] | None:
+        if after is not None:
+            cursor = connection.execute("SELECT created_at FROM jobs WHERE job_id = ?", (after,)).fetchone()
+            if cursor is None:
+                return None
+            values.update(created_at=cursor[0], job_id=after)
+        rows = [
+            parse_state(job_id, text) or Unreadable(job_id, created_at, found)
+            for job_id, created_at, found, text in connection.execute(query, values)
+        ]
         return Page(rows[:limit], len(rows) > limit)
 
     return await database.read(select)

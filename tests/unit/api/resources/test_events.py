@@ -39,6 +39,8 @@ async def test_pages_of_events_hold_each_once(api: Api, history: JobHistory, ord
 async def test_a_client_that_polls_sees_every_event_once_however_late_it_comes(api: Api) -> None:
     history = JobHistory()
     await history.accept(api.objects)
+    await api.projection.reconcile()
+    api.objects.available = False  # so that the events alone tell it
     api.clock.now = T0 + 41  # while it happens
     late, path = [*history.events[3:], *history.events[:3]], f"/jobs/{history.job_id}/events"
     seen: list[str] = []

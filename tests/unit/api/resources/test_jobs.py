@@ -44,6 +44,7 @@ async def test_an_empty_list_is_a_list(api: Api) -> None:
         "has_more": False,
         "first_id": None,
         "last_id": None,
+        "notes": [],
     }
 
 

@@ -98,7 +98,10 @@ class FakeApi:
         if request.url.path == f"/jobs/{ID}/events":
             assert request.url.params["order"] == "asc"
             ids = [event["id"] for event in self.events]
-            start = ids.index(request.url.params["after"]) + 1 if "after" in request.url.params else 0
+            after = request.url.params.get("after")
+            if after is not None and after not in ids:
+                return httpx.Response(404, json={"error": {"message": f"Job {ID} has no event {after}"}})
+            start = ids.index(after) + 1 if after is not None else 0
             page = self.events[start : start + int(request.url.params["limit"])]
             return httpx.Response(200, json={"object": "list", "data": page})
         if request.url.path == f"/jobs/{ID}":

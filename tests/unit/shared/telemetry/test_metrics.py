@@ -201,3 +201,24 @@ async def test_http_requests_are_counted_by_the_template_of_their_route() -> Non
     seen = str(after.labels("tunestream_http_requests_total")).lower()
     assert "canary" not in seen
     assert after.value("tunestream_http_seconds_count", method="GET", route="/jobs/{job_id}") >= 3
+
+
+async def test_jobs_that_wait_and_results_that_are_not_published_are_measured_on_every_scrape() -> None:
+    jobs: dict[str, int] = {}
+    unpublished = 0
+    metrics.watch_stage(
+        "trainer",
+        pending=lambda: 0,
+        oldest=lambda: 0,
+        running=lambda: 0,
+        waiting=lambda: jobs,
+        unpublished=lambda: unpublished,
+    )
+    before = await scrape()
+    jobs, unpublished = {"configuration": 2}, 3
+    after = await scrape()
+
+    for cause, value in (("transient", 0), ("configuration", 2)):
+        assert before.value("tunestream_stage_waiting", stage="trainer", cause=cause) == 0
+        assert after.value("tunestream_stage_waiting", stage="trainer", cause=cause) == value
+    assert (before.value("tunestream_outbox_waiting"), after.value("tunestream_outbox_waiting")) == (0, 3)
