@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 
 from shared.errors import AlreadyExists, Conflict
 from shared.store.objects import ObjectStore
 
 RACERS = 32
 ROUNDS = 100
-LANES = 10  # rounds at the same time, each on its own object: with SeaweedFS a losing writer may wait for seconds
+LANES = 4  # rounds at the same time, each on its own object: with SeaweedFS a losing writer may wait for seconds
 
 
 async def create_once(store: ObjectStore, prefix: str, racers: int = RACERS, rounds: int = ROUNDS) -> None:
@@ -32,7 +31,7 @@ async def create_once(store: ObjectStore, prefix: str, racers: int = RACERS, rou
             found = await store.get(key)
             assert found is not None and found[0] == f"racer {won.index(True)}".encode(), f"round {round_}: other bytes"
 
-    await _run(lane, racers)
+    await _run(lane)
 
 
 async def compare_and_swap(store: ObjectStore, prefix: str, racers: int = RACERS, rounds: int = ROUNDS) -> None:
@@ -54,10 +53,8 @@ async def compare_and_swap(store: ObjectStore, prefix: str, racers: int = RACERS
             racer, etag = winners[0]
             assert await store.get(key) == (f"{round_}/{racer}".encode(), etag), f"round {round_}: other bytes"
 
-    await _run(lane, racers)
+    await _run(lane)
 
 
-async def _run(lane: Callable[[int], Awaitable[None]], racers: int) -> None:
-    # the store's calls run in the threads of the event loop; its default number is too small for a race
-    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(racers * LANES))
+async def _run(lane: Callable[[int], Awaitable[None]]) -> None:
     await asyncio.gather(*map(lane, range(LANES)))
