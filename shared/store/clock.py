@@ -54,6 +54,8 @@ class StoreClock:
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._bounds: Bounds | None = None
+        self.heard = float("-inf")
+        """The monotonic time of the store's last answer."""
 
     def now(self) -> float:
         """Seconds since the epoch."""
@@ -68,7 +70,7 @@ class StoreClock:
     def note(self, date: str | None, sent: float) -> None:
         """Learn from the header `Date` of an answer that has just come. `sent`: the monotonic time at which its request
         left. A date that cannot be read is ignored."""
-        received = self._monotonic()
+        self.heard = received = self._monotonic()
         seconds = _seconds(date)
         if seconds is None:
             return

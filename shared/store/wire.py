@@ -49,7 +49,8 @@ class Call:
     """One call to the store in a thread of its own: until when it may take, and which connection it uses."""
 
     def __init__(self, limits: Limits, clock: StoreClock, *, waits: bool = False) -> None:
-        """`waits`: the deadline counts from the first request, not from the wait for a thread."""
+        """`waits`: the call may wait for a thread for as long as others need theirs. Otherwise it may do so only while
+        the store answers others: a call that waits behind those that get no answer ends with them."""
         self.limits = limits
         self.status: int | None = None
         """The HTTP status of the last answer."""
@@ -58,25 +59,32 @@ class Call:
         self._clock = clock
         self._over = threading.Event()
         self._connection: _Connection | None = None
-        self._requests = 0
-        self.until = float("inf") if waits else clock.monotonic() + limits.seconds
+        self._since = float("inf") if waits else clock.monotonic()
+        self._until: float | None = None  # of the current request; None: there was none yet
 
     @property
     def left(self) -> float:
         """Seconds until the deadline."""
-        return 0.0 if self._over.is_set() else self.until - self._clock.monotonic()
+        return 0.0 if self._over.is_set() else self._deadline() - self._clock.monotonic()
+
+    def _deadline(self) -> float:
+        if self._until is not None:
+            return self._until
+        return max(self._since, self._clock.heard) + self.limits.seconds
 
     def request(self, size: int) -> None:
         """The call sends a request with `size` bytes. Each but the first has a deadline of its own: a listing may have
         many pages."""
-        if self._requests or self.until == float("inf"):
-            self.until = self._clock.monotonic() + self.limits.seconds
-        self._requests += 1
+        if self._until is None and self._since < float("inf"):
+            self._until = self._deadline()
+        else:
+            self._until = self._clock.monotonic() + self.limits.seconds
         self.allow(size)
 
     def allow(self, size: int) -> None:
-        """Lengthen the deadline for `size` further bytes."""
-        self.until += size / SLOWEST
+        """Lengthen the deadline of the request for `size` further bytes."""
+        assert self._until is not None
+        self._until += size / SLOWEST
 
     def pause(self, seconds: float) -> None:
         """Sleep, unless the call is cut."""

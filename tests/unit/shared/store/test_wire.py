@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +28,10 @@ class Server(ThreadingHTTPServer):
     body = ERROR.format("Whatever")
     headers: dict[str, str]
     asked: list[str]
+    seconds = 0.0
+    """How long each answer takes."""
+    awake: threading.Event
+    """Once it is set, answers are immediate."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -34,6 +40,7 @@ class Handler(BaseHTTPRequestHandler):
     def answer(self) -> None:
         self.rfile.read(int(self.headers.get("content-length", 0)))
         self.server.asked.append(self.command)
+        self.server.awake.wait(self.server.seconds)
         script = self.server.script
         status = script.pop(0) if len(script) > 1 else script[0]
         body = b"" if self.command == "HEAD" or status == 200 else self.server.body.encode()
@@ -54,6 +61,7 @@ class Handler(BaseHTTPRequestHandler):
 def served(*script: int, body: str = Server.body, **headers: str) -> Iterator[tuple[Server, ObjectStore]]:
     server = Server(("127.0.0.1", 0), Handler)
     server.script, server.body, server.headers, server.asked = list(script), body, headers, []
+    server.awake = threading.Event()
     with serving(server):
         yield server, ObjectStore.connect(StoreSettings(endpoint=f"http://127.0.0.1:{server.server_address[1]}"))
 
@@ -125,3 +133,35 @@ async def test_a_date_of_a_proxy_that_has_no_store_is_not_believed() -> None:
         with pytest.raises(StoreUnavailable):
             await store.get("a")
         assert store._connection.clock.offset() == pytest.approx(before, abs=0.01)
+
+
+# --- many calls at once -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "DOCUMENT_THREADS", 1)
+    monkeypatch.setattr(connection, "DOCUMENT", Limits(silence=0.5, seconds=0.5))
+
+
+@pytest.mark.usefixtures("one_thread")
+async def test_calls_may_wait_for_each_other_while_the_store_answers() -> None:
+    """Some callers read a document of every job at once: that takes its time, and is no outage."""
+    with served(200) as (server, store):
+        server.seconds = 0.05
+        began = time.monotonic()
+        await asyncio.gather(*(store.get(f"jobs/{number}") for number in range(30)))
+        assert time.monotonic() - began > 1.0
+
+
+@pytest.mark.usefixtures("one_thread")
+async def test_calls_that_wait_behind_a_silent_store_end_with_those_before_them() -> None:
+    with served(200) as (server, store):
+        server.seconds = 60.0
+        began = time.monotonic()
+        ended = await asyncio.gather(*(store.get(f"jobs/{number}") for number in range(30)), return_exceptions=True)
+        assert time.monotonic() - began < 3
+        assert {type(error) for error in ended} == {StoreUnavailable}
+        server.awake.set()
+        assert len(server.asked) <= 2, "the others were never sent"
+        await store.get("jobs/1")
