@@ -113,9 +113,9 @@ async def test_an_answer_of_a_byte_now_and_then_ends_too(
     parts: Embedded, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each byte comes within the limit on silence, but all of them would take minutes."""
+    await parts.objects.put("black/drip", b"x" * 1000)
     monkeypatch.setattr(connection, "DOCUMENT", Limits(silence=1.0, seconds=2.0))
     store = through(proxy, parts)
-    await store.put("black/drip", b"x" * 1000)
     proxy.mode = "drip"
     assert await seconds(store.get("black/drip")) < 4
     assert await seconds(store.list("black/")) < 4
@@ -125,12 +125,12 @@ async def test_an_answer_of_a_byte_now_and_then_ends_too(
 async def test_files_behind_a_black_hole_end_by_their_limit_on_silence(
     parts: Embedded, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    large = tmp_path / "large"
+    large.write_bytes(b"0123456789abcdef" * (PART_SIZE // 4))  # four parts
+    reference = await parts.objects.upload("black/large", large)
     monkeypatch.setattr(connection, "FILE", Limits(silence=0.5, seconds=1.0))
     monkeypatch.setattr(connection, "DOCUMENT", Limits(silence=0.5, seconds=1.0))
     store = through(proxy, parts)
-    large = tmp_path / "large"
-    large.write_bytes(b"0123456789abcdef" * (PART_SIZE // 4))  # four parts
-    reference = await store.upload("black/large", large)
     proxy.mode = "silent"
     pointer = DatasetPointer(bucket=reference.bucket, key=reference.key)
     calls = (
@@ -147,10 +147,10 @@ async def test_files_behind_a_black_hole_end_by_their_limit_on_silence(
 async def test_a_file_may_take_longer_than_its_limits_while_it_gets_on(
     parts: Embedded, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every direction takes twice as long as the limits, which are those on silence."""
-    monkeypatch.setattr(connection, "FILE", Limits(silence=1.0, seconds=1.0))
+    """Every direction takes longer than the limits: only silence ends it."""
+    monkeypatch.setattr(connection, "FILE", Limits(silence=2.0, seconds=2.0))
     store = through(proxy, parts)
-    proxy.bytes_per_second = PART_SIZE / 2
+    proxy.bytes_per_second = PART_SIZE / 3
     large = tmp_path / "large"
     large.write_bytes(b"0123456789abcdef" * (PART_SIZE // 16))
     reference = await store.upload("black/large", large)
