@@ -104,6 +104,10 @@ class Connection:
         """As `document`, for whole files: the deadline grows with their size, and starts when a thread is free."""
         return await self._run(operation, self._files, Call(FILE, self.clock, waits=True), function)
 
+    async def beside(self, function: Callable[[], T]) -> T:
+        """Run `function`, which makes no requests of the client, in a thread for files."""
+        return await asyncio.wrap_future(self._files.submit(function))
+
     def leave(self, function: Callable[[], object]) -> None:
         """Run `function` in a thread that nobody waits for, within the deadline of a document. It may fail."""
         context = contextvars.copy_context()

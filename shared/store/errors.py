@@ -135,7 +135,7 @@ def _setting(error: S3Error, code: str, peer: str, settings: StoreSettings) -> s
             "those of the bucket"
         )
     if code in _SKEW:
-        return f"{peer} refuses the time of our requests ({code}), although it is the store's own: set its clock"
+        return f"{peer} refuses the time of our requests ({code}): set the clock of this machine, or that of the store"
     if code in _PLAIN:
         return _speaks_tls(peer)
     name = {settings.datasets_bucket: "DATASETS_BUCKET", settings.system_bucket: "SYSTEM_BUCKET"}.get(

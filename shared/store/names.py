@@ -19,13 +19,25 @@ def check(bucket: str, key: str) -> None:
     Raises:
         StoreRefused: it cannot.
     """
+    check_prefix(bucket, key)
+    try:
+        check_object_name(key)
+    except ValueError:
+        raise refused("InvalidObjectName") from None
+
+
+def check_prefix(bucket: str, prefix: str) -> None:
+    """Check that a bucket can have this name, and its objects keys that begin so.
+
+    Raises:
+        StoreRefused: they cannot.
+    """
     try:
         check_bucket_name(bucket)
     except ValueError:
         raise refused("InvalidBucketName") from None
     try:
-        check_object_name(key)
-        size = len(key.encode())
+        size = len(prefix.encode())
     except ValueError:
         raise refused("InvalidObjectName") from None
     if size > LONGEST_KEY:

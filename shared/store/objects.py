@@ -5,7 +5,6 @@ Writes go to one bucket; a reference names its own bucket. Every call ends withi
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import io
 import json
@@ -91,9 +90,12 @@ class ObjectStore:
             next(iter(self._client.list_objects(self.bucket, prefix=JOBS)), None)
 
         try:
+            names.check_prefix(self.bucket, JOBS)
             await self._connection.document("check", one_page)
+        except StoreRefused as error:
+            raise ConfigError(f"{self.bucket!r} (TUNESTREAM_STORE__*_BUCKET) cannot be used: {error}") from None
         except StoreUnavailable:
-            if line := await asyncio.to_thread(wants_tls, self._connection.settings):
+            if line := await self._connection.beside(lambda: wants_tls(self._connection.settings)):
                 raise ConfigError(line) from None
             raise
 
@@ -148,6 +150,8 @@ class ObjectStore:
         await self._connection.document("delete", lambda: self._client.remove_object(self.bucket, key))
 
     async def list(self, prefix: str) -> Sequence[Entry]:
+        names.check_prefix(self.bucket, prefix)
+
         def call() -> Sequence[Entry]:
             found = self._client.list_objects(self.bucket, prefix=prefix, recursive=True)
             return [_entry(item) for item in found if not item.is_dir]
@@ -155,6 +159,8 @@ class ObjectStore:
         return await self._connection.document("list", call)
 
     async def folders(self, prefix: str) -> Sequence[str]:
+        names.check_prefix(self.bucket, prefix)
+
         def call() -> Sequence[str]:
             found = self._client.list_objects(self.bucket, prefix=prefix, recursive=False)
             return [(item.object_name or "").rstrip("/").rsplit("/", 1)[-1] for item in found if item.is_dir]
@@ -212,7 +218,7 @@ class ObjectStore:
             result = self._client._put_object(self.bucket, key, path.read_bytes(), headers={**_BINARY})
             return result.etag or ""
 
-        sha256, size = await asyncio.to_thread(digest), path.stat().st_size
+        sha256, size = await self._connection.beside(digest), path.stat().st_size
         if size <= PART_SIZE:
             etag = await self._connection.file("upload", whole)
         else:

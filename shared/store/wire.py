@@ -91,10 +91,10 @@ class Call:
         self._over.wait(seconds)
 
     def uses(self, connection: _Connection) -> None:
-        if self.left <= 0:
-            raise Overdue("the deadline is over")
         self._connection = connection
         connection.call = self
+        if self.left <= 0:  # only now: `cut` finds either the connection, or this
+            raise Overdue("the deadline is over")
 
     def cut(self) -> None:
         """Nobody waits for this call any more: end its thread soon, by shutting down the connection that it waits

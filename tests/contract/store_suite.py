@@ -169,6 +169,10 @@ class StoreSuite:
         ):
             with pytest.raises(StoreRefused):
                 await call()
+        if bucket != "datasets":
+            for listing in (place.list, place.folders):
+                with pytest.raises(StoreRefused):
+                    await listing("")
         with pytest.raises(InputError) as caught:
             await store.describe(DatasetPointer(bucket=bucket, key=key))
         assert (caught.value.code, caught.value.param) == ("file_not_found", "training_file")

@@ -159,12 +159,14 @@ class FakeStore(ObjectStore):
         await self.after("delete", key)
 
     async def list(self, prefix: str) -> Sequence[Entry]:
+        names.check_prefix(self.bucket, prefix)
         await self.before("list", prefix)
         found = [held.entry(key) for key, held in sorted(self.held.items()) if key.startswith(prefix)]
         await self.after("list", prefix)
         return found
 
     async def folders(self, prefix: str) -> Sequence[str]:
+        names.check_prefix(self.bucket, prefix)
         await self.before("folders", prefix)
         start = prefix.rfind("/") + 1
         found = {key[start:].split("/", 1)[0] for key in self.held if key.startswith(prefix) and "/" in key[start:]}
