@@ -1,1 +1,2 @@
-"""The client of the object store: conditional writes, verified reads, folders, and the translation of its errors."""
+"""The client of the object store: conditional writes, verified reads, folders, deadlines, the store's clock, and the
+translation of its errors."""

@@ -1,103 +1,80 @@
-"""The object store through the `minio` client: create-once, compare-and-swap, multipart uploads, verified reads.
+"""The object store through the `minio` client: create-once, compare-and-swap, uploads, verified reads.
 
-The client is synchronous, so every call runs in a thread. Writes go to one bucket; a reference names its own bucket.
+Writes go to one bucket; a reference names its own bucket. Every call ends within a bounded time, see `connection`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import io
 import json
-import logging
 import shutil
 import tempfile
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO, TypeVar
-from urllib.parse import urlsplit
 
-import urllib3
 from minio import Minio
 from minio.datatypes import Object
-from minio.error import InvalidResponseError, S3Error, ServerError
-from urllib3.exceptions import HTTPError
+from minio.error import S3Error
 
-from shared import tls
 from shared.errors import (
     AlreadyExists,
     ConfigError,
     Conflict,
     CorruptObject,
+    StoreRefused,
     StoreUnavailable,
 )
 from shared.events import DatasetPointer, FolderReference, Reference
 from shared.settings import StoreSettings
 from shared.stages.ledger import JOBS, Entry
-from shared.store import verified
-from shared.store.errors import reason, translate, wants_tls
+from shared.store import names, parts, verified
+from shared.store.clock import StoreClock
+from shared.store.connection import Connection
+from shared.store.errors import wants_tls
 from shared.store.folders import folder_reference, manifest_key
+from shared.store.parts import PART_SIZE
 from shared.store.verified import ABSENT
-from shared.telemetry import metrics
-
-log = logging.getLogger(__name__)
-T = TypeVar("T")
-
-PART_SIZE = 16 * 2**20  # up to this size one request, beyond it parts; S3 allows 10,000 parts: 160 GB
 
 _LOST = {"PreconditionFailed", "ConditionalRequestConflict"}
 
 
 class ObjectStore:
-    """Writes to one bucket and reads from any. Every method raises `StoreUnavailable` or `ConfigError` when the store
-    fails; the methods of `Ledger` are documented there."""
+    """Writes to one bucket and reads from any. Every method raises `StoreUnavailable`, `ConfigError` or `StoreRefused`
+    when the store fails; the methods of `Ledger` are documented there."""
 
-    def __init__(self, client: Minio, bucket: str, settings: StoreSettings) -> None:
-        self._client = client
-        self._settings = settings
+    def __init__(self, connection: Connection, bucket: str) -> None:
+        self._connection = connection
         self.bucket = bucket
 
     @classmethod
-    def connect(cls, settings: StoreSettings, bucket: str | None = None) -> ObjectStore:
+    def connect(
+        cls, settings: StoreSettings, bucket: str | None = None, clock: StoreClock | None = None
+    ) -> ObjectStore:
         """A store that writes to `bucket`, by default the system's. Nothing is sent before the first call.
 
         Raises:
             ConfigError: the endpoint is not a URL, or the CA file holds no certificate.
         """
-        address = urlsplit(settings.endpoint)
-        if address.scheme not in ("http", "https") or not address.netloc:
-            raise ConfigError(
-                f"TUNESTREAM_STORE__ENDPOINT is {settings.endpoint!r}; give a URL such as http://127.0.0.1:9000"
-            )
-        client = Minio(
-            address.netloc,
-            access_key=settings.access_key,
-            secret_key=settings.secret_key.get_secret_value(),
-            secure=address.scheme == "https",
-            # without a region the first call asks for the bucket's location, which a least-privilege user may not do
-            region=settings.region,
-            http_client=urllib3.PoolManager(
-                maxsize=32,
-                timeout=urllib3.Timeout(connect=5, read=60),
-                # other=0: a refused certificate would be refused again
-                retries=urllib3.Retry(total=3, other=0, backoff_factor=0.2, status_forcelist=(500, 502, 503, 504)),
-                ssl_context=tls.client_context("STORE", settings.ca_file) if address.scheme == "https" else None,
-            ),
-        )
-        return cls(client, bucket or settings.system_bucket, settings)
+        return cls(Connection(settings, clock or StoreClock()), bucket or settings.system_bucket)
+
+    @property
+    def _client(self) -> Minio:
+        return self._connection.client
 
     def at(self, bucket: str) -> ObjectStore:
         """The same store, writing to `bucket`."""
-        return ObjectStore(self._client, bucket, self._settings)
-
-    def now(self) -> float:
-        return time.time()
+        return ObjectStore(self._connection, bucket)
 
     def for_leases(self) -> ObjectStore:
-        """The same bucket through connections and threads of its own, so that no other call delays a renewal."""
-        return self
+        """The same bucket through connections and threads of its own, with short time limits, so that no other call
+        delays a renewal."""
+        return ObjectStore(self._connection.leases, self.bucket)
+
+    def now(self) -> float:
+        """Seconds since the epoch by the store's own clock; before its first answer, by this machine's."""
+        return self._connection.clock.now()
 
     async def check(self) -> None:
         """Check that these settings lead to the bucket, by listing `jobs/`.
@@ -113,15 +90,20 @@ class ObjectStore:
             next(iter(self._client.list_objects(self.bucket, prefix=JOBS)), None)
 
         try:
-            await self._in_thread("check", one_page)
+            names.check_prefix(self.bucket, JOBS)
+            await self._connection.document("check", one_page)
+        except StoreRefused as error:
+            raise ConfigError(f"{self.bucket!r} (TUNESTREAM_STORE__*_BUCKET) cannot be used: {error}") from None
         except StoreUnavailable:
-            if line := await asyncio.to_thread(wants_tls, self._settings):
+            if line := await self._connection.beside(lambda: wants_tls(self._connection.settings)):
                 raise ConfigError(line) from None
             raise
 
     # --- small documents --------------------------------------------------------------------------------------
 
     async def get(self, key: str) -> tuple[bytes, str] | None:
+        self._check(key)
+
         def call() -> tuple[bytes, str] | None:
             try:
                 with verified.opened(self._client, self.bucket, key) as response:
@@ -131,23 +113,29 @@ class ObjectStore:
                     return None
                 raise
 
-        return await self._in_thread("get", call)
+        return await self._connection.document("get", call)
 
     async def create(self, key: str, data: bytes) -> str:
         try:
             return await self._write(key, data, {"If-None-Match": "*"})
         except Conflict:
-            if etag := await self._already_mine(key, data):
-                return etag
-            raise AlreadyExists(key) from None
+            found = await self.get(key)
+        if found is None:
+            raise StoreUnavailable(_UNDER_WAY)
+        if found[0] != data:
+            raise AlreadyExists(key)
+        return found[1]
 
     async def replace(self, key: str, data: bytes, etag: str) -> str:
         try:
             return await self._write(key, data, {"If-Match": f'"{etag}"'})
         except Conflict:
-            if mine := await self._already_mine(key, data):
-                return mine
-            raise
+            found = await self.get(key)
+        if found is not None and found[0] == data:
+            return found[1]  # by our own first try: the client repeats a write whose reply was lost
+        if found is not None and found[1] == etag:
+            raise StoreUnavailable(_UNDER_WAY)
+        raise Conflict(key)
 
     async def put(self, key: str, data: bytes) -> Reference:
         """Write an object, whether or not there is one already."""
@@ -158,27 +146,33 @@ class ObjectStore:
 
     async def delete(self, key: str) -> None:
         """Delete an object; a missing one is no error."""
-        await self._in_thread("delete", lambda: self._client.remove_object(self.bucket, key))
+        self._check(key)
+        await self._connection.document("delete", lambda: self._client.remove_object(self.bucket, key))
 
     async def list(self, prefix: str) -> Sequence[Entry]:
+        names.check_prefix(self.bucket, prefix)
+
         def call() -> Sequence[Entry]:
             found = self._client.list_objects(self.bucket, prefix=prefix, recursive=True)
             return [_entry(item) for item in found if not item.is_dir]
 
-        return await self._in_thread("list", call)
+        return await self._connection.document("list", call)
 
     async def folders(self, prefix: str) -> Sequence[str]:
+        names.check_prefix(self.bucket, prefix)
+
         def call() -> Sequence[str]:
             found = self._client.list_objects(self.bucket, prefix=prefix, recursive=False)
             return [(item.object_name or "").rstrip("/").rsplit("/", 1)[-1] for item in found if item.is_dir]
 
-        return await self._in_thread("folders", call)
+        return await self._connection.document("folders", call)
 
     async def exists(self, key: str) -> bool:
         return await self.stat(key) is not None
 
     async def stat(self, key: str) -> Entry | None:
         """One object as `list` shows it; None if there is no such object or bucket."""
+        self._check(key)
 
         def call() -> Entry | None:
             try:
@@ -188,10 +182,11 @@ class ObjectStore:
                     return None
                 raise
 
-        return await self._in_thread("stat", call)
+        return await self._connection.document("stat", call)
 
     async def metadata(self, key: str) -> dict[str, str]:
         """The user metadata of an object, by lower-case names without `x-amz-meta-`; empty if there is no object."""
+        self._check(key)
 
         def call() -> dict[str, str]:
             try:
@@ -207,24 +202,28 @@ class ObjectStore:
                 if name.lower().startswith(prefix)
             }
 
-        return await self._in_thread("metadata", call)
+        return await self._connection.document("metadata", call)
 
     # --- files ------------------------------------------------------------------------------------------------
 
     async def upload(self, key: str, path: Path) -> Reference:
         """Write a file as an object."""
+        self._check(key)
 
-        def call() -> Reference:
+        def digest() -> str:
             with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            size = path.stat().st_size
-            if size <= PART_SIZE:
-                result = self._client._put_object(self.bucket, key, path.read_bytes(), headers={**_BINARY})
-            else:
-                result = self._client.fput_object(self.bucket, key, str(path), part_size=PART_SIZE)
-            return Reference(bucket=self.bucket, key=key, etag=result.etag or "", size=size, sha256=digest)
+                return hashlib.file_digest(file, "sha256").hexdigest()
 
-        return await self._in_thread("upload", call)
+        def whole() -> str:
+            result = self._client._put_object(self.bucket, key, path.read_bytes(), headers={**_BINARY})
+            return result.etag or ""
+
+        sha256, size = await self._connection.beside(digest), path.stat().st_size
+        if size <= PART_SIZE:
+            etag = await self._connection.file("upload", whole)
+        else:
+            etag = await parts.upload(self._connection, self.bucket, key, path, size)
+        return Reference(bucket=self.bucket, key=key, etag=etag, size=size, sha256=sha256)
 
     async def read(self, reference: Reference) -> bytes:
         """The bytes of an object.
@@ -233,7 +232,7 @@ class ObjectStore:
             CorruptObject: the object is gone or was changed.
         """
         buffer = io.BytesIO()
-        await self._in_thread("read", lambda: self._copy(reference, buffer))
+        await self._connection.file("read", lambda: verified.copy(self._client, reference, buffer))
         return buffer.getvalue()
 
     async def download(self, reference: Reference, path: Path) -> None:
@@ -247,21 +246,24 @@ class ObjectStore:
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".part-", delete=False) as file:
                 try:
-                    self._copy(reference, file)
+                    verified.copy(self._client, reference, file)
                 except BaseException:
                     Path(file.name).unlink(missing_ok=True)
                     raise
             Path(file.name).replace(path)
 
-        await self._in_thread("download", call)
+        await self._connection.file("download", call)
 
     async def describe(self, pointer: DatasetPointer) -> Reference:
         """Turn a pointer into a reference by reading the object once.
 
         Raises:
-            InputError: there is no such object, or it is not the one that the pointer describes.
+            InputError: there is no such object, it cannot be read, or it is not the one that the pointer describes.
         """
-        return await self._in_thread("describe", lambda: verified.describe(self._client, pointer))
+        try:
+            return await self._connection.file("describe", lambda: verified.describe(self._client, pointer))
+        except StoreRefused as error:
+            raise verified.unreadable(pointer, error) from None
 
     # --- folders ----------------------------------------------------------------------------------------------
 
@@ -301,18 +303,15 @@ class ObjectStore:
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
-    # --- the wire ---------------------------------------------------------------------------------------------
+    # --- helpers ----------------------------------------------------------------------------------------------
 
-    async def _in_thread(self, operation: str, call: Callable[[], T]) -> T:
-        try:
-            with metrics.store_seconds.labels(operation).time():
-                return await asyncio.to_thread(call)
-        except (S3Error, ServerError, InvalidResponseError, HTTPError, ConnectionError, TimeoutError) as error:
-            metrics.store_errors.labels(operation).inc()
-            log.warning("the object store failed", extra={"operation": operation, "reason": reason(error)})
-            raise translate(error, self._settings) from None  # the messages of these exceptions name object keys
+    def _check(self, key: str) -> None:
+        names.check(self.bucket, key)
 
     async def _write(self, key: str, data: bytes, condition: dict[str, str]) -> str:
+        """Write a small object. Raises `Conflict` if the condition does not hold."""
+        self._check(key)
+
         def call() -> str:
             try:
                 # the client's public put_object takes no condition
@@ -323,17 +322,10 @@ class ObjectStore:
                 raise
             return result.etag or ""
 
-        return await self._in_thread("write", call)
+        return await self._connection.document("write", call)
 
-    async def _already_mine(self, key: str, data: bytes) -> str | None:
-        """The ETag if the object has these bytes, else None. The client repeats a write whose reply was lost; the
-        repetition fails, although the write took effect."""
-        found = await self.get(key)
-        return found[1] if found and found[0] == data else None
 
-    def _copy(self, reference: Reference, sink: IO[bytes]) -> None:
-        verified.copy(self._client, reference, sink)
-
+_UNDER_WAY = "the object store refused a write because of another one that was under way"
 
 # read-only: over TLS the client adds the digest of a request to the mapping that it was given
 _BINARY: Mapping[str, str] = MappingProxyType({"Content-Type": "application/octet-stream"})

@@ -12,8 +12,9 @@ import urllib3
 from minio import Minio
 from minio.error import S3Error
 
-from shared.errors import CorruptObject, InputError
+from shared.errors import CorruptObject, InputError, StoreRefused
 from shared.events import DatasetPointer, Reference
+from shared.store import names
 
 CHUNK = 2**20
 
@@ -24,6 +25,7 @@ ABSENT = {"NoSuchKey", "NoSuchObject", "NoSuchVersion"}
 @contextmanager
 def opened(client: Minio, bucket: str, key: str) -> Iterator[urllib3.BaseHTTPResponse]:
     """The answer with the object's bytes. Its connection goes back to the pool when the block is left."""
+    names.check(bucket, key)
     response = client.get_object(bucket, key)
     try:
         yield response
@@ -42,7 +44,7 @@ def copy(client: Minio, reference: Reference, sink: IO[bytes]) -> None:
     Raises:
         CorruptObject: the object is gone, or has another digest. `sink` may have some of its bytes then.
     """
-    place = f"{reference.bucket}/{reference.key}"
+    place = names.shown(reference.bucket, reference.key)
     digest = hashlib.sha256()
     try:
         with opened(client, reference.bucket, reference.key) as response:
@@ -63,9 +65,10 @@ def describe(client: Minio, pointer: DatasetPointer) -> Reference:
     """Turn a pointer into a reference by reading the object once.
 
     Raises:
-        InputError: there is no such object, or it is not the one that the pointer describes.
+        InputError: there is no such object, it may not be read, or it is not the one that the pointer describes.
+        StoreRefused: no object can have this name.
     """
-    place = f"{pointer.bucket}/{pointer.key}"
+    place = names.shown(pointer.bucket, pointer.key)
     digest, size = hashlib.sha256(), 0
     try:
         with opened(client, pointer.bucket, pointer.key) as response:
@@ -77,6 +80,13 @@ def describe(client: Minio, pointer: DatasetPointer) -> Reference:
         if error.code in ABSENT | {"NoSuchBucket"}:
             raise InputError(
                 "file_not_found", f"There is no object {place}; upload it first.", "training_file"
+            ) from None
+        # of a place that a user named this says nothing about our own settings
+        if error.code == "AccessDenied":
+            raise InputError(
+                "file_not_readable",
+                f"{place} may not be read here; put the file where Tunestream's access key may read it.",
+                "training_file",
             ) from None
         raise
     for name, wanted, found in (
@@ -91,3 +101,14 @@ def describe(client: Minio, pointer: DatasetPointer) -> Reference:
                 f"dataset.{name}",
             )
     return Reference(bucket=pointer.bucket, key=pointer.key, etag=etag, size=size, sha256=digest.hexdigest())
+
+
+def unreadable(pointer: DatasetPointer, error: StoreRefused) -> InputError:
+    """What a user is told of a place that they named and that the store refuses to read."""
+    place = names.shown(pointer.bucket, pointer.key)
+    impossible = error.code in names.IMPOSSIBLE
+    return InputError(
+        "file_not_found" if impossible else "file_not_readable",
+        f"{'There is no object' if impossible else 'The store does not give out'} {place}: {names.remedy(error.code)}.",
+        "training_file",
+    )

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.errors import AlreadyExists, Conflict, CorruptObject, InputError
+from shared.errors import AlreadyExists, Conflict, CorruptObject, InputError, StoreRefused
 from shared.events import DatasetPointer, FolderReference
 from shared.store.objects import PART_SIZE, ObjectStore
 from tests.support import races
@@ -116,6 +116,68 @@ class StoreSuite:
         assert await store.stat(f"{folder}/absent") is None
         assert not await store.exists(f"{folder}/absent")
         assert await store.metadata(f"{folder}/absent") == {}
+
+    async def test_the_store_has_a_clock_of_its_own(self, store: ObjectStore, folder: str) -> None:
+        await store.put(f"{folder}/a", b"")
+        (entry,) = await store.list(f"{folder}/")
+        assert store.now() == pytest.approx(entry.modified, abs=3)
+        assert store.at("datasets").now() == pytest.approx(store.now(), abs=0.1)
+        assert store.for_leases().now() == pytest.approx(store.now(), abs=0.1)
+
+    async def test_the_view_for_leases_is_the_same_bucket(self, store: ObjectStore, folder: str) -> None:
+        leases = store.for_leases()
+        assert leases.bucket == store.bucket
+        etag = await leases.create(f"{folder}/a", b"1")
+        assert await store.get(f"{folder}/a") == (b"1", etag)
+        assert await leases.for_leases().get(f"{folder}/a") == (b"1", etag)
+        elsewhere = store.at("datasets").for_leases()
+        assert elsewhere.bucket == leases.at("datasets").bucket == "datasets"
+        await elsewhere.put(f"{folder}/b", b"2")
+        assert await leases.get(f"{folder}/b") is None
+        found = await leases.at("datasets").get(f"{folder}/b")
+        assert found is not None and found[0] == b"2"
+
+    # --- names that no object has -----------------------------------------------------------------------------
+
+    @pytest.mark.parametrize(
+        ("bucket", "key"),
+        [
+            ("datasets", ""),
+            ("datasets", "../jobs"),
+            ("datasets", "a/./b"),
+            ("datasets", "k" * 1025),
+            ("datasets", "half \ud800"),
+            ("no bucket", "a"),
+            ("", "a"),
+        ],
+    )
+    async def test_a_name_that_no_object_has_is_refused_by_every_method(
+        self, store: ObjectStore, tmp_path: Path, bucket: str, key: str
+    ) -> None:
+        place = store.at(bucket)
+        (tmp_path / "file").write_bytes(b"x")
+        for call in (
+            lambda: place.get(key),
+            lambda: place.create(key, b"x"),
+            lambda: place.replace(key, b"x", "0" * 32),
+            lambda: place.put(key, b"x"),
+            lambda: place.delete(key),
+            lambda: place.stat(key),
+            lambda: place.exists(key),
+            lambda: place.metadata(key),
+            lambda: place.upload(key, tmp_path / "file"),
+        ):
+            with pytest.raises(StoreRefused):
+                await call()
+        if bucket != "datasets":
+            for listing in (place.list, place.folders):
+                with pytest.raises(StoreRefused):
+                    await listing("")
+        with pytest.raises(InputError) as caught:
+            await store.describe(DatasetPointer(bucket=bucket, key=key))
+        assert (caught.value.code, caught.value.param) == ("file_not_found", "training_file")
+        assert caught.value.message.startswith("There is no object ")
+        caught.value.message.encode()  # it becomes an event
 
     async def test_a_client_reads_only_its_own_bucket_by_key(self, store: ObjectStore, folder: str) -> None:
         datasets = store.at("datasets")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 
-from shared.errors import AlreadyExists, Conflict
+from shared.errors import AlreadyExists, Conflict, StoreUnavailable
+from shared.retry import retry
 from shared.store.objects import ObjectStore
 
 RACERS = 32
 ROUNDS = 100
-LANES = 10  # rounds at the same time, each on its own object: with SeaweedFS a losing writer may wait for seconds
+LANES = 4  # rounds at the same time, each on its own object
 
 
 async def create_once(store: ObjectStore, prefix: str, racers: int = RACERS, rounds: int = ROUNDS) -> None:
@@ -19,7 +19,7 @@ async def create_once(store: ObjectStore, prefix: str, racers: int = RACERS, rou
 
     async def race(key: str, racer: int) -> bool:
         try:
-            await store.create(key, f"racer {racer}".encode())
+            await _answered(lambda: store.create(key, f"racer {racer}".encode()))
         except AlreadyExists:
             return False
         return True
@@ -32,7 +32,7 @@ async def create_once(store: ObjectStore, prefix: str, racers: int = RACERS, rou
             found = await store.get(key)
             assert found is not None and found[0] == f"racer {won.index(True)}".encode(), f"round {round_}: other bytes"
 
-    await _run(lane, racers)
+    await _run(lane)
 
 
 async def compare_and_swap(store: ObjectStore, prefix: str, racers: int = RACERS, rounds: int = ROUNDS) -> None:
@@ -40,7 +40,7 @@ async def compare_and_swap(store: ObjectStore, prefix: str, racers: int = RACERS
 
     async def race(key: str, bytes_: bytes, etag: str) -> str | None:
         try:
-            return await store.replace(key, bytes_, etag)
+            return await _answered(lambda: store.replace(key, bytes_, etag))
         except Conflict:
             return None
 
@@ -54,10 +54,14 @@ async def compare_and_swap(store: ObjectStore, prefix: str, racers: int = RACERS
             racer, etag = winners[0]
             assert await store.get(key) == (f"{round_}/{racer}".encode(), etag), f"round {round_}: other bytes"
 
-    await _run(lane, racers)
+    await _run(lane)
 
 
-async def _run(lane: Callable[[int], Awaitable[None]], racers: int) -> None:
-    # the store's calls run in the threads of the event loop; its default number is too small for a race
-    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(racers * LANES))
+async def _answered(write: Callable[[], Awaitable[str]]) -> str:
+    """Repeat a write until the store answers: with SeaweedFS the last of 32 losing writers waits for ten seconds, which
+    is longer than a call may take. A write that had its effect is not an error when it is repeated."""
+    return await retry(write, on=StoreUnavailable, pauses=[0.1] * 5)
+
+
+async def _run(lane: Callable[[int], Awaitable[None]]) -> None:
     await asyncio.gather(*map(lane, range(LANES)))

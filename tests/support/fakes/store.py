@@ -12,9 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from shared.errors import AlreadyExists, Conflict, CorruptObject, InputError, StoreUnavailable
+from shared.errors import AlreadyExists, Conflict, CorruptObject, InputError, StoreRefused, StoreUnavailable
 from shared.events import DatasetPointer, Reference
 from shared.stages.ledger import Entry
+from shared.store import names, verified
 from shared.store.objects import ObjectStore
 
 
@@ -110,6 +111,7 @@ class FakeStore(ObjectStore):
         return self._clock()
 
     def for_leases(self) -> FakeStore:
+        """This client: in memory no call delays another."""
         return self
 
     async def check(self) -> None:
@@ -117,12 +119,14 @@ class FakeStore(ObjectStore):
         await self.after("check", "jobs/")
 
     async def get(self, key: str) -> tuple[bytes, str] | None:
+        self._check(key)
         await self.before("get", key)
         held = self.held.get(key)
         await self.after("get", key)
         return (held.data, held.etag) if held else None
 
     async def create(self, key: str, data: bytes) -> str:
+        self._check(key)
         await self.before("create", key)
         held = self.held.get(key) or self.write(key, data)
         await self.after("create", key)
@@ -131,6 +135,7 @@ class FakeStore(ObjectStore):
         return held.etag
 
     async def replace(self, key: str, data: bytes, etag: str) -> str:
+        self._check(key)
         await self.before("replace", key)
         held = self.held.get(key)
         if held and held.etag == etag:
@@ -141,23 +146,27 @@ class FakeStore(ObjectStore):
         return held.etag
 
     async def put(self, key: str, data: bytes) -> Reference:
+        self._check(key)
         await self.before("put", key)
         held = self.write(key, data)
         await self.after("put", key)
         return _reference(self.bucket, key, held)
 
     async def delete(self, key: str) -> None:
+        self._check(key)
         await self.before("delete", key)
         self.held.pop(key, None)
         await self.after("delete", key)
 
     async def list(self, prefix: str) -> Sequence[Entry]:
+        names.check_prefix(self.bucket, prefix)
         await self.before("list", prefix)
         found = [held.entry(key) for key, held in sorted(self.held.items()) if key.startswith(prefix)]
         await self.after("list", prefix)
         return found
 
     async def folders(self, prefix: str) -> Sequence[str]:
+        names.check_prefix(self.bucket, prefix)
         await self.before("folders", prefix)
         start = prefix.rfind("/") + 1
         found = {key[start:].split("/", 1)[0] for key in self.held if key.startswith(prefix) and "/" in key[start:]}
@@ -168,12 +177,14 @@ class FakeStore(ObjectStore):
         return await self.stat(key) is not None
 
     async def stat(self, key: str) -> Entry | None:
+        self._check(key)
         await self.before("stat", key)
         held = self.held.get(key)
         await self.after("stat", key)
         return held.entry(key) if held else None
 
     async def metadata(self, key: str) -> dict[str, str]:
+        self._check(key)
         await self.before("metadata", key)
         held = self.held.get(key)
         await self.after("metadata", key)
@@ -185,6 +196,7 @@ class FakeStore(ObjectStore):
         return await self.put(key, path.read_bytes())
 
     async def read(self, reference: Reference) -> bytes:
+        names.check(reference.bucket, reference.key)
         await self.before("read", reference.key)
         held = self.disk.buckets.get(reference.bucket, {}).get(reference.key)
         await self.after("read", reference.key)
@@ -200,8 +212,12 @@ class FakeStore(ObjectStore):
         path.write_bytes(data)
 
     async def describe(self, pointer: DatasetPointer) -> Reference:
+        try:
+            names.check(pointer.bucket, pointer.key)
+        except StoreRefused as error:
+            raise verified.unreadable(pointer, error) from None
         await self.before("describe", pointer.key)
-        where = f"{pointer.bucket}/{pointer.key}"
+        where = names.shown(pointer.bucket, pointer.key)
         held = self.disk.buckets.get(pointer.bucket, {}).get(pointer.key)
         await self.after("describe", pointer.key)
         if held is None:

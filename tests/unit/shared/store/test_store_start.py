@@ -153,6 +153,13 @@ async def test_a_refusal_names_its_setting(code: str, words: str) -> None:
         assert words in await refusal(settings("http", port))
 
 
+async def test_a_bucket_that_no_store_can_have_is_a_wrong_setting() -> None:
+    with served() as (server, port):
+        store = settings("http", port).model_copy(update={"system_bucket": "my bucket"})
+        assert "'my bucket' (TUNESTREAM_STORE__*_BUCKET) cannot be used" in await refusal(store)
+        assert server.asked == 0
+
+
 async def test_a_store_that_starts_is_waited_for() -> None:
     with served(error="SlowDown") as (server, port):
         objects = ObjectStore.connect(settings("http", port))

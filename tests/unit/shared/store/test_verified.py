@@ -11,7 +11,8 @@ from minio.error import S3Error
 
 from shared.errors import CorruptObject, InputError
 from shared.events import DatasetPointer, Reference
-from shared.store.verified import copy, describe
+from shared.store.names import refused
+from shared.store.verified import copy, describe, unreadable
 
 DATA = b'{"messages": []}\n' * 200_000  # more than one chunk
 DIGEST = hashlib.sha256(DATA).hexdigest()
@@ -37,12 +38,13 @@ class Client:
 
     def get_object(self, bucket: str, key: str) -> Response:
         if key != "there":
-            raise S3Error(None, "NoSuchKey", "no such key", key, "r", "h")  # type: ignore[arg-type]
+            code = "AccessDenied" if key == "secret" else "NoSuchKey"
+            raise S3Error(None, code, "a message", key, "r", "h")  # type: ignore[arg-type]
         return self.response
 
 
 def reference(key: str = "there", sha256: str = DIGEST) -> Reference:
-    return Reference(bucket="b", key=key, etag="e1", size=len(DATA), sha256=sha256)
+    return Reference(bucket="datasets", key=key, etag="e1", size=len(DATA), sha256=sha256)
 
 
 def test_what_was_promised_is_copied() -> None:
@@ -60,19 +62,39 @@ def test_an_object_that_is_gone_or_was_changed_is_corrupt(wrong: dict[str, str],
 
 
 def test_a_pointer_becomes_a_reference() -> None:
-    pointer = DatasetPointer(bucket="b", key="there", size=len(DATA), etag='"e1"')
+    pointer = DatasetPointer(bucket="datasets", key="there", size=len(DATA), etag='"e1"')
     assert describe(Client(), pointer) == reference()  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("pointer", "code", "param"),
     [
-        (DatasetPointer(bucket="b", key="gone"), "file_not_found", "training_file"),
-        (DatasetPointer(bucket="b", key="there", size=1), "file_changed", "dataset.size"),
-        (DatasetPointer(bucket="b", key="there", sha256="0" * 64), "file_changed", "dataset.sha256"),
+        (DatasetPointer(bucket="datasets", key="gone"), "file_not_found", "training_file"),
+        (DatasetPointer(bucket="datasets", key="secret"), "file_not_readable", "training_file"),
+        (DatasetPointer(bucket="datasets", key="there", size=1), "file_changed", "dataset.size"),
+        (DatasetPointer(bucket="datasets", key="there", sha256="0" * 64), "file_changed", "dataset.sha256"),
     ],
 )
 def test_a_pointer_to_something_else_is_the_users_error(pointer: DatasetPointer, code: str, param: str) -> None:
     with pytest.raises(InputError) as caught:
         describe(Client(), pointer)  # type: ignore[arg-type]
     assert (caught.value.code, caught.value.param) == (code, param)
+
+
+@pytest.mark.parametrize(
+    ("refusal", "code", "words"),
+    [
+        (
+            "InvalidObjectState",
+            "file_not_readable",
+            "The store does not give out datasets/d.jsonl: the object is archived",
+        ),
+        ("KMS.DisabledException", "file_not_readable", "enable the key"),
+        ("KeyTooLongError", "file_not_found", "There is no object datasets/d.jsonl: the key is too long"),
+        ("SomethingNew", "file_not_readable", "the store's own log"),
+    ],
+)
+def test_a_place_that_the_store_refuses_is_named_with_a_remedy(refusal: str, code: str, words: str) -> None:
+    error = unreadable(DatasetPointer(bucket="datasets", key="d.jsonl"), refused(refusal))
+    assert (error.code, error.param) == (code, "training_file")
+    assert words in error.message
