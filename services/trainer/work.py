@@ -6,8 +6,6 @@ import asyncio
 import contextlib
 import logging
 import shutil
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 from services.trainer import metrics
@@ -26,11 +24,11 @@ from services.trainer.engine.messages import (
 from services.trainer.job import gpu_turn
 from services.trainer.job.process import TrainingProcess
 from services.trainer.job.spans import PhaseSpans
-from services.trainer.job.uploads import CheckpointUploads, find_checkpoints
-from shared import telemetry
+from services.trainer.job.uploads import CheckpointUploads, find_checkpoints, when_the_store_answers
+from shared import disk, telemetry
 from shared.base import ledger
 from shared.errors import CorruptObject, InputError, TransientError
-from shared.events import DatasetValidated, FolderReference, Job, TrainingCompleted
+from shared.events import DatasetValidated, FolderReference, Job, Reference, TrainingCompleted
 from shared.settings import Settings
 from shared.stages.stage import Attempt
 from shared.store.objects import ObjectStore
@@ -39,7 +37,8 @@ log = logging.getLogger(__name__)
 
 ARTIFACTS = ("curves.png", "metrics.jsonl", "results.csv", "preview.txt", "hyperparameters.json")
 GRACE_SECONDS = 20.0
-"""When the work is cancelled, writing and uploading a last checkpoint may take this long."""
+"""When the service stops, writing and uploading a last checkpoint may take this long."""
+WORK_DIR = "TUNESTREAM_TRAINER__WORK_DIR"
 
 
 class TrainWork:
@@ -47,19 +46,23 @@ class TrainWork:
 
     Raises:
         InputError: the data, the settings or the base are wrong; the training process says what to change.
-        TransientError: the process was stopped from outside, the store is away, or the GPU was lost: try again.
+        TransientError: the process was stopped from outside, a disk or the GPU's memory is full, the hub or the store
+            does not answer, or the GPU was lost: try again. While a training runs, and after it, the store may be away.
         RuntimeError: the process crashed.
     """
 
-    def __init__(self, objects: ObjectStore, settings: Settings, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, objects: ObjectStore, settings: Settings) -> None:
         self._objects = objects
         self._settings = settings
-        self._clock = clock
 
     async def __call__(self, attempt: Attempt) -> TrainingCompleted:
+        work_dir = self._settings.trainer.work_dir.absolute()
+        with disk.writing(work_dir, WORK_DIR):
+            return await self._attempt(attempt, work_dir / attempt.job.job_id / f"attempt-{attempt.number}")
+
+    async def _attempt(self, attempt: Attempt, folder: Path) -> TrainingCompleted:
         asked = DatasetValidated.model_validate(attempt.request)
         location = self._settings.model.location_of(attempt.job.base)
-        folder = self._settings.trainer.work_dir.absolute() / attempt.job.job_id / f"attempt-{attempt.number}"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         try:
@@ -68,7 +71,7 @@ class TrainWork:
                 resume_from = await self._fetch_newest(earlier, folder)
                 plan = await self._plan(attempt.job, asked, location, folder, resume_from)
             uploads = CheckpointUploads(self._objects, attempt, folder / "out", self._settings.trainer.keep_checkpoints)
-            async with gpu_turn.hold(self._objects, self._settings, self._clock, attempt):
+            async with gpu_turn.hold(self._objects, self._settings, attempt):
                 try:
                     await self._train(attempt, plan, folder, uploads)
                 except InputError as error:
@@ -166,7 +169,8 @@ class TrainWork:
                             await self._publish(attempt, message, uploads)
                     code = await process.wait()
             except asyncio.CancelledError:
-                await self._stop(process, uploads)
+                if not attempt.abandoned:  # else another attempt may begin, and would find the GPU's memory full
+                    await self._stop(process, uploads)
                 raise
             finally:
                 await process.kill()
@@ -206,8 +210,16 @@ class TrainWork:
     ) -> TrainingCompleted:
         result = TrainingResult.model_validate_json((out / "result.json").read_bytes())
         await attempt.progress(message="training: upload")
-        adapter = await self._objects.upload_folder(f"{attempt.prefix}adapter/", out / "adapter")
-        artifacts = {name: await self._objects.upload(f"{attempt.prefix}{name}", out / name) for name in ARTIFACTS}
+
+        async def upload(name: str) -> Reference:
+            return await when_the_store_answers(
+                lambda: self._objects.upload(f"{attempt.prefix}{name}", out / name), attempt
+            )
+
+        adapter = await when_the_store_answers(
+            lambda: self._objects.upload_folder(f"{attempt.prefix}adapter/", out / "adapter"), attempt
+        )
+        artifacts = {name: await upload(name) for name in ARTIFACTS}
         return TrainingCompleted(
             job_id=attempt.job.job_id,
             model=attempt.job.model,
@@ -252,8 +264,12 @@ def raise_for_exit_code(code: int, trace: str, out: Path) -> None:
         raise ErrorDocument.model_validate_json((out / "error.json").read_bytes()).exception()
     if code == ExitCode.UNAVAILABLE:
         raise TransientError(ErrorDocument.model_validate_json((out / "error.json").read_bytes()).message)
+    if code == ExitCode.NO_SPACE:
+        raise TransientError(
+            f"a disk is full: that of {out} ({WORK_DIR}), or that of the model hub's cache (HF_HOME); make room"
+        )
     if code == ExitCode.STOPPED:
-        raise TransientError("the training process was told to stop")
+        raise TransientError("the training process was told to stop by a signal from outside (SIGTERM)")
     if code < 0:
         raise RuntimeError(f"the training process was ended by signal {-code} (9: often, memory ran out); {trace}")
     raise RuntimeError(f"the training process ended with exit code {code}: {trace}")

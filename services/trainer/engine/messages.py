@@ -17,8 +17,8 @@ from shared.events import CheckpointInfo, FrozenModel, Method, Overfitting, Serv
 
 
 class ExitCode(IntEnum):
-    """How the process ended; any other code is a crash. 65, 69 and 75 are EX_DATAERR, EX_UNAVAILABLE and EX_TEMPFAIL of
-    sysexits.h."""
+    """How the process ended; any other code is a crash. 65, 69, 74 and 75 are EX_DATAERR, EX_UNAVAILABLE, EX_IOERR and
+    EX_TEMPFAIL of sysexits.h."""
 
     DONE = 0
     """`result.json` holds the result."""
@@ -26,6 +26,8 @@ class ExitCode(IntEnum):
     """The plan, the data or the base are wrong; `error.json` says what to change."""
     UNAVAILABLE = 69
     """Something outside does not answer, such as the model hub; `error.json` says what. Another try may succeed."""
+    NO_SPACE = 74
+    """A disk is full, so no document says which. Another try may succeed."""
     STOPPED = 75
     """Stopped by SIGTERM or SIGINT; the newest checkpoint holds what was reached."""
 

@@ -1,23 +1,33 @@
-"""Checkpoints in the object store: an attempt uploads them while its training runs, and the next attempt finds them."""
+"""Uploads of a training: its checkpoints while it runs, its adapter at the end. An outage of the store delays them, and
+loses nothing. The next attempt finds the checkpoints."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from services.trainer.engine.messages import CheckpointWritten
+from shared.errors import ConfigError, StoreUnavailable
 from shared.events import FolderReference
+from shared.retry import Backoff
 from shared.stages.stage import Attempt
 from shared.store.folders import find_folder
 from shared.store.objects import ObjectStore
 from shared.tasks import cancel_and_wait
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+PAUSES = Backoff(0.5, 30.0)
+"""Between two tries at an upload while the store is away."""
+AWAY = (StoreUnavailable, ConfigError)
+"""The store does not answer, or a key of ours is not right any more: it will be, and hours of training are worth the
+wait. If another attempt has the job by then, this one is cancelled."""
 
 
 async def find_checkpoints(objects: ObjectStore, attempts: Sequence[str]) -> dict[int, FolderReference]:
@@ -37,11 +47,27 @@ async def find_checkpoints(objects: ObjectStore, attempts: Sequence[str]) -> dic
     return found
 
 
-class CheckpointUploads:
-    """Uploads checkpoints while the training goes on, one at a time. A failed upload is logged and not tried again.
+async def when_the_store_answers(call: Callable[[], Awaitable[T]], attempt: Attempt) -> T:
+    """Await `call()`, and repeat it without limit while the store is away. The job says that it waits."""
+    pauses = iter(PAUSES)
+    told = False
+    while True:
+        try:
+            return await call()
+        except AWAY as error:
+            if not told:
+                log.warning("an upload waits for the store", extra={"job_id": attempt.job.job_id})
+                await attempt.progress("waiting", f"the training is done and waits to be uploaded: {error}")
+                told = True
+        await asyncio.sleep(next(pauses))
 
-    An async context manager: leaving the block waits for all uploads; if the block was cancelled, the remaining ones
-    are dropped. It may be entered again.
+
+class CheckpointUploads:
+    """Uploads checkpoints while the training goes on, one at a time. While the store is away they wait: then the newest
+    goes first, because the next attempt would continue from it, and at most `keep` of them stay on the disk.
+
+    An async context manager: leaving the block waits for all uploads; if the block was cancelled, it does not. It may
+    be entered again.
     """
 
     def __init__(self, objects: ObjectStore, attempt: Attempt, out: Path, keep: int) -> None:
@@ -49,15 +75,30 @@ class CheckpointUploads:
         self._objects = objects
         self._attempt = attempt
         self._out = out
-        self._keep = keep
-        self._queue: asyncio.Queue[CheckpointWritten] = asyncio.Queue()
+        self._keep = max(keep, 1)
+        self._waiting: list[CheckpointWritten] = []
+        """In the order in which they were written."""
+        self._bell = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._failures = 0
+        """How often the store was away in a row."""
+        self._away = ""
+        """Why the last try failed."""
+        self._over = self._said = False
+        """The training is over; the job has said what it waits for."""
         self._worker: asyncio.Task[None] | None = None
 
     def add(self, checkpoint: CheckpointWritten) -> None:
-        """Upload `checkpoint` after those that were added before."""
-        self._queue.put_nowait(checkpoint)
+        """Upload `checkpoint` as soon as possible."""
+        self._waiting.append(checkpoint)
+        self._idle.clear()
+        self._bell.set()
 
     async def __aenter__(self) -> Self:
+        if self._waiting:
+            self._bell.set()
+        self._over = False
         self._worker = asyncio.create_task(self._work())
         return self
 
@@ -67,19 +108,48 @@ class CheckpointUploads:
         assert self._worker is not None
         try:
             if not isinstance(error, asyncio.CancelledError):
-                await self._queue.join()
+                self._over = True
+                if self._failures:
+                    await self._say_why()
+                await self._idle.wait()
         finally:
             await cancel_and_wait(self._worker)
 
     async def _work(self) -> None:
         while True:
-            checkpoint = await self._queue.get()
-            try:
-                await self._upload(checkpoint)
-            except Exception as error:  # a failed upload must not end a training that may have run for hours
-                log.warning("checkpoint not uploaded", extra={"step": checkpoint.step, "reason": type(error).__name__})
-            finally:
-                self._queue.task_done()
+            await self._bell.wait()
+            self._bell.clear()
+            while self._waiting:
+                await self._next()
+            self._idle.set()
+
+    async def _next(self) -> None:
+        checkpoint = self._waiting[-1 if self._failures else 0]
+        try:
+            await self._upload(checkpoint)
+        except AWAY as error:
+            self._failures += 1
+            self._away = str(error)
+            if self._over:
+                await self._say_why()
+            if self._failures == 1:
+                log.warning("checkpoints wait", extra={"step": checkpoint.step, "reason": type(error).__name__})
+            for old in self._waiting[: -self._keep]:
+                log.warning("checkpoint not uploaded", extra={"step": old.step, "reason": type(error).__name__})
+                shutil.rmtree(self._out / old.path, ignore_errors=True)
+            del self._waiting[: -self._keep]
+            await asyncio.sleep(PAUSES.jittered(self._failures))
+            return
+        except Exception as error:  # a failed upload must not end a training that may have run for hours
+            log.warning("checkpoint not uploaded", extra={"step": checkpoint.step, "reason": type(error).__name__})
+        self._failures = 0
+        self._waiting.remove(checkpoint)
+
+    async def _say_why(self) -> None:
+        if not self._said:
+            self._said = True
+            message = f"the training is over, and its checkpoints wait to be uploaded: {self._away}"
+            await self._attempt.progress("waiting", message)
 
     async def _upload(self, checkpoint: CheckpointWritten) -> None:
         step = checkpoint.step

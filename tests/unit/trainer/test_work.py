@@ -283,7 +283,7 @@ def test_how_the_process_ended_decides_what_happens_next(
 
 async def test_the_training_process_dies_with_its_parent():
     child = (
-        "import signal, sys; from services.trainer.engine.__main__ import die_with; die_with(int(sys.argv[1])); "
+        "import signal, sys; from shared.process import end_with; end_with(int(sys.argv[1])); "
         "print('ready', flush=True); signal.pause()"
     )
     parent = (
