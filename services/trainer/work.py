@@ -122,6 +122,7 @@ class TrainWork:
             train_tokens=asked.train.tokens,
             served=asked.served,
             max_lora_rank=self._settings.vllm.max_lora_rank,
+            served_memory=self._settings.vllm.gpu_memory_utilization if self._settings.gpu.share == "split" else 0.0,
             resume_from=str(resume_from) if resume_from else None,
             start_from=str(start) if start else None,
             device="cpu" if self._settings.trainer.gpu == "cpu" else "auto",
