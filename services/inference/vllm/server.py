@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 HEALTH_TIMEOUT = 5.0
 POLL_STARTING = 0.25
 POLL_RUNNING = 5.0
+POLL_UP = 0.5  # seconds between two looks at whether it is still up; this asks nobody
 SILENCE = 60.0  # a server that is silent for so long hangs; a few seconds are normal on a busy CPU
 ALREADY_LOADED = "already been loaded"
 NO_SUCH_ADAPTER = "cannot be found"
@@ -64,9 +65,15 @@ class Vllm:
         and tells the clients of generations when to try again."""
         return None if self.ready or not self._awake.is_set() else "vLLM does not answer yet"
 
-    async def wait_awake(self) -> None:
-        """Return when no training has the GPU, however long that takes."""
-        await self._awake.wait()
+    @property
+    def trouble(self) -> str:
+        """What to tell an operator, in one line, while the server does not answer."""
+        return f"vLLM at {self.url} does not answer (TUNESTREAM_VLLM__URL)"
+
+    async def silent(self, seconds: float) -> None:
+        """Return when the server has not been up for `seconds`."""
+        while await wait_for_event(self._ready, seconds):
+            await asyncio.sleep(POLL_UP)
 
     @asynccontextmanager
     async def using(self, seconds: float) -> AsyncIterator[None]:
