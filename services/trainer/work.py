@@ -24,7 +24,7 @@ from services.trainer.engine.messages import (
 from services.trainer.job import gpu_turn
 from services.trainer.job.process import TrainingProcess
 from services.trainer.job.spans import PhaseSpans
-from services.trainer.job.uploads import CheckpointUploads, find_checkpoints, when_the_store_answers
+from services.trainer.job.uploads import CheckpointUploads, find_checkpoints
 from shared import disk, telemetry
 from shared.base import ledger
 from shared.errors import CorruptObject, InputError, TransientError
@@ -32,6 +32,7 @@ from shared.events import DatasetValidated, FolderReference, Job, Reference, Tra
 from shared.settings import Settings
 from shared.stages.stage import Attempt
 from shared.store.objects import ObjectStore
+from shared.store.patience import when_the_store_answers
 
 log = logging.getLogger(__name__)
 
@@ -212,14 +213,15 @@ class TrainWork:
         result = TrainingResult.model_validate_json((out / "result.json").read_bytes())
         await attempt.progress(message="training: upload")
 
-        async def upload(name: str) -> Reference:
-            return await when_the_store_answers(
-                lambda: self._objects.upload(f"{attempt.prefix}{name}", out / name), attempt
-            )
+        async def say(why: str) -> None:
+            await attempt.progress("waiting", f"the training is done and waits to be uploaded: {why}")
 
-        adapter = await when_the_store_answers(
-            lambda: self._objects.upload_folder(f"{attempt.prefix}adapter/", out / "adapter"), attempt
-        )
+        async def upload(name: str) -> Reference:
+            key = f"{attempt.prefix}{name}"
+            return await when_the_store_answers(lambda: self._objects.upload(key, out / name), say)
+
+        key = f"{attempt.prefix}adapter/"
+        adapter = await when_the_store_answers(lambda: self._objects.upload_folder(key, out / "adapter"), say)
         artifacts = {name: await upload(name) for name in ARTIFACTS}
         return TrainingCompleted(
             job_id=attempt.job.job_id,

@@ -1,33 +1,24 @@
-"""Uploads of a training: its checkpoints while it runs, its adapter at the end. An outage of the store delays them, and
-loses nothing. The next attempt finds the checkpoints."""
+"""Checkpoints in the object store: an attempt uploads them while its training runs, and the next attempt finds them."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import shutil
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self
 
 from services.trainer.engine.messages import CheckpointWritten
-from shared.errors import ConfigError, StoreUnavailable
 from shared.events import FolderReference
-from shared.retry import Backoff
 from shared.stages.stage import Attempt
+from shared.store import patience
 from shared.store.folders import find_folder
 from shared.store.objects import ObjectStore
 from shared.tasks import cancel_and_wait
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
-
-PAUSES = Backoff(0.5, 30.0)
-"""Between two tries at an upload while the store is away."""
-AWAY = (StoreUnavailable, ConfigError)
-"""The store does not answer, or a key of ours is not right any more: it will be, and hours of training are worth the
-wait. If another attempt has the job by then, this one is cancelled."""
 
 
 async def find_checkpoints(objects: ObjectStore, attempts: Sequence[str]) -> dict[int, FolderReference]:
@@ -37,7 +28,7 @@ async def find_checkpoints(objects: ObjectStore, attempts: Sequence[str]) -> dic
     attempt is used.
     """
     found: dict[int, FolderReference] = {}
-    for attempt in attempts:
+    for attempt in await _written(objects, attempts):
         for name in await objects.folders(f"{attempt}checkpoints/"):
             step = int(name.removeprefix("step-"))
             if step in found:
@@ -47,19 +38,11 @@ async def find_checkpoints(objects: ObjectStore, attempts: Sequence[str]) -> dic
     return found
 
 
-async def when_the_store_answers(call: Callable[[], Awaitable[T]], attempt: Attempt) -> T:
-    """Await `call()`, and repeat it without limit while the store is away. The job says that it waits."""
-    pauses = iter(PAUSES)
-    told = False
-    while True:
-        try:
-            return await call()
-        except AWAY as error:
-            if not told:
-                log.warning("an upload waits for the store", extra={"job_id": attempt.job.job_id})
-                await attempt.progress("waiting", f"the training is done and waits to be uploaded: {error}")
-                told = True
-        await asyncio.sleep(next(pauses))
+async def _written(objects: ObjectStore, attempts: Sequence[str]) -> list[str]:
+    """Those of `attempts` that have written something. A job that waited for long has hundreds that have not."""
+    stages = dict.fromkeys(attempt[: attempt.rindex("attempt-")] for attempt in attempts)
+    written = {f"{stage}{name}/" for stage in stages for name in await objects.folders(f"{stage}attempt-")}
+    return [attempt for attempt in attempts if attempt in written]
 
 
 class CheckpointUploads:
@@ -127,7 +110,7 @@ class CheckpointUploads:
         checkpoint = self._waiting[-1 if self._failures else 0]
         try:
             await self._upload(checkpoint)
-        except AWAY as error:
+        except patience.AWAY as error:
             self._failures += 1
             self._away = str(error)
             if self._over:
@@ -138,7 +121,7 @@ class CheckpointUploads:
                 log.warning("checkpoint not uploaded", extra={"step": old.step, "reason": type(error).__name__})
                 shutil.rmtree(self._out / old.path, ignore_errors=True)
             del self._waiting[: -self._keep]
-            await asyncio.sleep(PAUSES.jittered(self._failures))
+            await asyncio.sleep(patience.PAUSES.jittered(self._failures))
             return
         except Exception as error:  # a failed upload must not end a training that may have run for hours
             log.warning("checkpoint not uploaded", extra={"step": checkpoint.step, "reason": type(error).__name__})

@@ -5,20 +5,26 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
+import math
 import time
+from pathlib import Path
 
 import pytest
 
+from services.inference import app as composition
+from services.inference.gateway.gateway import Gateway, preferred_wait
 from services.inference.registry.aliases import Aliases
 from services.inference.registry.trained import TrainedModels
 from shared.errors import StoreUnavailable, TransientError
 from shared.events import Deployed, Deployment, ModelDeployed
 from shared.stages.ledger import deployment_key
 from tests.support.data.jobs import Claim
-from tests.support.data.trained_models import add_trained, job_id
+from tests.support.data.trained_models import BASE, add_trained, job_id
+from tests.support.fakes.clock import Clock
 from tests.support.fakes.store import FakeStore
 from tests.support.waiting import until
-from tests.unit.inference.conftest import ServiceUnderTest
+from tests.unit.inference.conftest import ServiceUnderTest, running_service
 from tests.unit.inference.test_work import attempt
 
 
@@ -261,3 +267,31 @@ async def test_two_owners_at_once_promote_a_job_once(service: ServiceUnderTest) 
     assert all(isinstance(event, ModelDeployed) and event.model == model for event in events)
     assert len({event.model_dump_json() for event in events}) == 1
     assert [version.job_id for version in (await current(service.objects)).history] == [job_id("one")]
+
+
+# --- clients that do not want to wait ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [("wait=5", 5), ("respond-async, wait=10", 10), ('WAIT = "3"', 3), ("", math.inf), ("await=5", math.inf)],
+)
+def test_how_long_a_client_wants_to_wait_is_in_its_header(header: str, seconds: float) -> None:
+    assert preferred_wait(header) == seconds
+
+
+async def test_a_client_that_prefers_not_to_wait_for_vllm_does_not(
+    tmp_path: Path, objects: FakeStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(composition, "Gateway", functools.partial(Gateway, patience=60))
+    async with running_service(tmp_path, objects, clock) as service:
+        assert (await service.chat(BASE)).status_code == 200
+        service.vllm.healthy = False
+        service.vllm.breaks = 1
+        body = {"model": BASE, "messages": [{"role": "user", "content": "hi"}]}
+        began = time.monotonic()
+
+        answer = await service.http.post("/v1/chat/completions", json=body, headers={"prefer": "wait=0"})
+
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "service_unavailable")
+        assert time.monotonic() - began < 10

@@ -15,7 +15,6 @@ import psutil
 import pytest
 
 from services.trainer.engine.messages import AnyMessage, CheckpointWritten, ExitCode
-from services.trainer.job import uploads
 from services.trainer.job.process import TrainingProcess
 from services.trainer.work import ARTIFACTS, TrainWork, raise_for_exit_code
 from shared import disk
@@ -24,6 +23,7 @@ from shared.events import DatasetValidated, JobProgress, Split, TrainingComplete
 from shared.retry import Backoff
 from shared.settings import Settings
 from shared.stages.stage import Attempt
+from shared.store import patience
 from tests.support.data.jobs import NOWHERE, Claim, make_attempt, make_job
 from tests.support.fakes.store import FakeStore
 from tests.support.waiting import until
@@ -132,7 +132,7 @@ class Trainer:
 def training(monkeypatch: pytest.MonkeyPatch) -> FakeTraining:
     fake = FakeTraining()
     monkeypatch.setattr("services.trainer.work.TrainingProcess", fake)
-    monkeypatch.setattr(uploads, "PAUSES", Backoff(0.001, 0.002))
+    monkeypatch.setattr(patience, "PAUSES", Backoff(0.001, 0.002))
     return fake
 
 
