@@ -27,7 +27,7 @@ from services.trainer.job.spans import PhaseSpans
 from services.trainer.job.uploads import CheckpointUploads, find_checkpoints
 from shared import disk, telemetry
 from shared.base import ledger
-from shared.errors import CorruptObject, InputError, TransientError
+from shared.errors import ConfigError, CorruptObject, InputError, TransientError
 from shared.events import DatasetValidated, FolderReference, Job, Reference, TrainingCompleted
 from shared.settings import Settings
 from shared.stages.stage import Attempt
@@ -259,6 +259,7 @@ def raise_for_exit_code(code: int, trace: str, out: Path) -> None:
     Raises:
         InputError: the process found the input wrong.
         TransientError: it was stopped from outside, or something that it needs does not answer.
+        ConfigError: a setting is wrong.
         RuntimeError: it crashed.
     """
     if code == ExitCode.DONE:
@@ -267,6 +268,8 @@ def raise_for_exit_code(code: int, trace: str, out: Path) -> None:
         raise ErrorDocument.model_validate_json((out / "error.json").read_bytes()).exception()
     if code == ExitCode.UNAVAILABLE:
         raise TransientError(ErrorDocument.model_validate_json((out / "error.json").read_bytes()).message)
+    if code == ExitCode.WRONG_SETTING:
+        raise ConfigError(ErrorDocument.model_validate_json((out / "error.json").read_bytes()).message)
     if code == ExitCode.NO_SPACE:
         raise TransientError(
             f"a disk is full: that of {out} ({WORK_DIR}), or that of the model hub's cache (HF_HOME); make room"

@@ -20,7 +20,7 @@ from services.trainer.domain.plan import parse_plan
 from services.trainer.engine.messages import Completed, ErrorDocument, ExitCode, Failed, Stopped
 from services.trainer.engine.report.reporter import Reporter
 from shared.disk import is_full
-from shared.errors import InputError, TransientError
+from shared.errors import ConfigError, InputError, TransientError
 from shared.process import end_with
 
 BEFORE_TORCH = {
@@ -77,6 +77,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         _report(ErrorDocument.of(error), options.out, reporter)
         return ExitCode.WRONG_INPUT
+    except ConfigError as error:
+        _report(ErrorDocument(code="wrong_setting", message=str(error)), options.out, reporter)
+        return ExitCode.WRONG_SETTING
     except TransientError as error:
         _report(ErrorDocument(code="unavailable", message=str(error)), options.out, reporter)
         return ExitCode.UNAVAILABLE
