@@ -83,6 +83,8 @@ class EvaluateWork:
             answers[questions.variant] = await asking.answers(questions)
         with telemetry.span("evaluator.edge_prompts"):
             edges = await self._edge_prompts(attempt, endpoint, progress, training, dataset, limit.tokens)
+            if all(edge.base.error and edge.tuned.error for edge in edges):
+                await reach.check()  # not the prompts are to blame, if nobody answers
         with telemetry.span("evaluator.score"):
             evaluation = await asyncio.to_thread(
                 evaluate,

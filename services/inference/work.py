@@ -8,13 +8,14 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from services.inference.domain.deployments import AliasTaken, replaced_by
-from services.inference.errors import VllmAsleep, VllmUnavailable
+from services.inference.errors import AdapterUnseen, VllmAsleep, VllmUnavailable
 from services.inference.live_check import LiveCheck
 from services.inference.registry.adapters import Adapters
 from services.inference.registry.aliases import Aliases
 from services.inference.registry.first_requests import FirstRequests
 from services.inference.vllm.server import Vllm
 from shared import telemetry
+from shared.errors import ConfigError
 from shared.events import Deployed, EvalCompleted, Job, JobProgress, ModelDeployed
 from shared.stages.stage import Attempt
 from shared.tasks import in_background
@@ -58,6 +59,7 @@ class DeployWork:
             InputError: the adapter cannot be served here, or what is served is not what was trained.
             VllmUnavailable: vLLM is not up, or asleep.
             TransientError: the object store is away, or a disk is full.
+            ConfigError: vLLM does not see the folder of the adapters.
         """
         job = attempt.job
         evaluated = EvalCompleted.model_validate(attempt.request)
@@ -106,6 +108,11 @@ class DeployWork:
             raise VllmAsleep(ASLEEP) from None
         except VllmUnavailable as error:
             raise VllmUnavailable(self._vllm.trouble) from error
+        except AdapterUnseen as error:
+            raise ConfigError(
+                f"{self._vllm.named} does not see the adapters that this service downloads: TUNESTREAM_INFERENCE__"
+                "ADAPTER_DIR must be one folder for both"
+            ) from error
 
     async def _loaded(self, evaluated: EvalCompleted) -> str:
         """Load the adapter and ask the live server about it; what came out. A server that hangs is not waited for."""

@@ -7,6 +7,8 @@ import threading
 import time
 from collections.abc import Callable
 
+import httpx
+
 from services.validate.served.client import RenderServer, Silent, Unasked
 from shared.errors import TransientError
 from shared.settings import RenderSettings
@@ -41,8 +43,9 @@ class Presence:
                 self._silent_since = began
             limit = self._render.start_timeout_seconds
             if self._timer() - self._silent_since < limit:
+                url = httpx.URL(self._render.url).copy_with(userinfo=b"")
                 raise TransientError(
-                    f"the render server at {self._render.url} (TUNESTREAM_RENDER__URL) does not answer; after "
+                    f"the render server at {url} (TUNESTREAM_RENDER__URL) does not answer; after "
                     f"{limit:g} s without an answer the rows are not compared with it"
                 ) from None
             return f"the render server did not answer within {limit:g} s"

@@ -182,6 +182,26 @@ async def test_a_refused_key_is_a_setting_also_where_only_edge_prompts_are_asked
         await evaluation.run(FakeModel(models(), failures=[(401, {})] * 40))
 
 
+class DownForEdges(FakeModel):
+    """Goes down after the last example, and with it what it says of its model server."""
+
+    async def _answer(self, request: Request, *about: Any) -> JSONResponse:
+        if len(self.requests) >= 12 * 3:
+            self.always_down, self.problems = True, {"vllm": "vLLM does not answer yet"}
+        return await super()._answer(request, *about)
+
+
+async def test_an_outage_during_all_edge_prompts_is_not_taken_for_an_answer(
+    evaluation: Evaluation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.evaluator.work.EDGE_PATIENCE", 0.01)
+    with pytest.raises(TransientError, match="vLLM does not answer yet"):
+        await evaluation.run(DownForEdges(models()))
+    last = FakeModel(models())
+    assert (await evaluation.run(last)).passed
+    assert len(last.requests) == 16 * 2
+
+
 # --- how the endpoint is -------------------------------------------------------------------------------------------
 
 

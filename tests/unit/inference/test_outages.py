@@ -10,13 +10,16 @@ import math
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 
 from services.inference import app as composition
+from services.inference.errors import VllmUnavailable
 from services.inference.gateway.gateway import Gateway, preferred_wait
 from services.inference.registry.aliases import Aliases
 from services.inference.registry.trained import TrainedModels
-from shared.errors import StoreUnavailable, TransientError
+from services.inference.vllm.server import Vllm
+from shared.errors import ConfigError, StoreUnavailable, TransientError
 from shared.events import Deployed, Deployment, ModelDeployed
 from shared.stages.ledger import deployment_key
 from tests.support.data.jobs import Claim
@@ -97,7 +100,7 @@ async def test_vllm_that_is_down_is_named_with_its_setting(service: ServiceUnder
     service.vllm.healthy = False
     began = time.monotonic()
 
-    with pytest.raises(TransientError, match=r"vLLM at http://.* does not answer \(TUNESTREAM_VLLM__URL\)$"):
+    with pytest.raises(TransientError, match=r"vLLM at http://.* \(TUNESTREAM_VLLM__URL\) does not answer$"):
         await service.work(await attempt(service.objects))
 
     assert time.monotonic() - began < 5
@@ -145,6 +148,28 @@ async def test_a_full_disk_is_waited_for(service: ServiceUnderTest, monkeypatch:
     monkeypatch.setattr(FakeStore, "download", download)
     with pytest.raises(TransientError, match=r"TUNESTREAM_INFERENCE__ADAPTER_DIR\) is full"):
         await service.work(await attempt(service.objects))
+
+
+async def test_a_vllm_that_does_not_share_the_folder_is_a_wrong_setting(
+    service: ServiceUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await add_trained(service.objects)
+
+    async def load(*_: object) -> tuple[int, str]:
+        return 404, "Loading lora x failed: No adapter found for /x"
+
+    monkeypatch.setattr(service.work._vllm, "_post", load)
+    with pytest.raises(ConfigError, match=r"TUNESTREAM_VLLM__URL.*TUNESTREAM_INFERENCE__ADAPTER_DIR"):
+        await service.work(await attempt(service.objects))
+
+    assert deployments(service) == []
+
+
+@pytest.mark.parametrize("answer", [httpx.Response(200, text="<html>"), httpx.Response(200, json={})])
+async def test_a_vllm_that_answers_nonsense_about_its_sleep_is_asked_again(answer: httpx.Response) -> None:
+    async with httpx.AsyncClient(transport=httpx.MockTransport(lambda request: answer)) as http:
+        with pytest.raises(VllmUnavailable):
+            await Vllm(http, "http://x", BASE, start_timeout=1).wake()
 
 
 async def test_a_store_that_is_away_is_waited_for(service: ServiceUnderTest) -> None:

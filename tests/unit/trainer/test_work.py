@@ -127,7 +127,9 @@ def without_clock(metrics: str) -> list[dict[str, Any]]:
 
 
 def children() -> list[psutil.Process]:
-    return [p for p in psutil.Process().children() if p.status() != psutil.STATUS_ZOMBIE]
+    """The training processes that run."""
+    running = [p for p in psutil.Process().children() if p.status() != psutil.STATUS_ZOMBIE]
+    return [p for p in running if "services.trainer.engine" in p.cmdline()]
 
 
 @pytest.mark.parametrize("problem", [None, "it has no adapters for LlamaForCausalLM"])

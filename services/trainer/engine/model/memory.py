@@ -49,7 +49,11 @@ FREE_GPU_MEMORY = (
 
 SLACK = 0.1
 """The share of the memory that drivers and a desktop may have, and a vLLM beside the share that it was given."""
-_TAKEN = ("CUDA error: out of memory", "CUDA error: all CUDA-capable devices are busy or unavailable")
+_TAKEN = (
+    "CUDA error: out of memory",
+    "CUDA error: all CUDA-capable devices are busy or unavailable",
+    "CUDA error: CUDA-capable device(s) is/are busy or unavailable",
+)
 """What CUDA says before anything is allocated: there is no room even for its own context."""
 
 

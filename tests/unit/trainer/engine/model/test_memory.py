@@ -78,7 +78,7 @@ def test_memory_that_others_hold_beyond_their_share_is_waited_for(
         memory.fit = ON_GPU[0]
 
 
-@pytest.mark.parametrize("words", ["out of memory", "all CUDA-capable devices are busy or unavailable"])
+@pytest.mark.parametrize("words", ["out of memory", "CUDA-capable device(s) is/are busy or unavailable"])
 def test_a_gpu_that_others_have_altogether_is_waited_for(words: str):
     with pytest.raises(TransientError, match="other processes have the whole GPU"), gpu_in_use():
         raise RuntimeError(f"CUDA error: {words}\nCUDA kernel errors might be asynchronously reported")
