@@ -69,7 +69,7 @@ def taken_by_others(held: int, total: int, served: float) -> TransientError | No
     if held <= (served + SLACK) * total:
         return None
     return TransientError(
-        f"other processes hold {held / 2**30:.1f} of the {total / 2**30:.1f} GiB of the GPU's memory, and training "
+        f"other processes hold {held / 2**30:.0f} of the {total / 2**30:.0f} GiB of the GPU's memory, and training "
         f"does not fit beside them: end them, or {FREE_GPU_MEMORY}"
     )
 
