@@ -46,7 +46,7 @@ def make_training(**fields: Any) -> TrainingCompleted:
     return TrainingCompleted.model_validate(usual | fields)
 
 
-class Claim:
+class FakeClaim:
     """What an attempt is told of its claim: `certain` is awaited by `Attempt.certain`, and counted in `asked`."""
 
     def __init__(self) -> None:
@@ -61,10 +61,10 @@ class Claim:
 
 
 def make_attempt(
-    job: Job, stage: str, *, number: int = 1, request: dict[str, Any] | None = None, claim: Claim | None = None
+    job: Job, stage: str, *, number: int = 1, request: dict[str, Any] | None = None, claim: FakeClaim | None = None
 ) -> tuple[Attempt, list[JobProgress]]:
     """An attempt, and the list to which it adds the progress that it publishes."""
-    claim = claim or Claim()
+    claim = claim or FakeClaim()
     progress: list[JobProgress] = []
 
     async def publish(event: JobProgress) -> None:

@@ -24,7 +24,7 @@ from shared.retry import Backoff
 from shared.settings import EvaluatorSettings, InferenceSettings, Settings
 from shared.stages.stage import Attempt
 from shared.store import patience
-from tests.support.data.jobs import Claim, make_attempt
+from tests.support.data.jobs import FakeClaim, make_attempt
 from tests.support.fakes.language_model import FakeModel, serve
 from tests.support.fakes.store import FakeStore
 from tests.support.waiting import until
@@ -45,7 +45,7 @@ class Evaluation:
         self.objects = objects
         self.request = request
         self.number = 0
-        self.claim = Claim()
+        self.claim = FakeClaim()
         self.attempt: Attempt
         self.progress: list[JobProgress] = []
 

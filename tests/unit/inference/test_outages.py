@@ -22,7 +22,7 @@ from services.inference.vllm.server import Vllm
 from shared.errors import ConfigError, StoreUnavailable, TransientError
 from shared.events import Deployed, Deployment, ModelDeployed
 from shared.stages.ledger import deployment_key
-from tests.support.data.jobs import Claim
+from tests.support.data.jobs import FakeClaim
 from tests.support.data.trained_models import BASE, add_trained, job_id
 from tests.support.fakes.clock import Clock
 from tests.support.fakes.store import FakeStore
@@ -35,7 +35,7 @@ def deployments(service: ServiceUnderTest) -> list[str]:
     return [key for key in service.objects.held if key.startswith("deployments/")]
 
 
-class Questions(Claim):
+class Questions(FakeClaim):
     """A claim that is certain for the first `answers` questions, and in doubt from then on."""
 
     def __init__(self, answers: int) -> None:
@@ -270,7 +270,7 @@ async def test_an_owner_paused_between_reading_and_writing_moves_no_alias_back(
 
 
 async def test_a_doubt_between_reading_and_writing_is_resolved_before_the_write(objects: FakeStore) -> None:
-    claim = Claim()
+    claim = FakeClaim()
     claim.sure.clear()
     owner = asyncio.create_task(
         Aliases(objects).promote("support", Deployed(model="one", job_id="one", at=1.0), None, claim.certain)

@@ -19,7 +19,7 @@ from shared.events import (
     Served,
 )
 from shared.stages.stage import Attempt
-from tests.support.data.jobs import Claim
+from tests.support.data.jobs import FakeClaim
 from tests.support.data.trained_models import BASE, add_job, add_trained, job_id, model_id
 from tests.support.fakes.store import FakeStore
 from tests.unit.inference.conftest import ServiceUnderTest
@@ -34,7 +34,7 @@ async def attempt(
     passed: bool = True,
     served: Served | None = None,
     said: list[JobProgress] | None = None,
-    claim: Claim | None = None,
+    claim: FakeClaim | None = None,
     **of_job: Any,
 ) -> Attempt:
     """`claim`: what it is told of its claim. `said`: the list to which it adds the progress that it publishes."""
@@ -59,7 +59,7 @@ async def attempt(
             said.append(progress)
 
     request: dict[str, Any] = event.model_dump(mode="json")
-    certain = (claim or Claim()).certain
+    certain = (claim or FakeClaim()).certain
     return Attempt(job, request, "inference", 1, f"jobs/{job.job_id}/inference/attempt-1/", publish, certain)
 
 

@@ -24,7 +24,7 @@ from shared.retry import Backoff
 from shared.settings import Settings
 from shared.stages.stage import Attempt
 from shared.store import patience
-from tests.support.data.jobs import NOWHERE, Claim, make_attempt, make_job
+from tests.support.data.jobs import NOWHERE, FakeClaim, make_attempt, make_job
 from tests.support.fakes.store import FakeStore
 from tests.support.waiting import until
 
@@ -109,7 +109,7 @@ class Trainer:
         trainer = {"gpu": "cpu", "work_dir": folder, "keep_checkpoints": 2}
         settings = Settings.model_validate({"model": {"id": BASE}, "trainer": trainer})
         self.work = TrainWork(objects, settings)
-        self.claim = Claim()
+        self.claim = FakeClaim()
         train = Split(reference=objects.add("train.jsonl", b"{}\n"), examples=1, tokens=1)
         asked = DatasetValidated(
             job_id="ftjob-1", method="supervised", format="chat", train=train, report=NOWHERE, longest_tokens=1

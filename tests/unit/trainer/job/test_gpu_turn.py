@@ -13,7 +13,7 @@ from shared.events import Job, JobProgress
 from shared.settings import Settings
 from shared.stages.gpu_turns import FIRST_RIGHT_SECONDS, GpuTurns
 from shared.stages.stage import Attempt
-from tests.support.data.jobs import Claim
+from tests.support.data.jobs import FakeClaim
 from tests.support.fakes.clock import Clock
 from tests.support.fakes.store import FakeStore
 from tests.support.waiting import until
@@ -37,7 +37,7 @@ class Trainer:
             self.messages.append(event.message)
 
         job = Job.model_construct(job_id="ftjob-abc")
-        self.claim = Claim()
+        self.claim = FakeClaim()
         self.attempt = Attempt(job, {}, "trainer", number, "", publish, self.claim.certain)
 
     async def train(self) -> None:
