@@ -187,10 +187,12 @@ async def test_a_training_whose_claim_is_lost_uploads_nothing_more(
     )
 
     trainer.claim.abandoned = True
-    objects.available = True
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
+    objects.available = True
+    for _ in range(10):  # nobody is left who would try again
+        await asyncio.sleep(0)
 
     assert training.killed and not training.terminated
     assert [key for key in objects.held if "manifest" in key] == []
