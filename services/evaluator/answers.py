@@ -44,10 +44,15 @@ class Questions:
         return hashlib.sha256(ids.canonical([self.model, self.limit.tokens, self.limit.thinking, asked])).hexdigest()
 
 
+Answers = list[Answer | None]
+"""An entry per question, in their order; None: not answered yet."""
+
+
 class AnswerCache:
     """`{attempt}/answers-{variant}.jsonl`: a header line with the digest of the questions, then one answer per line.
 
-    The file is written when the variant is complete, so no file holds a part of the answers.
+    `answers-{variant}-part.jsonl` is the same of a variant that an outage interrupted; a line is `null` where there is
+    no answer.
     """
 
     def __init__(self, objects: ObjectStore, attempt: Attempt, parents: Sequence[str] = ()) -> None:
@@ -55,46 +60,61 @@ class AnswerCache:
         self._objects = objects
         self._attempt = attempt
         self._earlier = (*attempt.earlier, *parents)
+        self._written: set[str] | None = None
 
-    async def get(self, questions: Questions) -> list[Answer] | None:
-        """The answers of the newest earlier attempt that asked exactly these questions; None if there is none."""
+    async def get(self, questions: Questions) -> Answers:
+        """The answers of the newest earlier attempt that asked exactly these questions; each is None if there is
+        none."""
         for prefix in self._earlier:
-            found = await self._objects.get(_key(prefix, questions.variant))
-            if found is None:
-                continue
-            header, *lines = found[0].splitlines()
-            if json.loads(header)["digest"] == questions.digest():
-                return [Answer.model_validate_json(line) for line in lines]
-        return None
+            for complete in (True, False):
+                key = _key(prefix, questions.variant, complete=complete)
+                found = await self._objects.get(key) if key in await self._keys() else None
+                if found is None:
+                    continue
+                header, *lines = found[0].splitlines()
+                if json.loads(header)["digest"] == questions.digest():
+                    return [None if line == b"null" else Answer.model_validate_json(line) for line in lines]
+        return [None] * len(questions.prompts)
 
-    async def put(self, questions: Questions, answers: Sequence[Answer]) -> None:
-        """Keep the answers of a complete variant for later attempts."""
+    async def put(self, questions: Questions, answers: Sequence[Answer | None]) -> None:
+        """Keep the answers for later attempts."""
         header = json.dumps({"variant": questions.variant, "digest": questions.digest()})
-        lines = [header, *(answer.model_dump_json() for answer in answers)]
-        await self._objects.put(_key(self._attempt.prefix, questions.variant), ("\n".join(lines) + "\n").encode())
+        lines = [header, *("null" if answer is None else answer.model_dump_json() for answer in answers)]
+        key = _key(self._attempt.prefix, questions.variant, complete=None not in answers)
+        await self._objects.put(key, ("\n".join(lines) + "\n").encode())
+
+    async def _keys(self) -> set[str]:
+        """What earlier attempts have written. A job that waited for long has hundreds that have written nothing."""
+        if self._written is None:
+            stages = dict.fromkeys(prefix[: prefix.rindex("attempt-")] for prefix in self._earlier)
+            found = [await self._objects.list(f"{stage}attempt-") for stage in stages]
+            self._written = {entry.key for entries in found for entry in entries}
+        return self._written
 
 
 async def ask_all(
     endpoint: Endpoint,
     questions: Questions,
+    answers: Answers,
     concurrency: int,
     answered: Callable[[], Awaitable[None]],
-) -> list[Answer]:
-    """Ask all questions, at most `concurrency` at a time. The answers are in the order of the questions.
+) -> None:
+    """Ask all questions that have no answer yet, at most `concurrency` at a time, and put the answers into `answers`.
 
-    `answered` is awaited after each answer. Raises what `Endpoint.ask` raises.
+    `answered` is awaited after each answer. Raises what `Endpoint.ask` raises; `answers` then holds those that came.
     """
     slots = asyncio.Semaphore(concurrency)
 
-    async def ask(index: int, prompts: tuple[Prompt, ...]) -> Answer:
+    async def ask(index: int, prompts: tuple[Prompt, ...]) -> None:
         async with slots:
             with nullcontext() if index < TRACED_QUESTIONS else telemetry.unrecorded():
                 limit = questions.limit
-                answer = await endpoint.ask(questions.model, prompts, limit.tokens, thinking=limit.thinking)
+                answers[index] = await endpoint.ask(questions.model, prompts, limit.tokens, thinking=limit.thinking)
         await answered()
-        return answer
 
-    return await gather_or_cancel(ask(index, prompts) for index, prompts in enumerate(questions.prompts))
+    await gather_or_cancel(
+        ask(index, prompts) for index, prompts in enumerate(questions.prompts) if answers[index] is None
+    )
 
 
 async def gather_or_cancel(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
@@ -107,5 +127,5 @@ async def gather_or_cancel(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
         await cancel_and_wait(*tasks)
 
 
-def _key(prefix: str, variant: Variant) -> str:
-    return f"{prefix}answers-{variant}.jsonl"
+def _key(prefix: str, variant: Variant, *, complete: bool) -> str:
+    return f"{prefix}answers-{variant}{'' if complete else '-part'}.jsonl"

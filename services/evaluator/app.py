@@ -7,4 +7,4 @@ from shared.service import run_stage_service
 
 
 def main() -> None:
-    run_stage_service("evaluator", lambda context: EvaluateWork(context.objects, context.settings, clock=context.clock))
+    run_stage_service("evaluator", lambda context: EvaluateWork(context.objects, context.settings))

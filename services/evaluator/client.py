@@ -16,17 +16,30 @@ from services.evaluator.domain.answers import Answer
 from services.evaluator.domain.messages import message_text
 from services.evaluator.domain.prompts import Prompt
 from services.evaluator.domain.tool_calls import calls_of, encodable
+from services.evaluator.reach import PATIENCE, named
 from shared.conversation.thoughts import parted
 from shared.errors import ConfigError, TransientError
 from shared.retry import Backoff
 from shared.settings import Settings
 
 BACKOFF = Backoff(0.5, 15.0)
-SLEEPING = "model_sleeping"
+SLEEPING, STARTING = "model_sleeping", "service_unavailable"
+"""The codes of our gateway."""
+BUSY = (408, 429)
+PREFER = {"prefer": "wait=5"}
+"""Our gateway waits no longer for a model server that starts (RFC 7240). The evaluation comes again instead."""
 FEWEST_TOKENS = 16
 """A prompt that leaves less room than this for the answer is too long."""
 _TOO_LONG = re.compile(r"context.length|model.length|too long|too large|longer than|maximum length", re.IGNORECASE)
 _TOOL_CHOICE = re.compile(r"tool[ _-]choice", re.IGNORECASE)
+
+
+class ModelSleeps(TransientError):
+    """The endpoint works, but a training has its GPU."""
+
+
+class KeyRefused(ConfigError):
+    """The endpoint does not accept the API key."""
 
 
 def connect(settings: Settings, concurrency: int) -> httpx.AsyncClient:
@@ -36,7 +49,7 @@ def connect(settings: Settings, concurrency: int) -> httpx.AsyncClient:
         base_url=settings.inference.url.rstrip("/") + "/v1",
         headers={"authorization": f"Bearer {key.get_secret_value()}"} if key else {},
         timeout=httpx.Timeout(settings.evaluator.timeout_seconds, connect=10),
-        limits=httpx.Limits(max_connections=concurrency),
+        limits=httpx.Limits(max_connections=concurrency + 1),  # one to ask how it is, see reach.py
     )
 
 
@@ -51,9 +64,8 @@ class Endpoint:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """`patience`: for how many seconds a request is tried again after 429, 5xx and broken connections. While the
-        model sleeps because a training has its GPU, the client waits without limit: failing would use up attempts at
-        the stage."""
+        """`patience`: for how many seconds a request is tried again after 429, when the endpoint is busy. After 5xx and
+        broken connections it is tried again for `reach.PATIENCE` seconds."""
         self._http = http
         self._patience = patience
         self._clock = clock
@@ -77,11 +89,19 @@ class Endpoint:
         refuses the request, the answer is empty and has an `error`.
 
         Raises:
-            TransientError: the endpoint was unavailable, and not merely asleep, for longer than `patience` seconds.
-            ConfigError: the endpoint does not accept the API key.
-            RuntimeError: the endpoint does not know the model, or does not speak the OpenAI protocol.
+            ModelSleeps: a training has the GPU.
+            TransientError: the endpoint was busy or broken for too long; `patience` replaces both limits.
+            KeyRefused: the endpoint does not accept the API key.
+            ConfigError: the endpoint does not know the model, or does not speak the OpenAI protocol.
         """
-        patience = self._patience if patience is None else patience
+        try:
+            return await self._asked(model, prompts, max_tokens, thinking, patience)
+        except NotOpenAi as error:
+            raise ConfigError(f"{named(self._http)} is not that of an OpenAI server: {error}") from None
+
+    async def _asked(
+        self, model: str, prompts: Sequence[Prompt], max_tokens: int, thinking: int, patience: float | None
+    ) -> Answer:
         fallback = 0
         response, seconds = await self._post(model, prompts[0], max_tokens, patience)
         # a template may also refuse solved calls that no result follows
@@ -99,9 +119,12 @@ class Endpoint:
             if not longer.is_error:
                 response, seconds = longer, took
         if response.status_code == 404:
-            raise RuntimeError(f"the endpoint does not know the model {model}: {_message(response)}")
-        if response.status_code in (401, 403):
             raise ConfigError(
+                f"{named(self._http)} does not know the model {model}: it must be that of this stack, with the same "
+                "TUNESTREAM_MODEL__ID and object store"
+            )
+        if response.status_code in (401, 403):
+            raise KeyRefused(
                 f"the endpoint refuses the evaluator ({response.status_code}): set TUNESTREAM_EVALUATOR__API_KEY "
                 "to one of TUNESTREAM_INFERENCE__API_KEYS"
             )
@@ -110,39 +133,55 @@ class Endpoint:
             return Answer(error=error, fallback=fallback, latency_seconds=seconds)
         return _answer(response, fallback, seconds)
 
-    async def _post(self, model: str, prompt: Prompt, max_tokens: int, patience: float) -> tuple[httpx.Response, float]:
+    async def _post(
+        self, model: str, prompt: Prompt, max_tokens: int, patience: float | None
+    ) -> tuple[httpx.Response, float]:
         """Send the request until the response is one that another try would not change. Returns that response, and the
         seconds it took."""
         failures = 0
-        deadline = self._clock() + patience
+        busy_until = self._clock() + (self._patience if patience is None else patience)
+        broken_until = None
         while True:
-            wait = None
+            wait, busy = None, False
             started = self._clock()
             try:
                 response = await self._http.post(
                     "/chat/completions" if prompt.text is None else "/completions",
                     json=self._body(model, prompt, max_tokens),
-                    headers=_trace_headers(),
+                    headers=PREFER | _trace_headers(),
                 )
-            except httpx.TransportError as error:
-                trouble = f"the endpoint does not answer ({type(error).__name__})"
+            except (httpx.ReadTimeout, httpx.WriteTimeout):
+                raise TransientError(
+                    f"{named(self._http)} took longer than TUNESTREAM_EVALUATOR__TIMEOUT_SECONDS for one answer"
+                ) from None
+            except (httpx.UnsupportedProtocol, httpx.InvalidURL, httpx.TooManyRedirects) as error:
+                raise ConfigError(f"{named(self._http)} cannot be asked: {type(error).__name__}") from None
+            except httpx.RequestError as error:
+                trouble = f"does not answer: {type(error).__name__}"
             else:
-                if response.status_code not in (408, 429) and response.status_code < 500:
+                if response.status_code not in BUSY and response.status_code < 500:
                     if prompt.tools and not self.tools_unparsed and _lacks_tool_parser(response):
                         self.tools_unparsed = True
                         continue
                     return response, self._clock() - started
-                trouble = f"the endpoint answers {response.status_code}"
+                code = _code(response)
+                if code == SLEEPING:
+                    raise ModelSleeps(
+                        f"a training has the GPU of {named(self._http)}; its model sleeps until the training is over"
+                    )
+                trouble = f"answers {response.status_code}"
+                if code == STARTING:
+                    trouble += ": its model server does not answer yet"
                 wait = _retry_after(response)
-                if _sleeps(response):
-                    wait = BACKOFF.longest if wait is None else wait
-                    await self._sleep(wait)
-                    deadline, failures = self._clock() + patience, 0
-                    continue
+                busy = response.status_code in BUSY
             failures += 1
-            wait = BACKOFF.pause(failures) if wait is None else wait
-            if self._clock() + wait > deadline:
-                raise TransientError(f"{trouble} at {self._http.base_url}; is the inference service up?")
+            wait = BACKOFF.jittered(failures) if wait is None else wait
+            if busy:
+                broken_until = None
+            elif broken_until is None:
+                broken_until = self._clock() + (PATIENCE if patience is None else patience)
+            if self._clock() + wait > (busy_until if broken_until is None else broken_until):
+                raise TransientError(f"{named(self._http)} {trouble}")
             await self._sleep(wait)
 
     def _body(self, model: str, prompt: Prompt, max_tokens: int) -> dict[str, Any]:
@@ -164,6 +203,10 @@ def _trace_headers() -> dict[str, str]:
     return headers
 
 
+class NotOpenAi(Exception):
+    """An answer that is not in the expected form. The text says what broke."""
+
+
 def _answer(response: httpx.Response, fallback: int, seconds: float) -> Answer:
     try:
         body = response.json()
@@ -183,7 +226,7 @@ def _answer(response: httpx.Response, fallback: int, seconds: float) -> Answer:
             latency_seconds=seconds,
         )
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise RuntimeError(f"the endpoint's answer is not that of an OpenAI server ({type(error).__name__})") from error
+        raise NotOpenAi(type(error).__name__) from error
 
 
 def _too_long(response: httpx.Response) -> bool:
@@ -192,12 +235,12 @@ def _too_long(response: httpx.Response) -> bool:
     return response.status_code == 400 and bool(_TOO_LONG.search(response.text))
 
 
-def _sleeps(response: httpx.Response) -> bool:
-    """The endpoint works, but a training has its GPU."""
+def _code(response: httpx.Response) -> object:
+    """The code of a 503 in OpenAI's form, if it is one."""
     try:
-        return response.status_code == 503 and bool(response.json()["error"]["code"] == SLEEPING)
+        return response.json()["error"]["code"] if response.status_code == 503 else None
     except (ValueError, LookupError, TypeError):
-        return False
+        return None
 
 
 def _lacks_room(response: httpx.Response, max_tokens: int) -> bool:

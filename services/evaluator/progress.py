@@ -14,6 +14,7 @@ class Progress:
     attempt."""
 
     def __init__(self, attempt: Attempt, total: int, clock: Callable[[], float]) -> None:
+        """`clock`: seconds that only ever grow."""
         self._attempt = attempt
         self._total = total
         self._clock = clock
@@ -33,10 +34,10 @@ class Progress:
         if self._part_done == self._part_total or self._clock() - self._published_at >= EVERY_SECONDS:
             await self._publish()
 
-    async def count_reused(self) -> None:
-        """Count all answers of this part: an earlier attempt got them."""
-        self._skipped += self._part_total
-        self._part_done = self._part_total
+    async def count_reused(self, count: int) -> None:
+        """Count answers of this part that an earlier attempt got."""
+        self._skipped += count
+        self._part_done += count
         await self._publish()
 
     async def _publish(self) -> None:

@@ -4,12 +4,16 @@ report."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import tempfile
 import time
 from collections.abc import Callable
 
+import httpx
+
 from services.evaluator import metrics
-from services.evaluator.answers import AnswerCache, Questions, ask_all, gather_or_cancel
-from services.evaluator.client import Endpoint, connect
+from services.evaluator.answers import AnswerCache, Answers, Questions, ask_all, gather_or_cancel
+from services.evaluator.client import Endpoint, KeyRefused, ModelSleeps, connect
 from services.evaluator.dataset import Dataset, load
 from services.evaluator.domain.answer_length import Limit, answer_limit
 from services.evaluator.domain.answers import Answer, Variant
@@ -18,17 +22,21 @@ from services.evaluator.domain.edge_prompts import EDGE_PROMPTS, EdgePrompt, Edg
 from services.evaluator.domain.prompts import few_shot_prompts, zero_shot
 from services.evaluator.evaluate import evaluate
 from services.evaluator.progress import Progress
+from services.evaluator.reach import Reach
 from services.evaluator.report import Report, render
-from shared import telemetry
+from shared import disk, telemetry
 from shared.base import BaseProfile
 from shared.base import ledger as profiles
-from shared.errors import CorruptObject, TransientError
-from shared.events import EvalCompleted, Event, TrainingCompleted
+from shared.errors import ConfigError, CorruptObject, TransientError, TunestreamError
+from shared.events import EvalCompleted, Event, Reference, TrainingCompleted
 from shared.settings import Settings
 from shared.stages.adoption import attempts_of_parents
 from shared.stages.stage import Attempt
 from shared.store.objects import ObjectStore
+from shared.store.patience import when_the_store_answers
 
+KEEP_SECONDS = 5.0
+"""How long an attempt that ends early may take to store the answers that it has."""
 EDGE_PATIENCE = 30.0
 """In seconds. It is short, because an endpoint that fails on an edge prompt is worth reporting, not worth waiting
 for."""
@@ -37,12 +45,26 @@ for."""
 class EvaluateWork:
     """One attempt at the stage: takes `training.completed`, returns `eval.completed`."""
 
-    def __init__(self, objects: ObjectStore, settings: Settings, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, objects: ObjectStore, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
         self._objects = objects
         self._settings = settings
         self._clock = clock
 
     async def __call__(self, attempt: Attempt) -> Event:
+        """Evaluate the model of a training.
+
+        Raises:
+            InputError: a row of a split cannot be read.
+            TransientError, ConfigError: the endpoint, its model server or the object store do not answer, or a setting
+                is wrong; in one line. Answers that came are kept for the next attempt.
+        """
+        async with connect(self._settings, attempt.job.spec.evaluation.concurrency) as http:
+            reach = Reach(http)
+            await reach.check()
+            with disk.writing(tempfile.gettempdir(), "TMPDIR"):
+                return await self._evaluate(attempt, http, reach)
+
+    async def _evaluate(self, attempt: Attempt, http: httpx.AsyncClient, reach: Reach) -> Event:
         training = TrainingCompleted.model_validate(attempt.request)
         spec = attempt.job.spec
         with telemetry.span("evaluator.load"):
@@ -55,15 +77,16 @@ class EvaluateWork:
         limit = answer_limit(spec.evaluation.max_tokens, dataset.lengths)
         asked = _questions(training, dataset, limit)
         progress = Progress(attempt, len(dataset.examples) * len(asked) + 2 * len(EDGE_PROMPTS), self._clock)
-        async with connect(self._settings, spec.evaluation.concurrency) as http:
-            endpoint = Endpoint(http, patience=self._settings.evaluator.timeout_seconds)
-            parents = await attempts_of_parents(self._objects, attempt.job, "evaluator")
-            cache = AnswerCache(self._objects, attempt, parents)
-            answers: dict[Variant, list[Answer]] = {}
-            for questions in asked:
-                answers[questions.variant] = await self._answers(attempt, questions, endpoint, cache, progress)
-            with telemetry.span("evaluator.edge_prompts"):
-                edges = await self._edge_prompts(attempt, endpoint, progress, training, dataset, limit.tokens)
+        endpoint = Endpoint(http, patience=self._settings.evaluator.timeout_seconds)
+        parents = await attempts_of_parents(self._objects, attempt.job, "evaluator")
+        asking = _Asking(attempt, endpoint, reach, AnswerCache(self._objects, attempt, parents), progress)
+        answers: dict[Variant, list[Answer]] = {}
+        for questions in asked:
+            answers[questions.variant] = await asking.answers(questions)
+        with telemetry.span("evaluator.edge_prompts"):
+            edges = await self._edge_prompts(attempt, endpoint, progress, training, dataset, limit.tokens)
+            if all(edge.base.error and edge.tuned.error for edge in edges):
+                await reach.check()  # not the prompts are to blame, if nobody answers
         with telemetry.span("evaluator.score"):
             evaluation = await asyncio.to_thread(
                 evaluate,
@@ -93,8 +116,9 @@ class EvaluateWork:
         with telemetry.span("evaluator.report"):
             html = await asyncio.to_thread(render, report, await self._curves(training))
             document = report.model_dump_json(indent=1).encode()
-            kept = await self._objects.put(f"{attempt.prefix}report.json", document)
-            page = await self._objects.put(f"{attempt.prefix}report.html", html.encode())
+            kept, page = await when_the_store_answers(
+                lambda: self._put_report(attempt, document, html.encode()), asking.say
+            )
         return EvalCompleted(
             job_id=attempt.job.job_id,
             model=training.model,
@@ -110,22 +134,11 @@ class EvaluateWork:
             served=training.served,
         )
 
-    async def _answers(
-        self, attempt: Attempt, questions: Questions, endpoint: Endpoint, cache: AnswerCache, progress: Progress
-    ) -> list[Answer]:
-        await progress.begin(questions.variant, len(questions.prompts))
-        about = {"tunestream.model": questions.model, "tunestream.examples": len(questions.prompts)}
-        with telemetry.span(f"evaluator.{questions.variant}", attributes=about) as current:
-            kept = await cache.get(questions)
-            current.set_attribute("tunestream.reused", kept is not None)
-            if kept is not None:
-                await progress.count_reused()
-                return kept
-            concurrency = attempt.job.spec.evaluation.concurrency
-            answers = await ask_all(endpoint, questions, concurrency, progress.count_answer)
-            metrics.count(questions.variant, answers)
-            await cache.put(questions, answers)
-            return answers
+    async def _put_report(self, attempt: Attempt, document: bytes, page: bytes) -> tuple[Reference, Reference]:
+        return (
+            await self._objects.put(f"{attempt.prefix}report.json", document),
+            await self._objects.put(f"{attempt.prefix}report.html", page),
+        )
 
     async def _edge_prompts(
         self,
@@ -144,7 +157,9 @@ class EvaluateWork:
                 try:
                     prompt = as_prompt(edge, completion=dataset.completion)
                     answer = await endpoint.ask(model, [prompt], max_tokens, patience=EDGE_PATIENCE)
-                except (TransientError, RuntimeError) as error:
+                except (ModelSleeps, KeyRefused):
+                    raise
+                except (TransientError, ConfigError) as error:
                     answer = Answer(error=str(error))
             metrics.count("edge", [answer])
             await progress.count_answer()
@@ -170,6 +185,51 @@ class EvaluateWork:
             return await self._objects.read(reference)
         except CorruptObject:  # a missing picture must not fail the evaluation
             return None
+
+
+class _Asking:
+    """Asks the questions of one attempt, and loses no answer that came."""
+
+    def __init__(
+        self, attempt: Attempt, endpoint: Endpoint, reach: Reach, cache: AnswerCache, progress: Progress
+    ) -> None:
+        self._attempt = attempt
+        self._endpoint = endpoint
+        self._reach = reach
+        self._cache = cache
+        self._progress = progress
+
+    async def say(self, why: str) -> None:
+        """What is done waits for the store."""
+        await self._attempt.progress("waiting", f"what was measured waits to be stored: {why}")
+
+    async def answers(self, questions: Questions) -> list[Answer]:
+        """The answers of one variant, those of earlier attempts among them."""
+        await self._progress.begin(questions.variant, len(questions.prompts))
+        about = {"tunestream.model": questions.model, "tunestream.examples": len(questions.prompts)}
+        with telemetry.span(f"evaluator.{questions.variant}", attributes=about) as current:
+            answers = await self._cache.get(questions)
+            missing = [index for index, answer in enumerate(answers) if answer is None]
+            current.set_attribute("tunestream.reused", not missing)
+            await self._progress.count_reused(len(answers) - len(missing))
+            if missing:
+                await self._ask(questions, answers, missing)
+            return [answer for answer in answers if answer is not None]
+
+    async def _ask(self, questions: Questions, answers: Answers, missing: list[int]) -> None:
+        concurrency = self._attempt.job.spec.evaluation.concurrency
+        asking = ask_all(self._endpoint, questions, answers, concurrency, self._progress.count_answer)
+        try:
+            await self._reach.during(asking)
+        except BaseException:
+            if any(answers[index] for index in missing) and not self._attempt.abandoned:
+                with contextlib.suppress(TunestreamError, TimeoutError):
+                    async with asyncio.timeout(KEEP_SECONDS):
+                        await self._cache.put(questions, answers)
+            raise
+        finally:
+            metrics.count(questions.variant, [answer for index in missing if (answer := answers[index]) is not None])
+        await when_the_store_answers(lambda: self._cache.put(questions, answers), self.say)
 
 
 def _questions(training: TrainingCompleted, dataset: Dataset, limit: Limit) -> list[Questions]:

@@ -31,7 +31,7 @@ def main() -> None:
 
 
 def build(context: Context) -> Parts:
-    settings, clock = context.settings, context.clock
+    settings, objects = context.settings, context.objects
     base = settings.model.id
     client = make_client()
     alternate = settings.gpu.share == "alternate"
@@ -41,7 +41,7 @@ def build(context: Context) -> Parts:
         if settings.vllm.url
         else supervised(client, settings)
     )
-    turns = GpuTurns(context.objects.for_leases(), settings.gpu.name, lease_seconds=settings.stage.lease_seconds)
+    turns = GpuTurns(objects.for_leases(), settings.gpu.name, lease_seconds=settings.stage.lease_seconds)
     controller = SleepController(
         vllm,
         turns,
@@ -49,12 +49,12 @@ def build(context: Context) -> Parts:
         start_timeout=start_timeout,
         poll_seconds=settings.stage.poll_seconds,
     )
-    aliases = Aliases(context.objects, clock)
-    trained = TrainedModels(context.objects, clock)
+    aliases = Aliases(objects)
+    trained = TrainedModels(objects)
     first_requests = FirstRequests(trained)
     known = Models(trained, aliases, base=base, organization=settings.model.organization)
     adapters = Adapters(
-        context.objects,
+        objects,
         trained,
         vllm,
         folder=settings.inference.adapter_dir,
@@ -74,7 +74,7 @@ def build(context: Context) -> Parts:
     )
     app.include_router(Gateway(client, vllm, adapters, known, first_requests).router())
     app.include_router(models.router(known))
-    app.include_router(admin.router(aliases, known, base=base, clock=clock))
+    app.include_router(admin.router(aliases, known, base=base, now=objects.now))
     app.include_router(control_plane.router(client, settings.api.url))
 
     async def close() -> None:
@@ -90,7 +90,7 @@ def build(context: Context) -> Parts:
             first_requests,
             LiveCheck(Probe(client, vllm), adapters, settings.render.policy),
             url=settings.inference.url,
-            clock=clock,
+            now=objects.now,
         ),
         app=app,
         address=(settings.inference.host, settings.inference.port),

@@ -3,6 +3,7 @@
 VllmUnavailable      (a TransientError) vLLM is starting, restarting, or does not answer
 └── VllmAsleep       a training has the GPU (`gpu.share = alternate`)
 AdapterRefused       vLLM refuses an adapter that passed our checks
+└── AdapterUnseen    it does not see its folder
 """
 
 from __future__ import annotations
@@ -30,6 +31,10 @@ class VllmAsleep(VllmUnavailable):
 
 class AdapterRefused(TunestreamError):
     """vLLM answered that it cannot load an adapter."""
+
+
+class AdapterUnseen(AdapterRefused):
+    """vLLM finds no adapter where this service has put it."""
 
 
 def model_not_found(model: str) -> InputError:

@@ -7,4 +7,4 @@ from shared.service import run_stage_service
 
 
 def main() -> None:
-    run_stage_service("trainer", lambda context: TrainWork(context.objects, context.settings, context.clock))
+    run_stage_service("trainer", lambda context: TrainWork(context.objects, context.settings))

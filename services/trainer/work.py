@@ -6,8 +6,6 @@ import asyncio
 import contextlib
 import logging
 import shutil
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 from services.trainer import metrics
@@ -27,20 +25,22 @@ from services.trainer.job import gpu_turn
 from services.trainer.job.process import TrainingProcess
 from services.trainer.job.spans import PhaseSpans
 from services.trainer.job.uploads import CheckpointUploads, find_checkpoints
-from shared import ids, telemetry
+from shared import disk, ids, telemetry
 from shared.base import ledger
-from shared.errors import CorruptObject, InputError, TransientError
-from shared.events import DatasetValidated, FolderReference, Job, TrainingCompleted
+from shared.errors import ConfigError, CorruptObject, InputError, TransientError
+from shared.events import DatasetValidated, FolderReference, Job, Reference, TrainingCompleted
 from shared.settings import Settings
 from shared.stages.adoption import attempts_of_parents
 from shared.stages.stage import Attempt
 from shared.store.objects import ObjectStore
+from shared.store.patience import when_the_store_answers
 
 log = logging.getLogger(__name__)
 
 ARTIFACTS = ("curves.png", "metrics.jsonl", "results.csv", "preview.txt", "hyperparameters.json")
 GRACE_SECONDS = 20.0
-"""When the work is cancelled, writing and uploading a last checkpoint may take this long."""
+"""When the service stops, writing and uploading a last checkpoint may take this long."""
+WORK_DIR = "TUNESTREAM_TRAINER__WORK_DIR"
 
 
 class TrainWork:
@@ -48,19 +48,23 @@ class TrainWork:
 
     Raises:
         InputError: the data, the settings or the base are wrong; the training process says what to change.
-        TransientError: the process was stopped from outside, the store is away, or the GPU was lost: try again.
+        TransientError: the process was stopped from outside, a disk or the GPU's memory is full, the hub or the store
+            does not answer, or the GPU was lost: try again. While a training runs, and after it, the store may be away.
         RuntimeError: the process crashed.
     """
 
-    def __init__(self, objects: ObjectStore, settings: Settings, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, objects: ObjectStore, settings: Settings) -> None:
         self._objects = objects
         self._settings = settings
-        self._clock = clock
 
     async def __call__(self, attempt: Attempt) -> TrainingCompleted:
+        work_dir = self._settings.trainer.work_dir.absolute()
+        with disk.writing(work_dir, WORK_DIR):
+            return await self._attempt(attempt, work_dir / attempt.job.job_id / f"attempt-{attempt.number}")
+
+    async def _attempt(self, attempt: Attempt, folder: Path) -> TrainingCompleted:
         asked = DatasetValidated.model_validate(attempt.request)
         location = self._settings.model.location_of(attempt.job.base)
-        folder = self._settings.trainer.work_dir.absolute() / attempt.job.job_id / f"attempt-{attempt.number}"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         try:
@@ -68,7 +72,7 @@ class TrainWork:
                 resume_from, earlier = await self._resume(attempt, folder)
                 plan = await self._plan(attempt.job, asked, location, folder, resume_from)
             uploads = CheckpointUploads(self._objects, attempt, folder / "out", self._settings.trainer.keep_checkpoints)
-            async with gpu_turn.hold(self._objects, self._settings, self._clock, attempt):
+            async with gpu_turn.hold(self._objects.for_leases(), self._settings, attempt):
                 try:
                     await self._train(attempt, plan, folder, uploads)
                 except InputError as error:
@@ -120,6 +124,7 @@ class TrainWork:
             train_tokens=asked.train.tokens,
             served=asked.served,
             max_lora_rank=self._settings.vllm.max_lora_rank,
+            served_memory=self._settings.vllm.gpu_memory_utilization if self._settings.gpu.share == "split" else 0.0,
             resume_from=str(resume_from) if resume_from else None,
             start_from=str(start) if start else None,
             device="cpu" if self._settings.trainer.gpu == "cpu" else "auto",
@@ -184,7 +189,8 @@ class TrainWork:
                             await self._publish(attempt, message, uploads)
                     code = await process.wait()
             except asyncio.CancelledError:
-                await self._stop(process, uploads)
+                if not attempt.abandoned:  # else another attempt may begin, and would find the GPU's memory full
+                    await self._stop(process, uploads)
                 raise
             finally:
                 await process.kill()
@@ -224,8 +230,17 @@ class TrainWork:
     ) -> TrainingCompleted:
         result = TrainingResult.model_validate_json((out / "result.json").read_bytes())
         await attempt.progress(message="training: upload")
-        adapter = await self._objects.upload_folder(f"{attempt.prefix}adapter/", out / "adapter")
-        artifacts = {name: await self._objects.upload(f"{attempt.prefix}{name}", out / name) for name in ARTIFACTS}
+
+        async def say(why: str) -> None:
+            await attempt.progress("waiting", f"the training is done and waits to be uploaded: {why}")
+
+        async def upload(name: str) -> Reference:
+            key = f"{attempt.prefix}{name}"
+            return await when_the_store_answers(lambda: self._objects.upload(key, out / name), say)
+
+        key = f"{attempt.prefix}adapter/"
+        adapter = await when_the_store_answers(lambda: self._objects.upload_folder(key, out / "adapter"), say)
+        artifacts = {name: await upload(name) for name in ARTIFACTS}
         return TrainingCompleted(
             job_id=attempt.job.job_id,
             model=attempt.job.model,
@@ -262,6 +277,7 @@ def raise_for_exit_code(code: int, trace: str, out: Path) -> None:
     Raises:
         InputError: the process found the input wrong.
         TransientError: it was stopped from outside, or something that it needs does not answer.
+        ConfigError: a setting is wrong.
         RuntimeError: it crashed.
     """
     if code == ExitCode.DONE:
@@ -270,8 +286,14 @@ def raise_for_exit_code(code: int, trace: str, out: Path) -> None:
         raise ErrorDocument.model_validate_json((out / "error.json").read_bytes()).exception()
     if code == ExitCode.UNAVAILABLE:
         raise TransientError(ErrorDocument.model_validate_json((out / "error.json").read_bytes()).message)
+    if code == ExitCode.WRONG_SETTING:
+        raise ConfigError(ErrorDocument.model_validate_json((out / "error.json").read_bytes()).message)
+    if code == ExitCode.NO_SPACE:
+        raise TransientError(
+            f"a disk is full: that of {out} ({WORK_DIR}), or that of the model hub's cache (HF_HOME); make room"
+        )
     if code == ExitCode.STOPPED:
-        raise TransientError("the training process was told to stop")
+        raise TransientError("the training process was told to stop by a signal from outside (SIGTERM)")
     if code < 0:
         raise RuntimeError(f"the training process was ended by signal {-code} (9: often, memory ran out); {trace}")
     raise RuntimeError(f"the training process ended with exit code {code}: {trace}")

@@ -15,7 +15,7 @@ from services.validate.domain.split import SPLITS, TRAIN, VALIDATION, assign, si
 from services.validate.domain.statistics import estimate, max_length
 from services.validate.reader import Reader, Source
 from services.validate.scan import Scan, ScanControl, scan
-from services.validate.served import File, ask
+from services.validate.served import File, ask, not_asked
 from services.validate.tokenizer import Tokenizer, load
 from shared.base import ProfileOverride
 from shared.events import JobSpec
@@ -125,8 +125,10 @@ def with_served(
     render: RenderSettings,
     seed: int,
     control: ScanControl,
+    silent: str | None = None,
 ) -> Examined:
     """The same with what the render server said of the usable rows. The rows must have been examined without errors.
+    `silent`: why it is not asked.
 
     Raises:
         Cancelled: `control.stop` was set.
@@ -135,7 +137,7 @@ def with_served(
     files: list[File] = [(training, "training", examined.training)]
     if validation is not None and examined.validation is not None:
         files.append((validation, "validation", examined.validation))
-    served = ask(files, tokenizer, render, seed, control)
+    served = not_asked(tokenizer, silent) if silent else ask(files, tokenizer, render, seed, control)
     return replace(examined, report=examined.report.with_served(served, render.policy))
 
 

@@ -16,8 +16,9 @@ from services.validate.check import Examined, examine, with_served, write_splits
 from services.validate.domain.report import error_of
 from services.validate.reader import Source
 from services.validate.scan import ScanControl
+from services.validate.served import QUICK, Presence
 from services.validate.tokenizer import Tokenizer, load
-from shared import telemetry
+from shared import disk, telemetry
 from shared.base import ledger
 from shared.errors import CorruptObject, InputError
 from shared.events import DatasetValidated, Job, Reference, Served, Split
@@ -53,8 +54,20 @@ class ValidateWork:
         self.settings = settings
         self.load_tokenizer = load_tokenizer or (lambda where, base: load(where, base, settings.model.profile))
         self.clock = clock
+        self.presence = Presence(settings.render, clock)
 
     async def __call__(self, attempt: Attempt) -> DatasetValidated:
+        """Validate the dataset.
+
+        Raises:
+            InputError: it has problems, or the base or the settings are wrong.
+            TransientError: the object store, the model hub or the render server does not answer, or a disk is full.
+            ConfigError: the model hub refuses us.
+        """
+        with disk.writing(tempfile.gettempdir(), "TMPDIR"):
+            return await self._validate(attempt)
+
+    async def _validate(self, attempt: Attempt) -> DatasetValidated:
         job, control = attempt.job, ScanControl()
         location = self.settings.model.location_of(job.base)
         with tempfile.TemporaryDirectory(prefix="tunestream-validate-") as name:
@@ -104,26 +117,34 @@ class ValidateWork:
         tokenizer: Tokenizer,
         control: ScanControl,
     ) -> Examined:
-        """Ask the render server about the rows, if there is one."""
+        """Ask the render server about the rows, if there is one.
 
-        def compare() -> Examined:
+        Raises:
+            TransientError: it does not answer, but may be starting.
+        """
+        # whether it answers is known by then, so it is not waited for
+        render = self.settings.render.model_copy(update={"start_timeout_seconds": QUICK})
+
+        def compare(silent: str | None = None) -> Examined:
             return with_served(
                 examined,
                 training,
                 validation,
                 tokenizer=tokenizer,
-                render=self.settings.render,
+                render=render,
                 seed=attempt.job.spec.seed,
                 control=control,
+                silent=silent,
             )
 
         if self.settings.render.url is None:
             compared = compare()
         else:
-            first = "waiting for the render server"
+            silent = await in_thread(lambda: self.presence.look(tokenizer.base, control.stop), control)
+            first = "asking the render server"
             async with publishing_progress(attempt, "comparing", control, self.clock, first=first):
                 with telemetry.span("validate.compare"):
-                    compared = await in_thread(compare, control)
+                    compared = await in_thread(lambda: compare(silent), control)
         said = str(compared.report.served)
         log.info("rows compared with the server", extra={"job_id": attempt.job.job_id, "reason": said})
         await attempt.progress(message=said)

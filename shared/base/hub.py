@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+from shared.disk import is_full
+from shared.errors import ConfigError, TransientError, TunestreamError
 
 PATIENCE = 5.0
 """In seconds. A hub that needs longer for a few bytes is of no use for a download, either."""
@@ -44,14 +49,59 @@ def is_offline() -> bool:
     return bool(is_offline_mode())
 
 
-def is_outage(error: BaseException) -> bool:
-    """Whether the hub went out of reach while it was asked, and there is no local copy."""
-    from huggingface_hub.errors import LocalEntryNotFoundError  # noqa: PLC0415  as in _ask
+_BROKEN = {"TransportError", "ChunkedEncodingError", "IncompleteRead"}
+"""Classes of what breaks on the way, in the HTTP clients that the hub's versions use."""
 
+
+def trouble(error: BaseException, base: str, *, silent: bool = False) -> TunestreamError | None:
+    """The error to raise instead of `error`, which was raised while `base` was loaded, if not the base is to blame, but
+    the hub or the disk of its cache. `silent`: the hub did not answer before.
+
+    It is a `TransientError`, or a `ConfigError` if the hub refuses us.
+    """
+    from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415  as in _ask
+
+    if is_full(error):
+        return TransientError(f"a disk is full while {base} is loaded: that of the model hub's cache (HF_HOME)")
+    for cause in _causes(error):
+        if isinstance(cause, HfHubHTTPError) and _refuses(cause):
+            return ConfigError(f"the model hub refuses {base}: set HF_TOKEN to a token that may read it")
+    if not is_offline() and (silent or any(map(_is_outage, _causes(error)))):
+        return TransientError(
+            f"the model hub does not answer while loading {base}, and there is no local copy (HF_ENDPOINT; or name a "
+            "folder by TUNESTREAM_MODEL__PATH)"
+        )
+    return None
+
+
+def _refuses(error: Any) -> bool:
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError  # noqa: PLC0415  as in _ask
+
+    if isinstance(error, RepositoryNotFoundError):
+        # for whoever brings no token, the hub answers 401 for a model that does not exist, too
+        return isinstance(error, GatedRepoError)
+    return _status(error) in (401, 403)
+
+
+def _is_outage(error: BaseException) -> bool:
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError  # noqa: PLC0415  as in _ask
+
+    if isinstance(error, HfHubHTTPError):
+        return _status(error) >= 500 or _status(error) in (408, 429)
+    if isinstance(error, LocalEntryNotFoundError | ConnectionError | TimeoutError):
+        return True
+    return bool(_BROKEN & {kind.__name__ for kind in type(error).__mro__})
+
+
+def _status(error: Any) -> int:
+    return int(getattr(error.response, "status_code", 0))
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
     cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, LocalEntryNotFoundError):
+    while cause is not None:
+        yield cause
         cause = cause.__cause__
-    return cause is not None and not is_offline()
 
 
 def _ask(repository: str, patience: float, answered: threading.Event) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from shared.base import hub
 from shared.base.digest import SMALL_FILES
-from shared.errors import InputError, TransientError
+from shared.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,8 @@ def read_base(location: str, base: str) -> SmallFiles:
 
     Raises:
         InputError: there is no such model, or no tokenizer that can be loaded without running foreign code.
-        TransientError: the hub does not answer, and there is no copy.
+        TransientError: the hub does not answer, and there is no copy; or the disk is full.
+        ConfigError: the hub refuses us.
     """
     import transformers  # noqa: PLC0415  takes seconds, and not every process that imports this needs it
 
@@ -49,11 +50,12 @@ def read_base(location: str, base: str) -> SmallFiles:
         folder = _folder(location, silent)
         config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
         tokenizer = load_tokenizer(str(folder))
-    except (OSError, ValueError, KeyError) as error:
-        if silent or hub.is_outage(error):
-            raise TransientError(
-                f"the model hub does not answer while loading {base}, and there is no local copy"
-            ) from error
+    except Exception as error:
+        expected = isinstance(error, OSError | ValueError | KeyError)
+        if found := hub.trouble(error, base, silent=silent and expected):
+            raise found from error
+        if not expected:
+            raise
         raise InputError(
             "model_not_found",
             f"The base model {base} cannot be loaded: there is no usable tokenizer or config.json at {location!r}. "

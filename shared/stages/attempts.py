@@ -127,7 +127,7 @@ class Attempts:
             metrics.stage_retries.labels(self._stage.name, "lease_lost").inc()
             raise
         except (TransientError, ConfigError) as error:
-            return await self._wait(attempt, lease, error)
+            return await self._wait(attempt, lease, error, began)
         except Exception as error:
             return await self._try_again(attempt, lease, error, began)
         return None
@@ -142,7 +142,7 @@ class Attempts:
                 self._outbox.progress(event, ce_id=ce_id, traceparent=job.traceparent)
 
         prefix = attempt_prefix(job.job_id, stage, number)
-        return Attempt(job, asked.request, stage, number, prefix, publish, lease.certain)
+        return Attempt(job, asked.request, stage, number, prefix, publish, lease.certain, lambda: lease.abandoned)
 
     async def _outcome(self, attempt: Attempt, deaths: int) -> tuple[StageOutcome, Event]:
         if deaths >= self._settings.max_deaths:
@@ -153,11 +153,11 @@ class Attempts:
         except InputError as error:
             return "failed", self._failure(attempt.job.job_id, error.code, error.message, error.param)
 
-    async def _wait(self, attempt: Attempt, lease: Lease, error: TransientError | ConfigError) -> float:
+    async def _wait(self, attempt: Attempt, lease: Lease, error: TransientError | ConfigError, began: float) -> float:
         """Give the claim back until the cause may be mended; that is tried for ever. Returns the seconds until the next
         try."""
         job_id = attempt.job.job_id
-        wait = failures.wait_for(error, lease, self._settings.max_backoff_seconds)
+        wait = failures.wait_for(error, lease, _monotonic() - began, self._settings.max_backoff_seconds)
         log.warning("the job waits", extra={"job_id": job_id, "stage": self._stage.name, "reason": wait.reason})
         metrics.stage_retries.labels(self._stage.name, wait.cause).inc()
         self.waiting[job_id] = wait.cause

@@ -34,16 +34,19 @@ class Wait:
     failures: int
 
 
-def wait_for(error: TransientError | ConfigError, lease: Lease, longest: float) -> Wait:
-    """How the job goes on after `error`; a try follows after `longest` seconds at most."""
+def wait_for(error: TransientError | ConfigError, lease: Lease, lasted: float, longest: float) -> Wait:
+    """How the job goes on after `error`, which ended an attempt that `lasted` so many seconds; a try follows after
+    `longest` seconds at most."""
     reason = " ".join(str(error).split())[:LONGEST_REASON] or type(error).__name__
     before = lease.previous
-    same = before is not None and before.waiting_for == reason and before.waiting_since is not None
+    # an attempt that got far has ended the wait before it; the words of one cause may differ from try to try
+    goes_on = before is not None and before.waiting_for is not None and lasted < longest
+    since = before.waiting_since if before and goes_on else None
     count = lease.claim.failures + 1
     return Wait(
         cause="configuration" if isinstance(error, ConfigError) else "transient",
         reason=reason,
-        since=before.waiting_since if same and before and before.waiting_since else lease.ledger.now(),
+        since=lease.ledger.now() if since is None else since,
         seconds=pause(count, longest),
         failures=count,
     )

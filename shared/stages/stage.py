@@ -52,6 +52,11 @@ async def _always() -> None:
     """The answer of an attempt without a lease, as tests make it."""
 
 
+def _never() -> bool:
+    """The answer of an attempt that nobody else can take over."""
+    return False
+
+
 @dataclass(frozen=True)
 class Attempt:
     """One attempt at one stage of one job, as the work gets it.
@@ -67,6 +72,7 @@ class Attempt:
     prefix: str
     _publish_progress: Callable[[JobProgress], Awaitable[None]] = field(repr=False)
     _certain: Callable[[], Awaitable[None]] = field(default=_always, repr=False)
+    _abandoned: Callable[[], bool] = field(default=_never, repr=False)
 
     @property
     def earlier(self) -> tuple[str, ...]:
@@ -77,6 +83,13 @@ class Attempt:
         claim may be another's already; then this waits. The work awaits it before anything that others see, such as the
         loading of an adapter or the move of an alias; writing below `prefix` needs no certainty."""
         await self._certain()
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether nobody wants what this attempt would still do: its claim is lost, or the user has cancelled the job.
+        A work that is cancelled looks here: if so, it stops within a second; if not, the service stops, and what was
+        reached may be kept for the next attempt first."""
+        return self._abandoned()
 
     async def progress(
         self,

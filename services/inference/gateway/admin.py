@@ -24,7 +24,8 @@ class DeployRequest(StrictModel):
     model: str
 
 
-def router(aliases: Aliases, models: Models, *, base: str, clock: Callable[[], float]) -> APIRouter:
+def router(aliases: Aliases, models: Models, *, base: str, now: Callable[[], float]) -> APIRouter:
+    """`now`: seconds since the epoch by the store's clock."""
     routes = APIRouter()
 
     @routes.get("/deployments")
@@ -48,7 +49,7 @@ def router(aliases: Aliases, models: Models, *, base: str, clock: Callable[[], f
                 code="invalid_alias",
                 param="alias",
             )
-        deployment = await aliases.deploy(alias, await models.version(wanted.model, clock()))
+        deployment = await aliases.deploy(alias, await models.version(wanted.model, now()))
         log.info("deployed by hand", extra={"model": deployment.current.model})
         return deployment.model_dump()
 

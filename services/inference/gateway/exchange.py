@@ -29,6 +29,8 @@ class Exchange:
         self.route = route
         self.model = UNKNOWN
         self.status = 500
+        self.patience = 0.0
+        """Seconds that it waits for vLLM to be up."""
         self.traceparent: str = state.traceparent
         """The parent of vLLM's own span."""
         self._state = state

@@ -5,6 +5,8 @@ answer on as it comes. No other route of vLLM can be reached from outside.
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -36,6 +38,7 @@ PATIENCE = 90.0
 """Seconds that a request waits while vLLM starts. A restart on two cores takes about 45 s."""
 BODY_LIMIT = 32 * 2**20
 """Bytes of a request. A prompt of a million tokens needs about a tenth of it."""
+_WAIT = re.compile(r'(?:^|[,;\s])wait\s*=\s*"?(\d{1,6})', re.IGNORECASE)
 CONTEXT_LENGTH = "maximum context length"
 NO_TOOL_PARSER = "--tool-call-parser"
 """The option that vLLM 0.26 and 0.32 name when they are asked for tool calls and have no parser."""
@@ -74,6 +77,7 @@ class Gateway:
     async def _respond(self, request: Request, stack: AsyncExitStack) -> Response:
         """The response, whatever it is. `stack` holds the connection to vLLM open for it."""
         current = stack.enter_context(exchange(request.scope["path"], request.state))
+        current.patience = min(self._patience, preferred_wait(request.headers.get("prefer", "")))
         try:
             body = await _read(request)
             target = await self._models.resolve(body["model"])
@@ -135,7 +139,7 @@ class Gateway:
         self, attempt: AsyncExitStack, current: Exchange, target: Target, body: dict[str, Any], *, last: bool
     ) -> Upstream | None:
         """vLLM's answer, of which the first chunk has come. None if vLLM broke, or has lost the adapter."""
-        await attempt.enter_async_context(self._vllm.using(self._patience))
+        await attempt.enter_async_context(self._vllm.using(current.patience))
         try:
             if target.tuned:
                 with current.as_parent():
@@ -169,6 +173,13 @@ class Gateway:
             # its own, which must be unique
             headers={"accept-encoding": "identity", "traceparent": current.traceparent},
         )
+
+
+def preferred_wait(prefer: str) -> float:
+    """How many seconds a client wants to wait at most, by its `Prefer` header (RFC 7240); infinite if it does not
+    say."""
+    found = _WAIT.search(prefer)
+    return float(found[1]) if found else math.inf
 
 
 async def _stream(upstream: Upstream, current: Exchange, usage: StreamedUsage) -> AsyncIterator[bytes]:

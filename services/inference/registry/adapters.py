@@ -22,7 +22,7 @@ from services.inference.domain.adapter import SERVED_FILES, WEIGHTS, config_prob
 from services.inference.errors import VllmUnavailable, model_not_found
 from services.inference.registry.trained import Objects, Trained, TrainedModels
 from services.inference.vllm.server import Vllm
-from shared import telemetry
+from shared import disk, telemetry
 from shared.errors import InputError, TunestreamError
 from shared.events import Reference
 
@@ -75,6 +75,19 @@ class Adapters:
             if not self._users[model]:
                 del self._users[model]
 
+    async def fetch(self, model: str) -> None:
+        """Download the adapter of `model`, so that `using` has only to load it. Nobody sees that.
+
+        Raises:
+            InputError: there is no such model, or it cannot be served here.
+            CorruptObject: its adapter is damaged.
+            TransientError: the object store is away, or the disk is full.
+        """
+        while (task := self._under_way.get(model)) is not None:
+            await asyncio.wait({task})
+        if model not in self._loaded:
+            await asyncio.shield(self._begin(model, self._find_and_fetch(model)))
+
     def forget(self, model: str) -> None:
         """Note that vLLM has lost the adapter of `model`, as after a restart of a server that we do not supervise."""
         self._loaded.pop(model, None)
@@ -99,7 +112,7 @@ class Adapters:
             # shielded: the first request may be cancelled while others wait for the same load
             await asyncio.shield(task)
 
-    def _begin(self, model: str, operation: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _begin(self, model: str, operation: Coroutine[Any, Any, object]) -> asyncio.Task[None]:
         async def run() -> None:
             try:
                 await operation
@@ -117,14 +130,9 @@ class Adapters:
     async def _load(self, model: str) -> None:
         generation = self._vllm.generation
         try:
-            trained = await self._trained.find(model)
-            if trained is None:
-                raise model_not_found(model)
-            about = {"tunestream.model": model}
             # these spans are children of the span of the first user: an evaluation, a deployment, or a request
-            with telemetry.span("inference.fetch_adapter", attributes=about):
-                path = await self._fetch(trained)
-            with telemetry.span("inference.load_adapter", attributes=about):
+            trained, path = await self._find_and_fetch(model)
+            with telemetry.span("inference.load_adapter", attributes={"tunestream.model": model}):
                 await self._vllm.load_adapter(model, path)
         except Exception as error:
             metrics.adapter_loads.labels("unavailable" if isinstance(error, VllmUnavailable) else "failed").inc()
@@ -151,13 +159,21 @@ class Adapters:
 
     # --- files ------------------------------------------------------------------------------------------------
 
+    async def _find_and_fetch(self, model: str) -> tuple[Trained, Path]:
+        trained = await self._trained.find(model)
+        if trained is None:
+            raise model_not_found(model)
+        with disk.writing(self._folder, "TUNESTREAM_INFERENCE__ADAPTER_DIR"):
+            return trained, await self._fetch(trained)
+
     async def _fetch(self, trained: Trained) -> Path:
         """The folder with the two files that vLLM reads. They are downloaded and checked if the folder is not there."""
         if trained.base != self._base:
             raise _unservable(trained, [f"it was tuned from {trained.base}, served here is {self._base}"])
         path = self._path(trained)
         if not path.is_dir():
-            await self._download(trained, path)
+            with telemetry.span("inference.fetch_adapter", attributes={"tunestream.model": trained.model}):
+                await self._download(trained, path)
         return path
 
     def _path(self, trained: Trained) -> Path:

@@ -3,7 +3,8 @@ current version, never two."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable
 
 from services.inference.domain import deployments
 from shared import ids
@@ -26,9 +27,10 @@ class Aliases:
     means one of them in another spelling changes it, and makes no second one.
     """
 
-    def __init__(self, ledger: Ledger, clock: Callable[[], float]) -> None:
+    def __init__(self, ledger: Ledger, timer: Callable[[], float] = time.monotonic) -> None:
+        """`timer`: seconds that only ever grow; a clock that is set back would keep old models in the cache."""
         self._ledger = ledger
-        self._clock = clock
+        self._timer = timer
         self._cache: dict[str, tuple[Deployment, float]] = {}
 
     async def get(self, alias: str) -> Deployment | None:
@@ -45,15 +47,22 @@ class Aliases:
         found = [await self.get(name) for name in await self._names()]
         return [deployment for deployment in found if deployment is not None]
 
-    async def promote(self, alias: str, version: Deployed, job: Job | None = None) -> Deployment:
+    async def promote(
+        self,
+        alias: str,
+        version: Deployed,
+        job: Job | None = None,
+        certain: Callable[[], Awaitable[None]] | None = None,
+    ) -> Deployment:
         """Make `version` current, but only once per job: a repeated call changes nothing, whatever was deployed
-        since. `job`: the job of the version, if it may not take an alias from another dataset.
+        since. `job`: the job of the version, if it may not take an alias from another dataset. `certain` is awaited
+        right before each write; it may be cancelled meanwhile, and then nothing is written.
 
         Raises:
             AliasTaken: `job` may not take this alias.
         """
         name = await self._name(alias)
-        return await self._change(name, lambda before: deployments.promote(before, version, name), job)
+        return await self._change(name, lambda before: deployments.promote(before, version, name), job, certain)
 
     async def deploy(self, alias: str, version: Deployed) -> Deployment:
         """Make `version` current because a person says so."""
@@ -77,11 +86,17 @@ class Aliases:
             assert latest is not None, "deployments are never deleted"
             if latest.current != before.current:
                 return latest  # another writer changed it in between; only what the caller saw is undone
-            return deployments.roll_back(latest, self._clock())
+            return deployments.roll_back(latest, self._ledger.now())
 
         return await self._change(name, change)
 
-    async def _change(self, alias: str, change: Change, job: Job | None = None) -> Deployment:
+    async def _change(
+        self,
+        alias: str,
+        change: Change,
+        job: Job | None = None,
+        certain: Callable[[], Awaitable[None]] | None = None,
+    ) -> Deployment:
         for _ in range(MAX_TRIES):
             before, etag = await self._read(alias)
             after = change(before)
@@ -89,6 +104,8 @@ class Aliases:
                 if before is not None and job is not None:
                     await self._ask_owner(before, job)
                 data = after.model_dump_json().encode()
+                if certain is not None:
+                    await certain()
                 try:
                     if etag is None:
                         await self._ledger.create(deployment_key(alias), data)
@@ -123,7 +140,7 @@ class Aliases:
 
     async def _get(self, alias: str) -> Deployment | None:
         cached = self._cache.get(alias)
-        if cached is not None and self._clock() < cached[1]:
+        if cached is not None and self._timer() < cached[1]:
             return cached[0]
         deployment, _ = await self._read(alias)
         if deployment is None:
@@ -137,4 +154,4 @@ class Aliases:
         return (Deployment.model_validate_json(found[0]), found[1]) if found else _ABSENT
 
     def _remember(self, deployment: Deployment) -> None:
-        self._cache[deployment.alias] = (deployment, self._clock() + FRESH_SECONDS)
+        self._cache[deployment.alias] = (deployment, self._timer() + FRESH_SECONDS)

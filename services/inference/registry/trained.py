@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,9 +44,10 @@ class TrainedModels:
     """Finds tuned models. Results that were found are kept, because they are immutable; a model that was not found is
     looked up again."""
 
-    def __init__(self, objects: Objects, clock: Callable[[], float]) -> None:
+    def __init__(self, objects: Objects, timer: Callable[[], float] = time.monotonic) -> None:
+        """`timer`: seconds that only ever grow."""
         self._objects = objects
-        self._clock = clock
+        self._timer = timer
         self._results: dict[str, tuple[TrainingCompleted, float] | None] = {}
         self._missing: dict[str, float] = {}
         self._traceparents: dict[str, str | None] = {}
@@ -57,7 +59,7 @@ class TrainedModels:
             StoreUnavailable: the ledger cannot be read.
         """
         name = tuned_name(model)
-        if name is None or self._clock() < self._missing.get(model, 0.0):
+        if name is None or self._timer() < self._missing.get(model, 0.0):
             return None
         # the ids of several jobs may begin with the same eight characters; the whole id belongs to one
         for job_id in await self._objects.folders(f"{JOBS}ftjob-{name.job_prefix}"):
@@ -66,8 +68,8 @@ class TrainedModels:
                 found = await self._trained(model, name.step, *result)
                 if found is not None:
                     return found
-        self._missing = {key: until for key, until in self._missing.items() if until > self._clock()}
-        self._missing[model] = self._clock() + NOT_FOUND_SECONDS
+        self._missing = {key: until for key, until in self._missing.items() if until > self._timer()}
+        self._missing[model] = self._timer() + NOT_FOUND_SECONDS
         return None
 
     async def all(self) -> list[Trained]:

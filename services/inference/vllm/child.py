@@ -72,6 +72,13 @@ class SupervisedVllm(Vllm):
         """The leader of the process group of the server; None while no server runs."""
         return self._process.pid if self._process else None
 
+    @property
+    def trouble(self) -> str:
+        return (
+            "vLLM does not answer: it is starting, or cannot start; the log of the inference service says why "
+            "(TUNESTREAM_MODEL__*, TUNESTREAM_VLLM__*)"
+        )
+
     async def run(self) -> None:
         """Keep the server running until cancelled.
 

@@ -74,7 +74,7 @@ class Probe:
     async def _post(self, path: str, body: dict[str, Any]) -> httpx.Response:
         try:
             return await self._client.post(self._vllm.url + path, json=body)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             self._vllm.suspect()
             raise VllmUnavailable(f"The model server does not answer ({type(error).__name__})") from error
 

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 
 from services.inference import metrics
-from services.inference.errors import AdapterRefused, VllmAsleep, VllmUnavailable
+from services.inference.errors import AdapterRefused, AdapterUnseen, VllmAsleep, VllmUnavailable
 from shared.errors import ConfigError
 from shared.tasks import wait_for_event
 
@@ -25,8 +25,10 @@ log = logging.getLogger(__name__)
 HEALTH_TIMEOUT = 5.0
 POLL_STARTING = 0.25
 POLL_RUNNING = 5.0
+POLL_UP = 0.5  # seconds between two looks at whether it is still up; this asks nobody
 SILENCE = 60.0  # a server that is silent for so long hangs; a few seconds are normal on a busy CPU
 ALREADY_LOADED = "already been loaded"
+NO_FILES = "No adapter found"
 NO_SUCH_ADAPTER = "cannot be found"
 
 
@@ -64,9 +66,20 @@ class Vllm:
         and tells the clients of generations when to try again."""
         return None if self.ready or not self._awake.is_set() else "vLLM does not answer yet"
 
-    async def wait_awake(self) -> None:
-        """Return when no training has the GPU, however long that takes."""
-        await self._awake.wait()
+    @property
+    def trouble(self) -> str:
+        """What to tell an operator, in one line, while the server does not answer."""
+        return f"{self.named} does not answer"
+
+    @property
+    def named(self) -> str:
+        """The server with its setting, for messages to an operator."""
+        return f"vLLM at {httpx.URL(self.url).copy_with(userinfo=b'')} (TUNESTREAM_VLLM__URL)"
+
+    async def silent(self, seconds: float) -> None:
+        """Return when the server has not been up for `seconds`."""
+        while await wait_for_event(self._ready, seconds):
+            await asyncio.sleep(POLL_UP)
 
     @asynccontextmanager
     async def using(self, seconds: float) -> AsyncIterator[None]:
@@ -152,12 +165,15 @@ class Vllm:
                 raise VllmUnavailable("The model server did not wake up")
 
     async def _sleeps(self) -> bool:
-        return bool((await self._control("GET", "/is_sleeping")).json()["is_sleeping"])
+        try:
+            return bool((await self._control("GET", "/is_sleeping")).json()["is_sleeping"])
+        except (ValueError, LookupError, TypeError) as error:
+            raise VllmUnavailable("The model server does not say whether it sleeps") from error
 
     async def _control(self, method: str, path: str) -> httpx.Response:
         try:
             response = await self._client.request(method, self.url + path)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise VllmUnavailable(f"The model server does not answer ({type(error).__name__})") from error
         if response.status_code == 404:
             raise ConfigError(
@@ -185,7 +201,7 @@ class Vllm:
         """Serve the adapter in the absolute folder `path` as `name`; a name that is served already is success.
 
         Raises:
-            AdapterRefused: the server cannot load it.
+            AdapterRefused: the server cannot load it; `AdapterUnseen` if it does not see the folder.
             VllmUnavailable: the server is not there.
         """
         assert path.is_absolute(), "vLLM looks on a hub for a relative path that does not exist"
@@ -194,7 +210,8 @@ class Vllm:
             if status >= 500 and not await self.healthy():
                 self.suspect()
                 raise VllmUnavailable("The model server went down while it loaded an adapter")
-            raise AdapterRefused(f"vLLM cannot load the adapter of {name}: {message[:500]}")
+            kind = AdapterUnseen if NO_FILES in message else AdapterRefused
+            raise kind(f"vLLM cannot load the adapter of {name}: {message[:500]}")
 
     async def unload_adapter(self, name: str) -> None:
         """Stop serving `name`; a name that is not served is success."""
@@ -206,7 +223,7 @@ class Vllm:
         try:
             with self._counted():  # an adapter may be unloaded in the background, outside of any request
                 response = await self._client.post(self.url + path, json=body)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             self.suspect()
             raise VllmUnavailable(f"The model server does not answer ({type(error).__name__})") from error
         return response.status_code, response.text

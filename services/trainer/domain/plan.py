@@ -48,6 +48,8 @@ class Plan(StrictModel):
     """The highest rank that the server accepts."""
     served_linears: tuple[str, ...] | None = None
     """The last names of the layers that the server can change by an adapter (`q_proj`); None: it was not asked."""
+    served_memory: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """The share of the GPU's memory that a model server may have; what others hold beyond it is an outage."""
     resume_from: str | None = None
     """A checkpoint, or a folder of `step-N` checkpoints, of which the newest complete one is used."""
     start_from: str | None = None
@@ -68,6 +70,7 @@ class Plan(StrictModel):
             "train_tokens",
             "served",
             "max_lora_rank",
+            "served_memory",
             "served_linears",  # a checkpoint is compared with the adapter itself
             "resume_from",
             "start_from",

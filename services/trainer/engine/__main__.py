@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
@@ -18,7 +19,8 @@ from types import FrameType
 from services.trainer.domain.plan import parse_plan
 from services.trainer.engine.messages import Completed, ErrorDocument, ExitCode, Failed, Stopped
 from services.trainer.engine.report.reporter import Reporter
-from shared.errors import InputError, TransientError
+from shared.disk import is_full
+from shared.errors import ConfigError, InputError, TransientError
 from shared.process import end_with
 
 BEFORE_TORCH = {
@@ -68,16 +70,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(number, stop.handle)
     for name, value in BEFORE_TORCH.items():
         os.environ.setdefault(name, value)
-    options.out.mkdir(parents=True, exist_ok=True)
     reporter = Reporter(options.out, events=options.events)
     try:
+        options.out.mkdir(parents=True, exist_ok=True)
         return _train(options.plan, options.out, reporter, stop)
     except InputError as error:
         _report(ErrorDocument.of(error), options.out, reporter)
         return ExitCode.WRONG_INPUT
+    except ConfigError as error:
+        _report(ErrorDocument(code="wrong_setting", message=str(error)), options.out, reporter)
+        return ExitCode.WRONG_SETTING
     except TransientError as error:
         _report(ErrorDocument(code="unavailable", message=str(error)), options.out, reporter)
         return ExitCode.UNAVAILABLE
+    except Exception as error:
+        if not is_full(error):
+            raise
+        traceback.print_exc()
+        return ExitCode.NO_SPACE
 
 
 def _report(document: ErrorDocument, out: Path, reporter: Reporter) -> None:

@@ -17,8 +17,8 @@ from shared.events import CheckpointInfo, FrozenModel, Method, Overfitting, Serv
 
 
 class ExitCode(IntEnum):
-    """How the process ended; any other code is a crash. 65, 69 and 75 are EX_DATAERR, EX_UNAVAILABLE and EX_TEMPFAIL of
-    sysexits.h."""
+    """How the process ended; any other code is a crash. 65, 69, 74, 75 and 78 are EX_DATAERR, EX_UNAVAILABLE,
+    EX_IOERR, EX_TEMPFAIL and EX_CONFIG of sysexits.h."""
 
     DONE = 0
     """`result.json` holds the result."""
@@ -26,6 +26,10 @@ class ExitCode(IntEnum):
     """The plan, the data or the base are wrong; `error.json` says what to change."""
     UNAVAILABLE = 69
     """Something outside does not answer, such as the model hub; `error.json` says what. Another try may succeed."""
+    NO_SPACE = 74
+    """A disk is full, so no document says which. Another try may succeed."""
+    WRONG_SETTING = 78
+    """A setting is wrong, such as the token of the model hub; `error.json` says which. An operator mends it."""
     STOPPED = 75
     """Stopped by SIGTERM or SIGINT; the newest checkpoint holds what was reached."""
 

@@ -23,7 +23,7 @@ from services.trainer.engine.loop import Loop
 from services.trainer.engine.loss import Dpo, Objective, Supervised, preferences
 from services.trainer.engine.messages import PhaseBegan, Resumed, Started, TrainingResult
 from services.trainer.engine.model import adapter, base
-from services.trainer.engine.model.memory import Memory, load_onto_device
+from services.trainer.engine.model.memory import Memory, gpu_in_use, load_onto_device
 from services.trainer.engine.model.start import Start, read_start
 from services.trainer.engine.model.targets import check_servable, targets_of
 from services.trainer.engine.report.card import model_card
@@ -50,9 +50,14 @@ def run(plan: Plan, out: Path, reporter: Reporter, stop: Callable[[], bool]) -> 
 
     Raises:
         InputError: the data, the settings or the base are wrong.
-        TransientError: the hub does not answer, and there is no local copy of the base.
+        TransientError: the hub does not answer, and there is no local copy of the base; or others fill the GPU.
         Interrupted: asked to stop; the newest checkpoint holds what was reached.
     """
+    with gpu_in_use():
+        return _run(plan, out, reporter, stop)
+
+
+def _run(plan: Plan, out: Path, reporter: Reporter, stop: Callable[[], bool]) -> TrainingResult:
     device = _device(plan)
     _configure_torch(plan, device)
     reporter.send(Started(at=time.time(), device=str(device), model=plan.model, base=plan.base.id, method=plan.method))
@@ -63,13 +68,17 @@ def run(plan: Plan, out: Path, reporter: Reporter, stop: Callable[[], bool]) -> 
 
     rows, sequences = len(prepared.train.rows), prepared.train.sequences
     reporter.send(PhaseBegan(at=time.time(), phase="load", rows=rows, sequences=sequences))
-    tuned = load_onto_device(lambda: adapter.load(plan, prepared.base, prepared.chosen, device), device)
+    tuned = load_onto_device(
+        lambda: adapter.load(plan, prepared.base, prepared.chosen, device), device, plan.served_memory
+    )
 
     reporter.phase("prepare")
     reporter.start_rows(b"")
     if prepared.start is not None:
         prepared.start.load_into(tuned)
-    loop = _loop(plan, prepared, tuned, Memory(tuned, device, prepared.train.longest), reporter, stop)
+    loop = _loop(
+        plan, prepared, tuned, Memory(tuned, device, prepared.train.longest, plan.served_memory), reporter, stop
+    )
     torch.manual_seed(plan.seed + 1)  # for dropout; the seed itself was used for the initial weights of the adapter
     if resumed is not None:
         loop.resume(resumed)

@@ -13,6 +13,7 @@ from typing import Self
 from services.trainer.engine.messages import CheckpointWritten
 from shared.events import FolderReference
 from shared.stages.stage import Attempt
+from shared.store import patience
 from shared.store.folders import find_folder
 from shared.store.objects import ObjectStore
 from shared.tasks import cancel_and_wait
@@ -27,7 +28,7 @@ async def find_checkpoints(objects: ObjectStore, attempts: Sequence[str]) -> dic
     attempt is used.
     """
     found: dict[int, FolderReference] = {}
-    for attempt in attempts:
+    for attempt in await _written(objects, attempts):
         for name in await objects.folders(f"{attempt}checkpoints/"):
             step = int(name.removeprefix("step-"))
             if step in found:
@@ -37,11 +38,19 @@ async def find_checkpoints(objects: ObjectStore, attempts: Sequence[str]) -> dic
     return found
 
 
-class CheckpointUploads:
-    """Uploads checkpoints while the training goes on, one at a time. A failed upload is logged and not tried again.
+async def _written(objects: ObjectStore, attempts: Sequence[str]) -> list[str]:
+    """Those of `attempts` that have written something. A job that waited for long has hundreds that have not."""
+    stages = dict.fromkeys(attempt[: attempt.rindex("attempt-")] for attempt in attempts)
+    written = {f"{stage}{name}/" for stage in stages for name in await objects.folders(f"{stage}attempt-")}
+    return [attempt for attempt in attempts if attempt in written]
 
-    An async context manager: leaving the block waits for all uploads; if the block was cancelled, the remaining ones
-    are dropped. It may be entered again.
+
+class CheckpointUploads:
+    """Uploads checkpoints while the training goes on, one at a time. While the store is away they wait: then the newest
+    goes first, because the next attempt would continue from it, and at most `keep` of them stay on the disk.
+
+    An async context manager: leaving the block waits for all uploads; if the block was cancelled, it does not. It may
+    be entered again.
     """
 
     def __init__(self, objects: ObjectStore, attempt: Attempt, out: Path, keep: int) -> None:
@@ -49,15 +58,30 @@ class CheckpointUploads:
         self._objects = objects
         self._attempt = attempt
         self._out = out
-        self._keep = keep
-        self._queue: asyncio.Queue[CheckpointWritten] = asyncio.Queue()
+        self._keep = max(keep, 1)
+        self._waiting: list[CheckpointWritten] = []
+        """In the order in which they were written."""
+        self._bell = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._failures = 0
+        """How often the store was away in a row."""
+        self._away = ""
+        """Why the last try failed."""
+        self._over = self._said = False
+        """The training is over; the job has said what it waits for."""
         self._worker: asyncio.Task[None] | None = None
 
     def add(self, checkpoint: CheckpointWritten) -> None:
-        """Upload `checkpoint` after those that were added before."""
-        self._queue.put_nowait(checkpoint)
+        """Upload `checkpoint` as soon as possible."""
+        self._waiting.append(checkpoint)
+        self._idle.clear()
+        self._bell.set()
 
     async def __aenter__(self) -> Self:
+        if self._waiting:
+            self._bell.set()
+        self._over = False
         self._worker = asyncio.create_task(self._work())
         return self
 
@@ -67,19 +91,48 @@ class CheckpointUploads:
         assert self._worker is not None
         try:
             if not isinstance(error, asyncio.CancelledError):
-                await self._queue.join()
+                self._over = True
+                if self._failures:
+                    await self._say_why()
+                await self._idle.wait()
         finally:
             await cancel_and_wait(self._worker)
 
     async def _work(self) -> None:
         while True:
-            checkpoint = await self._queue.get()
-            try:
-                await self._upload(checkpoint)
-            except Exception as error:  # a failed upload must not end a training that may have run for hours
-                log.warning("checkpoint not uploaded", extra={"step": checkpoint.step, "reason": type(error).__name__})
-            finally:
-                self._queue.task_done()
+            await self._bell.wait()
+            self._bell.clear()
+            while self._waiting:
+                await self._next()
+            self._idle.set()
+
+    async def _next(self) -> None:
+        checkpoint = self._waiting[-1 if self._failures else 0]
+        try:
+            await self._upload(checkpoint)
+        except patience.AWAY as error:
+            self._failures += 1
+            self._away = str(error)
+            if self._over:
+                await self._say_why()
+            if self._failures == 1:
+                log.warning("checkpoints wait", extra={"step": checkpoint.step, "reason": type(error).__name__})
+            for old in self._waiting[: -self._keep]:
+                log.warning("checkpoint not uploaded", extra={"step": old.step, "reason": type(error).__name__})
+                shutil.rmtree(self._out / old.path, ignore_errors=True)
+            del self._waiting[: -self._keep]
+            await asyncio.sleep(patience.PAUSES.jittered(self._failures))
+            return
+        except Exception as error:  # a failed upload must not end a training that may have run for hours
+            log.warning("checkpoint not uploaded", extra={"step": checkpoint.step, "reason": type(error).__name__})
+        self._failures = 0
+        self._waiting.remove(checkpoint)
+
+    async def _say_why(self) -> None:
+        if not self._said:
+            self._said = True
+            message = f"the training is over, and its checkpoints wait to be uploaded: {self._away}"
+            await self._attempt.progress("waiting", message)
 
     async def _upload(self, checkpoint: CheckpointWritten) -> None:
         step = checkpoint.step

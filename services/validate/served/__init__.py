@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from services.validate.served.asking import File, ask
+from services.validate.served.asking import File, ask, not_asked
+from services.validate.served.presence import QUICK, Presence
 
-__all__ = ["File", "ask"]
+__all__ = ["QUICK", "File", "Presence", "ask", "not_asked"]

@@ -21,6 +21,11 @@ File = tuple[Source, FileRole, Scan]
 NOT_CONFIGURED = "no render server is configured (TUNESTREAM_RENDER__URL)"
 
 
+def not_asked(tokenizer: Tokenizer, reason: str) -> ServedCheck:
+    """The outcome where no server is asked."""
+    return ServedCheck(template=tokenizer.template, probe=tokenizer.probe, not_asked=reason)
+
+
 def ask(
     files: Sequence[File], tokenizer: Tokenizer, render: RenderSettings, seed: int, control: ScanControl
 ) -> ServedCheck:
@@ -29,18 +34,17 @@ def ask(
     Raises:
         Cancelled: `control.stop` was set.
     """
-    known = ServedCheck(template=tokenizer.template, probe=tokenizer.probe)
     if render.url is None:
-        return known.model_copy(update={"not_asked": NOT_CONFIGURED})
+        return not_asked(tokenizer, NOT_CONFIGURED)
     server = RenderServer(render.url, tokenizer.base, control.stop)
     try:
         try:
             version = server.version(render.start_timeout_seconds)
         except Silent:
             reason = f"the render server did not answer within {render.start_timeout_seconds:g} s"
-            return known.model_copy(update={"not_asked": reason})
+            return not_asked(tokenizer, reason)
         except Unasked as error:
-            return known.model_copy(update={"not_asked": str(error)})
+            return not_asked(tokenizer, str(error))
         usable = sum(sum(scanned.usable) for _, _, scanned in files)
         due = min(usable, render.rows)
         return compare(

@@ -21,6 +21,8 @@ from shared.errors import Cancelled, TransientError
 CONNECTIONS = 8
 PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0)  # seconds between the tries of a request while the server is away
 TIMEOUT = 15.0  # seconds of silence; a cancelled job waits for it at most once
+CONNECT_TIMEOUT = 5.0
+PATIENCE = 20.0  # seconds for which a request is tried again; without it a server that hangs would take minutes
 
 _TOO_LONG = re.compile(r"context length|max_model_len", re.IGNORECASE)
 _TOOL_CHOICE = re.compile(r"tool[ _-]choice", re.IGNORECASE)
@@ -64,7 +66,8 @@ class RenderServer:
         self._pauses = tuple(pauses)
         self._stop = stop
         self._clock = clock
-        self._http = httpx.Client(base_url=url.rstrip("/"), timeout=TIMEOUT, trust_env=False)
+        timeout = httpx.Timeout(TIMEOUT, connect=CONNECT_TIMEOUT)
+        self._http = httpx.Client(base_url=url.rstrip("/"), timeout=timeout, trust_env=False)
 
     def close(self) -> None:
         self._http.close()
@@ -77,7 +80,7 @@ class RenderServer:
             Unasked: it serves another model, or it is no vLLM.
             Cancelled: `stop` was set.
         """
-        served = self._json("GET", "/v1/models", self._until(seconds, pause))
+        served = self._json("GET", "/v1/models", self._until(seconds, pause), patience=seconds)
         known = [card.get("id") for card in served.get("data", ())] if isinstance(served, dict) else []
         if self.model not in known:
             raise Unasked(f"the render server does not serve {self.model}")
@@ -141,21 +144,30 @@ class RenderServer:
         while self._clock() < deadline:
             yield pause
 
-    def _json(self, method: str, path: str, pauses: Iterable[float], body: dict[str, Any] | None = None) -> Any:
+    def _json(
+        self,
+        method: str,
+        path: str,
+        pauses: Iterable[float],
+        body: dict[str, Any] | None = None,
+        patience: float = PATIENCE,
+    ) -> Any:
         waits = iter(pauses)
+        deadline = self._clock() + patience
+        timeout = httpx.Timeout(min(TIMEOUT, max(patience, 1.0)), connect=CONNECT_TIMEOUT)
         while True:
             if self._stop.is_set():
                 raise Cancelled
             try:
-                response = self._http.request(method, path, json=body)
-            except httpx.TransportError as error:
+                response = self._http.request(method, path, json=body, timeout=timeout)
+            except httpx.RequestError as error:
                 trouble = f"no answer ({type(error).__name__})"
             else:
                 if response.status_code < 500:
                     return _answer(response, path)
                 trouble = f"status {response.status_code}"
             pause = next(waits, None)
-            if pause is None:
+            if pause is None or self._clock() > deadline:
                 raise Silent(f"the render server is away: {trouble}")
             self._stop.wait(pause)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from shared.events import FolderReference, Job, JobProgress, Overfitting, Reference, TrainingCompleted
@@ -45,13 +46,30 @@ def make_training(**fields: Any) -> TrainingCompleted:
     return TrainingCompleted.model_validate(usual | fields)
 
 
+class FakeClaim:
+    """What an attempt is told of its claim: `certain` is awaited by `Attempt.certain`, and counted in `asked`."""
+
+    def __init__(self) -> None:
+        self.sure = asyncio.Event()
+        self.sure.set()
+        self.abandoned = False
+        self.asked = 0
+
+    async def certain(self) -> None:
+        self.asked += 1
+        await self.sure.wait()
+
+
 def make_attempt(
-    job: Job, stage: str, *, number: int = 1, request: dict[str, Any] | None = None
+    job: Job, stage: str, *, number: int = 1, request: dict[str, Any] | None = None, claim: FakeClaim | None = None
 ) -> tuple[Attempt, list[JobProgress]]:
     """An attempt, and the list to which it adds the progress that it publishes."""
+    claim = claim or FakeClaim()
     progress: list[JobProgress] = []
 
     async def publish(event: JobProgress) -> None:
         progress.append(event)
 
-    return Attempt(job, request or {}, stage, number, attempt_prefix(job.job_id, stage, number), publish), progress
+    prefix = attempt_prefix(job.job_id, stage, number)
+    about = (job, request or {}, stage, number, prefix)
+    return Attempt(*about, publish, claim.certain, lambda: claim.abandoned), progress

@@ -26,6 +26,10 @@ class FakeModel:
     tool_parser: bool = True
     finish_reason: str = "stop"
     always_down: bool = False
+    problems: dict[str, str] | None = None
+    """What /health/ready says is wrong; None: the server has no such route."""
+    answers: int | None = None
+    """How many requests are answered before the server is down for good; None: all."""
     sleeps: int = 0
     """How many of the first requests get the answer that the model sleeps."""
     requests: list[dict[str, Any]] = field(default_factory=list)
@@ -37,7 +41,13 @@ class FakeModel:
         app = FastAPI()
         app.post("/v1/chat/completions")(self._chat)
         app.post("/v1/completions")(self._completions)
+        app.get("/health/ready")(self._ready)
         return app
+
+    async def _ready(self) -> JSONResponse:
+        if self.problems is None:
+            return JSONResponse({"detail": "Not Found"}, 404)
+        return JSONResponse({"problems": self.problems}, 503 if self.problems else 200)
 
     async def _chat(self, request: Request) -> JSONResponse:
         body = await request.json()
@@ -60,11 +70,15 @@ class FakeModel:
         self.headers.append(dict(request.headers))
         self.under_way += 1
         self.most_under_way = max(self.most_under_way, self.under_way)
-        await asyncio.sleep(0)
+        for _ in range(5):  # so that requests can meet here
+            await asyncio.sleep(0)
         self.under_way -= 1
         if self.sleeps:
             self.sleeps -= 1
             return _error(503, "A training has the GPU", {"retry-after": "30"}, code="model_sleeping")
+        if self.answers is not None:
+            self.always_down = self.answers == 0
+            self.answers = max(0, self.answers - 1)
         if self.always_down:
             return _error(503, "loading")
         if self.failures:

@@ -19,6 +19,7 @@ from shared.events import (
     Served,
 )
 from shared.stages.stage import Attempt
+from tests.support.data.jobs import FakeClaim
 from tests.support.data.trained_models import BASE, add_job, add_trained, job_id, model_id
 from tests.support.fakes.store import FakeStore
 from tests.unit.inference.conftest import ServiceUnderTest
@@ -33,9 +34,10 @@ async def attempt(
     passed: bool = True,
     served: Served | None = None,
     said: list[JobProgress] | None = None,
+    claim: FakeClaim | None = None,
     **of_job: Any,
 ) -> Attempt:
-    """`said`: the list to which the attempt adds the progress that it publishes."""
+    """`claim`: what it is told of its claim. `said`: the list to which it adds the progress that it publishes."""
     job = await add_job(objects, name, **of_job)
     event = EvalCompleted(
         job_id=job.job_id,
@@ -57,7 +59,8 @@ async def attempt(
             said.append(progress)
 
     request: dict[str, Any] = event.model_dump(mode="json")
-    return Attempt(job, request, "inference", 1, f"jobs/{job.job_id}/inference/attempt-1/", publish)
+    certain = (claim or FakeClaim()).certain
+    return Attempt(job, request, "inference", 1, f"jobs/{job.job_id}/inference/attempt-1/", publish, certain)
 
 
 async def test_a_model_that_passed_is_loaded_and_behind_its_alias(service: ServiceUnderTest) -> None:

@@ -136,7 +136,9 @@ def without_clock(metrics: str) -> list[dict[str, Any]]:
 
 
 def children() -> list[psutil.Process]:
-    return [p for p in psutil.Process().children() if p.status() != psutil.STATUS_ZOMBIE]
+    """The training processes that run."""
+    running = [p for p in psutil.Process().children() if p.status() != psutil.STATUS_ZOMBIE]
+    return [p for p in running if "services.trainer.engine" in p.cmdline()]
 
 
 @pytest.mark.parametrize("problem", [None, "it has no adapters for LlamaForCausalLM"])
@@ -359,7 +361,7 @@ def test_how_the_process_ended_decides_what_happens_next(
 
 async def test_the_training_process_dies_with_its_parent():
     child = (
-        "import signal, sys; from services.trainer.engine.__main__ import die_with; die_with(int(sys.argv[1])); "
+        "import signal, sys; from shared.process import end_with; end_with(int(sys.argv[1])); "
         "print('ready', flush=True); signal.pause()"
     )
     parent = (

@@ -19,7 +19,7 @@ from services.trainer.engine.model.targets import Layers, layers_of
 from services.trainer.engine.model.weights import problem_of_weights
 from shared.base import hub, stop_ids
 from shared.base.reading import generation_config, load_tokenizer
-from shared.errors import InputError, TransientError
+from shared.errors import InputError
 
 WRITES_TEXT = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")
 """How the names of classes that generate text end. Of another class, such as a classifier, the output head is not in
@@ -95,15 +95,16 @@ def loading(plan: Plan, *, silent: bool = False) -> Iterator[None]:
 
     Raises:
         InputError: the base is wrong.
-        TransientError: the hub does not answer, and there is no local copy.
+        TransientError: the hub does not answer, and there is no local copy; or the disk is full.
+        ConfigError: the hub refuses us.
     """
     try:
         yield
-    except (OSError, ValueError, KeyError) as error:
-        if hub.is_outage(error) or (silent and isinstance(error, OSError)):
-            raise TransientError(
-                f"the model hub does not answer while loading {plan.base.id!r}, and there is no local copy"
-            ) from error
+    except Exception as error:
+        if found := hub.trouble(error, repr(plan.base.id), silent=silent and isinstance(error, OSError)):
+            raise found from error
+        if not isinstance(error, OSError | ValueError | KeyError):
+            raise
         raise _not_loadable(plan, error) from error
 
 
@@ -127,6 +128,8 @@ def _config(plan: Plan, silent: bool) -> Any:
     try:
         config = AutoConfig.from_pretrained(location, trust_remote_code=False, local_files_only=silent)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if found := hub.trouble(error, repr(plan.base.id), silent=silent and isinstance(error, OSError)):
+            raise found from error
         if "trust_remote_code" in str(error):
             raise unsupported(plan, "it brings Python code of its own, which is never run") from None
         kind = stated.get("model_type")

@@ -3,8 +3,8 @@ kept or recomputed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
 import torch
@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from services.trainer.engine import checkpoints
 from services.trainer.engine.model.adapter import recompute_activations
-from shared.errors import InputError
+from shared.errors import InputError, TransientError
 
 T = TypeVar("T")
 
@@ -47,19 +47,68 @@ FREE_GPU_MEMORY = (
 )
 
 
-def load_onto_device(load: Callable[[], T], device: Any) -> T:
-    """Call `load`, which puts the base model on `device`, and return what it returns.
+SLACK = 0.1
+"""The share of the memory that drivers and a desktop may have, and a vLLM beside the share that it was given."""
+_TAKEN = (
+    "CUDA error: out of memory",
+    "CUDA error: all CUDA-capable devices are busy or unavailable",
+    "CUDA error: CUDA-capable device(s) is/are busy or unavailable",
+)
+"""What CUDA says before anything is allocated: there is no room even for its own context."""
+
+
+def others(device: Any) -> int:
+    """Bytes of the GPU's memory that other processes hold."""
+    free, total = torch.cuda.mem_get_info(device)
+    return max(0, int(total - free - torch.cuda.memory_reserved(device)))
+
+
+def taken_by_others(held: int, total: int, served: float) -> TransientError | None:
+    """The error to raise instead of one about the user's settings, if other processes hold more of the memory than they
+    should: `held` of `total` bytes. `served`: the share of it that a model server may have."""
+    if held <= (served + SLACK) * total:
+        return None
+    return TransientError(
+        f"other processes hold {held / 2**30:.0f} of the {total / 2**30:.0f} GiB of the GPU's memory, and training "
+        f"does not fit beside them: end them, or {FREE_GPU_MEMORY}"
+    )
+
+
+@contextmanager
+def gpu_in_use() -> Iterator[None]:
+    """Explain that the GPU is full, or taken, before the training has any of it.
+
+    Raises:
+        TransientError: other processes have it.
+    """
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError:
+        raise  # the training's own, of which more is known where it happens
+    except RuntimeError as error:
+        if not str(error).startswith(_TAKEN):
+            raise
+        raise TransientError(f"other processes have the whole GPU: end them, or {FREE_GPU_MEMORY}") from error
+
+
+def load_onto_device(load: Callable[[], T], device: Any, served: float = 1.0) -> T:
+    """Call `load`, which puts the base model on `device`, and return what it returns. `served`: the share of the memory
+    that a model server may have.
 
     Raises:
         InputError: `out_of_memory`: it does not fit.
+        TransientError: it does not fit because other processes hold more than `served`.
     """
     if device.type == "cpu":
         return load()
     # Read before loading, because the memory of a failed try is not freed at once.
     free, total = torch.cuda.mem_get_info(device)
+    held = others(device)
     try:
         return load()
     except torch.cuda.OutOfMemoryError:
+        if error := taken_by_others(held, total, served):
+            raise error from None
         raise InputError(
             "out_of_memory",
             f"the base model does not fit on the GPU, where {free / 2**30:.1f} of {total / 2**30:.1f} GiB were free: "
@@ -71,11 +120,13 @@ def load_onto_device(load: Callable[[], T], device: Any) -> T:
 class Memory:
     """The fit of one model on one device. It shrinks when memory runs out."""
 
-    def __init__(self, model: Any, device: Any, longest: int) -> None:
-        """`longest`: tokens of the longest sequence, for the message if not even that one fits."""
+    def __init__(self, model: Any, device: Any, longest: int, served: float = 1.0) -> None:
+        """`longest`: tokens of the longest sequence, for the message if not even that one fits. `served`: the share of
+        the device's memory that a model server may have."""
         self.model = model
         self.device = device
         self.longest = longest
+        self.served = served
         self._fits = ON_CPU if device.type == "cpu" else ON_GPU
         self.fit = self._fits[0]
 
@@ -93,6 +144,7 @@ class Memory:
 
         Raises:
             InputError: `out_of_memory`, when not even one row fits.
+            TransientError: the same, while other processes hold more of the memory than they should.
         """
         random_before = checkpoints.capture_random()
         while True:
@@ -109,6 +161,9 @@ class Memory:
         torch.cuda.empty_cache()
         smaller = self._fits[self._fits.index(self.fit) + 1 :]
         if not smaller:
+            _, total = torch.cuda.mem_get_info(self.device)
+            if error := taken_by_others(others(self.device), total, self.served):
+                raise error
             raise InputError(
                 "out_of_memory",
                 f"the GPU's memory does not hold even one row of {self.longest} tokens: lower "

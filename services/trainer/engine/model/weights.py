@@ -33,7 +33,10 @@ def problem_of_weights(location: str, *, silent: bool) -> str | None:
             lambda name: Path(hf_hub_download(location, name, local_files_only=True)),
         )
         if problem and silent:
-            raise TransientError("the model hub does not answer, and there is no local copy of the base's weights")
+            raise TransientError(
+                "the model hub does not answer, and there is no local copy of the base's weights (HF_ENDPOINT; or "
+                "name a folder by TUNESTREAM_MODEL__PATH)"
+            )
         return problem
     names = frozenset(list_repo_files(location))
     return _problem(names.__contains__, lambda name: Path(hf_hub_download(location, name)))

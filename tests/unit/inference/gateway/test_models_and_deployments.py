@@ -12,6 +12,7 @@ from cli.client import Client
 from cli.target import Target
 from shared.settings import BusSettings, StoreSettings
 from tests.support.data.trained_models import BASE, add_trained
+from tests.support.waiting import until
 from tests.unit.inference.conftest import ServiceUnderTest
 
 
@@ -129,9 +130,10 @@ async def test_the_promotion_of_another_replica_is_seen_after_a_second(service: 
     data, _ = await service.objects.get("deployments/support.json") or (b"", "")
     await service.objects.put("deployments/support.json", data.replace(first.encode(), second.encode()))
 
-    service.clock.now += 1.1
+    async def seen() -> bool:
+        return bool((await service.chat("support")).json()["model"] == second)
 
-    assert (await service.chat("support")).json()["model"] == second
+    await until(seen, "the promotion is seen", 10)
 
 
 @pytest.mark.parametrize("alias", ["客服-对话", "поддержка", "हिन्दी", "café"])

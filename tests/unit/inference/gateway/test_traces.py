@@ -42,7 +42,7 @@ async def test_a_deployment_shows_what_took_its_time(service: ServiceUnderTest, 
     await deploy(service)
 
     assert spans.below(spans.one("inference.started")) == [
-        *("inference.wait_for_vllm", "inference.fetch_adapter", "inference.load_adapter"),
+        *("inference.fetch_adapter", "inference.wait_for_vllm", "inference.load_adapter"),
         *("inference.live_check", "inference.move_alias"),
     ]
 

@@ -28,7 +28,7 @@ class SlowStore(FakeStore):
 
 async def test_thirty_promotions_at_once_are_all_kept_and_one_is_current() -> None:
     objects = SlowStore()
-    replicas = [Aliases(objects, lambda: 0.0) for _ in range(3)]
+    replicas = [Aliases(objects) for _ in range(3)]
 
     await asyncio.gather(*(replicas[number % 3].promote("support", version(number)) for number in range(30)))
 
@@ -42,13 +42,13 @@ async def test_thirty_promotions_at_once_are_all_kept_and_one_is_current() -> No
 
 async def test_two_concurrent_rollbacks_roll_back_once() -> None:
     objects = SlowStore()
-    one, other = Aliases(objects, lambda: 9.0), Aliases(objects, lambda: 9.5)
+    one, other = Aliases(objects), Aliases(objects)
     for number in (1, 2):
         await one.promote("support", version(number))
 
     await asyncio.gather(one.roll_back("support"), other.roll_back("support"))
 
-    found = await Aliases(objects, lambda: 0.0).get("support")
+    found = await Aliases(objects).get("support")
     assert found is not None and found.current.model == "model-1"
 
 

@@ -18,7 +18,7 @@ from tests.support.fakes.store import FakeStore
 
 @pytest.fixture
 def trained(objects: FakeStore, clock: Clock) -> TrainedModels:
-    return TrainedModels(objects, clock)
+    return TrainedModels(objects, timer=clock)
 
 
 async def test_jobs_whose_ids_begin_alike_are_told_apart(trained: TrainedModels, objects: FakeStore) -> None:

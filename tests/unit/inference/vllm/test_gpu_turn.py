@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from shared.errors import ConfigError
+from shared.errors import ConfigError, TransientError
 from shared.stages.gpu_turns import GpuTurns
 from shared.stages.lease import Lease
 from tests.support.data.trained_models import BASE, add_trained
 from tests.support.fakes.clock import Clock
 from tests.support.fakes.store import FakeStore
-from tests.support.waiting import until
-from tests.unit.inference.conftest import PATIENCE, ServiceUnderTest, running_service
+from tests.support.waiting import eventually, until
+from tests.unit.inference.conftest import ServiceUnderTest, running_service
 from tests.unit.inference.test_work import attempt
 
 ALTERNATE: dict[str, Any] = {"share": "alternate", "serve_seconds": 0.0}
@@ -144,19 +144,20 @@ async def test_after_a_training_the_next_one_waits_for_the_serving_window(
     assert time.monotonic() - began > 0.4
 
 
-async def test_a_deployment_waits_until_the_model_is_awake_and_no_attempt_is_lost(
-    service: ServiceUnderTest, turns: GpuTurns
-) -> None:
+async def test_a_deployment_comes_again_when_the_model_is_awake(service: ServiceUnderTest, turns: GpuTurns) -> None:
     model = await add_trained(service.objects)
     lease = await turn_of_training(turns)
-    deploying = asyncio.create_task(service.work(await attempt(service.objects)))
-    done, _ = await asyncio.wait({deploying}, timeout=2 * PATIENCE)  # longer than it would wait for a vLLM that is down
-    assert not done
+    with pytest.raises(TransientError, match="a training has the GPU"):
+        await service.work(await attempt(service.objects))
 
     await turns.release(lease)
 
-    await asyncio.wait_for(deploying, 10)
+    await eventually(lambda: deploy(service), TransientError, 10)
     assert (await service.chat("support")).json()["model"] == model
+
+
+async def deploy(service: ServiceUnderTest) -> None:
+    await service.work(await attempt(service.objects))
 
 
 async def test_stopping_the_service_leaves_the_gpu_to_training(

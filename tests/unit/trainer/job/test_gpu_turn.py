@@ -13,6 +13,7 @@ from shared.events import Claim, Job, JobProgress
 from shared.settings import Settings
 from shared.stages.gpu_turns import FIRST_RIGHT_SECONDS, GpuTurns
 from shared.stages.stage import Attempt
+from tests.support.data.jobs import FakeClaim
 from tests.support.fakes.clock import Clock
 from tests.support.fakes.store import FakeStore
 from tests.support.waiting import until
@@ -36,10 +37,11 @@ class Trainer:
             self.messages.append(event.message)
 
         job = Job.model_construct(job_id="ftjob-abc")
-        self.attempt = Attempt(job, {}, "trainer", number, "", publish)
+        self.claim = FakeClaim()
+        self.attempt = Attempt(job, {}, "trainer", number, "", publish, self.claim.certain)
 
     async def train(self) -> None:
-        async with hold(self.objects, self.settings, self.clock, self.attempt):
+        async with hold(self.objects, self.settings, self.attempt):
             self.began.set()
             await self.may_end.wait()
 
@@ -144,3 +146,38 @@ async def test_a_training_does_not_wait_if_the_gpu_is_not_shared_by_turns(
     await asyncio.wait_for(trainer.train(), 10)
 
     assert objects.held == before
+
+
+async def test_an_attempt_in_doubt_takes_no_turn(objects: FakeStore, clock: Clock, turns: GpuTurns) -> None:
+    trainer = Trainer(objects, clock)
+    trainer.claim.sure.clear()
+    training = asyncio.create_task(trainer.train())
+    await until(lambda: trainer.claim.asked, "it asks whether it still has the job")
+    assert objects.held == {}
+
+    training.cancel()  # the job is another's
+    with pytest.raises(asyncio.CancelledError):
+        await training
+
+    assert objects.held == {}
+
+
+async def test_doubt_that_comes_while_it_waits_for_the_gpu_keeps_an_attempt_from_taking_it(
+    objects: FakeStore, clock: Clock, turns: GpuTurns
+) -> None:
+    serving = await turns.for_serving()
+    assert serving is not None
+    trainer = Trainer(objects, clock)
+    training = asyncio.create_task(trainer.train())
+    await until(turns.wanted, "it waits for the GPU")
+
+    trainer.claim.sure.clear()
+    asked = trainer.claim.asked
+    await until(lambda: trainer.claim.asked > asked, "it asks again")
+    await turns.release(serving)
+    assert not trainer.began.is_set()
+
+    trainer.claim.sure.set()
+    await asyncio.wait_for(trainer.began.wait(), 10)
+    trainer.may_end.set()
+    await training

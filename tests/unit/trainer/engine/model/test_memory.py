@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from services.trainer.engine.model.memory import ON_GPU, Fit, Memory, load_onto_device
-from shared.errors import InputError
+from services.trainer.engine.model.memory import ON_GPU, Fit, Memory, gpu_in_use, load_onto_device
+from shared.errors import InputError, TransientError
 
 pytestmark = pytest.mark.torch
 
@@ -53,7 +53,42 @@ def test_micro_batches_shrink_until_they_fit(memory: Memory):
     assert memory.within(lambda micro_tokens: micro_tokens) == 2048  # and it is not tried again
 
 
-def test_when_nothing_fits_the_user_is_told_what_to_lower(memory: Memory):
+def gpu(monkeypatch: pytest.MonkeyPatch, *, free: int, total: int = 24, ours: int = 0) -> None:
+    """A GPU with so many GiB free, of which this process has `ours`."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free * 2**30, total * 2**30))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: ours * 2**30)
+
+
+def full(*_: Any) -> None:
+    raise torch.cuda.OutOfMemoryError
+
+
+@pytest.mark.parametrize(("free", "ours", "waits"), [(9, 0, False), (3, 6, False), (3, 0, True), (2, 2, True)])
+def test_memory_that_others_hold_beyond_their_share_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, free: int, ours: int, waits: bool
+):
+    """Of 24 GiB vLLM may have 14.4. A training that died, or another program, may hold the rest for a while."""
+    gpu(monkeypatch, free=free, ours=ours)
+    memory = Memory(Model(2, 2), SimpleNamespace(type="cuda"), longest=777, served=0.6)
+    for call in (lambda: load_onto_device(full, memory.device, 0.6), lambda: memory.within(full)):
+        with pytest.raises(TransientError if waits else InputError) as got:
+            call()
+        assert ("other processes hold" in str(got.value)) == waits
+        assert "\n" not in str(got.value)
+        memory.fit = ON_GPU[0]
+
+
+@pytest.mark.parametrize("words", ["out of memory", "CUDA-capable device(s) is/are busy or unavailable"])
+def test_a_gpu_that_others_have_altogether_is_waited_for(words: str):
+    with pytest.raises(TransientError, match="other processes have the whole GPU"), gpu_in_use():
+        raise RuntimeError(f"CUDA error: {words}\nCUDA kernel errors might be asynchronously reported")
+    with pytest.raises(RuntimeError, match="an illegal memory access"), gpu_in_use():
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+
+def test_when_nothing_fits_the_user_is_told_what_to_lower(memory: Memory, monkeypatch: pytest.MonkeyPatch):
+    gpu(monkeypatch, free=1)
+
     def work(_micro_tokens: int) -> None:
         raise torch.cuda.OutOfMemoryError
 
@@ -65,7 +100,7 @@ def test_when_nothing_fits_the_user_is_told_what_to_lower(memory: Memory):
 
 
 def test_a_base_that_does_not_fit_beside_vllm_is_told_with_what_is_free(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (3 * 2**30, 24 * 2**30))
+    gpu(monkeypatch, free=3)
 
     def load() -> None:
         raise torch.cuda.OutOfMemoryError
