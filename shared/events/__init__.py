@@ -13,6 +13,7 @@ from shared.events.documents import (
     Deployment,
     EventRecord,
     Job,
+    Quarantined,
     StageResult,
 )
 from shared.events.events import (
@@ -103,6 +104,7 @@ __all__ = [
     "Origin",
     "Overfitting",
     "ProgressState",
+    "Quarantined",
     "Reference",
     "Served",
     "Split",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from services.ingest.announcer import Announcer
 from services.ingest.intake import Intake
 from shared.events import (
     DatasetPointer,
@@ -30,10 +31,10 @@ class Ingest:
     def __init__(self) -> None:
         self.objects, self.bus = FakeStore(), FakeBus()
         settings = Settings(_env_file=None, model=ModelSettings(id="acme/tiny", allowed=("acme/other",)))
-        self.intake = Intake(self.objects, self.bus, settings, lambda: 1_000_000.0)
+        self.intake = Intake(self.objects, Announcer(self.objects, self.bus), settings)
 
     async def take(self, traceparent: str | None = None) -> Job:
-        return await self.intake.create_job(POINTER, origin=Origin(kind="drop"), traceparent=traceparent)
+        return (await self.intake.create_job(POINTER, origin=Origin(kind="drop"), traceparent=traceparent)).job
 
 
 @pytest.fixture

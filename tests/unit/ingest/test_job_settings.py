@@ -127,7 +127,7 @@ NAMES = st.sampled_from(
         "=",
         "model",
         "splits",
-    ]  # fmt: skip
+    ]
 )
 WORDS = st.sampled_from(
     [
@@ -176,7 +176,7 @@ WORDS = st.sampled_from(
         "9" * 5000,
         "0x" + "f" * 4000,
         "\t",
-    ]  # fmt: skip
+    ]
 )
 VALUES = st.recursive(
     WORDS | st.text(max_size=8) | st.integers().map(str) | st.floats().map(str),
