@@ -91,6 +91,8 @@ class Announcer:
                     del self._unpublished[key]
                 elif result := await outbox.read(self._objects, job_id, "ingest"):
                     self._outbox.result(result)
+            except TransientError:
+                return  # the store is away; nothing else would be found out now
             except Exception as error:  # whatever is wrong with one of them, the others are published
                 log.warning("an event is not published yet", extra={"reason": type(error).__name__})
 

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from services.ingest import metrics
 from services.ingest.announcer import PUBLISHED, Announcer
 from services.ingest.domain import datasets
-from services.ingest.domain.failures import verdict
+from services.ingest.domain.failures import UNREADABLE, verdict
 from services.ingest.intake import Intake, Made
 from services.ingest.quarantine import Item, Quarantine
 from shared.errors import AlreadyExists, ConfigError, InputError, StoreRefused, TransientError
@@ -85,7 +85,14 @@ class Deduplicator:
                     "invalid_key", f"its key cannot be used: {error.errors(include_url=False)[0]['msg']}", "key"
                 ) from None
             origin = Origin(kind="drop", source=f"s3://{self._bucket}")
-            made = await self._intake.create_job(pointer, origin=origin)
+            try:
+                made = await self._intake.create_job(pointer, origin=origin)
+            except InputError as error:
+                if error.code == UNREADABLE:
+                    # An archive gives out at least the size. A policy does not; when an operator mends it, the object
+                    # does not change, so a ConfigError has to say that it is tried again
+                    await self._objects.at(self._bucket).stat(entry.key)
+                raise
             metrics.seconds.observe(max(0.0, self._objects.now() - entry.modified))
             return made
 

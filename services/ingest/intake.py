@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from services.ingest.announcer import Announcer
 from services.ingest.domain import datasets, jobs
+from services.ingest.domain.failures import UNREADABLE
 from services.ingest.job_settings import CODE, MAX_BYTES, parse_spec, too_large
 from services.ingest.trained import find_trained, is_tuned
 from shared import telemetry
@@ -124,7 +125,7 @@ class Intake:
         except StoreRefused as error:  # archived, encrypted with a key that is disabled, a key that is too long, …
             place = f"{pointer.bucket}/{pointer.key}"
             raise InputError(
-                "unreadable_object", f"The object store refuses to read {place} ({error.code}): {error}", "dataset"
+                UNREADABLE, f"The object store refuses to read {place} ({error.code}): {error}", "dataset"
             ) from None
 
     def _request(self, spec: JobSpec) -> _Request:
@@ -151,7 +152,9 @@ class Intake:
                     return _Text(key, problem=too_large(key), version=entry.etag)
                 if entry is not None and (found := await bucket.get(key)):
                     return _Text(key, found[0])
-            except (ConfigError, StoreRefused):
+            except (ConfigError, StoreRefused) as error:
+                if isinstance(error, StoreRefused) and datasets.too_long_for_files(key):
+                    continue  # this store cannot have it
                 # the dataset could be read, so it is this object; training with other settings would help nobody
                 message = (
                     f"{key} cannot be read; let ingest read it and edit it, or announce the dataset with a `spec`."
@@ -180,7 +183,7 @@ class Intake:
             return await self._objects.describe(wanted)
         except InputError as error:
             raise InputError("invalid_validation_file", error.message, "validation_file") from None
-        except (ConfigError, StoreRefused):
+        except (ConfigError, StoreRefused, ValueError):  # ValueError: the client sends no such name
             # the dataset could be read, so the credentials are right: the user named a place that is forbidden or none
             message = f"{wanted.bucket}/{wanted.key} may not be read here; put it beside the dataset."
             raise InputError("invalid_validation_file", message, "validation_file") from None

@@ -38,6 +38,11 @@ def sidecars_of(key: str) -> tuple[str, ...]:
     return tuple(stem + ending for ending in SIDECAR_ENDINGS if len((stem + ending).encode()) <= MAX_KEY_BYTES)
 
 
+def too_long_for_files(key: str) -> bool:
+    """Whether a store that keeps objects as files, such as MinIO, refuses the key: a part of it may have 255 bytes."""
+    return max(len(part.encode()) for part in key.split("/")) > 255
+
+
 def sidecar_prefix(key: str) -> str:
     """The longest prefix that all sidecars of a dataset have."""
     return posixpath.splitext(key)[0] + posixpath.commonprefix(SIDECAR_ENDINGS)

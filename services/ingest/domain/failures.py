@@ -8,6 +8,8 @@ from shared.errors import ConfigError, InputError, StoreRefused, TransientError
 
 ABSENT = "file_not_found"
 """The code of the error for an object that does not exist."""
+UNREADABLE = "file_not_readable"
+"""The code of the error for an object that exists, but that the store does not give out."""
 
 
 @dataclass(frozen=True)

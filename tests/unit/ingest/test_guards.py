@@ -9,11 +9,15 @@ import json
 from collections.abc import Awaitable, Callable
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from services.ingest.domain import datasets
 from shared.errors import ConfigError, InputError, StoreRefused, StoreUnavailable, TransientError
 from shared.events import DatasetPointer, JobSpec
 from shared.stages.ledger import JOBS
 from tests.support.waiting import until
+from tests.unit.ingest.test_job_settings import DOCUMENTS
 from tests.unit.ingest.test_notifications import message
 from tests.unit.ingest.world import ROWS, World, at
 
@@ -90,6 +94,20 @@ async def test_what_may_be_mended_is_tried_again_less_and_less_often(world: Worl
     assert world.uploaded() == ["a.jsonl"]
     [about] = await world.quarantined()
     assert about.solved_at is not None
+
+
+async def test_what_a_policy_denies_is_taken_when_the_policy_is_mended(world: World) -> None:
+    world.drop("a.jsonl")
+    world.store.faults["describe", "a.jsonl"] = InputError("file_not_readable", "a.jsonl may not be read here")
+    world.store.faults["stat", "a.jsonl"] = DENIED
+    await world.sweep(5)
+    world.start()
+    await world.sweep(5)
+    [about] = await world.quarantined()
+    assert not about.final
+    world.store.faults.clear()
+    await world.sweep(2, apart=30)
+    assert world.uploaded() == ["a.jsonl"]
 
 
 async def test_a_blip_leaves_nothing_in_quarantine(world: World) -> None:
@@ -183,6 +201,27 @@ async def test_odd_keys_are_datasets_like_others(world: World) -> None:
     assert all(len(key.encode()) <= 1024 for _, key in world.store.calls)
 
 
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    st.lists(st.tuples(st.text(max_size=40), st.none() | DOCUMENTS | st.binary(max_size=200)), min_size=5, max_size=10)
+)
+def test_whatever_is_dropped_a_good_drop_among_it_becomes_a_job(drops: list[tuple[str, bytes | None]]) -> None:
+    async def run() -> None:
+        world = World()
+        for number, (name, sidecar) in enumerate(drops):
+            world.drop(f"{name}{number}.jsonl", job=sidecar)
+        world.drop("good of another user.jsonl", job=b"suffix: good")
+        await world.sweep()
+        world.start()
+        await world.sweep()
+        assert world.uploaded().count("good of another user.jsonl") == 1
+        taken = {*world.uploaded(), *(job["dataset"]["key"] for job in world.manifests())}
+        assert taken == {key for key in world.datasets.held if datasets.is_dataset(key)}
+        assert await world.quarantined() == []
+
+    asyncio.run(run())
+
+
 # --- settings -----------------------------------------------------------------------------------------------------
 
 
@@ -231,6 +270,15 @@ async def test_settings_that_may_not_be_read_fail_the_job_instead_of_training_wi
     assert [(failed.code, "a.job.yaml" in failed.message) for failed in world.failed()] == [
         ("invalid_job_settings", True)
     ]
+
+
+async def test_a_name_that_is_too_long_for_a_sidecar_has_none(world: World) -> None:
+    stem = "n" * 249
+    world.drop(f"{stem}.jsonl")
+    for ending in (".job.yaml", ".job.yml", ".job.json"):
+        world.store.faults["stat", stem + ending] = StoreRefused("XMinioInvalidObjectName", "the name is too long")
+    await world.sweep()
+    assert world.uploaded() == [f"{stem}.jsonl"]
 
 
 @pytest.mark.parametrize("error", [DENIED, ARCHIVED, InputError("file_not_found", "no such bucket")], ids=repr)

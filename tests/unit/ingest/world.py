@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from services.ingest.announcer import Announcer
@@ -72,6 +73,9 @@ class World:
 
     async def quarantined(self) -> list[Quarantined]:
         return list((await quarantine.read_all(self.store)).values())
+
+    def manifests(self) -> list[dict[str, Any]]:
+        return [json.loads(held.data) for key, held in self.store.held.items() if key.endswith("/job.json")]
 
     def reads(self, key: str) -> int:
         """How often a dataset was read."""
