@@ -11,8 +11,8 @@ from shared.errors import AlreadyExists, Conflict
 from shared.events import Quarantined
 from shared.stages.ledger import Ledger, quarantine_prefix
 
-MOST_CHARS = 1000
-"""Of each text in a document; keys and messages of others may be longer."""
+MOST_CHARS = 2000
+"""Of each text in a document. A key has at most 1,024; messages of others may be longer."""
 
 
 def key_of(kind: str, name: str) -> str:

@@ -292,11 +292,11 @@ async def test_nothing_that_is_dropped_or_announced_stops_the_others(own_parts: 
             await send(own_parts, json.dumps({"dataset": {"bucket": "datasets", "key": announced}}).encode())
             for key in (good, announced):
                 await until(lambda key=key: bool(running.uploads.jobs(key)), f"{key} becomes a job")
-            held = await quarantine.read_all(own_parts.objects)
-            assert {about.place for about in held.values()} >= {f"s3://tunestream/ingest/inbox/{n}" for n in range(3)}
             failed = running.failed
             await until(lambda failed=failed: len({e.job_id for e in failed}) == len(SIDECARS), "wrong settings fail")
             assert {event.code for event in failed} == {"invalid_job_settings", "invalid_validation_file"}
+            held = await quarantine.read_all(own_parts.objects)
+            assert {about.place for about in held.values()} >= {f"s3://tunestream/ingest/inbox/{n}" for n in range(3)}
 
 
 async def send(parts: Embedded, value: bytes) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -184,6 +185,7 @@ async def test_a_key_that_no_pointer_can_hold_goes_into_quarantine(world: World)
     assert (about.field, about.final) == ("key", True)
 
 
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 ODD_KEYS = (
     "a//b.jsonl", "/a.jsonl", "a/../b.jsonl", "a/./b.jsonl", "../a.jsonl", "a\nb.jsonl", "\x01.jsonl", "\x7f.jsonl",
     "😀.jsonl", "a\u0301.jsonl", "\u00e1.jsonl", "%2e%2e/a.jsonl", "a+b c.jsonl", "a\\b.jsonl", "\u202egnp.jsonl",
@@ -192,11 +194,13 @@ ODD_KEYS = (
 )  # fmt: skip
 
 
-async def test_odd_keys_are_datasets_like_others(world: World) -> None:
+async def test_a_dataset_of_any_key_is_a_job_or_in_quarantine(world: World) -> None:
     world.drop(*ODD_KEYS)
     await world.sweep(2)
+    refused = {about.place.removeprefix("s3://datasets/") for about in await world.quarantined()}
     hidden = {"a/../b.jsonl", "a/./b.jsonl", "../a.jsonl", "a.jsonl/"}
-    assert sorted(world.uploaded()) == sorted(set(ODD_KEYS) - hidden)
+    assert sorted([*world.uploaded(), *refused]) == sorted(set(ODD_KEYS) - hidden)
+    assert all(CONTROL.search(key) for key in refused)
     assert max(len(key.encode()) for key in world.store.held) < 200
     assert all(len(key.encode()) <= 1024 for _, key in world.store.calls)
 
@@ -215,9 +219,10 @@ def test_whatever_is_dropped_a_good_drop_among_it_becomes_a_job(drops: list[tupl
         world.start()
         await world.sweep()
         assert world.uploaded().count("good of another user.jsonl") == 1
-        taken = {*world.uploaded(), *(job["dataset"]["key"] for job in world.manifests())}
-        assert taken == {key for key in world.datasets.held if datasets.is_dataset(key)}
-        assert await world.quarantined() == []
+        taken = {job["dataset"]["key"] for job in world.manifests()}
+        refused = {about.place.removeprefix("s3://datasets/") for about in await world.quarantined()}
+        assert taken | refused == {key for key in world.datasets.held if datasets.is_dataset(key)}
+        assert all(CONTROL.search(key) for key in refused)
 
     asyncio.run(run())
 
@@ -336,8 +341,8 @@ async def test_an_event_that_names_a_place_that_is_forbidden_stops_no_other(worl
 @pytest.mark.parametrize(
     ("stored", "field"),
     [
-        (b'{"event": {"dataset": {"bucket": "b", "key": "k"}, "spec": {"gate": {"min_delta": null}}}, "source": ""}',
-         "event.spec.gate.min_delta"),
+        (b'{"source": "", "event": {"dataset": {"bucket": "datasets", "key": "k"},'
+         b' "spec": {"gate": {"min_delta": null}}}}', "event.spec.gate.min_delta"),
         (b"\xff", None),
         (b"", None),
         (b"[" * 100_000, None),
