@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from services.ingest.announcer import Announcer
 from services.ingest.deduplicator import Deduplicator
 from services.ingest.inbox import Inbox
 from services.ingest.intake import Intake
@@ -15,16 +16,17 @@ from shared.service import Context, Parts, run
 def build(context: Context) -> Parts:
     """Connect the parts of the service."""
     settings, bucket = context.settings, context.objects.at(context.settings.store.datasets_bucket)
-    intake = Intake(context.objects, context.bus, settings, context.clock)
-    deduplicator = Deduplicator(context.objects, intake, bucket.bucket, context.clock)
+    announcer = Announcer(context.objects, context.bus)
+    intake = Intake(context.objects, announcer, settings)
+    deduplicator = Deduplicator(context.objects, intake, announcer, bucket.bucket)
     inbox = Inbox(context.objects, intake, deduplicator)
-    sweep = Sweep(bucket, deduplicator, settings.ingest, context.clock)
+    sweep = Sweep(bucket, deduplicator, settings.ingest)
     notifications = BucketNotifications(bucket, deduplicator)
     retries = Retries(context.objects, context.bus)
     context.bus.subscribe(DatasetUploaded, inbox.announced)
     if topic := settings.ingest.notifications_topic:
         context.bus.subscribe_raw(topic, notifications.received)
-    return Parts(background=(inbox.run, sweep.run, notifications.run, retries.run))
+    return Parts(background=(announcer.run, inbox.run, sweep.run, notifications.run, retries.run))
 
 
 def main() -> None:

@@ -8,20 +8,27 @@ from __future__ import annotations
 import contextlib
 import logging
 import posixpath
+import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Literal
+
+from pydantic import ValidationError
 
 from services.ingest import metrics
+from services.ingest.announcer import PUBLISHED, Announcer
 from services.ingest.domain import datasets
-from services.ingest.intake import Intake
-from shared.errors import AlreadyExists, InputError
-from shared.events import DatasetPointer, Job, Origin
+from services.ingest.domain.failures import UNREADABLE, verdict
+from services.ingest.intake import Intake, Made
+from services.ingest.quarantine import Item, Quarantine
+from shared.errors import AlreadyExists, ConfigError, InputError, StoreRefused, TransientError
+from shared.events import DatasetPointer, Origin
 from shared.stages.ledger import Entry
 from shared.store.objects import ObjectStore
 
 log = logging.getLogger(__name__)
 
 SEEN = "ingest/seen/"
+RELOAD_SECONDS = 600.0
+"""Between two listings of all markers: they show what another replica left unpublished when it ended for good."""
 
 
 class Deduplicator:
@@ -30,52 +37,112 @@ class Deduplicator:
     and its manifest is a create-once object.
     """
 
-    def __init__(self, objects: ObjectStore, intake: Intake, datasets_bucket: str, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        objects: ObjectStore,
+        intake: Intake,
+        announcer: Announcer,
+        datasets_bucket: str,
+        timer: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._objects = objects
         self._intake = intake
+        self._announcer = announcer
         self._bucket = datasets_bucket
-        self._clock = clock
+        self._quarantine = Quarantine(objects, timer)
+        self._timer = timer
+        self._loaded_at: float | None = None
         self._seen: set[str] = set()
         self._underway: set[str] = set()
 
     async def load(self) -> None:
-        """Read all markers in one listing, instead of one request for each."""
-        self._seen |= {posixpath.basename(entry.key) for entry in await self._objects.list(SEEN)}
+        """Read all markers in one listing, instead of one request for each: at the start, and every few minutes."""
+        if self._loaded_at is not None and self._timer() - self._loaded_at < RELOAD_SECONDS:
+            return
+        entries = await self._objects.list(SEEN)
+        await self._quarantine.load()
+        for entry in entries:
+            self._announcer.load(entry)
+        self._seen |= {posixpath.basename(entry.key) for entry in entries}
+        self._loaded_at = self._timer()
 
     async def ingest_drop(self, entry: Entry, etags: Mapping[str, str]) -> bool:
-        """Make the job of a dropped object and return True; return False if the drop was handled before. `etags`: see
-        `datasets.drop_name`."""
-        pointer = DatasetPointer(bucket=self._bucket, key=entry.key)
-        origin = Origin(kind="drop", source=f"s3://{self._bucket}")
-        name = datasets.drop_name(self._bucket, entry, etags)
+        """Make the job of a dropped object. `etags`: see `datasets.drop_name`. Otherwise as `handle_new`."""
+        place = f"s3://{self._bucket}/{entry.key}"
+        item = Item(
+            "drop",
+            datasets.drop_name(self._bucket, entry, etags),
+            place,
+            origin=place,
+            version=str(int(entry.modified)),
+        )
 
-        async def create() -> Job:
-            job = await self._intake.create_job(pointer, origin=origin)
-            metrics.seconds.observe(max(0.0, self._clock() - entry.modified))
-            return job
+        async def make() -> Made:
+            try:
+                pointer = DatasetPointer(bucket=self._bucket, key=entry.key)
+            except ValidationError as error:
+                raise InputError(
+                    "invalid_key", f"its key cannot be used: {error.errors(include_url=False)[0]['msg']}", "key"
+                ) from None
+            origin = Origin(kind="drop", source=f"s3://{self._bucket}")
+            try:
+                made = await self._intake.create_job(pointer, origin=origin)
+            except InputError as error:
+                if error.code == UNREADABLE:
+                    # An archive gives out at least the size. A policy does not; when an operator mends it, the object
+                    # does not change, so a ConfigError has to say that it is tried again
+                    await self._objects.at(self._bucket).stat(entry.key)
+                raise
+            metrics.seconds.observe(max(0.0, self._objects.now() - entry.modified))
+            return made
 
-        return await self.handle_new("drop", name, create)
+        return await self.handle_new(item, make)
 
-    async def handle_new(self, kind: Literal["drop", "event"], name: str, create: Callable[[], Awaitable[Job]]) -> bool:
-        """Call `create` and return True; return False if `name` was handled before or is being handled."""
-        if name in self._seen or name in self._underway:
+    async def handle_new(self, item: Item, make: Callable[[], Awaitable[Made]]) -> bool:
+        """Call `make` and return True; return False if the item was handled before, is being handled, or has to wait.
+
+        Whatever is wrong with the item, only the item is put off or put into quarantine.
+
+        Raises:
+            StoreUnavailable, StoreRefused, ConfigError: the store fails as a whole, so the next item would fail, too.
+        """
+        name = item.name
+        if {name, item.id} & self._seen or name in self._underway or self._quarantine.waits(item):
             return False
         self._underway.add(name)
         try:
-            if await self._objects.exists(SEEN + name):
-                self._seen.add(name)  # another replica handled it
-                return False
-            try:
-                job = await create()
-                metrics.taken.labels(kind, "job").inc()
-                log.info("job made", extra={"job_id": job.job_id})
-            except InputError as error:
-                # the object was deleted or overwritten after it was found, so there is nothing to make a job of
-                metrics.taken.labels(kind, "refused").inc()
-                log.warning("no job made", extra={"reason": error.code})
-            with contextlib.suppress(AlreadyExists):
-                await self._objects.create(SEEN + name, b"{}")
-            self._seen.add(name)
+            return await self._handle(item, make)
+        except Exception as error:
+            if isinstance(error, TransientError | ConfigError | StoreRefused):
+                await self._objects.check()
+            elif not isinstance(error, InputError):
+                log.exception("a dataset cannot be handled")
+            await self._quarantine.later(item, error)
             return True
         finally:
             self._underway.discard(name)
+
+    async def _handle(self, item: Item, make: Callable[[], Awaitable[Made]]) -> bool:
+        if await self._objects.exists(SEEN + item.name):
+            self._seen.add(item.name)  # another replica handled it
+            return False
+        try:
+            made = await make()
+        except InputError as error:
+            metrics.taken.labels(item.kind, "refused").inc()
+            if not verdict(item.kind, error).final:
+                raise
+            await self._quarantine.final(item, error)
+            await self._mark(item.id, PUBLISHED)
+            return True
+        metrics.taken.labels(item.kind, "job").inc()
+        log.info("job made", extra={"job_id": made.job.job_id})
+        await self._mark(item.name, made.marker)
+        self._announcer.marked(SEEN + item.name, made.marker, made.job.job_id)
+        await self._quarantine.solved(item)
+        return True
+
+    async def _mark(self, name: str, marker: bytes) -> None:
+        with contextlib.suppress(AlreadyExists):
+            await self._objects.create(SEEN + name, marker)
+        self._seen.add(name)

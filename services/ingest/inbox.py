@@ -7,14 +7,19 @@ import asyncio
 import contextlib
 import logging
 import posixpath
-from functools import partial
+
+from pydantic import ValidationError
 
 from services.ingest.deduplicator import Deduplicator
-from services.ingest.intake import Intake
+from services.ingest.intake import Intake, Made
+from services.ingest.quarantine import Item
+from services.ingest.sweep import report
 from shared import ids
-from shared.errors import AlreadyExists, ConfigError, InputError, TransientError
-from shared.events import DatasetUploaded, FrozenModel, Job, Origin
+from shared.errors import AlreadyExists, ConfigError, InputError, StoreRefused, TransientError, TunestreamError
+from shared.events import DatasetUploaded, FrozenModel, Origin
 from shared.kafka.bus import Delivery
+from shared.retry import Backoff
+from shared.stages.ledger import Entry
 from shared.store.objects import ObjectStore
 from shared.tasks import wait_for_event
 
@@ -22,6 +27,7 @@ log = logging.getLogger(__name__)
 
 INBOX = "ingest/inbox/"
 POLL_SECONDS = 5.0  # every announcement rings the bell; listing finds those that a dead replica left behind
+FAILED_PAUSES = Backoff(POLL_SECONDS, 30.0)
 
 
 class Announcement(FrozenModel):
@@ -45,50 +51,98 @@ class Inbox:
         """Accept an event: it is durable when this returns, and its job is made soon after.
 
         Raises:
-            InputError: there is no object where the event points.
+            InputError: there is no object where the event points, or the event cannot be stored.
+            TransientError: it could not be stored now.
         """
         if event.job_id is not None:
             return  # an event that ingest sent itself
-        if not await self._objects.at(event.dataset.bucket).exists(event.dataset.key):
+        if not await self._is_there(event):
             raise InputError(
                 "file_not_found", f"There is no object {event.dataset.bucket}/{event.dataset.key}.", "dataset"
             )
-        announcement = Announcement(event=event, source=delivery.source, traceparent=delivery.traceparent)
         name = ids.derive("announcement", delivery.source, delivery.ce_id)
-        with contextlib.suppress(AlreadyExists):
-            await self._objects.create(INBOX + name, announcement.model_dump_json().encode())
+        try:
+            with contextlib.suppress(AlreadyExists):
+                await self._objects.create(INBOX + name, _stored(event, delivery))
+        except (ConfigError, StoreRefused) as error:
+            # nothing is wrong with the event: it comes again until it can be stored
+            report("an event cannot be stored", error)
+            raise TransientError("the inbox cannot be written") from None
         self._bell.set()
+
+    async def _is_there(self, event: DatasetUploaded) -> bool:
+        try:
+            return await self._objects.at(event.dataset.bucket).exists(event.dataset.key)
+        except (ConfigError, StoreRefused):
+            return True  # nobody may look; what comes of it is decided when the job is made
 
     async def run(self) -> None:
         """Make jobs of announcements until cancelled: as soon as one arrives, and every few seconds."""
+        failures = 0
         while True:
             self._bell.clear()
             try:
                 await self.make_jobs()
-            except TransientError as error:
-                log.warning("inbox not read, trying again later", extra={"reason": type(error).__name__})
+            except Exception as error:  # the inbox cannot be listed, or the whole store fails; no event can do that
+                failures += 1
+                report("inbox not read, trying again later", error)
+                await asyncio.sleep(FAILED_PAUSES.jittered(failures))
+                continue
+            failures = 0
             await wait_for_event(self._bell, POLL_SECONDS)
 
     async def make_jobs(self) -> None:
-        """Make the jobs of all new announcements."""
+        """Make the jobs of all new announcements.
+
+        Raises:
+            StoreUnavailable, StoreRefused, ConfigError: the inbox cannot be listed, or the store fails as a whole.
+        """
         for entry in await self._objects.list(INBOX):
             try:
-                await self._deduplicator.handle_new(
-                    "event", posixpath.basename(entry.key), partial(self._create, entry.key)
-                )
-            except ConfigError as error:
-                # an event may name a place that this service may not read, and that must not end the service
-                log.warning("no job made", extra={"reason": type(error).__name__})
+                await self._look(entry)
+            except TunestreamError:
+                raise  # the store as a whole
+            except Exception as error:
+                report("an event cannot be looked at", error)
 
-    async def _create(self, key: str) -> Job:
-        found = await self._objects.get(key)
-        assert found is not None, "the inbox is never emptied"
-        announcement = Announcement.model_validate_json(found[0])
-        event = announcement.event
-        return await self._intake.create_job(
-            event.dataset,
-            origin=event.origin or Origin(kind="event", source=announcement.source),
-            spec=event.spec,
-            validation_file=event.validation_file,
-            traceparent=announcement.traceparent,
-        )
+    async def _look(self, entry: Entry) -> None:
+        name = posixpath.basename(entry.key)
+        item = Item("event", name, place=f"s3://{self._objects.bucket}/{entry.key}", origin=name)
+
+        async def make() -> Made:
+            found = await self._objects.get(entry.key)
+            assert found is not None, "the inbox is never emptied"
+            try:
+                announcement = Announcement.model_validate_json(found[0])
+            except ValidationError as error:
+                wrong = error.errors(include_url=False, include_input=False, include_context=False)[0]
+                field = ".".join(str(part) for part in wrong["loc"])
+                raise InputError("invalid_event", f"{field}: {wrong['msg']}", field or None) from None
+            event = announcement.event
+            item.place = f"s3://{event.dataset.bucket}/{event.dataset.key}"
+            return await self._intake.create_job(
+                event.dataset,
+                origin=event.origin or Origin(kind="event", source=announcement.source),
+                spec=event.spec,
+                validation_file=event.validation_file,
+                traceparent=announcement.traceparent,
+            )
+
+        await self._deduplicator.handle_new(item, make)
+
+
+def _stored(event: DatasetUploaded, delivery: Delivery) -> bytes:
+    """An event as it is kept.
+
+    Raises:
+        InputError: it could not be read again: infinite numbers and halves of surrogate pairs have no place in JSON.
+    """
+    announcement = Announcement(event=event, source=delivery.source, traceparent=delivery.traceparent)
+    try:
+        data = announcement.model_dump_json().encode()
+        Announcement.model_validate_json(data)
+    except ValueError as error:
+        wrong = error.errors(include_url=False)[0]["loc"] if isinstance(error, ValidationError) else ()
+        field = ".".join(map(str, wrong)).removeprefix("event.") or None
+        raise InputError("invalid_event", "The event holds a value that JSON cannot hold.", field) from None
+    return data

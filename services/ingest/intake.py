@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
-import socket
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from pydantic import ValidationError
+
+from services.ingest.announcer import Announcer
 from services.ingest.domain import datasets, jobs
-from services.ingest.job_settings import parse_spec
+from services.ingest.domain.failures import UNREADABLE
+from services.ingest.job_settings import CODE, MAX_BYTES, parse_spec, too_large
 from services.ingest.trained import find_trained, is_tuned
 from shared import telemetry
-from shared.errors import AlreadyExists, ConfigError, InputError
+from shared.errors import AlreadyExists, ConfigError, InputError, StoreRefused
 from shared.events import (
     DatasetPointer,
     Event,
@@ -24,11 +25,11 @@ from shared.events import (
     Origin,
     Reference,
     StageOutcome,
+    StageResult,
 )
 from shared.settings import Settings
 from shared.stages import outbox
 from shared.stages.ledger import job_key
-from shared.stages.publisher import Publisher
 from shared.store.objects import ObjectStore
 
 
@@ -46,15 +47,32 @@ class _Request:
     """Digest of settings that cannot be read. Without it they would all make the same job."""
 
 
+@dataclass(frozen=True)
+class _Text:
+    """The text of settings, and its name for an error. `problem`: it cannot be read; `version` then tells it from
+    others."""
+
+    where: str
+    content: bytes = b""
+    problem: InputError | None = None
+    version: str = ""
+
+
+@dataclass(frozen=True)
+class Made:
+    """A job that is durable. `marker` is what its dataset's marker must hold, see `Announcer`."""
+
+    job: Job
+    marker: bytes
+
+
 class Intake:
     """Makes jobs. It writes manifest, result and event in this order, so that no accepted dataset is lost."""
 
-    def __init__(self, objects: ObjectStore, bus: Publisher, settings: Settings, clock: Callable[[], float]) -> None:
+    def __init__(self, objects: ObjectStore, announcer: Announcer, settings: Settings) -> None:
         self._objects = objects
-        self._bus = bus
+        self._announcer = announcer
         self._settings = settings
-        self._clock = clock
-        self._owner = f"{socket.gethostname()}/{os.getpid()}"
 
     async def create_job(
         self,
@@ -64,17 +82,18 @@ class Intake:
         spec: JobSpec | None = None,
         validation_file: DatasetPointer | None = None,
         traceparent: str | None = None,
-    ) -> Job:
-        """Make the job of a dataset, or find the one that exists, and publish its event.
+    ) -> Made:
+        """Make the job of a dataset, or find the one that exists, and announce it.
 
         `spec` None: the settings are looked for beside the dataset. `traceparent` is the caller's; the job becomes
         part of that trace.
 
         Raises:
-            InputError: the dataset itself is not there.
+            InputError: the dataset itself is not there, or can never be read.
+            StoreUnavailable, StoreRefused, ConfigError: it cannot be read now, or the ledger cannot be written.
         """
         root = telemetry.JobRoot(traceparent)
-        dataset = await self._objects.describe(pointer)
+        dataset = await self._describe(pointer)
         request = await self._read_request(pointer) if spec is None else self._request(spec)
         request = await self._resolve(request, validation_file)
         job, created = await self._create_manifest(
@@ -87,7 +106,7 @@ class Intake:
                 organization=self._settings.model.organization,
                 origin=origin,
                 traceparent=root.traceparent,
-                now=self._clock(),
+                now=self._objects.now(),
                 salt=request.salt,
             )
         )
@@ -96,28 +115,53 @@ class Intake:
         # the span began together with the root, but its trace is known only now: an existing job keeps its first trace
         about = {"tunestream.job_id": job.job_id}
         with telemetry.span("ingest", job.traceparent, at=root.at, attributes=about) as current:
-            telemetry.set_outcome(current, await self._commit(job, request.problem))
-        return job
+            result = await self._commit(job, request.problem)
+            telemetry.set_outcome(current, result.outcome)
+            return Made(job, await self._announcer.announce(result))
+
+    async def _describe(self, pointer: DatasetPointer) -> Reference:
+        try:
+            return await self._objects.describe(pointer)
+        except StoreRefused as error:  # archived, encrypted with a key that is disabled, a key that is too long, …
+            place = f"{pointer.bucket}/{pointer.key}"
+            raise InputError(
+                UNREADABLE, f"The object store refuses to read {place} ({error.code}): {error}", "dataset"
+            ) from None
 
     def _request(self, spec: JobSpec) -> _Request:
         return _Request(spec, self._settings.model.id)
 
     async def _read_request(self, pointer: DatasetPointer) -> _Request:
         """The request of the settings beside the dataset."""
-        text, where = await self._read_settings(pointer)
+        text = await self._read_settings(pointer)
         try:
-            return self._request(parse_spec(text, where))
+            if text.problem:
+                raise text.problem
+            return self._request(parse_spec(text.content, text.where))
         except InputError as error:
-            return replace(self._request(JobSpec()), problem=error, salt=hashlib.sha256(text).hexdigest())
+            salt = hashlib.sha256(text.content + text.version.encode()).hexdigest()
+            return replace(self._request(JobSpec()), problem=error, salt=salt)
 
-    async def _read_settings(self, pointer: DatasetPointer) -> tuple[bytes, str]:
-        """The text of the settings, and its name for an error: the sidecar, else the object's metadata `job`, else
-        empty."""
+    async def _read_settings(self, pointer: DatasetPointer) -> _Text:
+        """The text of the settings: the sidecar, else the object's metadata `job`, else empty."""
         bucket = self._objects.at(pointer.bucket)
         for key in datasets.sidecars_of(pointer.key):
-            if found := await bucket.get(key):
-                return found[0], key
-        return (await bucket.metadata(pointer.key)).get("job", "").encode(), "the object's metadata `job`"
+            try:
+                entry = await bucket.stat(key)
+                if entry is not None and entry.size > MAX_BYTES:
+                    return _Text(key, problem=too_large(key), version=entry.etag)
+                if entry is not None and (found := await bucket.get(key)):
+                    return _Text(key, found[0])
+            except (ConfigError, StoreRefused) as error:
+                if isinstance(error, StoreRefused) and datasets.too_long_for_files(key):
+                    continue  # this store cannot have it
+                # the dataset could be read, so it is this object; training with other settings would help nobody
+                message = (
+                    f"{key} cannot be read; let ingest read it and edit it, or announce the dataset with a `spec`."
+                )
+                return _Text(key, problem=InputError(CODE, message), version=key)
+        content = (await bucket.metadata(pointer.key)).get("job", "").encode("utf-8", "surrogatepass")
+        return _Text("the object's metadata `job`", content)
 
     async def _resolve(self, request: _Request, validation_file: DatasetPointer | None) -> _Request:
         """Find the base, the adapter to start from and the validation file that the request names. The request keeps
@@ -139,7 +183,8 @@ class Intake:
             return await self._objects.describe(wanted)
         except InputError as error:
             raise InputError("invalid_validation_file", error.message, "validation_file") from None
-        except ConfigError:  # the dataset could be read, so the credentials are right: the user named a forbidden place
+        except (ConfigError, StoreRefused, ValueError):  # ValueError: the client sends no such name
+            # the dataset could be read, so the credentials are right: the user named a place that is forbidden or none
             message = f"{wanted.bucket}/{wanted.key} may not be read here; put it beside the dataset."
             raise InputError("invalid_validation_file", message, "validation_file") from None
 
@@ -151,18 +196,20 @@ class Intake:
             return job, True
         found = await self._objects.get(job_key(job.job_id))
         assert found is not None, "manifests are never deleted"
-        return Job.model_validate_json(found[0]), False
+        try:
+            return Job.model_validate_json(found[0]), False
+        except ValidationError as error:
+            field = ".".join(str(part) for part in error.errors(include_url=False)[0]["loc"])
+            message = f"Its job {job.job_id} exists, but its manifest cannot be read: {field}. Raise `rerun`."
+            raise InputError("unreadable_manifest", message, field) from None
 
-    async def _commit(self, job: Job, problem: InputError | None) -> str:
-        """Commit ingest's result and publish its event. Returns the outcome in the ledger; another replica may have
-        decided it."""
+    async def _commit(self, job: Job, problem: InputError | None) -> StageResult:
+        """Commit ingest's result. Returns the one in the ledger; another replica may have decided it."""
         event: Event = jobs.uploaded(job)
         if problem:
             event = JobFailed(
                 job_id=job.job_id, stage="ingest", code=problem.code, message=problem.message, param=problem.param
             )
         outcome: StageOutcome = "failed" if problem else "completed"
-        mine = outbox.result_of(job.job_id, "ingest", 1, self._owner, outcome, event, self._clock())
-        result = await outbox.commit(self._objects, mine)
-        await outbox.publish(self._objects, self._bus, result, self._owner)
-        return result.outcome
+        owner, now = self._announcer.owner, self._objects.now()
+        return await outbox.commit(self._objects, outbox.result_of(job.job_id, "ingest", 1, owner, outcome, event, now))

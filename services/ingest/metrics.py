@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 sweeps = Counter(
     "tunestream_ingest_sweeps_total",
-    "Listings of the whole bucket; outcome: completed, cut_short (store or bus were away)",
+    "Listings of the whole bucket; outcome: completed, cut_short (the listing failed, or the whole store)",
     ["outcome"],
 )
 taken = Counter(
     "tunestream_ingest_taken_total",
-    "Datasets that were handled; kind: drop, event; outcome: job, refused (the object vanished or changed meanwhile)",
+    "Datasets that were handled; kind: drop, event; outcome: job, refused (it is gone, or cannot become a job)",
     ["kind", "outcome"],
 )
 notifications = Counter(
@@ -19,6 +19,17 @@ notifications = Counter(
 )
 seconds = Histogram(
     "tunestream_ingest_seconds",
-    "From a dropped object's modification to its published event",
+    "From a dropped object's modification to its job",
     buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 21_600),
 )
+quarantined = Counter(
+    "tunestream_ingest_quarantined_total",
+    "Drops and events that were put into quarantine, see `tunestream quarantine`",
+    ["kind"],
+)
+setbacks = Counter(
+    "tunestream_ingest_setbacks_total",
+    "Tries at one drop or event that failed, and are repeated later",
+    ["kind", "reason"],
+)
+unpublished = Gauge("tunestream_ingest_unpublished", "Jobs whose first event is not known to be published yet")

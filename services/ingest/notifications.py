@@ -13,7 +13,7 @@ import logging
 from services.ingest import metrics
 from services.ingest.deduplicator import Deduplicator
 from services.ingest.domain import datasets, notifications
-from shared.errors import TransientError
+from services.ingest.sweep import report
 from shared.store.objects import ObjectStore
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ class BucketNotifications:
         """Queue the datasets that a notification names."""
         try:
             keys = notifications.created_keys(value, self._bucket.bucket)
-        except ValueError:
+        except Exception:  # this topic has no dead letters
             metrics.notifications.labels("unreadable").inc()
             log.warning("a bucket notification cannot be read")
             return
@@ -53,8 +53,8 @@ class BucketNotifications:
             key = await self._keys.get()
             try:
                 await self._ingest(key)
-            except TransientError as error:
-                log.warning("dataset not read, left to the sweep", extra={"reason": type(error).__name__})
+            except Exception as error:  # whatever it is: a notification is only a doorbell
+                report("dataset not read, left to the sweep", error)
 
     async def _ingest(self, key: str) -> None:
         """Make the job of one dataset. This takes two requests, whatever the size of the bucket: for the object as it

@@ -12,11 +12,15 @@ import posixpath
 import socket
 from collections.abc import Awaitable, Callable
 
+from pydantic import ValidationError
+
 from services.ingest.domain import jobs
+from services.ingest.sweep import report
 from shared import telemetry
-from shared.errors import AlreadyExists, TransientError
-from shared.events import Job, Retry, StageResult
-from shared.stages import outbox
+from shared.errors import AlreadyExists, ConfigError, StoreRefused, TransientError
+from shared.events import Job, Quarantined, Retry, StageResult
+from shared.retry import Backoff
+from shared.stages import outbox, quarantine
 from shared.stages.adoption import retry_of
 from shared.stages.ledger import RETRIES, job_key, stage_prefix
 from shared.stages.publisher import Publisher
@@ -26,6 +30,7 @@ log = logging.getLogger(__name__)
 
 POLL_SECONDS = 2.0
 """A user waits for it. Each look is one listing of a few keys."""
+FAILED_PAUSES = Backoff(POLL_SECONDS, 30.0)
 
 
 class Retries:
@@ -42,12 +47,15 @@ class Retries:
 
     async def run(self) -> None:
         """Make jobs until cancelled."""
+        failures = 0
         while True:
             try:
                 await self.make_jobs()
-            except TransientError as error:
-                log.warning("retries not read, trying again later", extra={"reason": type(error).__name__})
-            await asyncio.sleep(POLL_SECONDS)
+                failures = 0
+            except Exception as error:  # the requests cannot be listed; none of them can do that
+                failures += 1
+                report("retries not read, trying again later", error)
+            await asyncio.sleep(FAILED_PAUSES.jittered(failures) if failures else POLL_SECONDS)
 
     async def make_jobs(self) -> None:
         """Make the jobs of all new requests. First all jobs, then their events: the stages find a job in the ledger,
@@ -62,12 +70,29 @@ class Retries:
         """Take one step of one request. What goes wrong with it must not stop the others."""
         try:
             await step(key)
-        except TransientError as error:
-            log.warning("a retry waits", extra={"reason": type(error).__name__})
-        except Exception:
+        except (TransientError, ConfigError, StoreRefused) as error:
+            report("a retry waits", error)
+        except Exception as error:
             # only this service's next start looks at it again: it is a bug, or somebody else has written the request
             log.exception("a job cannot be tried again")
             self._done.add(key)
+            await self._hold(key, error)
+
+    async def _hold(self, key: str, error: Exception) -> None:
+        """Put a request into quarantine, for people to see. Raises nothing."""
+        field = ".".join(map(str, error.errors()[0]["loc"])) if isinstance(error, ValidationError) else None
+        about = Quarantined(
+            kind="retry",
+            place=quarantine.short(f"s3://{self._objects.bucket}/{key}"),
+            field=quarantine.short(field) if field else None,
+            reason=quarantine.short(str(error)) if type(error) is ValueError else f"unexpected {type(error).__name__}",
+            remedy="ask for the retry again with `tunestream retry`",
+            at=self._objects.now(),
+        )
+        try:
+            await quarantine.hold(self._objects, posixpath.basename(key).removesuffix(".json"), about)
+        except Exception as unwritten:
+            report("the quarantine cannot be written", unwritten)
 
     async def _make(self, key: str) -> None:
         job_id = posixpath.basename(key).removesuffix(".json")

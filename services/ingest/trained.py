@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import ValidationError
+
 from shared.errors import InputError
 from shared.events import TrainingCompleted
 from shared.ids import tuned_name
@@ -25,8 +27,11 @@ async def find_trained(objects: ObjectStore, model: str) -> TrainingCompleted:
     name = tuned_name(model)
     # The ids of several jobs may begin with the same eight characters; the whole id belongs to one.
     for job_id in await objects.folders(f"{JOBS}ftjob-{name.job_prefix}") if name else ():
-        result = await outbox.read(objects, job_id, "trainer")
-        event = result.event.event() if result is not None and result.outcome == "completed" else None
+        try:
+            result = await outbox.read(objects, job_id, "trainer")
+            event = result.event.event() if result is not None and result.outcome == "completed" else None
+        except ValidationError:  # of an older version; no job can start from what cannot be read
+            continue
         if isinstance(event, TrainingCompleted) and event.model == model:
             return event
     raise InputError(

@@ -13,6 +13,7 @@ from shared.events.documents import (
     Deployment,
     EventRecord,
     Job,
+    Quarantined,
     Retry,
     StageResult,
 )
@@ -104,6 +105,7 @@ __all__ = [
     "Origin",
     "Overfitting",
     "ProgressState",
+    "Quarantined",
     "Reference",
     "Retry",
     "Served",

@@ -1,5 +1,5 @@
-"""The documents in the ledger: the manifest of a job, the claim and the result of a stage, the deployment of an
-alias."""
+"""The documents in the ledger: the manifest of a job, the claim and the result of a stage, the deployment of an alias,
+and what is in quarantine."""
 
 from __future__ import annotations
 
@@ -129,3 +129,24 @@ class Deployment(FrozenModel):
     current: Deployed
     previous: Deployed | None = None
     history: tuple[Deployed, ...] = ()
+
+
+class Quarantined(FrozenModel):
+    """`quarantine/{kind}/{id}.json`: something that cannot become a job, or that no service can read."""
+
+    kind: str
+    """What it is: `drop`, `event` or `manifest`; a reader accepts a kind that it does not know."""
+    place: str
+    """Where it is, such as `s3://datasets/support.jsonl`, or the topic that it came from."""
+    field: str | None = None
+    """The field that is wrong."""
+    reason: str
+    """What is wrong, in one line."""
+    remedy: str = ""
+    """What to do, in one line."""
+    final: bool = True
+    """Nobody looks at it again until it changes. Otherwise it is tried again, less and less often."""
+    at: float
+    """Since when, in seconds since the epoch, by the clock of the object store."""
+    solved_at: float | None = None
+    """When it, or what came later to the same place, became a job after all."""

@@ -108,6 +108,17 @@ def test_a_user_who_drops_datasets_cannot_read_the_ledger(stack: FullStack) -> N
     denied(lambda: stack.s3.get_object(Bucket="tunestream", Key=OWN["api"]))
 
 
+def test_ingest_writes_the_quarantine_and_who_drops_datasets_reads_it(stack: FullStack) -> None:
+    key = "quarantine/drop/probe.json"
+    stack.s3_of("ingest").put_object(Bucket="tunestream", Key=key, Body=b"{}")
+    for service in set(SERVICES) - {"ingest"}:
+        denied(lambda service=service: stack.s3_of(service).put_object(Bucket="tunestream", Key=key, Body=b"{}"))
+    denied(lambda: stack.s3.put_object(Bucket="tunestream", Key=key, Body=b"{}"))
+    assert stack.s3.get_object(Bucket="tunestream", Key=key)["Body"].read() == b"{}"
+    listed = stack.s3.list_objects_v2(Bucket="tunestream", Prefix="quarantine/")["Contents"]
+    assert key in [entry["Key"] for entry in listed]
+
+
 @pytest.mark.parametrize("user", [*SERVICES, "stranger"])
 def test_a_user_publishes_to_and_reads_only_its_topics(stack: FullStack, user: str) -> None:
     allowed = stack.declared.kafka.users[user]

@@ -12,6 +12,8 @@ DATASET_ENDINGS = (".jsonl", ".ndjson", ".json")
 SIDECAR_ENDINGS = (".job.yaml", ".job.yml", ".job.json")
 PARTIAL_ENDINGS = (".part", ".partial", ".tmp", ".crdownload", ".filepart", ".swp", "~")
 
+MAX_KEY_BYTES = 1024  # of S3
+
 BUSY_SECONDS = 10.0  # seconds after a drop in which another one is likely
 SWEEP_SHARE = 0.02  # share of one core; a listing keeps a core busy for about as long as it takes
 LONGEST_PAUSE = 30.0  # seconds between two sweeps of the largest bucket
@@ -28,14 +30,22 @@ def is_dataset(key: str) -> bool:
 
 
 def sidecars_of(key: str) -> tuple[str, ...]:
-    """The keys where the job's settings may be: `name.job.yaml` beside `name.jsonl`. The first that exists counts."""
+    """The keys where the job's settings may be: `name.job.yaml` beside `name.jsonl`. The first that exists counts.
+
+    A key that is too long for the store is left out; nothing can be there.
+    """
     stem = posixpath.splitext(key)[0]
-    return tuple(stem + ending for ending in SIDECAR_ENDINGS)
+    return tuple(stem + ending for ending in SIDECAR_ENDINGS if len((stem + ending).encode()) <= MAX_KEY_BYTES)
+
+
+def too_long_for_files(key: str) -> bool:
+    """Whether a store that keeps objects as files, such as MinIO, refuses the key: a part of it may have 255 bytes."""
+    return max(len(part.encode()) for part in key.split("/")) > 255
 
 
 def sidecar_prefix(key: str) -> str:
     """The longest prefix that all sidecars of a dataset have."""
-    return posixpath.commonprefix(sidecars_of(key))
+    return posixpath.splitext(key)[0] + posixpath.commonprefix(SIDECAR_ENDINGS)
 
 
 def settled(entry: Entry, before: str | None, now: float, settle_seconds: float) -> bool:

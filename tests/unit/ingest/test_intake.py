@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from services.ingest.announcer import Announcer
 from services.ingest.intake import Intake
 from shared.events import (
     DatasetPointer,
@@ -30,10 +31,10 @@ class Ingest:
     def __init__(self) -> None:
         self.objects, self.bus = FakeStore(), FakeBus()
         settings = Settings(_env_file=None, model=ModelSettings(id="acme/tiny", allowed=("acme/other",)))
-        self.intake = Intake(self.objects, self.bus, settings, lambda: 1_000_000.0)
+        self.intake = Intake(self.objects, Announcer(self.objects, self.bus), settings)
 
     async def take(self, traceparent: str | None = None) -> Job:
-        return await self.intake.create_job(POINTER, origin=Origin(kind="drop"), traceparent=traceparent)
+        return (await self.intake.create_job(POINTER, origin=Origin(kind="drop"), traceparent=traceparent)).job
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ async def test_the_job_of_an_event_with_a_traceparent_belongs_to_that_trace(inge
 
 async def test_an_event_cannot_make_a_job_that_begins_from_a_later_stage(ingest: Ingest) -> None:
     forged = Origin(kind="event", source="/elsewhere", parent_job="ftjob-another", from_stage="inference")
-    job = await ingest.intake.create_job(POINTER, origin=forged)
+    job = (await ingest.intake.create_job(POINTER, origin=forged)).job
     assert job.adopts == ()
     assert job.origin == Origin(kind="event", source="/elsewhere", parent_job="ftjob-another")
 

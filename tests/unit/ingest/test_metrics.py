@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from services.ingest.announcer import Announcer
 from services.ingest.deduplicator import Deduplicator
 from services.ingest.intake import Intake
 from services.ingest.sweep import Sweep
@@ -15,9 +16,9 @@ async def test_a_drop_is_counted_with_the_time_until_its_event() -> None:
     now = [1_000_000.0]
     objects = FakeStore(clock=lambda: now[0])
     store = objects
-    intake = Intake(store, FakeBus(), Settings(_env_file=None), lambda: now[0])
-    deduplicator = Deduplicator(store, intake, "datasets", lambda: now[0])
-    sweep = Sweep(store.at("datasets"), deduplicator, IngestSettings(), lambda: now[0])
+    announcer = Announcer(store, FakeBus())
+    deduplicator = Deduplicator(store, Intake(store, announcer, Settings(_env_file=None)), announcer, "datasets")
+    sweep = Sweep(store.at("datasets"), deduplicator, IngestSettings())
     await objects.at("datasets").put("canary.jsonl", b"{}\n")
     before = await scrape()
     now[0] += 3

@@ -5,14 +5,19 @@ from __future__ import annotations
 import pytest
 
 from services.ingest.retries import Retries
+from shared.errors import ConfigError, StoreRefused
 from shared.events import DatasetUploaded, Job, Retry
-from shared.stages import outbox
+from shared.retry import Backoff
+from shared.stages import outbox, quarantine
 from shared.stages.adoption import retry_of
-from shared.stages.ledger import job_key, retry_key
+from shared.stages.ledger import RETRIES, job_key, retry_key
 from tests.support.data.job_history import T0, JobHistory
 from tests.support.fakes.bus import FakeBus
+from tests.support.fakes.faults import Faults, FaultyStore
 from tests.support.fakes.store import FakeStore
 from tests.support.spans import Spans, trace_of, traceparent_of
+from tests.support.waiting import until
+from tests.unit.ingest.test_guards import running
 
 REQUEST = "00-" + "c" * 32 + "-" + "d" * 16 + "-01"
 
@@ -103,3 +108,33 @@ async def test_a_request_that_nobody_understands_does_not_stop_the_others(ingest
     job_id = await ingest.ask()
     await ingest.retries.make_jobs()
     assert (await ingest.job(job_id)).origin.parent_job == ingest.parent.job_id
+
+
+@pytest.mark.parametrize("error", [ConfigError("denied"), StoreRefused("InvalidObjectState", "archived"), ValueError()])
+async def test_requests_that_cannot_be_listed_end_no_service(
+    ingest: Ingest, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.ingest.retries.FAILED_PAUSES", Backoff(0.01, 0.01))
+    await ingest.ask()
+    faulty = ingest.objects = FaultyStore(disk=Faults(buckets=ingest.objects.disk.buckets))
+    ingest.start()
+    faulty.faults["list", RETRIES] = error
+    async with running(ingest.retries.run):
+        await until(lambda: faulty.calls.count(("list", RETRIES)) >= 2, "it was tried again")
+        faulty.faults.clear()
+        await until(lambda: ingest.bus.published, "the retry becomes a job")
+
+
+async def test_a_request_that_is_refused_waits_and_one_that_cannot_be_read_is_in_quarantine(ingest: Ingest) -> None:
+    job_id = await ingest.ask()
+    faulty = ingest.objects = FaultyStore(disk=Faults(buckets=ingest.objects.disk.buckets))
+    ingest.start()
+    faulty.add(f"{RETRIES}ftjob-bad.json", b'{"rerun": null}')
+    faulty.faults["get", retry_key(job_id)] = ConfigError("denied")
+    await ingest.retries.make_jobs()
+    assert ingest.bus.published == []
+    faulty.faults.clear()
+    await ingest.retries.make_jobs()
+    assert len(ingest.bus.published) == 1
+    [(name, about)] = (await quarantine.read_all(faulty)).items()
+    assert (name, about.place) == ("retry/ftjob-bad", f"s3://tunestream/{RETRIES}ftjob-bad.json")

@@ -54,7 +54,7 @@ def test_a_stranger_may_announce_and_listen_and_nothing_else() -> None:
     [
         ("partitions: 6", "partitions: six", "kafka.topics.dataset.uploaded.partitions"),
         ("retention_days", "retention", "retention: Extra inputs are not permitted"),
-        ("list: [datasets/*]", "list: [datasets]", "s3.users.stranger.list.0"),
+        ("list: [datasets/*, tunestream/q", "list: [datasets, tunestream/q", "s3.users.stranger.list.0"),
         ("kafka:", "kafka: {", "cannot be read as YAML"),
     ],
 )
