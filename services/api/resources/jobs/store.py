@@ -5,6 +5,7 @@ A cancellation is written to the ledger, where it cannot get lost, and published
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import sqlite3
@@ -13,7 +14,7 @@ from typing import Any
 from services.api.database import Page, ProjectionDatabase
 from services.api.domain.state import JobState, Status
 from shared import ids
-from shared.errors import AlreadyExists, TransientError
+from shared.errors import AlreadyExists, EventRefused, TransientError
 from shared.events import JobControl
 from shared.stages.ledger import Ledger, control_prefix
 from shared.stages.publisher import Publisher
@@ -47,11 +48,23 @@ async def list_jobs(
 async def cancel(job: JobState, ledger: Ledger, bus: Publisher, now: float) -> None:
     """Ask for the job to end. There is one cancellation per job, so asking again changes nothing.
 
+    Nobody waits for the bus: the owner of the job also reads the ledger whenever it renews its lease.
+
     Raises:
         StoreUnavailable: the request may not have been written.
     """
     with contextlib.suppress(AlreadyExists):
         await ledger.create(f"{control_prefix(job.job_id)}cancel-1.json", ids.canonical({"at": now, "by": "api"}))
+    publishing = asyncio.create_task(_ring(job, bus))
+    _publishing.add(publishing)
+    publishing.add_done_callback(_publishing.discard)
+
+
+_publishing: set[asyncio.Task[None]] = set()
+"""Cancellations on their way to the bus; asyncio itself would forget them."""
+
+
+async def _ring(job: JobState, bus: Publisher) -> None:
     try:
         await bus.publish(
             JobControl(job_id=job.job_id, action="cancel"),
@@ -59,5 +72,7 @@ async def cancel(job: JobState, ledger: Ledger, bus: Publisher, now: float) -> N
             subject=job.job_id,
             traceparent=job.manifest.traceparent if job.manifest else None,
         )
-    except TransientError:  # the owner of the job also reads the ledger whenever it renews its lease
-        log.warning("the cancellation could not be published", extra={"job_id": job.job_id})
+    except (TransientError, EventRefused) as error:
+        log.warning(
+            "the cancellation could not be published", extra={"job_id": job.job_id, "reason": type(error).__name__}
+        )
