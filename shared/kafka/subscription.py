@@ -84,7 +84,13 @@ class Subscription:
                 return
 
     def _runs(self) -> bool:
-        return self.subscriber.consumer is not None and any(not task.done() for task in self.subscriber.tasks)
+        """Whether the loop that takes records runs, and the tasks of aiokafka without which it would wait for ever."""
+        consumer = self.subscriber.consumer
+        if consumer is None or not any(not task.done() for task in self.subscriber.tasks):
+            return False
+        joining = getattr(consumer._coordinator, "_coordination_task", None)
+        fetching = getattr(consumer._fetcher, "_fetch_task", None)
+        return not any(task is not None and task.done() for task in (joining, fetching))
 
     async def _stop(self) -> None:
         consumer = self.subscriber.consumer

@@ -8,6 +8,7 @@ import json
 import signal
 import struct
 import time
+from typing import Any
 
 import pytest
 from aiokafka.producer.message_accumulator import BatchBuilder
@@ -15,6 +16,7 @@ from aiokafka.record.util import calc_crc32c
 
 from shared.errors import ConfigError, TransientError
 from shared.events import DatasetUploaded, JobControl
+from shared.kafka import subscription as kafka_subscription
 from shared.kafka.bus import Bus, Delivery
 from shared.tasks import cancel_and_wait
 from tests.contract.bus_suite import DATASETS, BusSuite, RecordingHandler, events_until, letters_of, uploaded
@@ -179,6 +181,27 @@ async def test_a_start_without_a_broker_waits_for_it(own_parts: Embedded) -> Non
     finally:
         await cancel_and_wait(starting)
         await bus.stop()
+
+
+@pytest.mark.parametrize("task", ["loop", "coordinator", "fetcher"])
+async def test_a_consumer_whose_task_ended_is_started_again(
+    own_parts: Embedded, task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """aiokafka's tasks end at what they do not expect, and FastStream's loop at a cancellation."""
+    monkeypatch.setattr(kafka_subscription, "LOOK_SECONDS", 0.2)
+    received = RecordingHandler()
+    async with running(own_parts.broker, "ended", (JobControl, received)) as bus:
+        subscriber: Any = next(iter(bus.broker.subscribers))
+        consumer = subscriber.consumer
+        ended = {
+            "loop": subscriber.tasks[0],
+            "coordinator": consumer._coordinator._coordination_task,
+            "fetcher": consumer._fetcher._fetch_task,
+        }
+        ended[task].cancel()
+        await until(lambda: subscriber.consumer not in (None, consumer), "another consumer starts")
+        await bus.publish(control("after"), ce_id="after", subject="after")
+        await until(lambda: received.jobs == ["after"], "the event arrives")
 
 
 # --- many replicas, and records that our client cannot read --------------------------------------------------------
