@@ -328,7 +328,7 @@ class BusSuite:
     async def test_odd_headers_stop_nobody_and_mean_nothing(self, broker: Broker, name: str) -> None:
         """FastStream would send an answer to the topic in `reply_to`."""
         headers: list[tuple[str, Any]] = [
-            ("reply_to", b"job.failed"),
+            ("reply_to", b"model.degraded.dlq"),
             ("correlation_id", b"\xff"),
             ("content-type", b"application/x-protobuf"),
             ("ce_id", None),
@@ -339,6 +339,11 @@ class BusSuite:
         await broker.send(DATASETS, uploaded(name))
         received = await events_until(broker, name, name)
         assert f"{name}-odd" in received.keys
+        await broker.send("model.degraded.dlq", b"mark", key=name.encode())
+        (first,) = await broker.read(
+            "model.degraded.dlq", 1, lambda record: record.key == name.encode() or not record.value
+        )
+        assert first.value == b"mark", "no answer was sent"
         (letter,) = await letters_of(broker, name, name.encode(), 1)
         assert list(letter.headers[: len(headers)]) == headers
 
