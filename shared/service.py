@@ -107,13 +107,14 @@ async def _serve(name: str, settings: Settings, build: Callable[[Context], Parts
 
     async def listen() -> None:
         await context.bus.start()
-        started.set()
-        log.info("service started", extra={"pid": os.getpid()})
+        log.info("connected to the bus")
         await asyncio.Event().wait()
 
     async def main() -> None:
         async with asyncio.TaskGroup() as group:
             await wait_for_store(context.objects)
+            started.set()
+            log.info("service started", extra={"pid": os.getpid()})
             # nothing waits for the bus, because a service can work from the ledger alone
             group.create_task(listen())
             for task in parts.background:

@@ -72,6 +72,7 @@ def show(
     facts = {
         "from": letter.place,
         "refused by": f"{letter.header('group')} ({letter.reason})",
+        "wrong field": letter.header("field") or "not known",
         "at": _time(letter.time),
         "key": _text(letter.key),
     }

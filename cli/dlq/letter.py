@@ -49,7 +49,7 @@ class Letter:
 
     @property
     def omitted(self) -> bool:
-        """Whether the record was too large for a dead letter, which then holds only its place."""
+        """Whether the record was too large for a dead letter, or could not be taken apart: only its place is kept."""
         return bool(self.header("omitted"))
 
     def header(self, name: str) -> str:
@@ -67,7 +67,10 @@ class Letter:
     def problems(self) -> tuple[str, ...]:
         """What this version finds wrong with the value; empty if it could read a replay."""
         if self.omitted:
-            return (f"the record of {self.header('omitted')} bytes was too large to be kept; it lies at {self.place}",)
+            omitted = self.header("omitted")
+            if not omitted.isdecimal():
+                return (f"the record cannot be decompressed or taken apart; it lies at {self.place}",)
+            return (f"the record of {omitted} bytes was too large to be kept; it lies at {self.place}",)
         event_type = BY_TOPIC.get(self.source)
         if event_type is None:
             return (f"no event is called {self.source}",)
@@ -82,6 +85,8 @@ class Letter:
             return (f"not UTF-8: byte {error.start}",)
         except RecursionError:
             return ("nested too deeply to be read",)
+        except ValueError:
+            return ("JSON with a number that cannot be read",)
         return ()
 
 

@@ -4,6 +4,7 @@ missing."""
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 
 import httpx
@@ -16,6 +17,8 @@ from shared.settings import BusSettings
 Probe = Callable[[], str | None]
 
 PROBE_SECONDS = 1.0
+WARNING_SECONDS = 30.0
+"""How long a program that is ready, but warns of something, is waited for."""
 
 
 def probe_for(name: str, stack: Stack) -> Probe:
@@ -72,21 +75,34 @@ def _kafka(stack: Stack) -> Probe:
     return probe
 
 
-def http(port: int, path: str = "/health/ready") -> Probe:
-    """Ready when `path` of a program answers 200."""
+def http(port: int, path: str = "/health/ready", clock: Callable[[], float] = time.monotonic) -> Probe:
+    """Ready when `path` of a program answers 200, and warns of nothing. Warnings hold it up only for a while: a service
+    works without its bus, but whoever starts a stack would rather find all of it connected."""
+    warned_since: float | None = None
 
     def probe() -> str | None:
+        nonlocal warned_since
         try:
             # trust_env: no proxy is needed on loopback
             answer = httpx.get(f"http://127.0.0.1:{port}{path}", timeout=PROBE_SECONDS, trust_env=False)
         except httpx.TransportError:
             return "does not answer yet"
-        if answer.status_code == httpx.codes.OK:
-            return None
-        try:
-            problems = answer.json()["problems"]
-        except (ValueError, LookupError, TypeError):
-            return f"answers {answer.status_code}"
-        return ", ".join(f"{part}: {problem}" for part, problem in problems.items())
+        ready = answer.status_code == httpx.codes.OK
+        troubles = _troubles(answer, "warnings" if ready else "problems")
+        if not ready:
+            return troubles or f"answers {answer.status_code}"
+        if troubles:
+            warned_since = warned_since if warned_since is not None else clock()
+            if clock() - warned_since < WARNING_SECONDS:
+                return troubles
+        return None
 
     return probe
+
+
+def _troubles(answer: httpx.Response, name: str) -> str:
+    """The problems or warnings in the body of /health/ready; empty if it has none."""
+    try:
+        return ", ".join(f"{part}: {trouble}" for part, trouble in answer.json()[name].items())
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return ""

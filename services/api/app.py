@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import time
 
 from fastapi import FastAPI
 from starlette.types import Scope
@@ -34,7 +35,12 @@ def main() -> None:
 def build(context: Context) -> Parts:
     settings = context.settings
     database = ProjectionDatabase(settings.api.database)
-    projection = Projection(database, context.objects, discover_seconds=settings.stage.discover_seconds)
+    projection = Projection(
+        database,
+        context.objects,
+        discover_seconds=settings.stage.discover_seconds,
+        bus_away=lambda: _seconds_since(context.bus.away_since),
+    )
     group = group_of(database, str(settings.api.database.resolve()))
     for event_type in TOPICS:
         context.bus.subscribe(event_type, projection.take, group=group)
@@ -47,6 +53,10 @@ def build(context: Context) -> Parts:
         checks={"projection": lambda: None if projection.complete else "reading the ledger"},
         close=database.close,
     )
+
+
+def _seconds_since(moment: float | None) -> float | None:
+    return None if moment is None else time.monotonic() - moment
 
 
 def make_app(dependencies: Dependencies, api_keys: tuple[str, ...]) -> FastAPI:

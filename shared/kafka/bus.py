@@ -1,41 +1,37 @@
-"""The connection of a service to Kafka: FastStream consumers, one aiokafka producer, and a dead-letter middleware. See
-docs/architecture.md, "The bus".
+"""The connection of a service to Kafka: FastStream consumers, one producer, dead letters. See docs/architecture.md,
+"The bus".
 
-Delivery is at least once. What a handler raises decides:
-- `TransientError`: a few quick retries, then the message is left uncommitted and comes again after a pause, so that
-  an outage never empties a topic into its dead-letter topic;
-- any other exception, also that of a message that cannot be parsed: the record goes to `{topic}.dlq` byte for byte,
-  and its offset is committed.
+Delivery is at least once. `shared/kafka/guard.py` decides what becomes of a record whose handler fails, and
+`shared/kafka/producer.py` how long publishing may take. Losing the connection never ends a service.
 """
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
-import itertools
+import functools
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine
-from types import TracebackType
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from aiokafka import AIOKafkaProducer, ConsumerRecord
-from aiokafka.errors import KafkaError, MessageSizeTooLargeError
-from faststream import AckPolicy, BaseMiddleware
+from aiokafka import ConsumerRecord, TopicPartition
+from aiokafka.errors import KafkaError
+from faststream import AckPolicy
 from faststream.exceptions import NackMessage
 from faststream.kafka import KafkaBroker, KafkaMessage
-from faststream.kafka.subscriber.usecase import DefaultSubscriber
 
 from shared import ids
-from shared.errors import ConfigError, TransientError
+from shared.errors import ConfigError, EventRefused
 from shared.events import Event
-from shared.kafka import envelope
-from shared.kafka.access import ConsumerLog, denied
+from shared.kafka import dead_letters, envelope
+from shared.kafka.access import ConsumerLog
+from shared.kafka.consumer import Consumer
 from shared.kafka.diagnosis import find_cause
-from shared.kafka.envelope import DLQ_SUFFIX
-from shared.kafka.security import broker_security, client_options
-from shared.kafka.topics import MAX_LETTER_BYTES
-from shared.retry import Backoff, retry
+from shared.kafka.guard import Guard
+from shared.kafka.producer import Outgoing, Producer
+from shared.kafka.security import broker_security
+from shared.kafka.subscription import CONNECT_PAUSES, Subscription
 from shared.settings import BusSettings
 from shared.tasks import cancel_and_wait
 from shared.telemetry import metrics
@@ -43,10 +39,7 @@ from shared.telemetry import metrics
 log = logging.getLogger(__name__)
 E = TypeVar("E", bound=Event)
 
-CONNECT_PAUSES = Backoff(0.25, 3.0)
-CONNECT_TRIES = 30
-QUICK_PAUSES = (0.1, 0.5, 2.0)  # seconds; together far below the 5 minutes after which Kafka expels a consumer
-OPTIONAL_PAUSE = 5.0  # seconds between two tries at a topic that may be missing
+LOOK_SECONDS = 0.5  # how often a start looks whether a consumer was refused
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,10 +61,12 @@ class Bus:
         self._settings = settings
         self._service = service
         self._clock = clock
-        self._producer: AIOKafkaProducer | None = None
-        self._optional: list[DefaultSubscriber] = []
-        self._starting: asyncio.Future[Any] | None = None
-        self.broker = make_broker(settings, service, self._dead_letter)
+        self._producer = Producer(settings)
+        self._guard = Guard(settings, self._dead_letter)
+        self._events: dict[str, type[Event]] = {}
+        self._subscriptions: list[Subscription] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self.broker = make_broker(settings, service)
 
     def subscribe(
         self,
@@ -81,38 +76,93 @@ class Bus:
         group: str | None = None,
     ) -> None:
         """Call `handler` for every event of `event_type`; replicas of a service share the group `{name}.{topic}`."""
+        self._events[event_type.topic] = event_type
 
-        async def handle(event: E, message: KafkaMessage) -> None:
-            await handler(event, _delivery(message))
+        async def take(record: Any) -> None:
+            await handler(event_type.model_validate(envelope.parse(record.value)), delivery_of(record))
 
-        # FastStream takes the type to validate from the annotation, which a type variable cannot give it
-        handle.__annotations__["event"] = event_type
-        handle.__annotations__["message"] = KafkaMessage
-        self._subscriber(event_type.topic, group)(handle)
+        self._subscribe(event_type.topic, take, group, optional=False)
 
     def subscribe_raw(self, topic: str, handler: Callable[[bytes], Awaitable[None]]) -> None:
         """Call `handler` with the bytes of every message of a topic that belongs to another system.
 
-        The topic is optional: the service starts and is ready without it. It has no dead-letter topic, so `handler`
-        must not raise for a message that it cannot use.
+        The topic is optional: the service starts without it. It has no dead-letter topic: a message that `handler`
+        cannot use is skipped.
         """
 
-        async def handle(message: KafkaMessage) -> None:
-            record = message.raw_message
-            assert isinstance(record, ConsumerRecord)
+        async def take(record: Any) -> None:
             await handler(record.value or b"")
 
-        subscriber = self._subscriber(topic, None)
-        subscriber(handle)
-        self._optional.append(subscriber)
+        self._subscribe(topic, take, None, optional=True)
 
     @property
-    def required(self) -> list[Any]:
-        """The subscribers without which the service is not ready."""
-        return [subscriber for subscriber in self.broker.subscribers if subscriber not in self._optional]
+    def away_since(self) -> float | None:
+        """The time, on the monotonic clock, since which the broker does not answer; None if it does. Before the first
+        connection: since the start began."""
+        return self._producer.away_since
 
-    def _subscriber(self, topic: str, group: str | None) -> DefaultSubscriber:
-        return self.broker.subscriber(
+    def problem(self) -> str | None:
+        """What is wrong with the connection, in a few words; None if everything is consumed."""
+        if self.away_since is not None:
+            return "the message bus does not answer"
+        if not self._tasks:
+            return "not connected"
+        problems = (each.problem() for each in self._subscriptions if not each.optional)
+        return next(filter(None, problems), None)
+
+    async def start(self) -> None:
+        """Connect and begin to consume, waiting for the broker as long as it takes.
+
+        Raises:
+            ConfigError: the broker refuses these settings; waiting does not help. Never after the first connection.
+        """
+        began = time.monotonic()
+        for pause in CONNECT_PAUSES:
+            try:
+                await self._producer.start()
+                break
+            except Exception as error:
+                self._producer.note_silence()
+                await self._check_cause(error, began)
+            await asyncio.sleep(pause)
+        await self.broker.connect()  # makes the options of the consumers; nothing is sent
+        config: Any = self.broker.config.broker_config
+        config.builder = functools.partial(Consumer, **config.builder.keywords, unreadable=self._unreadable)
+        # a consumer for each topic, because each join of a group may take seconds
+        self._tasks = [asyncio.create_task(each()) for each in (self._producer.watch, *self._runs())]
+        waiting = [asyncio.create_task(each.started.wait()) for each in self._subscriptions if not each.optional]
+        refused: dict[int, Exception | None] = {}
+        try:
+            while waiting and not all(task.done() for task in waiting):
+                await asyncio.wait(waiting, timeout=LOOK_SECONDS)
+                for number, each in enumerate(self._subscriptions):
+                    if not each.optional and each.error is not None and refused.get(number) is not each.error:
+                        refused[number] = each.error
+                        await self._check_cause(each.error, began)
+        finally:
+            await cancel_and_wait(*waiting)
+
+    async def stop(self) -> None:
+        """Leave the groups and close the connections. Ends within seconds, also while the broker is away."""
+        tasks, self._tasks = self._tasks, []
+        await cancel_and_wait(*tasks)
+        await self._producer.stop()
+
+    async def publish(
+        self, event: Event, *, ce_id: str, subject: str | None = None, traceparent: str | None = None
+    ) -> None:
+        record = record_of(
+            event, ce_id=ce_id, source=self._service, subject=subject, time=self._clock(), traceparent=traceparent
+        )
+        await self._producer.send(f"{event.topic}/{ce_id}", record)
+        metrics.messages_published.labels(event.topic).inc()
+
+    # --- consuming --------------------------------------------------------------------------------------------
+
+    def _subscribe(
+        self, topic: str, take: Callable[[Any], Awaitable[None]], group: str | None, *, optional: bool
+    ) -> None:
+        subscriber = self.broker.subscriber(
             topic,
             # a group of its own per topic: members of one group wait for each other at every join
             group_id=f"{group or self._service}.{topic}",
@@ -121,193 +171,114 @@ class Bus:
             fetch_max_wait_ms=self._settings.fetch_max_wait_ms,
             session_timeout_ms=self._settings.session_timeout_ms,
             heartbeat_interval_ms=self._settings.session_timeout_ms // 5,
+            # FastStream would send an answer to the topic that a header of the record names
+            no_reply=True,
         )
 
-    async def start(self) -> None:
-        """Connect, waiting for the broker with back-off.
+        async def handle(message: KafkaMessage) -> None:
+            record = message.raw_message
+            if not await self._guard.handle(record, lambda: take(record)):
+                self._hold(message.consumer, record)
+                raise NackMessage
 
-        Raises:
-            ConfigError: the broker did not answer within a minute, or waiting does not help.
-        """
-        began = time.monotonic()
-        for pause in itertools.islice(CONNECT_PAUSES, CONNECT_TRIES):
-            try:
-                if self._producer is None:
-                    self._producer = await self._start_producer()
-                await self.broker.connect()
-                # not broker.start(): it starts one after the other, and each join of a group may take seconds
-                await asyncio.gather(*(subscriber.start() for subscriber in self.required))
-                self._starting = asyncio.gather(*map(_start_when_there, self._optional))
-                return
-            except KafkaError as error:
-                await self.broker.stop()
-                cause = await find_cause(self._settings, error)
-                if cause and time.monotonic() - began >= cause.patience_seconds:
-                    raise ConfigError(cause.line) from None
-                line = cause.line if cause else "the broker does not answer yet"
-                log.warning(line, extra={"reason": type(error).__name__})
-                await asyncio.sleep(pause)
-        raise ConfigError(
-            f"no Kafka broker answers at {self._settings.bootstrap} (TUNESTREAM_BUS__BOOTSTRAP): it is down, or the "
-            "address is wrong"
-        )
+        subscriber(handle)
+        self._subscriptions.append(Subscription(subscriber, optional=optional))
 
-    async def stop(self) -> None:
-        if self._starting is not None:
-            await cancel_and_wait(self._starting)
-        await self.broker.stop()
-        if self._producer is not None:
-            await self._producer.stop()
-            self._producer = None
+    def _runs(self) -> list[Callable[[], Any]]:
+        return [each.run for each in self._subscriptions]
 
-    async def publish(
-        self, event: Event, *, ce_id: str, subject: str | None = None, traceparent: str | None = None
-    ) -> None:
-        await self._send(
-            event.topic,
-            envelope.body(event),
-            key=subject.encode() if subject else None,
-            headers=envelope.headers(
-                event,
-                ce_id=ce_id,
-                source=self._service,
-                subject=subject,
-                time=self._clock(),
-                traceparent=traceparent,
-            ),
-        )
-        metrics.messages_published.labels(event.topic).inc()
+    def _hold(self, consumer: Any, record: Any) -> None:
+        """Let the partition of `record` rest; the other ones are read meanwhile."""
+        partition = TopicPartition(record.topic, record.partition)
+        assignment = consumer.assignment
 
-    async def _start_producer(self) -> AIOKafkaProducer:
-        producer = AIOKafkaProducer(
-            bootstrap_servers=self._settings.bootstrap,
-            acks="all",
-            enable_idempotence=self._settings.idempotent,
-            request_timeout_ms=15_000,
-            max_request_size=MAX_LETTER_BYTES,
-            **client_options(self._settings),
-        )
+        def resume() -> None:
+            if partition in assignment():
+                consumer.resume(partition)
+
+        if partition in assignment():
+            consumer.pause(partition)
+            asyncio.get_running_loop().call_later(self._settings.retry_pause_seconds, resume)
+
+    async def _check_cause(self, error: Exception, began: float) -> None:
+        """Raise ConfigError if waiting does not help against `error`, which a client raised at its start."""
+        if isinstance(error, ConfigError):
+            raise error
         try:
-            await producer.start()
-        except BaseException:
-            await producer.stop()
-            raise
-        return producer
+            cause = await find_cause(self._settings, error)
+        except (KafkaError, OSError, ValueError):
+            cause = None
+        if cause and time.monotonic() - began >= cause.patience_seconds:
+            raise ConfigError(cause.line) from None
+        line = cause.line if cause else f"no Kafka broker answers yet at {self._settings.bootstrap}"
+        log.warning(line, extra={"reason": type(error).__name__})
 
-    async def _send(self, topic: str, value: bytes | None, key: bytes | None, headers: envelope.Headers) -> None:
-        if self._producer is None:
-            raise TransientError("not connected to the bus")
-        try:
-            await self._producer.send_and_wait(topic, value=value, key=key, headers=headers)
-        except KafkaError as error:
-            # a missing ACL is transient, too: an operator's mistake must not lose the event
-            if line := denied(error, self._settings, "write to"):
-                log.error(line)
-            raise TransientError(f"the event could not be published: {type(error).__name__}") from error
+    # --- dead letters -----------------------------------------------------------------------------------------
 
-    async def _dead_letter(self, record: ConsumerRecord, reason: str) -> None:
-        ours = envelope.dead_letter_headers(
-            record.topic, record.partition, record.offset, reason=reason, group=self._service
-        )
-        topic = record.topic + DLQ_SUFFIX
-        try:
-            # other clients send records that have neither key nor value; aiokafka refuses to send them
-            value = b"" if record.key is None and record.value is None else record.value
-            await self._send(topic, value, record.key, [*record.headers, *ours])
-        except TransientError as error:
-            if not isinstance(error.__cause__, MessageSizeTooLargeError):
-                raise
-            # the record came compressed, or its topic allows larger ones. Only its place is kept, because a dead letter
-            # that cannot be written would block all records after it
-            omitted = str(len(record.value or b"")).encode()
-            await self._send(topic, b"", None, [*ours, ("dlq_omitted", omitted)])
+    async def _dead_letter(self, record: Any, error: Exception) -> None:
+        if (event_type := self._events.get(record.topic)) is not None:
+            await dead_letters.write(self._producer.send, record, error, group=self._service, event_type=event_type)
+
+    async def _unreadable(self, topic: str, partition: int, offset: int, reason: str) -> None:
+        log.warning("dead letter", extra={"topic": topic, "reason": reason, "offset": offset})
+        metrics.dead_letters.labels(topic, reason).inc()
+        if topic in self._events:
+            ours = envelope.dead_letter_headers(topic, partition, offset, reason=reason, group=self._service)
+            await dead_letters.write_place(self._producer.send, topic, partition, offset, ours, "unreadable")
 
 
-DeadLetter = Callable[[ConsumerRecord, str], Coroutine[Any, Any, None]]
-
-
-def make_broker(settings: BusSettings, service: str, dead_letter: DeadLetter) -> KafkaBroker:
-    """The one place that decides how messages are consumed."""
-
-    class DeadLetterMiddleware(BaseMiddleware[Any, Any]):
-        async def consume_scope(self, call_next: Callable[[Any], Awaitable[Any]], msg: Any) -> Any:
-            return await retry(lambda: call_next(msg), on=TransientError, pauses=QUICK_PAUSES)
-
-        async def after_processed(
-            self,
-            exc_type: type[BaseException] | None = None,
-            exc_val: BaseException | None = None,
-            exc_tb: TracebackType | None = None,
-        ) -> bool | None:
-            record: ConsumerRecord = self.msg
-            if exc_val is None:
-                metrics.messages_consumed.labels(record.topic, "handled").inc()
-                return False
-            if not isinstance(exc_val, Exception):  # cancelled: the service stops; the message is delivered again
-                return False
-            reason = type(exc_val).__name__
-            if not isinstance(exc_val, TransientError):
-                try:
-                    await dead_letter(record, reason)
-                except TransientError:
-                    reason = "DeadLetterUnavailable"
-                else:
-                    metrics.dead_letters.labels(record.topic, reason).inc()
-                    log.warning("dead letter", extra={"topic": record.topic, "reason": reason, "offset": record.offset})
-                    return True
-            metrics.messages_consumed.labels(record.topic, "redelivered").inc()
-            log.warning("delivered again later", extra={"topic": record.topic, "reason": reason})
-            await asyncio.sleep(settings.retry_pause_seconds)
-            raise NackMessage from None
-
+def make_broker(settings: BusSettings, service: str) -> KafkaBroker:
+    """The one place that decides how messages are consumed. It only consumes: our own producer sends."""
     return KafkaBroker(
         settings.bootstrap,
         security=broker_security(settings),
         client_id=f"tunestream-{service}",
-        middlewares=[DeadLetterMiddleware],
-        parser=_lenient_parser,
-        decoder=_json_decoder,
-        enable_idempotence=settings.idempotent,
-        acks="all",
+        consumer_only=True,
+        parser=_parser,
+        decoder=_decoder,
         allow_auto_create_topics=False,
+        graceful_timeout=1.0,
         logger=ConsumerLog(settings),
     )
 
 
-async def _lenient_parser(record: ConsumerRecord, original: Callable[[Any], Awaitable[Any]]) -> Any:
-    """Make all headers UTF-8: on one that is not, FastStream's parser raises, and the record is dropped silently."""
-    cleaned = tuple((name, text.encode()) for name, text in envelope.decode(record.headers).items())
-    return await original(dataclasses.replace(record, headers=cleaned))
+async def _parser(record: ConsumerRecord, original: Callable[[Any], Awaitable[Any]]) -> Any:
+    """The message of a record. FastStream sees no headers: one that is not UTF-8 makes its parser raise, and others
+    mean something to it. Ours are read by `delivery_of`."""
+    message = await original(dataclasses.replace(record, headers=()))
+    message.raw_message = record
+    return message
 
 
-async def _json_decoder(message: Any) -> Any:
-    """Every value is JSON. FastStream would decide by the content type, which others leave out or get wrong."""
-    return envelope.parse(message.body)
+async def _decoder(message: Any) -> Any:
+    """Leave the value as it is: it is parsed under the guard."""
+    return message.body
 
 
-async def _start_when_there(subscriber: DefaultSubscriber) -> None:
-    """Start a subscriber as soon as its topic exists. aiokafka waits for a missing topic only for a while, then
-    raises."""
-    while True:
-        try:
-            await subscriber.start()
-            return
-        except KafkaError as error:
-            await subscriber.stop()
-            log.warning(
-                "an optional topic cannot be read yet",
-                extra={"topic": subscriber.topics[0], "reason": type(error).__name__},
-            )
-            await asyncio.sleep(OPTIONAL_PAUSE)
+def record_of(
+    event: Event, *, ce_id: str, source: str, subject: str | None, time: float, traceparent: str | None
+) -> Outgoing:
+    """The record of an event. `source` is the service, `subject` the job id, `time` in seconds since the epoch.
+
+    Raises:
+        EventRefused: it holds what no record can hold, such as half a surrogate pair.
+    """
+    try:
+        headers = envelope.headers(
+            event, ce_id=ce_id, source=source, subject=subject, time=time, traceparent=traceparent
+        )
+        return Outgoing(event.topic, envelope.body(event), subject.encode() if subject else None, headers)
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise EventRefused(f"the event cannot be written as a record: {type(error).__name__}") from error
 
 
-def _delivery(message: KafkaMessage) -> Delivery:
-    record = message.raw_message
-    assert isinstance(record, ConsumerRecord)
+def delivery_of(record: Any) -> Delivery:
+    """What came with the event in `record`, which has the fields of aiokafka's `ConsumerRecord`."""
+    fields = envelope.decode(record.headers)
     return Delivery(
         topic=record.topic,
-        ce_id=message.headers.get("ce_id") or ids.event_id("stranger", record.topic, record.partition, record.offset),
-        source=message.headers.get("ce_source", ""),
-        traceparent=message.headers.get("traceparent"),
-        time=envelope.time_of(message.headers),
+        ce_id=fields.get("ce_id") or ids.event_id("stranger", record.topic, record.partition, record.offset),
+        source=fields.get("ce_source", ""),
+        traceparent=fields.get("traceparent"),
+        time=envelope.time_of(fields),
     )

@@ -37,10 +37,19 @@ def headers(
     return [(name, value.encode()) for name, value in fields.items() if value is not None]
 
 
-def dead_letter_headers(topic: str, partition: int, offset: int, *, reason: str, group: str) -> Headers:
-    """Where a dead letter comes from, the service that could not handle it, and why."""
-    fields = {"reason": reason, "topic": topic, "partition": str(partition), "offset": str(offset), "group": group}
-    return [(DLQ_PREFIX + name, value.encode()) for name, value in fields.items()]
+def dead_letter_headers(
+    topic: str, partition: int, offset: int, *, reason: str, group: str, field: str | None = None
+) -> Headers:
+    """Where a dead letter comes from, the service that could not handle it, why, and which field is wrong."""
+    fields = {
+        "reason": reason,
+        "topic": topic,
+        "partition": str(partition),
+        "offset": str(offset),
+        "group": group,
+        "field": field,
+    }
+    return [(DLQ_PREFIX + name, value.encode()) for name, value in fields.items() if value is not None]
 
 
 def body(event: Event) -> bytes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import TopicAlreadyExistsError, for_code
 
@@ -12,6 +14,13 @@ from shared.settings import BusSettings
 
 # twice Kafka's default limit: a dead letter is its record plus some headers, and must not be refused for its size
 MAX_LETTER_BYTES = 2 * 2**20
+
+_NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
+
+
+def is_legal(topic: str) -> bool:
+    """Whether Kafka allows a topic of this name."""
+    return _NAME.fullmatch(topic) is not None and topic not in (".", "..")
 
 
 async def create_topics(settings: BusSettings) -> None:

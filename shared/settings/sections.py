@@ -73,8 +73,13 @@ class BusSettings(Section):
     for half of this time even if messages arrive: set 250 there."""
     session_timeout_ms: int = 10_000
     """How long a dead consumer keeps its partitions. Tansu also holds each join of a group for half of it."""
+    publish_seconds: float = Field(10.0, gt=0)
+    """Publishing an event ends after this time, whatever becomes of the broker. Whoever publishes tries again later."""
     retry_pause_seconds: float = 5.0
     """After an outage in its handler, a message is delivered again when this pause is over."""
+    redelivery_hours: float = Field(24.0, gt=0)
+    """A message that could not be handled for so long, because something is away, becomes a dead letter, so that the
+    messages behind it are read. The time counts from when this process first saw the message."""
 
     @property
     def uses_tls(self) -> bool:

@@ -5,6 +5,7 @@ A test module runs them with a subclass that overrides the fixture `broker`.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import time
@@ -15,8 +16,8 @@ from typing import Any
 import pytest
 
 from shared import ids
-from shared.errors import TransientError
-from shared.events import DatasetPointer, DatasetUploaded, JobControl, JobFailed
+from shared.errors import ConfigError, EventRefused, StoreRefused, TransientError
+from shared.events import DatasetPointer, DatasetUploaded, Event, JobControl, JobFailed
 from shared.kafka.bus import Delivery
 from tests.support.broker import Broker, running
 from tests.support.waiting import until
@@ -177,6 +178,76 @@ class BusSuite:
         assert letter.key == bug.encode()
         assert dict(letter.headers)["dlq_reason"] == b"KeyError"
 
+    async def test_a_handler_that_refuses_one_event_does_not_hold_up_the_next(self, broker: Broker, name: str) -> None:
+        """The store refuses a key that is too long, a future that the handler shares is cancelled, a key is rotated:
+        the first becomes a dead letter, the others are no fault of the event."""
+        handled: list[str] = []
+        tries: dict[str, int] = {}
+
+        async def handler(event: JobControl, delivery: Delivery) -> None:
+            job_id = event.job_id
+            if not job_id.startswith(name):  # jobs of other tests
+                return
+            tries[job_id] = tries.get(job_id, 0) + 1
+            if job_id.endswith("-long"):
+                raise StoreRefused("KeyTooLongError", "the key is too long")
+            if job_id.endswith("-rotated") and tries[job_id] < 3:
+                raise ConfigError("the object store refuses TUNESTREAM_STORE__SECRET_KEY")
+            if job_id.endswith("-cancelled") and tries[job_id] < 3:
+                raise asyncio.CancelledError
+            handled.append(job_id)
+
+        wanted = [f"{name}-{word}" for word in ("rotated", "cancelled", "good")]
+        async with running(broker, name, (JobControl, handler)) as bus:
+            for job_id in (f"{name}-long", *wanted):
+                await bus.publish(JobControl(job_id=job_id, action="cancel"), ce_id=ids.derive(job_id), subject=name)
+            await until(lambda: set(handled) == set(wanted), "the others are handled")
+        assert handled == wanted, "one subject keeps its order"
+        (letter,) = await broker.read(
+            "job.control.dlq", 1, lambda letter: ("dlq_group", name.encode()) in letter.headers
+        )
+        assert dict(letter.headers)["dlq_reason"] == b"StoreRefused"
+        assert json.loads(letter.value)["job_id"] == f"{name}-long"
+
+    @pytest.mark.parametrize(
+        "event",
+        [
+            JobControl.model_construct(job_id="half a pair \ud83d", action="cancel"),
+            JobControl.model_construct(job_id=object(), action="cancel"),
+        ],
+        ids=["surrogate", "no JSON"],
+    )
+    async def test_an_event_that_cannot_be_written_is_refused(self, broker: Broker, name: str, event: Event) -> None:
+        async with running(broker, name) as bus:
+            with pytest.raises(EventRefused):
+                await bus.publish(event, ce_id=name)
+
+    @pytest.mark.parametrize("what", ["subject", "ce_id", "traceparent"])
+    async def test_a_key_or_header_that_cannot_be_written_is_refused(
+        self, broker: Broker, name: str, what: str
+    ) -> None:
+        event = JobControl(job_id=name, action="cancel")
+        async with running(broker, name) as bus:
+            with pytest.raises(EventRefused):
+                await bus.publish(event, **({"ce_id": name} | {what: "half a pair \ud83d"}))
+
+    async def test_an_event_that_is_too_large_is_refused_and_the_next_one_goes_out(
+        self, broker: Broker, name: str
+    ) -> None:
+        received = RecordingHandler()
+        async with running(broker, name, (JobFailed, received)) as bus:
+            event = JobFailed(job_id=name, stage="validate", code="x", message="y" * 5 * 2**20)
+            with pytest.raises(EventRefused):
+                await bus.publish(event, ce_id=f"{name}-1", subject=name)
+            small = JobFailed(job_id=name, stage="validate", code="x", message="y")
+            await bus.publish(small, ce_id=f"{name}-2", subject=name)
+            await until(lambda: name in received.jobs, "the next one arrives")
+
+    async def test_a_bus_that_answers_is_not_away(self, broker: Broker, name: str) -> None:
+        async with running(broker, name, (JobFailed, RecordingHandler())) as bus:
+            assert bus.away_since is None
+            assert bus.problem() is None
+
     # --- what cannot be read ----------------------------------------------------------------------------------
 
     async def test_what_cannot_be_read_goes_to_the_dead_letter_topic_byte_for_byte(
@@ -230,9 +301,64 @@ class BusSuite:
         for letter in letters:
             assert list(letter.headers[: len(headers)]) == headers
             ours = dict(letter.headers[len(headers) :])
+            ours.pop("dlq_field", None)
             assert set(ours) == {"dlq_reason", "dlq_topic", "dlq_partition", "dlq_offset", "dlq_group"}
             assert re.fullmatch(rb"[A-Za-z]+", ours["dlq_reason"])
-            assert CANARY.encode() not in b"".join(ours.values())
+            assert CANARY.encode() not in b"".join(dict(letter.headers[len(headers) :]).values())
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            b'{"dataset": {"bucket": "datasets", "key": "k", "size": 1e999}}',
+            b'{"dataset": {"bucket": "datasets", "key": "k", "size": NaN}}',
+            b'{"dataset": {"bucket": "datasets", "key": "k", "size": ' + b"9" * 5000 + b"}}",
+            b'{"dataset": {"bucket": "datasets", "key": "k"}, "spec": ' + b'{"a":' * 50_000 + b"1" + b"}" * 50_001,
+            b"\x00" * 100,
+            b"\xef\xbb\xbf{}",
+        ],
+        ids=["1e999", "NaN", "5000 digits", "deep", "zeros", "BOM"],
+    )
+    async def test_odd_values_stop_nobody(self, broker: Broker, name: str, value: bytes) -> None:
+        await broker.send(DATASETS, value, key=name.encode())
+        await broker.send(DATASETS, uploaded(name))
+        await events_until(broker, name, name)
+        (letter,) = await letters_of(broker, name, name.encode(), 1)
+        assert letter.value == value
+
+    async def test_odd_headers_stop_nobody_and_mean_nothing(self, broker: Broker, name: str) -> None:
+        """FastStream would send an answer to the topic in `reply_to`."""
+        headers: list[tuple[str, Any]] = [
+            ("reply_to", b"model.degraded.dlq"),
+            ("correlation_id", b"\xff"),
+            ("content-type", b"application/x-protobuf"),
+            ("ce_id", None),
+            ("", b""),
+            ("ce_time", b"9" * 5000),
+        ]
+        await broker.send(DATASETS, uploaded(f"{name}-odd"), b"poison", key=name.encode(), headers=headers)
+        await broker.send(DATASETS, uploaded(name))
+        received = await events_until(broker, name, name)
+        assert f"{name}-odd" in received.keys
+        await broker.send("model.degraded.dlq", b"mark", key=name.encode())
+        (first,) = await broker.read(
+            "model.degraded.dlq", 1, lambda record: record.key == name.encode() or not record.value
+        )
+        assert first.value == b"mark", "no answer was sent"
+        (letter,) = await letters_of(broker, name, name.encode(), 1)
+        assert list(letter.headers[: len(headers)]) == headers
+
+    async def test_a_dead_letter_names_the_field_that_is_wrong(self, broker: Broker, name: str) -> None:
+        wrong = {
+            json.dumps({"dataset": {"bucket": "datasets"}}).encode(): b"dataset.key",
+            json.dumps({"dataset": WHERE, "spec": {"rerun": -1}}).encode(): b"spec.rerun",
+            json.dumps({"dataset": WHERE, "spec": {CANARY: 1}}).encode(): b"spec",
+            b"not JSON": None,
+        }
+        await broker.send(DATASETS, *wrong, key=name.encode())
+        await broker.send(DATASETS, uploaded(name))
+        await events_until(broker, name, name)
+        letters = await letters_of(broker, name, name.encode(), len(wrong))
+        assert {letter.value: dict(letter.headers).get("dlq_field") for letter in letters} == wrong
 
     async def test_a_record_of_nothing_but_headers_is_a_dead_letter(self, broker: Broker, name: str) -> None:
         mark = ("x", name.encode())

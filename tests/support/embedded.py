@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
 from cli.stack.plan import make_stack
 from cli.stack.ports import USUAL, choose
 from cli.stack.programs import parts_environment, programs
@@ -81,6 +83,19 @@ class Embedded:
         process = self._running.pop(name)
         os.killpg(process.pid, number)
         process.wait(30)
+
+    def signal(self, name: str, number: int) -> None:
+        """Send a signal to a program, such as SIGSTOP, after which it stands still."""
+        os.killpg(self._running[name].pid, number)
+
+    async def topic(self, name: str, partitions: int) -> None:
+        """Create a topic of our own."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.stack.kafka)
+        await admin.start()
+        try:
+            await admin.create_topics([NewTopic(name=name, num_partitions=partitions, replication_factor=1)])
+        finally:
+            await admin.close()
 
     async def ready(self) -> None:
         """Wait for the buckets, and create every topic."""

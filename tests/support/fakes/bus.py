@@ -6,19 +6,20 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from shared import ids
-from shared.errors import TransientError
+from shared.errors import EventRefused, TransientError
 from shared.events import Event
-from shared.kafka import envelope
-from shared.kafka.bus import Bus, Delivery
-from shared.kafka.envelope import DLQ_SUFFIX
+from shared.kafka import dead_letters, envelope
+from shared.kafka.bus import Bus, Delivery, delivery_of, record_of
+from shared.kafka.guard import Guard
+from shared.kafka.producer import Outgoing
+from shared.kafka.topics import MAX_LETTER_BYTES
+from shared.settings import BusSettings
 
 Handler = Callable[[Any, Delivery], Awaitable[None]]
 
@@ -126,8 +127,7 @@ class FakeBus(Bus):
 
     def send(self, message: Published) -> None:
         """Every publish ends here."""
-        self.published.append(message)
-        headers = envelope.headers(
+        record = record_of(
             message.event,
             ce_id=message.ce_id,
             source=self._service,
@@ -135,8 +135,10 @@ class FakeBus(Bus):
             time=self._clock(),
             traceparent=message.traceparent,
         )
-        key = message.subject.encode() if message.subject else None
-        self.fake_broker.append(message.event.topic, envelope.body(message.event), key, headers)
+        if len(record.value or b"") > MAX_LETTER_BYTES:
+            raise EventRefused("the event is too large")
+        self.published.append(message)
+        self.fake_broker.append(record.topic, record.value, record.key, record.headers)
 
     # --- the interface of the real bus ------------------------------------------------------------------------
 
@@ -154,8 +156,11 @@ class FakeBus(Bus):
         raise NotImplementedError("no test needs it")
 
     @property
-    def required(self) -> list[Any]:
-        return []
+    def away_since(self) -> float | None:
+        return None if self.available else 0.0
+
+    def problem(self) -> str | None:
+        return None if self.available else "the message bus does not answer"
 
     async def start(self) -> None:
         for event_type, handler, group in self.subscribed:
@@ -176,36 +181,19 @@ class FakeBus(Bus):
     # --- consuming --------------------------------------------------------------------------------------------
 
     async def _consume(self, event_type: type[Event], handler: Handler, group: str) -> None:
+        async def dead_letter(record: Record, error: Exception) -> None:
+            await dead_letters.write(self._send_letter, record, error, group=self._service, event_type=event_type)
+
+        guard = Guard(BusSettings(), dead_letter)
+
         async def handle(record: Record) -> None:
-            try:
-                event = event_type.model_validate(envelope.parse(record.value))
-                await _until_handled(event, _delivery(record), handler)
-            except Exception as error:
-                self._dead_letter_of(record, type(error).__name__)
+            async def take() -> None:
+                await handler(event_type.model_validate(envelope.parse(record.value)), delivery_of(record))
+
+            while not await guard.handle(record, take):
+                await asyncio.sleep(0.001)
 
         await self.fake_broker.consume(f"{group}.{event_type.topic}", event_type.topic, handle)
 
-    def _dead_letter_of(self, record: Record, reason: str) -> None:
-        ours = envelope.dead_letter_headers(
-            record.topic, record.partition, record.offset, reason=reason, group=self._service
-        )
-        value = b"" if record.key is None and record.value is None else record.value
-        self.fake_broker.append(record.topic + DLQ_SUFFIX, value, record.key, [*record.headers, *ours])
-
-
-async def _until_handled(event: Event, delivery: Delivery, handler: Handler) -> None:
-    while True:
-        with contextlib.suppress(TransientError):
-            return await handler(event, delivery)
-        await asyncio.sleep(0.001)
-
-
-def _delivery(record: Record) -> Delivery:
-    fields = envelope.decode(record.headers)
-    return Delivery(
-        topic=record.topic,
-        ce_id=fields.get("ce_id") or ids.event_id("stranger", record.topic, record.partition, record.offset),
-        source=fields.get("ce_source", ""),
-        traceparent=fields.get("traceparent"),
-        time=envelope.time_of(fields),
-    )
+    async def _send_letter(self, identity: str, letter: Outgoing) -> None:
+        self.fake_broker.append(letter.topic, letter.value, letter.key, letter.headers)

@@ -6,6 +6,7 @@ which is faster.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import sqlite3
@@ -15,7 +16,7 @@ from services.api.database import Page, ProjectionDatabase, parse_state
 from services.api.domain.state import JobState, Status, Unreadable
 from services.api.projection import Projection
 from shared import ids
-from shared.errors import AlreadyExists, TransientError
+from shared.errors import AlreadyExists, EventRefused, TransientError
 from shared.events import JobControl, Retry, StageName
 from shared.stages.adoption import retry_of
 from shared.stages.ledger import Ledger, control_prefix, job_key, retry_key
@@ -58,11 +59,23 @@ async def list_jobs(
 async def cancel(job: JobState, ledger: Ledger, bus: Publisher, now: float) -> None:
     """Ask for the job to end. There is one cancellation per job, so asking again changes nothing.
 
+    Nobody waits for the bus: the owner of the job also reads the ledger whenever it renews its lease.
+
     Raises:
         StoreUnavailable: the request may not have been written.
     """
     with contextlib.suppress(AlreadyExists):
         await ledger.create(f"{control_prefix(job.job_id)}cancel-1.json", ids.canonical({"at": now, "by": "api"}))
+    publishing = asyncio.create_task(_ring(job, bus))
+    _publishing.add(publishing)
+    publishing.add_done_callback(_publishing.discard)
+
+
+_publishing: set[asyncio.Task[None]] = set()
+"""Cancellations on their way to the bus; asyncio itself would forget them."""
+
+
+async def _ring(job: JobState, bus: Publisher) -> None:
     try:
         await bus.publish(
             JobControl(job_id=job.job_id, action="cancel"),
@@ -70,8 +83,10 @@ async def cancel(job: JobState, ledger: Ledger, bus: Publisher, now: float) -> N
             subject=job.job_id,
             traceparent=job.manifest.traceparent if job.manifest else None,
         )
-    except TransientError:  # the owner of the job also reads the ledger whenever it renews its lease
-        log.warning("the cancellation could not be published", extra={"job_id": job.job_id})
+    except (TransientError, EventRefused) as error:  # the owner of the job reads the ledger, too
+        log.warning(
+            "the cancellation could not be published", extra={"job_id": job.job_id, "reason": type(error).__name__}
+        )
 
 
 async def retry(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
 
 from shared.events import JobControl
 from tests.support.data.job_history import T0, JobHistory
+from tests.support.waiting import until
 from tests.unit.api.conftest import Api, error_of
 
 
@@ -104,6 +106,7 @@ async def test_cancelling_writes_one_control_document_and_publishes_the_event(
     wishes = [key for key in api.objects.held if "/control/" in key]
     assert wishes == [f"jobs/{training_job.job_id}/control/cancel-1.json"]
     assert json.loads(api.objects.held[wishes[0]].data)["by"] == "api"
+    await until(lambda: len(api.bus.published) == 2, "both are published")
     [first, second] = api.bus.published
     assert first == second
     assert first.event == JobControl(job_id=training_job.job_id, action="cancel")
@@ -114,6 +117,20 @@ async def test_cancelling_works_while_the_bus_is_away(api: Api, training_job: Jo
     api.bus.available = False
     assert (await api.client.post(f"/jobs/{training_job.job_id}/cancel")).status_code == 200
     assert f"jobs/{training_job.job_id}/control/cancel-1.json" in api.objects.held
+
+
+async def test_cancelling_answers_at_once_while_the_bus_says_nothing(api: Api, training_job: JobHistory) -> None:
+    silence = asyncio.Event()
+
+    async def say_nothing(event: object) -> None:
+        await silence.wait()
+
+    api.bus.before = say_nothing  # type: ignore[method-assign]
+    async with asyncio.timeout(5):
+        assert (await api.client.post(f"/jobs/{training_job.job_id}/cancel")).status_code == 200
+    assert f"jobs/{training_job.job_id}/control/cancel-1.json" in api.objects.held
+    silence.set()
+    await until(lambda: api.bus.events(JobControl), "it is published when the bus is back")
 
 
 async def test_a_finished_job_cannot_be_cancelled_and_no_client_should_retry(api: Api, history: JobHistory) -> None:

@@ -28,6 +28,7 @@ def letter(value: bytes | None = GOOD, headers: dict[str, str] | None = None, **
         (b"{", "not JSON"),
         (b"\xff", "not UTF-8"),
         (b"[" * 100_000, "nested too deep"),
+        (b'{"dataset": ' + b"9" * 5000 + b"}", "a number that cannot be read"),
         (b"[]", "value: Input should be"),
         (b"{}", "dataset: Field required"),
         (b'{"dataset": {"bucket": 1, "key": "k"}}', "dataset.bucket: Input should be a valid string"),
@@ -46,6 +47,8 @@ def test_a_letter_of_no_known_topic_or_without_its_value_cannot_be_read() -> Non
     assert "no event is called other" in letter(topic="other.dlq").problems[0]
     omitted = letter(b"", {"dlq_omitted": "4194304"})
     assert omitted.omitted and "dataset.uploaded/3@17" in omitted.problems[0]
+    unreadable = letter(b"", {"dlq_omitted": "unreadable"})
+    assert unreadable.omitted and "cannot be decompressed" in unreadable.problems[0]
 
 
 def test_a_header_cannot_change_the_topic_of_a_replay() -> None:

@@ -45,7 +45,7 @@ async def test_an_event_that_may_not_be_written_is_kept_and_the_topic_named(
             raise TopicAuthorizationFailedError(topic)
 
     bus = Bus(TRAINER, "trainer")
-    monkeypatch.setattr(bus, "_producer", Denied())
+    monkeypatch.setattr(bus._producer, "_client", Denied())
     with pytest.raises(TransientError):  # so whoever publishes keeps it and tries again
         await bus.publish(JobControl(job_id="ftjob-1", action="cancel"), ce_id="1")
     assert "the user 'trainer' (TUNESTREAM_BUS__SASL_USERNAME) write to the topic job.control" in caplog.text
