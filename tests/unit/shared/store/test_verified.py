@@ -42,7 +42,7 @@ class Client:
 
 
 def reference(key: str = "there", sha256: str = DIGEST) -> Reference:
-    return Reference(bucket="b", key=key, etag="e1", size=len(DATA), sha256=sha256)
+    return Reference(bucket="bucket", key=key, etag="e1", size=len(DATA), sha256=sha256)
 
 
 def test_what_was_promised_is_copied() -> None:
@@ -60,16 +60,16 @@ def test_an_object_that_is_gone_or_was_changed_is_corrupt(wrong: dict[str, str],
 
 
 def test_a_pointer_becomes_a_reference() -> None:
-    pointer = DatasetPointer(bucket="b", key="there", size=len(DATA), etag='"e1"')
+    pointer = DatasetPointer(bucket="bucket", key="there", size=len(DATA), etag='"e1"')
     assert describe(Client(), pointer) == reference()  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("pointer", "code", "param"),
     [
-        (DatasetPointer(bucket="b", key="gone"), "file_not_found", "training_file"),
-        (DatasetPointer(bucket="b", key="there", size=1), "file_changed", "dataset.size"),
-        (DatasetPointer(bucket="b", key="there", sha256="0" * 64), "file_changed", "dataset.sha256"),
+        (DatasetPointer(bucket="bucket", key="gone"), "file_not_found", "training_file"),
+        (DatasetPointer(bucket="bucket", key="there", size=1), "file_changed", "dataset.size"),
+        (DatasetPointer(bucket="bucket", key="there", sha256="0" * 64), "file_changed", "dataset.sha256"),
     ],
 )
 def test_a_pointer_to_something_else_is_the_users_error(pointer: DatasetPointer, code: str, param: str) -> None:
