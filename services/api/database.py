@@ -17,6 +17,7 @@ from pydantic_core import to_json
 
 from services.api.domain.messages import Message
 from services.api.domain.state import JobState
+from services.api.domain.stored import read_state
 from services.api.schema import connect, open_or_make
 from shared.errors import ConfigError, TransientError
 
@@ -128,7 +129,7 @@ class ProjectionDatabase:
 
 def _state(connection: sqlite3.Connection, job_id: str) -> JobState | None:
     row = connection.execute("SELECT state FROM jobs WHERE job_id = ?", (job_id,)).fetchone()
-    return JobState.model_validate_json(row[0]) if row else None
+    return read_state(job_id, row[0]) if row else None
 
 
 def _add(connection: sqlite3.Connection, job_id: str, message: Message, now: float) -> None:

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, ValidationError
 
 from shared.events import STAGE_NAMES, Event, EventRecord, FrozenModel, Job, JobFailed, StageName, StageOutcome
+from shared.events.limits import Json
 
 E = TypeVar("E", bound=Event)
 
@@ -28,7 +29,7 @@ class Stamped(FrozenModel):
 
     at: float
     id: str
-    value: Any
+    value: Json
 
 
 class Outcome(FrozenModel):
@@ -68,6 +69,14 @@ class StageState(FrozenModel):
         return stamped.value if stamped else None
 
 
+def _event(record: EventRecord) -> Event | None:
+    """None: another version wrote it, or it is damaged. Then the stage has its ending, but no details."""
+    try:
+        return record.event()
+    except (ValidationError, KeyError):
+        return None
+
+
 class JobState(FrozenModel):
     """One job. `manifest` is None until `job.json` was read; until then the job is not shown."""
 
@@ -88,7 +97,7 @@ class JobState(FrozenModel):
     def event_of(self, kind: type[E]) -> E | None:
         """The event of this kind among the outcomes of the stages."""
         for outcome in self.outcomes():
-            if outcome.event.topic == kind.topic and isinstance(event := outcome.event.event(), kind):
+            if outcome.event.topic == kind.topic and isinstance(event := _event(outcome.event), kind):
                 return event
         return None
 
@@ -124,8 +133,14 @@ class JobState(FrozenModel):
 
     @property
     def failure(self) -> JobFailed | None:
-        event = self.final_outcome.event.event() if self.final_outcome else None
-        return event if isinstance(event, JobFailed) else None
+        outcome = self.final_outcome
+        if outcome is None or outcome.ending == "completed":
+            return None
+        event = _event(outcome.event)
+        if isinstance(event, JobFailed):
+            return event
+        message = "The job ended, and the reason cannot be read: another version wrote it, or it is damaged."
+        return JobFailed(job_id=self.job_id, stage="unknown", code="unreadable", message=message)
 
     def shown(self, name: StageName) -> Shown:
         """The state of a stage as a user sees it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from services.api.resources.jobs.domain import job_view
 from shared.http.errors import ApiError
 from shared.stages.publisher import Publisher
 from shared.store.objects import ObjectStore
+
+log = logging.getLogger(__name__)
 
 _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
@@ -43,5 +46,11 @@ class Dependencies:
         return state
 
     def view(self, state: JobState) -> dict[str, Any]:
+        """The job as JSON. One that cannot be shown whole is shown without details, because it must not hide the
+        others of a list."""
         base = f"{self.url.rstrip('/')}/jobs/{state.job_id}/"
-        return job_view(state, lambda path: base + path)
+        try:
+            return job_view(state, lambda path: base + path)
+        except Exception:
+            log.exception("a job cannot be shown whole", extra={"job_id": state.job_id})
+            return job_view(JobState(job_id=state.job_id), lambda path: base + path)

@@ -12,6 +12,7 @@ from typing import Any
 
 from services.api.database import Page, ProjectionDatabase
 from services.api.domain.state import JobState, Status
+from services.api.domain.stored import read_state
 from shared import ids
 from shared.errors import AlreadyExists, TransientError
 from shared.events import JobControl
@@ -33,12 +34,13 @@ async def list_jobs(
     if status is not None:
         where += " AND status = :status"
     if after is not None:
-        where += " AND (created_at, job_id) < (:created_at, :job_id)"
-        values |= {"created_at": after.created_at, "job_id": after.job_id}
-    query = f"SELECT state FROM jobs WHERE {where} ORDER BY created_at DESC, job_id DESC LIMIT :limit"
+        # of the row, because its document may be damaged
+        where += " AND (created_at, job_id) < (SELECT created_at, job_id FROM jobs WHERE job_id = :after)"
+        values |= {"after": after.job_id}
+    query = f"SELECT job_id, state FROM jobs WHERE {where} ORDER BY created_at DESC, job_id DESC LIMIT :limit"
 
     def select(connection: sqlite3.Connection) -> Page[JobState]:
-        rows = [JobState.model_validate_json(row[0]) for row in connection.execute(query, values)]
+        rows = [read_state(*row) for row in connection.execute(query, values)]
         return Page(rows[:limit], len(rows) > limit)
 
     return await database.read(select)
