@@ -46,7 +46,7 @@ class Lora(StrictModel):
     target_modules: (
         Literal["all-linear"]
         | Annotated[
-            tuple[Annotated[str, Field(min_length=1, max_length=limits.MODULE_CHARS)], ...],
+            tuple[Annotated[str, Field(max_length=limits.MODULE_CHARS)], ...],
             Field(max_length=limits.TARGET_MODULES),
         ]
     ) = "all-linear"

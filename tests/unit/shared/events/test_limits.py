@@ -58,7 +58,6 @@ def refused(model: Any, value: Any) -> str:
         ("lora.alpha", DIGITS),
         ("lora.target_modules", ["q_proj"] * 1000),
         ("lora.target_modules", ["q" * 1000]),
-        ("lora.target_modules", [""]),
         ("lora.target_modules", ["\ud800"]),
         ("evaluation.max_examples", DIGITS),
         ("evaluation.max_tokens", DIGITS),
