@@ -1,5 +1,9 @@
 """Parses one line of bytes into a JSON object, or into findings that say what is wrong with it. It never raises,
-whatever the bytes."""
+whatever the bytes.
+
+It refuses all that `shared.strict_json` refuses, and more (repeated keys, NUL characters), and finds every flaw of a
+row instead of the first. So whoever reads validated rows need not be strict.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from services.validate.domain.findings import Finding, join, json_type, short
+from shared.strict_json import MAX_INTEGER
 
 # Tool schemas nest about ten deep. Templates and other readers recurse, so a row far beyond that is refused here.
 MAX_DEPTH = 64
-# JSON readers disagree about numbers beyond 64 bits: some round them, some refuse them.
-MAX_INTEGER = 2**64
 
 
 def parse(raw: bytes) -> dict[str, Any] | list[Finding]:

@@ -175,3 +175,16 @@ async def test_a_job_whose_documents_cannot_be_read_is_no_bug(api: Api, document
     assert (await api.get(f"/jobs/{done.job_id}"))["id"] == done.job_id
     await api.projection.reconcile()
     assert [job["id"] for job in (await api.get("/jobs"))["data"]] == [done.job_id]
+
+
+@pytest.mark.parametrize("data", ["{", "[]", "NaN", '{"a": NaN}', r'{"a": "\ud800"}'])
+async def test_a_message_that_cannot_be_read_is_shown_without_its_data(
+    api: Api, history: JobHistory, data: str
+) -> None:
+    whole = await api.get(f"/jobs/{history.job_id}/events", limit=100)
+    with sqlite3.connect(api.path) as connection:
+        connection.execute("UPDATE messages SET data = ? WHERE id = ?", (data, whole["first_id"]))
+    connection.close()
+    shown = await api.get(f"/jobs/{history.job_id}/events", limit=100)
+    assert [each["id"] for each in shown["data"]] == [each["id"] for each in whole["data"]]
+    assert shown["data"][0]["data"] == {}

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from typing import Any, Literal
 
 from services.api.database import Page, ProjectionDatabase
 from services.api.domain.messages import Message
+from shared import strict_json
+
+
+def _data(text: str) -> dict[str, Any]:
+    """Of a damaged row nothing: it must not hide the other messages."""
+    try:
+        found = strict_json.loads(text)
+    except strict_json.InvalidJson:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 async def list_messages(
@@ -34,7 +43,7 @@ async def list_messages(
             values,
         ).fetchall()
         messages = [
-            Message(id=id_, at=at, level=level, type=type_, message=message, data=json.loads(data))
+            Message(id=id_, at=at, level=level, type=type_, message=message, data=_data(data))
             for id_, at, level, type_, message, data in rows[:limit]
         ]
         return Page(messages, len(rows) > limit)
