@@ -48,7 +48,8 @@ def loads(data: bytes | str) -> Any:
         raise _not_json(error) from None
     except _FlawFound:
         raise _named(text) from None
-    if text.count("[") + text.count("{") > MAX_DEPTH or "\\ud" in text or "\\uD" in text:
+    deep, escaped = text.count("[") + text.count("{") > MAX_DEPTH, "\\ud" in text or "\\uD" in text
+    if (deep or escaped) and not _sound(value):
         check(value)
     return value
 
@@ -161,6 +162,25 @@ def _flaw(item: Any) -> str | None:
         case _:
             return f"is of the type {type(item).__name__}, which JSON does not have"
     return None
+
+
+def _sound(value: Any) -> bool:
+    """Whether the depth and the strings of a decoded value are right. Without paths, level by level, so that millions
+    of values in one request do not take seconds."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        texts = [item for item in level if type(item) is str and not item.isascii()]
+        objects = [item for item in level if type(item) is dict]
+        texts += [key for item in objects for key in item if not key.isascii()]
+        try:
+            "".join(texts).encode()
+        except UnicodeEncodeError:
+            return False
+        level = [child for item in level if type(item) is list for child in item]
+        level += [child for item in objects for child in item.values()]
+        if not level:
+            return True
+    return False  # too deep, or as deep as may be: `check` tells
 
 
 # --- walking, without recursion ---------------------------------------------------------------------------------------

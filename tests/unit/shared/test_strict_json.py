@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from typing import Any
 
 import pytest
@@ -66,6 +67,17 @@ def test_ordinary_values_are_read_as_by_json() -> None:
     assert strict_json.loads(text) == json.loads(text)  # of a repeated key the last counts
     nested = "[" * MAX_DEPTH + "]" * MAX_DEPTH
     assert strict_json.loads(nested) == json.loads(nested)
+
+
+@pytest.mark.parametrize("piece", ["[],", '{"a": 1},', r'"\ud83d\ude00",', '{"a": [[1], "x"]},'])
+def test_a_million_values_take_about_as_long_as_with_json(piece: str) -> None:
+    text = "[" + piece * (2**22 // len(piece)) + "0]"
+    began = time.process_time()
+    json.loads(text)
+    usual = time.process_time() - began
+    began = time.process_time()
+    strict_json.loads(text)
+    assert time.process_time() - began < 6 * usual + 0.5
 
 
 def test_many_brackets_beside_each_other_are_not_deep() -> None:
