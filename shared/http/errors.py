@@ -110,7 +110,7 @@ def _unavailable(error: TransientError, scope: Scope) -> ApiError:
 def _invalid(error: RequestValidationError, scope: Scope) -> ApiError:
     problem = error.errors()[0]
     # the first part of the location is body, query or path
-    param = ".".join(str(part) for part in problem["loc"][1:]) or None
+    param = ".".join(str(part) for part in problem["loc"][1:])[:200] or None
     message = f"Invalid value for '{param}': {problem['msg']}." if param else f"Invalid request: {problem['msg']}."
     return ApiError(422, message, param=param, code="invalid_value")
 
