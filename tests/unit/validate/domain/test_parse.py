@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from services.validate.check import check, examine
 from services.validate.domain.chat_messages import KEYS
-from services.validate.domain.parse import parse
+from services.validate.domain.parse import MAX_DEPTH, MAX_FLAWS, parse
 from services.validate.domain.report import Report
 from services.validate.reader import Reader
 from services.validate.scan import ScanControl
@@ -144,6 +144,13 @@ def test_a_value_that_is_no_json_is_a_finding_of_its_line(tmp_path: Path, place:
     assert report.failure is not None
 
 
+@pytest.mark.parametrize("piece", ["NaN", "1e999", r'"\ud800"', '{"a": NaN}', "9" * 30])
+def test_a_row_of_a_million_flaws_is_told_by_its_first(piece: str) -> None:
+    found = parse(b'{"messages": [' + f"{piece},".encode() * 100_000 + b"0]}")
+    assert isinstance(found, list) and len(found) == MAX_FLAWS
+    assert found[0].field.startswith("messages[0]")
+
+
 @given(st.binary(max_size=200) | st.text(alphabet='{}[]":,\\u0dn1eE-. ', max_size=80).map(str.encode))
 def test_what_the_parser_takes_every_strict_reader_takes(raw: bytes) -> None:
     """The trainer and the evaluator read validated rows leniently."""
@@ -157,3 +164,11 @@ def test_lines_come_without_their_ends_and_without_a_byte_order_mark(end: bytes,
     path = tmp_path / "file"
     path.write_bytes(b"\xef\xbb\xbfone" + end + b"two" + end + b"12345678" + end + b"last")
     assert list(Reader(path, 8)) == [(1, b"one"), (2, b"two"), (3, b"12345678"), (4, b"last")]
+
+
+@pytest.mark.parametrize(("levels", "taken"), [(MAX_DEPTH, True), (MAX_DEPTH + 1, False)])
+def test_the_deepest_row_that_is_taken(levels: int, taken: bool) -> None:
+    inside = levels - 1  # the row itself is the first level
+    for opening, closing in (("[", "]"), ('{"a":', "}")):
+        raw = '{"a": ' + opening * inside + ("1" if opening != "[" else "") + closing * inside + "}"
+        assert isinstance(parse(raw.encode()), dict) == taken
