@@ -18,8 +18,12 @@ ID_CHARS = 24  # 24 base32 characters are 120 bits: a collision becomes likely a
 
 
 def canonical(value: Any) -> bytes:
-    """`value` as JSON with sorted keys and no spaces. Equal values give equal bytes, so the result can be hashed."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    """`value` as JSON with sorted keys and no spaces. Equal values give equal bytes, so the result can be hashed.
+
+    Raises:
+        ValueError: it holds a number that is not finite, or half a surrogate pair.
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 def derive(*parts: Any, chars: int = ID_CHARS) -> str:

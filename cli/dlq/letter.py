@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from shared.events import BY_TOPIC
 from shared.kafka import envelope
 from shared.kafka.envelope import DLQ_PREFIX, DLQ_SUFFIX
+from shared.strict_json import InvalidJson
 
 
 @dataclass(frozen=True)
@@ -79,14 +80,8 @@ class Letter:
         except ValidationError as error:
             found = error.errors(include_url=False, include_input=False, include_context=False)
             return tuple(f"{'.'.join(map(str, each['loc'])) or 'value'}: {each['msg']}" for each in found)
-        except json.JSONDecodeError as error:
-            return (f"not JSON: {error.msg} (line {error.lineno}, column {error.colno})" if self.value else "empty",)
-        except UnicodeDecodeError as error:
-            return (f"not UTF-8: byte {error.start}",)
-        except RecursionError:
-            return ("nested too deeply to be read",)
-        except ValueError:
-            return ("JSON with a number that cannot be read",)
+        except InvalidJson as error:
+            return (f"not JSON: {error}",)
         return ()
 
 
@@ -143,5 +138,5 @@ def pretty(value: bytes | None) -> str:
     """Indented JSON if the value is JSON, else its text, with escapes for bytes that are not UTF-8."""
     try:
         return printable(json.dumps(envelope.parse(value), indent=2, ensure_ascii=False))
-    except (ValueError, RecursionError):
+    except InvalidJson:
         return printable((value or b"").decode("utf-8", errors="backslashreplace"))

@@ -138,10 +138,13 @@ def _state(connection: sqlite3.Connection, job_id: str) -> JobState | None:
 def parse_state(job_id: str, row: str) -> JobState | None:
     """The state in a row of the table `jobs`; None if it cannot be read. It is then made anew from the ledger."""
     try:
-        return JobState.model_validate_json(row)
+        state = JobState.model_validate_json(row)
     except ValidationError:
+        state = None
+    if state is None or state.job_id != job_id:
         log.error("a row of the database cannot be read", extra={"job_id": job_id})
         return None
+    return state
 
 
 def _add(connection: sqlite3.Connection, job_id: str, message: Message, now: float) -> None:

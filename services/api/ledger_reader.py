@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from services.api.domain.projection import Claimed, Fact, Manifest, Occurred
 from services.api.domain.state import JobState, is_job_id
+from services.api.domain.stored import read_manifest
 from shared.errors import StoreRefused
 from shared.events import STAGE_NAMES, Claim, FrozenModel, Job, StageName, StageResult
 from shared.stages.ledger import Ledger, job_key, stage_prefix
@@ -70,9 +71,14 @@ class LedgerReader:
 
     async def _manifest(self, job_id: str) -> Job | None:
         try:
-            return await self._read(job_key(job_id), Job, job_id)
-        except _Unreadable:
+            found = await self._ledger.get(job_key(job_id))
+        except StoreRefused as error:
+            self._unreadable(job_key(job_id), job_id, error)
             return None
+        job = read_manifest(found[0]) if found else None
+        if found and job is None:
+            self._unreadable(job_key(job_id), job_id, ValueError("no manifest"))
+        return job
 
     async def _result(self, job_id: str, stage: StageName) -> Occurred | None:
         key = _result_key(job_id, stage)

@@ -3,11 +3,12 @@ and what is in quarantine."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import AliasChoices, Field
 
 from shared.events.events import BY_TOPIC, RUNNER_STAGES, Event, StageName, StageOutcome
+from shared.events.limits import JsonObject
 from shared.events.models import FrozenModel
 from shared.events.references import FolderReference, Reference
 from shared.events.spec import JobSpec, Origin
@@ -64,7 +65,7 @@ class EventRecord(FrozenModel):
     topic: str
     type: str
     id: str
-    data: dict[str, Any]
+    data: JsonObject
 
     @classmethod
     def of(cls, event: Event, ce_id: str) -> EventRecord:

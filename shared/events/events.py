@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, get_args
+from typing import Annotated, ClassVar, Literal, get_args
 
+from pydantic import Field
+
+from shared.events.limits import ITEMS, Count, Id, JobId, JsonObject, Name, ShownName, Text
 from shared.events.models import FrozenModel
 from shared.events.references import DatasetPointer, FolderReference, Reference
 from shared.events.served import Served
@@ -41,7 +44,7 @@ class DatasetUploaded(Event):
     topic: ClassVar[str] = "dataset.uploaded"
     sent_by = ("anyone", "ingest")
     read_by = ("ingest", "validate", "api")
-    job_id: str | None = None
+    job_id: JobId | None = None
     """Set by ingest; a stranger leaves it out."""
     dataset: DatasetPointer
     validation_file: DatasetPointer | None = None
@@ -54,8 +57,8 @@ class Split(FrozenModel):
     """One split: a JSONL object of validated rows. `tokens` are counted with the tokenizer of the base model."""
 
     reference: Reference
-    examples: int
-    tokens: int
+    examples: Count
+    tokens: Count
 
 
 class DatasetValidated(Event):
@@ -64,18 +67,18 @@ class DatasetValidated(Event):
     topic: ClassVar[str] = "dataset.validated"
     sent_by = ("validate",)
     read_by = ("trainer", "api")
-    job_id: str
+    job_id: JobId
     method: Method
     format: Literal["chat", "completion", "preference"]
     train: Split
     validation: Split | None = None
     test: Split | None = None
     report: Reference
-    longest_tokens: int = 0
-    max_length: int | None = None
+    longest_tokens: Count = 0
+    max_length: Count | None = None
     """The most tokens that a row may have; `hyperparameters.over_length` says what happened to longer rows."""
     estimated_seconds: float | None = None
-    base_profile: str | None = None
+    base_profile: Id | None = None
     """The digest of the base's profile that the rows were checked with, `bases/{digest}.json` in the system bucket."""
     served: Served | None = None
     """How the trained turns compare with what vLLM makes of them."""
@@ -86,13 +89,13 @@ class Overfitting(FrozenModel):
     loss."""
 
     verdict: Literal["healthy", "overfitting", "underfitting", "unknown"]
-    reason: str
-    best_step: int | None = None
+    reason: Text
+    best_step: Count | None = None
 
 
 class CheckpointInfo(FrozenModel):
-    step: int
-    prefix: str
+    step: Count
+    prefix: Name
     train_loss: float | None = None
     valid_loss: float | None = None
 
@@ -103,30 +106,30 @@ class TrainingCompleted(Event):
     topic: ClassVar[str] = "training.completed"
     sent_by = ("trainer",)
     read_by = ("evaluator", "api")
-    job_id: str
-    model: str
-    base: str
+    job_id: JobId
+    model: Name
+    base: Name
     method: Method = "supervised"
     adapter: FolderReference
-    rank: int
-    steps: int
+    rank: Count
+    steps: Count
     epochs: float
-    trained_tokens: int
+    trained_tokens: Count
     train_loss: float
     valid_loss: float | None = None
     overfitting: Overfitting
-    hyperparameters: dict[str, Any] = {}
-    checkpoints: tuple[CheckpointInfo, ...] = ()
-    artifacts: dict[str, Reference] = {}
+    hyperparameters: JsonObject = {}
+    checkpoints: Annotated[tuple[CheckpointInfo, ...], Field(max_length=ITEMS)] = ()
+    artifacts: Annotated[dict[Name, Reference], Field(max_length=ITEMS)] = {}
     """`curves.png`, `metrics.jsonl`, `results.csv`, `preview.txt`, `hyperparameters.json`."""
     test: Split | None = None
     train: Split | None = None
     seconds: float = 0.0
-    skipped_steps: int = 0
+    skipped_steps: Count = 0
     """Steps that were not taken, because their loss or its gradient was not a finite number."""
-    diverged_at: int | None = None
+    diverged_at: Count | None = None
     """The step at which training ended, because too many steps in a row were skipped; the best adapter was kept."""
-    base_profile: str | None = None
+    base_profile: Id | None = None
     """As in `dataset.validated`."""
     served: Served | None = None
     """How the trained turns compare with what vLLM makes of them."""
@@ -147,16 +150,16 @@ class EvalCompleted(Event):
     topic: ClassVar[str] = "eval.completed"
     sent_by = ("evaluator",)
     read_by = ("inference", "api")
-    job_id: str
-    model: str
-    base: str
-    examples: int
-    metric: str
-    scores: dict[str, dict[str, float]]
+    job_id: JobId
+    model: Name
+    base: Name
+    examples: Count
+    metric: Name
+    scores: Annotated[dict[Id, Annotated[dict[Id, float], Field(max_length=ITEMS)]], Field(max_length=ITEMS)]
     """`{"base" | "few_shot" | "tuned": {metric: mean}}`."""
     delta: Interval
     passed: bool
-    reasons: tuple[str, ...]
+    reasons: Annotated[tuple[Text, ...], Field(max_length=ITEMS)]
     report: Reference
     html: Reference
     served: Served | None = None
@@ -169,15 +172,15 @@ class ModelDeployed(Event):
     topic: ClassVar[str] = "model.deployed"
     sent_by = ("inference",)
     read_by = ("api", "anyone")
-    job_id: str
+    job_id: JobId
     """The job that trained it."""
-    model: str
+    model: Name
     """The immutable id, `ft:…`."""
-    alias: str
+    alias: Name
     """The name behind which this model answers now."""
-    previous: str | None = None
+    previous: Name | None = None
     """The model that answered behind this name before."""
-    endpoint: str
+    endpoint: Name
     """`base_url` of an OpenAI client."""
     traffic: float = 1.0
     """The share of the alias's requests that this model answers."""
@@ -189,19 +192,19 @@ class JobProgress(Event):
     topic: ClassVar[str] = "job.progress"
     sent_by = RUNNER_STAGES
     read_by = ("api", "anyone")
-    job_id: str
-    stage: StageName | str
+    job_id: JobId
+    stage: StageName | Id
     """A reader accepts a stage that it does not know."""
-    state: ProgressState | str
+    state: ProgressState | Id
     """A reader takes a state that it does not know as `running`."""
-    attempt: int | None = None
+    attempt: Count | None = None
     """The attempt that it is about, from 1. What a later attempt says is news, whatever the clocks say."""
-    message: str = ""
-    step: int | None = None
-    total_steps: int | None = None
+    message: Text = ""
+    step: Count | None = None
+    total_steps: Count | None = None
     eta_seconds: float | None = None
     """Estimated seconds until the stage ends."""
-    data: dict[str, Any] = {}
+    data: JsonObject = {}
 
 
 class JobFailed(Event):
@@ -210,12 +213,12 @@ class JobFailed(Event):
     topic: ClassVar[str] = "job.failed"
     sent_by = STAGE_NAMES
     read_by = ("api", "anyone")
-    job_id: str
-    stage: StageName | str
+    job_id: JobId
+    stage: StageName | Id
     """A reader accepts a stage that it does not know."""
-    code: str
-    message: str
-    param: str | None = None
+    code: Id
+    message: Text
+    param: ShownName | None = None
     """The field of the job that is wrong."""
 
 
@@ -225,7 +228,7 @@ class JobControl(Event):
     topic: ClassVar[str] = "job.control"
     sent_by = ("api",)
     read_by = RUNNER_STAGES
-    job_id: str
+    job_id: JobId
     action: Literal["cancel", "pause", "resume"]
 
 
@@ -235,18 +238,18 @@ class InferenceLogged(Event):
     topic: ClassVar[str] = "inference.logged"
     sent_by = ("inference",)
     read_by = ("evaluator",)
-    request_id: str
-    job_id: str | None = None
-    model: str
-    alias: str | None = None
-    route: str
-    status: int
+    request_id: Id
+    job_id: JobId | None = None
+    model: Name
+    alias: Name | None = None
+    route: Name
+    status: Count
     latency_seconds: float
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    finish_reason: str | None = None
-    request: dict[str, Any] | None = None
-    response: dict[str, Any] | None = None
+    prompt_tokens: Count | None = None
+    completion_tokens: Count | None = None
+    finish_reason: Id | None = None
+    request: JsonObject | None = None
+    response: JsonObject | None = None
 
 
 class InferenceFeedback(Event):
@@ -255,11 +258,11 @@ class InferenceFeedback(Event):
     topic: ClassVar[str] = "inference.feedback"
     sent_by = ("inference",)
     read_by = ("evaluator",)
-    request_id: str
-    job_id: str | None = None
-    model: str | None = None
+    request_id: Id
+    job_id: JobId | None = None
+    model: Name | None = None
     rating: Literal["up", "down"]
-    comment: str | None = None
+    comment: Text | None = None
 
 
 class ModelDegraded(Event):
@@ -268,10 +271,10 @@ class ModelDegraded(Event):
     topic: ClassVar[str] = "model.degraded"
     sent_by = ("evaluator",)
     read_by = ("ingest", "anyone")
-    job_id: str | None = None
-    model: str
-    alert: str
-    figures: dict[str, float] = {}
+    job_id: JobId | None = None
+    model: Name
+    alert: Name
+    figures: Annotated[dict[Id, float], Field(max_length=ITEMS)] = {}
 
 
 EVENTS: tuple[type[Event], ...] = (

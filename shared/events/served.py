@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from pydantic import Field
+
+from shared.events.limits import ITEMS, Count, Id, Text
 from shared.events.models import FrozenModel
 
 
 class Served(FrozenModel):
     """How the trained turns compare with what vLLM makes of the same requests and tokens. It holds no user text."""
 
-    rows: int = 0
-    turns: int = 0
+    rows: Count = 0
+    turns: Count = 0
     """Trained turns that were compared, of these rows."""
-    differences: int = 0
-    server: str | None = None
+    differences: Count = 0
+    server: Id | None = None
     """The version of vLLM that was asked; None: none answered."""
-    template: str | None = None
+    template: Id | None = None
     """The first 12 hex digits of the SHA-256 of the base's chat template; None: it has none."""
-    not_asked: str | None = None
+    not_asked: Text | None = None
     """Why no turn was compared, or from some turn on none."""
-    partly: tuple[str, ...] = ()
+    partly: Annotated[tuple[Text, ...], Field(max_length=ITEMS)] = ()
     """What could not be compared in some of the turns, and why."""
-    probe: str | None = None
+    probe: Id | None = None
     """A digest of the tokens that training makes of a fixed conversation, which inference compares with those of the
     server that has loaded the adapter; None: these tokens may change from day to day, or there is no chat template."""
 

@@ -6,12 +6,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from shared.events import limits
+from shared.events.limits import JobId, Name, ShownName
 from shared.events.models import FrozenModel, StrictModel
 from shared.events.references import DatasetPointer
 
 Auto = Literal["auto"]
 Method = Literal["supervised", "dpo"]
-Alias = Annotated[str, Field(pattern=r"^[\p{L}\p{N}][\p{L}\p{M}\p{N}._-]{0,63}$")]
+Alias = Annotated[str, Field(max_length=64, pattern=r"^[\p{L}\p{N}][\p{L}\p{M}\p{N}._-]{0,63}$")]
 """Letters, marks and digits of every script, dots, dashes and underscores; the first is a letter or a digit."""
 
 
@@ -20,16 +22,17 @@ class Hyperparameters(StrictModel):
 
     n_epochs: Auto | Annotated[int, Field(ge=1, le=50)] = "auto"
     batch_size: Auto | Annotated[int, Field(ge=1, le=256)] = "auto"
-    learning_rate_multiplier: Auto | Annotated[float, Field(gt=0)] = "auto"
+    learning_rate_multiplier: Auto | Annotated[float, Field(gt=0, le=1000)] = "auto"
     learning_rate: Auto | Annotated[float, Field(gt=0, le=1)] = "auto"
     beta: Auto | Annotated[float, Field(gt=0, le=2)] = "auto"
-    max_length: Auto | Annotated[int, Field(ge=8)] = "auto"
+    max_length: Auto | Annotated[int, Field(ge=8, le=limits.MAX_TOKENS)] = "auto"
     over_length: Literal["drop", "truncate", "fail"] = "drop"
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.05
     """With the default, the trainer chooses: at least five steps, or a tenth of all for preference pairs."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
-    early_stopping_patience: Annotated[int, Field(ge=0)] = 3
+    weight_decay: Annotated[float, Field(ge=0, le=1000)] = 0.0
+    max_grad_norm: Annotated[float, Field(gt=0, le=1e12)] = 1.0
+    """A large number, such as 1e9, cuts no gradient."""
+    early_stopping_patience: Annotated[int, Field(ge=0, le=1_000_000)] = 3
     """Validations without improvement before training stops, if the last is worse than the best by more than noise; 0
     never stops early. With the default, only if there are 30 validation rows or more."""
 
@@ -38,9 +41,15 @@ class Lora(StrictModel):
     """The adapter: its rank `r`, its scaling `alpha`, the layers that it changes, and the quantization of the base."""
 
     r: Auto | Literal[1, 8, 16, 32, 64, 128, 256] = "auto"
-    alpha: Auto | Annotated[int, Field(ge=1)] = "auto"
+    alpha: Auto | Annotated[int, Field(ge=1, le=65_536)] = "auto"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    target_modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    target_modules: (
+        Literal["all-linear"]
+        | Annotated[
+            tuple[Annotated[str, Field(max_length=limits.MODULE_CHARS)], ...],
+            Field(max_length=limits.TARGET_MODULES),
+        ]
+    ) = "all-linear"
     quantization: Literal["nf4", "none"] = "nf4"
 
 
@@ -54,9 +63,9 @@ class Splits(StrictModel):
 class Evaluation(StrictModel):
     """How many test examples are asked of base, few-shot and tuned model, and how."""
 
-    max_examples: Annotated[int, Field(ge=1)] = 200
+    max_examples: Annotated[int, Field(ge=1, le=1_000_000)] = 200
     few_shot: Annotated[int, Field(ge=0, le=20)] = 3
-    max_tokens: Auto | Annotated[int, Field(ge=1)] = "auto"
+    max_tokens: Auto | Annotated[int, Field(ge=1, le=limits.MAX_TOKENS)] = "auto"
     """The most tokens of an answer; `auto`: what the longest reference of the test split needs, with head room."""
     concurrency: Annotated[int, Field(ge=1, le=256)] = 16
 
@@ -88,7 +97,7 @@ class Gate(StrictModel):
 class JobSpec(StrictModel):
     """Everything that a user may set for a job. Every field has a default."""
 
-    model: str | None = None
+    model: Name | None = None
     """The base model to tune, or the id of a tuned model (`ft:…`), from whose adapter the training then starts; None:
     the default base of the deployment."""
     method: Method | None = None
@@ -104,8 +113,15 @@ class JobSpec(StrictModel):
     evaluation: Evaluation = Evaluation()
     gate: Gate = Gate()
     validation_file: DatasetPointer | None = None
-    metadata: Annotated[dict[str, str], Field(max_length=16)] = {}
-    rerun: Annotated[int, Field(ge=0)] = 0
+    metadata: Annotated[
+        dict[
+            Annotated[str, Field(max_length=limits.METADATA_KEY_CHARS)],
+            Annotated[str, Field(max_length=limits.METADATA_VALUE_CHARS)],
+        ],
+        Field(max_length=limits.METADATA_ENTRIES),
+    ] = {}
+    """Keys of at most 64 characters and values of at most 512, as in the OpenAI API."""
+    rerun: Annotated[int, Field(ge=0, le=limits.MAX_RERUN)] = 0
     """Raise it to run the same dataset with the same settings again."""
 
 
@@ -113,9 +129,10 @@ class Origin(FrozenModel):
     """How the job came to be, and its lineage."""
 
     kind: Literal["drop", "event", "api", "retrain"] = "drop"
-    source: str = ""
-    parent_job: str | None = None
+    source: ShownName = ""
+    """Where it came from, such as the `ce_source` of an event; what is longer is cut."""
+    parent_job: JobId | None = None
     """The job that this one is a retry of."""
-    parent_version: str | None = None
-    from_stage: str | None = None
+    parent_version: Name | None = None
+    from_stage: Name | None = None
     """The stage that a retry begins from: the results of the stages before it are those of `parent_job`."""

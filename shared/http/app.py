@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from shared.http.bearer import BearerAuth
 from shared.http.body_limit import BodyLimit, Limits
 from shared.http.errors import ErrorTable
+from shared.http.json_route import JsonRoute
 from shared.http.request_id import RequestId
 from shared.http.responses import JsonResponse
 
@@ -32,6 +33,7 @@ def make_http_app(
     """
     errors = errors or ErrorTable()
     app = FastAPI(title=title, default_response_class=JsonResponse, docs_url=None, redoc_url=None, **options)
+    app.router.route_class = JsonRoute  # of the routes that are added to the app itself
     errors.install(app)
     # the middleware that is added last is the first to see a request
     app.add_middleware(BodyLimit, limits=limits)

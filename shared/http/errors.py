@@ -2,7 +2,7 @@
 
 | status | code | |
 |---|---|---|
-| 400 | `invalid_json` | the body is not JSON |
+| 400 | `invalid_json` | the body is not JSON, or holds what not every reader of JSON takes; `param` names the field |
 | 400 | of the `InputError` | the user's data or settings are wrong |
 | 401 | `missing_api_key`, `invalid_api_key` | with `www-authenticate` |
 | 404 | `unknown_url`, `model_not_found` | |
@@ -28,6 +28,7 @@ from starlette.types import Scope
 
 from shared import telemetry
 from shared.errors import InputError, TransientError, TunestreamError
+from shared.http.json_route import BadJson
 from shared.http.responses import JsonResponse
 
 log = logging.getLogger(__name__)
@@ -108,10 +109,8 @@ def _unavailable(error: TransientError, scope: Scope) -> ApiError:
 
 def _invalid(error: RequestValidationError, scope: Scope) -> ApiError:
     problem = error.errors()[0]
-    if problem["type"] == "json_invalid":
-        return ApiError(400, "The body is not JSON.", code="invalid_json")
     # the first part of the location is body, query or path
-    param = ".".join(str(part) for part in problem["loc"][1:]) or None
+    param = ".".join(str(part) for part in problem["loc"][1:])[:200] or None
     message = f"Invalid value for '{param}': {problem['msg']}." if param else f"Invalid request: {problem['msg']}."
     return ApiError(422, message, param=param, code="invalid_value")
 
@@ -128,6 +127,10 @@ def _routing(error: HTTPException, scope: Scope) -> ApiError:
     return ApiError(error.status_code, str(error.detail), code=code, headers=error.headers)
 
 
+def _bad_json(error: BadJson, scope: Scope) -> ApiError:
+    return ApiError(400, error.detail, code="invalid_json", param=error.param)
+
+
 def _bug(error: Exception, scope: Scope) -> ApiError:
     log.error("a request failed", exc_info=error, extra={"trace_id": request_id(scope)})
     message = f"The server had an error; it is in its log under request id {request_id(scope)}."
@@ -140,5 +143,6 @@ SHARED: dict[type[Exception], Translation] = {
     TransientError: _unavailable,
     RequestValidationError: _invalid,
     HTTPException: _routing,
+    BadJson: _bad_json,
     Exception: _bug,
 }

@@ -5,11 +5,11 @@ https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-proto
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from shared import strict_json
 from shared.events import Event
 
 Headers = list[tuple[str, bytes]]
@@ -60,9 +60,9 @@ def parse(value: bytes | None) -> Any:
     """Parse the value of a record as JSON.
 
     Raises:
-        ValueError, RecursionError: it is not JSON.
+        InvalidJson: it is not JSON, or not such as every reader understands.
     """
-    return json.loads(value or b"")
+    return strict_json.loads(value or b"")
 
 
 def decode(raw: tuple[tuple[str, bytes], ...]) -> dict[str, str]:

@@ -17,7 +17,9 @@ from shared.errors import InputError
 class Section(BaseModel):
     """The base class of sections: frozen, and an unknown field is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, protected_namespaces=(), allow_inf_nan=False
+    )
 
 
 def _readable(path: Path) -> Path:

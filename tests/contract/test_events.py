@@ -35,12 +35,12 @@ def test_there_is_a_golden_file_of_every_event() -> None:
 
 
 def test_an_event_of_a_stranger_needs_only_the_place_of_the_dataset() -> None:
-    event = DatasetUploaded.model_validate({"dataset": {"bucket": "b", "key": "k.jsonl"}})
+    event = DatasetUploaded.model_validate({"dataset": {"bucket": "datasets", "key": "k.jsonl"}})
     assert event.job_id is None and event.spec is None
 
 
 def test_events_cannot_be_changed_and_errors_quote_no_data() -> None:
-    event = DatasetUploaded.model_validate({"dataset": {"bucket": "b", "key": "k"}})
+    event = DatasetUploaded.model_validate({"dataset": {"bucket": "datasets", "key": "k"}})
     with pytest.raises(ValidationError):
         event.job_id = "x"  # type: ignore[misc]
     with pytest.raises(ValidationError) as caught:

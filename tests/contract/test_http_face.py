@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 from starlette.types import Message
 
 from services.api.app import make_app
@@ -18,9 +19,12 @@ from services.api.database import ProjectionDatabase
 from services.api.projection import Projection
 from services.api.resources.dependencies import Dependencies
 from services.inference.app import build
+from shared import strict_json
 from shared.errors import InputError, StoreUnavailable
 from shared.events import StrictModel
 from shared.http import health
+from shared.http.json_route import JsonRoute
+from shared.http.responses import JsonResponse
 from shared.service import Context
 from shared.settings import Settings
 from tests.support.fakes.bus import FakeBus
@@ -114,6 +118,21 @@ async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
         ("POST", "/probe", {"json": {"count": "many"}}, 422, "invalid_value", "count"),
         ("POST", "/probe", {"json": [1]}, 422, "invalid_value", None),
         ("POST", "/probe", {"content": b"{", "headers": JSON}, 400, "invalid_json", None),
+        ("POST", "/probe", {"content": b'{"count": NaN}', "headers": JSON}, 400, "invalid_json", "count"),
+        ("POST", "/probe", {"content": b'{"count": 1e999}', "headers": JSON}, 400, "invalid_json", "count"),
+        ("POST", "/probe", {"content": b'{"count": "\\ud800"}', "headers": JSON}, 400, "invalid_json", "count"),
+        ("POST", "/probe", {"content": b"[" * 100_000, "headers": JSON}, 400, "invalid_json", None),
+        ("POST", "/probe", {"content": b"\xff", "headers": JSON}, 400, "invalid_json", None),
+        (
+            "POST",
+            "/probe",
+            {"content": b'{"count": 1}', "headers": {"content-type": "text"}},
+            422,
+            "invalid_value",
+            None,
+        ),
+        ("POST", "/probe", {"content": b"", "headers": {"content-length": "9" * 5000}}, 413, "body_too_large", None),
+        ("POST", "/probe", {"content": b"{}", "headers": {"content-length": b"\xb2"}}, 422, "invalid_value", None),
         ("POST", "/probe", {"content": b"x" * (2**20 + 1)}, 413, "body_too_large", None),
         ("GET", "/probe/store", {}, 503, "service_unavailable", None),
         ("GET", "/probe/input", {}, 400, "wrong_suffix", "suffix"),
@@ -165,6 +184,17 @@ async def test_without_a_key_nothing_is_answered(
 @pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/metrics"])
 async def test_health_and_metrics_need_no_key(client: httpx.AsyncClient, path: str) -> None:
     assert (await client.get(path)).status_code == 200
+
+
+def test_every_route_with_a_body_reads_it_strictly(app: FastAPI) -> None:
+    with_body = [route for route in app.routes if isinstance(route, APIRoute) and route.body_field is not None]
+    assert with_body
+    assert all(isinstance(route, JsonRoute) for route in with_body)
+
+
+async def test_an_answer_that_repeats_odd_text_is_no_bug() -> None:
+    answer = JsonResponse({"a\ud800": ["\udfff", ("é", float("nan"))]})
+    assert strict_json.loads(bytes(answer.body)) == {"a\\ud800": ["\\udfff", ["é", None]]}
 
 
 async def test_a_figure_that_is_not_a_number_is_null(client: httpx.AsyncClient) -> None:

@@ -209,7 +209,7 @@ class Simulation:
         user = SimulatedStore(self, Process("user"), reliable=True)
         await asyncio.sleep(self.random.uniform(0, 20))
         await user.create(job_key(job.job_id), job.model_dump_json().encode())
-        event = DatasetUploaded(job_id=job.job_id, dataset=DatasetPointer(bucket="b", key="k"))
+        event = DatasetUploaded(job_id=job.job_id, dataset=DatasetPointer(bucket="datasets", key="k"))
         result = outbox.result_of(job.job_id, "ingest", 1, "user", "completed", event, self.now)
         await outbox.commit(user, result)
         self.deliver(event, result.event.id)

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 from pydantic import AliasChoices, Field, ValidationError
 
 from shared.events import STAGE_NAMES, Claim, Event, EventRecord, FrozenModel, Job, JobFailed, StageName, StageOutcome
+from shared.events.limits import Json
 
 E = TypeVar("E", bound=Event)
 
@@ -47,7 +48,7 @@ class Stamped(FrozenModel):
 
     at: float
     id: str
-    value: Any
+    value: Json
     attempt: int = 0
 
     @property
@@ -154,6 +155,14 @@ class StageState(FrozenModel):
         return Waiting.model_validate(value) if value else None
 
 
+def _event(record: EventRecord) -> Event | None:
+    """None: another version wrote it, or it is damaged. Then the stage has its ending, but no details."""
+    try:
+        return record.event()
+    except (ValidationError, KeyError):
+        return None
+
+
 class JobState(FrozenModel):
     """One job. `manifest` is None until `job.json` was read; until then the job is not shown."""
 
@@ -252,11 +261,3 @@ class Unreadable:
 def is_job_id(text: str) -> bool:
     """Whether a job may have this id. Any other text could lead elsewhere when it becomes part of a key."""
     return _JOB_ID.fullmatch(text) is not None
-
-
-def _event(record: EventRecord) -> Event | None:
-    """The event of a record; None if this version cannot read it. Then that part of the job is not shown."""
-    try:
-        return record.event()
-    except (ValidationError, KeyError):
-        return None

@@ -48,7 +48,7 @@ def parse_row(raw: str | bytes, line: int, between: str = "\n") -> Example:
         InputError: code `invalid_test_file`, naming line, field and remedy.
     """
     try:
-        row = json.loads(raw)
+        row = json.loads(raw)  # not strictly: the validator has refused what not every reader of JSON takes
     except (ValueError, RecursionError):
         _refuse(line, "the line", "is not JSON; write one JSON object per line")
     if not isinstance(row, dict):

@@ -8,7 +8,9 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from shared import strict_json
 from shared.events import FrozenModel
+from shared.strict_json import InvalidJson
 
 # The form in which Hermes, Qwen and others write calls. The last one may lack its end, as vLLM's parser allows, too.
 _WRITTEN = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
@@ -77,8 +79,8 @@ def _parsed(body: str) -> ToolCall:
 
 def _is_object(arguments: str) -> bool:
     try:
-        return isinstance(json.loads(arguments), dict)
-    except (ValueError, RecursionError):
+        return isinstance(strict_json.loads(arguments), dict)
+    except InvalidJson:
         return False
 
 

@@ -6,10 +6,12 @@ choices. The gateway always asks, and drops that event if the client did not ask
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from typing import Any
+
+from shared import strict_json
+from shared.strict_json import InvalidJson
 
 _EVENT_END = re.compile(rb"\r?\n\r?\n")
 
@@ -75,8 +77,8 @@ class StreamedUsage:
 
 def _parse(text: bytes) -> Any:
     try:
-        return json.loads(text)
-    except ValueError:
+        return strict_json.loads(text)
+    except InvalidJson:
         return None
 
 
@@ -85,4 +87,4 @@ def _usage(answer: Any) -> Usage | None:
     if not isinstance(usage, dict):
         return None
     counts = [usage.get(name) or 0 for name in ("prompt_tokens", "completion_tokens")]
-    return Usage(*counts) if all(isinstance(count, int) for count in counts) else None
+    return Usage(*counts) if all(isinstance(count, int) and count >= 0 for count in counts) else None

@@ -13,7 +13,9 @@ from services.inference.registry.aliases import Aliases
 from services.inference.registry.models import Models
 from shared import ids
 from shared.events import StrictModel
+from shared.events.limits import Name
 from shared.http.errors import ApiError
+from shared.http.json_route import JsonRoute
 
 log = logging.getLogger(__name__)
 
@@ -21,12 +23,12 @@ log = logging.getLogger(__name__)
 class DeployRequest(StrictModel):
     """`model`: the base, a tuned model's id, or another alias, which stands for its current version."""
 
-    model: str
+    model: Name
 
 
 def router(aliases: Aliases, models: Models, *, base: str, now: Callable[[], float]) -> APIRouter:
     """`now`: seconds since the epoch by the store's clock."""
-    routes = APIRouter()
+    routes = APIRouter(route_class=JsonRoute)
 
     @routes.get("/deployments")
     async def list_deployments() -> dict[str, Any]:

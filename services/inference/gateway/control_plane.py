@@ -67,11 +67,17 @@ def _upstream_request(client: httpx.AsyncClient, target: httpx.URL, request: Req
         raise HTTPException(404)  # it would lead to a path that is not forwarded
     raw = request.scope.get("raw_path", path.encode()).split(b"?")[0]
     query = request.scope["query_string"]
-    headers = [(name, value) for name, value in request.headers.items() if name not in NOT_FORWARDED]
+    # as bytes: a header may be no ASCII
+    headers = [(name, value) for name, value in request.headers.raw if name.decode("latin-1") not in NOT_FORWARDED]
+    try:
+        url = target.copy_with(raw_path=target.raw_path.rstrip(b"/") + raw + (b"?" + query if query else b""))
+    except (httpx.InvalidURL, UnicodeDecodeError):
+        message = "This is no URL: bytes beyond ASCII must be percent-encoded."
+        raise ApiError(400, message, code="invalid_url") from None
     return client.build_request(
         request.method,
-        target.copy_with(raw_path=target.raw_path.rstrip(b"/") + raw + (b"?" + query if query else b"")),
-        headers=[*headers, ("traceparent", request.state.traceparent)],
+        url,
+        headers=[*headers, (b"traceparent", request.state.traceparent.encode())],
         content=request.stream() if _has_body(request) else None,
     )
 

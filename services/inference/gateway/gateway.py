@@ -32,7 +32,9 @@ from services.inference.registry.adapters import Adapters
 from services.inference.registry.first_requests import FirstRequests
 from services.inference.registry.models import Models, Target
 from services.inference.vllm.server import Vllm
+from shared import strict_json
 from shared.http.errors import ApiError
+from shared.strict_json import InvalidJson
 
 PATIENCE = 90.0
 """Seconds that a request waits while vLLM starts. A restart on two cores takes about 45 s."""
@@ -204,10 +206,10 @@ async def _read(request: Request) -> dict[str, Any]:
         ApiError: it is something else.
     """
     try:
-        body = json.loads(await request.body(), parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:
-        where = f" (line {error.lineno}, column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
-        raise ApiError(400, f"The body is not JSON{where}.", code="invalid_json") from None
+        body = strict_json.loads(await request.body())  # what vLLM gets is made of it, and must be JSON
+    except InvalidJson as error:
+        message = f"The body is not valid JSON: {error}."
+        raise ApiError(400, message, code="invalid_json", param=error.field or None) from None
     if not isinstance(body, dict):
         raise ApiError(400, "The body must be a JSON object.", code="invalid_value")
     model = body.get("model")
@@ -218,14 +220,10 @@ async def _read(request: Request) -> dict[str, Any]:
     return body
 
 
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is not JSON")  # Python reads NaN and Infinity, but they cannot be sent to vLLM
-
-
 def _error(status: int, body: bytes, route: str, model: str) -> ApiError:
     """vLLM's error in OpenAI's form. vLLM's codes are numbers, and its answer for an unknown route has no envelope."""
     try:
-        error = json.loads(body)["error"]
+        error = strict_json.loads(body)["error"]
         message, param = str(error["message"]), error.get("param")
     except (ValueError, LookupError, TypeError, AttributeError):
         if status == 404:

@@ -3,14 +3,19 @@ current version, never two."""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Awaitable, Callable
+
+from pydantic import ValidationError
 
 from services.inference.domain import deployments
 from shared import ids
 from shared.errors import AlreadyExists, Conflict, TransientError
 from shared.events import Deployed, Deployment, Job
 from shared.stages.ledger import Ledger, deployment_key, job_key
+
+log = logging.getLogger(__name__)
 
 # How long a promotion by another replica may stay unseen here. It costs one read per second and alias.
 FRESH_SECONDS = 1.0
@@ -43,9 +48,16 @@ class Aliases:
         return None
 
     async def all(self) -> list[Deployment]:
-        """Every alias, by name."""
-        found = [await self.get(name) for name in await self._names()]
+        """Every alias whose document can be read, by name."""
+        found = [await self._readable(name) for name in await self._names()]
         return [deployment for deployment in found if deployment is not None]
+
+    async def _readable(self, name: str) -> Deployment | None:
+        try:
+            return await self.get(name)
+        except ValidationError:
+            log.error("the document of an alias cannot be read", extra={"alias": name})
+            return None
 
     async def promote(
         self,

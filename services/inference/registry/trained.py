@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+from pydantic import ValidationError
 
 from shared import telemetry
 from shared.errors import StoreUnavailable
@@ -16,6 +19,8 @@ from shared.ids import tuned_name
 from shared.stages import outbox
 from shared.stages.ledger import JOBS, Ledger, job_key
 from shared.store.folders import find_folder
+
+log = logging.getLogger(__name__)
 
 NOT_FOUND_SECONDS = 1.0  # an unknown id is looked up at most once in this time, however many requests name it
 READERS = 16  # results that are read at the same time
@@ -93,18 +98,28 @@ class TrainedModels:
             try:
                 trained = await self.find(model)
                 found = await self._objects.get(job_key(trained.job_id)) if trained else None
+                given = Job.model_validate_json(found[0]).traceparent if found else None
             except StoreUnavailable:
                 return None
-            given = Job.model_validate_json(found[0]).traceparent if found else None
+            except ValidationError:
+                given = None
             self._traceparents[model] = telemetry.valid_traceparent(given)
         return self._traceparents[model]
 
     async def _result(self, job_id: str) -> tuple[TrainingCompleted, float] | None:
         if job_id not in self._results:
-            result = await outbox.read(self._objects, job_id, "trainer")
-            if result is None:
+            try:
+                result = await outbox.read(self._objects, job_id, "trainer")
+                if result is None:
+                    return None
+                event = result.event.event() if result.outcome == "completed" else None
+            except (
+                ValidationError,
+                KeyError,
+            ):  # another version wrote it, or it is damaged: it must not hide the others
+                log.error("the result of a training cannot be read", extra={"job_id": job_id})
+                self._results[job_id] = None
                 return None
-            event = result.event.event() if result.outcome == "completed" else None
             self._results[job_id] = (event, result.finished_at) if isinstance(event, TrainingCompleted) else None
         return self._results[job_id]
 

@@ -188,7 +188,8 @@ class Loop:
         figures = {"valid_loss": quick.loss, "valid_mean_token_accuracy": quick.accuracy}
         if full is not None:
             figures |= {"full_valid_loss": full.loss, "full_valid_mean_token_accuracy": full.accuracy}
-        return figures
+        # a loss that is no number is no figure: neither events nor JSON can hold it
+        return {name: value for name, value in figures.items() if math.isfinite(value)}
 
     def _checkpoint_due(self, written: float, seconds_to_write: float) -> bool:
         if self.plan.checkpoint_every != "auto":

@@ -149,8 +149,8 @@ class StepRow(FrozenModel):
 
     `epoch`: how many epochs are done, in fractions. `tokens`: how many the batch has, without padding. `valid_*`:
     measured on a fixed sample of the validation rows, if a validation followed the step; `full_valid_*`: measured on
-    all of them, at the end of an epoch. `skipped`: the loss or its gradient was not a finite number, so the step was
-    not taken; then the row has no `train_*` and no `grad_norm`.
+    all of them, at the end of an epoch; a loss that was not a finite number is left out. `skipped`: the loss or its
+    gradient was not a finite number, so the step was not taken; then the row has no `train_*` and no `grad_norm`.
     """
 
     step: int

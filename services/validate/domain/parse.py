@@ -1,5 +1,9 @@
 """Parses one line of bytes into a JSON object, or into findings that say what is wrong with it. It never raises,
-whatever the bytes."""
+whatever the bytes.
+
+It refuses all that `shared.strict_json` refuses, and more (repeated keys, NUL characters), and finds every flaw of a
+row instead of the first. So whoever reads validated rows need not be strict.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +11,16 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from services.validate.domain.findings import Finding, join, json_type, short
+from shared.strict_json import MAX_INTEGER
 
+MAX_FLAWS = 20
+"""Of one row. A damaged row may have millions."""
 # Tool schemas nest about ten deep. Templates and other readers recurse, so a row far beyond that is refused here.
 MAX_DEPTH = 64
-# JSON readers disagree about numbers beyond 64 bits: some round them, some refuse them.
-MAX_INTEGER = 2**64
 
 
 def parse(raw: bytes) -> dict[str, Any] | list[Finding]:
@@ -34,11 +40,11 @@ def parse(raw: bytes) -> dict[str, Any] | list[Finding]:
         return [_invalid_json(error, text)]
     if not isinstance(value, dict):
         return [_not_an_object(value)]
-    if _could_be_deep(raw) and _depth(value) > MAX_DEPTH:
+    if _could_be_deep(raw) and _too_deep(value):
         return [_TOO_DEEP]
     # Only an escape can put a surrogate or a NUL into a string: raw ones are not UTF-8 or not JSON.
     if b"\\ud" in raw.lower() or b"\\u0000" in raw:
-        return list(_characters(value)) or value
+        return list(islice(_characters(value), MAX_FLAWS)) or value
     return value
 
 
@@ -132,9 +138,8 @@ def _flaws(text: str) -> list[Finding]:
         return [_TOO_DEEP]
     except json.JSONDecodeError as error:
         return [_invalid_json(error, text)]
-    return [
-        Finding(leaf.code, path, leaf.message, leaf.remedy) for path, leaf in _leaves(value) if isinstance(leaf, _Flaw)
-    ]
+    flaws = ((path, leaf) for path, leaf in _leaves(value) if isinstance(leaf, _Flaw))
+    return [Finding(flaw.code, path, flaw.message, flaw.remedy) for path, flaw in islice(flaws, MAX_FLAWS)]
 
 
 # --- walking, without recursion -------------------------------------------------------------------------------------
@@ -142,17 +147,29 @@ def _flaws(text: str) -> list[Finding]:
 
 def _leaves(value: Any) -> Iterator[tuple[str, Any]]:
     """Every value that is not a container, and every key (as a string at its own path), with their paths, in order."""
-    stack = [("", value)]
+    # iterators, not their items: a row may have millions of values, of which the first flaws are enough
+    stack: list[Iterator[tuple[str, Any]]] = [iter([("", value)])]
     while stack:
-        path, item = stack.pop()
+        found = next(stack[-1], None)
+        if found is None:
+            stack.pop()
+            continue
+        path, item = found
         if isinstance(item, dict):
-            children = [(join(path, short(key)), child) for key, child in item.items()]
-            yield from ((place, key) for (place, _), key in zip(children, item, strict=True))
-            stack.extend(reversed(children))
+            yield from ((join(path, short(key)), key) for key in item)
+            stack.append(_entries(path, item))
         elif isinstance(item, list):
-            stack.extend((f"{path}[{index}]", item[index]) for index in range(len(item) - 1, -1, -1))
+            stack.append(_items(path, item))
         else:
             yield path, item
+
+
+def _entries(path: str, item: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    return ((join(path, short(key)), child) for key, child in item.items())
+
+
+def _items(path: str, item: list[Any]) -> Iterator[tuple[str, Any]]:
+    return ((f"{path}[{index}]", child) for index, child in enumerate(item))
 
 
 def _characters(value: Any) -> Iterator[Finding]:
@@ -170,13 +187,12 @@ def _could_be_deep(raw: bytes) -> bool:
     return raw.count(b"{") + raw.count(b"[") > MAX_DEPTH
 
 
-def _depth(value: Any) -> int:
-    deepest, stack = 0, [(value, 1)]
-    while stack:
-        item, depth = stack.pop()
-        if isinstance(item, dict | list):
-            deepest = max(deepest, depth)
-            if deepest > MAX_DEPTH:
-                break
-            stack.extend((child, depth + 1) for child in (item.values() if isinstance(item, dict) else item))
-    return deepest
+def _too_deep(value: Any) -> bool:
+    # level by level: quick where a row has millions of lists
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        children = (child for item in level for child in (item.values() if isinstance(item, dict) else item))
+        level = [child for child in children if isinstance(child, dict | list)]
+        if not level:
+            return False
+    return True

@@ -34,7 +34,7 @@ def report(text: str = HOSTILE, rows: int = 6) -> Report:
     return Report(
         job_id=text,
         alias=text,
-        training=make_training(model=text, base=text, overfitting={"verdict": "unknown", "reason": text}),
+        training=make_training(model=text[:1024], base=text[:1024], overfitting={"verdict": "unknown", "reason": text}),
         settings=Evaluation(),
         gate=Gate(promote="always"),
         seed=0,

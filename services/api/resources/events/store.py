@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from typing import Any, Literal
 
 from services.api.database import Page, ProjectionDatabase
 from services.api.domain.messages import Message
+from shared import strict_json
 
 
 async def list_messages(
@@ -45,7 +45,7 @@ async def list_messages(
 def _data(text: str) -> dict[str, Any]:
     """Empty if it cannot be read: the message beside it says the same in words."""
     try:
-        data: dict[str, Any] = json.loads(text)
-    except ValueError:
+        found = strict_json.loads(text)
+    except strict_json.InvalidJson:
         return {}
-    return data
+    return found if isinstance(found, dict) else {}

@@ -14,6 +14,7 @@ from services.api.resources.jobs.domain import first_stage
 from services.api.resources.lists import listing
 from shared.events import StrictModel
 from shared.http.errors import ApiError
+from shared.http.json_route import JsonRoute
 from shared.http.responses import JsonResponse
 
 
@@ -25,7 +26,7 @@ class RetryBody(StrictModel):
 
 
 def router(dependencies: Dependencies) -> APIRouter:
-    routes = APIRouter(tags=["jobs"])
+    routes = APIRouter(tags=["jobs"], route_class=JsonRoute)
 
     @routes.get("/jobs")
     async def list_jobs(

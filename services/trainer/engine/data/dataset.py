@@ -216,8 +216,9 @@ def _rows(path: Path, param: str) -> Iterator[tuple[str, dict[str, Any]]]:
                 continue
             where = f"line {number} of {path.name}"
             try:
+                # not strictly: the validator has refused what not every reader of JSON takes
                 row = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 message = f"{where}: not valid JSON ({error.__class__.__name__}): one JSON object per line"
                 raise InputError("invalid_training_file", message, param) from None
             if not isinstance(row, dict):

@@ -8,7 +8,7 @@ import pytest
 
 from cli.dlq.letter import Letter, Summary, pretty, printable
 
-GOOD = b'{"dataset": {"bucket": "b", "key": "k.jsonl"}}'
+GOOD = b'{"dataset": {"bucket": "datasets", "key": "k.jsonl"}}'
 
 
 def letter(value: bytes | None = GOOD, headers: dict[str, str] | None = None, **given: Any) -> Letter:
@@ -27,12 +27,13 @@ def letter(value: bytes | None = GOOD, headers: dict[str, str] | None = None, **
         (b"", "empty"),
         (b"{", "not JSON"),
         (b"\xff", "not UTF-8"),
-        (b"[" * 100_000, "nested too deep"),
-        (b'{"dataset": ' + b"9" * 5000 + b"}", "a number that cannot be read"),
+        (b'{"dataset": NaN}', "dataset is NaN"),
+        (b'{"dataset": "\\ud800"}', "half of"),
+        (b"[" * 100_000, "nested more than 100 levels deep"),
         (b"[]", "value: Input should be"),
         (b"{}", "dataset: Field required"),
         (b'{"dataset": {"bucket": 1, "key": "k"}}', "dataset.bucket: Input should be a valid string"),
-        (b'{"dataset": {"bucket": "b", "key": "k"}, "spec": {"lora": {"r": 3}}}', "spec.lora.r"),
+        (b'{"dataset": {"bucket": "datasets", "key": "k"}, "spec": {"lora": {"r": 3}}}', "spec.lora.r"),
     ],
 )
 def test_problems_name_the_field(value: bytes | None, problem: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from urllib.parse import quote
 
 import httpx
@@ -11,7 +12,7 @@ import pytest
 from cli.client import Client
 from cli.target import Target
 from shared.settings import BusSettings, StoreSettings
-from tests.support.data.trained_models import BASE, add_trained
+from tests.support.data.trained_models import BASE, add_trained, job_id
 from tests.support.waiting import until
 from tests.unit.inference.conftest import ServiceUnderTest
 
@@ -185,3 +186,27 @@ async def test_the_command_line_deploys_and_rolls_back_an_alias_of_any_script(
             return [back["current"]["model"], *(each["alias"] for each in client.deployments())]
 
     assert await asyncio.to_thread(by_hand) == [first, "客服"]
+
+
+@pytest.mark.parametrize("harm", ["damaged", "a loss that is null", "an event of the future"])
+async def test_a_result_or_an_alias_that_cannot_be_read_does_not_hide_the_others(
+    service: ServiceUnderTest, harm: str
+) -> None:
+    good, bad = await add_trained(service.objects, "good"), await add_trained(service.objects, "bad")
+    await service.http.post("/deployments/support", json={"model": good})
+    key = f"jobs/{job_id('bad')}/trainer/result.json"
+    found = await service.objects.get(key)
+    assert found is not None
+    result = json.loads(found[0])
+    if harm == "a loss that is null":
+        result["event"]["data"]["train_loss"] = None
+    result["event"]["topic"] = "of.the.future" if harm == "an event of the future" else result["event"]["topic"]
+    await service.objects.put(key, b"{" if harm == "damaged" else json.dumps(result).encode())
+    await service.objects.put("deployments/broken.json", b"{")
+
+    models = await service.http.get("/v1/models")
+
+    assert [card["id"] for card in models.json()["data"]] == [BASE, good, "support"]
+    assert [each["alias"] for each in (await service.http.get("/deployments")).json()["data"]] == ["support"]
+    assert (await service.http.get(f"/v1/models/{bad}")).status_code == 404
+    assert (await service.chat(bad)).status_code == 404

@@ -158,7 +158,9 @@ async def test_only_a_job_of_the_same_dataset_and_settings_adopts(
 
 @pytest.mark.parametrize("named", ["", "../x", "ftjob-" + "a" * 2000, "ftjob-a/../b", "ftjob-\x00", "ftjob-unknown"])
 async def test_a_parent_that_is_no_job_is_none(named: str, store: FakeStore, parent: JobHistory) -> None:
-    job = await make(store, parent.job, "trainer", origin=Origin(parent_job=named, from_stage="trainer"))
+    # events with such a name are refused before; a manifest that an older version wrote may hold one
+    origin = Origin.model_construct(parent_job=named, from_stage="trainer")
+    job = await make(store, parent.job, "trainer", origin=origin)
     assert await adopt(store, job, "validate", "me") is None
     assert await attempts_of_parents(store, job, "trainer") == []
     assert not [key for _, key in store.calls if named and named in key and "unknown" not in named]

@@ -39,7 +39,7 @@ class World:
 
     async def add(self, job_id: str) -> None:
         job = make_job(job_id=job_id, created_at=self.time())
-        event = DatasetUploaded(job_id=job_id, dataset=DatasetPointer(bucket="b", key="k"))
+        event = DatasetUploaded(job_id=job_id, dataset=DatasetPointer(bucket="datasets", key="k"))
         await outbox.commit(self.objects, outbox.result_of(job_id, "ingest", 1, "t", "completed", event, self.time()))
         await self.objects.create(
             stage_prefix(job_id, "validate") + "request.json", event.model_dump_json(exclude_none=True).encode()

@@ -59,7 +59,7 @@ class Ledger:
         job = make_job(job_id=job_id, created_at=T0)
         await self.objects.create(job_key(job_id), job.model_dump_json().encode())
         if uploaded:
-            event = DatasetUploaded(job_id=job_id, dataset=DatasetPointer(bucket="b", key="k"))
+            event = DatasetUploaded(job_id=job_id, dataset=DatasetPointer(bucket="datasets", key="k"))
             await outbox.commit(
                 self.objects, outbox.result_of(job_id, "ingest", 1, "test", "completed", event, self.clock())
             )

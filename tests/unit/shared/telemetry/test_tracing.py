@@ -113,7 +113,7 @@ def runner(objects: FakeStore, work: Work, owner: str) -> StageRunner:
 async def asked(objects: FakeStore) -> Job:
     """A store with a job whose validation was requested."""
     job = await add_job(objects)
-    request = DatasetUploaded.model_validate({"job_id": job.job_id, "dataset": {"bucket": "b", "key": "k"}})
+    request = DatasetUploaded.model_validate({"job_id": job.job_id, "dataset": {"bucket": "datasets", "key": "k"}})
     await objects.create(stage_prefix(job.job_id, "validate") + "request.json", request.model_dump_json().encode())
     return job
 

@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from services.trainer.engine.loss import Sums, Supervised
 from services.trainer.engine.messages import TrainingResult
 from services.trainer.engine.model.memory import ON_GPU, Memory
 from services.trainer.engine.step import Stepper
+from services.trainer.engine.validation import Measured, Validator
+from shared import strict_json
 from shared.errors import InputError
 from tests.unit.trainer.engine.test_training import a_sequence, losses, stop_after, train
 
@@ -100,6 +103,28 @@ def test_a_run_that_diverges_before_a_validation_says_so(
     with pytest.raises(InputError, match=rf"no longer a number at step {first}, .* lower") as caught:
         train(make_plan(eval_every=2 if first == 1 else 10), tmp_path / "out")
     assert caught.value.code == "training_diverged"
+
+
+def test_a_validation_loss_that_is_no_number_is_left_out(
+    make_plan: MakePlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    measure, taken = Validator.measure, 0
+
+    def broken(self: Validator, *, ends_epoch: bool) -> tuple[Measured, Measured | None]:
+        nonlocal taken
+        taken += 1
+        quick, full = measure(self, ends_epoch=ends_epoch)
+        odd = replace(quick, loss=(math.nan, math.inf)[taken % 2])
+        return (odd, full and odd) if taken < 4 else (quick, full)
+
+    monkeypatch.setattr(Validator, "measure", broken)
+    result = train(make_plan(checkpoint_every=1, eval_every=2), tmp_path / "out")
+    assert result.valid_loss is not None and math.isfinite(result.valid_loss)
+    text = (tmp_path / "out" / "metrics.jsonl").read_text()
+    rows = [strict_json.loads(line) for line in text.splitlines()]
+    assert "valid_loss" not in rows[1] and "valid_mean_token_accuracy" in rows[1]
+    assert "valid_loss" in rows[-1]
+    assert strict_json.loads((tmp_path / "out" / "result.json").read_bytes())
 
 
 def test_skipped_steps_are_remembered_by_a_checkpoint(

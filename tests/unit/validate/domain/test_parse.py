@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 from services.validate.check import check, examine
 from services.validate.domain.chat_messages import KEYS
-from services.validate.domain.parse import parse
+from services.validate.domain.parse import MAX_DEPTH, MAX_FLAWS, parse
+from services.validate.domain.report import Report
 from services.validate.reader import Reader
 from services.validate.scan import ScanControl
+from shared import strict_json
 from shared.events import JobSpec
 from shared.settings import ValidationSettings
 from tests.unit.validate.conftest import WordTokenizer, write
@@ -109,8 +111,64 @@ def test_a_row_is_refused_or_can_be_read_by_template_and_digest(tmp_path: Path, 
     assert all(problem.message and problem.remedy for problem in file.problems)
 
 
+ODD = [
+    *("NaN", "-Infinity", "1e999", "9" * 5000, "9" * 30, r'"\ud800"', r'"\udfff\ud800"', r'"\u0000"'),
+    *("[" * 70 + "]" * 70, '{"a":' * 99_999, "[" * 99_999, '{"a": 1, "a": 2}', '"\xed\xa0\x80"', "nan", "+1", "01"),
+]
+PLACES = [
+    '{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": ODD}]}',
+    '{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes", "weight": ODD}]}',
+    '{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes"}], "more": ODD}',
+    '{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes"}], "tools": [{"type": '
+    '"function", "function": {"name": "f", "parameters": {"type": "object", "default": ODD}}}]}',
+    '{"prompt": "hi", "completion": ODD}',
+    '{"prompt": ODD, "completion": "yes"}',
+    '{"input": {"messages": [{"role": "user", "content": ODD}]}, "preferred_completion": [{"role": "assistant", '
+    '"content": "yes"}], "non_preferred_completion": [{"role": "assistant", "content": "no"}]}',
+    '{"messages": ODD}',
+    "ODD",
+]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_value_that_is_no_json_is_a_finding_of_its_line(tmp_path: Path, place: str) -> None:
+    good = place.replace("ODD", "1" if "weight" in place or "default" in place else '"fine"')
+    lines = [good, *(place.replace("ODD", odd) for odd in ODD), good]
+    path = tmp_path / "rows"
+    path.write_bytes("\r\n".join(lines).encode("latin-1"))
+    report = check(path, spec=JobSpec(), base_location=None, limits=ValidationSettings())
+    errors = [problem for problem in report.training.problems if problem.severity == "error"]
+    assert {problem.line for problem in errors} >= set(range(2, len(ODD) + 2))
+    assert all(problem.message and problem.remedy for problem in errors)
+    assert Report.model_validate(strict_json.loads(report.model_dump_json())) == report
+    assert report.failure is not None
+
+
+@pytest.mark.parametrize("piece", ["NaN", "1e999", r'"\ud800"', '{"a": NaN}', "9" * 30])
+def test_a_row_of_a_million_flaws_is_told_by_its_first(piece: str) -> None:
+    found = parse(b'{"messages": [' + f"{piece},".encode() * 100_000 + b"0]}")
+    assert isinstance(found, list) and len(found) == MAX_FLAWS
+    assert found[0].field.startswith("messages[0]")
+
+
+@given(st.binary(max_size=200) | st.text(alphabet='{}[]":,\\u0dn1eE-. ', max_size=80).map(str.encode))
+def test_what_the_parser_takes_every_strict_reader_takes(raw: bytes) -> None:
+    """The trainer and the evaluator read validated rows leniently."""
+    found = parse(raw)
+    if isinstance(found, dict):
+        assert strict_json.loads(raw) == found
+
+
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
 def test_lines_come_without_their_ends_and_without_a_byte_order_mark(end: bytes, tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"\xef\xbb\xbfone" + end + b"two" + end + b"12345678" + end + b"last")
     assert list(Reader(path, 8)) == [(1, b"one"), (2, b"two"), (3, b"12345678"), (4, b"last")]
+
+
+@pytest.mark.parametrize(("levels", "taken"), [(MAX_DEPTH, True), (MAX_DEPTH + 1, False)])
+def test_the_deepest_row_that_is_taken(levels: int, taken: bool) -> None:
+    inside = levels - 1  # the row itself is the first level
+    for opening, closing in (("[", "]"), ('{"a":', "}")):
+        raw = '{"a": ' + opening * inside + ("1" if opening != "[" else "") + closing * inside + "}"
+        assert isinstance(parse(raw.encode()), dict) == taken

@@ -1,0 +1,138 @@
+"""What is read as JSON, and what is refused: everything that cannot be written as JSON again, or that other readers
+understand differently."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared import strict_json
+from shared.strict_json import MAX_DEPTH, InvalidJson
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("NaN", "NaN"),
+        ('{"a": Infinity}', "a is Infinity"),
+        ('{"a": [1, {"b": -Infinity}]}', "a[1].b is -Infinity"),
+        ('{"a": 1e999}', "a is a number beyond 1e308"),
+        ('{"a": -1e999}', "a is a number beyond 1e308"),
+        ('{"a": ' + "1" * 400 + ".0}", "a is a number"),
+        ('{"a": ' + "1" * 5000 + ".0}", "a is a number"),
+        ('{"a": ' + "1" * 21 + "}", "a is a whole number of more than 64 bits"),
+        ('{"a": ' + "1" * 5000 + "}", "a is a whole number of more than 64 bits"),
+        ('{"a": -' + "1" * 5000 + "}", "a is a whole number of more than 64 bits"),
+        (r'{"a": "\ud800"}', "a holds half of"),
+        (r'{"a": {"b": ["\udc00\ud800"]}}', "a.b[0] holds half of"),
+        (r'{"\ud83d": 1}', "holds half of"),
+        ('{"a": "\ud800"}', "half of"),
+        ("[" * 101 + "]" * 101, "nested more than 100 levels deep"),
+        ("[" * 100_000, "nested more than 100 levels deep"),
+        ('{"a":' * 100_000, "nested more than 100 levels deep"),
+        ("", "empty"),
+        ("  \n ", "empty"),
+        ('{"a": 1,\n "b": }', "line 2, column 7"),
+        ("{} {}", "line 1, column 4"),
+        ("[NaN, }", "line 1, column 7"),
+        ('{"a": "\x01"}', "control character"),
+    ],
+)
+def test_what_is_refused_is_named_with_its_place(text: str, said: str) -> None:
+    with pytest.raises(InvalidJson) as caught:
+        strict_json.loads(text)
+    assert said in str(caught.value)
+    str(caught.value).encode()  # can be sent to the client
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("raw", [b"\xff{}", '{"a": 1}'.encode("utf-16"), b'{"a": "\xed\xa0\x80"}', b'{"a": "\xc3'])
+def test_bytes_that_are_not_utf_8_are_refused_with_their_place(raw: bytes) -> None:
+    with pytest.raises(InvalidJson, match=r"byte \d+ .* not UTF-8"):
+        strict_json.loads(raw)
+
+
+def test_a_byte_order_mark_is_skipped() -> None:
+    assert strict_json.loads(b'\xef\xbb\xbf{"a": 1}') == {"a": 1}
+
+
+def test_ordinary_values_are_read_as_by_json() -> None:
+    text = r'{"a": [1, -0.5e-3, true, null, "\ud83d\ude00 \\ud800 é"], "b": 18446744073709551615, "c": 1e-999, "c": {}}'
+    assert strict_json.loads(text) == json.loads(text)  # of a repeated key the last counts
+    nested = "[" * MAX_DEPTH + "]" * MAX_DEPTH
+    assert strict_json.loads(nested) == json.loads(nested)
+
+
+@pytest.mark.parametrize("piece", ["[],", '{"a": 1},', r'"\ud83d\ude00",', '{"a": [[1], "x"]},'])
+def test_a_million_values_take_about_as_long_as_with_json(piece: str) -> None:
+    text = "[" + piece * (2**22 // len(piece)) + "0]"
+    began = time.process_time()
+    json.loads(text)
+    usual = time.process_time() - began
+    began = time.process_time()
+    strict_json.loads(text)
+    assert time.process_time() - began < 6 * usual + 0.5
+
+
+def test_many_brackets_beside_each_other_are_not_deep() -> None:
+    assert len(strict_json.loads("[" + "[]," * 5000 + "[]]")) == 5001
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(1 - 2**64, 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(JSON, st.booleans())
+def test_what_can_be_written_is_read_back_equal(value: Any, ascii_only: bool) -> None:
+    written = json.dumps(value, ensure_ascii=ascii_only)
+    assert strict_json.loads(written) == value
+    assert strict_json.loads(written.encode()) == value
+    strict_json.check(value)
+
+
+ODD = st.sampled_from([math.nan, math.inf, -math.inf, 2**64, -(10**30), "\ud800", "a\udfff"])
+
+
+@given(ODD, st.lists(st.sampled_from(["list", "dict"]), max_size=5))
+def test_what_cannot_be_written_is_refused_wherever_it_is(odd: Any, around: list[str]) -> None:
+    value = odd
+    for kind in around:
+        value = [0, value] if kind == "list" else {"first": 0, "key": value}
+    with pytest.raises(InvalidJson):
+        strict_json.loads(json.dumps(value))
+    with pytest.raises(InvalidJson):
+        strict_json.check(value)
+
+
+@given(st.binary())
+def test_no_bytes_end_in_another_error(raw: bytes) -> None:
+    try:
+        value = strict_json.loads(raw)
+    except InvalidJson as error:
+        str(error).encode()
+    else:
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+
+
+def test_a_python_value_that_is_no_json_is_refused() -> None:
+    for value in ({1: 2}, {"a": b"bytes"}, {"a": object()}, {"a": {1, 2}}):
+        with pytest.raises(InvalidJson):
+            strict_json.check(value)
+    strict_json.check({"a": (1, 2.5, "x", None)})
+    circle: list[Any] = []
+    circle.append(circle)
+    with pytest.raises(InvalidJson, match="nested"):
+        strict_json.check(circle)
