@@ -81,11 +81,16 @@ class Attempts:
             TransientError: the ledger does not answer.
         """
         key = stage_prefix(asked.job.job_id, self._stage.name) + "claim.json"
-        lease = await self._claims.take(key, self._owner, self._settings.lease_seconds)
-        if lease is None:
-            return self._settings.poll_seconds
-        if await outbox.read(self._ledger, asked.job.job_id, self._stage.name):
-            return 0.0  # the result landed between the look and the claim
+        taking = asyncio.ensure_future(self._claims.take(key, self._owner, self._settings.lease_seconds))
+        try:
+            lease = await asyncio.shield(taking)
+            if lease is None:
+                return self._settings.poll_seconds
+            if await outbox.read(self._ledger, asked.job.job_id, self._stage.name):
+                return 0.0  # the result landed between the look and the claim
+        except asyncio.CancelledError:  # the service stops; the claim is ours, or will be in a moment
+            await failures.give_back_taken(taking, GIVE_BACK_SECONDS)
+            raise
         return await self._work_on(asked, lease, bell)
 
     async def cancel_if_asked(self, job_id: str) -> bool:
