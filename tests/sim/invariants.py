@@ -262,6 +262,12 @@ class Watch:
             self.violated("who is in doubt does nothing visible", f"{attempt.prefix} in {process.name}")
 
     def cancelled(self, job_id: str) -> None:
+        def look() -> None:
+            if not self._world.over and not self._world.decided(job_id):
+                self.violated("a cancelled job ends", job_id)
+
+        if self._world.faults.orderly and not self._world.faults.event_lost:
+            here().call_later(FINDS, look, context=NETWORK)
         for work in self.active(job_id):
             self.expect(work.process, LEARNS, lambda work=work: work.active, "cancel stops the work", f"{work}")
 

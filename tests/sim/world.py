@@ -276,6 +276,11 @@ class World:
         found = self.disk.data(stage_prefix(job_id, stage) + "result.json")
         return StageResult.model_validate_json(found) if found else None
 
+    def decided(self, job_id: str) -> bool:
+        """Whether the job has its last result."""
+        results = [self.result(job_id, stage) for stage in STAGES]
+        return results[-1] is not None or any(result and result.outcome != "completed" for result in results)
+
     def ended(self, job_id: str) -> bool:
         """Whether the job has its last result, and, if there is a bus, its events were published."""
         for stage in STAGES:
