@@ -88,10 +88,10 @@ class Attempts:
                 return self._settings.poll_seconds
             if await outbox.read(self._ledger, asked.job.job_id, self._stage.name):
                 return 0.0  # the result landed between the look and the claim
-        except asyncio.CancelledError:  # the service stops; the claim is ours, or will be in a moment
+            return await self._work_on(asked, lease, bell)
+        except asyncio.CancelledError:  # the service stops: let a successor begin at once
             await failures.give_back_taken(taking, GIVE_BACK_SECONDS)
             raise
-        return await self._work_on(asked, lease, bell)
 
     async def cancel_if_asked(self, job_id: str) -> bool:
         """End a job that waits for its turn, if its user wants that. Whether it was ended."""
@@ -125,9 +125,6 @@ class Attempts:
                 ended(result.outcome)
         except Cancelled:
             await self._commit(job.job_id, number, "cancelled", self._cancelled(job.job_id), began)
-        except asyncio.CancelledError:  # the service stops: let a successor begin at once
-            await failures.give_back(lease, GIVE_BACK_SECONDS)
-            raise
         except LeaseLost:
             metrics.stage_retries.labels(self._stage.name, "lease_lost").inc()
             raise

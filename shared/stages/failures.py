@@ -65,10 +65,11 @@ async def give_back(lease: Lease, seconds: float, **update: Any) -> None:
 
 
 async def give_back_taken(taking: asyncio.Future[Lease | None], seconds: float) -> None:
-    """Give back a claim that is being taken, within `seconds`."""
+    """Give back a claim that was taken, or will be in a moment, within `seconds`."""
     with contextlib.suppress(*_NOT_GIVEN_BACK):
         async with asyncio.timeout(seconds):
-            if lease := await taking:
+            lease = await taking
+            if lease and not lease.claim.given_back:
                 await lease.give_back()
 
 
