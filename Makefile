@@ -10,6 +10,8 @@ CHECK := .venv-check
 BASE := tiny-base
 TINY := .cache/tiny-base
 WORKERS ?= 2
+# histories of the stage protocol that `make sim` simulates
+SEEDS ?= 2000
 # the model that the environment or .env names; without one, the full stack uses the tiny base, mounted below /models
 NAMED_BASE := $(or $(TUNESTREAM_MODEL__ID),$(shell grep -s '^TUNESTREAM_MODEL__ID=' .env))
 FULL := $(if $(NAMED_BASE),,MODELS=./.cache TUNESTREAM_MODEL__ID=tiny-base TUNESTREAM_MODEL__PATH=/models/tiny-base) docker compose
@@ -105,8 +107,8 @@ lint: install ## Style, types, import rules
 unit: install ## Unit tests
 	$(BIN)/pytest tests/unit tests/contract -n $(WORKERS)
 
-sim: install ## The stage protocol under 2,000 seeded histories of failure
-	$(BIN)/pytest tests/sim -n $(WORKERS)
+sim: install ## The stage protocol under seeded histories of failure (SEEDS=2000), and its mutants, which must be caught
+	TUNESTREAM_SIM_SEEDS=$(SEEDS) $(BIN)/pytest tests/sim -n $(WORKERS)
 
 wiring: install ## Bus, store and services on the real broker and S3 server
 	$(BIN)/pytest tests/wiring -n $(WORKERS) --dist loadfile

@@ -81,12 +81,17 @@ class Attempts:
             TransientError: the ledger does not answer.
         """
         key = stage_prefix(asked.job.job_id, self._stage.name) + "claim.json"
-        lease = await self._claims.take(key, self._owner, self._settings.lease_seconds)
-        if lease is None:
-            return self._settings.poll_seconds
-        if await outbox.read(self._ledger, asked.job.job_id, self._stage.name):
-            return 0.0  # the result landed between the look and the claim
-        return await self._work_on(asked, lease, bell)
+        taking = asyncio.ensure_future(self._claims.take(key, self._owner, self._settings.lease_seconds))
+        try:
+            lease = await asyncio.shield(taking)
+            if lease is None:
+                return self._settings.poll_seconds
+            if await outbox.read(self._ledger, asked.job.job_id, self._stage.name):
+                return 0.0  # the result landed between the look and the claim
+            return await self._work_on(asked, lease, bell)
+        except asyncio.CancelledError:  # the service stops: let a successor begin at once
+            await failures.give_back_taken(taking, GIVE_BACK_SECONDS)
+            raise
 
     async def cancel_if_asked(self, job_id: str) -> bool:
         """End a job that waits for its turn, if its user wants that. Whether it was ended."""
@@ -120,9 +125,6 @@ class Attempts:
                 ended(result.outcome)
         except Cancelled:
             await self._commit(job.job_id, number, "cancelled", self._cancelled(job.job_id), began)
-        except asyncio.CancelledError:  # the service stops: let a successor begin at once
-            await failures.give_back(lease, GIVE_BACK_SECONDS)
-            raise
         except LeaseLost:
             metrics.stage_retries.labels(self._stage.name, "lease_lost").inc()
             raise

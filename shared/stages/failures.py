@@ -18,6 +18,9 @@ from shared.stages.lease import Lease
 FIRST_PAUSE = 1.0  # seconds
 LONGEST_REASON = 300  # characters of the line that says what a job waits for
 
+_NOT_GIVEN_BACK = (LeaseLost, TransientError, ConfigError, StoreRefused, TimeoutError)
+"""A claim that is not given back expires by itself."""
+
 Cause = Literal["transient", "configuration"]
 """What a job waits for: something outside that is unavailable, or a setting that an operator has to mend."""
 
@@ -59,9 +62,18 @@ def pause(failures: int, longest: float) -> float:
 
 async def give_back(lease: Lease, seconds: float, **update: Any) -> None:
     """Give the claim back, for at most `seconds`. A claim that cannot be given back expires by itself."""
-    with contextlib.suppress(LeaseLost, TransientError, ConfigError, StoreRefused, TimeoutError):
+    with contextlib.suppress(*_NOT_GIVEN_BACK):
         async with asyncio.timeout(seconds):
             await lease.give_back(**update)
+
+
+async def give_back_taken(taking: asyncio.Future[Lease | None], seconds: float) -> None:
+    """Give back a claim that was taken, or will be in a moment, within `seconds`."""
+    with contextlib.suppress(*_NOT_GIVEN_BACK):
+        async with asyncio.timeout(seconds):
+            lease = await taking
+            if lease and not lease.claim.given_back:
+                await lease.give_back()
 
 
 def bug(job_id: str, stage: StageName, bugs: int, error: Exception) -> JobFailed:

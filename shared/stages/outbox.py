@@ -163,7 +163,7 @@ class Outbox:
                 await self._bus.publish(event, ce_id=item.ce_id, subject=event.job_id, traceparent=item.traceparent)
             else:
                 await publish(self._ledger, self._bus, item, self._owner)
-        except TransientError as error:
+        except (TransientError, ConfigError) as error:  # a rotated key is mended, and nobody looks at the job again
             self._failures += 1
             if self._failures == 1:
                 log.warning("events wait for the bus", extra={"reason": type(error).__name__})
@@ -172,8 +172,7 @@ class Outbox:
             return False
         except EventRefused:
             log.warning("progress cannot be published", extra={"reason": "EventRefused"})
-        except (ConfigError, StoreRefused) as error:
-            # a later look at the job finds that it is not published, and comes again
+        except StoreRefused as error:
             log.error("an event is not published", extra={"reason": str(error)})
         except Exception:
             log.exception("an event is not published")

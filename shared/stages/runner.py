@@ -172,6 +172,7 @@ class StageRunner:
         now = _monotonic()
         for job_id, due in self._due.items():
             if due <= now and not self._is_busy(job_id):
+                self._ready.pop(job_id, None)  # here and now: a job that is looked at must not get a slot
                 self._looking[job_id] = asyncio.create_task(self._look_guarded(job_id))
 
     def _fill_slots(self) -> None:
@@ -198,7 +199,6 @@ class StageRunner:
 
     async def _look_guarded(self, job_id: str) -> None:
         self._due[job_id] = _NEVER  # a ring from here on sets it to now
-        self._ready.pop(job_id, None)
         pause: float | None = self._settings.poll_seconds
         try:
             async with self._looks:

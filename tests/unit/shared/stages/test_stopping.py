@@ -6,10 +6,13 @@ import asyncio
 
 import pytest
 
+from shared.events import Claim, DatasetPointer, DatasetUploaded
 from shared.settings import StageSettings
 from shared.stages.lease import Claims
+from shared.stages.ledger import job_key
 from shared.stages.runner import StageRunner
 from shared.stages.stage import STAGES, Attempt
+from tests.support.data.jobs import make_job
 from tests.support.fakes.bus import FakeBus
 from tests.support.fakes.store import FakeStore
 
@@ -49,3 +52,38 @@ async def test_a_lease_ends_even_if_its_bell_rings_meanwhile() -> None:
             for _ in range(20):
                 await asyncio.sleep(0)
             bell.set()
+
+
+async def test_a_claim_that_is_being_taken_is_given_back() -> None:
+    class SlowStore(FakeStore):
+        def __init__(self) -> None:
+            super().__init__()
+            self.written, self.replies = asyncio.Event(), asyncio.Event()
+
+        async def after(self, operation: str, key: str) -> None:
+            if (operation, key) == ("create", "jobs/ftjob-1/validate/claim.json"):
+                self.written.set()
+                await self.replies.wait()
+
+    store = SlowStore()
+    store.add(job_key("ftjob-1"), make_job().model_dump_json().encode())
+    runner = StageRunner(
+        STAGES["validate"],
+        never,  # type: ignore[arg-type]
+        ledger=store,
+        bus=FakeBus(),
+        owner="me",
+        settings=StageSettings(),
+    )
+    running = asyncio.create_task(runner.run())
+    async with asyncio.timeout(5):
+        await runner.ask(DatasetUploaded(job_id="ftjob-1", dataset=DatasetPointer(bucket="b", key="k")))
+        await store.written.wait()
+        running.cancel()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        store.replies.set()
+        await asyncio.gather(running, return_exceptions=True)
+    claim = Claim.model_validate_json(store.held["jobs/ftjob-1/validate/claim.json"].data)
+    assert claim.given_back
+    assert claim.deaths == 0

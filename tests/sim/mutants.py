@@ -1,0 +1,329 @@
+"""Mutants of the stage protocol: the real code with one rule taken out of it. The simulation must notice every one."""
+
+from __future__ import annotations
+
+import asyncio
+import types
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from shared import ids
+from shared.errors import ConfigError, LeaseLost, StoreUnavailable, TransientError
+from shared.retry import retry
+from shared.stages import attempts, failures, lease, outbox, runner
+from shared.stages.attempts import AskedJob, Attempts
+from shared.stages.lease import Claims, Lease
+from shared.stages.ledger import stage_prefix
+from shared.stages.runner import StageRunner
+from tests.sim import jobs
+from tests.sim.loop import here
+from tests.sim.network import Limits, SimulatedLedger
+
+Patch = pytest.MonkeyPatch
+
+
+@dataclass(frozen=True)
+class Mutant:
+    name: str
+    apply: Callable[[Patch], None]
+
+
+MUTANTS: list[Mutant] = []
+
+
+def mutant(name: str) -> Callable[[Callable[[Patch], None]], None]:
+    return lambda apply: MUTANTS.append(Mutant(name, apply))
+
+
+async def nothing(*_: Any, **__: Any) -> None: ...
+
+
+# --- who has the claim --------------------------------------------------------------------------------------------
+
+
+@mutant("expiry ignored: a claim is taken whoever holds it")
+def _(patch: Patch) -> None:
+    patch.setattr(Claims, "_is_free", lambda *_: True)
+
+
+@mutant("no second look: an expired claim is taken at once")
+def _(patch: Patch) -> None:
+    original = Claims.__init__
+    patch.setattr(Claims, "__init__", lambda self, ledger, *, grace: original(self, ledger, grace=0.0))
+
+
+@mutant("no renewal")
+def _(patch: Patch) -> None:
+    patch.setattr(Lease, "renew", nothing)
+
+
+@mutant("renewals without the ETag")
+def _(patch: Patch) -> None:
+    async def replace(self: SimulatedLedger, key: str, data: bytes, etag: str) -> str:
+        await self.put(key, data)
+        return "any"
+
+    async def swap(self: Lease, update: dict[str, Any]) -> None:
+        self.claim = self.claim.model_copy(update=update)
+        await replace(self.ledger, self.key, self.claim.model_dump_json().encode(), self.etag)  # type: ignore[arg-type]
+
+    patch.setattr(Lease, "_swap", swap)
+
+
+@mutant("a lease counts longer for its owner than for others")
+def _(patch: Patch) -> None:
+    async def renew(self: Lease) -> None:
+        await self._swap({"expires": self.ledger.now() + self.seconds})
+        self.certain_until = here().now + 1.5 * self.seconds
+        self._renewed.set()
+
+    patch.setattr(Lease, "renew", renew)
+
+
+@mutant("an attempt has the number of the one before")
+def _(patch: Patch) -> None:
+    original = lease._succeeding
+    patch.setattr(
+        lease,
+        "_succeeding",
+        lambda held, *rest: original(held, *rest).model_copy(update={"attempt": held.attempt}),
+    )
+
+
+@mutant("the result is not looked at after claiming")
+def _(patch: Patch) -> None:
+    blind = types.SimpleNamespace(result_of=outbox.result_of, commit=outbox.commit, read=nothing)
+    patch.setattr(attempts, "outbox", blind)
+
+
+# --- what an owner does when it is lost, or in doubt --------------------------------------------------------------
+
+
+def _renew(patch: Patch, swallowed: type[Exception], instead: Exception | None = None) -> None:
+    original = Lease.renew
+
+    async def renew(self: Lease) -> None:
+        try:
+            await original(self)
+        except swallowed:
+            if instead is not None:
+                raise instead from None
+
+    patch.setattr(Lease, "renew", renew)
+
+
+@mutant("a lost claim does not stop the work")
+def _(patch: Patch) -> None:
+    _renew(patch, LeaseLost)
+
+
+@mutant("a refusal does not stop the work")
+def _(patch: Patch) -> None:
+    _renew(patch, ConfigError, StoreUnavailable("refused"))
+
+
+@mutant("who is in doubt gives up")
+def _(patch: Patch) -> None:
+    original = Lease.renew
+
+    async def renew(self: Lease) -> None:
+        try:
+            await original(self)
+        except StoreUnavailable:
+            if self.in_doubt:
+                raise LeaseLost(self.key) from None
+            raise
+
+    patch.setattr(Lease, "renew", renew)
+
+
+@mutant("who is in doubt does what others see")
+def _(patch: Patch) -> None:
+    patch.setattr(Lease, "certain", nothing)
+
+
+@mutant("a commit needs the lease")
+def _(patch: Patch) -> None:
+    holding: ContextVar[Lease | None] = ContextVar("holding", default=None)
+    held, commit = Lease.held, Attempts._commit
+
+    def hold(self: Lease, **more: Any) -> Any:
+        holding.set(self)
+        return held(self, **more)
+
+    async def committing(self: Attempts, *about: Any) -> Any:
+        mine = holding.get()
+        task = asyncio.create_task(commit(self, *about))
+        while not task.done():
+            if mine is not None and mine.in_doubt:
+                task.cancel()
+                raise LeaseLost(mine.key)
+            await asyncio.wait({task}, timeout=1.0)
+        return task.result()
+
+    patch.setattr(Lease, "held", hold)
+    patch.setattr(Attempts, "_commit", committing)
+
+
+@mutant("calls of the store have no deadline")
+def _(patch: Patch) -> None:
+    original = SimulatedLedger.__init__
+
+    def connect(self: SimulatedLedger, world: Any, process: Any, limits: Any = None, owner: str = "") -> None:
+        original(self, world, process, Limits(1e9, 1e9), owner)
+
+    patch.setattr(SimulatedLedger, "__init__", connect)
+
+
+# --- results and events -------------------------------------------------------------------------------------------
+
+
+@mutant("results are not created once")
+def _(patch: Patch) -> None:
+    async def create(self: SimulatedLedger, key: str, data: bytes) -> str:
+        await self.put(key, data)
+        return "any"
+
+    patch.setattr(SimulatedLedger, "create", create)
+
+
+@mutant("published.json is written before the event is published")
+def _(patch: Patch) -> None:
+    original = outbox.publish
+
+    async def publish(ledger: Any, bus: Any, result: Any, owner: str) -> None:
+        key = stage_prefix(result.job_id, result.stage) + "published.json"
+        await ledger.create(key, ids.canonical({"by": owner}))
+        await original(ledger, bus, result, owner)
+
+    patch.setattr(outbox, "publish", publish)
+
+
+@mutant("a slot waits for the bus")
+def _(patch: Patch) -> None:
+    commit = Attempts._commit
+
+    async def committing(self: Attempts, *about: Any) -> Any:
+        result = await commit(self, *about)
+        box = self._outbox
+        await retry(
+            lambda: outbox.publish(box._ledger, box._bus, result, box._owner),
+            on=TransientError,
+            pauses=outbox.PUBLISH_PAUSES,
+        )
+        return result
+
+    patch.setattr(Attempts, "_commit", committing)
+
+
+@mutant("an event is tried once")
+def _(patch: Patch) -> None:
+    original = outbox.publish
+
+    async def publish(*about: Any) -> None:
+        try:
+            await original(*about)
+        except TransientError as error:
+            raise RuntimeError from error
+
+    patch.setattr(outbox, "publish", publish)
+
+
+# --- how an attempt goes on ---------------------------------------------------------------------------------------
+
+
+@mutant("cancel ignored")
+def _(patch: Patch) -> None:
+    async def never(*_: Any) -> bool:
+        return False
+
+    patch.setattr(Attempts, "_cancel_asked", never)
+
+
+@mutant("nothing given back")
+def _(patch: Patch) -> None:
+    patch.setattr(failures, "give_back", nothing)
+
+
+@mutant("deaths not counted")
+def _(patch: Patch) -> None:
+    original = lease._succeeding
+    patch.setattr(
+        lease, "_succeeding", lambda held, *rest: original(held, *rest).model_copy(update={"deaths": held.deaths})
+    )
+
+
+def _give_back(patch: Patch, forgotten: str) -> None:
+    original = failures.give_back
+
+    async def give_back(lease: Lease, seconds: float, **update: Any) -> None:
+        update.pop(forgotten, None)
+        await original(lease, seconds, **update)
+
+    patch.setattr(failures, "give_back", give_back)
+
+
+@mutant("bugs not counted")
+def _(patch: Patch) -> None:
+    _give_back(patch, "bugs")
+
+
+@mutant("what waits for something outside counts as a bug")
+def _(patch: Patch) -> None:
+    async def wait(self: Attempts, attempt: Any, lease: Lease, error: Exception) -> float | None:
+        return await self._try_again(attempt, lease, error, 0.0)
+
+    patch.setattr(Attempts, "_wait", wait)
+
+
+@mutant("back-off ignored")
+def _(patch: Patch) -> None:
+    patch.setattr(failures, "pause", lambda *_: 0.0)
+
+
+@mutant("other processes do not learn of the back-off")
+def _(patch: Patch) -> None:
+    _give_back(patch, "pause")
+
+
+@mutant("a waiting job keeps its slot")
+def _(patch: Patch) -> None:
+    original = Attempts._wait
+
+    async def wait(self: Attempts, *about: Any) -> float:
+        await asyncio.sleep(await original(self, *about))
+        return 0.0
+
+    patch.setattr(Attempts, "_wait", wait)
+
+
+# --- which job is next --------------------------------------------------------------------------------------------
+
+
+@mutant("unfair: the last that was asked for is first")
+def _(patch: Patch) -> None:
+    class Unfair(AskedJob):
+        def __init__(self, job: Any, request: Any, order: tuple[float, float]) -> None:
+            super().__init__(job, request, (-order[0], order[1]))
+
+    patch.setattr(runner, "AskedJob", Unfair)
+
+
+@mutant("discovery off")
+def _(patch: Patch) -> None:
+    async def discover(self: StageRunner) -> None:
+        self._discover_at = here().now + 3600
+
+    patch.setattr(StageRunner, "_discover", discover)
+
+
+@mutant("the alias moves without compare-and-swap")
+def _(patch: Patch) -> None:
+    async def move(ledger: SimulatedLedger, key: str, data: bytes, etag: str | None) -> None:
+        await ledger.put(key, data)
+
+    patch.setattr(jobs, "_move", move)
