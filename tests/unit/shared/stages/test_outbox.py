@@ -31,7 +31,7 @@ async def test_a_result_is_published_once_the_cause_is_mended(
     store, bus = FakeStore(), BrokenBus()
     box = Outbox(store, bus, "me")
     sending = asyncio.create_task(box.run())
-    event = DatasetUploaded(job_id="ftjob-1", dataset=DatasetPointer(bucket="b", key="k"))
+    event = DatasetUploaded(job_id="ftjob-1", dataset=DatasetPointer(bucket="datasets", key="k"))
     box.result(result_of("ftjob-1", "ingest", 1, "me", "completed", event, 0.0))
     async with asyncio.timeout(5):
         while box.waiting:

@@ -77,7 +77,7 @@ async def test_a_claim_that_is_being_taken_is_given_back() -> None:
     )
     running = asyncio.create_task(runner.run())
     async with asyncio.timeout(5):
-        await runner.ask(DatasetUploaded(job_id="ftjob-1", dataset=DatasetPointer(bucket="b", key="k")))
+        await runner.ask(DatasetUploaded(job_id="ftjob-1", dataset=DatasetPointer(bucket="datasets", key="k")))
         await store.written.wait()
         running.cancel()
         for _ in range(20):
