@@ -14,6 +14,9 @@ from cli.terminal import CliError
 from shared import ids
 from shared.events import JobSpec
 
+_UNREADABLE = (yaml.YAMLError, ValueError, RecursionError)
+"""What PyYAML raises: ValueError for a date such as 2024-31-12 and for a number of 5,000 digits."""
+
 
 def build(document: str | None, assignments: Sequence[str], flags: Mapping[str, Any]) -> JobSpec:
     """Merge a YAML document, `dotted.name=value` assignments and flags (None: not given); later ones win.
@@ -39,7 +42,7 @@ def to_yaml(spec: JobSpec) -> bytes:
 def _mapping(document: str) -> dict[str, Any]:
     try:
         values = yaml.safe_load(document)
-    except yaml.YAMLError as error:
+    except _UNREADABLE as error:
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}" if mark else ""
         raise CliError(f"the job settings are not YAML{where}: {getattr(error, 'problem', error)}") from None
@@ -56,7 +59,7 @@ def _assign(values: dict[str, Any], assignment: str) -> None:
         raise CliError(f"--set {assignment}: write name=value", "for example --set hyperparameters.n_epochs=3")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except _UNREADABLE:
         raise CliError(f"--set {name}: {text!r} is no YAML value", "put the value in quotes") from None
     *parents, last = name.strip().split(".")
     for parent in parents:

@@ -88,7 +88,9 @@ def test_a_file_that_holds_no_settings_says_so(document: str, words: str) -> Non
         build(document, (), {})
 
 
-@pytest.mark.parametrize("assignment", ["n_epochs", "=3", "a=[", "seed.deep=1"])
+@pytest.mark.parametrize(
+    "assignment", ["n_epochs", "=3", "a=[", "seed.deep=1", "suffix=2024-31-12", "seed=" + "9" * 5000, "a=" + "[" * 5000]
+)
 def test_a_malformed_assignment_is_answered_with_the_right_form(assignment: str) -> None:
     with pytest.raises(CliError, match=r"--set"):
         build("seed: 1", [assignment], {})
