@@ -21,7 +21,7 @@ PIN := $(BIN)/uv pip compile --quiet --no-emit-index-url --no-annotate --no-head
 $(if $(filter tiny-base smollm2,$(BASE)),,$(error BASE is "$(BASE)", but must be tiny-base or smollm2; TUNESTREAM_MODEL__ID names other bases))
 
 .DEFAULT_GOAL := help
-.PHONY: help install docs demo up down full full-down secrets check test test-full lint unit sim wiring e2e constraints clean
+.PHONY: help install docs demo up down full full-down secrets check test test-full lint unit sim wiring e2e prove-outages constraints clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -115,6 +115,9 @@ wiring: install ## Bus, store and services on the real broker and S3 server
 
 e2e: install $(TINY)/config.json ## The whole stack with the real vLLM, killed and restarted
 	$(BIN)/pytest tests/e2e --durations=8
+
+prove-outages: install $(TINY)/config.json ## Kafka, the store and vLLM away for two minutes each while jobs run (make e2e: for 20 s)
+	TUNESTREAM_OUTAGE_SECONDS=120 $(BIN)/pytest tests/e2e/test_7_outages.py --durations=8
 
 families: install ## Which kinds of conversation can be trained on which chat template, asked of vLLM's render server
 	$(BIN)/python -m tests.families

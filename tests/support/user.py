@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,13 +61,22 @@ class User:
         answer.raise_for_status()
         return answer.json()
 
+    def jobs(self) -> Iterator[dict[str, Any]]:
+        """All jobs, newest first, page by page."""
+        after = ""
+        while True:
+            page = self.get(f"/jobs?limit=100{after}")
+            yield from page["data"]
+            if not page["has_more"]:
+                return
+            after = f"&after={page['data'][-1]['id']}"
+
     def job_of(self, key: str) -> dict[str, Any] | None:
         """The newest job of a dataset; None while there is none, or while the api is down."""
         try:
-            jobs = self.get("/jobs?limit=100")["data"]
+            return next((job for job in self.jobs() if job["dataset"]["key"] == key), None)
         except httpx.HTTPError:
             return None
-        return next((job for job in jobs if job["dataset"]["key"] == key), None)
 
     def wait(
         self, key: str, condition: Callable[[dict[str, Any]], bool], what: str, seconds: float = 240
