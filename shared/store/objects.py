@@ -94,7 +94,7 @@ class ObjectStore:
             await self._connection.document("check", one_page)
         except StoreRefused as error:
             raise ConfigError(f"{self.bucket!r} (TUNESTREAM_STORE__*_BUCKET) cannot be used: {error}") from None
-        except StoreUnavailable:
+        except (StoreUnavailable, ConfigError):  # a TLS server answers plain text with 400, or with nothing
             if line := await self._connection.beside(lambda: wants_tls(self._connection.settings)):
                 raise ConfigError(line) from None
             raise

@@ -236,7 +236,8 @@ class BusSuite:
     ) -> None:
         received = RecordingHandler()
         async with running(broker, name, (JobFailed, received)) as bus:
-            event = JobFailed(job_id=name, stage="validate", code="x", message="y" * 5 * 2**20)
+            # the model would cut the message
+            event = JobFailed.model_construct(job_id=name, stage="validate", code="x", message="y" * 5 * 2**20)
             with pytest.raises(EventRefused):
                 await bus.publish(event, ce_id=f"{name}-1", subject=name)
             small = JobFailed(job_id=name, stage="validate", code="x", message="y")

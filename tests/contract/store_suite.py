@@ -174,7 +174,7 @@ class StoreSuite:
                 with pytest.raises(StoreRefused):
                     await listing("")
         with pytest.raises(InputError) as caught:
-            await store.describe(DatasetPointer(bucket=bucket, key=key))
+            await store.describe(DatasetPointer.model_construct(bucket=bucket, key=key))
         assert (caught.value.code, caught.value.param) == ("file_not_found", "training_file")
         assert caught.value.message.startswith("There is no object ")
         caught.value.message.encode()  # it becomes an event
