@@ -61,10 +61,20 @@ def pause(failures: int, longest: float) -> float:
 
 
 async def give_back(lease: Lease, seconds: float, **update: Any) -> None:
-    """Give the claim back, for at most `seconds`. A claim that cannot be given back expires by itself."""
-    with contextlib.suppress(*_NOT_GIVEN_BACK):
-        async with asyncio.timeout(seconds):
-            await lease.give_back(**update)
+    """Give the claim back, for at most `seconds`, also while the service stops: the counts in it must not be lost. A
+    claim that cannot be given back expires by itself."""
+
+    async def give() -> None:
+        with contextlib.suppress(*_NOT_GIVEN_BACK):
+            async with asyncio.timeout(seconds):
+                await lease.give_back(**update)
+
+    giving = asyncio.ensure_future(give())
+    try:
+        await asyncio.shield(giving)
+    except asyncio.CancelledError:
+        await giving
+        raise
 
 
 async def give_back_taken(taking: asyncio.Future[Lease | None], seconds: float) -> None:
