@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -25,6 +25,13 @@ async def cancel_and_wait(*tasks: asyncio.Future[Any]) -> list[Any]:
     for task in tasks:
         task.cancel()
     return await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def try_within(step: Callable[[], Awaitable[object]], seconds: float) -> None:
+    """Await `step()` for at most `seconds`, and go on whatever becomes of it. It is for closing what is given up."""
+    with contextlib.suppress(Exception):
+        async with asyncio.timeout(seconds):
+            await step()
 
 
 @asynccontextmanager

@@ -9,10 +9,9 @@ an outage does not fill the producer with copies of one event.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from aiokafka import AIOKafkaProducer
@@ -25,7 +24,7 @@ from shared.kafka.errors import NO_ANSWER, is_transient, producer_is_spent, tran
 from shared.kafka.security import client_options
 from shared.kafka.topics import MAX_LETTER_BYTES, is_legal
 from shared.settings import BusSettings
-from shared.tasks import cancel_and_wait, wait_for_event
+from shared.tasks import cancel_and_wait, try_within, wait_for_event
 
 log = logging.getLogger(__name__)
 
@@ -250,12 +249,6 @@ class Producer:
     async def _close(self, client: AIOKafkaProducer) -> None:
         """Close a client within seconds. aiokafka's own `stop` waits until everything is delivered."""
         patience = CLOSE_SECONDS if self.away_since is None else 0.1
-        await _within(client.stop, patience)
+        await try_within(client.stop, patience)
         for step in (client._sender.close, client.client.close):
-            await _within(step, CLOSE_SECONDS)
-
-
-async def _within(step: Callable[[], Awaitable[object]], seconds: float) -> None:
-    with contextlib.suppress(Exception):
-        async with asyncio.timeout(seconds):
-            await step()
+            await try_within(step, CLOSE_SECONDS)

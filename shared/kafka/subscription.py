@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 from faststream.kafka.subscriber.usecase import DefaultSubscriber
 
 from shared.retry import Backoff
+from shared.tasks import try_within
 
 log = logging.getLogger(__name__)
 
@@ -94,18 +94,12 @@ class Subscription:
 
     async def _stop(self) -> None:
         consumer = self.subscriber.consumer
-        await _within(self.subscriber.stop)
+        await try_within(self.subscriber.stop, STOP_SECONDS)
         self.subscriber.consumer = None
         if consumer is not None:
             # with the broker away aiokafka does not come to these steps
             if consumer._coordinator is not None:
-                await _within(consumer._coordinator._stop_heartbeat_task)
+                await try_within(consumer._coordinator._stop_heartbeat_task, STOP_SECONDS)
             if consumer._fetcher is not None:
-                await _within(consumer._fetcher.close)
-            await _within(consumer._client.close)
-
-
-async def _within(step: Callable[[], Awaitable[object]]) -> None:
-    with contextlib.suppress(Exception):
-        async with asyncio.timeout(STOP_SECONDS):
-            await step()
+                await try_within(consumer._fetcher.close, STOP_SECONDS)
+            await try_within(consumer._client.close, STOP_SECONDS)
