@@ -50,8 +50,6 @@ class Context:
     settings: Settings
     objects: ObjectStore
     bus: Bus
-    clock: Callable[[], float]
-    """Seconds since the epoch by the object store's clock; for times that are stored or shown, not for timers."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +88,7 @@ def run(name: str, build: Callable[[Context], Parts]) -> None:
 
 async def _serve(name: str, settings: Settings, build: Callable[[Context], Parts]) -> None:
     objects = ObjectStore.connect(settings.store)
-    context = Context(settings, objects, Bus(settings.bus, name, objects.now), objects.now)
+    context = Context(settings, objects, Bus(settings.bus, name, objects.now))
     parts = build(context)
     runner = _runner(name, context, parts.work) if parts.work else None
     started = asyncio.Event()

@@ -44,8 +44,7 @@ def build(context: Context) -> Parts:
     group = group_of(database, str(settings.api.database.resolve()))
     for event_type in TOPICS:
         context.bus.subscribe(event_type, projection.take, group=group)
-    now = context.objects.now  # the store's clock: ours may be an hour off
-    dependencies = Dependencies(database, projection, context.objects, context.bus, now, settings.api.url)
+    dependencies = Dependencies(database, projection, context.objects, context.bus, settings.api.url)
     return Parts(
         app=make_app(dependencies, settings.inference.api_keys),
         address=(settings.api.host, settings.api.port),

@@ -28,7 +28,6 @@ from shared.http.responses import JsonResponse
 from shared.service import Context
 from shared.settings import Settings
 from tests.support.fakes.bus import FakeBus
-from tests.support.fakes.clock import Clock
 from tests.support.fakes.store import FakeStore
 
 KEYS = ("first", "second")
@@ -72,12 +71,12 @@ def add_probes(app: FastAPI) -> None:
 
 async def open_app(service: str, stack: AsyncExitStack, folder: Path, keys: tuple[str, ...]) -> FastAPI:
     """The app of `service`, composed as in production, with the added routes."""
-    objects, clock = FakeStore(), Clock()
+    objects = FakeStore()
     if service == "api":
         database = ProjectionDatabase(folder / "api.sqlite3")
         stack.push_async_callback(database.close)
         projection = Projection(database, objects, discover_seconds=10)
-        app = make_app(Dependencies(database, projection, objects, FakeBus(), clock, "http://api.test"), keys)
+        app = make_app(Dependencies(database, projection, objects, FakeBus(), "http://api.test"), keys)
     else:
         settings = Settings.model_validate(
             {
@@ -86,7 +85,7 @@ async def open_app(service: str, stack: AsyncExitStack, folder: Path, keys: tupl
                 "inference": {"adapter_dir": folder, "api_keys": keys},
             }
         )
-        parts = build(Context(settings, objects, FakeBus(), clock))
+        parts = build(Context(settings, objects, FakeBus()))
         assert parts.app is not None and parts.close is not None
         stack.push_async_callback(parts.close)
         app = parts.app

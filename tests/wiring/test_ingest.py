@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -64,7 +63,7 @@ async def ingest(parts: Embedded, *, topic: str | None = None, sweep_seconds: fl
         failed.append(event)
 
     bus.subscribe(JobFailed, fail)
-    background = build(Context(settings, parts.objects, bus, time.time)).background
+    background = build(Context(settings, parts.objects, bus)).background
     async with listen_for_uploads(settings.bus) as uploads:
         tasks = [asyncio.ensure_future(task()) for task in background]
         await bus.start()

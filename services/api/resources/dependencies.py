@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from services.api.database import ProjectionDatabase
-from services.api.domain.state import JobState, Unreadable, is_job_id
+from services.api.domain.state import JobState, Unreadable
 from services.api.projection import Projection
 from services.api.resources.jobs.domain import job_view, unreadable_view
 from shared.http.errors import ApiError
+from shared.ids import is_job_id
 from shared.stages.publisher import Publisher
 from shared.store.objects import ObjectStore
 
@@ -26,7 +26,6 @@ class Dependencies:
     projection: Projection
     objects: ObjectStore
     bus: Publisher
-    clock: Callable[[], float]
     url: str
     complained: set[str] = field(default_factory=set)
     """Jobs that were logged because they cannot be shown."""

@@ -38,7 +38,7 @@ class Api:
     def start(self) -> None:
         self.database = ProjectionDatabase(self.path)
         self.projection = Projection(self.database, self.objects, discover_seconds=10, bus_away=lambda: self.bus_away)
-        dependencies = Dependencies(self.database, self.projection, self.objects, self.bus, self.clock, URL)
+        dependencies = Dependencies(self.database, self.projection, self.objects, self.bus, URL)
         transport = httpx.ASGITransport(make_app(dependencies, self.keys))
         self.client = httpx.AsyncClient(transport=transport, base_url=URL)
 

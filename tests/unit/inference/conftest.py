@@ -79,7 +79,7 @@ async def running_service(
             "render": settings.get("render", {}),
             "stage": {"poll_seconds": 0.01},
         }
-        context = Context(Settings.model_validate(given), objects, FakeBus(), clock)
+        context = Context(Settings.model_validate(given), objects, FakeBus())
         parts = composition.build(context)
         assert parts.app is not None and parts.close is not None
         health.mount(parts.app, parts.checks)

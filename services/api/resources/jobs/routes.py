@@ -59,7 +59,7 @@ def router(dependencies: Dependencies) -> APIRouter:
                 code="job_finished",
                 headers={"x-should-retry": "false"},
             )
-        await store.cancel(state, dependencies.objects, dependencies.bus, dependencies.clock())
+        await store.cancel(state, dependencies.objects, dependencies.bus)
         return JsonResponse(dependencies.view(state))
 
     @routes.post("/jobs/{job_id}/retry")

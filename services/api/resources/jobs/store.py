@@ -56,7 +56,7 @@ async def list_jobs(
     return await database.read(select)
 
 
-async def cancel(job: JobState, ledger: Ledger, bus: Publisher, now: float) -> None:
+async def cancel(job: JobState, ledger: Ledger, bus: Publisher) -> None:
     """Ask for the job to end. There is one cancellation per job, so asking again changes nothing.
 
     Nobody waits for the bus: the owner of the job also reads the ledger whenever it renews its lease.
@@ -65,7 +65,9 @@ async def cancel(job: JobState, ledger: Ledger, bus: Publisher, now: float) -> N
         StoreUnavailable: the request may not have been written.
     """
     with contextlib.suppress(AlreadyExists):
-        await ledger.create(f"{control_prefix(job.job_id)}cancel-1.json", ids.canonical({"at": now, "by": "api"}))
+        await ledger.create(
+            f"{control_prefix(job.job_id)}cancel-1.json", ids.canonical({"at": ledger.now(), "by": "api"})
+        )
     publishing = asyncio.create_task(_ring(job, bus))
     _publishing.add(publishing)
     publishing.add_done_callback(_publishing.discard)
