@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from shared.events import Alias, JobSpec
+from shared.events.limits import JobId
 
 ID_CHARS = 24  # 24 base32 characters are 120 bits: a collision becomes likely at about 2**60 jobs
 
@@ -97,6 +98,7 @@ def slug(text: str, limit: int = 64) -> str:
 
 ALIAS_CHARS = 64
 _ALIAS: TypeAdapter[str] = TypeAdapter(Alias)
+_JOB_ID: TypeAdapter[str] = TypeAdapter(JobId)
 
 
 def alias_of(text: str) -> str:
@@ -112,11 +114,20 @@ def alias_of(text: str) -> str:
     return name if len(name) <= ALIAS_CHARS else f"{name[: ALIAS_CHARS - 9]}-{derive('alias', name, chars=8)}"
 
 
+def is_job_id(text: str) -> bool:
+    """Whether a job may have this id. Any other text could lead elsewhere when it becomes part of a key."""
+    return _fits(text, _JOB_ID)
+
+
 def is_alias(name: str) -> bool:
     """Whether `name` may be an alias. Those of older versions, and those that users write, may have upper-case
     letters."""
+    return _fits(name, _ALIAS)
+
+
+def _fits(text: str, rule: TypeAdapter[str]) -> bool:
     try:
-        _ALIAS.validate_python(name)
+        rule.validate_python(text)
     except ValidationError:
         return False
     return True

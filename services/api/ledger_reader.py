@@ -8,11 +8,12 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from services.api.domain.projection import Claimed, Fact, Manifest, Occurred
-from services.api.domain.state import JobState, is_job_id
+from services.api.domain.state import JobState
 from services.api.domain.stored import read_manifest
 from shared.errors import StoreRefused
 from shared.events import STAGE_NAMES, Claim, FrozenModel, Job, StageName, StageResult
-from shared.stages.ledger import Ledger, job_key, stage_prefix
+from shared.ids import is_job_id
+from shared.stages.ledger import Ledger, claim_key, job_key, result_key
 
 log = logging.getLogger(__name__)
 D = TypeVar("D", bound=FrozenModel)
@@ -65,7 +66,7 @@ class LedgerReader:
         if not is_job_id(stage):  # no name of a stage: it could lead elsewhere
             return False
         try:
-            return await self._ledger.get(_result_key(job_id, stage)) is not None
+            return await self._ledger.get(result_key(job_id, stage)) is not None
         except StoreRefused:
             return True  # it is there, and cannot be read
 
@@ -81,7 +82,7 @@ class LedgerReader:
         return job
 
     async def _result(self, job_id: str, stage: StageName) -> Occurred | None:
-        key = _result_key(job_id, stage)
+        key = result_key(job_id, stage)
         result = await self._read(key, StageResult, job_id)
         if result is None:
             return None
@@ -94,7 +95,7 @@ class LedgerReader:
     async def _claim(self, state: JobState, stage: StageName) -> list[Fact]:
         """The claim, if it is news; not a mere renewal, which comes every few seconds."""
         try:
-            claim = await self._read(stage_prefix(state.job_id, stage) + "claim.json", Claim, state.job_id)
+            claim = await self._read(claim_key(state.job_id, stage), Claim, state.job_id)
         except _Unreadable:
             return []
         if claim is None:
@@ -115,7 +116,3 @@ class LedgerReader:
             about = {"job_id": job_id, "reason": type(error).__name__}
             log.error("a document of the ledger cannot be read", extra=about)
         return _Unreadable(key)
-
-
-def _result_key(job_id: str, stage: str) -> str:
-    return stage_prefix(job_id, stage) + "result.json"

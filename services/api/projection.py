@@ -16,10 +16,11 @@ from services.api.database import DatabaseBroken, ProjectionDatabase
 from services.api.domain.messages import Message, messages
 from services.api.domain.notes import Note, notes
 from services.api.domain.projection import Fact, Manifest, Occurred, ends, project
-from services.api.domain.state import JobState, is_job_id
+from services.api.domain.state import JobState
 from services.api.ledger_reader import LedgerReader
 from shared.errors import ConfigError, InputError, StoreUnavailable, TransientError
 from shared.events import Event, Job
+from shared.ids import is_job_id
 from shared.kafka.bus import Delivery
 from shared.stages.ledger import JOBS, Ledger
 from shared.tasks import cancel_and_wait

@@ -18,7 +18,7 @@ from shared.errors import ConfigError, StoreRefused, TransientError
 from shared.events import StageResult
 from shared.retry import Backoff
 from shared.stages import outbox
-from shared.stages.ledger import Entry, stage_prefix
+from shared.stages.ledger import Entry, published_key
 from shared.stages.outbox import Outbox
 from shared.stages.publisher import Publisher
 from shared.store.objects import ObjectStore
@@ -86,7 +86,7 @@ class Announcer:
         for key, known in list(self._unpublished.items()):
             try:
                 job_id = known or await self._job_of(key)
-                if await self._objects.exists(stage_prefix(job_id, "ingest") + "published.json"):
+                if await self._objects.exists(published_key(job_id, "ingest")):
                     await self._objects.put(key, PUBLISHED)
                     del self._unpublished[key]
                 elif result := await outbox.read(self._objects, job_id, "ingest"):

@@ -17,7 +17,7 @@ from shared.errors import ConfigError, StoreRefused
 from shared.events import Quarantined
 from shared.retry import Backoff
 from shared.stages import quarantine
-from shared.stages.ledger import quarantine_prefix
+from shared.stages.ledger import QUARANTINE
 from shared.store.objects import ObjectStore
 
 log = logging.getLogger(__name__)
@@ -75,8 +75,8 @@ class Quarantine:
     async def load(self) -> None:
         """Learn what is in quarantine. Not to know it does no harm: something is not marked as solved then."""
         try:
-            for entry in await self._objects.list(quarantine_prefix()):
-                kind, _, name = entry.key.removeprefix(quarantine_prefix()).partition("/")
+            for entry in await self._objects.list(QUARANTINE):
+                kind, _, name = entry.key.removeprefix(QUARANTINE).partition("/")
                 self._remember(kind, posixpath.splitext(name)[0])
         except (ConfigError, StoreRefused) as error:
             log.error("the quarantine cannot be listed", extra={"reason": str(error)})

@@ -22,7 +22,7 @@ from shared.events import Job, Quarantined, Retry, StageResult
 from shared.retry import Backoff
 from shared.stages import outbox, quarantine
 from shared.stages.adoption import retry_of
-from shared.stages.ledger import RETRIES, job_key, stage_prefix
+from shared.stages.ledger import RETRIES, job_key, published_key
 from shared.stages.publisher import Publisher
 from shared.store.objects import ObjectStore
 
@@ -96,7 +96,7 @@ class Retries:
 
     async def _make(self, key: str) -> None:
         job_id = posixpath.basename(key).removesuffix(".json")
-        if await self._objects.exists(stage_prefix(job_id, "ingest") + "published.json"):
+        if await self._objects.exists(published_key(job_id, "ingest")):
             self._done.add(key)
             return
         asked = Retry.model_validate_json(await self._read(key))

@@ -3,9 +3,9 @@ and what is in quarantine."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, model_validator
 
 from shared.events.events import BY_TOPIC, RUNNER_STAGES, Event, StageName, StageOutcome
 from shared.events.limits import JsonObject
@@ -100,6 +100,14 @@ class Claim(FrozenModel):
     waiting_for: str | None = None
     """What the job waits for, in one line; None: it is not waiting."""
     waiting_since: float | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_older_versions(cls, data: Any) -> Any:
+        """They wrote that a claim was given back as `expires` 0."""
+        if isinstance(data, dict) and data.get("expires") == 0:
+            return {**data, "given_back": True}
+        return data
 
 
 class StageResult(FrozenModel):

@@ -7,14 +7,10 @@ so no service writes a result of another.
 
 from __future__ import annotations
 
-import re
-
 from shared import ids
 from shared.events import Event, Job, Retry, StageName, StageResult
 from shared.stages import outbox
 from shared.stages.ledger import Ledger, attempt_prefix, job_key, stage_prefix
-
-_JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 def retry_of(parent: Job, retry: Retry, traceparent: str) -> Job:
@@ -78,7 +74,7 @@ async def _parent(ledger: Ledger, job: Job) -> Job | None:
     """The parent of a retry; None if there is none, or if it is another dataset's or has other settings. A program
     outside may name any job as the parent in its event, and must not get at the results of others."""
     named = job.origin.parent_job
-    if named is None or not _JOB_ID.fullmatch(named) or (found := await ledger.get(job_key(named))) is None:
+    if named is None or not ids.is_job_id(named) or (found := await ledger.get(job_key(named))) is None:
         return None
     parent = Job.model_validate_json(found[0])
     return parent if _work(parent) == _work(job) else None

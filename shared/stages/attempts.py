@@ -16,7 +16,7 @@ from shared.events import Event, Job, JobFailed, JobProgress, StageName, StageOu
 from shared.settings import StageSettings
 from shared.stages import failures, outbox
 from shared.stages.lease import Claims, Lease
-from shared.stages.ledger import Ledger, attempt_prefix, control_prefix, stage_prefix
+from shared.stages.ledger import Ledger, attempt_prefix, claim_key, control_prefix
 from shared.stages.outbox import Outbox
 from shared.stages.requests import Request
 from shared.stages.stage import Attempt, Stage, Work
@@ -80,7 +80,7 @@ class Attempts:
             LeaseLost: another owner took over.
             TransientError: the ledger does not answer.
         """
-        key = stage_prefix(asked.job.job_id, self._stage.name) + "claim.json"
+        key = claim_key(asked.job.job_id, self._stage.name)
         taking = asyncio.ensure_future(self._claims.take(key, self._owner, self._settings.lease_seconds))
         try:
             lease = await asyncio.shield(taking)

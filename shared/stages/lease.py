@@ -68,7 +68,7 @@ class Claims:
 
     def _is_free(self, key: str, etag: str, held: Claim, owner: str, now: float) -> bool:
         # a claim in our name comes from a write whose reply was lost
-        if _given_back(held) or held.owner == owner:
+        if held.given_back or held.owner == owner:
             return True
         if held.expires > now:
             self._expired.pop(key, None)
@@ -197,7 +197,7 @@ class Lease:
 
 def _succeeding(held: Claim, owner: str, expires: float) -> Claim:
     """The claim of the next attempt. An owner that is gone without giving back counts as dead."""
-    died = not _given_back(held) and held.owner != owner
+    died = not held.given_back and held.owner != owner
     update = {
         "owner": owner,
         "attempt": held.attempt + 1,
@@ -208,10 +208,6 @@ def _succeeding(held: Claim, owner: str, expires: float) -> Claim:
         "deaths": held.deaths + died,
     }
     return held.model_copy(update=update)
-
-
-def _given_back(claim: Claim) -> bool:
-    return claim.given_back or claim.expires == 0.0  # older versions wrote 0
 
 
 def _monotonic() -> float:

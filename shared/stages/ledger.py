@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 JOBS = "jobs/"
+QUARANTINE = "quarantine/"
 RETRIES = "ingest/retries/"
 
 
@@ -67,6 +68,18 @@ def stage_prefix(job_id: str, stage: str) -> str:
     return f"{JOBS}{job_id}/{stage}/"
 
 
+def claim_key(job_id: str, stage: str) -> str:
+    return stage_prefix(job_id, stage) + "claim.json"
+
+
+def result_key(job_id: str, stage: str) -> str:
+    return stage_prefix(job_id, stage) + "result.json"
+
+
+def published_key(job_id: str, stage: str) -> str:
+    return stage_prefix(job_id, stage) + "published.json"
+
+
 def attempt_prefix(job_id: str, stage: str, attempt: int) -> str:
     return f"{JOBS}{job_id}/{stage}/attempt-{attempt}/"
 
@@ -90,7 +103,3 @@ def gpu_prefix(name: str) -> str:
 def retry_key(job_id: str) -> str:
     """Where the api asks for the job `job_id`, a retry of another one."""
     return f"{RETRIES}{job_id}.json"
-
-
-def quarantine_prefix() -> str:
-    return "quarantine/"

@@ -18,7 +18,7 @@ from shared import ids, telemetry
 from shared.errors import AlreadyExists, ConfigError, EventRefused, StoreRefused, StoreUnavailable, TransientError
 from shared.events import Event, EventRecord, Job, JobFailed, JobProgress, StageName, StageOutcome, StageResult
 from shared.retry import Backoff, retry
-from shared.stages.ledger import Ledger, job_key, stage_prefix
+from shared.stages.ledger import Ledger, job_key, published_key, result_key
 from shared.stages.publisher import Publisher
 from shared.tasks import wait_for_event
 
@@ -75,10 +75,6 @@ async def read(ledger: Ledger, job_id: str, stage: StageName) -> StageResult | N
     return StageResult.model_validate_json(found[0]) if found else None
 
 
-def result_key(job_id: str, stage: StageName) -> str:
-    return stage_prefix(job_id, stage) + "result.json"
-
-
 async def publish(ledger: Ledger, bus: Publisher, result: StageResult, owner: str) -> None:
     """Publish the event of a result. Its id is the same in every process; if this one dies halfway, another publishes
     the event again.
@@ -100,7 +96,7 @@ async def publish(ledger: Ledger, bus: Publisher, result: StageResult, owner: st
         stamp["refused"] = type(error).__name__
     with contextlib.suppress(AlreadyExists):
         at = {"at": ledger.now()}
-        await ledger.create(stage_prefix(result.job_id, result.stage) + "published.json", ids.canonical(stamp | at))
+        await ledger.create(published_key(result.job_id, result.stage), ids.canonical(stamp | at))
     log.info("stage finished", extra={"job_id": result.job_id, "stage": result.stage, "outcome": result.outcome})
 
 

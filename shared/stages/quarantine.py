@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from shared.errors import AlreadyExists, Conflict
 from shared.events import Quarantined
-from shared.stages.ledger import Ledger, quarantine_prefix
+from shared.stages.ledger import QUARANTINE, Ledger
 
 MOST_CHARS = 2000
 """Of each text in a document. A key has at most 1,024; messages of others may be longer."""
@@ -17,7 +17,7 @@ MOST_CHARS = 2000
 
 def key_of(kind: str, name: str) -> str:
     """The key of one document; `name` is unique among those of its kind."""
-    return f"{quarantine_prefix()}{kind}/{name}.json"
+    return f"{QUARANTINE}{kind}/{name}.json"
 
 
 def short(text: str) -> str:
@@ -48,9 +48,8 @@ async def solve(ledger: Ledger, kind: str, name: str) -> None:
 async def read_all(ledger: Ledger, *, kind: str = "") -> dict[str, Quarantined]:
     """What is in quarantine, by `{kind}/{name}`, oldest first. A document that cannot be read is named, too."""
     found: dict[str, Quarantined] = {}
-    prefix = quarantine_prefix()
-    for entry in await ledger.list(f"{prefix}{kind}/" if kind else prefix):
-        name = entry.key.removeprefix(prefix).removesuffix(".json")
+    for entry in await ledger.list(f"{QUARANTINE}{kind}/" if kind else QUARANTINE):
+        name = entry.key.removeprefix(QUARANTINE).removesuffix(".json")
         held = await ledger.get(entry.key)
         if held is None:
             continue

@@ -7,7 +7,6 @@ data types"). That is what makes lost, late, repeated and reordered events harml
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
@@ -22,7 +21,6 @@ E = TypeVar("E", bound=Event)
 Status: TypeAlias = Literal["validating_files", "queued", "running", "succeeded", "failed", "cancelled"]
 Shown: TypeAlias = Literal["waiting", "running", "retrying", "completed", "failed", "cancelled"]
 
-_JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 FINAL: frozenset[Status] = frozenset({"succeeded", "failed", "cancelled"})
 
@@ -75,7 +73,7 @@ class ClaimSeen(FrozenModel):
     def of(cls, claim: Claim, *, lapsed: bool) -> ClaimSeen:
         return cls(
             attempt=claim.attempt,
-            given_back=claim.given_back or claim.expires == 0,  # older runners say it in the second way
+            given_back=claim.given_back,
             expires=claim.expires,
             lapsed=lapsed,
             waiting_for=claim.waiting_for,
@@ -256,8 +254,3 @@ class Unreadable:
     job_id: str
     created_at: float
     status: str
-
-
-def is_job_id(text: str) -> bool:
-    """Whether a job may have this id. Any other text could lead elsewhere when it becomes part of a key."""
-    return _JOB_ID.fullmatch(text) is not None
