@@ -26,7 +26,10 @@ IN_TIME = 420.0
 SAID_WITHIN = 60.0
 """Seconds of an outage within which watch says what is away. Those who work bear it for a while first."""
 TRAINING = "n_epochs: 4"
-"""Long enough that an outage finds it under way."""
+EVALUATION = ("max_examples: 4, few_shot: 1, max_tokens: 16", "max_examples: 30, few_shot: 1, max_tokens: 48")
+"""What an outage has to find under way: long enough."""
+
+PROMOTED = "gate: {promote: always}\n"
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200 + 8 * OUTAGE)]
 
@@ -34,7 +37,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200 + 8 * OUTAGE)]
 def test_each_job_ends_well_once_and_says_what_it_waits_for(stack: StackUnderTest) -> None:
     names = [f"outage-{number}" for number in range(JOBS)]
     for name in names:
-        drop(stack, name)
+        drop(stack, name, PROMOTED)
     jobs = {name: stack.running(f"{name}.jsonl", "validate")["id"] for name in names}
 
     stack.running("outage-0.jsonl", "trainer")
@@ -46,7 +49,7 @@ def test_each_job_ends_well_once_and_says_what_it_waits_for(stack: StackUnderTes
     with stack.watching(jobs[training]) as said, stack.away("weed"):
         lasts(OUTAGE, lambda: "object store" in said(), "watch says that the store is away")
 
-    asked = working(stack, jobs, "evaluator")
+    asked = working(stack, jobs, "evaluator")  # a long evaluation and, after it, a deployment: both need vLLM
     with stack.watching(jobs[asked]) as said, stack.away("vllm"):
         lasts(OUTAGE, lambda: "evaluator waits:" in said() or "inference waits:" in said(), "watch says who waits")
 
@@ -56,7 +59,7 @@ def test_each_job_ends_well_once_and_says_what_it_waits_for(stack: StackUnderTes
 
 def test_without_kafka_a_dropped_file_becomes_a_served_model_and_its_events_come_later(stack: StackUnderTest) -> None:
     with stack.away("tansu"):
-        drop(stack, "no-kafka", "gate: {promote: always}\n")
+        drop(stack, "no-kafka", PROMOTED)
         job = ends_well_after_one_training(stack, "no-kafka")
         assert job["deployment"]["alias"] == "no-kafka"
         answer = stack.openai.chat.completions.create(
@@ -69,7 +72,7 @@ def test_without_kafka_a_dropped_file_becomes_a_served_model_and_its_events_come
 
 
 def drop(stack: StackUnderTest, name: str, more: str = "") -> None:
-    sidecar = QUICK.format(suffix=name).replace("n_epochs: 1", TRAINING)
+    sidecar = QUICK.format(suffix=name).replace("n_epochs: 1", TRAINING).replace(*EVALUATION)
     stack.drop(name, salted_rows(60, name), sidecar + more)
 
 
