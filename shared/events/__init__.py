@@ -16,6 +16,7 @@ from shared.events.documents import (
     Quarantined,
     Retry,
     StageResult,
+    Tombstone,
 )
 from shared.events.events import (
     BY_TOPIC,
@@ -115,5 +116,6 @@ __all__ = [
     "StageOutcome",
     "StageResult",
     "StrictModel",
+    "Tombstone",
     "TrainingCompleted",
 ]

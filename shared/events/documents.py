@@ -140,6 +140,16 @@ class Deployment(FrozenModel):
     history: tuple[Deployed, ...] = ()
 
 
+class Tombstone(FrozenModel):
+    """`deleted/{kind}/{name}.json`: nobody reads what is below `prefix` any more, and the janitor deletes it."""
+
+    prefix: str
+    """Below it, in Tunestream's bucket, lies what is to be deleted. It ends in a slash."""
+    reason: str
+    """Why, in one line."""
+    at: float
+
+
 class Quarantined(FrozenModel):
     """`quarantine/{kind}/{id}.json`: something that cannot become a job, or that no service can read."""
 

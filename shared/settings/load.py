@@ -26,8 +26,10 @@ from shared.settings.sections import (
     HealthSettings,
     InferenceSettings,
     IngestSettings,
+    JanitorSettings,
     ModelSettings,
     RenderSettings,
+    RetentionSettings,
     StageSettings,
     StoreSettings,
     TelemetrySettings,
@@ -70,6 +72,8 @@ class Settings(BaseSettings):
     inference: InferenceSettings = InferenceSettings()
     evaluator: EvaluatorSettings = EvaluatorSettings()
     api: ApiSettings = ApiSettings()
+    retention: RetentionSettings = RetentionSettings()
+    janitor: JanitorSettings = JanitorSettings()
     health: HealthSettings = HealthSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
 

@@ -302,6 +302,36 @@ class ApiSettings(Section):
     database: Path = Path(".tunestream/api.sqlite3")
 
 
+class RetentionSettings(Section):
+    """For how long is kept what nobody needs any more. What is deployed, under an alias, or listed as a checkpoint
+    stays, whatever its age."""
+
+    attempt_days: float = Field(default=7.0, ge=0)
+    """Folders of attempts that decided nothing, after their job has ended."""
+    report_days: float | None = Field(default=None, ge=0)
+    """Evaluation reports and answers of models that no alias names; None: as long as their job."""
+    inbox_days: float = Field(default=7.0, ge=0)
+    """What ingest keeps of announcements that it has handled."""
+    adapters: int = Field(default=50, ge=1)
+    """Adapters on the disk of inference, besides those that are loaded or under an alias. The least recently used go
+    first."""
+    adapter_days: float = Field(default=30.0, ge=0)
+    """Adapters on the disk of inference that nobody has asked for so long."""
+
+
+class JanitorSettings(Section):
+    """The janitor, a role of the api service: it alone deletes."""
+
+    access_key: str | None = None
+    """Its own user of the object store; None: that of the api service, which may not delete in the full stack."""
+    secret_key: SecretStr | None = None
+    tombstones_seconds: float = Field(default=60.0, gt=0)
+    """How often it looks for tombstones."""
+    sweep_seconds: float = Field(default=21_600.0, gt=0)
+    """How often it walks through all jobs: for what the retention policy gives up, and for open work that the index
+    lacks."""
+
+
 class HealthSettings(Section):
     """The address at which a service without an HTTP interface of its own answers /health and /metrics."""
 

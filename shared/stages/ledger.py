@@ -10,6 +10,8 @@ from typing import Protocol
 JOBS = "jobs/"
 QUARANTINE = "quarantine/"
 RETRIES = "ingest/retries/"
+PENDING = "pending/"
+DELETED = "deleted/"
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,21 @@ def result_key(job_id: str, stage: str) -> str:
 
 def published_key(job_id: str, stage: str) -> str:
     return stage_prefix(job_id, stage) + "published.json"
+
+
+def pending_prefix(stage: str) -> str:
+    return f"{PENDING}{stage}/"
+
+
+def pending_key(stage: str, asked_at: float, job_id: str) -> str:
+    """The entry of a job in the index of open work, so that a listing is in the order in which the stage was asked.
+    `asked_at`: seconds since the epoch by the ledger's clock."""
+    return f"{pending_prefix(stage)}{asked_at:014.3f}-{job_id}"
+
+
+def tombstone_key(kind: str, name: str) -> str:
+    """Where it is said that something is to be deleted. `kind`: `checkpoints`, for example."""
+    return f"{DELETED}{kind}/{name}.json"
 
 
 def attempt_prefix(job_id: str, stage: str, attempt: int) -> str:
