@@ -49,15 +49,16 @@ def test_each_job_ends_well_once_and_says_what_it_waits_for(stack: StackUnderTes
     with stack.watching(jobs[training]) as said, stack.away("weed"):
         lasts(OUTAGE, lambda: "object store" in said(), "watch says that the store is away")
 
+    for name in (*names, "dropped-without-kafka"):
+        ends_well_after_one_training(stack, name)
+
     drop(stack, "asked-without-vllm", PROMOTED)  # a long evaluation and, after it, a deployment: both need vLLM
     asked = stack.running("asked-without-vllm.jsonl", "validate")["id"]
     with stack.watching(asked) as said:
         stack.running("asked-without-vllm.jsonl", "evaluator")
         with stack.away("vllm"):
             lasts(OUTAGE, lambda: "evaluator waits:" in said() or "inference waits:" in said(), "watch says who waits")
-
-    for name in (*names, "dropped-without-kafka", "asked-without-vllm"):
-        ends_well_after_one_training(stack, name)
+    ends_well_after_one_training(stack, "asked-without-vllm")
 
 
 def test_without_kafka_a_dropped_file_becomes_a_served_model_and_its_events_come_later(stack: StackUnderTest) -> None:
