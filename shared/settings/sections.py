@@ -185,8 +185,9 @@ class StageSettings(Section):
 
     lease_seconds: float = 15.0
     poll_seconds: float = 2.0
-    discover_seconds: float = 10.0
-    """How often the whole ledger is listed for work that no event announced (a lost message, a dead owner)."""
+    discover_seconds: float = 30.0
+    """How often the index of open work is listed for what no event announced. While work is open, or the bus is away,
+    it is listed every `poll_seconds`."""
     concurrency: int = 1
     max_bugs: int = 3
     """Attempts that may end in an unexpected exception before the job fails."""

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from opentelemetry.trace import SpanKind
@@ -18,6 +19,7 @@ from shared import ids, telemetry
 from shared.errors import AlreadyExists, ConfigError, EventRefused, StoreRefused, StoreUnavailable, TransientError
 from shared.events import Event, EventRecord, Job, JobFailed, JobProgress, StageName, StageOutcome, StageResult
 from shared.retry import Backoff, retry
+from shared.stages import pending
 from shared.stages.ledger import Ledger, job_key, published_key, result_key
 from shared.stages.publisher import Publisher
 from shared.tasks import wait_for_event
@@ -51,7 +53,8 @@ def result_of(
 
 
 async def commit(ledger: Ledger, mine: StageResult) -> StageResult:
-    """Decide the stage. The attempt that creates `result.json` first decides it; every other attempt gets that result.
+    """Decide the stage, and enter the job at the next one. The attempt that creates `result.json` first decides the
+    stage; every other attempt gets that result.
 
     Retries until the store answers, because hours of work must not be lost to an outage. No lease is needed: only the
     first result counts.
@@ -66,7 +69,9 @@ async def commit(ledger: Ledger, mine: StageResult) -> StageResult:
             assert found is not None, "results are never deleted"
             return found
 
-    return await retry(decide, on=StoreUnavailable, pauses=COMMIT_PAUSES)
+    result = await retry(decide, on=StoreUnavailable, pauses=COMMIT_PAUSES)
+    await retry(lambda: pending.add_next(ledger, result), on=StoreUnavailable, pauses=COMMIT_PAUSES)
+    return result
 
 
 async def read(ledger: Ledger, job_id: str, stage: StageName) -> StageResult | None:
@@ -111,7 +116,15 @@ class Outbox:
     """Sends the events of one service in order, beside its work: results until the bus has them, progress as long as
     the bus takes it. Neither the work nor its slot waits for the bus."""
 
-    def __init__(self, ledger: Ledger, bus: Publisher, owner: str) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        bus: Publisher,
+        owner: str,
+        sent: Callable[[StageResult], Awaitable[None]] | None = None,
+    ) -> None:
+        """`sent` is awaited after each result whose event is published."""
+        self._sent = sent
         self._ledger = ledger
         self._bus = bus
         self._owner = owner
@@ -137,6 +150,10 @@ class Outbox:
         self._events.append(_Progress(event, ce_id, traceparent))
         self._bell.set()
 
+    def holds(self, job_id: str, stage: StageName) -> bool:
+        """Whether the event of a result waits here."""
+        return (job_id, stage) in self._results
+
     @property
     def waiting(self) -> int:
         """Results that are committed but not published."""
@@ -159,6 +176,8 @@ class Outbox:
                 await self._bus.publish(event, ce_id=item.ce_id, subject=event.job_id, traceparent=item.traceparent)
             else:
                 await publish(self._ledger, self._bus, item, self._owner)
+                if self._sent is not None:
+                    await self._sent(item)
         except (TransientError, ConfigError) as error:  # a rotated key is mended, and nobody looks at the job again
             self._failures += 1
             if self._failures == 1:

@@ -11,6 +11,11 @@ from shared.events import Event
 class Publisher(Protocol):
     """Sends events."""
 
+    @property
+    def away_since(self) -> float | None:
+        """Since when the bus does not answer, by the monotonic clock; None if it does."""
+        ...
+
     async def publish(
         self, event: Event, *, ce_id: str, subject: str | None = None, traceparent: str | None = None
     ) -> None:

@@ -17,14 +17,15 @@ from dataclasses import dataclass, field
 from pydantic import ValidationError
 
 from shared.errors import ConfigError, InputError, LeaseLost, TransientError
-from shared.events import Event, Job
+from shared.events import Event, Job, StageResult
 from shared.settings import StageSettings
-from shared.stages import failures, outbox
+from shared.stages import failures, outbox, pending
 from shared.stages.adoption import adopt
 from shared.stages.attempts import AskedJob, Attempts, Span, no_span
 from shared.stages.lease import Claims
-from shared.stages.ledger import JOBS, Entry, Ledger, job_key, stage_prefix
+from shared.stages.ledger import Entry, Ledger, job_key, result_key, stage_prefix
 from shared.stages.outbox import Outbox
+from shared.stages.pending import Open
 from shared.stages.publisher import Publisher
 from shared.stages.requests import Missing, Requests
 from shared.stages.stage import Stage, Work
@@ -61,7 +62,8 @@ class StageRunner:
         self._ledger = ledger
         self._requests = Requests(ledger, stage)
         self._settings = settings
-        self._outbox = Outbox(ledger, bus, owner)
+        self._bus = bus
+        self._outbox = Outbox(ledger, bus, owner, sent=self._sent)
         self._attempts = Attempts(
             stage,
             work,
@@ -74,8 +76,10 @@ class StageRunner:
         )
         self._bell = asyncio.Event()
         self._looks = asyncio.Semaphore(LOOKS)
+        self._open: dict[str, Open] = {}
+        """The entries of each job in the index of open work, as of the last listing."""
         self._due: dict[str, float] = {}
-        """The time of the next look at each unfinished job (monotonic)."""
+        """The time of the next look at each undecided job (monotonic)."""
         self._looking: dict[str, asyncio.Task[None]] = {}
         self._ready: dict[str, AskedJob] = {}
         """The jobs that wait for a slot."""
@@ -85,8 +89,9 @@ class StageRunner:
         """The jobs that have a slot."""
         self._asked: dict[str, float] = {}
         """When each job without a result was asked for, by the ledger's clock."""
-        self._finished: set[str] = set()
         self._discover_at = _NOW
+        """When the index is listed (monotonic)."""
+        self._discovering: asyncio.Task[None] | None = None
 
     # --- doorbells --------------------------------------------------------------------------------------------
 
@@ -101,13 +106,14 @@ class StageRunner:
         if await self._ledger.get(job_key(job_id)) is None:
             raise InputError("job_not_found", f"There is no job {job_id} in the ledger.", "job_id")
         await self._requests.create(job_id, event.model_dump(mode="json", exclude_none=True))
+        if job_id not in self._open and not await self._ledger.get(result_key(job_id, self._stage.upstream)):
+            # it comes from another system; whoever of us commits a result enters the job before its event
+            await pending.add(self._ledger, self._stage.name, job_id, self._ledger.now())
         self.ring(job_id)
 
     def ring(self, job_id: str) -> None:
         """Look at this job now, because it was asked for, or because its user wants something, such as to cancel it."""
-        if job_id in self._finished:
-            return
-        self._due[job_id] = _NOW
+        self._due[job_id] = self._discover_at = _NOW
         if running := self._running.get(job_id):
             running.bell.set()
         self._bell.set()
@@ -147,26 +153,57 @@ class StageRunner:
         try:
             while True:
                 self._bell.clear()
-                if _monotonic() >= self._discover_at:
-                    await self._discover()
+                if self._discovering is None and _monotonic() >= self._discover_at:
+                    self._discovering = asyncio.create_task(self._discover())
                 self._start_looks()
                 self._fill_slots()
                 await wait_for_event(self._bell, self._pause())
         finally:
             attempts = [running.task for running in self._running.values()]
-            await cancel_and_wait(*attempts, *self._looking.values(), sending)
+            listing = [self._discovering] if self._discovering else []
+            await cancel_and_wait(*attempts, *self._looking.values(), *listing, sending)
 
     async def _discover(self) -> None:
-        """List the ledger for jobs that no event announced: the message was lost, or the owner died."""
-        pause = self._settings.discover_seconds
+        """List the open work of the stage. Events only make it faster: they may be lost, and owners may die."""
+        self._discover_at = _NEVER  # a ring from here on sets it to now
         try:
-            for job_id in await self._ledger.folders(JOBS):
-                if job_id not in self._finished:
-                    self._due.setdefault(job_id, _NOW)
+            self._take_over(await pending.read(self._ledger, self._stage.name))
+            idle = not self._open and not self._due and self._bus.away_since is None
+            pause = self._settings.discover_seconds if idle else self._settings.poll_seconds
         except Exception as error:
-            self._log_failure("the ledger cannot be listed", error)
+            self._log_failure("open work cannot be listed", error)
             pause = self._retry_pause(error)
-        self._discover_at = _monotonic() + pause
+        finally:
+            self._discovering = None
+            self._bell.set()
+        if self._discover_at != _NOW:
+            self._discover_at = _monotonic() + pause
+
+    def _take_over(self, listed: dict[str, Open]) -> None:
+        """Look at the jobs that have new entries, and at those whose entries are gone: another process has decided
+        them."""
+        before, self._open = self._open, listed
+        for job_id, entries in listed.items():
+            if job_id not in before or not entries.keys <= before[job_id].keys:
+                self._due[job_id] = _NOW
+                if running := self._running.get(job_id):
+                    running.bell.set()  # its user wants something
+        for job_id in before.keys() - listed.keys():
+            if job_id in self._due:
+                self._due[job_id] = _NOW
+
+    async def _sent(self, result: StageResult) -> None:
+        """The event of a result is published, so nobody has to look at the job any more."""
+        try:
+            await self._close(result.job_id)
+        except Exception as error:  # the next listing shows it again
+            self._log_failure("an entry of open work is deleted later", error, result.job_id)
+
+    async def _close(self, job_id: str) -> None:
+        """Delete a job's entries, as far as they are known."""
+        if (entries := self._open.get(job_id)) is not None:
+            await pending.remove(self._ledger, entries.keys)
+            self._open.pop(job_id, None)
 
     def _start_looks(self) -> None:
         now = _monotonic()
@@ -192,6 +229,10 @@ class StageRunner:
         looks = (due for job_id, due in self._due.items() if not self._is_busy(job_id))
         return max(0.0, min(self._settings.poll_seconds, min([self._fill_at, *looks]) - _monotonic()))
 
+    def _is_on_its_way(self, job_id: str) -> bool:
+        """Whether it waits for a slot, or for the bus."""
+        return job_id in self._ready or self._outbox.holds(job_id, self._stage.name)
+
     def _is_busy(self, job_id: str) -> bool:
         return job_id in self._looking or job_id in self._running
 
@@ -215,10 +256,14 @@ class StageRunner:
         left to do."""
         prefix = stage_prefix(job_id, self._stage.name)
         entries = {entry.key.removeprefix(prefix): entry for entry in await self._ledger.list(prefix)}
+        if "published.json" in entries:
+            await self._close(job_id)
+            return None
         if "result.json" in entries:
-            if "published.json" not in entries:
-                result = await outbox.read(self._ledger, job_id, self._stage.name)
-                assert result is not None, "results are never deleted"
+            result = await outbox.read(self._ledger, job_id, self._stage.name)
+            assert result is not None, "results are never deleted"
+            if not self._outbox.holds(job_id, self._stage.name):
+                await pending.add_next(self._ledger, result)  # whoever committed it may have died before that
                 self._outbox.result(result)
             return None
         asked = await self._find(job_id, entries.get("request.json"))
@@ -233,18 +278,30 @@ class StageRunner:
         """The job and its request, or else what `_look` returns."""
         found = await self._ledger.get(job_key(job_id))
         if found is None:
-            return self._settings.discover_seconds
+            return await self._not_asked(job_id, Missing.NEVER)
         job = _read(found[0])
         if isinstance(job, Job) and (adopted := await adopt(self._ledger, job, self._stage.name, self._owner)):
             self._outbox.result(adopted)
             return None
         request = await self._requests.find(job_id, created=request_entry is not None)
         if isinstance(request, Missing):
-            return self._settings.discover_seconds if request is Missing.NOT_YET else None
+            return await self._not_asked(job_id, request)
         if isinstance(job, ValidationError):
             await self._attempts.refuse(failures.unreadable_job(job_id, self._stage.name, job))
             return None
-        return AskedJob(job, request, (request_entry.modified if request_entry else self._ledger.now(), job.created_at))
+        return AskedJob(job, request, (self._asked_at(job_id, request_entry), job.created_at))
+
+    async def _not_asked(self, job_id: str, request: Missing) -> float | None:
+        """What `_look` returns for a job that somebody has rung for, or entered, but that has no request."""
+        if request is Missing.NEVER:
+            await self._close(job_id)
+        return self._settings.discover_seconds if job_id in self._open else None
+
+    def _asked_at(self, job_id: str, request_entry: Entry | None) -> float:
+        """When the stage was asked for, by the ledger's clock."""
+        if (entries := self._open.get(job_id)) is not None:
+            return entries.asked_at
+        return request_entry.modified if request_entry else self._ledger.now()
 
     async def _attempt_guarded(self, asked: AskedJob, running: _Running) -> None:
         job_id = asked.job.job_id
@@ -260,10 +317,11 @@ class StageRunner:
 
     def _look_again(self, job_id: str, pause: float | None) -> None:
         """Note the next look at a job, unless a ring has asked for one now."""
+        if pause is None and job_id in self._open and not self._is_on_its_way(job_id):
+            pause = self._settings.discover_seconds
         if pause is None and job_id not in self._ready:
             self._due.pop(job_id, None)
             self._asked.pop(job_id, None)
-            self._finished.add(job_id)
         elif self._due.get(job_id) != _NOW:
             self._due[job_id] = _NEVER if pause is None else _monotonic() + pause
         self._bell.set()

@@ -48,6 +48,10 @@ STAGES: dict[StageName, Stage] = {
 }
 
 
+NEXT: dict[StageName, StageName] = {stage.upstream: name for name, stage in STAGES.items()}
+"""The stage that goes on where a stage ends; the last one has none."""
+
+
 async def _always() -> None:
     """The answer of an attempt without a lease, as tests make it."""
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from shared.errors import ConfigError, InputError, TransientError
 from shared.events import Claim, Deployment, StageName, StageResult
 from shared.retry import Backoff
-from shared.stages.ledger import control_prefix
+from shared.stages.ledger import PENDING, control_prefix
 from shared.stages.stage import STAGES, Attempt
 from tests.sim.loop import here
 from tests.sim.network import NETWORK
@@ -315,6 +315,16 @@ class Watch:
                 self._decided.add(key)
             case ["deployments", _]:
                 self._moves(data)
+
+    def deleted(self, key: str) -> None:
+        """Every deletion of the store."""
+        if not key.startswith(PENDING):
+            return
+        job_id = key.partition("-")[2]
+        if not self._world.closed(job_id) and not any(
+            other.endswith(job_id) for other in self._world.disk.keys(PENDING)
+        ):
+            self.violated("open work is in the index", key)
 
     def _moves(self, data: bytes) -> None:
         current = Deployment.model_validate_json(data).current.job_id

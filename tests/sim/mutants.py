@@ -14,7 +14,7 @@ import pytest
 from shared import ids
 from shared.errors import ConfigError, LeaseLost, StoreUnavailable, TransientError
 from shared.retry import retry
-from shared.stages import attempts, failures, lease, outbox, runner
+from shared.stages import attempts, failures, lease, outbox, pending, runner
 from shared.stages.attempts import AskedJob, Attempts
 from shared.stages.lease import Claims, Lease
 from shared.stages.ledger import stage_prefix
@@ -316,9 +316,49 @@ def _(patch: Patch) -> None:
 @mutant("discovery off")
 def _(patch: Patch) -> None:
     async def discover(self: StageRunner) -> None:
-        self._discover_at = here().now + 3600
+        self._discovering, self._discover_at = None, here().now + 3600
 
     patch.setattr(StageRunner, "_discover", discover)
+
+
+@mutant("the next stage is not entered")
+def _(patch: Patch) -> None:
+    patch.setattr(pending, "add_next", nothing)
+
+
+@mutant("the next stage is entered only by who commits")
+def _(patch: Patch) -> None:
+    patch.setattr(runner, "pending", types.SimpleNamespace(**{**vars(pending), "add_next": nothing}))
+
+
+@mutant("the next stage is entered after the event is published")
+def _(patch: Patch) -> None:
+    original, publish = pending.add_next, outbox.publish
+
+    async def late(ledger: Any, bus: Any, result: Any, owner: str) -> None:
+        await publish(ledger, bus, result, owner)
+        await original(ledger, result)
+
+    patch.setattr(outbox, "publish", late)
+    patch.setattr(pending, "add_next", nothing)
+
+
+@mutant("an entry is deleted before the event is published")
+def _(patch: Patch) -> None:
+    commit = Attempts._commit
+
+    async def committing(self: Attempts, job_id: str, *about: Any) -> Any:
+        result = await commit(self, job_id, *about)
+        if entries := (await pending.read(self._ledger, self._stage.name)).get(job_id):
+            await pending.remove(self._ledger, entries.keys)
+        return result
+
+    patch.setattr(Attempts, "_commit", committing)
+
+
+@mutant("entries are never deleted")
+def _(patch: Patch) -> None:
+    patch.setattr(pending, "remove", nothing)
 
 
 @mutant("the alias moves without compare-and-swap")

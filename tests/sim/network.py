@@ -84,7 +84,9 @@ class Outage:
 class Disk:
     """What the object store holds. `wrote` is called after every change."""
 
-    def __init__(self, wrote: Callable[[Process, str, bytes], None]) -> None:
+    def __init__(self, wrote: Callable[[Process, str, bytes], None], deleted: Callable[[str], None]) -> None:
+        """`deleted` is called after each deletion with the key."""
+        self._deleted = deleted
         self.documents: dict[str, Document] = {}
         self._sorted: list[str] = []
         self._wrote = wrote
@@ -104,6 +106,7 @@ class Disk:
     def delete(self, key: str) -> None:
         if self.documents.pop(key, None):
             self._sorted.remove(key)
+            self._deleted(key)
 
     def keys(self, prefix: str) -> list[str]:
         """In order."""
@@ -310,11 +313,21 @@ class SimulatedBus(_Connection):
 
     def __init__(self, world: World, process: Process) -> None:
         super().__init__(world, process, BUS, world.bus_outages)
+        self._away_since: float | None = None
 
     def unavailable(self, why: str) -> Exception:
         return TransientError(why)
 
+    @property
+    def away_since(self) -> float | None:
+        return self._away_since
+
     async def publish(
         self, event: Event, *, ce_id: str, subject: str | None = None, traceparent: str | None = None
     ) -> None:
-        await self.call(event.topic, lambda: self._world.deliver(event, ce_id))
+        try:
+            await self.call(event.topic, lambda: self._world.deliver(event, ce_id))
+        except TransientError:
+            self._away_since = self._away_since or here().now
+            raise
+        self._away_since = None

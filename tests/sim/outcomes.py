@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from shared.events import Claim, Deployment, JobFailed, JobProgress, StageName, StageResult
-from shared.stages.ledger import deployment_key
+from shared.stages.ledger import PENDING, deployment_key
 from shared.stages.stage import STAGES
 from tests.sim.processes import MAX_BUGS, MAX_DEATHS
 
@@ -44,6 +44,8 @@ class Outcomes:
                 if not world.faults.bus_gone:
                     self._check_published(result)
             self._check_attempts(plan, stage)
+        if not world.faults.bus_gone and (left := [key for key in world.disk.keys(PENDING) if key.endswith(job_id)]):
+            self._wrong("the index forgets what has ended", ", ".join(left))
         failures = {ce_id for ce_id, event in world.published["job.failed"] if event.job_id == job_id}
         if len(failures) > 1:
             self._wrong("a job fails once", job_id)

@@ -18,7 +18,7 @@ from shared.events import (
     StageResult,
 )
 from shared.stages import outbox
-from shared.stages.ledger import JOBS, control_prefix, job_key, stage_prefix
+from shared.stages.ledger import JOBS, PENDING, control_prefix, job_key, pending_key, published_key, stage_prefix
 from shared.stages.stage import STAGES, Attempt
 from tests.sim import faults as faults_
 from tests.sim import jobs
@@ -53,7 +53,7 @@ class World:
         ]
         self._plan_of = {plan.job.job_id: plan for plan in self.plans}
         self.watch = Watch(self)
-        self.disk = Disk(self._wrote)
+        self.disk = Disk(self._wrote, self._deleted)
         self.published: dict[str, list[tuple[str, Event]]] = {topic: [] for topic in BY_TOPIC}
         self.published_ids: set[str] = set()
         self.queues: dict[StageName, Queue] = {stage: Queue() for stage in STAGES}
@@ -236,6 +236,7 @@ class World:
         event = DatasetUploaded(job_id=job.job_id, dataset=DatasetPointer(bucket="datasets", key="k"))
         result = outbox.result_of(job.job_id, "ingest", 1, "user", "completed", event, here().now)
         self.disk.write(self._user, outbox.result_key(job.job_id, "ingest"), result.model_dump_json().encode())
+        self.disk.write(self._user, pending_key("validate", here().now, job.job_id), b"{}")
         if not any(outage.concerns(self._user) for outage in self.bus_outages):
             self.deliver(event, result.event.id)
         if plan.cancelled_after is None:
@@ -260,8 +261,17 @@ class World:
 
     def _wrote(self, process: Process, key: str, data: bytes) -> None:
         self.watch.wrote(process, key, data)
-        if key.endswith(("/result.json", "/published.json")) and all(self.ended(p.job.job_id) for p in self.plans):
-            self.finished.set()
+        self._look_for_the_end(key)
+
+    def _deleted(self, key: str) -> None:
+        self.watch.deleted(key)
+        self._look_for_the_end(key)
+
+    def _look_for_the_end(self, key: str) -> None:
+        if key.startswith(PENDING) or key.endswith(("/result.json", "/published.json")):
+            entries = not self.faults.bus_gone and self.disk.keys(PENDING)
+            if not entries and all(self.ended(plan.job.job_id) for plan in self.plans):
+                self.finished.set()
 
     def deliver(self, event: Event, ce_id: str) -> None:
         self.published[event.topic].append((ce_id, event))
@@ -280,6 +290,12 @@ class World:
         """Whether the job has its last result."""
         results = [self.result(job_id, stage) for stage in STAGES]
         return results[-1] is not None or any(result and result.outcome != "completed" for result in results)
+
+    def closed(self, job_id: str) -> bool:
+        """Whether the job has its last result, and the event of every result was published."""
+        results = [result for stage in STAGES if (result := self.result(job_id, stage))]
+        published = all(published_key(job_id, result.stage) in self.disk.documents for result in results)
+        return self.decided(job_id) and published
 
     def ended(self, job_id: str) -> bool:
         """Whether the job has its last result, and, if there is a bus, its events were published."""

@@ -22,11 +22,11 @@ from shared.events import (
     TrainingCompleted,
 )
 from shared.settings import StageSettings
-from shared.stages import outbox
+from shared.stages import outbox, pending
 from shared.stages.adoption import adopt, attempts_of_parents, retry_of
-from shared.stages.ledger import attempt_prefix, job_key, stage_prefix
+from shared.stages.ledger import attempt_prefix, job_key, pending_key, stage_prefix
 from shared.stages.runner import StageRunner
-from shared.stages.stage import STAGES, Attempt, Work
+from shared.stages.stage import NEXT, STAGES, Attempt, Work
 from shared.tasks import cancel_and_wait
 from tests.support.data.job_history import T0, TRACE, JobHistory
 from tests.support.fakes.bus import FakeBus
@@ -81,7 +81,9 @@ async def test_every_stage_before_the_first_adopts_and_the_others_work(
     adopted = {stage: await adopt(store, job, stage, "me") for stage in RUNNER_STAGES}
     expected = RUNNER_STAGES[: RUNNER_STAGES.index(first)]
     assert tuple(stage for stage, result in adopted.items() if result) == job.adopts == expected
-    assert set(store.held) - before == {stage_prefix(job.job_id, stage) + "result.json" for stage in expected}
+    results = {stage_prefix(job.job_id, stage) + "result.json" for stage in expected}
+    entries = {pending_key(NEXT[stage], T0 + 3600, job.job_id) for stage in expected}
+    assert set(store.held) - before == results | entries
 
 
 async def test_an_adopted_result_names_the_new_job_and_refers_to_the_files_of_the_parent(
@@ -253,6 +255,7 @@ async def running(*runners: StageRunner) -> AsyncIterator[None]:
 async def test_the_runner_publishes_what_it_adopts_without_work(store: FakeStore, parent: JobHistory) -> None:
     """Also where the stages before have adopted nothing yet: each reads the parent, and none waits for another."""
     job, bus = await make(store, parent.job, "inference"), FakeBus()
+    await pending.add(store, "trainer", job.job_id, T0)
     mine = stage_prefix(job.job_id, "trainer")
     async with running(runner("trainer", never, store, bus)):
         await until(lambda: mine + "published.json" in store.held, "the result is published")
@@ -268,6 +271,7 @@ async def test_without_a_bus_a_retry_goes_from_its_first_stage_to_its_end(store:
     await parent.finish(store, "trainer", parent.failed(), 9.0, "failed")
     job, bus = await make(store, parent.job, "trainer"), FakeBus()
     bus.available = False
+    await pending.add(store, "validate", job.job_id, T0)
     asked: list[tuple[str, dict[str, Any]]] = []
     events = {"trainer": parent.trained, "evaluator": parent.evaluated, "inference": parent.ended}
 

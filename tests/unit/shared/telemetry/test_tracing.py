@@ -13,6 +13,7 @@ from shared import telemetry
 from shared.errors import InputError
 from shared.events import DatasetUploaded, Event, Job
 from shared.settings import StageSettings
+from shared.stages import pending
 from shared.stages.ledger import stage_prefix
 from shared.stages.runner import StageRunner
 from shared.stages.stage import STAGES, Attempt
@@ -115,6 +116,7 @@ async def asked(objects: FakeStore) -> Job:
     job = await add_job(objects)
     request = DatasetUploaded.model_validate({"job_id": job.job_id, "dataset": {"bucket": "datasets", "key": "k"}})
     await objects.create(stage_prefix(job.job_id, "validate") + "request.json", request.model_dump_json().encode())
+    await pending.add(objects, "validate", job.job_id, 0.0)
     return job
 
 
