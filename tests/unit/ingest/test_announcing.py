@@ -41,7 +41,7 @@ async def test_while_the_bus_is_fine_an_event_costs_one_marker(world: World) -> 
     assert world.uploaded() == list(KEYS)
     assert markers(world) == [b"{}"] * 3
     writes = Counter(operation for operation, _ in world.store.calls)
-    assert writes["create"] == 4 * 3 and writes["put"] == 0  # manifest, result, published, marker
+    assert writes["create"] == 5 * 3 and writes["put"] == 0  # manifest, result, open work, published, marker
 
 
 async def test_without_a_bus_every_dataset_becomes_a_job_and_is_read_once(world: World) -> None:
