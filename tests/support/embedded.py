@@ -10,6 +10,7 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -100,7 +101,7 @@ class Embedded:
     async def ready(self) -> None:
         """Wait for the buckets, and create every topic."""
         for bucket in (self.stack.datasets_bucket, self.stack.system_bucket):
-            await eventually(lambda bucket=bucket: self.objects.at(bucket).list(""), TunestreamError)
+            await eventually(partial(self.objects.at(bucket).list, ""), TunestreamError)
         if "tansu" in self._running:
             host, port = self.stack.kafka.split(":")
             await eventually(lambda: asyncio.to_thread(socket.create_connection((host, int(port)), 1).close), OSError)
