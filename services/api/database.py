@@ -110,6 +110,11 @@ class ProjectionDatabase:
         query = "SELECT job_id FROM jobs WHERE visible = 1 AND settled = 0 ORDER BY created_at"
         return await self.read(lambda connection: [row[0] for row in connection.execute(query)])
 
+    async def is_settled(self, job_id: str) -> bool:
+        """Whether the job has ended according to the ledger, as far as this database knows."""
+        query = "SELECT 1 FROM jobs WHERE job_id = ? AND settled = 1"
+        return await self.read(lambda connection: connection.execute(query, (job_id,)).fetchone() is not None)
+
     async def known(self) -> set[str]:
         """Every visible job."""
         query = "SELECT job_id FROM jobs WHERE visible = 1"
