@@ -17,10 +17,10 @@ from services.api.domain.state import JobState, Status, Unreadable
 from services.api.domain.stored import read_manifest
 from services.api.projection import Projection
 from shared import ids
-from shared.errors import AlreadyExists, EventRefused, TransientError
-from shared.events import JobControl, Retry, StageName
+from shared.errors import AlreadyExists, ConfigError, EventRefused, StoreRefused, TransientError
+from shared.events import RUNNER_STAGES, JobControl, Retry, StageName
 from shared.stages.adoption import retry_of
-from shared.stages.ledger import Ledger, control_prefix, job_key, retry_key
+from shared.stages.ledger import Ledger, control_prefix, job_key, pending_key, retry_key
 from shared.stages.publisher import Publisher
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,8 @@ async def list_jobs(
 async def cancel(job: JobState, ledger: Ledger, bus: Publisher) -> None:
     """Ask for the job to end. There is one cancellation per job, so asking again changes nothing.
 
-    Nobody waits for the bus: the owner of the job also reads the ledger whenever it renews its lease.
+    Nobody waits for the bus: the owner of the job also reads the ledger whenever it renews its lease, and every stage
+    that may still have to end the job finds a new entry in the index of open work.
 
     Raises:
         StoreUnavailable: the request may not have been written.
@@ -69,6 +70,13 @@ async def cancel(job: JobState, ledger: Ledger, bus: Publisher) -> None:
         await ledger.create(
             f"{control_prefix(job.job_id)}cancel-1.json", ids.canonical({"at": ledger.now(), "by": "api"})
         )
+    try:
+        for stage in RUNNER_STAGES:
+            if job.stage(stage).outcome is None:
+                with contextlib.suppress(AlreadyExists):
+                    await ledger.create(pending_key(stage, ledger.now(), job.job_id), b"{}")
+    except (ConfigError, StoreRefused) as error:  # the cancellation itself is in the ledger
+        log.error("no stage can be woken for a cancellation", extra={"job_id": job.job_id, "reason": str(error)})
     _ring(job.job_id, "cancel", job.manifest.traceparent if job.manifest else None, bus)
 
 
