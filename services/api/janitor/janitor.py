@@ -76,7 +76,7 @@ class Janitor:
             async with lease.held():
                 await self._work(lease)
         except LeaseLost:
-            log.warning("another process is the janitor now")
+            log.warning("the janitor has lost its lease")
         finally:
             await self._give_back(lease)
 
@@ -110,8 +110,9 @@ class Janitor:
 
     def _refused(self, reason: str, logged: set[str]) -> None:
         metrics.janitor_refused.set(1)
+        new = reason not in logged | self._refusals
         self._refusals.add(reason)
-        if reason not in logged:
+        if new:
             log.error(
                 "the object store refuses the janitor, so what nobody needs stays. Its user is %s: give it the "
                 "rights of `janitor` in deploy/stack.yaml (`docker compose run --rm init` does)",

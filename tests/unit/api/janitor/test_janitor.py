@@ -169,3 +169,21 @@ async def test_a_lease_that_cannot_be_given_back_does_not_hold_up_the_end(world:
         world.store.faults["replace", "janitor/claim.json"] = StoreUnavailable("away")
     with pytest.raises(asyncio.CancelledError):
         running.result()
+
+
+async def test_a_janitor_that_may_not_even_hold_its_lease_says_so_once(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.store.faults["create", "janitor/claim.json"] = DENIED
+    async with in_background(world.janitor().run()) as running:
+        await until(lambda: world.store.calls.count(("create", "janitor/claim.json")) > 5, "it tries again")
+        assert len([line for line in caplog.records if "refuses the janitor" in line.getMessage()]) == 1
+        assert (await scrape()).value("tunestream_janitor_refused") == 1
+        world.store.faults.clear()
+        await until(lambda: world.there("janitor/swept.json"), "it is mended")
+
+        async def fine() -> bool:
+            return (await scrape()).value("tunestream_janitor_refused") == 0
+
+        await until(fine, "the metric says so")
+        assert not running.done()
