@@ -27,7 +27,7 @@ FOLDER = Path(__file__).parent / "secrets"
 # not from shared/events: this file runs with nothing installed. A test holds the users to deploy/stack.yaml
 SERVICES = ("ingest", "validate", "trainer", "evaluator", "inference", "api")
 KAFKA_USERS = (*SERVICES, "minio", "stranger", "operator")
-S3_USERS = (*SERVICES, "render", "stranger")
+S3_USERS = (*SERVICES, "render", "janitor", "stranger")
 CA_DAYS, CERTIFICATE_DAYS = 3650, 825
 
 
@@ -65,7 +65,7 @@ def _files(folder: Path, passwords: dict[str, dict[str, str]]) -> dict[str, str]
     admins, kafka, s3 = passwords["admins"], passwords["kafka"], passwords["s3"]
     key = f"sk-tunestream-{passwords['api']['key']}"
     files = {f"{user}.kafka": kafka[user] for user in SERVICES} | {
-        f"{user}.s3": s3[user] for user in (*SERVICES, "render")
+        f"{user}.s3": s3[user] for user in (*SERVICES, "render", "janitor")
     }
     files |= {"api_keys": json.dumps([key]), "api_key": key, "grafana_password": admins["grafana"]}
     files["kafka.properties"] = _plain("admin", "admin", admins["kafka"]) + _plain(

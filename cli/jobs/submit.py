@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from cli.jobs.spec import to_yaml
 from cli.terminal import CliError
-from services.ingest.domain.datasets import DATASET_ENDINGS, is_dataset, sidecars_of
+from services.ingest.domain.datasets import DATASET_ENDINGS, is_dataset
 from shared import ids
+from shared.drops import sidecars_of
 from shared.errors import InputError
 from shared.events import DatasetPointer, JobSpec, Reference
 

@@ -47,6 +47,9 @@ class S3User(Declared):
     list: tuple[S3Pattern, ...] = ()
     read: tuple[S3Pattern, ...] = ()
     write: tuple[S3Pattern, ...] = ()
+    delete: tuple[S3Pattern, ...] = ()
+    uploads: tuple[str, ...] = ()
+    """The buckets in which the user may list and abort uploads in parts that nobody has completed."""
 
 
 class Notification(Declared):
@@ -133,16 +136,25 @@ def _rules(
 # --- S3 ---------------------------------------------------------------------------------------------------------
 
 
+_OBJECTS = {"read": "s3:GetObject", "write": "s3:PutObject", "delete": "s3:DeleteObject"}
+
+
 def policy(user: S3User) -> Policy:
-    """The S3 policy of a user: it may list below some prefixes, read and write some objects, and delete none."""
+    """The S3 policy of a user: it may list below some prefixes, and read, write and delete some objects."""
     statements: list[Policy] = []
     for bucket, pattern in (name.split("/", 1) for name in user.list):
         listing: Policy = {"Effect": "Allow", "Action": ["s3:ListBucket"], "Resource": [f"arn:aws:s3:::{bucket}"]}
         if pattern != "*":  # a listing of the whole bucket has no prefix that a condition could match
             listing["Condition"] = {"StringLike": {"s3:prefix": [pattern]}}
         statements.append(listing)
-    for action, names in (("s3:GetObject", user.read), ("s3:PutObject", user.write)):
-        if names:
+    for verb, action in _OBJECTS.items():
+        if names := getattr(user, verb):
             resources = [f"arn:aws:s3:::{name}" for name in names]
             statements.append({"Effect": "Allow", "Action": [action], "Resource": resources})
+    for bucket in user.uploads:
+        of_bucket, of_objects = f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"
+        statements += [
+            {"Effect": "Allow", "Action": ["s3:ListBucketMultipartUploads"], "Resource": [of_bucket]},
+            {"Effect": "Allow", "Action": ["s3:AbortMultipartUpload"], "Resource": [of_objects]},
+        ]
     return {"Version": "2012-10-17", "Statement": statements}

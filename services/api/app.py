@@ -1,5 +1,5 @@
-"""Puts the parts of the service together: the projection, the topics that feed it, and the HTTP interface. No decision
-is made here."""
+"""Puts the parts of the service together: the projection, the topics that feed it, the HTTP interface, and the janitor.
+No decision is made here."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from starlette.types import Scope
 
 from services.api.database import ProjectionDatabase
+from services.api.janitor.start import make_janitor
 from services.api.projection import Projection
 from services.api.resources.dependencies import Dependencies
 from services.api.resources.events import routes as events
@@ -48,7 +49,7 @@ def build(context: Context) -> Parts:
     return Parts(
         app=make_app(dependencies, settings.inference.api_keys),
         address=(settings.api.host, settings.api.port),
-        background=(projection.run,),
+        background=(projection.run, make_janitor(context.objects, database, settings).run),
         checks={"projection": lambda: None if projection.complete else "reading the ledger"},
         close=database.close,
     )

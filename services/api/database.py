@@ -99,6 +99,15 @@ class ProjectionDatabase:
 
         return await self._write(call)
 
+    async def mark_complete(self) -> None:
+        """The whole ledger was read into this database."""
+
+        def call(connection: sqlite3.Connection) -> None:
+            with connection:
+                connection.execute("INSERT OR IGNORE INTO marks VALUES ('complete')")
+
+        await self._write(call)
+
     # --- reading: what the projection needs; the lists of a resource are in its store -------------------------
 
     async def job(self, job_id: str) -> JobState | None:
@@ -109,6 +118,16 @@ class ProjectionDatabase:
         """Jobs that may still change in the ledger, oldest first."""
         query = "SELECT job_id FROM jobs WHERE visible = 1 AND settled = 0 ORDER BY created_at"
         return await self.read(lambda connection: [row[0] for row in connection.execute(query)])
+
+    async def is_settled(self, job_id: str) -> bool:
+        """Whether the job has ended according to the ledger, as far as this database knows."""
+        query = "SELECT 1 FROM jobs WHERE job_id = ? AND settled = 1"
+        return await self.read(lambda connection: connection.execute(query, (job_id,)).fetchone() is not None)
+
+    async def is_complete(self) -> bool:
+        """Whether the whole ledger was read into this database once."""
+        query = "SELECT 1 FROM marks WHERE name = 'complete'"
+        return await self.read(lambda connection: connection.execute(query).fetchone() is not None)
 
     async def known(self) -> set[str]:
         """Every visible job."""

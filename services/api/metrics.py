@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import get_args
 
-from prometheus_client import Gauge
+from prometheus_client import Counter, Gauge
 
 from services.api.domain.state import Status
 
@@ -16,3 +16,31 @@ def set_jobs(counts: Mapping[str, int]) -> None:
     """Set `tunestream_jobs` to the number of jobs of each status; a status that `counts` lacks has none."""
     for status in get_args(Status):
         jobs.labels(status).set(counts.get(status, 0))
+
+
+deleted_objects = Counter(
+    "tunestream_janitor_deleted_total",
+    "Objects that the janitor has deleted; kind: checkpoints, tombstones, attempts, resume, reports, markers, inbox, "
+    "quarantine, retries, uploads (in parts, never completed)",
+    ["kind"],
+)
+deleted_bytes = Counter("tunestream_janitor_deleted_bytes_total", "The size of what the janitor has deleted", ["kind"])
+tombstones_refused = Gauge(
+    "tunestream_janitor_tombstones_refused", "Tombstones that stay, because they name what their kind may not name"
+)
+janitor_refused = Gauge(
+    "tunestream_janitor_refused", "1: the object store refuses the janitor, so what nobody needs stays"
+)
+last_sweep = Gauge(
+    "tunestream_janitor_last_sweep_seconds",
+    "When the last sweep of the janitor began, in seconds since the epoch; 0: another replica is the janitor",
+)
+index_entries = Counter(
+    "tunestream_janitor_index_entries_total", "Entries that the index of open work lacked, and that a sweep has written"
+)
+
+
+def deleted(kind: str, size: int) -> None:
+    """Count one object of `size` bytes that was deleted."""
+    deleted_objects.labels(kind).inc()
+    deleted_bytes.labels(kind).inc(size)

@@ -10,25 +10,38 @@ import functools
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
 from services.api import metrics
 from services.api.database import DatabaseBroken, ProjectionDatabase
 from services.api.domain.messages import Message, messages
 from services.api.domain.notes import Note, notes
+from services.api.domain.open_work import entry_of
 from services.api.domain.projection import Fact, Manifest, Occurred, ends, project
 from services.api.domain.state import JobState
 from services.api.ledger_reader import LedgerReader
+from services.api.rhythm import Rhythm
 from shared.errors import ConfigError, InputError, StoreUnavailable, TransientError
 from shared.events import Event, Job
 from shared.ids import is_job_id
 from shared.kafka.bus import Delivery
-from shared.stages.ledger import JOBS, Ledger
+from shared.stages.ledger import JOBS, PENDING, Ledger
 from shared.tasks import cancel_and_wait
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 UNFINISHED_SECONDS = 5.0
-"""How often the ledger is asked about every job that has not ended. That takes two or three small reads per job."""
+"""How often the ledger is asked about jobs that have not ended. That takes two or three small reads per job. While the
+bus is away all of them are read each time."""
+MOST_UNFINISHED = 4
+"""While the bus is there: how many of them are read each time. The events tell the rest."""
+LOOK_SECONDS = 15.0
+"""How often the index of open work is listed while the bus is there: for jobs whose event got lost."""
+LISTED_SECONDS = 3600.0
+"""How often the whole ledger is listed while the bus is there: for jobs that began and ended unnoticed."""
+ALONE_SECONDS = 10.0
+"""If the bus has been away for so long, the ledger alone tells of jobs. At a start it takes a moment to connect."""
 FIRST_ANSWER_SECONDS = 10.0
 """If the store has not answered by then after a start, it is away."""
 READERS = 8  # jobs that are read from the ledger at the same time
@@ -40,7 +53,7 @@ BusAway = Callable[[], float | None]
 class Projection:
     """Applies events and what the ledger says to the database.
 
-    `discover_seconds`: how often the whole ledger is listed for jobs that no event announced.
+    `discover_seconds`: how often the ledger is listed for jobs that no event announced, while the bus is away.
     """
 
     def __init__(
@@ -63,8 +76,11 @@ class Projection:
         self._refused = False
         self._damaged: set[str] = set()
         """Jobs whose row in the database cannot be read."""
+        self._rhythm = Rhythm(UNFINISHED_SECONDS)
+        self._listed_at = self._started
+        """When the whole ledger was last listed, or the service started."""
         self.complete = False
-        """Whether the whole ledger has been read at least one time."""
+        """Whether the whole ledger has been read into the database at least one time."""
 
     def notes(self) -> list[Note]:
         """What is away just now."""
@@ -91,6 +107,7 @@ class Projection:
         # the event's own time, so that a rebuild gives the same history; but nothing is shown that is yet to happen
         now = self._ledger.now()
         sent = delivery.time if delivery.time is not None else now
+        self._rhythm.heard(job_id)
         facts: list[Fact] = [Occurred(event, delivery.ce_id, min(sent, now), sent_at=sent)]
         if ended := ends(event):
             facts = await self._ending(job_id, ended[0], delivery.ce_id, facts)
@@ -132,7 +149,10 @@ class Projection:
         """
         known = await self._database.job(job_id)
         facts = await self._reader.read(known or JobState(job_id=job_id))
-        return await self._apply(job_id, facts) if facts else known
+        if not facts:
+            return known
+        self._rhythm.heard(job_id)
+        return await self._apply(job_id, facts)
 
     async def accept(self, job: Job) -> JobState:
         """Show a job that ingest is about to make. The request for it is in the ledger, and holds all of the manifest.
@@ -159,10 +179,12 @@ class Projection:
         Raises:
             DatabaseBroken: the database does not work; the service must start again.
         """
+        self.complete = await self._database.is_complete()
         # apart, because a first listing may take minutes
         loops = [
-            asyncio.create_task(_repeat(self.discover, self._discover_seconds)),
-            asyncio.create_task(_repeat(self.follow, UNFINISHED_SECONDS)),
+            asyncio.create_task(_repeat(self._discover_if_needed, lambda: self._discover_seconds)),
+            asyncio.create_task(_repeat(self.look, self._until_next_look)),
+            asyncio.create_task(_repeat(self._follow_some, lambda: UNFINISHED_SECONDS)),
         ]
         try:
             done, _ = await asyncio.wait(loops, return_when=asyncio.FIRST_COMPLETED)
@@ -176,6 +198,23 @@ class Projection:
         await self.discover()
         await self.follow()
 
+    async def look(self) -> None:
+        """List the index of open work, and read the jobs that the database does not know. That is one call, however
+        many jobs have ended.
+
+        Raises:
+            TransientError, ConfigError: the ledger could not be read.
+        """
+        listed = await self._answer_of(self._ledger.list(PENDING))
+        jobs = dict.fromkeys(found[1] for entry in listed if (found := entry_of(entry.key)))
+        known = {job: await self._database.job(job) for job in jobs if is_job_id(job)}
+        await self._refresh_all([job for job, state in known.items() if state is None or not state.visible])
+
+    def _until_next_look(self) -> float:
+        if self._silent_since is not None:
+            return UNFINISHED_SECONDS
+        return LOOK_SECONDS if self._bus_away() is None else self._discover_seconds
+
     async def discover(self) -> None:
         """List the ledger for jobs that no event announced, and read those that the database does not know.
 
@@ -183,14 +222,32 @@ class Projection:
             TransientError, ConfigError: the ledger could not be read.
         """
         known = await self._database.known()
-        try:
-            names = await self._ledger.folders(JOBS)
-        except (StoreUnavailable, ConfigError) as error:
-            self._silent(error)
-            raise
-        self._answered()
+        names = await self._answer_of(self._ledger.folders(JOBS))
         await self._refresh_all([name for name in names if name not in known and is_job_id(name)])
-        self.complete = True
+        self._listed_at = time.monotonic()
+        if not self.complete:
+            await self._database.mark_complete()
+            self.complete = True
+
+    async def _discover_if_needed(self) -> None:
+        """List the whole ledger: into a new database, while the bus is away, and once in a while."""
+        away = self._bus_away()
+        alone = away is not None and away > ALONE_SECONDS
+        if not self.complete or alone or time.monotonic() - self._listed_at > LISTED_SECONDS:
+            await self.discover()
+
+    async def _follow_some(self) -> None:
+        if self._bus_away() is not None:
+            return await self.follow()
+        jobs, now = [*await self._database.unsettled(), *self._damaged], time.monotonic()
+        due = self._rhythm.due(set(jobs), now, MOST_UNFINISHED)
+        self._damaged -= set(due)
+        for job in due:  # before they are read, which tells whether anything is new
+            self._rhythm.looked(job, now)
+        try:
+            await self._refresh_all(due)
+        finally:
+            metrics.set_jobs(await self._database.counts())
 
     async def follow(self) -> None:
         """Read all unfinished jobs from the ledger.
@@ -226,6 +283,16 @@ class Projection:
             log.exception("a job cannot be read from the ledger", extra={"job_id": job_id})
         return None
 
+    async def _answer_of(self, listing: Awaitable[T]) -> T:
+        """A listing, which shows whether the store answers."""
+        try:
+            answer = await listing
+        except (StoreUnavailable, ConfigError) as error:
+            self._silent(error)
+            raise
+        self._answered()
+        return answer
+
     def _answered(self) -> None:
         self._silent_since, self._refused, self._ever_answered = None, False, True
 
@@ -241,7 +308,7 @@ class Projection:
         )
 
 
-async def _repeat(look: Callable[[], Awaitable[None]], seconds: float) -> None:
+async def _repeat(look: Callable[[], Awaitable[None]], seconds: Callable[[], float]) -> None:
     while True:
         try:
             await look()
@@ -251,7 +318,7 @@ async def _repeat(look: Callable[[], Awaitable[None]], seconds: float) -> None:
             log.warning("the ledger cannot be read", extra={"reason": type(error).__name__})
         except Exception:  # a bug must not end what all jobs need
             log.exception("the ledger cannot be read")
-        await asyncio.sleep(seconds)
+        await asyncio.sleep(seconds())
 
 
 def _messages(job_id: str, fact: Fact) -> list[Message]:

@@ -49,6 +49,8 @@ def open_or_make(path: Path) -> sqlite3.Connection:
     connection = connect(path)
     if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
         connection.executescript(SCHEMA)
+    # without a new version, which would have every database made anew
+    connection.execute("CREATE TABLE IF NOT EXISTS marks (name TEXT PRIMARY KEY) WITHOUT ROWID")
     return connection
 
 

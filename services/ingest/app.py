@@ -9,7 +9,7 @@ from services.ingest.intake import Intake
 from services.ingest.notifications import BucketNotifications
 from services.ingest.retries import Retries
 from services.ingest.sweep import Sweep
-from shared.events import DatasetUploaded
+from shared.events import DatasetUploaded, JobControl
 from shared.service import Context, Parts, run
 
 
@@ -22,8 +22,9 @@ def build(context: Context) -> Parts:
     inbox = Inbox(context.objects, intake, deduplicator)
     sweep = Sweep(bucket, deduplicator, settings.ingest)
     notifications = BucketNotifications(bucket, deduplicator)
-    retries = Retries(context.objects, context.bus)
+    retries = Retries(context.objects, context.bus, lambda: context.bus.away_since is not None)
     context.bus.subscribe(DatasetUploaded, inbox.announced)
+    context.bus.subscribe(JobControl, retries.rung)
     if topic := settings.ingest.notifications_topic:
         context.bus.subscribe_raw(topic, notifications.received)
     return Parts(background=(announcer.run, inbox.run, sweep.run, notifications.run, retries.run))

@@ -15,10 +15,10 @@ from pydantic import ValidationError
 
 from services.ingest import metrics
 from services.ingest.announcer import PUBLISHED, Announcer
-from services.ingest.domain import datasets
 from services.ingest.domain.failures import UNREADABLE, verdict
 from services.ingest.intake import Intake, Made
 from services.ingest.quarantine import Item, Quarantine
+from shared.drops import SEEN, drop_name, place_of, version_of
 from shared.errors import AlreadyExists, ConfigError, InputError, StoreRefused, TransientError
 from shared.events import DatasetPointer, Origin
 from shared.stages.ledger import Entry
@@ -26,9 +26,12 @@ from shared.store.objects import ObjectStore
 
 log = logging.getLogger(__name__)
 
-SEEN = "ingest/seen/"
 RELOAD_SECONDS = 600.0
 """Between two listings of all markers: they show what another replica left unpublished when it ended for good."""
+
+
+class Gone(Exception):
+    """What was to be handled is not there any more: the janitor has deleted it, because it was handled long ago."""
 
 
 class Deduplicator:
@@ -53,29 +56,33 @@ class Deduplicator:
         self._timer = timer
         self._loaded_at: float | None = None
         self._seen: set[str] = set()
+        self._new: set[str] = set()
+        """Those of `_seen` that were added since the last listing began."""
         self._underway: set[str] = set()
+
+    @property
+    def restless(self) -> bool:
+        """Whether something is to be tried again soon."""
+        return self._quarantine.restless
 
     async def load(self) -> None:
         """Read all markers in one listing, instead of one request for each: at the start, and every few minutes."""
         if self._loaded_at is not None and self._timer() - self._loaded_at < RELOAD_SECONDS:
             return
+        self._new.clear()
         entries = await self._objects.list(SEEN)
         await self._quarantine.load()
         for entry in entries:
             self._announcer.load(entry)
-        self._seen |= {posixpath.basename(entry.key) for entry in entries}
+        # what the janitor has deleted is forgotten; what was marked while the listing was under way is not
+        self._seen = {posixpath.basename(entry.key) for entry in entries} | self._new
         self._loaded_at = self._timer()
 
     async def ingest_drop(self, entry: Entry, etags: Mapping[str, str]) -> bool:
-        """Make the job of a dropped object. `etags`: see `datasets.drop_name`. Otherwise as `handle_new`."""
-        place = f"s3://{self._bucket}/{entry.key}"
-        item = Item(
-            "drop",
-            datasets.drop_name(self._bucket, entry, etags),
-            place,
-            origin=place,
-            version=str(int(entry.modified)),
-        )
+        """Make the job of a dropped object. `etags`: see `shared.drops.drop_name`. Otherwise as `handle_new`."""
+        place = place_of(self._bucket, entry.key)
+        name = drop_name(self._bucket, entry, etags)
+        item = Item("drop", name, place, origin=place, version=version_of(entry))
 
         async def make() -> Made:
             try:
@@ -112,6 +119,8 @@ class Deduplicator:
         self._underway.add(name)
         try:
             return await self._handle(item, make)
+        except Gone:
+            return False
         except Exception as error:
             if isinstance(error, TransientError | ConfigError | StoreRefused):
                 await self._objects.check()
@@ -124,7 +133,7 @@ class Deduplicator:
 
     async def _handle(self, item: Item, make: Callable[[], Awaitable[Made]]) -> bool:
         if await self._objects.exists(SEEN + item.name):
-            self._seen.add(item.name)  # another replica handled it
+            self._remember(item.name)  # another replica handled it
             return False
         try:
             made = await make()
@@ -145,4 +154,8 @@ class Deduplicator:
     async def _mark(self, name: str, marker: bytes) -> None:
         with contextlib.suppress(AlreadyExists):
             await self._objects.create(SEEN + name, marker)
+        self._remember(name)
+
+    def _remember(self, name: str) -> None:
         self._seen.add(name)
+        self._new.add(name)

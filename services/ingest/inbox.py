@@ -10,11 +10,12 @@ import posixpath
 
 from pydantic import ValidationError
 
-from services.ingest.deduplicator import Deduplicator
+from services.ingest.deduplicator import Deduplicator, Gone
 from services.ingest.intake import Intake, Made
 from services.ingest.quarantine import Item
 from services.ingest.sweep import report
 from shared import ids
+from shared.drops import INBOX
 from shared.errors import AlreadyExists, ConfigError, InputError, StoreRefused, TransientError, TunestreamError
 from shared.events import DatasetUploaded, FrozenModel, Origin
 from shared.kafka.bus import Delivery
@@ -25,8 +26,10 @@ from shared.tasks import wait_for_event
 
 log = logging.getLogger(__name__)
 
-INBOX = "ingest/inbox/"
-POLL_SECONDS = 5.0  # every announcement rings the bell; listing finds those that a dead replica left behind
+POLL_SECONDS = 5.0
+"""Between two looks while something is new, or is to be tried again."""
+IDLE_SECONDS = 60.0
+"""Otherwise: every announcement rings the bell, and a listing finds those that a dead replica left behind."""
 FAILED_PAUSES = Backoff(POLL_SECONDS, 30.0)
 
 
@@ -39,7 +42,8 @@ class Announcement(FrozenModel):
 
 
 class Inbox:
-    """Keeps announcements below `ingest/inbox/` and makes one job of each. They are never deleted."""
+    """Keeps announcements below `ingest/inbox/` and makes one job of each. The janitor deletes those that were handled
+    long ago."""
 
     def __init__(self, objects: ObjectStore, intake: Intake, deduplicator: Deduplicator) -> None:
         self._objects = objects
@@ -82,36 +86,39 @@ class Inbox:
         while True:
             self._bell.clear()
             try:
-                await self.make_jobs()
+                busy = await self.make_jobs()
             except Exception as error:  # the inbox cannot be listed, or the whole store fails; no event can do that
                 failures += 1
                 report("inbox not read, trying again later", error)
                 await asyncio.sleep(FAILED_PAUSES.jittered(failures))
                 continue
             failures = 0
-            await wait_for_event(self._bell, POLL_SECONDS)
+            await wait_for_event(self._bell, POLL_SECONDS if busy or self._deduplicator.restless else IDLE_SECONDS)
 
-    async def make_jobs(self) -> None:
-        """Make the jobs of all new announcements.
+    async def make_jobs(self) -> bool:
+        """Make the jobs of all new announcements. Whether there were any.
 
         Raises:
             StoreUnavailable, StoreRefused, ConfigError: the inbox cannot be listed, or the store fails as a whole.
         """
+        busy = False
         for entry in await self._objects.list(INBOX):
             try:
-                await self._look(entry)
+                busy |= await self._look(entry)
             except TunestreamError:
                 raise  # the store as a whole
             except Exception as error:
                 report("an event cannot be looked at", error)
+        return busy
 
-    async def _look(self, entry: Entry) -> None:
+    async def _look(self, entry: Entry) -> bool:
         name = posixpath.basename(entry.key)
         item = Item("event", name, place=f"s3://{self._objects.bucket}/{entry.key}", origin=name)
 
         async def make() -> Made:
             found = await self._objects.get(entry.key)
-            assert found is not None, "the inbox is never emptied"
+            if found is None:
+                raise Gone
             try:
                 announcement = Announcement.model_validate_json(found[0])
             except ValidationError as error:
@@ -128,7 +135,7 @@ class Inbox:
                 traceparent=announcement.traceparent,
             )
 
-        await self._deduplicator.handle_new(item, make)
+        return await self._deduplicator.handle_new(item, make)
 
 
 def _stored(event: DatasetUploaded, delivery: Delivery) -> bytes:

@@ -14,6 +14,7 @@ from services.ingest.domain.failures import UNREADABLE
 from services.ingest.job_settings import CODE, MAX_BYTES, parse_spec, too_large
 from services.ingest.trained import find_trained, is_tuned
 from shared import telemetry
+from shared.drops import sidecars_of
 from shared.errors import AlreadyExists, ConfigError, InputError, StoreRefused
 from shared.events import (
     DatasetPointer,
@@ -145,7 +146,7 @@ class Intake:
     async def _read_settings(self, pointer: DatasetPointer) -> _Text:
         """The text of the settings: the sidecar, else the object's metadata `job`, else empty."""
         bucket = self._objects.at(pointer.bucket)
-        for key in datasets.sidecars_of(pointer.key):
+        for key in sidecars_of(pointer.key):
             try:
                 entry = await bucket.stat(key)
                 if entry is not None and entry.size > MAX_BYTES:

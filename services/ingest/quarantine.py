@@ -8,11 +8,10 @@ import posixpath
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 from services.ingest import metrics
 from services.ingest.domain.failures import Verdict, verdict
-from shared import ids
+from shared import drops
 from shared.errors import ConfigError, StoreRefused
 from shared.events import Quarantined
 from shared.retry import Backoff
@@ -29,8 +28,6 @@ LISTED_AFTER = 3
 FORGOTTEN_AFTER = 3600.0
 """Seconds after which a dataset that was to be tried again, and was not found any more, is forgotten."""
 
-Kind = Literal["drop", "event"]
-
 
 @dataclass
 class Item:
@@ -40,7 +37,7 @@ class Item:
     written again, even with the same bytes, so that touching an object is enough to have it looked at again.
     """
 
-    kind: Kind
+    kind: drops.Kind
     name: str
     place: str
     origin: str
@@ -49,11 +46,11 @@ class Item:
     @property
     def id(self) -> str:
         """Its name in the quarantine. All that ever came from one origin begin alike."""
-        return f"{self.origin_id}{ids.derive('quarantined', self.name, self.version, chars=12)}"
+        return drops.quarantined_id(self.kind, self.origin, self.name, self.version)
 
     @property
     def origin_id(self) -> str:
-        return f"{ids.derive('origin', self.kind, self.origin, chars=16)}-"
+        return drops.origin_id(self.kind, self.origin)
 
 
 @dataclass
@@ -75,7 +72,11 @@ class Quarantine:
     async def load(self) -> None:
         """Learn what is in quarantine. Not to know it does no harm: something is not marked as solved then."""
         try:
-            for entry in await self._objects.list(QUARANTINE):
+            before = set(self._held)
+            entries = await self._objects.list(QUARANTINE)
+            for origin in before:  # what the janitor has deleted is forgotten
+                self._held.pop(origin, None)
+            for entry in entries:
                 kind, _, name = entry.key.removeprefix(QUARANTINE).partition("/")
                 self._remember(kind, posixpath.splitext(name)[0])
         except (ConfigError, StoreRefused) as error:
@@ -83,6 +84,11 @@ class Quarantine:
         now = self._timer()
         for name in [name for name, each in self._setbacks.items() if now - each.not_before > FORGOTTEN_AFTER]:
             del self._setbacks[name]
+
+    @property
+    def restless(self) -> bool:
+        """Whether something is to be tried again."""
+        return bool(self._setbacks)
 
     def waits(self, item: Item) -> bool:
         """Whether it is too early to try again."""

@@ -18,53 +18,74 @@ from services.ingest.domain import jobs
 from services.ingest.sweep import report
 from shared import telemetry
 from shared.errors import AlreadyExists, ConfigError, StoreRefused, TransientError
-from shared.events import Job, Quarantined, Retry, StageResult
+from shared.events import Job, JobControl, Quarantined, Retry, StageResult
+from shared.kafka.bus import Delivery
 from shared.retry import Backoff
 from shared.stages import outbox, quarantine
 from shared.stages.adoption import retry_of
 from shared.stages.ledger import RETRIES, job_key, published_key
 from shared.stages.publisher import Publisher
 from shared.store.objects import ObjectStore
+from shared.tasks import wait_for_event
 
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 2.0
-"""A user waits for it. Each look is one listing of a few keys."""
+"""Between two looks while the bus is away, or something is not done: a user waits for it."""
+IDLE_SECONDS = 30.0
+"""Otherwise: the event of a request rings the bell, and a listing finds the one whose event was lost."""
 FAILED_PAUSES = Backoff(POLL_SECONDS, 30.0)
 
 
 class Retries:
     """Makes one job of each request below `ingest/retries/`. Every step may be repeated without harm."""
 
-    def __init__(self, objects: ObjectStore, bus: Publisher) -> None:
+    def __init__(self, objects: ObjectStore, bus: Publisher, bus_is_away: Callable[[], bool] = lambda: False) -> None:
+        """`bus_is_away`: whether nobody can ring."""
         self._objects = objects
         self._bus = bus
+        self._bus_is_away = bus_is_away
+        self._bell = asyncio.Event()
         self._owner = f"{socket.gethostname()}/{os.getpid()}"
         self._done: set[str] = set()
         """The keys with nothing left to do. It saves work; what is in the ledger counts."""
         self._unpublished: dict[str, StageResult] = {}
         """By key: the job is made, but its event is not out."""
+        self._open = True
+        """Whether a request was not done at the last look."""
+
+    async def rung(self, event: JobControl, delivery: Delivery) -> None:
+        """Look at once: `resume` says that a user wants a job to go on where another one ended."""
+        if event.action == "resume":
+            self._bell.set()
 
     async def run(self) -> None:
         """Make jobs until cancelled."""
         failures = 0
         while True:
+            self._bell.clear()
             try:
                 await self.make_jobs()
                 failures = 0
             except Exception as error:  # the requests cannot be listed; none of them can do that
                 failures += 1
                 report("retries not read, trying again later", error)
-            await asyncio.sleep(FAILED_PAUSES.jittered(failures) if failures else POLL_SECONDS)
+            if failures:
+                await asyncio.sleep(FAILED_PAUSES.jittered(failures))
+            else:
+                busy = self._bus_is_away() or self._open
+                await wait_for_event(self._bell, POLL_SECONDS if busy else IDLE_SECONDS)
 
     async def make_jobs(self) -> None:
         """Make the jobs of all new requests. First all jobs, then their events: the stages find a job in the ledger,
         too, so no job waits for the bus."""
-        for entry in await self._objects.list(RETRIES):
-            if entry.key not in self._done and entry.key not in self._unpublished:
-                await self._guarded(entry.key, self._make)
+        keys = {entry.key for entry in await self._objects.list(RETRIES)}
+        self._done &= keys  # the janitor deletes requests that were handled long ago
+        for key in sorted(keys - self._done - self._unpublished.keys()):
+            await self._guarded(key, self._make)
         for key in list(self._unpublished):
             await self._guarded(key, self._publish)
+        self._open = bool(self._unpublished) or not keys <= self._done
 
     async def _guarded(self, key: str, step: Callable[[str], Awaitable[None]]) -> None:
         """Take one step of one request. What goes wrong with it must not stop the others."""

@@ -227,9 +227,10 @@ class JobControl(Event):
 
     topic: ClassVar[str] = "job.control"
     sent_by = ("api",)
-    read_by = RUNNER_STAGES
+    read_by = ("ingest", *RUNNER_STAGES)
     job_id: JobId
     action: Literal["cancel", "pause", "resume"]
+    """`resume` also says of a new job that it is a retry: ingest makes it at once."""
 
 
 class InferenceLogged(Event):

@@ -15,7 +15,6 @@ from pathlib import Path
 from types import MappingProxyType
 
 from minio import Minio
-from minio.datatypes import Object
 from minio.error import S3Error
 
 from shared.errors import (
@@ -29,11 +28,12 @@ from shared.errors import (
 from shared.events import DatasetPointer, FolderReference, Reference
 from shared.settings import StoreSettings
 from shared.stages.ledger import JOBS, Entry
-from shared.store import names, parts, verified
+from shared.store import listing, names, parts, verified
 from shared.store.clock import StoreClock
 from shared.store.connection import Connection
 from shared.store.errors import wants_tls
 from shared.store.folders import folder_reference, manifest_key
+from shared.store.listing import entry_of
 from shared.store.parts import PART_SIZE
 from shared.store.verified import ABSENT
 
@@ -154,9 +154,21 @@ class ObjectStore:
 
         def call() -> Sequence[Entry]:
             found = self._client.list_objects(self.bucket, prefix=prefix, recursive=True)
-            return [_entry(item) for item in found if not item.is_dir]
+            return [entry_of(item) for item in found if not item.is_dir]
 
         return await self._connection.document("list", call)
+
+    async def page(self, prefix: str, after: str = "") -> Sequence[Entry]:
+        """The objects whose key starts with `prefix`, in order, from behind the key `after` on: one request, so up to a
+        thousand. Empty: there are no more."""
+        names.check_prefix(self.bucket, prefix)
+        return await self._connection.document("page", lambda: listing.page(self._client, self.bucket, prefix, after))
+
+    async def abort_uploads(self, before: float) -> int:
+        """Abort some uploads in parts that were begun before `before` and never completed. Returns how many."""
+        return await self._connection.document(
+            "abort", lambda: listing.abort_uploads(self._client, self.bucket, before)
+        )
 
     async def folders(self, prefix: str) -> Sequence[str]:
         names.check_prefix(self.bucket, prefix)
@@ -176,7 +188,7 @@ class ObjectStore:
 
         def call() -> Entry | None:
             try:
-                return _entry(self._client.stat_object(self.bucket, key))
+                return entry_of(self._client.stat_object(self.bucket, key))
             except S3Error as error:
                 if error.code in ABSENT | {"NoSuchBucket"}:
                     return None
@@ -329,12 +341,3 @@ _UNDER_WAY = "the object store refused a write because of another one that was u
 
 # read-only: over TLS the client adds the digest of a request to the mapping that it was given
 _BINARY: Mapping[str, str] = MappingProxyType({"Content-Type": "application/octet-stream"})
-
-
-def _entry(item: Object) -> Entry:
-    return Entry(
-        item.object_name or "",
-        (item.etag or "").strip('"'),
-        item.size or 0,
-        item.last_modified.timestamp() if item.last_modified else 0.0,
-    )

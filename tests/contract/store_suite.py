@@ -101,6 +101,25 @@ class StoreSuite:
         assert await store.folders(f"{folder}/") == ["jobs"]
         assert folder in await store.folders("")
 
+    async def test_pages_show_every_object_once_and_in_order(
+        self, store: ObjectStore, folder: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("shared.store.listing.PAGE", 3)
+        monkeypatch.setattr("tests.support.fakes.store.FakeStore.page_size", 3)
+        keys = [f"{folder}/jobs/{job}/{name}" for job in ("aa", "ab", "bc") for name in ("a/1", "a/2", "b/c/3", "job")]
+        for key in reversed(keys):
+            await store.put(key, b"x")
+        await store.put(f"{folder}/other", b"")
+        found: list[str] = []
+        while page := await store.page(f"{folder}/jobs/", found[-1] if found else ""):
+            assert len(page) <= 3
+            found += [entry.key for entry in page]
+        assert found == keys
+        assert await store.page(f"{folder}/nothing/") == []
+
+    async def test_an_upload_that_is_old_and_not_completed_is_aborted(self, store: ObjectStore) -> None:
+        assert await store.abort_uploads(store.now() - 86_400) == 0
+
     async def test_list_stat_and_put_agree_about_an_object(self, store: ObjectStore, folder: str) -> None:
         reference = await store.put(f"{folder}/a", b"four")
         (listed,) = await store.list(f"{folder}/a")

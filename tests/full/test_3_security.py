@@ -21,7 +21,7 @@ from botocore.exceptions import ClientError
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, Producer, TopicPartition
 
 from deploy.init import plan
-from shared.events import SERVICES
+from shared.events import SERVICES, STAGE_NAMES
 from tests.full.conftest import FullStack
 from tests.support.certificates import Authority, server_context
 from tests.support.environment import without_settings
@@ -48,13 +48,75 @@ def denied(call: Any) -> None:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_a_service_writes_only_its_own_rows_of_the_ledger_and_deletes_nothing(stack: FullStack, service: str) -> None:
+def test_a_service_writes_only_its_own_rows_of_the_ledger_and_deletes_none(stack: FullStack, service: str) -> None:
     s3 = stack.s3_of(service)
     s3.put_object(Bucket="tunestream", Key=OWN[service], Body=b"{}")
     for other in set(SERVICES) - {service}:
         denied(lambda key=OWN[other]: s3.put_object(Bucket="tunestream", Key=key, Body=b"{}"))
     denied(lambda: s3.put_object(Bucket="datasets", Key="planted.jsonl", Body=b"{}"))
     denied(lambda: s3.delete_object(Bucket="tunestream", Key=OWN[service]))
+
+
+# what the janitor deletes: folders of attempts, and what ingest has handled
+RUBBISH = (
+    "jobs/ftjob-x/trainer/attempt-1/resume/step-1/manifest.json",
+    "jobs/ftjob-x/evaluator/attempt-1/answers-tuned.jsonl",
+    "deleted/checkpoints/probe.json",
+    "ingest/inbox/probe",
+    "ingest/seen/probe",
+    "ingest/retries/ftjob-x.json",
+    "quarantine/drop/probe.json",
+)
+# what nobody deletes
+KEPT = (
+    "jobs/ftjob-x/job.json",
+    *(f"jobs/ftjob-x/{stage}/{name}.json" for stage in STAGE_NAMES for name in ("claim", "result", "published")),
+    "deployments/probe.json",
+    "bases/probe.json",
+    "gpu/probe/turn.json",
+    "janitor/claim.json",
+)
+
+
+def _deletes(stack: FullStack, user: str, bucket: str, key: str) -> bool:
+    stack.s3_of("admin").put_object(Bucket=bucket, Key=key, Body=b"{}")
+    try:
+        stack.s3_of(user).delete_object(Bucket=bucket, Key=key)
+    except ClientError as error:
+        assert error.response["Error"]["Code"] == "AccessDenied"
+        return False
+    return True
+
+
+@pytest.mark.parametrize("user", [*SERVICES, "render", "stranger", "janitor"])
+def test_only_the_janitor_deletes_beside_each_stages_own_entries_of_open_work(stack: FullStack, user: str) -> None:
+    entries = {stage: f"pending/{stage}/0000000001.000-ftjob-x" for stage in STAGE_NAMES}
+    deleted = {key for key in (*RUBBISH, *KEPT, *entries.values()) if _deletes(stack, user, "tunestream", key)}
+    own = {entries[user]} if user in STAGE_NAMES else set()
+    assert deleted == (set(RUBBISH) if user == "janitor" else own)
+    assert not _deletes(stack, user, "datasets", "probe.txt")
+
+
+@pytest.mark.parametrize("stage", STAGE_NAMES)
+def test_a_stage_writes_its_own_part_of_the_index_and_that_of_the_next(stack: FullStack, stage: str) -> None:
+    s3 = stack.s3_of(stage)
+    following = STAGE_NAMES[STAGE_NAMES.index(stage) :][1:2]
+    for other in STAGE_NAMES:
+        put = {"Bucket": "tunestream", "Key": f"pending/{other}/0000000002.000-ftjob-x", "Body": b"{}"}
+        if other == stage or other in following:
+            s3.put_object(**put)
+        else:
+            denied(lambda put=put: s3.put_object(**put))
+    listed = s3.list_objects_v2(Bucket="tunestream", Prefix=f"pending/{stage}/")["Contents"]
+    assert f"pending/{stage}/0000000002.000-ftjob-x" in [entry["Key"] for entry in listed]
+
+
+def test_a_trainer_asks_for_a_deletion_and_nobody_else(stack: FullStack) -> None:
+    put = {"Bucket": "tunestream", "Key": "deleted/checkpoints/asked.json", "Body": b"{}"}
+    stack.s3_of("trainer").put_object(**put)
+    assert stack.s3_of("trainer").get_object(Bucket="tunestream", Key=put["Key"])["Body"].read() == b"{}"
+    for other in {*SERVICES, "render", "stranger", "janitor"} - {"trainer"}:
+        denied(lambda other=other: stack.s3_of(other).put_object(**put))
 
 
 def test_the_render_server_writes_only_what_is_known_of_a_base_as_validate_does(stack: FullStack) -> None:

@@ -19,8 +19,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from botocore.config import Config
 
 from services.ingest.app import build
-from services.ingest.deduplicator import SEEN
-from services.ingest.domain import datasets
+from shared.drops import SEEN, drop_name
 from shared.events import Job, JobFailed
 from shared.http import health
 from shared.kafka.bus import Bus, Delivery
@@ -195,7 +194,7 @@ async def test_a_drop_is_taken_once_whether_the_sweep_or_the_notification_comes_
 async def remembered(parts: Embedded, *keys: str) -> bool:
     """Whether a restart would not take these drops again. An event may be out a moment before that."""
     found = [await parts.objects.at("datasets").stat(key) for key in keys]
-    names = [datasets.drop_name("datasets", entry, {}) for entry in found if entry is not None]
+    names = [drop_name("datasets", entry, {}) for entry in found if entry is not None]
     return len(names) == len(keys) and all([await parts.objects.exists(SEEN + name) for name in names])
 
 

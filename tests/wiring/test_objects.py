@@ -30,6 +30,17 @@ class TestObjectStore(StoreSuite):
         return parts.objects
 
 
+async def test_only_uploads_that_are_old_and_not_completed_are_aborted(parts: Embedded) -> None:
+    objects, key = parts.objects, "suite-uploads/big"
+    client = objects._client
+    upload = client._create_multipart_upload(objects.bucket, key, {})
+    client._upload_part(objects.bucket, key, b"x" * (5 * 2**20), None, upload, 1)
+    assert await objects.abort_uploads(time.time() - 3600) == 0
+    assert await objects.abort_uploads(time.time() + 3600) >= 1
+    assert client._list_multipart_uploads(objects.bucket).uploads == []
+    assert await objects.list("suite-uploads/") == []
+
+
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [

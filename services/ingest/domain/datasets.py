@@ -1,18 +1,14 @@
-"""Which objects are datasets, when they may be read, and the name by which ingest remembers a drop."""
+"""Which objects are datasets, and when they may be read."""
 
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Mapping
 
-from shared import ids
+from shared.drops import SIDECAR_ENDINGS
 from shared.stages.ledger import Entry
 
 DATASET_ENDINGS = (".jsonl", ".ndjson", ".json")
-SIDECAR_ENDINGS = (".job.yaml", ".job.yml", ".job.json")
 PARTIAL_ENDINGS = (".part", ".partial", ".tmp", ".crdownload", ".filepart", ".swp", "~")
-
-MAX_KEY_BYTES = 1024  # of S3
 
 BUSY_SECONDS = 10.0  # seconds after a drop in which another one is likely
 SWEEP_SHARE = 0.02  # share of one core; a listing keeps a core busy for about as long as it takes
@@ -29,15 +25,6 @@ def is_dataset(key: str) -> bool:
     return name.endswith(DATASET_ENDINGS)
 
 
-def sidecars_of(key: str) -> tuple[str, ...]:
-    """The keys where the job's settings may be: `name.job.yaml` beside `name.jsonl`. The first that exists counts.
-
-    A key that is too long for the store is left out; nothing can be there.
-    """
-    stem = posixpath.splitext(key)[0]
-    return tuple(stem + ending for ending in SIDECAR_ENDINGS if len((stem + ending).encode()) <= MAX_KEY_BYTES)
-
-
 def too_long_for_files(key: str) -> bool:
     """Whether a store that keeps objects as files, such as MinIO, refuses the key: a part of it may have 255 bytes."""
     return max(len(part.encode()) for part in key.split("/")) > 255
@@ -52,14 +39,6 @@ def settled(entry: Entry, before: str | None, now: float, settle_seconds: float)
     """Whether an object may be read. One that was just written must still have the ETag of the last sweep: it may be
     one of several quick overwrites. `now` and `entry.modified` are in seconds since the epoch."""
     return now - entry.modified >= settle_seconds or before == entry.etag
-
-
-def drop_name(bucket: str, entry: Entry, etags: Mapping[str, str]) -> str:
-    """The name by which a drop is remembered. Other bytes or an edited sidecar make it another drop. `etags` maps the
-    keys of other objects to their ETags; it must hold the sidecars that exist.
-    """
-    sidecar = next((etags[key] for key in sidecars_of(entry.key) if key in etags), None)
-    return ids.derive("drop", bucket, entry.key, entry.etag, sidecar)
 
 
 def next_pause(last: float, took: float, quiet: float, shortest: float) -> float:

@@ -16,6 +16,7 @@ from shared.errors import AlreadyExists, Conflict, CorruptObject, InputError, St
 from shared.events import DatasetPointer, Reference
 from shared.stages.ledger import Entry
 from shared.store import names, verified
+from shared.store.listing import PAGE
 from shared.store.objects import ObjectStore
 
 
@@ -42,6 +43,8 @@ class Disk:
     """Key to object, by the name of the bucket."""
     calls: list[tuple[str, str]] = field(default_factory=list)
     """Name and key of every call, in order."""
+    uploads: dict[str, float] = field(default_factory=dict)
+    """When each upload in parts was begun that is not completed, by its name."""
     available: bool = True
     """While this is False every call raises `StoreUnavailable`."""
 
@@ -52,6 +55,8 @@ class FakeStore(ObjectStore):
     Clients with the same `disk` are clients of the same store. A test that needs a slow or broken store overrides
     `before` or `after`, which are awaited around the effect of every call. The folder operations are the real code.
     """
+
+    page_size = PAGE
 
     def __init__(
         self, bucket: str = "tunestream", clock: Callable[[], float] = time.time, disk: Disk | None = None
@@ -164,6 +169,22 @@ class FakeStore(ObjectStore):
         found = [held.entry(key) for key, held in sorted(self.held.items()) if key.startswith(prefix)]
         await self.after("list", prefix)
         return found
+
+    async def page(self, prefix: str, after: str = "") -> Sequence[Entry]:
+        names.check_prefix(self.bucket, prefix)
+        await self.before("page", prefix)
+        behind = [key for key in sorted(self.held) if key.startswith(prefix) and key > after]
+        found = [self.held[key].entry(key) for key in behind[: self.page_size]]
+        await self.after("page", prefix)
+        return found
+
+    async def abort_uploads(self, before: float) -> int:
+        await self.before("abort", "")
+        old = [name for name, begun in self.disk.uploads.items() if begun < before]
+        for name in old:
+            del self.disk.uploads[name]
+        await self.after("abort", "")
+        return len(old)
 
     async def folders(self, prefix: str) -> Sequence[str]:
         names.check_prefix(self.bucket, prefix)

@@ -418,7 +418,7 @@ async def test_a_bug_does_not_end_the_loops(api: Api, monkeypatch: pytest.Monkey
         calls += 1
         raise KeyError("a bug")
 
-    monkeypatch.setattr(api.projection, "follow", broken)
+    monkeypatch.setattr(api.projection, "_follow_some", broken)
     async with in_background(api.projection.run()) as running:
         await until(lambda: calls > 2, "it was tried again")
         assert not running.done()

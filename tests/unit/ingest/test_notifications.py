@@ -8,6 +8,7 @@ from urllib.parse import quote_plus
 import pytest
 
 from services.ingest.domain import datasets, notifications
+from shared.drops import drop_name
 from shared.stages.ledger import Entry
 
 
@@ -62,10 +63,10 @@ def test_notifications_and_sweep_give_a_drop_the_same_name() -> None:
     whole_bucket = {"a.jsonl": "etag", "a.job.json": "1", "a.job.yaml": "2", "b.job.yaml": "3"}
     beside = {key: etag for key, etag in whole_bucket.items() if key.startswith(datasets.sidecar_prefix("a.jsonl"))}
     assert beside == {"a.job.json": "1", "a.job.yaml": "2"}
-    name = datasets.drop_name("datasets", entry, whole_bucket)
-    assert name == datasets.drop_name("datasets", entry, beside)
-    assert name != datasets.drop_name("datasets", entry, beside | {"a.job.yaml": "edited"})
-    assert name == datasets.drop_name("datasets", entry, beside | {"a.job.json": "never read"})
+    name = drop_name("datasets", entry, whole_bucket)
+    assert name == drop_name("datasets", entry, beside)
+    assert name != drop_name("datasets", entry, beside | {"a.job.yaml": "edited"})
+    assert name == drop_name("datasets", entry, beside | {"a.job.json": "never read"})
 
 
 def test_an_idle_bucket_is_swept_less_and_less_often_and_a_busy_one_at_once() -> None:

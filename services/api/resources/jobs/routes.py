@@ -71,7 +71,8 @@ def router(dependencies: Dependencies) -> APIRouter:
         await dependencies.job(job_id)
         state = await dependencies.projection.refresh(job_id) or await dependencies.job(job_id)
         stage = first_stage(state, body.from_ if body else None)
-        job = await store.retry(state, stage, dependencies.projection, dependencies.objects, request.state.traceparent)
+        projection, objects, bus = dependencies.projection, dependencies.objects, dependencies.bus
+        job = await store.retry(state, stage, projection, objects, bus, request.state.traceparent)
         return JsonResponse(dependencies.view(job))
 
     return routes

@@ -1,7 +1,7 @@
 """Lists jobs from the projection, and asks for the cancellation or for a retry of a job.
 
-What a user asks for is written to the ledger, where it cannot get lost. A cancellation is also published on the bus,
-which is faster.
+What a user asks for is written to the ledger, where it cannot get lost. It is also published on the bus, which is
+faster.
 """
 
 from __future__ import annotations
@@ -10,16 +10,17 @@ import asyncio
 import contextlib
 import logging
 import sqlite3
-from typing import Any
+from typing import Any, Literal
 
 from services.api.database import Page, ProjectionDatabase, parse_state
 from services.api.domain.state import JobState, Status, Unreadable
+from services.api.domain.stored import read_manifest
 from services.api.projection import Projection
 from shared import ids
-from shared.errors import AlreadyExists, EventRefused, TransientError
-from shared.events import JobControl, Retry, StageName
+from shared.errors import AlreadyExists, ConfigError, EventRefused, StoreRefused, TransientError
+from shared.events import RUNNER_STAGES, JobControl, Retry, StageName
 from shared.stages.adoption import retry_of
-from shared.stages.ledger import Ledger, control_prefix, job_key, retry_key
+from shared.stages.ledger import Ledger, control_prefix, job_key, pending_key, retry_key
 from shared.stages.publisher import Publisher
 
 log = logging.getLogger(__name__)
@@ -59,7 +60,8 @@ async def list_jobs(
 async def cancel(job: JobState, ledger: Ledger, bus: Publisher) -> None:
     """Ask for the job to end. There is one cancellation per job, so asking again changes nothing.
 
-    Nobody waits for the bus: the owner of the job also reads the ledger whenever it renews its lease.
+    Nobody waits for the bus: the owner of the job also reads the ledger whenever it renews its lease, and every stage
+    that may still have to end the job finds a new entry in the index of open work.
 
     Raises:
         StoreUnavailable: the request may not have been written.
@@ -68,33 +70,44 @@ async def cancel(job: JobState, ledger: Ledger, bus: Publisher) -> None:
         await ledger.create(
             f"{control_prefix(job.job_id)}cancel-1.json", ids.canonical({"at": ledger.now(), "by": "api"})
         )
-    publishing = asyncio.create_task(_ring(job, bus))
+    try:
+        for stage in RUNNER_STAGES:
+            if job.stage(stage).outcome is None:
+                with contextlib.suppress(AlreadyExists):
+                    await ledger.create(pending_key(stage, ledger.now(), job.job_id), b"{}")
+    except (ConfigError, StoreRefused) as error:  # the cancellation itself is in the ledger
+        log.error("no stage can be woken for a cancellation", extra={"job_id": job.job_id, "reason": str(error)})
+    _ring(job.job_id, "cancel", job.manifest.traceparent if job.manifest else None, bus)
+
+
+_publishing: set[asyncio.Task[None]] = set()
+"""Requests on their way to the bus; asyncio itself would forget them."""
+
+
+def _ring(job_id: str, action: Literal["cancel", "resume"], traceparent: str | None, bus: Publisher) -> None:
+    """Publish a request that is in the ledger already. Nobody waits for it."""
+    publishing = asyncio.create_task(_publish(job_id, action, traceparent, bus))
     _publishing.add(publishing)
     publishing.add_done_callback(_publishing.discard)
 
 
-_publishing: set[asyncio.Task[None]] = set()
-"""Cancellations on their way to the bus; asyncio itself would forget them."""
-
-
-async def _ring(job: JobState, bus: Publisher) -> None:
+async def _publish(job_id: str, action: Literal["cancel", "resume"], traceparent: str | None, bus: Publisher) -> None:
     try:
         await bus.publish(
-            JobControl(job_id=job.job_id, action="cancel"),
-            ce_id=ids.event_id(job.job_id, JobControl.topic, "cancel", 1),
-            subject=job.job_id,
-            traceparent=job.manifest.traceparent if job.manifest else None,
+            JobControl(job_id=job_id, action=action),
+            ce_id=ids.event_id(job_id, JobControl.topic, action, 1),
+            subject=job_id,
+            traceparent=traceparent,
         )
-    except (TransientError, EventRefused) as error:  # the owner of the job reads the ledger, too
-        log.warning(
-            "the cancellation could not be published", extra={"job_id": job.job_id, "reason": type(error).__name__}
-        )
+    except (TransientError, EventRefused) as error:  # whom it concerns reads the ledger, too
+        log.warning("a request could not be published", extra={"job_id": job_id, "reason": type(error).__name__})
 
 
 async def retry(
-    parent: JobState, stage: StageName, projection: Projection, ledger: Ledger, traceparent: str
+    parent: JobState, stage: StageName, projection: Projection, ledger: Ledger, bus: Publisher, traceparent: str
 ) -> JobState:
-    """Ask for a new job that begins from `stage`. Returns it; ingest makes it within seconds.
+    """Ask for a new job that begins from `stage`. Returns it; ingest makes it within seconds, or within half a minute
+    if its event is lost.
 
     It gets the next number `rerun` that no job has. If such a retry was asked for before, that one is the answer,
     unless it has failed or was cancelled.
@@ -116,6 +129,7 @@ async def retry(
         state = await projection.refresh(job.job_id)
         if state is None or not state.visible:
             state = await projection.accept(job)
+            _ring(job.job_id, "resume", asked.traceparent, bus)
         if state.status not in ("failed", "cancelled"):
             return state
 
@@ -126,13 +140,17 @@ async def _ask(ledger: Ledger, job_id: str, wish: Retry) -> Retry | None:
     key = retry_key(job_id)
     found = await ledger.get(key)
     if found is None:
-        if await ledger.get(job_key(job_id)) is not None:
-            return None
+        if made := await ledger.get(job_key(job_id)):
+            # its request was deleted, because nobody needs it any more; or it is another job
+            job = read_manifest(made[0])
+            origin = (job.origin.parent_job, job.origin.from_stage) if job else None
+            return wish if origin == (wish.parent_job, wish.from_stage) else None
         try:
             await ledger.create(key, wish.model_dump_json().encode())
             return wish
         except AlreadyExists:
             found = await ledger.get(key)
-    assert found is not None, "requests are never deleted"
+    if found is None:
+        return None
     asked = Retry.model_validate_json(found[0])
     return asked if (asked.parent_job, asked.from_stage) == (wish.parent_job, wish.from_stage) else None

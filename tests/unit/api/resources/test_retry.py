@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from services.ingest.retries import Retries
+from shared.events import JobControl
 from shared.stages.ledger import job_key, retry_key
 from tests.support.data.job_history import JobHistory
 from tests.support.fakes.bus import FakeBus
+from tests.support.waiting import until
 from tests.unit.api.conftest import Api, error_of
 
 
@@ -175,3 +177,21 @@ async def test_while_the_store_is_away_nothing_is_promised(api: Api, failed_job:
     answer = await api.client.post(f"/jobs/{failed_job.job_id}/retry")
     assert answer.status_code == 503
     assert "retry-after" in answer.headers
+
+
+async def test_ingest_is_told_at_once_and_the_request_counts(api: Api, failed_job: JobHistory) -> None:
+    made = await retry(api, failed_job.job_id)
+    await until(lambda: api.bus.events(JobControl), "the request is on the bus")
+    assert [(event.job_id, event.action) for event in api.bus.events(JobControl)] == [(made["id"], "resume")]  # type: ignore[attr-defined]
+
+
+async def test_asking_again_answers_with_the_same_job_although_the_janitor_has_deleted_its_request(
+    api: Api, failed_job: JobHistory
+) -> None:
+    first = await retry(api, failed_job.job_id)
+    await Retries(api.objects, FakeBus()).make_jobs()
+    await api.objects.delete(retry_key(first["id"]))
+    assert (await retry(api, failed_job.job_id))["id"] == first["id"]
+    await end(api, first["id"])
+    second = await retry(api, failed_job.job_id)
+    assert second["id"] != first["id"] and second["origin"]["parent_job"] == failed_job.job_id

@@ -81,8 +81,14 @@ def test_every_name_of_kafka_is_taken_literally() -> None:
     assert plan.rules(kafka) == {plan.Rule("all", "topic", "*", False, "READ")}
 
 
-def test_a_policy_lists_below_prefixes_and_never_deletes() -> None:
-    user = plan.S3User(list=("drops/*", "ledger/jobs/*"), read=("drops/*",), write=("ledger/jobs/*/mine/*",))
+def test_a_policy_lists_below_prefixes_and_gives_each_verb_its_objects() -> None:
+    user = plan.S3User(
+        list=("drops/*", "ledger/jobs/*"),
+        read=("drops/*",),
+        write=("ledger/jobs/*/mine/*",),
+        delete=("ledger/pending/mine/*",),
+        uploads=("ledger",),
+    )
     assert plan.policy(user)["Statement"] == [
         {"Effect": "Allow", "Action": ["s3:ListBucket"], "Resource": ["arn:aws:s3:::drops"]},
         {
@@ -93,20 +99,67 @@ def test_a_policy_lists_below_prefixes_and_never_deletes() -> None:
         },
         {"Effect": "Allow", "Action": ["s3:GetObject"], "Resource": ["arn:aws:s3:::drops/*"]},
         {"Effect": "Allow", "Action": ["s3:PutObject"], "Resource": ["arn:aws:s3:::ledger/jobs/*/mine/*"]},
+        {"Effect": "Allow", "Action": ["s3:DeleteObject"], "Resource": ["arn:aws:s3:::ledger/pending/mine/*"]},
+        {"Effect": "Allow", "Action": ["s3:ListBucketMultipartUploads"], "Resource": ["arn:aws:s3:::ledger"]},
+        {"Effect": "Allow", "Action": ["s3:AbortMultipartUpload"], "Resource": ["arn:aws:s3:::ledger/*"]},
     ]
     actions = {
         action for user in STACK.s3.users.values() for s in plan.policy(user)["Statement"] for action in s["Action"]
     }
-    assert actions == {"s3:ListBucket", "s3:GetObject", "s3:PutObject"}
+    assert actions == {
+        *("s3:ListBucket", "s3:GetObject", "s3:PutObject", "s3:DeleteObject"),
+        *("s3:ListBucketMultipartUploads", "s3:AbortMultipartUpload"),
+    }
+
+
+def allowed(verb: str, key: str) -> set[str]:
+    """The users to whom `stack.yaml` gives the right `verb` on the object `key` of the bucket `tunestream`."""
+    return {
+        name
+        for name, user in STACK.s3.users.items()
+        if any(fnmatch(f"tunestream/{key}", pattern) for pattern in getattr(user, verb))
+    }
 
 
 def writers(key: str) -> set[str]:
     """The users who may write the object `key` of the bucket `tunestream`."""
-    return {
-        name
-        for name, user in STACK.s3.users.items()
-        if any(fnmatch(f"tunestream/{key}", pattern) for pattern in user.write)
-    }
+    return allowed("write", key)
+
+
+@pytest.mark.parametrize(
+    ("key", "who"),
+    [
+        *((f"pending/{stage}/0000000001.000-ftjob-x", {stage}) for stage in STAGE_NAMES),
+        ("jobs/ftjob-x/trainer/attempt-1/checkpoints/step-2/adapter_model.safetensors", {"janitor"}),
+        ("jobs/ftjob-x/evaluator/attempt-3/report.json", {"janitor"}),
+        ("deleted/checkpoints/x.json", {"janitor"}),
+        ("ingest/inbox/x", {"janitor"}),
+        ("ingest/seen/x", {"janitor"}),
+        ("ingest/retries/ftjob-x.json", {"janitor"}),
+        ("quarantine/drop/x.json", {"janitor"}),
+        ("jobs/ftjob-x/job.json", set()),
+        ("jobs/ftjob-x/control/cancel-1.json", set()),
+        *((f"jobs/ftjob-x/{stage}/{name}.json", set()) for stage in STAGE_NAMES for name in ("claim", "result")),
+        ("deployments/support.json", set()),
+        ("bases/x.json", set()),
+        ("gpu/x/turn.json", set()),
+        ("janitor/claim.json", set()),
+    ],
+)
+def test_only_the_janitor_deletes_beside_each_stages_own_entries_of_open_work(key: str, who: set[str]) -> None:
+    assert allowed("delete", key) == who
+
+
+def test_nobody_may_delete_a_dataset() -> None:
+    assert not [user for user in STACK.s3.users.values() if any(name.startswith("datasets/") for name in user.delete)]
+
+
+@pytest.mark.parametrize("stage", STAGE_NAMES)
+def test_a_stage_keeps_its_part_of_the_index_and_the_stage_before_adds_to_it(stage: str) -> None:
+    entry = f"pending/{stage}/0000000001.000-ftjob-x"
+    before = {STAGES[stage].upstream} if stage in STAGES else set()  # type: ignore[index]
+    assert allowed("write", entry) == {stage, *before, "api", "janitor"}
+    assert stage in allowed("read", entry) & allowed("list", f"pending/{stage}/")
 
 
 @pytest.mark.parametrize(
