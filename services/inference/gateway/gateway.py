@@ -20,6 +20,7 @@ from starlette.requests import ClientDisconnect
 
 from services.inference.domain.usage import StreamedUsage, ask_for_usage, usage_of
 from services.inference.errors import ERRORS, RETRY_AFTER, VllmUnavailable
+from services.inference.gateway.admission import Admission
 from services.inference.gateway.exchange import CLIENT_GONE, GENERATION, Exchange, exchange
 from services.inference.gateway.relay import (
     ClientGone,
@@ -56,6 +57,7 @@ class Gateway:
         adapters: Adapters,
         models: Models,
         first_requests: FirstRequests,
+        admission: Admission,
         *,
         patience: float = PATIENCE,
     ) -> None:
@@ -65,6 +67,7 @@ class Gateway:
         self._adapters = adapters
         self._models = models
         self._first_requests = first_requests
+        self._admission = admission
         self._patience = patience
 
     def router(self) -> APIRouter:
@@ -81,6 +84,7 @@ class Gateway:
         current = stack.enter_context(exchange(request.scope["path"], request.state))
         current.patience = min(self._patience, preferred_wait(request.headers.get("prefer", "")))
         try:
+            stack.enter_context(self._admission.slot())
             body = await _read(request)
             target = await self._models.resolve(body["model"])
             asked_by = request.state.asked_by

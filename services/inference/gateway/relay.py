@@ -18,17 +18,6 @@ from shared.tasks import cancel_and_wait
 
 T = TypeVar("T")
 
-# A generation may think for minutes before its first byte; the official client itself gives up after 600 s.
-TIMEOUT = httpx.Timeout(connect=5.0, read=900.0, write=60.0, pool=10.0)
-# vLLM and the api service close a connection after 5 s without a request. Close it sooner here, so that no request is
-# sent on a connection that they are closing.
-LIMITS = httpx.Limits(max_connections=1000, max_keepalive_connections=64, keepalive_expiry=4.0)
-
-
-def make_client() -> httpx.AsyncClient:
-    """The HTTP client for all requests to vLLM and to the api service."""
-    return httpx.AsyncClient(timeout=TIMEOUT, limits=LIMITS, trust_env=False, follow_redirects=False)
-
 
 @dataclass
 class Upstream:
