@@ -6,8 +6,10 @@ from __future__ import annotations
 from services.inference.errors import ERRORS
 from services.inference.gateway import admin, control_plane
 from services.inference.gateway.admission import Admission
+from services.inference.gateway.asked import BODY_LIMIT
 from services.inference.gateway.exchange import GENERATION
-from services.inference.gateway.gateway import BODY_LIMIT, Gateway
+from services.inference.gateway.gateway import Gateway
+from services.inference.gateway.upstream import GenerationClient
 from services.inference.live_check import LiveCheck
 from services.inference.registry import models
 from services.inference.registry.adapters import Adapters
@@ -29,13 +31,14 @@ from shared.stages.gpu_turns import GpuTurns
 
 
 def main() -> None:
-    run("inference", build)
+    run("inference", build, uvloop=True)
 
 
 def build(context: Context) -> Parts:
     settings, objects = context.settings, context.objects
     base = settings.model.id
-    client, control, forwarding, probes = map(make_client, (settings.inference.max_generations + 1, 100, 200, 4))
+    generations = GenerationClient(tls=(settings.vllm.url or "").startswith("https:"))
+    control, forwarding, probes = map(make_client, (100, 200, 4))
     alternate = settings.gpu.share == "alternate"
     start_timeout = settings.inference.start_timeout_seconds
     vllm = (
@@ -75,7 +78,7 @@ def build(context: Context) -> Parts:
         own_spans=GENERATION,
         openapi_url=None,
     )
-    app.include_router(Gateway(client, vllm, adapters, known, first_requests, admission).router())
+    app.include_router(Gateway(generations, vllm, adapters, known, first_requests, admission).router())
     app.include_router(models.router(known))
     app.include_router(admin.router(aliases, known, base=base, now=objects.now))
     app.include_router(control_plane.router(forwarding, settings.api.url))
@@ -83,7 +86,8 @@ def build(context: Context) -> Parts:
     async def close() -> None:
         await controller.close()
         await vllm.close()
-        for used in (client, control, forwarding, probes):
+        await generations.close()
+        for used in (control, forwarding, probes):
             await used.aclose()
 
     return Parts(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
-from starlette.datastructures import State
+from starlette.types import Send
 
 from services.inference import metrics
 from services.inference.domain.usage import Usage
@@ -25,13 +25,16 @@ GENERATION = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
 class Exchange:
     """One request for a generation, and its answer. The caller sets `status` as soon as it is known."""
 
-    def __init__(self, route: str, state: State, clock: Callable[[], float]) -> None:
+    def __init__(self, route: str, state: dict[str, Any], clock: Callable[[], float]) -> None:
+        """`state`: of the request, see `shared.http.request_id`."""
         self.route = route
         self.model = UNKNOWN
         self.status = 500
+        self.answered = False
+        """The answer has begun."""
         self.patience = 0.0
         """Seconds that it waits for vLLM to be up."""
-        self.traceparent: str = state.traceparent
+        self.traceparent: str = state["traceparent"]
         """The parent of vLLM's own span."""
         self._state = state
         self._span: trace.Span | None = None
@@ -42,7 +45,7 @@ class Exchange:
     def begin(self, model: str, job_trace: JobTrace) -> trace.Span:
         """Record the model that the request is for, and begin the span of the request."""
         self.model = model
-        asked_by = self._state.asked_by
+        asked_by = self._state["asked_by"]
         parent = asked_by or (job_trace.traceparent if job_trace.continued else None)
         link = job_trace.traceparent
         self._span = telemetry.begin(
@@ -53,7 +56,7 @@ class Exchange:
             links=[link] if link and not _same_trace(parent, link) else [],  # the evaluator is in that trace already
             attributes={"tunestream.first_request": True} if job_trace.continued else {},
         )
-        self._state.traceparent = self.traceparent = telemetry.traceparent_of(self._span, parent)
+        self._state["traceparent"] = self.traceparent = telemetry.traceparent_of(self._span, parent)
         return self._span
 
     @contextmanager
@@ -61,6 +64,12 @@ class Exchange:
         """Make the span of the request the parent of all spans that begin in the block."""
         with trace.use_span(self._span or trace.INVALID_SPAN):
             yield
+
+    async def start(self, send: Send, status: int, headers: Mapping[str, str]) -> None:
+        """Begin the answer."""
+        self.status, self.answered = status, True
+        raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+        await send({"type": "http.response.start", "status": status, "headers": raw})
 
     def first_byte(self) -> None:
         seconds = self._clock() - self._started
@@ -95,7 +104,7 @@ class Exchange:
 
 
 @contextmanager
-def exchange(route: str, state: State, clock: Callable[[], float] = time.monotonic) -> Iterator[Exchange]:
+def exchange(route: str, state: dict[str, Any], clock: Callable[[], float] = time.monotonic) -> Iterator[Exchange]:
     """Measure a request from its beginning to the last byte of its answer.
 
     `telemetry.span` is not used, because the span begins later, when the model is known.
