@@ -15,6 +15,7 @@ from services.inference import metrics
 from services.inference.domain.usage import Usage
 from services.inference.registry.first_requests import JobTrace
 from shared import telemetry
+from shared.telemetry.metrics import series
 
 CLIENT_GONE = 499  # nginx's status for a client that hung up; it is only counted, because nobody receives it
 UNKNOWN = "unknown"
@@ -73,14 +74,14 @@ class Exchange:
 
     def first_byte(self) -> None:
         seconds = self._clock() - self._started
-        metrics.first_byte_seconds.labels(self.route, metrics.model_label(self.model)).observe(seconds)
+        series(metrics.first_byte_seconds, self.route, metrics.model_label(self.model)).observe(seconds)
 
     def count(self, usage: Usage | None) -> None:
         if usage is None:
             return
         label = metrics.model_label(self.model)
-        metrics.tokens.labels(label, "prompt").inc(usage.prompt)
-        metrics.tokens.labels(label, "completion").inc(usage.completion)
+        series(metrics.tokens, label, "prompt").inc(usage.prompt)
+        series(metrics.tokens, label, "completion").inc(usage.completion)
         if self._span is not None:
             self._span.set_attribute("gen_ai.usage.input_tokens", usage.prompt)
             self._span.set_attribute("gen_ai.usage.output_tokens", usage.completion)
@@ -88,8 +89,8 @@ class Exchange:
     def end(self) -> None:
         # the name of a model that does not exist is text of the client: as a label it would be unbounded
         label = UNKNOWN if self.model == UNKNOWN else metrics.model_label(self.model)
-        metrics.requests.labels(self.route, label, str(self.status)).inc()
-        metrics.seconds.labels(self.route, label).observe(self._clock() - self._started)
+        series(metrics.requests, self.route, label, str(self.status)).inc()
+        series(metrics.seconds, self.route, label).observe(self._clock() - self._started)
         span = self._span or self.begin(UNKNOWN, JobTrace())
         # not the alias of the request, which may be the name of a user's file
         attributes: dict[str, Any] = {
