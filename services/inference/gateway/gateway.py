@@ -146,11 +146,10 @@ class Gateway:
         except (UpstreamBroken, UpstreamTimeout):
             # the status has been sent already; the official clients raise an error for such an event
             whole, current.status = False, 502
+            await self._note_death(generation)
             rest = f"data: {json.dumps(_broken_midway().envelope())}\n\n".encode()
         current.count(usage.found)
         await send({"type": "http.response.body", "body": rest})
-        if not whole:
-            await self._note_death(generation)
         return whole
 
     @asynccontextmanager

@@ -55,6 +55,7 @@ class Vllm:
         """A number that grows whenever the server may have lost its adapters."""
         self._client = client
         self._probes = probes or client
+        self._check: asyncio.Task[int | None] | None = None
         self._base = base
         self._start_timeout = start_timeout
         self._ready = asyncio.Event()
@@ -121,7 +122,11 @@ class Vllm:
         self._suspected.set()
 
     async def healthy(self) -> bool:
-        return await self._health() == 200
+        """Whether it answers a health check now. All that ask at the same time, as when a thousand answers break, share
+        one."""
+        if self._check is None or self._check.done():
+            self._check = asyncio.create_task(self._health())
+        return await asyncio.shield(self._check) == 200
 
     async def run(self) -> None:
         """Watch the server for as long as this service lives."""
