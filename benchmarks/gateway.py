@@ -29,7 +29,7 @@ from pathlib import Path
 import psutil
 import uvicorn
 
-from benchmarks.http_load import MODEL, Connection, closed_loop, fixed_rate, request, run_stub, until_ready
+from benchmarks.http_load import KEY, MODEL, Connection, closed_loop, fixed_rate, request, run_stub, until_ready
 from services.inference.app import build
 from shared.http import health
 from shared.http.metrics import HttpMetrics
@@ -190,12 +190,13 @@ def servers(litellm: Path) -> Iterator[list[Target]]:
             ]
         else:
             print(f"{litellm} is not installed, so there is no comparison with it")
+        environment = {**os.environ, "LITELLM_MASTER_KEY": KEY}
         started: list[subprocess.Popen[bytes]] = []
         targets: list[Target] = []
         try:
             for (name, command), port in zip(commands.items(), ports, strict=False):
                 quiet = subprocess.DEVNULL if name == "litellm" else None
-                started.append(subprocess.Popen(command, stdout=quiet, stderr=quiet))
+                started.append(subprocess.Popen(command, env=environment, stdout=quiet, stderr=quiet))
                 targets.append(Target(name, port, psutil.Process(started[-1].pid)))
             yield targets
         finally:
@@ -220,7 +221,7 @@ async def run_gateway(port: int, stub: int) -> None:
             {
                 "model": {"id": MODEL},
                 "vllm": {"url": f"http://127.0.0.1:{stub}"},
-                "inference": {"port": port, "adapter_dir": folder, "api_keys": ["key"]},
+                "inference": {"port": port, "adapter_dir": folder, "api_keys": [KEY]},
             }
         )
         objects = ObjectStore.connect(settings.store)

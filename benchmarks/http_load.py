@@ -12,6 +12,8 @@ import httptools
 
 MODEL = "benchmark/base"
 CHAT = "/v1/chat/completions"
+KEY = "sk-" + "5eed" * 16
+"""Of both proxies; LiteLLM takes no shorter one."""
 ANSWER_EVENTS = 8
 """Events of a streamed answer."""
 HOLD_SECONDS = 1.0
@@ -29,7 +31,7 @@ def request(port: int, *, stream: bool = False, hold: bool = False) -> bytes:
     body |= {"stream": True} if stream or hold else {}
     body |= {"user": "hold"} if hold else {}
     content = json.dumps(body).encode()
-    head = f"POST {CHAT} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nauthorization: Bearer key\r\n"
+    head = f"POST {CHAT} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nauthorization: Bearer {KEY}\r\n"
     head += f"content-type: application/json\r\ncontent-length: {len(content)}\r\n\r\n"
     return head.encode() + content
 
