@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import Callable
 from typing import Any, cast
@@ -57,6 +58,7 @@ _COMPLETION = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "m
 _ANSWER = _whole(json.dumps(_COMPLETION | {"usage": _USAGE}).encode(), "application/json")
 _MODELS = _whole(json.dumps({"object": "list", "data": [{"id": MODEL, "parent": None}]}).encode(), "application/json")
 _HEALTHY = _whole(b"", "text/plain")
+_STREAMED = re.compile(rb'"stream": ?true')
 _STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 _EVENTS = b"".join([_event("word ") for _ in range(ANSWER_EVENTS)])
 _STREAM = _STREAM_HEAD + _EVENTS + _event(None, usage=_USAGE) + b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n"
@@ -95,7 +97,7 @@ class _Stub(asyncio.Protocol):
             self._transport.write(_STREAM_HEAD)
             self._hold()
         else:
-            self._transport.write(_STREAM if b'"stream"' in self._body else _ANSWER)
+            self._transport.write(_STREAM if _STREAMED.search(self._body) else _ANSWER)
 
     def _hold(self) -> None:
         self._transport.write(_event("word "))
@@ -186,22 +188,29 @@ async def fixed_rate(port: int, content: bytes, rate: float, seconds: float) -> 
     which each should have been sent: one that waits behind slow ones counts as slow."""
     latencies: list[float] = []
     idle: list[Connection] = []
+    opened: list[Connection] = []
     began = time.perf_counter() + 0.1
 
     async def one(at: float) -> None:
-        connection = idle.pop() if idle else await Connection.open(port)
+        if idle:
+            connection = idle.pop()
+        else:
+            connection = await Connection.open(port)
+            opened.append(connection)
         _expect(await connection.send(content))
         latencies.append(time.perf_counter() - at)
         idle.append(connection)
 
-    async with asyncio.TaskGroup() as group:
-        for number in range(int(rate * seconds)):
-            at = began + number / rate
-            if (pause := at - time.perf_counter()) > 0:
-                await asyncio.sleep(pause)
-            group.create_task(one(at))
-    for connection in idle:
-        connection.close()
+    try:
+        async with asyncio.TaskGroup() as group:
+            for number in range(int(rate * seconds)):
+                at = began + number / rate
+                if (pause := at - time.perf_counter()) > 0:
+                    await asyncio.sleep(pause)
+                group.create_task(one(at))
+    finally:
+        for connection in opened:
+            connection.close()
     return latencies
 
 
