@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,6 +17,10 @@ MAX_DEPTH = 100
 """Levels of lists and objects. Tool schemas nest about ten deep; readers and templates recurse."""
 MAX_INTEGER = 2**64
 """JSON readers disagree about whole numbers beyond 64 bits: some round them, some refuse them."""
+MAX_VALUES = 1_000_000
+"""Values in lists and objects. A prompt of a million tokens, as numbers, has so many."""
+MAX_CONTAINERS = 100_000
+"""Lists and objects. Each takes up to forty times as much memory as its two bytes in the text."""
 _MAX_PATH = 120  # characters of a path in a message
 
 
@@ -40,6 +45,7 @@ def loads(data: bytes | str) -> Any:
         InvalidJson: see there.
     """
     text = _text(data)
+    _bounded(text)
     try:
         value = _FAST.decode(text)
     except RecursionError:
@@ -86,6 +92,35 @@ def _not_json(error: json.JSONDecodeError) -> InvalidJson:
     if not error.doc.strip():
         return InvalidJson("it is empty")
     return InvalidJson(f"line {error.lineno}, column {error.colno}: {error.msg}")
+
+
+# --- how many values, known before any is made ------------------------------------------------------------------------
+
+_STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+
+
+def _bounded(text: str) -> None:
+    """Raise InvalidJson if there are too many values. What is in strings is looked at only if it could matter."""
+    if len(text) <= MAX_CONTAINERS:
+        return
+    if text.count(",") <= MAX_VALUES and text.count("[") + text.count("{") <= MAX_CONTAINERS:
+        return
+    values = containers = start = number = 0
+    for number, string in enumerate(_STRING.finditer(text)):
+        end = string.start()
+        values += text.count(",", start, end)
+        containers += text.count("[", start, end) + text.count("{", start, end)
+        start = string.end()
+        # names and values; of strings with nothing between them there may be more, which is no JSON
+        if values > MAX_VALUES or containers > MAX_CONTAINERS or number > 2 * MAX_VALUES:
+            break
+    else:
+        values += text.count(",", start)
+        containers += text.count("[", start) + text.count("{", start)
+    if containers > MAX_CONTAINERS:
+        raise InvalidJson(f"it holds more than {MAX_CONTAINERS:,} lists and objects")
+    if values > MAX_VALUES or number > 2 * MAX_VALUES:
+        raise InvalidJson(f"it holds more than {MAX_VALUES:,} values")
 
 
 # --- numbers: the decoder's hooks do not know the path, so a text with a flaw is decoded again and walked -------------

@@ -13,6 +13,8 @@ T = TypeVar("T")
 
 async def wait_for_event(event: asyncio.Event, seconds: float) -> bool:
     """Wait until `event` is set, for at most `seconds`. Returns whether it is set; the caller clears it."""
+    if event.is_set():
+        return True
     with contextlib.suppress(TimeoutError):
         # not wait_for: before Python 3.12 it swallows a cancellation that arrives together with the event
         async with asyncio.timeout(seconds):

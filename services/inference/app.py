@@ -5,9 +5,11 @@ from __future__ import annotations
 
 from services.inference.errors import ERRORS
 from services.inference.gateway import admin, control_plane
+from services.inference.gateway.admission import Admission
+from services.inference.gateway.asked import BODY_LIMIT
 from services.inference.gateway.exchange import GENERATION
-from services.inference.gateway.gateway import BODY_LIMIT, Gateway
-from services.inference.gateway.relay import make_client
+from services.inference.gateway.gateway import Gateway
+from services.inference.gateway.upstream import GenerationClient
 from services.inference.live_check import LiveCheck
 from services.inference.registry import models
 from services.inference.registry.adapters import Adapters
@@ -16,30 +18,33 @@ from services.inference.registry.first_requests import FirstRequests
 from services.inference.registry.models import Models
 from services.inference.registry.trained import TrainedModels
 from services.inference.vllm.child import supervised
+from services.inference.vllm.clients import make_client
 from services.inference.vllm.command import held_adapters
 from services.inference.vllm.gpu_turn import SleepController
 from services.inference.vllm.probe import Probe
 from services.inference.vllm.server import Vllm
 from services.inference.work import DeployWork
 from shared.http.app import make_http_app
+from shared.process import allow_open_files
 from shared.service import Context, Parts, run
 from shared.stages.gpu_turns import GpuTurns
 
 
 def main() -> None:
-    run("inference", build)
+    run("inference", build, uvloop=True)
 
 
 def build(context: Context) -> Parts:
     settings, objects = context.settings, context.objects
     base = settings.model.id
-    client = make_client()
+    generations = GenerationClient(tls=(settings.vllm.url or "").startswith("https:"))
+    control, forwarding, probes = map(make_client, (100, 200, 4))
     alternate = settings.gpu.share == "alternate"
     start_timeout = settings.inference.start_timeout_seconds
     vllm = (
-        Vllm(client, settings.vllm.url, base, start_timeout=start_timeout, awake=not alternate)
+        Vllm(control, settings.vllm.url, base, start_timeout=start_timeout, awake=not alternate, probes=probes)
         if settings.vllm.url
-        else supervised(client, settings)
+        else supervised(control, settings, probes)
     )
     turns = GpuTurns(objects.for_leases(), settings.gpu.name, lease_seconds=settings.stage.lease_seconds)
     controller = SleepController(
@@ -63,6 +68,7 @@ def build(context: Context) -> Parts:
         limit=held_adapters(settings),
     )
 
+    admission = Admission.within(settings.inference.max_generations, allow_open_files)
     app = make_http_app(
         "Tunestream inference",
         settings.inference.api_keys,
@@ -72,15 +78,17 @@ def build(context: Context) -> Parts:
         own_spans=GENERATION,
         openapi_url=None,
     )
-    app.include_router(Gateway(client, vllm, adapters, known, first_requests).router())
+    app.include_router(Gateway(generations, vllm, adapters, known, first_requests, admission).router())
     app.include_router(models.router(known))
     app.include_router(admin.router(aliases, known, base=base, now=objects.now))
-    app.include_router(control_plane.router(client, settings.api.url))
+    app.include_router(control_plane.router(forwarding, settings.api.url))
 
     async def close() -> None:
         await controller.close()
         await vllm.close()
-        await client.aclose()
+        await generations.close()
+        for used in (control, forwarding, probes):
+            await used.aclose()
 
     return Parts(
         work=DeployWork(
@@ -88,7 +96,7 @@ def build(context: Context) -> Parts:
             adapters,
             aliases,
             first_requests,
-            LiveCheck(Probe(client, vllm), adapters, settings.render.policy),
+            LiveCheck(Probe(control, vllm), adapters, settings.render.policy),
             url=settings.inference.url,
             now=objects.now,
         ),

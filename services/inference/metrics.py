@@ -29,6 +29,13 @@ tokens = Counter(
     "Tokens as vLLM counts them, streams included; kind: prompt, completion",
     ["model", "kind"],
 )
+under_way = Gauge("tunestream_inference_under_way", "Generations that are under way, also those that wait for vLLM")
+refused = Counter(
+    "tunestream_inference_refused_total",
+    "Generations that vLLM never saw; reason: generations (too many are under way), body_bytes (they are too large), "
+    "kills_vllm (it died of the same request twice)",
+    ["reason"],
+)
 adapter_loads = Counter(
     "tunestream_adapter_loads_total",
     "Adapters given to vLLM; outcome: loaded, failed, unavailable (vLLM is away)",

@@ -9,6 +9,7 @@
 | 405 | `method_not_supported` | with `allow` |
 | 413 | `body_too_large` | |
 | 422 | `invalid_value` | a parameter or a field has a wrong value; `param` names it |
+| 429 | `rate_limit_exceeded` | with `retry-after` |
 | 500 | `internal_error` | a bug; the message names the request id |
 | 503 | `service_unavailable` | with `retry-after` |
 
@@ -58,6 +59,7 @@ class ApiError(TunestreamError):
 
     def envelope(self) -> dict[str, Any]:
         kind = "server_error" if self.status >= 500 else "invalid_request_error"
+        kind = "rate_limit_error" if self.status == 429 else kind
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
     def response(self) -> JsonResponse:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
@@ -11,6 +13,20 @@ from starlette.exceptions import HTTPException
 
 from shared import strict_json
 from shared.strict_json import InvalidJson
+
+LARGE = 2**18
+"""Bytes of a body that takes longer to read than an event loop may stand still."""
+_readers = ThreadPoolExecutor(1, "large-json")
+"""One at a time, because as Python's objects a body may be thirty times as large."""
+
+T = TypeVar("T")
+
+
+async def off_the_loop(read: Callable[[bytes], T], body: bytes) -> T:
+    """`read(body)`, in a thread if `body` is large."""
+    if len(body) <= LARGE:
+        return read(body)
+    return await asyncio.get_running_loop().run_in_executor(_readers, read, body)
 
 
 class BadJson(HTTPException):
@@ -25,7 +41,7 @@ class BadJson(HTTPException):
 class _Strict(Request):
     async def json(self) -> Any:
         try:
-            return strict_json.loads(await self.body())
+            return await off_the_loop(strict_json.loads, await self.body())
         except InvalidJson as error:
             raise BadJson(error) from None
 

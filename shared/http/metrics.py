@@ -38,5 +38,5 @@ class HttpMetrics:
         finally:
             method = scope["method"] if scope["method"] in METHODS else OTHER
             route = getattr(scope.get("route"), "path", OTHER)
-            metrics.http_requests.labels(method, route, str(status)).inc()
-            metrics.http_seconds.labels(method, route).observe(self._clock() - started)
+            metrics.series(metrics.http_requests, method, route, str(status)).inc()
+            metrics.series(metrics.http_seconds, method, route).observe(self._clock() - started)

@@ -14,7 +14,6 @@ from shared.settings.load import (
     load_settings,
 )
 from shared.settings.sections import (
-    ApiKeys,
     ApiSettings,
     BusSettings,
     EvaluatorSettings,
@@ -24,7 +23,6 @@ from shared.settings.sections import (
     IngestSettings,
     JanitorSettings,
     ModelSettings,
-    ReadableFile,
     RenderSettings,
     RetentionSettings,
     Section,
@@ -35,6 +33,7 @@ from shared.settings.sections import (
     ValidationSettings,
     VllmSettings,
 )
+from shared.settings.values import ApiKeys, ReadableFile
 
 __all__ = [
     "PREFIX",

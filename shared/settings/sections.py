@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import NoDecode
 
 from shared.base.override import ProfileOverride
 from shared.errors import InputError
+from shared.settings.values import ApiKeys, ReadableFile, json_object
 
 
 class Section(BaseModel):
@@ -20,38 +19,6 @@ class Section(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", hide_input_in_errors=True, protected_namespaces=(), allow_inf_nan=False
     )
-
-
-def _readable(path: Path) -> Path:
-    if not (os.access(path, os.R_OK) and path.is_file()):
-        raise ValueError(f"there is no file {path} that this process may read")
-    return path
-
-
-def _keys(given: object) -> object:
-    """Read API keys: a JSON list, as in every other list field, or one key per line, as in most files of secrets."""
-    if not isinstance(given, str):
-        return given
-    if not given.lstrip().startswith("["):
-        return given.split()
-    try:
-        return json.loads(given)
-    except ValueError:
-        raise ValueError("is not a JSON list; give one, or one key per line") from None
-
-
-def _object(given: object) -> object:
-    """Read a JSON object; pydantic's own error would not say which setting is wrong."""
-    if not isinstance(given, str):
-        return given
-    try:
-        return json.loads(given)
-    except ValueError:
-        raise ValueError('is not JSON; give an object such as {"reasoning_parser": "qwen3"}') from None
-
-
-ReadableFile = Annotated[Path, AfterValidator(_readable)]
-ApiKeys = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_keys)]
 
 
 class BusSettings(Section):
@@ -141,7 +108,7 @@ class ModelSettings(Section):
     allowed: tuple[str, ...] = ()
     """Further bases that jobs could name if they were served. The inference service serves one base, also with
     `vllm.url`, so a job for any of them is refused, with a message that names this setting."""
-    profile: Annotated[ProfileOverride, NoDecode, BeforeValidator(_object)] = ProfileOverride()
+    profile: Annotated[ProfileOverride, NoDecode, BeforeValidator(json_object)] = ProfileOverride()
     """What is set of the base's profile, as a JSON object: `{"reasoning_parser": "qwen3"}`. All services and vLLM need
     the same."""
     organization: str = "tunestream"
@@ -285,6 +252,9 @@ class InferenceSettings(Section):
     """The accepted bearer tokens; empty: requests need none."""
     adapter_dir: Path = Path(".tunestream/adapters")
     start_timeout_seconds: float = 600.0
+    max_generations: int = Field(default=4096, ge=1)
+    """Generations under way at a time, also those that wait in vLLM's own queue. The next one is answered at once with
+    429 and `retry-after`. Each needs two open files."""
 
 
 class EvaluatorSettings(Section):

@@ -43,6 +43,8 @@ def new_traceparent() -> str:
 
 def valid_traceparent(text: str | None) -> str | None:
     """`text` if it is a valid `traceparent`, else None."""
+    if not text:
+        return None
     context = trace.get_current_span(_context(text)).get_span_context()
     return text if context.is_valid else None
 

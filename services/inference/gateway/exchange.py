@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
-from starlette.datastructures import State
+from starlette.types import Send
 
 from services.inference import metrics
 from services.inference.domain.usage import Usage
 from services.inference.registry.first_requests import JobTrace
 from shared import telemetry
+from shared.telemetry.metrics import series
 
 CLIENT_GONE = 499  # nginx's status for a client that hung up; it is only counted, because nobody receives it
 UNKNOWN = "unknown"
@@ -25,13 +26,16 @@ GENERATION = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
 class Exchange:
     """One request for a generation, and its answer. The caller sets `status` as soon as it is known."""
 
-    def __init__(self, route: str, state: State, clock: Callable[[], float]) -> None:
+    def __init__(self, route: str, state: dict[str, Any], clock: Callable[[], float]) -> None:
+        """`state`: of the request, see `shared.http.request_id`."""
         self.route = route
         self.model = UNKNOWN
         self.status = 500
+        self.answered = False
+        """The answer has begun."""
         self.patience = 0.0
         """Seconds that it waits for vLLM to be up."""
-        self.traceparent: str = state.traceparent
+        self.traceparent: str = state["traceparent"]
         """The parent of vLLM's own span."""
         self._state = state
         self._span: trace.Span | None = None
@@ -42,7 +46,7 @@ class Exchange:
     def begin(self, model: str, job_trace: JobTrace) -> trace.Span:
         """Record the model that the request is for, and begin the span of the request."""
         self.model = model
-        asked_by = self._state.asked_by
+        asked_by = self._state["asked_by"]
         parent = asked_by or (job_trace.traceparent if job_trace.continued else None)
         link = job_trace.traceparent
         self._span = telemetry.begin(
@@ -53,7 +57,7 @@ class Exchange:
             links=[link] if link and not _same_trace(parent, link) else [],  # the evaluator is in that trace already
             attributes={"tunestream.first_request": True} if job_trace.continued else {},
         )
-        self._state.traceparent = self.traceparent = telemetry.traceparent_of(self._span, parent)
+        self._state["traceparent"] = self.traceparent = telemetry.traceparent_of(self._span, parent)
         return self._span
 
     @contextmanager
@@ -62,16 +66,22 @@ class Exchange:
         with trace.use_span(self._span or trace.INVALID_SPAN):
             yield
 
+    async def start(self, send: Send, status: int, headers: Mapping[str, str]) -> None:
+        """Begin the answer."""
+        self.status, self.answered = status, True
+        raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+        await send({"type": "http.response.start", "status": status, "headers": raw})
+
     def first_byte(self) -> None:
         seconds = self._clock() - self._started
-        metrics.first_byte_seconds.labels(self.route, metrics.model_label(self.model)).observe(seconds)
+        series(metrics.first_byte_seconds, self.route, metrics.model_label(self.model)).observe(seconds)
 
     def count(self, usage: Usage | None) -> None:
         if usage is None:
             return
         label = metrics.model_label(self.model)
-        metrics.tokens.labels(label, "prompt").inc(usage.prompt)
-        metrics.tokens.labels(label, "completion").inc(usage.completion)
+        series(metrics.tokens, label, "prompt").inc(usage.prompt)
+        series(metrics.tokens, label, "completion").inc(usage.completion)
         if self._span is not None:
             self._span.set_attribute("gen_ai.usage.input_tokens", usage.prompt)
             self._span.set_attribute("gen_ai.usage.output_tokens", usage.completion)
@@ -79,8 +89,8 @@ class Exchange:
     def end(self) -> None:
         # the name of a model that does not exist is text of the client: as a label it would be unbounded
         label = UNKNOWN if self.model == UNKNOWN else metrics.model_label(self.model)
-        metrics.requests.labels(self.route, label, str(self.status)).inc()
-        metrics.seconds.labels(self.route, label).observe(self._clock() - self._started)
+        series(metrics.requests, self.route, label, str(self.status)).inc()
+        series(metrics.seconds, self.route, label).observe(self._clock() - self._started)
         span = self._span or self.begin(UNKNOWN, JobTrace())
         # not the alias of the request, which may be the name of a user's file
         attributes: dict[str, Any] = {
@@ -95,7 +105,7 @@ class Exchange:
 
 
 @contextmanager
-def exchange(route: str, state: State, clock: Callable[[], float] = time.monotonic) -> Iterator[Exchange]:
+def exchange(route: str, state: dict[str, Any], clock: Callable[[], float] = time.monotonic) -> Iterator[Exchange]:
     """Measure a request from its beginning to the last byte of its answer.
 
     `telemetry.span` is not used, because the span begins later, when the model is known.

@@ -3,37 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from types import TracebackType
 
 import anyio
 import httpx
-from fastapi import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
-
-from shared.tasks import cancel_and_wait
-
-T = TypeVar("T")
-
-# A generation may think for minutes before its first byte; the official client itself gives up after 600 s.
-TIMEOUT = httpx.Timeout(connect=5.0, read=900.0, write=60.0, pool=10.0)
-# vLLM and the api service close a connection after 5 s without a request. Close it sooner here, so that no request is
-# sent on a connection that they are closing.
-LIMITS = httpx.Limits(max_connections=1000, max_keepalive_connections=64, keepalive_expiry=4.0)
-
-
-def make_client() -> httpx.AsyncClient:
-    """The HTTP client for all requests to vLLM and to the api service."""
-    return httpx.AsyncClient(timeout=TIMEOUT, limits=LIMITS, trust_env=False, follow_redirects=False)
 
 
 @dataclass
 class Upstream:
-    """An answer of vLLM or of the api service, whose first chunk has come. If the connection breaks from now on, the
-    client sees it."""
+    """An answer of the api service, whose first chunk has come. If the connection breaks from now on, the client sees
+    it."""
 
     response: httpx.Response
     first: bytes
@@ -44,9 +28,6 @@ class Upstream:
             yield self.first
         async for chunk in self._rest:
             yield chunk
-
-    async def body(self) -> bytes:
-        return self.first + b"".join([chunk async for chunk in self._rest])
 
 
 @asynccontextmanager
@@ -69,25 +50,36 @@ class ClientGone(Exception):
     """The client has hung up, so there is nobody to answer."""
 
 
-async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`, which is cancelled when the client hangs up. The request's body must have been read.
+class UntilGone:
+    """A block that ends with `ClientGone` when the client hangs up. The request's body must have been read.
 
-    Raises:
-        ClientGone: the client hung up.
+    It cancels the task that runs the block, as `asyncio.timeout` does: a task for the work and one for the watch would
+    cost as much as the request itself.
     """
 
-    async def hang_up() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._gone = False
 
-    working, gone = asyncio.create_task(work), asyncio.create_task(hang_up())
-    try:
-        await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientGone
-        return working.result()
-    finally:
-        await cancel_and_wait(working, gone)
+    async def __aenter__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._cancelling = task.cancelling()
+        self._watch = asyncio.create_task(self._wait())
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._watch.cancel()
+        if self._gone and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+            raise ClientGone from None
+
+    async def _wait(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._gone = True
+        self._task.cancel()
 
 
 class ScopedResponse(Response):

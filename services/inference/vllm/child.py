@@ -53,10 +53,12 @@ class SupervisedVllm(Vllm):
         awake: bool = True,
         sockets: Path | None = None,
         prepare: Callable[[], Awaitable[None]] | None = None,
+        probes: httpx.AsyncClient | None = None,
     ) -> None:
         """`sockets`: the folder for the sockets between the server's processes; no other server uses it. `prepare` is
         awaited before `command` is asked, at every start."""
-        super().__init__(client, f"http://{HOST}:{port}", base, start_timeout=start_timeout, awake=awake)
+        url = f"http://{HOST}:{port}"
+        super().__init__(client, url, base, start_timeout=start_timeout, awake=awake, probes=probes)
         self.command = command
         self._environment = environment
         self._port = port
@@ -195,8 +197,10 @@ class SupervisedVllm(Vllm):
         return process
 
 
-def supervised(client: httpx.AsyncClient, settings: Settings) -> SupervisedVllm:
-    """The server that the settings describe.
+def supervised(
+    client: httpx.AsyncClient, settings: Settings, probes: httpx.AsyncClient | None = None
+) -> SupervisedVllm:
+    """The server that the settings describe. `client` and `probes` are those of `Vllm`.
 
     Raises:
         ConfigError: vLLM is not installed.
@@ -218,6 +222,7 @@ def supervised(client: httpx.AsyncClient, settings: Settings) -> SupervisedVllm:
         awake=settings.gpu.share == "split",
         sockets=socket_folder(settings.inference.adapter_dir),
         prepare=prepare,
+        probes=probes,
     )
 
 

@@ -36,16 +36,26 @@ class Vllm:
     """A vLLM server. `run` must be running, or `ready` never becomes true."""
 
     def __init__(
-        self, client: httpx.AsyncClient, url: str, base: str, *, start_timeout: float, awake: bool = True
+        self,
+        client: httpx.AsyncClient,
+        url: str,
+        base: str,
+        *,
+        start_timeout: float,
+        awake: bool = True,
+        probes: httpx.AsyncClient | None = None,
     ) -> None:
-        """`base`: the name by which users ask for the base model. `start_timeout`: seconds that a start may take.
-        `awake`: whether requests are sent from the start, or only after `wake`."""
+        """`client`: for adapters and sleep. `base`: the name by which users ask for the base model. `start_timeout`:
+        seconds that a start may take. `awake`: whether requests are sent from the start, or only after `wake`.
+        `probes`: a client for health checks alone, so that nothing else delays them; None: `client`."""
         self.url = url.rstrip("/")
         self.base_name = base
         """The server's own name of its base model."""
         self.generation = 0
         """A number that grows whenever the server may have lost its adapters."""
         self._client = client
+        self._probes = probes or client
+        self._check: asyncio.Task[int | None] | None = None
         self._base = base
         self._start_timeout = start_timeout
         self._ready = asyncio.Event()
@@ -112,7 +122,11 @@ class Vllm:
         self._suspected.set()
 
     async def healthy(self) -> bool:
-        return await self._health() == 200
+        """Whether it answers a health check now. All that ask at the same time, as when a thousand answers break, share
+        one."""
+        if self._check is None or self._check.done():
+            self._check = asyncio.create_task(self._health())
+        return await asyncio.shield(self._check) == 200
 
     async def run(self) -> None:
         """Watch the server for as long as this service lives."""
@@ -252,13 +266,13 @@ class Vllm:
     async def _health(self) -> int | None:
         """The status of /health; None: no answer."""
         try:
-            return (await self._client.get(self.url + "/health", timeout=HEALTH_TIMEOUT)).status_code
+            return (await self._probes.get(self.url + "/health", timeout=HEALTH_TIMEOUT)).status_code
         except httpx.TransportError:
             return None
 
     async def _up(self) -> None:
         with contextlib.suppress(httpx.TransportError, ValueError, KeyError):
-            cards = (await self._client.get(self.url + "/v1/models", timeout=HEALTH_TIMEOUT)).json()["data"]
+            cards = (await self._probes.get(self.url + "/v1/models", timeout=HEALTH_TIMEOUT)).json()["data"]
             bases = [card["id"] for card in cards if not card.get("parent")]
             if self._base not in bases:
                 self.base_name = bases[0] if bases else self._base

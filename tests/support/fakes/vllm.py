@@ -15,6 +15,8 @@ from tests.support.fakes.servers import Server
 BASE_AT_VLLM = "acme/tiny-base"
 USAGE = {"prompt_tokens": 3, "completion_tokens": 2}
 
+DEAD_SECONDS = 0.2
+
 
 class FakeVllm:
     """Answers the requests to vLLM that the inference service makes, and remembers them."""
@@ -41,6 +43,11 @@ class FakeVllm:
         self.breaks = 0
         """How many of the next generations end with a reset connection before their first byte."""
         self.breaks_midway = False
+        self.deadly: str | None = None
+        """It dies of a request that holds this text, and is back a moment later."""
+        self.deaths = 0
+        self.cut = False
+        """An answer that is not streamed ends before its end."""
         self.asking = asyncio.Event()
         """Set when a request for a generation has arrived."""
         self.first = asyncio.Event()
@@ -154,6 +161,9 @@ class FakeVllm:
         self.asked_asleep += self.sleeping
         self.headers.append(dict(request.headers))
         self.asking.set()
+        if self.deadly is not None and self.deadly in json.dumps(body):
+            self._die()
+            return Response()
         if self.breaks:
             self.breaks -= 1
             self.server.break_connections()
@@ -171,7 +181,22 @@ class FakeVllm:
             self.hung_up.set()
         waiting.cancel()
         gone.cancel()
+        if self.cut:
+            return StreamingResponse(self._cut(), headers={"content-length": "100"})
         return JSONResponse({**_answer(body["model"], self.called), "usage": USAGE})
+
+    async def _cut(self) -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.sleep(0)  # so that it is sent
+        self.server.break_connections()
+
+    def _die(self) -> None:
+        self.deaths += 1
+        self.healthy = False
+        self.adapters.clear()
+        self.first.set()  # who waited is gone
+        self.server.break_connections()
+        asyncio.get_running_loop().call_later(DEAD_SECONDS, setattr, self, "healthy", True)
 
     async def _events(self, body: dict[str, Any]) -> AsyncIterator[str]:
         model = body["model"]

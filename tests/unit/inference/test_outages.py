@@ -15,7 +15,8 @@ import pytest
 
 from services.inference import app as composition
 from services.inference.errors import VllmUnavailable
-from services.inference.gateway.gateway import Gateway, preferred_wait
+from services.inference.gateway.asked import preferred_wait
+from services.inference.gateway.gateway import Gateway
 from services.inference.registry.aliases import Aliases
 from services.inference.registry.trained import TrainedModels
 from services.inference.vllm.server import Vllm

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from shared import strict_json
 from tests.support.data.trained_models import BASE
+from tests.support.fakes.vllm import BASE_AT_VLLM
 from tests.unit.inference.conftest import ServiceUnderTest
 
 CHAT = "/v1/chat/completions"
@@ -169,3 +170,27 @@ async def test_no_body_makes_the_gateway_fail(service: ServiceUnderTest, body: b
     for sent in service.vllm.asked:
         strict_json.check(sent)
     service.vllm.asked.clear()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (HEAD + '"stop": [' + "[]," * 10_000_000 + "[]]}", "lists and objects"),
+        (HEAD + '"stop": [' + "0," * 10_000_000 + "0]}", "values"),
+    ],
+    ids=["lists", "numbers"],
+)
+async def test_a_body_of_millions_of_values_is_refused(service: ServiceUnderTest, content: str, said: str) -> None:
+    answer = await service.http.post(CHAT, content=content)
+
+    error = error_of(answer)
+    assert (answer.status_code, error["code"]) == (400, "invalid_json")
+    assert said in error["message"]
+
+
+async def test_a_long_prompt_reaches_vllm_as_it_is(service: ServiceUnderTest) -> None:
+    prompt = 'She said: "one, two [three]". \\ é 日本 ' * 50_000
+    body = {"temperature": 0.5, "model": BASE, "messages": [{"role": "user", "content": prompt}], "seed": 2**63}
+
+    assert (await service.http.post(CHAT, json=body)).status_code == 200
+    assert service.vllm.asked == [body | {"model": BASE_AT_VLLM}]
