@@ -87,7 +87,7 @@ class DeployWork:
                 return _taken(job, evaluated.model, taken)
         if deployment.current.job_id == job.job_id:
             await attempt.certain()
-            self._first_requests.deployed(evaluated.model)
+            self._first_requests.deployed(evaluated.model, job.traceparent)
         return ModelDeployed(
             job_id=job.job_id,
             model=evaluated.model,

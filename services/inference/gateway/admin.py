@@ -36,7 +36,7 @@ def router(aliases: Aliases, models: Models, *, base: str, now: Callable[[], flo
 
     @routes.get("/deployments/{alias}")
     async def retrieve_deployment(alias: str) -> dict[str, Any]:
-        deployment = await aliases.get(alias)
+        deployment = await aliases.read(alias)
         if deployment is None:
             raise _no_alias(alias)
         return deployment.model_dump()
