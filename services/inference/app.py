@@ -15,6 +15,7 @@ from services.inference.registry.aliases import Aliases
 from services.inference.registry.first_requests import FirstRequests
 from services.inference.registry.models import Models
 from services.inference.registry.trained import TrainedModels
+from services.inference.trial import Trial
 from services.inference.vllm.child import supervised
 from services.inference.vllm.command import held_adapters
 from services.inference.vllm.gpu_turn import SleepController
@@ -62,6 +63,7 @@ def build(context: Context) -> Parts:
         max_rank=settings.vllm.max_lora_rank,
         limit=held_adapters(settings),
     )
+    trial = Trial(vllm, adapters, LiveCheck(Probe(client, vllm), adapters, settings.render.policy))
 
     app = make_http_app(
         "Tunestream inference",
@@ -74,7 +76,7 @@ def build(context: Context) -> Parts:
     )
     app.include_router(Gateway(client, vllm, adapters, known, first_requests).router())
     app.include_router(models.router(known))
-    app.include_router(admin.router(aliases, known, base=base, now=objects.now))
+    app.include_router(admin.router(aliases, known, trial, base=base, now=objects.now))
     app.include_router(control_plane.router(client, settings.api.url))
 
     async def close() -> None:
@@ -83,15 +85,7 @@ def build(context: Context) -> Parts:
         await client.aclose()
 
     return Parts(
-        work=DeployWork(
-            vllm,
-            adapters,
-            aliases,
-            first_requests,
-            LiveCheck(Probe(client, vllm), adapters, settings.render.policy),
-            url=settings.inference.url,
-            now=objects.now,
-        ),
+        work=DeployWork(trial, adapters, aliases, first_requests, url=settings.inference.url, now=objects.now),
         app=app,
         address=(settings.inference.host, settings.inference.port),
         background=(vllm.run, controller.run) if alternate else (vllm.run,),

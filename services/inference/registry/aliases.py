@@ -167,19 +167,19 @@ class Aliases:
     # --- for administration -----------------------------------------------------------------------------------
 
     async def read(self, alias: str) -> Deployment | None:
-        """Like `get`, but as the store has it now.
+        """The deployment that a change of `alias` would begin from, as the store has it now; None: there is no such
+        alias.
 
         Raises:
             StoreUnavailable: the ledger cannot be read.
         """
         if not ids.is_alias(alias):
             return None
-        for name in dict.fromkeys((alias, ids.alias_of(alias))):
-            deployment, _ = await self._read(name)
-            if deployment is not None:
-                self._remember(deployment, name)
-                return deployment
-        return None
+        name = await self._name(alias)
+        deployment, _ = await self._read(name)
+        if deployment is not None:
+            self._remember(deployment, name)
+        return deployment
 
     async def all(self) -> list[Deployment]:
         """Every alias whose document can be read, by name, as the store has them now.
@@ -224,31 +224,27 @@ class Aliases:
         name = await self._name(alias)
         return await self._change(name, lambda before: deployments.promote(before, version, name), job, certain)
 
-    async def deploy(self, alias: str, version: Deployed) -> Deployment:
-        """Make `version` current because a person says so."""
-        name = await self._name(alias)
-        return await self._change(name, lambda before: deployments.deploy(before, version, name))
-
-    async def roll_back(self, alias: str) -> Deployment | None:
-        """Swap current and previous; None: no such alias.
+    async def deploy(self, alias: str, version: Deployed, expected: str | None = None) -> Deployment:
+        """Make `version` current because a person says so. `expected`: the model that is to be current before.
 
         Raises:
-            NoPrevious: the alias has only had one version.
+            VersionChanged: another model is current.
         """
-        if not ids.is_alias(alias):
-            return None
         name = await self._name(alias)
-        before, _ = await self._read(name)
-        if before is None:
-            return None
+        return await self._change(name, lambda before: deployments.deploy(before, version, name, expected))
+
+    async def roll_back(self, deployment: Deployment, target: Deployed) -> Deployment:
+        """Make `target` current again, if the alias still names what `deployment` says.
+
+        Raises:
+            VersionChanged: another model is current.
+        """
 
         def change(latest: Deployment | None) -> Deployment:
             assert latest is not None, "deployments are never deleted"
-            if latest.current != before.current:
-                return latest  # another writer changed it in between; only what the caller saw is undone
-            return deployments.roll_back(latest, self._ledger.now())
+            return deployments.roll_back(latest, target, deployment.current.model, self._ledger.now())
 
-        return await self._change(name, change)
+        return await self._change(deployment.alias, change)
 
     async def _change(
         self,

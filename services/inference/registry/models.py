@@ -10,7 +10,7 @@ from fastapi import APIRouter
 from services.inference.errors import model_not_found
 from services.inference.registry.aliases import Aliases
 from services.inference.registry.trained import Trained, TrainedModels
-from shared.events import Deployed, Deployment
+from shared.events import Deployed, Deployment, Served
 from shared.ids import tuned_name
 
 
@@ -60,6 +60,11 @@ class Models:
         target = await self.resolve(named.current.model if named else name)
         trained = await self._trained.find(target.model)
         return Deployed(model=target.model, job_id=trained.job_id if trained else "", at=at)
+
+    async def served(self, model: str) -> Served | None:
+        """What validate found out about the rows of `model`."""
+        trained = await self._trained.find(model)
+        return trained.served if trained else None
 
     async def cards(self) -> list[dict[str, Any]]:
         """As `GET /v1/models` lists them: the base, tuned models newest first, aliases.
