@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from services.inference.domain.deployments import AliasTaken, replaced_by
+from services.inference.domain.deployments import AliasTaken, replaced_by, was_promoted
 from services.inference.registry.adapters import Adapters
 from services.inference.registry.aliases import Aliases
 from services.inference.registry.first_requests import FirstRequests
@@ -45,6 +45,7 @@ class DeployWork:
             VllmUnavailable: vLLM is not up, or asleep.
             TransientError: the object store is away, or a disk is full.
             ConfigError: vLLM does not see the folder of the adapters.
+            Cancelled: the user did not want the alias to move.
         """
         job = attempt.job
         evaluated = EvalCompleted.model_validate(attempt.request)
@@ -57,17 +58,17 @@ class DeployWork:
                 data={"model": evaluated.model, "alias": job.alias},
             )
         await attempt.progress("started", f"Deploying {evaluated.model} as {job.alias}")
-        await self._adapters.fetch(evaluated.model)
-        async with self._trial.serving():
-            await attempt.certain()
-            said = await self._trial.load_and_ask(evaluated.model, evaluated.served)
-            await attempt.progress(message=said)
+        # as the user spells it: an alias of an older version may have upper-case letters
+        alias = job.spec.alias or job.alias
+        # an earlier attempt may have moved the alias, and died: what was promoted needs no other trial
+        before = await self._aliases.read(alias)
+        if before is None or not was_promoted(before, job.job_id):
+            await self._try_out(attempt, evaluated)
         with telemetry.span("inference.move_alias", attributes={"tunestream.model": evaluated.model}):
             version = Deployed(model=evaluated.model, job_id=job.job_id, at=self._now())
-            # as the user spells it: an alias of an older version may have upper-case letters
-            alias = job.spec.alias or job.alias
             try:
-                deployment = await self._aliases.promote(alias, version, job, attempt.certain)
+                # a cancel that comes from the move on is too late: the alias answers
+                deployment = await self._aliases.promote(alias, version, job, attempt.point_of_no_return)
             except AliasTaken as taken:
                 return _taken(job, evaluated.model, taken)
         if deployment.current.job_id == job.job_id:
@@ -80,6 +81,13 @@ class DeployWork:
             previous=replaced_by(deployment, job.job_id),
             endpoint=f"{self._url}/v1",
         )
+
+    async def _try_out(self, attempt: Attempt, evaluated: EvalCompleted) -> None:
+        await self._adapters.fetch(evaluated.model)
+        async with self._trial.serving():
+            await attempt.certain()
+            said = await self._trial.load_and_ask(evaluated.model, evaluated.served)
+            await attempt.progress(message=said)
 
 
 def _taken(job: Job, model: str, taken: AliasTaken) -> JobProgress:

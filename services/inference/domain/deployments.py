@@ -69,9 +69,14 @@ def deploy(before: Deployment | None, version: Deployed, alias: str, expected: s
 
 def promote(before: Deployment | None, version: Deployed, alias: str) -> Deployment:
     """Like `deploy`, but once per job: a resumed attempt must not undo later deployments."""
-    if before is not None and any(earlier.job_id == version.job_id for earlier in before.history):
+    if before is not None and was_promoted(before, version.job_id):
         return before
     return deploy(before, version, alias)
+
+
+def was_promoted(deployment: Deployment, job_id: str) -> bool:
+    """Whether the alias has named the model of this job."""
+    return any(version.job_id == job_id for version in deployment.history)
 
 
 def makers(deployment: Deployment) -> Iterator[str]:

@@ -216,7 +216,7 @@ class Aliases:
     ) -> Deployment:
         """Make `version` current, but only once per job: a repeated call changes nothing, whatever was deployed
         since. `job`: the job of the version, if it may not take an alias from another dataset. `certain` is awaited
-        right before each write; it may be cancelled meanwhile, and then nothing is written.
+        right before each write; it may be cancelled meanwhile or raise, and then nothing is written.
 
         Raises:
             AliasTaken: `job` may not take this alias.

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from services.inference.registry.lookups import LOOKUP_SECONDS, REFRESH_SECONDS, Lookups, Missing, answer
 from shared import telemetry
-from shared.errors import StoreUnavailable
+from shared.errors import ConfigError, StoreRefused, StoreUnavailable
 from shared.events import FolderReference, Job, Reference, Served, StageName, StageResult, TrainingCompleted
 from shared.ids import tuned_name
 from shared.stages import outbox
@@ -188,6 +188,10 @@ class TrainedModels:
         """The result of a stage, if the job may still have a model."""
         try:
             result = await outbox.read(self._objects, job_id, stage)
+        except (StoreRefused, ConfigError):
+            if stage == "trainer":
+                raise
+            return None  # an older key of this service may only read trainings: then the job is looked at again
         except ValidationError:
             if stage == "trainer":
                 log.error("the result of a training cannot be read", extra={"job_id": job_id})
