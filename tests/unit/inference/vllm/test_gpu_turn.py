@@ -16,6 +16,7 @@ from shared.stages.lease import Lease
 from tests.support.data.trained_models import BASE, add_trained
 from tests.support.fakes.clock import Clock
 from tests.support.fakes.store import FakeStore
+from tests.support.scrape import scrape
 from tests.support.waiting import eventually, until
 from tests.unit.inference.conftest import ServiceUnderTest, running_service
 from tests.unit.inference.test_work import attempt
@@ -96,7 +97,7 @@ async def test_a_sleeping_endpoint_is_ready(service: ServiceUnderTest, turns: Gp
 
     assert (await service.http.get("/health/ready")).status_code == 200
     assert (await service.http.get("/v1/models")).status_code == 200
-    assert "tunestream_vllm_asleep 1.0" in (await service.http.get("/metrics")).text
+    assert (await scrape()).value("tunestream_vllm_asleep") == 1
 
 
 async def test_a_trainer_that_dies_leaves_the_gpu_to_the_endpoint(
