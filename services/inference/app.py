@@ -10,6 +10,7 @@ from services.inference.gateway.gateway import BODY_LIMIT, Gateway
 from services.inference.gateway.relay import make_client
 from services.inference.live_check import LiveCheck
 from services.inference.registry import models
+from services.inference.registry.adapter_files import AdapterFiles
 from services.inference.registry.adapters import Adapters
 from services.inference.registry.aliases import Aliases
 from services.inference.registry.first_requests import FirstRequests
@@ -54,15 +55,14 @@ def build(context: Context) -> Parts:
     trained = TrainedModels(objects)
     first_requests = FirstRequests(trained)
     known = Models(trained, aliases, base=base, organization=settings.model.organization)
-    adapters = Adapters(
+    files = AdapterFiles(
         objects,
-        trained,
-        vllm,
         folder=settings.inference.adapter_dir,
         base=base,
         max_rank=settings.vllm.max_lora_rank,
-        limit=held_adapters(settings),
+        retention=settings.retention,
     )
+    adapters = Adapters(trained, vllm, files, limit=held_adapters(settings), named=aliases.models)
     trial = Trial(vllm, adapters, LiveCheck(Probe(client, vllm), adapters, settings.render.policy))
 
     app = make_http_app(
@@ -88,7 +88,7 @@ def build(context: Context) -> Parts:
         work=DeployWork(trial, adapters, aliases, first_requests, url=settings.inference.url, now=objects.now),
         app=app,
         address=(settings.inference.host, settings.inference.port),
-        background=(vllm.run, controller.run) if alternate else (vllm.run,),
+        background=(vllm.run, adapters.tidy, *((controller.run,) if alternate else ())),
         checks={"vllm": vllm.problem},
         close=close,
     )

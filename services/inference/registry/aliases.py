@@ -21,7 +21,7 @@ from services.inference.registry.lookups import (
     answer,
 )
 from shared import ids
-from shared.errors import AlreadyExists, Conflict, TransientError
+from shared.errors import AlreadyExists, Conflict, CorruptObject, TransientError
 from shared.events import Deployed, Deployment, Job
 from shared.stages.ledger import Ledger, deployment_key, job_key
 
@@ -76,6 +76,8 @@ class Aliases:
         self._listings: Lookups[list[Deployment]] = Lookups()
         self._listed: tuple[float, list[Deployment]] | None = None
         """The last list, and until when it is news."""
+        self._unreadable: list[str] = []
+        """The aliases of the last list whose documents cannot be read."""
         self._changes = 0
         """Changes by this process."""
 
@@ -189,6 +191,7 @@ class Aliases:
         """
         began, changes = self._timer(), self._changes
         documents: dict[str, tuple[str, Deployment]] = {}
+        unreadable: list[str] = []
         for entry in sorted(await self._ledger.list(_PREFIX), key=lambda entry: entry.key):
             name = entry.key.removeprefix(_PREFIX).removesuffix(_SUFFIX)
             known = self._documents.get(name)
@@ -199,11 +202,25 @@ class Aliases:
                     documents[name] = (found[1], Deployment.model_validate_json(found[0]))
             except ValidationError:
                 log.error("the document of an alias cannot be read", extra={"alias": name})
-        self._documents = documents
+                unreadable.append(name)
+        self._documents, self._unreadable = documents, unreadable
         deployments_ = [deployment for _, deployment in documents.values()]
         if changes == self._changes:
             self._listed = (began + FRESH_SECONDS, deployments_)
         return deployments_
+
+    async def models(self) -> set[str]:
+        """The current and the previous model of every alias, as the store has them now.
+
+        Raises:
+            StoreUnavailable: the ledger cannot be read.
+            CorruptObject: the document of an alias cannot be read, so nobody knows what it names.
+        """
+        found = await self.all()
+        if self._unreadable:
+            raise CorruptObject(f"the document of the alias {self._unreadable[0]} cannot be read")
+        versions = [version for deployment in found for version in (deployment.current, deployment.previous)]
+        return {version.model for version in versions if version is not None}
 
     # --- changes ----------------------------------------------------------------------------------------------
 

@@ -78,6 +78,7 @@ async def running_service(
             "api": {"url": api.server.url},
             "gpu": settings.get("gpu", {}),
             "render": settings.get("render", {}),
+            "retention": settings.get("retention", {}),
             "stage": {"poll_seconds": 0.01},
         }
         context = Context(Settings.model_validate(given), objects, FakeBus())
