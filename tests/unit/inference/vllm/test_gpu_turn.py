@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from services.inference.vllm.gpu_turn import SleepController
 from shared.errors import ConfigError, TransientError
 from shared.stages.gpu_turns import GpuTurns
 from shared.stages.lease import Lease
@@ -171,10 +172,14 @@ async def test_stopping_the_service_leaves_the_gpu_to_training(
     assert await turns.for_training(TRAINER) is not None
 
 
+def _of(task: Any) -> object:
+    return task.__self__
+
+
 async def test_a_vllm_that_cannot_sleep_is_a_wrong_setting(tmp_path: Path, objects: FakeStore, clock: Clock) -> None:
     async with running_service(tmp_path, objects, clock, gpu=ALTERNATE) as service:
         service.vllm.can_sleep = False
-        _, controller = service.parts.background
+        [controller] = [task for task in service.parts.background if isinstance(_of(task), SleepController)]
 
         with pytest.raises(ConfigError, match="TUNESTREAM_GPU__SHARE=alternate needs"):
             await asyncio.wait_for(_awaited(controller), 10)
@@ -188,6 +193,6 @@ async def test_with_split_no_turns_are_written_to_the_ledger(tmp_path: Path, obj
     async with running_service(tmp_path, objects, clock) as service:
         await awake(service)
 
-        assert len(service.parts.background) == 1
+        assert not [task for task in service.parts.background if isinstance(_of(task), SleepController)]
         assert service.vllm.sleeps == []
         assert not [key for key in objects.held if key.startswith("gpu/")]
