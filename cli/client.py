@@ -15,6 +15,8 @@ from cli.terminal import NO_STACK, CliError
 Json = dict[str, Any]
 
 TIMEOUT = httpx.Timeout(30.0, connect=3.0)
+TRIAL_TIMEOUT = httpx.Timeout(120.0, connect=3.0)
+"""Of a call that loads a model and asks the live server about it first."""
 
 
 class Unreachable(CliError):
@@ -86,14 +88,26 @@ class Client:
         """The aliases, each with its current and previous model."""
         return _data(self._call("GET", f"{self.target.inference_url}/deployments"))
 
-    def deploy(self, model: str, alias: str) -> Json:
-        """Point an alias at a model. Returns the alias as it is now."""
-        url = f"{self.target.inference_url}/deployments/{quote(alias, safe='')}"
-        return self._call("POST", url, json={"model": model})
+    def deployment(self, alias: str) -> Json | None:
+        """One alias; None: there is none of that name."""
+        try:
+            return self._call("GET", self._deployment(alias))
+        except NotFound:
+            return None
 
-    def rollback(self, alias: str) -> Json:
-        """Point an alias back at its previous model. Returns the alias as it is now."""
-        return self._call("POST", f"{self.target.inference_url}/deployments/{quote(alias, safe='')}/rollback")
+    def deploy(self, model: str, alias: str, expected: str | None = None) -> Json:
+        """Point an alias at a model, if it names the model `expected` before. Returns the alias as it is now."""
+        body = {"model": model, "expected": expected}
+        return self._call("POST", self._deployment(alias), json=_given(body), timeout=TRIAL_TIMEOUT)
+
+    def rollback(self, alias: str, to: str | None = None, expected: str | None = None) -> Json:
+        """Point an alias back at the model `to` (None: the one before the current one), if it names the model
+        `expected` before. Returns the alias as it is now."""
+        body = {"to": to, "expected": expected}
+        return self._call("POST", self._deployment(alias) + "/rollback", json=_given(body), timeout=TRIAL_TIMEOUT)
+
+    def _deployment(self, alias: str) -> str:
+        return f"{self.target.inference_url}/deployments/{quote(alias, safe='')}"
 
     def _call(
         self,
@@ -102,9 +116,10 @@ class Client:
         *,
         params: Mapping[str, str | int] | None = None,
         json: Json | None = None,
+        timeout: httpx.Timeout = TIMEOUT,
     ) -> Json:
         try:
-            answer = self._http.request(method, url, params=params, json=json)
+            answer = self._http.request(method, url, params=params, json=json, timeout=timeout)
         except httpx.TransportError as error:
             raise Unreachable(f"nothing answers at {url} ({type(error).__name__})", NO_STACK) from None
         if answer.is_success:
@@ -126,6 +141,10 @@ class Client:
             kind = Waiting if answer.status_code in (502, 503, 504) else Unreachable
             raise kind(f"{url} answered {answer.status_code}: {message}", "`tunestream status` and `logs` say more")
         raise CliError(message)
+
+
+def _given(body: Json) -> Json:
+    return {name: value for name, value in body.items() if value is not None}
 
 
 def _object(answer: httpx.Response) -> Json | None:

@@ -46,8 +46,9 @@ def page() -> str:
     lines = [
         "# Metrics",
         "",
-        "Every service answers `/metrics` in Prometheus' format, on the port of its `/health/ready`. Prometheus' own",
-        "label `job` tells the services apart. This page is generated from the code (`make docs`).",
+        "Every service answers `/metrics` in Prometheus' format, at its private address (`TUNESTREAM_HEALTH__HOST` and",
+        "`PORT`), without a key. Prometheus' own label `job` tells the services apart. This page is generated from the",
+        "code (`make docs`).",
     ]
     owner = None
     for family in families():

@@ -58,7 +58,7 @@ class Context:
 class Parts:
     """The parts of a service; each may be missing.
 
-    `app` is served at `address`, with /health and /metrics added. `background` tasks run as long as the service does;
+    `app` is served at `address`, with /health added. `background` tasks run as long as the service does;
     if one fails, the service fails. `checks` are added to those of /health/ready. `close` is awaited at the end.
     """
 
@@ -110,11 +110,10 @@ async def _serve(name: str, settings: Settings, build: Callable[[Context], Parts
         "bus": health.bus_check(context.bus),
         **parts.checks,
     }
-    app = parts.app or FastAPI(title=f"tunestream {name}", openapi_url=None)
-    health.mount(app, checks, measure=lambda: lag.measure(context.bus))
-    app.add_middleware(HttpMetrics)
-    host, port = parts.address or (settings.health.host, settings.health.port)
-    server = _Server(uvicorn.Config(app, host=host, port=port, log_config=None, access_log=False))
+    servers = [
+        _Server(uvicorn.Config(app, host=host, port=port, log_config=None, access_log=False))
+        for app, (host, port) in faces(name, settings, parts, checks, lambda: lag.measure(context.bus))
+    ]
 
     async def listen() -> None:
         await context.bus.start()
@@ -133,21 +132,42 @@ async def _serve(name: str, settings: Settings, build: Callable[[Context], Parts
             if runner:
                 group.create_task(runner.run())
 
-    serving, working = asyncio.create_task(server.serve()), asyncio.create_task(main())
+    serving, working = [asyncio.create_task(server.serve()) for server in servers], asyncio.create_task(main())
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, working.cancel)
     try:
-        await asyncio.wait({serving, working}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({*serving, working}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         [outcome] = await cancel_and_wait(working)
         await context.bus.stop()
-        server.should_exit = True
-        await asyncio.gather(serving, return_exceptions=True)
+        for server in servers:
+            server.should_exit = True
+        await asyncio.gather(*serving, return_exceptions=True)
         if parts.close:
             await parts.close()
         log.info("service stopped", extra={"pid": os.getpid()})
     if isinstance(outcome, BaseExceptionGroup):
         raise _root_cause(outcome)
+
+
+def faces(
+    name: str,
+    settings: Settings,
+    parts: Parts,
+    checks: dict[str, health.Check],
+    measure: Callable[[], Awaitable[None]],
+) -> list[tuple[FastAPI, tuple[str, int]]]:
+    """The HTTP apps of a service, each with the address at which it is served: the public one, if it has one, and the
+    private one, which alone tells metrics."""
+    private = FastAPI(title=f"tunestream {name}", openapi_url=None)
+    health.mount_metrics(private, measure)
+    apps = [(private, (settings.health.host, settings.health.port))]
+    if parts.app is not None and parts.address is not None:
+        apps.insert(0, (parts.app, parts.address))
+    for app, _ in apps:
+        health.mount(app, checks)
+        app.add_middleware(HttpMetrics)
+    return apps
 
 
 async def wait_for_store(objects: ObjectStore) -> None:

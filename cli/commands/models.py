@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from cli.client import Client
+from cli.client import Client, NotFound
 from cli.target import Target, TargetOption, resolve
 from cli.terminal import NO_STACK, CliError, columns, err, out, say
 
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from openai import OpenAI
 
 ALIAS_HELP = "The name that users call."
+Expected = Annotated[
+    str | None,
+    typer.Option(help="The model that the alias names before; by default the one that it names right now."),
+]
 
 
 def chat(
@@ -107,22 +111,43 @@ def models(folder: TargetOption = None) -> None:
 def deploy(
     model: Annotated[str, typer.Argument(help="The id of a trained model.")],
     alias: Annotated[str, typer.Argument(help=ALIAS_HELP)],
+    expected: Expected = None,
     folder: TargetOption = None,
 ) -> None:
-    """Point an alias at a model, whatever the evaluation said."""
+    """Point an alias at a model, whatever the evaluation said. It is loaded and asked first."""
     with Client(resolve(folder)) as client:
-        answer = client.deploy(model, alias)
-    err.print(Text(f"{alias} is {_model(answer.get('current')) or model} now"), soft_wrap=True)
+        before = client.deployment(alias) or {}
+        answer = client.deploy(model, alias, expected or _model(before.get("current")) or None)
+    _tell(alias, before, answer)
 
 
 def rollback(
     alias: Annotated[str, typer.Argument(help=ALIAS_HELP)],
+    to: Annotated[str | None, typer.Option(help="The model to go back to, by default the one before.")] = None,
+    expected: Expected = None,
     folder: TargetOption = None,
 ) -> None:
-    """Point an alias back at its previous model."""
+    """Point an alias back at an earlier model. To go back more than once, name the model."""
     with Client(resolve(folder)) as client:
-        answer = client.rollback(alias)
-    err.print(Text(f"{alias} is {_model(answer.get('current'))} now"), soft_wrap=True)
+        before = client.deployment(alias)
+        if before is None:
+            raise NotFound(f"there is no alias {alias}", "`tunestream models` lists them")
+        current = before.get("current")
+        if to is None and expected is None and isinstance(current, dict) and current.get("rolled_back"):
+            # whoever repeats the command, because its answer was lost, must not get an older version without a word
+            raise CliError(
+                f"{alias} was rolled back already, from {_model(before.get('previous'))} to {_model(current)}",
+                f"`tunestream rollback {alias} --to MODEL` goes to another model, "
+                f"`--expected {_model(current)}` further back",
+            )
+        answer = client.rollback(alias, to, expected or _model(current) or None)
+    _tell(alias, before, answer)
+
+
+def _tell(alias: str, before: dict[str, Any], after: dict[str, Any]) -> None:
+    was, now = _model(before.get("current")), _model(after.get("current"))
+    came = " already" if was == now else f", it was {was}" if was else ""
+    err.print(Text(f"{alias} is {now}{' now' if was != now else ''}{came}"), soft_wrap=True)
 
 
 def _openai(target: Target) -> OpenAI:

@@ -25,6 +25,8 @@ USUAL = {
     "trainer": 8103,
     "evaluator": 8104,
     "render": 8105,
+    "inference_metrics": 8106,
+    "api_metrics": 8107,
 }
 WITH_TWIN = frozenset({"s3", "master", "volume", "filer", "admin"})
 

@@ -63,7 +63,7 @@ def _service(stack: Stack, name: str) -> Program:
         wave=2,
         start_seconds=5,  # imports alone take seconds
         stop_seconds=60,  # the trainer saves a checkpoint, inference finishes its requests
-        environment={"TUNESTREAM_HEALTH__PORT": str(stack.ports[name]), "PYTHONUNBUFFERED": "1"},
+        environment={"TUNESTREAM_HEALTH__PORT": str(stack.metrics_port(name)), "PYTHONUNBUFFERED": "1"},
     )
 
 

@@ -64,6 +64,11 @@ class Stack(BaseModel):
     def api_url(self) -> str:
         return f"http://127.0.0.1:{self.ports['api']}"
 
+    def metrics_port(self, service: str) -> int:
+        """The private port of a service, where it answers /metrics; that of inference and api is not the one of their
+        users."""
+        return self.ports.get(f"{service}_metrics", self.ports[service])
+
     @property
     def logs(self) -> Path:
         return self.state / "logs"

@@ -12,11 +12,13 @@ from services.inference.gateway.gateway import Gateway
 from services.inference.gateway.upstream import GenerationClient
 from services.inference.live_check import LiveCheck
 from services.inference.registry import models
+from services.inference.registry.adapter_files import AdapterFiles
 from services.inference.registry.adapters import Adapters
 from services.inference.registry.aliases import Aliases
 from services.inference.registry.first_requests import FirstRequests
 from services.inference.registry.models import Models
 from services.inference.registry.trained import TrainedModels
+from services.inference.trial import Trial
 from services.inference.vllm.child import supervised
 from services.inference.vllm.clients import make_client
 from services.inference.vllm.command import held_adapters
@@ -58,15 +60,15 @@ def build(context: Context) -> Parts:
     trained = TrainedModels(objects)
     first_requests = FirstRequests(trained)
     known = Models(trained, aliases, base=base, organization=settings.model.organization)
-    adapters = Adapters(
+    files = AdapterFiles(
         objects,
-        trained,
-        vllm,
         folder=settings.inference.adapter_dir,
         base=base,
         max_rank=settings.vllm.max_lora_rank,
-        limit=held_adapters(settings),
+        retention=settings.retention,
     )
+    adapters = Adapters(trained, vllm, files, limit=held_adapters(settings), named=aliases.models)
+    trial = Trial(vllm, adapters, LiveCheck(Probe(control, vllm), adapters, settings.render.policy))
 
     admission = Admission.within(settings.inference.max_generations, allow_open_files)
     app = make_http_app(
@@ -80,7 +82,7 @@ def build(context: Context) -> Parts:
     )
     app.include_router(Gateway(generations, vllm, adapters, known, first_requests, admission).router())
     app.include_router(models.router(known))
-    app.include_router(admin.router(aliases, known, base=base, now=objects.now))
+    app.include_router(admin.router(aliases, known, trial, base=base, now=objects.now))
     app.include_router(control_plane.router(forwarding, settings.api.url))
 
     async def close() -> None:
@@ -91,18 +93,10 @@ def build(context: Context) -> Parts:
             await used.aclose()
 
     return Parts(
-        work=DeployWork(
-            vllm,
-            adapters,
-            aliases,
-            first_requests,
-            LiveCheck(Probe(control, vllm), adapters, settings.render.policy),
-            url=settings.inference.url,
-            now=objects.now,
-        ),
+        work=DeployWork(trial, adapters, aliases, first_requests, url=settings.inference.url, now=objects.now),
         app=app,
         address=(settings.inference.host, settings.inference.port),
-        background=(vllm.run, controller.run) if alternate else (vllm.run,),
+        background=(vllm.run, adapters.tidy, *((controller.run,) if alternate else ())),
         checks={"vllm": vllm.problem},
         close=close,
     )

@@ -128,6 +128,8 @@ class Deployed(FrozenModel):
     model: str
     job_id: str
     at: float
+    rolled_back: bool = False
+    """The alias came back to it by a rollback."""
 
 
 class Deployment(FrozenModel):

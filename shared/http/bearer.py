@@ -19,7 +19,7 @@ class BearerAuth:
     its body is read."""
 
     def __init__(self, app: ASGIApp, keys: tuple[str, ...], public: Collection[str] = ()) -> None:
-        """Without `keys` every request passes. `public`: paths that need no key, beside /health and /metrics."""
+        """Without `keys` every request passes. `public`: paths that need no key, beside /health."""
         self._app = app
         self._keys = keys
         self._public = {*PATHS, *public}

@@ -1,4 +1,4 @@
-"""Three routes that every service has: whether it is alive, whether it is ready, and its metrics."""
+"""Routes that every service has: whether it is alive and ready, and, on a private port, its metrics."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from shared.kafka.bus import Bus
 
 LIVE, READY, METRICS = "/health/live", "/health/ready", "/metrics"
-PATHS = (LIVE, READY, METRICS)
+PATHS = (LIVE, READY)
+"""What needs no key."""
 
 Check = Callable[[], str | None]
 """Returns None when all is well, else what is wrong, in a few words."""
@@ -28,8 +29,8 @@ class Advisory:
         return self.check()
 
 
-def mount(app: FastAPI, ready: dict[str, Check], measure: Callable[[], Awaitable[None]] | None = None) -> None:
-    """Add /health/live, /health/ready and /metrics to `app`; `measure` is awaited before every scrape.
+def mount(app: FastAPI, ready: dict[str, Check]) -> None:
+    """Add /health/live and /health/ready to `app`.
 
     /health/ready answers 503 while a check of `ready` finds a problem. What an `Advisory` finds is only in the body,
     as `warnings`.
@@ -50,6 +51,11 @@ def mount(app: FastAPI, ready: dict[str, Check], measure: Callable[[], Awaitable
         body |= {"problems": problems} if problems else {}
         body |= {"warnings": warnings} if warnings else {}
         return JSONResponse(body, status_code=503 if problems else 200)
+
+
+def mount_metrics(app: FastAPI, measure: Callable[[], Awaitable[None]] | None = None) -> None:
+    """Add /metrics to `app`; `measure` is awaited before every scrape. They need no key and name models, so `app` must
+    not be one that the public reaches."""
 
     @app.get(METRICS, include_in_schema=False)
     async def metrics() -> Response:

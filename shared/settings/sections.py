@@ -304,7 +304,7 @@ class JanitorSettings(Section):
 
 
 class HealthSettings(Section):
-    """The address at which a service without an HTTP interface of its own answers /health and /metrics."""
+    """The private address at which each service answers /health and /metrics, without a key."""
 
     host: str = "127.0.0.1"
     port: int = 0

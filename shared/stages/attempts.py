@@ -5,18 +5,19 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from shared import ids
-from shared.errors import Cancelled, ConfigError, InputError, LeaseLost, TransientError
+from shared.errors import AlreadyExists, Cancelled, ConfigError, InputError, LeaseLost, TransientError
 from shared.events import Event, Job, JobFailed, JobProgress, StageName, StageOutcome, StageResult
 from shared.settings import StageSettings
 from shared.stages import failures, outbox
 from shared.stages.lease import Claims, Lease
-from shared.stages.ledger import Ledger, attempt_prefix, claim_key, control_prefix
+from shared.stages.ledger import Ledger, attempt_prefix, claim_key, control_prefix, decision_key
 from shared.stages.outbox import Outbox
 from shared.stages.requests import Request
 from shared.stages.stage import Attempt, Stage, Work
@@ -143,8 +144,14 @@ class Attempts:
                 ce_id = ids.event_id(job.job_id, event.topic, stage, number, next(count))
                 self._outbox.progress(event, ce_id=ce_id, traceparent=job.traceparent)
 
+        async def go_on() -> None:
+            if await self._cancel_asked(job.job_id) or not await self._goes_on(job.job_id, True):
+                raise Cancelled(job.job_id)
+
         prefix = attempt_prefix(job.job_id, stage, number)
-        return Attempt(job, asked.request, stage, number, prefix, publish, lease.certain, lambda: lease.abandoned)
+        return Attempt(
+            job, asked.request, stage, number, prefix, publish, lease.certain, lambda: lease.abandoned, go_on
+        )
 
     async def _outcome(self, attempt: Attempt, deaths: int) -> tuple[StageOutcome, Event]:
         if deaths >= self._settings.max_deaths:
@@ -199,7 +206,20 @@ class Attempts:
         return result
 
     async def _cancel_asked(self, job_id: str) -> bool:
-        return bool(await self._ledger.list(control_prefix(job_id) + "cancel"))
+        """Whether the user wants the job to end, and no attempt has passed its point of no return."""
+        asked = await self._ledger.list(control_prefix(job_id) + "cancel")
+        return bool(asked) and not await self._goes_on(job_id, False)
+
+    async def _goes_on(self, job_id: str, wanted: bool) -> bool:
+        """Whether the stage goes on to its end, or else ends as cancelled. Who asks first gets what is `wanted`; all
+        others, in any process, get the same answer. Without that, a cancel could be obeyed while what cannot be undone
+        is being done."""
+        key = decision_key(job_id, self._stage.name)
+        try:
+            await self._ledger.create(key, json.dumps({"goes_on": wanted}).encode())
+        except AlreadyExists:
+            return not wanted
+        return wanted
 
     def _failure(self, job_id: str, code: str, message: str, param: str | None = None) -> JobFailed:
         return JobFailed(job_id=job_id, stage=self._stage.name, code=code, message=message, param=param)

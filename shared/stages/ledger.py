@@ -78,6 +78,11 @@ def result_key(job_id: str, stage: str) -> str:
     return stage_prefix(job_id, stage) + "result.json"
 
 
+def decision_key(job_id: str, stage: str) -> str:
+    """Where it is said whether a stage goes on to its end, or ends as cancelled."""
+    return stage_prefix(job_id, stage) + "decision.json"
+
+
 def published_key(job_id: str, stage: str) -> str:
     return stage_prefix(job_id, stage) + "published.json"
 

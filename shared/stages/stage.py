@@ -7,6 +7,7 @@ clock, so that `tests/sim` can run them with crashes at every point. Each stage 
     claim.json      a lease: owner, attempt, expiry                          create-once, then compare-and-swap
     attempt-N/      what attempt N wrote; an attempt whose lease was lost cannot overwrite what its successor writes
     result.json     the commit point, and the event to publish               create-once
+    decision.json   whether a cancel came before the point of no return      create-once, only where one of both came
     published.json  the event went out; while it is missing, the runner publishes again
 """
 
@@ -77,6 +78,7 @@ class Attempt:
     _publish_progress: Callable[[JobProgress], Awaitable[None]] = field(repr=False)
     _certain: Callable[[], Awaitable[None]] = field(default=_always, repr=False)
     _abandoned: Callable[[], bool] = field(default=_never, repr=False)
+    _go_on: Callable[[], Awaitable[None]] = field(default=_always, repr=False)
 
     @property
     def earlier(self) -> tuple[str, ...]:
@@ -86,6 +88,17 @@ class Attempt:
         """Return as soon as it is certain that this attempt still has the claim. While the store gives no answer, the
         claim may be another's already; then this waits. The work awaits it before anything that others see, such as the
         loading of an adapter or the move of an alias; writing below `prefix` needs no certainty."""
+        await self._certain()
+
+    async def point_of_no_return(self) -> None:
+        """Return if the stage is to be completed, whatever its user asks for later: no attempt at it obeys a cancel
+        from then on. The work awaits it, instead of `certain`, before it does what it cannot undo.
+
+        Raises:
+            Cancelled: the user was first.
+            TransientError: the ledger does not answer.
+        """
+        await self._go_on()
         await self._certain()
 
     @property

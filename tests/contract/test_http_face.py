@@ -169,7 +169,7 @@ async def test_a_request_that_goes_wrong_gets_the_same_answer_from_both(
         ("Bearer third", "invalid_api_key"),
     ],
 )
-@pytest.mark.parametrize("path", ["/probe", "/nowhere", "/health/ready/", "/metrics/x"])
+@pytest.mark.parametrize("path", ["/probe", "/nowhere", "/health/ready/", "/metrics"])
 async def test_without_a_key_nothing_is_answered(
     client: httpx.AsyncClient, path: str, authorization: str | None, code: str
 ) -> None:
@@ -180,9 +180,14 @@ async def test_without_a_key_nothing_is_answered(
     assert answer.headers["www-authenticate"] == "Bearer"
 
 
-@pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/metrics"])
-async def test_health_and_metrics_need_no_key(client: httpx.AsyncClient, path: str) -> None:
+@pytest.mark.parametrize("path", ["/health/live", "/health/ready"])
+async def test_health_needs_no_key(client: httpx.AsyncClient, path: str) -> None:
     assert (await client.get(path)).status_code == 200
+
+
+async def test_the_public_has_no_metrics(client: httpx.AsyncClient) -> None:
+    """They name models, and how much each is used."""
+    assert (await client.get("/metrics", headers=KEY)).status_code == 404
 
 
 def test_every_route_with_a_body_reads_it_strictly(app: FastAPI) -> None:

@@ -135,5 +135,9 @@ def test_every_service_is_scraped_under_its_own_name() -> None:
         for config in document["scrape_configs"]
         if config["job_name"] in SERVICES
     }
-    ports = dict.fromkeys(SERVICES, 8081) | {"api": 8080, "inference": 8000}
-    assert targets == {name: [f"{name}:{ports[name]}"] for name in SERVICES}
+    compose = yaml.safe_load((DEPLOY.parent / "docker-compose.yml").read_text())
+    for name in SERVICES:
+        port = compose["services"][name]["environment"]["TUNESTREAM_HEALTH__PORT"]
+        assert targets[name] == [f"{name}:{port}"]
+        published = [each.rpartition(":")[2] for each in compose["services"][name].get("ports", [])]
+        assert str(port) not in published, "metrics are for Prometheus alone"

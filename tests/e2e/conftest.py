@@ -116,7 +116,8 @@ class StackUnderTest(User):
 
     def lag(self, service: str) -> float:
         """How many messages the service has not consumed yet."""
-        metrics = httpx.get(f"{self._address(service)}/metrics", timeout=30).text
+        port = self._running.stack.metrics_port(service)
+        metrics = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=30).text
         return sum(
             float(line.split()[-1]) for line in metrics.splitlines() if line.startswith("tunestream_consumer_lag{")
         )

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from shared.errors import ConfigError, InputError, TransientError
+from shared.errors import Cancelled, ConfigError, InputError, TransientError
 from shared.events import Claim, Deployment, StageName, StageResult
 from shared.retry import Backoff
-from shared.stages.ledger import PENDING, control_prefix
+from shared.stages.ledger import PENDING, control_prefix, decision_key
 from shared.stages.stage import STAGES, Attempt
 from tests.sim.loop import here
 from tests.sim.network import NETWORK
@@ -123,6 +123,8 @@ class Watch:
                 work.how = "done"
             case InputError():
                 work.how = "input"
+            case Cancelled():
+                work.how = "cancelled"
             case TransientError() | ConfigError():
                 work.how = "waits"
             case Exception():
@@ -147,7 +149,7 @@ class Watch:
         if decided and claimed and decided.modified < claimed:
             self.violated("what is decided is not begun again", f"{work}")
         cancelled = self._world.disk.documents.get(f"{control_prefix(job_id)}cancel-1.json")
-        if cancelled and claimed and cancelled.modified < claimed:
+        if cancelled and claimed and cancelled.modified < claimed and not self._goes_on(work):
             self.violated("nobody begins a cancelled job", f"{work}")
         ends = Counter(one.how for one in earlier)
         if ends["bug"] >= MAX_BUGS and not faults.owners_vanish:
@@ -269,7 +271,18 @@ class Watch:
         if self._world.faults.orderly and not self._world.faults.event_lost:
             here().call_later(FINDS, look, context=NETWORK)
         for work in self.active(job_id):
-            self.expect(work.process, LEARNS, lambda work=work: work.active, "cancel stops the work", f"{work}")
+            self.expect(
+                work.process,
+                LEARNS,
+                lambda work=work: work.active and not self._goes_on(work),
+                "cancel stops the work",
+                f"{work}",
+            )
+
+    def _goes_on(self, work: Work) -> bool:
+        """Whether an attempt has passed the point of no return before anybody has obeyed a cancel."""
+        job_id, stage = work.about
+        return self._world.disk.data(decision_key(job_id, stage)) == b'{"goes_on": true}'
 
     def ended(self, process: Process, task: asyncio.Future[None]) -> None:
         """A task that runs until it is cancelled has ended."""

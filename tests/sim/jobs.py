@@ -120,7 +120,8 @@ def _meet(plan: Plan, world: World, process: Process) -> None:
 
 
 async def _promote(world: World, process: Process, attempt: Attempt, ledger: SimulatedLedger) -> None:
-    """Move the alias as the inference service does: once per job, by compare-and-swap, and only when certain."""
+    """Move the alias as the inference service does: once per job, by compare-and-swap, only when certain, and
+    not once the user was faster."""
     job, rng = attempt.job, world.random
     key = deployment_key(job.alias)
     version = Deployed(model=job.model, job_id=job.job_id, at=0.0)
@@ -131,7 +132,7 @@ async def _promote(world: World, process: Process, attempt: Attempt, ledger: Sim
         if after is before:
             return
         await asyncio.sleep(rng.uniform(0, 2))  # others move the alias meanwhile
-        await attempt.certain()
+        await attempt.point_of_no_return()
         world.watch.acts(process, attempt)
         try:
             await _move(ledger, key, after.model_dump_json().encode(), found[1] if found else None)

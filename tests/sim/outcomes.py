@@ -102,3 +102,5 @@ class Outcomes:
             result = self._world.result(plan.job.job_id, "inference")
             if result and result.outcome == "completed" and plan.job.job_id not in history:
                 self._wrong("the alias forgets no deployment", plan.job.job_id)
+            if result and result.outcome == "cancelled" and plan.job.job_id in history:
+                self._wrong("the alias answers for no cancelled job", plan.job.job_id)

@@ -39,10 +39,10 @@ class Scrape:
 
 
 async def scrape(app: FastAPI | None = None, measure: Callable[[], Awaitable[None]] | None = None) -> Scrape:
-    """Scrape `app`. Without one, scrape an app that has only the routes of every service."""
+    """Scrape `app`. Without one, scrape an app that has nothing else."""
     if app is None:
         app = FastAPI()
-        health.mount(app, {}, measure)
+        health.mount_metrics(app, measure)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service.test") as client:
         answer = await client.get("/metrics")
     assert answer.status_code == 200

@@ -1,4 +1,8 @@
-"""The administrative routes: list deployments, deploy any known model to an alias by hand, roll back."""
+"""The administrative routes: list deployments, deploy any known model to an alias by hand, roll back.
+
+A call may name the model that the alias is expected to name before. Then it can be repeated when its answer was lost:
+it is done once, and whoever came in between is not overruled.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +12,15 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from services.inference.domain.deployments import NoPrevious
+from services.inference.domain import deployments
+from services.inference.domain.deployments import NeverNamed, NoPrevious, RolledBack, VersionChanged
+from services.inference.errors import RETRY_AFTER, AdapterRefused
 from services.inference.registry.aliases import Aliases
 from services.inference.registry.models import Models
+from services.inference.trial import Trial
 from shared import ids
-from shared.events import StrictModel
+from shared.errors import ConfigError, CorruptObject
+from shared.events import Deployed, Deployment, StrictModel
 from shared.events.limits import Name
 from shared.http.errors import ApiError
 from shared.http.json_route import JsonRoute
@@ -21,12 +29,22 @@ log = logging.getLogger(__name__)
 
 
 class DeployRequest(StrictModel):
-    """`model`: the base, a tuned model's id, or another alias, which stands for its current version."""
+    """`model`: the base, a tuned model's id, or another alias, which stands for its current version. `expected`: the id
+    of the model that the alias names before."""
 
     model: Name
+    expected: Name | None = None
 
 
-def router(aliases: Aliases, models: Models, *, base: str, now: Callable[[], float]) -> APIRouter:
+class RollbackRequest(StrictModel):
+    """`to`: the id of a model that the alias named; without it, the one before the current one. `expected`: the id of
+    the model that the alias names before."""
+
+    to: Name | None = None
+    expected: Name | None = None
+
+
+def router(aliases: Aliases, models: Models, trial: Trial, *, base: str, now: Callable[[], float]) -> APIRouter:
     """`now`: seconds since the epoch by the store's clock."""
     routes = APIRouter(route_class=JsonRoute)
 
@@ -36,7 +54,7 @@ def router(aliases: Aliases, models: Models, *, base: str, now: Callable[[], flo
 
     @routes.get("/deployments/{alias}")
     async def retrieve_deployment(alias: str) -> dict[str, Any]:
-        deployment = await aliases.get(alias)
+        deployment = await aliases.read(alias)
         if deployment is None:
             raise _no_alias(alias)
         return deployment.model_dump()
@@ -51,25 +69,47 @@ def router(aliases: Aliases, models: Models, *, base: str, now: Callable[[], flo
                 code="invalid_alias",
                 param="alias",
             )
-        deployment = await aliases.deploy(alias, await models.version(wanted.model, now()))
-        log.info("deployed by hand", extra={"model": deployment.current.model})
-        return deployment.model_dump()
+        version, before = await models.version(wanted.model, now()), await aliases.read(alias)
+        try:
+            if deployments.deploy(before, version, alias, wanted.expected) is not before:
+                await passes(version)
+                before = await aliases.deploy(alias, version, wanted.expected)
+                log.info("deployed by hand", extra={"model": before.current.model})
+        except VersionChanged as changed:
+            raise _version_changed(changed) from None
+        assert before is not None
+        return before.model_dump()
 
     @routes.post("/deployments/{alias}/rollback")
-    async def roll_back(alias: str) -> dict[str, Any]:
-        try:
-            deployment = await aliases.roll_back(alias)
-        except NoPrevious:
-            raise ApiError(
-                400,
-                f"The alias `{alias}` has had one version only. Deploy another: POST /deployments/{alias}.",
-                code="no_previous_version",
-                param="alias",
-            ) from None
+    async def roll_back(alias: str, wanted: RollbackRequest | None = None) -> dict[str, Any]:
+        wanted = wanted or RollbackRequest()
+        deployment = await aliases.read(alias)
         if deployment is None:
             raise _no_alias(alias)
-        log.info("rolled back", extra={"model": deployment.current.model})
+        try:
+            target = deployments.rollback_target(deployment, wanted.to, wanted.expected)
+            if target is not None:
+                await passes(target)
+                deployment = await aliases.roll_back(deployment, target)
+                log.info("rolled back", extra={"model": deployment.current.model})
+        except VersionChanged as changed:
+            raise _version_changed(changed) from None
+        except (RolledBack, NoPrevious, NeverNamed) as refused:
+            raise _refused(refused, deployment) from None
         return deployment.model_dump()
+
+    async def passes(version: Deployed) -> None:
+        if version.model == base:
+            return
+        try:
+            await trial(version.model, await models.served(version.model))
+        except (AdapterRefused, CorruptObject) as error:
+            log.error("a model cannot be deployed", exc_info=error, extra={"model": version.model})
+            message = f"The alias stays as it is: vLLM cannot serve {version.model}, or its adapter is damaged: {error}"
+            raise ApiError(400, message[:1000], code="adapter_unusable", param="model") from None
+        except ConfigError as error:
+            headers = {"retry-after": str(RETRY_AFTER)}
+            raise ApiError(503, f"{error}.", code="service_unavailable", headers=headers) from None
 
     return routes
 
@@ -77,3 +117,32 @@ def router(aliases: Aliases, models: Models, *, base: str, now: Callable[[], flo
 def _no_alias(alias: str) -> ApiError:
     message = f"There is no alias `{alias[:100]}`. GET /deployments lists them."
     return ApiError(404, message, code="alias_not_found", param="alias")
+
+
+def _version_changed(changed: VersionChanged) -> ApiError:
+    now = f"names {changed.current} now" if changed.current else "does not exist yet"
+    message = (
+        f"The alias `{changed.alias}` {now}, which is not the model that you expect. Nothing was changed: look at it, "
+        "and ask again with the model that it names as `expected`."
+    )
+    return ApiError(409, message, code="version_changed", param="expected")
+
+
+def _refused(error: RolledBack | NoPrevious | NeverNamed, deployment: Deployment) -> ApiError:
+    alias, current = deployment.alias, deployment.current.model
+    match error:
+        case RolledBack():
+            origin = deployments.rolled_back_from(deployment)
+            message = (
+                f"The alias `{alias}` was rolled back already, from {origin} to {current}. To go further back, send "
+                f'{{"expected": "{current}"}}; to go anywhere else, name the model as `to`.'
+            )
+            return ApiError(409, message, code="already_rolled_back", param="expected")
+        case NoPrevious():
+            message = (
+                f"The alias `{alias}` has no earlier version than {current}. Deploy one: POST /deployments/{alias}."
+            )
+            return ApiError(400, message, code="no_previous_version", param="alias")
+        case NeverNamed():
+            message = f"The alias `{alias}` never named the model `to`. Deploy it: POST /deployments/{alias}."
+            return ApiError(400, message, code="not_in_history", param="to")

@@ -1,30 +1,26 @@
-"""Downloads adapters, keeps them in immutable folders, and loads them into vLLM on first use, up to a limit.
+"""Loads adapters into vLLM on first use, up to a limit.
 
-A model's folder is `{adapter_dir}/{job}/{digest of its manifest}`, and nothing in it is ever changed. vLLM knows the
-adapter by the model's full id, so no cache of vLLM can confuse two versions.
+vLLM knows an adapter by the model's full id, so no cache of vLLM can confuse two versions.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-import shutil
-import tempfile
 from collections import Counter, OrderedDict
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from services.inference import metrics
-from services.inference.domain.adapter import SERVED_FILES, WEIGHTS, config_problems, file_problems
+from services.inference.domain.adapter import WEIGHTS
 from services.inference.errors import VllmUnavailable, model_not_found
-from services.inference.registry.trained import Objects, Trained, TrainedModels
+from services.inference.registry.adapter_files import TIDY_SECONDS, AdapterFiles
+from services.inference.registry.trained import Trained, TrainedModels
 from services.inference.vllm.server import Vllm
-from shared import disk, telemetry
-from shared.errors import InputError, TunestreamError
-from shared.events import Reference
+from shared import telemetry
+from shared.errors import TunestreamError
 
 log = logging.getLogger(__name__)
 
@@ -34,23 +30,21 @@ class Adapters:
 
     def __init__(
         self,
-        objects: Objects,
         trained: TrainedModels,
         vllm: Vllm,
+        files: AdapterFiles,
         *,
-        folder: Path,
-        base: str,
-        max_rank: int,
         limit: int,
+        named: Callable[[], Awaitable[Iterable[str]]],
     ) -> None:
-        """`folder` is shared with vLLM. At most `limit` adapters are held, unless more are in use at once."""
-        self._objects = objects
+        """At most `limit` adapters are held, unless more are in use at once. `named`: the models under an alias."""
         self._trained = trained
         self._vllm = vllm
-        self._folder = folder.resolve()
-        self._base = base
-        self._max_rank = max_rank
+        self._files = files
         self._limit = limit
+        self._named = named
+        self._paths: dict[str, Path] = {}
+        """Where the adapter of each model is that is held, or is about to be."""
         self._loaded: OrderedDict[str, None] = OrderedDict()  # least recently used first
         self._generation = vllm.generation
         self._under_way: dict[str, asyncio.Task[None]] = {}
@@ -95,7 +89,7 @@ class Adapters:
     async def weights(self, model: str) -> Path | None:
         """The file with the weights of `model`, if it was downloaded."""
         trained = await self._trained.find(model)
-        path = self._path(trained) / WEIGHTS if trained else None
+        path = self._files.path(trained) / WEIGHTS if trained else None
         return path if path is not None and path.is_file() else None
 
     async def _ensure(self, model: str) -> None:
@@ -163,48 +157,23 @@ class Adapters:
         trained = await self._trained.find(model)
         if trained is None:
             raise model_not_found(model)
-        with disk.writing(self._folder, "TUNESTREAM_INFERENCE__ADAPTER_DIR"):
-            return trained, await self._fetch(trained)
+        self._paths[model] = self._files.path(trained)
+        return trained, await self._files.fetch(trained)
 
-    async def _fetch(self, trained: Trained) -> Path:
-        """The folder with the two files that vLLM reads. They are downloaded and checked if the folder is not there."""
-        if trained.base != self._base:
-            raise _unservable(trained, [f"it was tuned from {trained.base}, served here is {self._base}"])
-        path = self._path(trained)
-        if not path.is_dir():
-            with telemetry.span("inference.fetch_adapter", attributes={"tunestream.model": trained.model}):
-                await self._download(trained, path)
-        return path
-
-    def _path(self, trained: Trained) -> Path:
-        return self._folder / trained.job_id / trained.adapter.manifest.sha256
-
-    async def _download(self, trained: Trained, path: Path) -> None:
-        manifest = json.loads(await self._objects.read(trained.adapter.manifest))
-        files: dict[str, Any] = manifest["files"]
-        if problems := file_problems(files):
-            raise _unservable(trained, problems)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(dir=path.parent, prefix=".part-"))
-        try:
-            for name in SERVED_FILES:
-                await self._objects.download(Reference.model_validate(files[name]), partial / name)
-            config = json.loads((partial / "adapter_config.json").read_bytes())
-            if problems := config_problems(config, self._max_rank):
-                raise _unservable(trained, problems)
-            partial.chmod(0o755)  # a separate vLLM server may run as another user
-            for name in SERVED_FILES:
-                (partial / name).chmod(0o644)
+    async def tidy(self) -> None:
+        """Delete adapters from the disk that nobody needs, for as long as this service lives."""
+        while True:
             try:
-                partial.rename(path)
-            except OSError:
-                if not path.is_dir():  # otherwise another replica was faster with the same bytes
-                    raise
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+                await self._files.tidy(self._in_use, self._under_an_alias)
+            except (TunestreamError, OSError) as error:
+                log.warning("adapters on the disk are looked at again later", extra={"reason": type(error).__name__})
+            await asyncio.sleep(TIDY_SECONDS)
 
+    def _in_use(self) -> set[Path]:
+        models = {*self._loaded, *self._users, *self._under_way}
+        self._paths = {model: path for model, path in self._paths.items() if model in models}
+        return set(self._paths.values())
 
-def _unservable(trained: Trained, problems: list[str]) -> InputError:
-    return InputError(
-        "model_not_servable", f"The model `{trained.model}` cannot be served: {'; '.join(problems)}.", "model"
-    )
+    async def _under_an_alias(self) -> list[Path]:
+        found = [await self._trained.find(model) for model in await self._named()]
+        return [self._files.path(trained) for trained in found if trained is not None]

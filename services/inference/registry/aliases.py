@@ -5,28 +5,59 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from pydantic import ValidationError
 
 from services.inference.domain import deployments
+from services.inference.registry.lookups import (
+    LOOKUP_SECONDS,
+    MOST_MISSING,
+    NOT_FOUND_SECONDS,
+    REFRESH_SECONDS,
+    Lookups,
+    answer,
+)
 from shared import ids
-from shared.errors import AlreadyExists, Conflict, TransientError
+from shared.errors import AlreadyExists, Conflict, CorruptObject, TransientError
 from shared.events import Deployed, Deployment, Job
 from shared.stages.ledger import Ledger, deployment_key, job_key
 
 log = logging.getLogger(__name__)
 
-# How long a promotion by another replica may stay unseen here. It costs one read per second and alias.
+# How long a promotion by another replica may stay unseen here. It costs one read per second and alias in use.
 FRESH_SECONDS = 1.0
+TROUBLE_SECONDS = 10.0
+"""How long after a question without an answer no request waits for the next answer."""
 MAX_TRIES = 100  # a lost race means that another writer succeeded; so many in a row mean that the store is broken
 
 Change = Callable[[Deployment | None], Deployment]
 _ABSENT = (None, None)
+_PREFIX, _SUFFIX = deployment_key("").removesuffix(".json"), ".json"
+
+
+@dataclass
+class _Seen:
+    """What the store last said of a name: its deployment, or that there is none. It is news until `until`. `error`: why
+    the last question got no answer, and `error_at` when that was found out."""
+
+    deployment: Deployment | None
+    until: float
+    error: Exception | None = None
+    error_at: float = float("-inf")
+
+    def failed(self, error: Exception, at: float) -> None:
+        self.error, self.error_at = error, at
 
 
 class Aliases:
-    """The aliases. What was read is cached for a second; changes by this process are seen at once.
+    """The aliases.
+
+    `get` and `listed` are for requests. They answer from memory what is at most a second old, and wait for the store
+    for a moment only: while it errs, for as long as that takes, what it said last counts. `read` and `all` always ask
+    the store. Changes by this process are seen at once.
 
     New aliases are lower case (`ids.alias_of`). Those of older versions keep their name, and a job or a person that
     means one of them in another spelling changes it, and makes no second one.
@@ -36,28 +67,162 @@ class Aliases:
         """`timer`: seconds that only ever grow; a clock that is set back would keep old models in the cache."""
         self._ledger = ledger
         self._timer = timer
-        self._cache: dict[str, tuple[Deployment, float]] = {}
+        self._seen: dict[str, _Seen] = {}
+        """By alias. A name that does not exist is in `_absent`."""
+        self._absent: OrderedDict[str, _Seen] = OrderedDict()
+        self._lookups: Lookups[Deployment | None] = Lookups()
+        self._documents: dict[str, tuple[str, Deployment]] = {}
+        """The documents of the last list, with their ETags: those that did not change are not read again."""
+        self._listings: Lookups[list[Deployment]] = Lookups()
+        self._listed: tuple[float, list[Deployment]] | None = None
+        """The last list, and until when it is news."""
+        self._unreadable: list[str] = []
+        """The aliases of the last list whose documents cannot be read."""
+        self._changes = 0
+        """Changes by this process."""
+
+    # --- for requests -----------------------------------------------------------------------------------------
 
     async def get(self, alias: str) -> Deployment | None:
-        """The deployment behind `alias`, None if there is no such alias."""
+        """The deployment behind `alias`, None if there is no such alias.
+
+        Raises:
+            StoreUnavailable: it is not known, and the ledger cannot be read within a few seconds.
+        """
         if not ids.is_alias(alias):
             return None
+        unsure: Exception | None = None
         for name in dict.fromkeys((alias, ids.alias_of(alias))):
-            if (deployment := await self._get(name)) is not None:
-                return deployment
+            try:
+                if (deployment := await self._get(name)) is not None:
+                    return deployment
+            except Exception as error:
+                if name not in self._absent:
+                    raise  # it may be an alias of its own, with another model than its lower-case twin
+                unsure = error
+        if unsure is not None:
+            raise unsure
         return None
 
-    async def all(self) -> list[Deployment]:
-        """Every alias whose document can be read, by name."""
-        found = [await self._readable(name) for name in await self._names()]
-        return [deployment for deployment in found if deployment is not None]
-
-    async def _readable(self, name: str) -> Deployment | None:
+    async def listed(self) -> list[Deployment]:
+        """Every alias, by name, as `get` knows them."""
+        known = self._listed
+        if known is not None and self._timer() < known[0]:
+            return known[1]
+        task = self._listings.begin(_PREFIX, self.all)
         try:
-            return await self.get(name)
-        except ValidationError:
-            log.error("the document of an alias cannot be read", extra={"alias": name})
+            return await answer(task, LOOKUP_SECONDS if known is None else REFRESH_SECONDS)
+        except Exception as error:
+            if known is None:
+                raise
+            log.warning("the list of aliases may be old", extra={"reason": type(error).__name__})
+            return known[1]
+
+    async def _get(self, name: str) -> Deployment | None:
+        seen = self._seen.get(name) or self._absent.get(name)
+        if seen is not None and self._timer() < seen.until:
+            if seen.deployment is None and seen.error is not None:
+                raise seen.error
+            return seen.deployment
+        task = self._lookups.begin(name, lambda: self._refresh(name))
+        try:
+            return await answer(task, self._patience(seen))
+        except Exception as error:
+            if seen is None:
+                raise
+            if seen.error is None:
+                log.warning("an alias may be old: it cannot be read", extra={"alias": name, "reason": str(error)})
+            seen.failed(error, self._timer())
+            if seen.deployment is None:
+                raise
+            return seen.deployment
+
+    def _patience(self, seen: _Seen | None) -> float:
+        """How many seconds a request waits. An outage lets one request wait, and no more: the others ask in the
+        background whether it is over."""
+        if seen is None:
+            return LOOKUP_SECONDS
+        troubled = seen.error is not None and self._timer() < seen.error_at + TROUBLE_SECONDS
+        return 0.0 if troubled else REFRESH_SECONDS
+
+    async def _refresh(self, name: str) -> Deployment | None:
+        before = self._seen.get(name) or self._absent.get(name)
+        try:
+            deployment, _ = await self._read(name)
+        except Exception as error:
+            if before is not None:
+                before.failed(error, self._timer())
+                before.until = self._timer() + FRESH_SECONDS
+            raise
+        if (later := self._seen.get(name)) is not None and later is not before:
+            return later.deployment  # this process has changed it meanwhile
+        if deployment is None:
+            self._seen.pop(name, None)
+            self._absent[name] = _Seen(None, self._timer() + NOT_FOUND_SECONDS)
+            self._absent.move_to_end(name)
+            if len(self._absent) > MOST_MISSING:
+                self._absent.popitem(last=False)
+        else:
+            self._remember(deployment, name)
+        return deployment
+
+    # --- for administration -----------------------------------------------------------------------------------
+
+    async def read(self, alias: str) -> Deployment | None:
+        """The deployment that a change of `alias` would begin from, as the store has it now; None: there is no such
+        alias.
+
+        Raises:
+            StoreUnavailable: the ledger cannot be read.
+        """
+        if not ids.is_alias(alias):
             return None
+        name = await self._name(alias)
+        deployment, _ = await self._read(name)
+        if deployment is not None:
+            self._remember(deployment, name)
+        return deployment
+
+    async def all(self) -> list[Deployment]:
+        """Every alias whose document can be read, by name, as the store has them now.
+
+        Raises:
+            StoreUnavailable: the ledger cannot be read.
+        """
+        began, changes = self._timer(), self._changes
+        documents: dict[str, tuple[str, Deployment]] = {}
+        unreadable: list[str] = []
+        for entry in sorted(await self._ledger.list(_PREFIX), key=lambda entry: entry.key):
+            name = entry.key.removeprefix(_PREFIX).removesuffix(_SUFFIX)
+            known = self._documents.get(name)
+            try:
+                if known is not None and known[0] == entry.etag:
+                    documents[name] = known
+                elif entry.key.endswith(_SUFFIX) and (found := await self._ledger.get(entry.key)) is not None:
+                    documents[name] = (found[1], Deployment.model_validate_json(found[0]))
+            except ValidationError:
+                log.error("the document of an alias cannot be read", extra={"alias": name})
+                unreadable.append(name)
+        self._documents, self._unreadable = documents, unreadable
+        deployments_ = [deployment for _, deployment in documents.values()]
+        if changes == self._changes:
+            self._listed = (began + FRESH_SECONDS, deployments_)
+        return deployments_
+
+    async def models(self) -> set[str]:
+        """The current and the previous model of every alias, as the store has them now.
+
+        Raises:
+            StoreUnavailable: the ledger cannot be read.
+            CorruptObject: the document of an alias cannot be read, so nobody knows what it names.
+        """
+        found = await self.all()
+        if self._unreadable:
+            raise CorruptObject(f"the document of the alias {self._unreadable[0]} cannot be read")
+        versions = [version for deployment in found for version in (deployment.current, deployment.previous)]
+        return {version.model for version in versions if version is not None}
+
+    # --- changes ----------------------------------------------------------------------------------------------
 
     async def promote(
         self,
@@ -68,7 +233,7 @@ class Aliases:
     ) -> Deployment:
         """Make `version` current, but only once per job: a repeated call changes nothing, whatever was deployed
         since. `job`: the job of the version, if it may not take an alias from another dataset. `certain` is awaited
-        right before each write; it may be cancelled meanwhile, and then nothing is written.
+        right before each write; it may be cancelled meanwhile or raise, and then nothing is written.
 
         Raises:
             AliasTaken: `job` may not take this alias.
@@ -76,31 +241,27 @@ class Aliases:
         name = await self._name(alias)
         return await self._change(name, lambda before: deployments.promote(before, version, name), job, certain)
 
-    async def deploy(self, alias: str, version: Deployed) -> Deployment:
-        """Make `version` current because a person says so."""
-        name = await self._name(alias)
-        return await self._change(name, lambda before: deployments.deploy(before, version, name))
-
-    async def roll_back(self, alias: str) -> Deployment | None:
-        """Swap current and previous; None: no such alias.
+    async def deploy(self, alias: str, version: Deployed, expected: str | None = None) -> Deployment:
+        """Make `version` current because a person says so. `expected`: the model that is to be current before.
 
         Raises:
-            NoPrevious: the alias has only had one version.
+            VersionChanged: another model is current.
         """
-        if not ids.is_alias(alias):
-            return None
         name = await self._name(alias)
-        before, _ = await self._read(name)
-        if before is None:
-            return None
+        return await self._change(name, lambda before: deployments.deploy(before, version, name, expected))
+
+    async def roll_back(self, deployment: Deployment, target: Deployed) -> Deployment:
+        """Make `target` current again, if the alias still names what `deployment` says.
+
+        Raises:
+            VersionChanged: another model is current.
+        """
 
         def change(latest: Deployment | None) -> Deployment:
             assert latest is not None, "deployments are never deleted"
-            if latest.current != before.current:
-                return latest  # another writer changed it in between; only what the caller saw is undone
-            return deployments.roll_back(latest, self._ledger.now())
+            return deployments.roll_back(latest, target, deployment.current.model, self._ledger.now())
 
-        return await self._change(name, change)
+        return await self._change(deployment.alias, change)
 
     async def _change(
         self,
@@ -125,7 +286,9 @@ class Aliases:
                         await self._ledger.replace(deployment_key(alias), data, etag)
                 except (AlreadyExists, Conflict):
                     continue
-            self._remember(after)
+            self._remember(after, alias)
+            self._changes += 1
+            self._listed = (float("-inf"), self._listed[1]) if self._listed else None
             return after
         raise TransientError(f"the alias {alias} could not be written: {MAX_TRIES} other writers were faster")
 
@@ -146,24 +309,13 @@ class Aliases:
         return name if name in others or not others else others[0]
 
     async def _names(self) -> list[str]:
-        prefix, suffix = deployment_key("").removesuffix(".json"), ".json"
-        keys = [entry.key for entry in await self._ledger.list(prefix)]
-        return sorted(key[len(prefix) : -len(suffix)] for key in keys if key.endswith(suffix))
-
-    async def _get(self, alias: str) -> Deployment | None:
-        cached = self._cache.get(alias)
-        if cached is not None and self._timer() < cached[1]:
-            return cached[0]
-        deployment, _ = await self._read(alias)
-        if deployment is None:
-            self._cache.pop(alias, None)
-        else:
-            self._remember(deployment)
-        return deployment
+        keys = [entry.key for entry in await self._ledger.list(_PREFIX)]
+        return sorted(key[len(_PREFIX) : -len(_SUFFIX)] for key in keys if key.endswith(_SUFFIX))
 
     async def _read(self, alias: str) -> tuple[Deployment | None, str | None]:
         found = await self._ledger.get(deployment_key(alias))
         return (Deployment.model_validate_json(found[0]), found[1]) if found else _ABSENT
 
-    def _remember(self, deployment: Deployment) -> None:
-        self._cache[deployment.alias] = (deployment, self._timer() + FRESH_SECONDS)
+    def _remember(self, deployment: Deployment, name: str) -> None:
+        self._absent.pop(name, None)
+        self._seen[name] = _Seen(deployment, self._timer() + FRESH_SECONDS)

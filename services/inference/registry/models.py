@@ -10,7 +10,7 @@ from fastapi import APIRouter
 from services.inference.errors import model_not_found
 from services.inference.registry.aliases import Aliases
 from services.inference.registry.trained import Trained, TrainedModels
-from shared.events import Deployed, Deployment
+from shared.events import Deployed, Deployment, Served
 from shared.ids import tuned_name
 
 
@@ -38,7 +38,7 @@ class Models:
 
         Raises:
             InputError: `model_not_found`.
-            StoreUnavailable: the ledger cannot be read.
+            StoreUnavailable: it is not known, and the ledger cannot be read.
         """
         if name == self._base:
             return Target(name, tuned=False)
@@ -56,14 +56,24 @@ class Models:
         Raises:
             InputError: `model_not_found`.
         """
-        target = await self.resolve(name)
+        named = await self._aliases.read(name)  # whatever another replica has just made of it
+        target = await self.resolve(named.current.model if named else name)
         trained = await self._trained.find(target.model)
         return Deployed(model=target.model, job_id=trained.job_id if trained else "", at=at)
 
+    async def served(self, model: str) -> Served | None:
+        """What validate found out about the rows of `model`."""
+        trained = await self._trained.find(model)
+        return trained.served if trained else None
+
     async def cards(self) -> list[dict[str, Any]]:
-        """As `GET /v1/models` lists them: the base, tuned models newest first, aliases."""
+        """As `GET /v1/models` lists them: the base, tuned models newest first, aliases.
+
+        Raises:
+            StoreUnavailable: nothing is known yet, and the ledger cannot be read.
+        """
         tuned = [self._tuned_card(trained) for trained in await self._trained.all() if trained.base == self._base]
-        return [self._base_card(), *tuned, *(self._alias_card(alias) for alias in await self._aliases.all())]
+        return [self._base_card(), *tuned, *(self._alias_card(alias) for alias in await self._aliases.listed())]
 
     async def card(self, name: str) -> dict[str, Any]:
         """One entry of `cards`.

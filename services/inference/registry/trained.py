@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from pydantic import ValidationError
 
+from services.inference.registry.lookups import LOOKUP_SECONDS, REFRESH_SECONDS, Lookups, Missing, answer
 from shared import telemetry
-from shared.errors import StoreUnavailable
-from shared.events import FolderReference, Job, Reference, TrainingCompleted
+from shared.errors import ConfigError, StoreRefused, StoreUnavailable
+from shared.events import FolderReference, Job, Reference, Served, StageName, StageResult, TrainingCompleted
 from shared.ids import tuned_name
 from shared.stages import outbox
 from shared.stages.ledger import JOBS, Ledger, job_key
@@ -22,7 +23,9 @@ from shared.store.folders import find_folder
 
 log = logging.getLogger(__name__)
 
-NOT_FOUND_SECONDS = 1.0  # an unknown id is looked up at most once in this time, however many requests name it
+LISTED_SECONDS = 5.0
+"""How old a list of all models may be, and so the time between two looks at each unfinished job. What was asked for by
+its id, or deployed, is listed at once."""
 READERS = 16  # results that are read at the same time
 
 
@@ -36,99 +39,174 @@ class Objects(Ledger, Protocol):
 
 @dataclass(frozen=True)
 class Trained:
-    """A tuned model, or a checkpoint of one. `created` is in seconds since the epoch."""
+    """A tuned model, or a checkpoint of one. `created` is in seconds since the epoch. `served`: how validate saw it
+    compare with what vLLM makes of its rows."""
 
     model: str
     job_id: str
     base: str
     created: float
     adapter: FolderReference
+    served: Served | None = None
+
+
+@dataclass(frozen=True)
+class Training:
+    """What the result of a training says of its model. `checkpoints`: their prefixes, by step."""
+
+    trained: Trained
+    checkpoints: Mapping[int, str]
 
 
 class TrainedModels:
-    """Finds tuned models. Results that were found are kept, because they are immutable; a model that was not found is
-    looked up again."""
+    """Finds tuned models. A result never changes, so what was found once is known for as long as this process lives,
+    without another question to the store. A model that was not found is looked up again."""
 
     def __init__(self, objects: Objects, timer: Callable[[], float] = time.monotonic) -> None:
         """`timer`: seconds that only ever grow."""
         self._objects = objects
         self._timer = timer
-        self._results: dict[str, tuple[TrainingCompleted, float] | None] = {}
-        self._missing: dict[str, float] = {}
-        self._traceparents: dict[str, str | None] = {}
+        self._known: dict[str, Trained] = {}
+        """Every model that was found, by its exact id. The tombstone of a model would be obeyed here, and in
+        `_trainings`: nothing else in this service remembers what exists."""
+        self._trainings: dict[str, Training] = {}
+        """The training of each job that has a model."""
+        self._without: set[str] = set()
+        """Jobs that will never have a model that can be served: they failed, were cancelled, or cannot be read."""
+        self._validated: set[str] = set()
+        """Unfinished jobs whose dataset was accepted: only their training is still to be looked at."""
+        self._missing = Missing(timer)
+        self._lookups: Lookups[Trained | None] = Lookups()
+        self._listings: Lookups[None] = Lookups()
+        self._listed_at: float | None = None
 
     async def find(self, model: str) -> Trained | None:
         """The model of this exact id, or None.
 
         Raises:
-            StoreUnavailable: the ledger cannot be read.
+            StoreUnavailable: it is not known, and the ledger cannot be read within a few seconds.
         """
-        name = tuned_name(model)
-        if name is None or self._timer() < self._missing.get(model, 0.0):
+        if (known := self._known.get(model)) is not None:
+            return known
+        if tuned_name(model) is None or model in self._missing:
             return None
-        # the ids of several jobs may begin with the same eight characters; the whole id belongs to one
-        for job_id in await self._objects.folders(f"{JOBS}ftjob-{name.job_prefix}"):
-            result = await self._result(job_id)
-            if result is not None and result[0].model == name.model:
-                found = await self._trained(model, name.step, *result)
-                if found is not None:
-                    return found
-        self._missing = {key: until for key, until in self._missing.items() if until > self._timer()}
-        self._missing[model] = self._timer() + NOT_FOUND_SECONDS
-        return None
+        return await answer(self._lookups.begin(model, lambda: self._look_up(model)), LOOKUP_SECONDS)
 
     async def all(self) -> list[Trained]:
-        """Every tuned model, newest first. Reads one small object for each job whose result is not known yet."""
-        readers = asyncio.Semaphore(READERS)
+        """Every tuned model, newest first, as of a moment ago. While the store errs, those that are known.
 
-        async def read(job_id: str) -> tuple[TrainingCompleted, float] | None:
-            async with readers:
-                return await self._result(job_id)
+        A list that is asked for by many at once is made once. It reads small objects of each job whose end is not known
+        yet.
 
-        results = await asyncio.gather(*(read(job_id) for job_id in await self._objects.folders(JOBS)))
-        found = [
-            Trained(event.model, event.job_id, event.base, created, event.adapter)
-            for event, created in (result for result in results if result is not None)
-        ]
+        Raises:
+            StoreUnavailable: no list was ever made, and the ledger cannot be read.
+        """
+        if self._listed_at is None:
+            await answer(self._listings.begin(JOBS, self._list), None)  # after a restart there is much to read
+        elif self._timer() >= self._listed_at + LISTED_SECONDS:
+            try:
+                await answer(self._listings.begin(JOBS, self._list), REFRESH_SECONDS)
+            except Exception as error:
+                log.warning("the list of models may be old", extra={"reason": type(error).__name__})
+        found = [training.trained for training in self._trainings.values()]
         return sorted(found, key=lambda trained: (-trained.created, trained.model))
 
     async def traceparent(self, model: str) -> str | None:
-        """The traceparent of the job that trained `model`; None if it is not known or cannot be read right now."""
-        if model not in self._traceparents:
-            try:
-                trained = await self.find(model)
-                found = await self._objects.get(job_key(trained.job_id)) if trained else None
-                given = Job.model_validate_json(found[0]).traceparent if found else None
-            except StoreUnavailable:
-                return None
-            except ValidationError:
-                given = None
-            self._traceparents[model] = telemetry.valid_traceparent(given)
-        return self._traceparents[model]
+        """The traceparent of the job that trained `model`; None if it has none that can be read.
 
-    async def _result(self, job_id: str) -> tuple[TrainingCompleted, float] | None:
-        if job_id not in self._results:
-            try:
-                result = await outbox.read(self._objects, job_id, "trainer")
-                if result is None:
-                    return None
-                event = result.event.event() if result.outcome == "completed" else None
-            except (
-                ValidationError,
-                KeyError,
-            ):  # another version wrote it, or it is damaged: it must not hide the others
-                log.error("the result of a training cannot be read", extra={"job_id": job_id})
-                self._results[job_id] = None
-                return None
-            self._results[job_id] = (event, result.finished_at) if isinstance(event, TrainingCompleted) else None
-        return self._results[job_id]
+        Raises:
+            StoreUnavailable: the ledger cannot be read.
+        """
+        trained = await self.find(model)
+        found = await self._objects.get(job_key(trained.job_id)) if trained else None
+        try:
+            given = Job.model_validate_json(found[0]).traceparent if found else None
+        except ValidationError:
+            given = None
+        return telemetry.valid_traceparent(given)
 
-    async def _trained(self, model: str, step: int | None, event: TrainingCompleted, created: float) -> Trained | None:
-        if step is None:
-            return Trained(model, event.job_id, event.base, created, event.adapter)
-        for checkpoint in event.checkpoints:
-            if checkpoint.step == step:
-                # the event names a checkpoint by its prefix only, and checkpoints may have been deleted
-                folder = await find_folder(self._objects, event.adapter.bucket, checkpoint.prefix)
-                return Trained(model, event.job_id, event.base, created, folder) if folder else None
+    # --- the ledger -------------------------------------------------------------------------------------------
+
+    async def _look_up(self, model: str) -> Trained | None:
+        name = tuned_name(model)
+        assert name is not None
+        # the ids of several jobs may begin with the same eight characters; the whole id belongs to one
+        for job_id in await self._objects.folders(f"{JOBS}ftjob-{name.job_prefix}"):
+            training = await self._training(job_id)
+            if training is not None and training.trained.model == name.model:
+                found = await self._of_step(training, model, name.step)
+                if found is not None:
+                    self._known[model] = found
+                    return found
+        self._missing.add(model)
         return None
+
+    async def _list(self) -> None:
+        readers = asyncio.Semaphore(READERS)
+
+        async def read(job_id: str) -> None:
+            async with readers:
+                if await self._training(job_id) is not None or job_id in self._validated or job_id in self._without:
+                    return
+                # a job that failed before it was trained never gets a result of the trainer
+                if await self._result(job_id, "validate") is not None:
+                    self._validated.add(job_id)
+
+        began = self._timer()
+        try:
+            async with asyncio.timeout(LOOKUP_SECONDS):
+                names = await self._objects.folders(JOBS)
+        except TimeoutError:
+            raise StoreUnavailable("the object store takes too long to answer") from None
+        unknown = [name for name in names if name not in self._trainings and name not in self._without]
+        await asyncio.gather(*map(read, unknown))
+        self._validated.difference_update(self._trainings, self._without)
+        self._listed_at = began
+
+    async def _training(self, job_id: str) -> Training | None:
+        if job_id not in self._trainings and job_id not in self._without:
+            result = await self._result(job_id, "trainer")
+            if result is not None:
+                self._remember(job_id, result)
+        return self._trainings.get(job_id)
+
+    def _remember(self, job_id: str, result: StageResult) -> None:
+        try:
+            event = result.event.event()
+        except (ValidationError, KeyError):  # another version wrote it, or it is damaged: it must not hide the others
+            event = None
+            log.error("the result of a training cannot be read", extra={"job_id": job_id})
+        if not isinstance(event, TrainingCompleted):
+            self._without.add(job_id)
+            return
+        trained = Trained(event.model, event.job_id, event.base, result.finished_at, event.adapter, event.served)
+        checkpoints = {checkpoint.step: checkpoint.prefix for checkpoint in event.checkpoints}
+        self._trainings[job_id] = Training(trained, checkpoints)
+        self._known[event.model] = trained
+
+    async def _result(self, job_id: str, stage: StageName) -> StageResult | None:
+        """The result of a stage, if the job may still have a model."""
+        try:
+            result = await outbox.read(self._objects, job_id, stage)
+        except (StoreRefused, ConfigError):
+            if stage == "trainer":
+                raise
+            return None  # an older key of this service may only read trainings: then the job is looked at again
+        except ValidationError:
+            if stage == "trainer":
+                log.error("the result of a training cannot be read", extra={"job_id": job_id})
+                self._without.add(job_id)
+            return None
+        if result is not None and result.outcome != "completed":
+            self._without.add(job_id)
+            return None
+        return result
+
+    async def _of_step(self, training: Training, model: str, step: int | None) -> Trained | None:
+        if step is None:
+            return training.trained
+        if (prefix := training.checkpoints.get(step)) is None:
+            return None
+        # the event names a checkpoint by its prefix only, and checkpoints may have been deleted
+        folder = await find_folder(self._objects, training.trained.adapter.bucket, prefix)
+        return replace(training.trained, model=model, adapter=folder) if folder else None

@@ -17,6 +17,7 @@ import pytest
 
 from services.inference import app as composition
 from services.inference.gateway.gateway import Gateway
+from services.inference.trial import Trial
 from services.inference.vllm import server as vllm_module
 from services.inference.work import DeployWork
 from shared.http import health
@@ -77,6 +78,7 @@ async def running_service(
             "api": {"url": api.server.url},
             "gpu": settings.get("gpu", {}),
             "render": settings.get("render", {}),
+            "retention": settings.get("retention", {}),
             "stage": {"poll_seconds": 0.01},
         }
         context = Context(Settings.model_validate(given), objects, FakeBus())
@@ -103,7 +105,7 @@ async def _run(background: Any) -> None:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vllm_module, "POLL_STARTING", 0.01)
     monkeypatch.setattr(composition, "Gateway", functools.partial(Gateway, patience=PATIENCE))
-    monkeypatch.setattr(composition, "DeployWork", functools.partial(DeployWork, patience=PATIENCE))
+    monkeypatch.setattr(composition, "Trial", functools.partial(Trial, patience=PATIENCE))
 
 
 @pytest.fixture

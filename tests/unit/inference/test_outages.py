@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from services.inference import app as composition
+from services.inference.domain.deployments import rollback_target
 from services.inference.errors import VllmUnavailable
 from services.inference.gateway.asked import preferred_wait
 from services.inference.gateway.gateway import Gateway
@@ -118,11 +119,11 @@ async def test_a_vllm_that_hangs_while_it_is_asked_is_left(
         await asyncio.Event().wait()
         return ""
 
-    monkeypatch.setattr(service.work, "_live_check", hang)
+    monkeypatch.setattr(service.work._trial, "_live_check", hang)
     deploying = asyncio.create_task(service.work(await attempt(service.objects)))
     await asked.wait()
     service.vllm.healthy = False
-    service.work._vllm.suspect()
+    service.work._trial._vllm.suspect()
 
     with pytest.raises(TransientError, match="TUNESTREAM_VLLM__URL"):
         await asyncio.wait_for(deploying, 10)
@@ -159,7 +160,7 @@ async def test_a_vllm_that_does_not_share_the_folder_is_a_wrong_setting(
     async def load(*_: object) -> tuple[int, str]:
         return 404, "Loading lora x failed: No adapter found for /x"
 
-    monkeypatch.setattr(service.work._vllm, "_post", load)
+    monkeypatch.setattr(service.work._trial._vllm, "_post", load)
     with pytest.raises(ConfigError, match=r"TUNESTREAM_VLLM__URL.*TUNESTREAM_INFERENCE__ADAPTER_DIR"):
         await service.work(await attempt(service.objects))
 
@@ -241,6 +242,13 @@ async def current(objects: FakeStore) -> Deployment:
     return Deployment.model_validate_json(found[0])
 
 
+async def roll_back(aliases: Aliases, to: str | None = None, expected: str | None = None) -> Deployment:
+    found = await aliases.read("support")
+    assert found is not None
+    target = rollback_target(found, to, expected)
+    return found if target is None else await aliases.roll_back(found, target)
+
+
 @pytest.mark.parametrize("operation", ["get", "create", "replace"])
 @pytest.mark.parametrize("later", ["nothing", "another promotion", "a rollback"])
 async def test_an_owner_paused_between_reading_and_writing_moves_no_alias_back(
@@ -259,8 +267,7 @@ async def test_an_owner_paused_between_reading_and_writing_moves_no_alias_back(
         await successor.promote("support", Deployed(model="two", job_id="two", at=3.0))
     if later == "a rollback":
         await successor.deploy("support", Deployed(model="two", job_id="two", at=3.0))
-        await successor.roll_back("support")
-        await successor.roll_back("support")
+        await roll_back(successor)
     before = await current(objects)
 
     store.wake.set()

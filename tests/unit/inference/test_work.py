@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
 
-from shared.errors import InputError, TransientError
+from shared.errors import Cancelled, InputError, TransientError
 from shared.events import (
     Deployed,
     Deployment,
@@ -122,6 +123,27 @@ async def test_a_resumed_attempt_does_not_undo_a_rollback(service: ServiceUnderT
     await service.work(await attempt(service.objects, "two"))
 
     assert (await service.chat("support")).json()["model"] == first
+
+
+async def test_a_cancel_before_the_move_leaves_the_alias_alone(service: ServiceUnderTest) -> None:
+    await add_trained(service.objects)
+
+    async def cancelled() -> None:
+        raise Cancelled("a test did")
+
+    with pytest.raises(Cancelled):
+        await service.work(dataclasses.replace(await attempt(service.objects), _go_on=cancelled))
+
+    assert not [key for key in service.objects.held if key.startswith("deployments/")]
+
+
+async def test_the_successor_of_an_attempt_that_died_after_the_move_needs_no_vllm(service: ServiceUnderTest) -> None:
+    await add_trained(service.objects)
+    once = await service.work(await attempt(service.objects))
+    service.vllm.healthy = False
+    service.work._trial._vllm.suspect()
+
+    assert await service.work(await attempt(service.objects)) == once
 
 
 async def test_without_vllm_the_attempt_is_tried_again_later(service: ServiceUnderTest) -> None:

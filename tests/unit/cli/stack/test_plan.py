@@ -102,6 +102,13 @@ def test_a_stack_of_an_older_version_runs_without_a_render_server(tmp_path: Path
     assert "render" not in [program.name for program in programs(stack)]
 
 
+def test_no_metrics_are_on_a_port_of_users(tmp_path: Path) -> None:
+    stack = stack_of(tmp_path)
+    private = {one.name: one.environment.get("TUNESTREAM_HEALTH__PORT") for one in programs(stack)}
+    assert (private["inference"], private["api"], private["trainer"]) == ("8106", "8107", "8103")
+    assert not {str(stack.ports["inference"]), str(stack.ports["api"])} & set(private.values())
+
+
 def test_what_the_user_set_stays_but_addresses_of_the_embedded_parts_do_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

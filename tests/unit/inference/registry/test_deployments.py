@@ -45,15 +45,33 @@ async def test_two_concurrent_rollbacks_roll_back_once() -> None:
     one, other = Aliases(objects), Aliases(objects)
     for number in (1, 2):
         await one.promote("support", version(number))
+    before = await one.read("support")
+    assert before is not None
+    target = deployments.rollback_target(before, None, None)
+    assert target is not None
 
-    await asyncio.gather(one.roll_back("support"), other.roll_back("support"))
+    await asyncio.gather(one.roll_back(before, target), other.roll_back(before, target))
 
     found = await Aliases(objects).get("support")
     assert found is not None and found.current.model == "model-1"
+    assert len(found.history) == 3
 
 
 Step = tuple[str, int]
 steps = st.lists(st.tuples(st.sampled_from(["promote", "deploy", "roll back"]), st.integers(0, 4)), max_size=30)
+
+
+def not_again(document: Deployment, rolled_back: Deployed) -> bool:
+    """Rolling back again, as far as that leads, never makes this version current."""
+    while True:
+        try:
+            target = deployments.rollback_target(document, None, document.current.model)
+        except deployments.NoPrevious:
+            return True
+        assert target is not None
+        if target == rolled_back:
+            return False
+        document = deployments.roll_back(document, target, document.current.model, target.at)
 
 
 @given(steps)
@@ -63,13 +81,17 @@ def test_any_sequence_of_changes_keeps_a_document_sound(sequence: list[Step]) ->
     for time, (action, number) in enumerate(sequence):
         before, new = document, version(number).model_copy(update={"at": float(time)})
         if action == "roll back":
-            if before is None or before.previous is None:
+            if before is None:
                 continue
-            document = deployments.roll_back(before, float(time))
-            assert (document.current.model, document.previous and document.previous.model) == (
-                before.previous.model,
-                before.current.model,
-            )
+            try:
+                target = deployments.rollback_target(before, None, before.current.model)
+            except deployments.NoPrevious:
+                continue
+            assert target is not None and target in before.history
+            document = deployments.roll_back(before, target, before.current.model, float(time))
+            assert (document.current.model, document.previous) == (target.model, before.current)
+            assert deployments.rollback_target(document, None, before.current.model) is None, "a repeated call"
+            assert not_again(document, before.current), "what was rolled back does not come back by rolling back"
         elif action == "deploy":
             document = deployments.deploy(before, new, "support")
             assert document.current.model == new.model
@@ -81,8 +103,57 @@ def test_any_sequence_of_changes_keeps_a_document_sound(sequence: list[Step]) ->
         assert document.previous is None or document.previous.model != document.current.model
 
 
-def test_rolling_back_the_only_version_is_refused() -> None:
-    only = deployments.deploy(None, version(1), "support")
+def named(*numbers: int) -> Deployment:
+    """An alias to which these versions were deployed, one after another."""
+    document: Deployment | None = None
+    for time, number in enumerate(numbers):
+        document = deployments.deploy(document, version(number).model_copy(update={"at": float(time)}), "support")
+    assert document is not None
+    return document
 
+
+def back(document: Deployment, to: str | None = None, expected: str | None = None) -> Deployment:
+    target = deployments.rollback_target(document, to, expected)
+    return document if target is None else deployments.roll_back(document, target, document.current.model, 99.0)
+
+
+def test_rolling_back_the_only_version_is_refused() -> None:
     with pytest.raises(deployments.NoPrevious):
-        deployments.roll_back(only, 2.0)
+        back(named(1))
+
+
+def test_rolling_back_again_leads_further_back_and_never_to_what_was_rolled_back() -> None:
+    once = back(named(1, 2, 3))
+    twice = back(once, expected="model-2")
+
+    assert [once.current.model, twice.current.model] == ["model-2", "model-1"]
+    with pytest.raises(deployments.NoPrevious):
+        back(twice, expected="model-1")
+
+
+def test_rolling_back_undoes_a_deployment_by_hand_of_an_older_version() -> None:
+    assert back(named(1, 2, 1)).current.model == "model-2"
+
+
+def test_rolling_back_after_a_new_version_leads_to_what_was_in_use_before_it() -> None:
+    document = deployments.deploy(back(named(1, 2)), version(3), "support")
+
+    assert back(document).current.model == "model-1"
+    assert back(back(named(1, 2, 3)), to="model-3").current.model == "model-3", "who names it gets it"
+
+
+def test_what_an_older_version_has_written_can_be_rolled_back() -> None:
+    old = named(1, 2).model_copy(update={"history": ()})
+
+    assert back(old).current.model == "model-1"
+
+
+@pytest.mark.parametrize(("numbers", "job", "replaced"), [((1, 2), 2, "model-1"), ((1, 2), 1, None), ((1,), 1, None)])
+def test_what_a_promotion_replaced_stays_the_same_after_a_rollback(
+    numbers: tuple[int, ...], job: int, replaced: str | None
+) -> None:
+    document = named(*numbers)
+    after = back(document) if len(numbers) > 1 else document
+
+    assert deployments.replaced_by(document, f"job-{job}") == replaced
+    assert deployments.replaced_by(after, f"job-{job}") == replaced

@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 
+from services.inference.vllm.gpu_turn import SleepController
 from shared.errors import ConfigError, TransientError
 from shared.stages.gpu_turns import GpuTurns
 from shared.stages.lease import Lease
 from tests.support.data.trained_models import BASE, add_trained
 from tests.support.fakes.clock import Clock
 from tests.support.fakes.store import FakeStore
+from tests.support.scrape import scrape
 from tests.support.waiting import eventually, until
 from tests.unit.inference.conftest import ServiceUnderTest, running_service
 from tests.unit.inference.test_work import attempt
@@ -96,7 +98,7 @@ async def test_a_sleeping_endpoint_is_ready(service: ServiceUnderTest, turns: Gp
 
     assert (await service.http.get("/health/ready")).status_code == 200
     assert (await service.http.get("/v1/models")).status_code == 200
-    assert "tunestream_vllm_asleep 1.0" in (await service.http.get("/metrics")).text
+    assert (await scrape()).value("tunestream_vllm_asleep") == 1
 
 
 async def test_a_trainer_that_dies_leaves_the_gpu_to_the_endpoint(
@@ -170,10 +172,14 @@ async def test_stopping_the_service_leaves_the_gpu_to_training(
     assert await turns.for_training(TRAINER) is not None
 
 
+def _of(task: Any) -> object:
+    return task.__self__
+
+
 async def test_a_vllm_that_cannot_sleep_is_a_wrong_setting(tmp_path: Path, objects: FakeStore, clock: Clock) -> None:
     async with running_service(tmp_path, objects, clock, gpu=ALTERNATE) as service:
         service.vllm.can_sleep = False
-        _, controller = service.parts.background
+        [controller] = [task for task in service.parts.background if isinstance(_of(task), SleepController)]
 
         with pytest.raises(ConfigError, match="TUNESTREAM_GPU__SHARE=alternate needs"):
             await asyncio.wait_for(_awaited(controller), 10)
@@ -187,6 +193,6 @@ async def test_with_split_no_turns_are_written_to_the_ledger(tmp_path: Path, obj
     async with running_service(tmp_path, objects, clock) as service:
         await awake(service)
 
-        assert len(service.parts.background) == 1
+        assert not [task for task in service.parts.background if isinstance(_of(task), SleepController)]
         assert service.vllm.sleeps == []
         assert not [key for key in objects.held if key.startswith("gpu/")]

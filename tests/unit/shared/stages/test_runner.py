@@ -316,3 +316,34 @@ def test_a_cancel_ends_the_work_within_seconds_without_any_event() -> None:
         assert result is not None and result.outcome == "cancelled"
 
     run(main())
+
+
+@pytest.mark.parametrize("cancelled", ["before", "after"])
+def test_a_cancel_is_obeyed_until_the_point_of_no_return(cancelled: str) -> None:
+    async def main() -> None:
+        world = World()
+        await world.add("ftjob-1")
+        passed = 0
+
+        async def cancel() -> None:
+            await world.objects.create("jobs/ftjob-1/control/cancel-1.json", b"{}")
+
+        async def undoable(attempt: Attempt) -> Event:
+            nonlocal passed
+            if cancelled == "before":
+                await cancel()
+            await attempt.point_of_no_return()
+            passed += 1
+            if passed == 1:
+                await cancel()
+                raise TransientError("the first attempt ends in between")
+            await asyncio.sleep(HOUR)
+            return finished(attempt)
+
+        async with world.running(undoable):
+            await world.ended("ftjob-1", within=2 * HOUR)
+        result = world.result("ftjob-1")
+        assert result is not None
+        assert (result.outcome, passed) == (("cancelled", 0) if cancelled == "before" else ("completed", 2))
+
+    run(main())

@@ -173,7 +173,7 @@ async def test_a_store_that_is_away_is_counted_by_operation() -> None:
 
 async def test_http_requests_are_counted_by_the_template_of_their_route() -> None:
     app = FastAPI()
-    health.mount(app, {})
+    health.mount_metrics(app)
     app.add_middleware(HttpMetrics)
 
     @app.get("/jobs/{job_id}")
