@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from shared import ids
 from shared.errors import AlreadyExists
 from shared.events import StageName, StageResult
-from shared.stages.ledger import Ledger, pending_key, pending_prefix
-from shared.stages.stage import NEXT
+from shared.stages.ledger import Ledger, pending_key, pending_prefix, result_key
+from shared.stages.stage import NEXT, Stage
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,49 @@ async def remove(ledger: Ledger, keys: Iterable[str]) -> None:
     """Delete entries. Raises like the ledger."""
     for key in keys:
         await ledger.delete(key)
+
+
+class Index:
+    """The entries of one stage, as one runner last saw them. Methods raise like the ledger."""
+
+    def __init__(self, ledger: Ledger, stage: Stage) -> None:
+        self._ledger = ledger
+        self._stage = stage
+        self._open: dict[str, Open] = {}
+
+    def __len__(self) -> int:
+        """The number of open jobs."""
+        return len(self._open)
+
+    def __contains__(self, job_id: str) -> bool:
+        return job_id in self._open
+
+    def asked_at(self, job_id: str) -> float | None:
+        """When the stage was asked for a job, by the ledger's clock; None if it has no entry."""
+        entries = self._open.get(job_id)
+        return entries.asked_at if entries else None
+
+    async def refresh(self) -> tuple[list[str], set[str]]:
+        """List the index. Returns the jobs that have new entries, in order, and those that have none any more."""
+        before, self._open = self._open, await read(self._ledger, self._stage.name)
+        new = [
+            job_id
+            for job_id, entries in self._open.items()
+            if job_id not in before or not entries.keys <= before[job_id].keys
+        ]
+        return new, before.keys() - self._open.keys()
+
+    async def enter(self, job_id: str) -> None:
+        """Enter a job that an event asks for, unless one of us has: whoever commits a result enters the job first. The
+        event may come from another system."""
+        if job_id not in self._open and not await self._ledger.get(result_key(job_id, self._stage.upstream)):
+            await add(self._ledger, self._stage.name, job_id, self._ledger.now())
+
+    async def close(self, job_id: str) -> None:
+        """Delete a job's entries, as far as they are known."""
+        if (entries := self._open.get(job_id)) is not None:
+            await remove(self._ledger, entries.keys)
+            self._open.pop(job_id, None)
 
 
 def _seconds(text: str) -> float | None:

@@ -23,9 +23,9 @@ from shared.stages import failures, outbox, pending
 from shared.stages.adoption import adopt
 from shared.stages.attempts import AskedJob, Attempts, Span, no_span
 from shared.stages.lease import Claims
-from shared.stages.ledger import Entry, Ledger, job_key, result_key, stage_prefix
+from shared.stages.ledger import Entry, Ledger, job_key, stage_prefix
 from shared.stages.outbox import Outbox
-from shared.stages.pending import Open
+from shared.stages.pending import Index
 from shared.stages.publisher import Publisher
 from shared.stages.requests import Missing, Requests
 from shared.stages.stage import Stage, Work
@@ -76,8 +76,7 @@ class StageRunner:
         )
         self._bell = asyncio.Event()
         self._looks = asyncio.Semaphore(LOOKS)
-        self._open: dict[str, Open] = {}
-        """The entries of each job in the index of open work, as of the last listing."""
+        self._index = Index(ledger, stage)
         self._due: dict[str, float] = {}
         """The time of the next look at each undecided job (monotonic)."""
         self._looking: dict[str, asyncio.Task[None]] = {}
@@ -106,9 +105,7 @@ class StageRunner:
         if await self._ledger.get(job_key(job_id)) is None:
             raise InputError("job_not_found", f"There is no job {job_id} in the ledger.", "job_id")
         await self._requests.create(job_id, event.model_dump(mode="json", exclude_none=True))
-        if job_id not in self._open and not await self._ledger.get(result_key(job_id, self._stage.upstream)):
-            # it comes from another system; whoever of us commits a result enters the job before its event
-            await pending.add(self._ledger, self._stage.name, job_id, self._ledger.now())
+        await self._index.enter(job_id)
         self.ring(job_id)
 
     def ring(self, job_id: str) -> None:
@@ -167,8 +164,13 @@ class StageRunner:
         """List the open work of the stage. Events only make it faster: they may be lost, and owners may die."""
         self._discover_at = _NEVER  # a ring from here on sets it to now
         try:
-            self._take_over(await pending.read(self._ledger, self._stage.name))
-            idle = not self._open and not self._due and self._bus.away_since is None
+            new, gone = await self._index.refresh()
+            for job_id in new:
+                self._due[job_id] = _NOW
+                if running := self._running.get(job_id):
+                    running.bell.set()  # its user wants something
+            self._due |= {job_id: _NOW for job_id in gone if job_id in self._due}  # another process has decided them
+            idle = not self._index and not self._due and self._bus.away_since is None
             pause = self._settings.discover_seconds if idle else self._settings.poll_seconds
         except Exception as error:
             self._log_failure("open work cannot be listed", error)
@@ -179,31 +181,12 @@ class StageRunner:
         if self._discover_at != _NOW:
             self._discover_at = _monotonic() + pause
 
-    def _take_over(self, listed: dict[str, Open]) -> None:
-        """Look at the jobs that have new entries, and at those whose entries are gone: another process has decided
-        them."""
-        before, self._open = self._open, listed
-        for job_id, entries in listed.items():
-            if job_id not in before or not entries.keys <= before[job_id].keys:
-                self._due[job_id] = _NOW
-                if running := self._running.get(job_id):
-                    running.bell.set()  # its user wants something
-        for job_id in before.keys() - listed.keys():
-            if job_id in self._due:
-                self._due[job_id] = _NOW
-
     async def _sent(self, result: StageResult) -> None:
         """The event of a result is published, so nobody has to look at the job any more."""
         try:
-            await self._close(result.job_id)
+            await self._index.close(result.job_id)
         except Exception as error:  # the next listing shows it again
             self._log_failure("an entry of open work is deleted later", error, result.job_id)
-
-    async def _close(self, job_id: str) -> None:
-        """Delete a job's entries, as far as they are known."""
-        if (entries := self._open.get(job_id)) is not None:
-            await pending.remove(self._ledger, entries.keys)
-            self._open.pop(job_id, None)
 
     def _start_looks(self) -> None:
         now = _monotonic()
@@ -257,7 +240,7 @@ class StageRunner:
         prefix = stage_prefix(job_id, self._stage.name)
         entries = {entry.key.removeprefix(prefix): entry for entry in await self._ledger.list(prefix)}
         if "published.json" in entries:
-            await self._close(job_id)
+            await self._index.close(job_id)
             return None
         if "result.json" in entries:
             result = await outbox.read(self._ledger, job_id, self._stage.name)
@@ -289,19 +272,16 @@ class StageRunner:
         if isinstance(job, ValidationError):
             await self._attempts.refuse(failures.unreadable_job(job_id, self._stage.name, job))
             return None
-        return AskedJob(job, request, (self._asked_at(job_id, request_entry), job.created_at))
+        asked_at = self._index.asked_at(job_id)
+        if asked_at is None:  # it is not listed yet
+            asked_at = request_entry.modified if request_entry else self._ledger.now()
+        return AskedJob(job, request, (asked_at, job.created_at))
 
     async def _not_asked(self, job_id: str, request: Missing) -> float | None:
         """What `_look` returns for a job that somebody has rung for, or entered, but that has no request."""
         if request is Missing.NEVER:
-            await self._close(job_id)
-        return self._settings.discover_seconds if job_id in self._open else None
-
-    def _asked_at(self, job_id: str, request_entry: Entry | None) -> float:
-        """When the stage was asked for, by the ledger's clock."""
-        if (entries := self._open.get(job_id)) is not None:
-            return entries.asked_at
-        return request_entry.modified if request_entry else self._ledger.now()
+            await self._index.close(job_id)
+        return self._settings.discover_seconds if job_id in self._index else None
 
     async def _attempt_guarded(self, asked: AskedJob, running: _Running) -> None:
         job_id = asked.job.job_id
@@ -317,7 +297,7 @@ class StageRunner:
 
     def _look_again(self, job_id: str, pause: float | None) -> None:
         """Note the next look at a job, unless a ring has asked for one now."""
-        if pause is None and job_id in self._open and not self._is_on_its_way(job_id):
+        if pause is None and job_id in self._index and not self._is_on_its_way(job_id):
             pause = self._settings.discover_seconds
         if pause is None and job_id not in self._ready:
             self._due.pop(job_id, None)
