@@ -40,7 +40,7 @@ def build(context: Context) -> Parts:
     settings, objects = context.settings, context.objects
     base = settings.model.id
     generations = GenerationClient(tls=(settings.vllm.url or "").startswith("https:"))
-    control, forwarding, probes = map(make_client, (100, 200, 4))
+    control, forwarding, probes = make_client(100), make_client(200), make_client(4, keep=False)
     alternate = settings.gpu.share == "alternate"
     start_timeout = settings.inference.start_timeout_seconds
     vllm = (

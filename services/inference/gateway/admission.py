@@ -11,11 +11,12 @@ from services.inference import metrics
 from shared.http.errors import ApiError
 
 RETRY_AFTER = 2  # seconds; answers take seconds, and the official client tries twice more
-MAX_BODY_BYTES = 2**30
-"""Bytes of bodies that are held at a time, of all requests together. A body is held until its answer begins."""
+MAX_BODY_BYTES = 2**29
+"""Bytes of bodies that are held at a time, of all requests together. A body is held until its answer begins, and takes
+about twice as much memory while it is sent."""
 
 FILES_PER_GENERATION = 2  # the connections to the client and to vLLM
-OTHER_FILES = 512  # of the store, the bus, the api service, requests that are no generations
+OTHER_FILES = 1024  # of the store, the bus, the api service, requests that are no generations
 
 log = logging.getLogger(__name__)
 

@@ -27,10 +27,10 @@ _WAIT = re.compile(r'(?:^|[,;\s])wait\s*=\s*"?(\d{1,6})', re.IGNORECASE)
 _write = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 
 
-@dataclass(frozen=True)
+@dataclass
 class Asked:
     """A request for a generation. Of its body only bytes are kept: as Python's objects it may be thirty times as
-    large."""
+    large. Whoever needs them no more sets `rest` to nothing."""
 
     model: str
     streamed: bool

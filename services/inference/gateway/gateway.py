@@ -103,10 +103,13 @@ class Gateway:
         if target.alias is not None:
             headers["x-tunestream-alias"] = quote(target.alias, safe="")  # a header is ASCII
         if upstream.status >= 400:
+            if upstream.status < 500:
+                self._suspects.succeeded(generation)
             error = as_api_error(upstream.status, await upstream.body(), current.route, target.model)
             error.headers = headers
             raise error
         headers["content-type"] = upstream.content_type
+        asked.rest = b""  # it is not sent again
         slot.release_body()
         if asked.streamed:
             headers |= {"cache-control": "no-cache", "x-accel-buffering": "no"}

@@ -12,7 +12,11 @@ KEEPALIVE_SECONDS = 4.0
 sent on a connection that they are closing."""
 
 
-def make_client(connections: int) -> httpx.AsyncClient:
-    """A client with at most so many connections at a time."""
-    limits = httpx.Limits(max_connections=connections, keepalive_expiry=KEEPALIVE_SECONDS)
+def make_client(connections: int, *, keep: bool = True) -> httpx.AsyncClient:
+    """A client with at most so many connections at a time. `keep`: they are used again. A health check does without,
+    because it must not fail for a connection that the server closed."""
+    kept = None if keep else 0
+    limits = httpx.Limits(
+        max_connections=connections, max_keepalive_connections=kept, keepalive_expiry=KEEPALIVE_SECONDS
+    )
     return httpx.AsyncClient(timeout=TIMEOUT, limits=limits, trust_env=False, follow_redirects=False)

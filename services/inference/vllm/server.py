@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -56,6 +57,7 @@ class Vllm:
         self._client = client
         self._probes = probes or client
         self._check: asyncio.Task[int | None] | None = None
+        self._failed_checks = 0
         self._base = base
         self._start_timeout = start_timeout
         self._ready = asyncio.Event()
@@ -122,11 +124,13 @@ class Vllm:
         self._suspected.set()
 
     async def healthy(self) -> bool:
-        """Whether it answers a health check now. All that ask at the same time, as when a thousand answers break, share
-        one."""
+        """Whether it answers a health check now, or a second one if the connection of the first broke, too. It does not
+        if another check finds meanwhile that it does not: it may be back by now. All that ask at the same time, as when
+        a thousand answers break, share one."""
+        before = self._failed_checks
         if self._check is None or self._check.done():
-            self._check = asyncio.create_task(self._health())
-        return await asyncio.shield(self._check) == 200
+            self._check = asyncio.create_task(self._health_or_again())
+        return await asyncio.shield(self._check) == 200 and self._failed_checks == before
 
     async def run(self) -> None:
         """Watch the server for as long as this service lives."""
@@ -251,7 +255,7 @@ class Vllm:
         was_up = False
         while True:
             self._suspected.clear()
-            status = await self._health()
+            status = await self._checked()
             if status == 200:
                 if not self._ready.is_set():
                     await self._up()
@@ -264,11 +268,25 @@ class Vllm:
             await wait_for_event(self._suspected, POLL_RUNNING if self.ready else POLL_STARTING)
 
     async def _health(self) -> int | None:
-        """The status of /health; None: no answer."""
+        """The status of /health; None: no answer. What is not known, because this process may open no more files, is
+        taken to be as before."""
         try:
             return (await self._probes.get(self.url + "/health", timeout=HEALTH_TIMEOUT)).status_code
-        except httpx.TransportError:
-            return None
+        except httpx.TransportError as error:
+            if not _out_of_files(error):
+                return None
+        log.error("this process has as many files open as it may (ulimit -n), so the health of vLLM is not known")
+        return 200 if self.ready else None
+
+    async def _health_or_again(self) -> int | None:
+        status = await self._health()
+        return await self._health() if status is None else status
+
+    async def _checked(self) -> int | None:
+        """`_health`, and what fails is counted."""
+        status = await self._health()
+        self._failed_checks += status != 200
+        return status
 
     async def _up(self) -> None:
         with contextlib.suppress(httpx.TransportError, ValueError, KeyError):
@@ -285,3 +303,10 @@ class Vllm:
             log.warning("vLLM does not answer")
         self._ready.clear()
         metrics.vllm_up.set(0)
+
+
+def _out_of_files(error: BaseException | None) -> bool:
+    """Whether it was raised because of a limit of open files, of this process or of the machine."""
+    while error is not None and not (isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)):
+        error = error.__cause__ or error.__context__
+    return error is not None

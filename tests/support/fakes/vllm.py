@@ -15,8 +15,6 @@ from tests.support.fakes.servers import Server
 BASE_AT_VLLM = "acme/tiny-base"
 USAGE = {"prompt_tokens": 3, "completion_tokens": 2}
 
-DEAD_SECONDS = 0.2
-
 
 class FakeVllm:
     """Answers the requests to vLLM that the inference service makes, and remembers them."""
@@ -44,7 +42,8 @@ class FakeVllm:
         """How many of the next generations end with a reset connection before their first byte."""
         self.breaks_midway = False
         self.deadly: str | None = None
-        """It dies of a request that holds this text, and is back a moment later."""
+        """It dies of a request that holds this text, and is back after a health check has found that."""
+        self._starts_again = False
         self.deaths = 0
         self.cut = False
         """An answer that is not streamed ends before its end."""
@@ -77,6 +76,7 @@ class FakeVllm:
             if self.healthy:
                 return Response()
             self.found_ill.set()
+            self.healthy, self._starts_again = self._starts_again, False
             return Response(status_code=503)
 
         @app.get("/v1/models")
@@ -196,7 +196,7 @@ class FakeVllm:
         self.adapters.clear()
         self.first.set()  # who waited is gone
         self.server.break_connections()
-        asyncio.get_running_loop().call_later(DEAD_SECONDS, setattr, self, "healthy", True)
+        self._starts_again = True
 
     async def _events(self, body: dict[str, Any]) -> AsyncIterator[str]:
         model = body["model"]

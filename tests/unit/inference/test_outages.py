@@ -7,6 +7,7 @@ import asyncio
 import errno
 import functools
 import math
+import resource
 import time
 from pathlib import Path
 
@@ -328,3 +329,20 @@ async def test_a_client_that_prefers_not_to_wait_for_vllm_does_not(
 
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "service_unavailable")
         assert time.monotonic() - began < 10
+
+
+async def test_too_many_open_files_do_not_make_vllm_look_dead(service: ServiceUnderTest) -> None:
+    assert (await service.chat(BASE)).status_code == 200
+    vllm = service.work._vllm
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    await vllm._probes.aclose()  # whose connection is open
+    vllm._probes = httpx.AsyncClient(trust_env=False)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        assert await vllm.healthy()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    service.vllm.server.stop_listening()
+    service.vllm.server.break_connections()
+    assert not await vllm.healthy()
+    await vllm._probes.aclose()

@@ -26,11 +26,11 @@ def test_there_are_never_more_than_files_can_be_opened_for() -> None:
 
     def allow(wanted: int) -> int:
         asked.append(wanted)
-        return 532
+        return 1044
 
     assert taken(Admission.within(100, allow)) == 10
     assert taken(Admission.within(5, allow)) == 5
-    assert asked == [712, 522]
+    assert asked == [1224, 1034]
 
 
 def test_bodies_of_all_requests_are_counted_together_until_their_answers_begin() -> None:
