@@ -314,8 +314,10 @@ async def _repeat(look: Callable[[], Awaitable[None]], seconds: Callable[[], flo
             await look()
         except DatabaseBroken:
             raise
-        except (TransientError, ConfigError) as error:
+        except TransientError as error:
             log.warning("the ledger cannot be read", extra={"reason": type(error).__name__})
+        except ConfigError as error:  # it names the setting or the right
+            log.error("the ledger cannot be read", extra={"reason": str(error)})
         except Exception:  # a bug must not end what all jobs need
             log.exception("the ledger cannot be read")
         await asyncio.sleep(seconds())

@@ -118,16 +118,15 @@ def _candidates(listing: JobListing, results: Results, *, old: bool, reports: bo
     """What would go if nobody referred to it, and why."""
     for written in listing.written:
         decided = results.get(written.stage)  # type: ignore[call-overload]  # None for a stage that is not known
-        resume = written.stage == "trainer" and written.rest.startswith("resume/")
-        if resume and decided is not None and decided.outcome == "completed":
+        completed = decided is not None and decided.outcome == "completed"
+        # of a training that failed, its last attempt keeps what it told, and not what a retry could have gone on from
+        checkpoint = written.stage == "trainer" and written.rest.startswith(("resume/", "checkpoints/"))
+        useless = decided is None or decided.attempt != written.attempt or (checkpoint and not completed)
+        if completed and written.stage == "trainer" and written.rest.startswith("resume/"):
             yield "resume", written  # no attempt will begin again
-        elif (
-            old
-            and written.stage in STAGE_NAMES
-            and (decided is None or decided.attempt != written.attempt or (resume and decided.outcome != "completed"))
-        ):
+        elif old and useless and written.stage in STAGE_NAMES:
             yield "attempts", written
-        elif reports and written.stage == "evaluator" and decided is not None and decided.outcome == "completed":
+        elif reports and completed and written.stage == "evaluator":
             yield "reports", written
 
 

@@ -174,3 +174,29 @@ async def test_requests_for_retries_that_are_gone_are_forgotten(world: World) ->
         del world.store.held[key]
     await retries.make_jobs()
     assert len(retries._done) == 1
+
+
+async def test_an_announcement_whose_event_is_not_published_stays(world: World) -> None:
+    world.drop("a.jsonl")
+    world.bus.available = False
+    await world.announce("e", dataset=at("a.jsonl"))
+    await world.inbox.make_jobs()
+    world.wait(30 * DAY)
+    await janitor(world)
+    assert (inbox(world), markers(world)) == (1, 1)
+
+
+async def test_what_is_marked_while_all_markers_are_listed_is_not_forgotten(world: World) -> None:
+    world.drop("a.jsonl", "b.jsonl")
+    await world.deduplicator.load()
+    world.wait(3600)
+    listed = world.store.after
+
+    async def marked(operation: str, key: str) -> None:
+        await listed(operation, key)
+        if (operation, key) == ("list", SEEN):
+            await world.deduplicator._mark("late", b"{}")
+
+    world.store.after = marked  # type: ignore[method-assign]
+    await world.deduplicator.load()
+    assert "late" in world.deduplicator._seen

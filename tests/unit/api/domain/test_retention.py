@@ -96,6 +96,18 @@ def test_what_resuming_needs_goes_at_once_when_the_training_is_completed(outcome
     assert set().union(*ask(results, *keys).values()) == set(keys)
 
 
+@pytest.mark.parametrize("outcome", ["failed", "cancelled"])
+def test_a_training_that_failed_keeps_no_checkpoints_for_ever(outcome: str) -> None:
+    keys = ("trainer/attempt-2/checkpoints/step-1/x", "trainer/attempt-2/resume/step-2/x", "trainer/attempt-2/log.txt")
+    results = {"ingest": result("ingest"), "trainer": result("trainer", outcome, attempt=2)}
+    assert ask(results, *keys) == {"attempts": set(keys[:2])}
+    assert ask(results, *keys, heirs=[Heir(False, frozenset())]) == {}
+    kept = frozenset({f"jobs/{JOB}/trainer/attempt-2/checkpoints/step-1/"})
+    assert ask(results, *keys, heirs=[Heir(True, kept)]) == {"attempts": {keys[1]}}
+    completed = results | {"trainer": result("trainer", attempt=2), "evaluator": result("evaluator", outcome)}
+    assert ask(completed, *keys) == {"resume": {keys[1]}}
+
+
 def test_a_failed_attempt_keeps_what_it_told() -> None:
     results = {"ingest": result("ingest"), "validate": result("validate", "failed", attempt=2)}
     assert ask(results, "validate/attempt-2/report.json", "validate/attempt-1/report.json") == {
@@ -233,7 +245,11 @@ def test_nothing_that_anybody_refers_to_is_ever_chosen(
             if kind == "attempts":
                 assert ended is not None and all(heir.ended for heir in heirs)
                 decided = results.get(stage)
-                assert decided is None or f"attempt-{decided.attempt}" != attempt or "/resume/" in entry.key
+                assert (
+                    decided is None
+                    or f"attempt-{decided.attempt}" != attempt
+                    or (stage == "trainer" and decided.outcome != "completed" and entry.key.split("/")[4] != "log.txt")
+                )
             if kind == "resume":
                 assert stage == "trainer" and results["trainer"].outcome == "completed"
     # once it was carried out, the same question has no answer left
