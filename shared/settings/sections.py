@@ -222,7 +222,9 @@ class TrainerSettings(Section):
     threads: int | None = None
     """CPU threads of the training process; None: torch decides."""
     work_dir: Path = Path(".tunestream/trainer")
-    keep_checkpoints: int = 3
+    keep_checkpoints: int = 1
+    """How many states to continue a training from stay in the object store; more than one helps if the store damages
+    files. Listed checkpoints, at the ends of epochs, all stay."""
 
 
 class GpuSettings(Section):

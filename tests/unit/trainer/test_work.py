@@ -336,7 +336,7 @@ async def test_a_cancelled_attempt_leaves_a_checkpoint_and_no_process(store: Fak
     with pytest.raises(asyncio.CancelledError):
         await attempt
     assert not children()
-    assert [key for key in store.held if key.endswith("manifest.json") and "attempt-1/checkpoints/step-" in key]
+    assert [key for key in store.held if key.endswith("manifest.json") and "attempt-1/resume/step-" in key]
 
 
 @pytest.mark.parametrize(
