@@ -139,18 +139,13 @@ class TrainWork:
         than ours; but then they did not fit, because ours would have continued them.
         """
         parents = await attempts_of_parents(self._objects, attempt.job, "trainer")
-        resume_from, last = None, 0
-        listed: dict[int, FolderReference] = {}
-        clocks: list[Clock] = []
-        for attempts in (attempt.earlier, parents):
-            if resume_from is None:
-                resume_from, last, found = await self._fetch_newest(attempts, folder)
-            else:
-                found = await find_checkpoints(self._objects, attempts)
-            if attempts is attempt.earlier:
-                clocks = found.clocks
-            listed = {**found.listed, **listed}
-        return _Earlier(resume_from, {step: listed[step] for step in sorted(listed) if step <= last}, clocks)
+        resume_from, last, ours = await self._fetch_newest(attempt.earlier, folder)
+        if resume_from is None:
+            resume_from, last, theirs = await self._fetch_newest(parents, folder)
+        else:
+            theirs = await find_checkpoints(self._objects, parents)
+        listed = {**theirs.listed, **ours.listed}
+        return _Earlier(resume_from, {step: listed[step] for step in sorted(listed) if step <= last}, ours.clocks)
 
     async def _fetch_newest(self, attempts: Sequence[str], folder: Path) -> tuple[Path | None, int, Found]:
         """Download the newest checkpoint that is intact. Returns its folder and its step (None and 0: there is none),
