@@ -222,9 +222,7 @@ class TrainerSettings(Section):
     threads: int | None = None
     """CPU threads of the training process; None: torch decides."""
     work_dir: Path = Path(".tunestream/trainer")
-    keep_checkpoints: int = 1
-    """How many states to continue a training from stay in the object store; more than one helps if the store damages
-    files. Listed checkpoints, at the ends of epochs, all stay."""
+    keep_checkpoints: int = 1  # of those to continue from, how many stay in the store; the listed ones all stay
 
 
 class GpuSettings(Section):
