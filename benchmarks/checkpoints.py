@@ -5,6 +5,8 @@ for it, and with each copied and written by a thread, as the trainer does. `stop
 until the next one may begin. `costs`: what the whole run takes longer, by checkpoint. That also counts steps that are
 slower because files are written beside them, and is only as good as the machine is quiet. On a GPU the copy runs beside
 the next step, so there `costs` is the figure to look at.
+
+At the end, a run that is not timed compares what the thread has written with the state at that step.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ from pathlib import Path
 
 from examples import tiny_base
 from services.trainer.domain.plan import Plan
+from services.trainer.engine import checkpoints
+from services.trainer.engine.checkpoints import Tensors
 from services.trainer.engine.loop import Loop
 from services.trainer.engine.messages import StepRow
 from services.trainer.engine.report.reporter import Reporter
@@ -83,6 +87,8 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
             f"{name:10} {len(stops):11} {1000 * medians[name]:11.1f} ms {1000 * max(stops):12.1f} ms "
             f"{1000 * costs:6.0f} ms"
         )
+    compared = compare(make_plan(options, train, options.every), folder / "compared")
+    print(f"{compared} tensors that were written beside the training are those of their step")
     print(f"ratio of the medians: {medians['at once'] / medians['beside']:.1f} times shorter")
 
 
@@ -111,22 +117,64 @@ def one(plan: Plan, out: Path, writer: type[Writer]) -> Measured:
     return Measured(stops[:-1], result.seconds, size)
 
 
+def compare(plan: Plan, out: Path) -> int:
+    """Make a run, and compare each state in its files with the tensors as they were after its step. Returns how many
+    tensors were compared.
+
+    Raises:
+        AssertionError: they differ.
+    """
+    out.mkdir()
+    expected: dict[int, dict[str, Tensors]] = {}
+
+    def note(loop: Loop, proceed: Callable[[], None]) -> None:
+        live = checkpoints.live(loop.model, loop.stepper.optimizer)
+        expected[loop.state.step] = {
+            kind: {name: tensor.to("cpu", copy=True) for name, tensor in tensors.items()}
+            for kind, tensors in live.items()
+        }
+        proceed()
+
+    with around_checkpoints(note), contextlib.redirect_stdout(io.StringIO()):
+        run(plan, out, Reporter(out, events=True), lambda: False)
+    count = 0
+    for step, state in expected.items():
+        written, _ = checkpoints.read(out / checkpoints.RESUME / f"step-{step}")
+        for kind, tensors in state.items():
+            assert written[kind].keys() == tensors.keys(), f"step {step}: {kind}"
+            for name, tensor in tensors.items():
+                assert bool((written[kind][name] == tensor).all()), f"step {step}: {kind} {name}"
+                count += 1
+    return count
+
+
 @contextlib.contextmanager
 def timed(writer: type[Writer]) -> Iterator[list[float]]:
     """Let runs within the block write by a `writer`, and note for how long each checkpoint stops them."""
     stops: list[float] = []
-    checkpoint = Loop._checkpoint
 
-    def noted(loop: Loop, row: StepRow) -> None:
+    def noted(loop: Loop, proceed: Callable[[], None]) -> None:
         if type(loop.writer) is not writer:
             loop.writer = writer()
         began = time.perf_counter()
-        checkpoint(loop, row)
+        proceed()
         stops.append(time.perf_counter() - began)
+
+    with around_checkpoints(noted):
+        yield stops
+
+
+@contextlib.contextmanager
+def around_checkpoints(note: Callable[[Loop, Callable[[], None]], None]) -> Iterator[None]:
+    """Let runs within the block call `note` for each checkpoint; it calls its second argument to make it."""
+    checkpoint = Loop._checkpoint
+
+    def noted(loop: Loop, row: StepRow) -> None:
+        note(loop, lambda: checkpoint(loop, row))
 
     Loop._checkpoint = noted  # type: ignore[assignment, method-assign]
     try:
-        yield stops
+        yield
     finally:
         Loop._checkpoint = checkpoint  # type: ignore[method-assign]
 
