@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import logging
 import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from services.trainer import metrics
@@ -21,10 +23,11 @@ from services.trainer.engine.messages import (
     StepDone,
     TrainingResult,
 )
-from services.trainer.job import gpu_turn
+from services.trainer.job import folders, gpu_turn
+from services.trainer.job.found import Clock, Found, find_checkpoints
 from services.trainer.job.process import TrainingProcess
 from services.trainer.job.spans import PhaseSpans
-from services.trainer.job.uploads import CheckpointUploads, find_checkpoints
+from services.trainer.job.uploads import CheckpointUploads
 from shared import disk, ids, telemetry
 from shared.base import ledger
 from shared.errors import ConfigError, CorruptObject, InputError, TransientError
@@ -38,9 +41,17 @@ from shared.store.patience import when_the_store_answers
 log = logging.getLogger(__name__)
 
 ARTIFACTS = ("curves.png", "metrics.jsonl", "results.csv", "preview.txt", "hyperparameters.json")
-GRACE_SECONDS = 20.0
-"""When the service stops, writing and uploading a last checkpoint may take this long."""
 WORK_DIR = "TUNESTREAM_TRAINER__WORK_DIR"
+
+
+@dataclass(frozen=True)
+class _Earlier:
+    """What an attempt takes over from earlier ones. `resume_from`: the folder to continue from, on the disk; `listed`:
+    the listed checkpoints up to there; `clocks`: the clock checkpoints of the job, the best last."""
+
+    resume_from: Path | None
+    listed: dict[int, FolderReference]
+    clocks: list[Clock]
 
 
 class TrainWork:
@@ -60,35 +71,25 @@ class TrainWork:
     async def __call__(self, attempt: Attempt) -> TrainingCompleted:
         work_dir = self._settings.trainer.work_dir.absolute()
         with disk.writing(work_dir, WORK_DIR):
-            return await self._attempt(attempt, work_dir / attempt.job.job_id / f"attempt-{attempt.number}")
+            await asyncio.to_thread(folders.remove_unused, work_dir)
+            async with folders.attempt_folder(work_dir, attempt.job.job_id, attempt.number) as folder:
+                return await self._attempt(attempt, folder)
 
     async def _attempt(self, attempt: Attempt, folder: Path) -> TrainingCompleted:
+        """Only the training process holds the GPU's turn; what needs the store comes before and after."""
         asked = DatasetValidated.model_validate(attempt.request)
         location = self._settings.model.location_of(attempt.job.base)
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        try:
-            with telemetry.span("trainer.download"):
-                resume_from, earlier = await self._resume(attempt, folder)
-                plan = await self._plan(attempt.job, asked, location, folder, resume_from)
-            uploads = CheckpointUploads(self._objects, attempt, folder / "out", self._settings.trainer.keep_checkpoints)
+        with telemetry.span("trainer.download"):
+            earlier = await self._earlier(attempt, folder)
+            plan = await self._plan(attempt.job, asked, location, folder, earlier.resume_from)
+        keep = self._settings.trainer.keep_checkpoints
+        async with CheckpointUploads(self._objects, attempt, folder / "out", keep, earlier.clocks) as uploads:
             async with gpu_turn.hold(self._objects.for_leases(), self._settings, attempt):
-                try:
-                    await self._train(attempt, plan, folder, uploads)
-                except InputError as error:
-                    if error.code != "checkpoint_mismatch":
-                        raise
-                    # Another version of the trainer made the checkpoint. That is not the user's fault and costs only
-                    # time.
-                    log.warning(
-                        "checkpoint does not fit, starting from the beginning", extra={"job_id": attempt.job.job_id}
-                    )
-                    earlier = {}
-                    await self._train(attempt, plan.model_copy(update={"resume_from": None}), folder, uploads)
+                listed = await self._train_or_start_anew(attempt, plan, folder, uploads, earlier.listed)
             with telemetry.span("trainer.upload"):
-                return await self._upload_result(attempt, asked, folder / "out", {**earlier, **uploads.done})
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+                await attempt.progress(message="training: upload")
+                await uploads.complete()
+                return await self._upload_result(attempt, asked, folder / "out", {**listed, **uploads.listed})
 
     # --- plan ------------------------------------------------------------------------------------------------------
 
@@ -131,33 +132,38 @@ class TrainWork:
             threads=self._settings.trainer.threads,
         )
 
-    async def _resume(self, attempt: Attempt, folder: Path) -> tuple[Path | None, dict[int, FolderReference]]:
-        """Download the checkpoint to continue from. Returns its folder, and it and those before it, by step.
+    async def _earlier(self, attempt: Attempt, folder: Path) -> _Earlier:
+        """Find what earlier attempts left, and download the checkpoint to continue from.
 
         It is the newest of an earlier attempt, else of the job that this one is a retry of. The parent's may be further
         than ours; but then they did not fit, because ours would have continued them.
         """
         parents = await attempts_of_parents(self._objects, attempt.job, "trainer")
-        found: dict[int, FolderReference] = {}
-        resume_from = None
-        for attempts in (attempt.earlier, parents):
-            checkpoints = await find_checkpoints(self._objects, attempts)
-            if resume_from is None:
-                resume_from, last = await self._fetch_newest(checkpoints, folder)
-            found = {**checkpoints, **found}
-        return resume_from, {step: found[step] for step in found if step <= last}
+        resume_from, last, ours = await self._fetch_newest(attempt.earlier, folder)
+        if resume_from is None:
+            resume_from, last, theirs = await self._fetch_newest(parents, folder)
+        else:
+            theirs = await find_checkpoints(self._objects, parents)
+        listed = {**theirs.listed, **ours.listed}
+        return _Earlier(resume_from, {step: listed[step] for step in sorted(listed) if step <= last}, ours.clocks)
 
-    async def _fetch_newest(self, checkpoints: dict[int, FolderReference], folder: Path) -> tuple[Path | None, int]:
-        """Download the newest checkpoint that is intact. Returns its folder and its step; the step is 0 without one. A
-        damaged one costs only the steps since the previous one."""
-        for step in sorted(checkpoints, reverse=True):
-            target = folder / "resume" / f"step-{step}"
+    async def _fetch_newest(self, attempts: Sequence[str], folder: Path) -> tuple[Path | None, int, Found]:
+        """Download the newest checkpoint that is intact. Returns its folder and its step (None and 0: there is none),
+        and all that was found. A damaged one costs only the steps since the previous one."""
+        tried: set[str] = set()
+        while True:
+            # again after each failure: its attempt may live, and have replaced it by a newer one meanwhile
+            found = await find_checkpoints(self._objects, attempts)
+            step, newest = next((state for state in found.states if state[1].prefix not in tried), (0, None))
+            if newest is None:
+                return None, 0, found
+            target = folder / "resume" / str(len(tried)) / f"step-{step}"
             try:
-                await self._objects.download_folder(checkpoints[step], target)
-                return target, step
+                await self._objects.download_folder(newest, target)
+                return target, step, found
             except CorruptObject:
                 log.warning("corrupt checkpoint skipped", extra={"step": step})
-        return None, 0
+                tried.add(newest.prefix)
 
     async def _fetch_start(self, adapter: FolderReference, folder: Path) -> Path:
         """Download the adapter that the training starts from."""
@@ -172,6 +178,27 @@ class TrainWork:
 
     # --- the process -----------------------------------------------------------------------------------------------
 
+    async def _train_or_start_anew(
+        self,
+        attempt: Attempt,
+        plan: Plan,
+        folder: Path,
+        uploads: CheckpointUploads,
+        listed: dict[int, FolderReference],
+    ) -> dict[int, FolderReference]:
+        """Train, if need be from the beginning. Returns those of the `listed` checkpoints of earlier attempts that are
+        of this training."""
+        try:
+            await self._train(attempt, plan, folder, uploads)
+        except InputError as error:
+            if error.code != "checkpoint_mismatch":
+                raise
+            # Another version of the trainer made the checkpoint. That is not the user's fault and costs only time.
+            log.warning("checkpoint does not fit, starting from the beginning", extra={"job_id": attempt.job.job_id})
+            await self._train(attempt, plan.model_copy(update={"resume_from": None}), folder, uploads)
+            return {}
+        return listed
+
     async def _train(self, attempt: Attempt, plan: Plan, folder: Path, uploads: CheckpointUploads) -> None:
         out = folder / "out"
         plan_path = folder / "plan.json"
@@ -182,12 +209,13 @@ class TrainWork:
             )
             log.info("training process started", extra={"job_id": attempt.job.job_id, "pid": process.pid})
             try:
-                async with uploads:
-                    with metrics.training():
-                        async for message in process.messages():
-                            spans.observe(message)
-                            await self._publish(attempt, message, uploads)
-                    code = await process.wait()
+                with metrics.training():
+                    async for message in process.messages():
+                        spans.observe(message)
+                        if isinstance(message, Resumed) and plan.resume_from:
+                            shutil.rmtree(plan.resume_from, ignore_errors=True)  # it is in the process's memory
+                        await self._publish(attempt, message, uploads)
+                code = await process.wait()
             except asyncio.CancelledError:
                 if not attempt.abandoned:  # else another attempt may begin, and would find the GPU's memory full
                     await self._stop(process, uploads)
@@ -215,10 +243,10 @@ class TrainWork:
                 await attempt.progress(message=f"continued from step {message.step}", step=message.step)
 
     async def _stop(self, process: TrainingProcess, uploads: CheckpointUploads) -> None:
-        """Let the process write a checkpoint, and upload it, within the grace period."""
+        """Let the process write a checkpoint within the grace period; it is uploaded within what is left of it."""
         process.terminate()
-        with contextlib.suppress(TimeoutError, TransientError):
-            async with asyncio.timeout(GRACE_SECONDS), uploads:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(uploads.deadline()):
                 async for message in process.messages():
                     if isinstance(message, CheckpointWritten):
                         uploads.add(message)
@@ -229,7 +257,6 @@ class TrainWork:
         self, attempt: Attempt, asked: DatasetValidated, out: Path, checkpoints: dict[int, FolderReference]
     ) -> TrainingCompleted:
         result = TrainingResult.model_validate_json((out / "result.json").read_bytes())
-        await attempt.progress(message="training: upload")
 
         async def say(why: str) -> None:
             await attempt.progress("waiting", f"the training is done and waits to be uploaded: {why}")

@@ -120,6 +120,7 @@ class TrainingCompleted(Event):
     overfitting: Overfitting
     hyperparameters: JsonObject = {}
     checkpoints: Annotated[tuple[CheckpointInfo, ...], Field(max_length=ITEMS)] = ()
+    """The adapters at the ends of epochs. Each answers as `{model}:ckpt-step-{step}`."""
     artifacts: Annotated[dict[Name, Reference], Field(max_length=ITEMS)] = {}
     """`curves.png`, `metrics.jsonl`, `results.csv`, `preview.txt`, `hyperparameters.json`."""
     test: Split | None = None

@@ -29,7 +29,7 @@ def test_a_training_killed_resumes_from_its_checkpoint(stack: StackUnderTest) ->
     sidecar = QUICK.format(suffix="resumed").replace("n_epochs: 1", "n_epochs: 2")
     stack.drop("resumed", support_rows(160), sidecar)
     job = stack.running("resumed.jsonl", "trainer")
-    prefix = f"jobs/{job['id']}/trainer/attempt-1/checkpoints/"
+    prefix = f"jobs/{job['id']}/trainer/attempt-1/resume/"
     stack.wait(
         "resumed.jsonl", lambda job: any(key.endswith("manifest.json") for key in stack.ledger(prefix)), "a checkpoint"
     )

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 VALIDATIONS_PER_RUN = 10
-FEWEST_CHECKPOINTS = 4
-MOST_EPOCH_CHECKPOINTS = 10
+MOST_LISTED = 10  # each stays in the store as long as its job
 CHECKPOINT_SECONDS = 30.0
-CHECKPOINT_SHARE = 0.05  # the largest share of the time that may go into writing checkpoints
+CHECKPOINT_SHARE = 0.05  # the largest share of the time that training may stop for checkpoints
 
 
 @dataclass(frozen=True)
@@ -65,20 +64,24 @@ def validation_steps(steps: Steps, every: int | Literal["auto"]) -> frozenset[in
     return frozenset(due | set(ends))
 
 
+def listed_steps(steps: Steps) -> frozenset[int]:
+    """The steps whose adapter is listed as a checkpoint, as numbers of finished steps: the ends of all epochs; of many
+    epochs, of some that are evenly spread, the last among them."""
+    marks = min(steps.epochs, MOST_LISTED)
+    return frozenset(steps.per_epoch * round(steps.epochs * mark / marks) for mark in range(1, marks + 1))
+
+
 def checkpoint_steps(steps: Steps, every: int | Literal["auto"]) -> frozenset[int]:
-    """The steps after which a checkpoint is always written, as numbers of finished steps."""
-    if every != "auto":
-        return frozenset({*range(every, steps.total + 1, every), steps.total})
-    marks = steps.epochs if FEWEST_CHECKPOINTS <= steps.epochs <= MOST_EPOCH_CHECKPOINTS else None
-    if marks is None and steps.epochs < FEWEST_CHECKPOINTS:
-        marks = steps.epochs * math.ceil(FEWEST_CHECKPOINTS / steps.epochs)
-    marks = marks or MOST_EPOCH_CHECKPOINTS
-    return frozenset(max(1, round(steps.total * mark / marks)) for mark in range(1, marks + 1))
+    """The steps after which the state is always written, as numbers of finished steps: every `every` steps, where an
+    adapter is listed, and at the end."""
+    due = range(every, steps.total + 1, every) if every != "auto" else ()
+    return listed_steps(steps) | {*due, steps.total}
 
 
-def checkpoint_overdue(seconds_since: float, seconds_to_write: float) -> bool:
-    """Whether it is time for a checkpoint: about every 30 s of work, less often if writing one takes long."""
-    return seconds_since >= max(CHECKPOINT_SECONDS, seconds_to_write / CHECKPOINT_SHARE)
+def checkpoint_overdue(seconds_since: float, seconds_stopped: float) -> bool:
+    """Whether it is time to write the state: about every 30 s of work, less often if training stops for long while the
+    state is copied."""
+    return seconds_since >= max(CHECKPOINT_SECONDS, seconds_stopped / CHECKPOINT_SHARE)
 
 
 @dataclass(frozen=True)

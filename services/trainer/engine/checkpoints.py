@@ -1,5 +1,8 @@
 """Checkpoints: folders `step-N` of safetensors and JSON files; `COMPLETE.json` lists their digests.
 
+Those in `resume/` hold all that a run needs to be continued. Those in `checkpoints/` are listed with the result, and
+hold the adapter alone, in PEFT's format, so that it can be served.
+
 Pickle is not used, because a checkpoint is downloaded again, and reading it must not run code.
 """
 
@@ -18,9 +21,12 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from services.trainer.engine.model.adapter import adapter_tensors, load_adapter_tensors, trainable
+from services.trainer.engine.model.adapter import adapter_parameters, load_adapter_tensors, trainable
 
 COMPLETE = "COMPLETE.json"
+STATE = "state.json"
+RESUME, LISTED = "resume", "checkpoints"
+"""The folders of a run that its checkpoints are in."""
 _NAME = re.compile(r"step-(\d+)")
 
 Tensors = dict[str, Any]
@@ -37,7 +43,7 @@ def write(folder: Path, step: int, tensors: dict[str, Tensors], documents: dict[
         shutil.rmtree(stale, ignore_errors=True)
     temporary.mkdir(parents=True)
     for name, content in tensors.items():
-        save_file(content, temporary / f"{name}.safetensors")
+        save_file(content, temporary / f"{name}.safetensors", metadata={"format": "pt"})
     for name, data in documents.items():
         (temporary / name).write_bytes(data)
     files = {path.name: _describe(path) for path in sorted(temporary.iterdir())}
@@ -59,12 +65,27 @@ def is_complete(folder: Path) -> bool:
 
 
 def newest_complete(folder: Path) -> Path | None:
-    """`folder` itself if it is a complete checkpoint, else the newest complete `step-N` in it, else None."""
-    if is_complete(folder):
+    """`folder` itself if it is a complete checkpoint that a run can be continued from, else the newest such `step-N` in
+    it, else None."""
+    if _continues(folder):
         return folder
-    found = [(step_of(path.name), path) for path in folder.glob("step-*")]
-    newest_first = sorted(((step, path) for step, path in found if step is not None), reverse=True)
-    return next((path for _, path in newest_first if is_complete(path)), None)
+    return next((path for _, path in reversed(_by_step(folder)) if _continues(path)), None)
+
+
+def remove_older(folder: Path, step: int) -> None:
+    """Remove the checkpoints in `folder` before `step`."""
+    for earlier, path in _by_step(folder):
+        if earlier < step:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _by_step(folder: Path) -> list[tuple[int, Path]]:
+    found = ((step_of(path.name), path) for path in folder.glob("step-*"))
+    return sorted((step, path) for step, path in found if step is not None)
+
+
+def _continues(folder: Path) -> bool:
+    return (folder / STATE).is_file() and is_complete(folder)
 
 
 def step_of(name: str) -> int | None:
@@ -83,17 +104,18 @@ def read(folder: Path) -> tuple[dict[str, Tensors], dict[str, bytes]]:
 # --- the state of a running training, as tensors ------------------------------------------------------------------
 
 
-def capture(model: Any, optimizer: Any) -> dict[str, Tensors]:
-    """Adapter, optimizer and random state, as tensors by file name."""
+def live(model: Any, optimizer: Any) -> dict[str, Tensors]:
+    """The adapter and the optimizer's state, by the file that they are written to. They are the tensors themselves,
+    which the next step changes."""
     state = {}
     for name, parameter in trainable(model).items():
         for key, value in optimizer.state.get(parameter, {}).items():
-            state[f"{name}|{key}"] = value.detach().to("cpu", copy=True).contiguous()
-    return {"adapter": adapter_tensors(model), "optimizer": state, "random": capture_random()}
+            state[f"{name}|{key}"] = value.detach()
+    return {"adapter": adapter_parameters(model), "optimizer": state}
 
 
 def restore(model: Any, optimizer: Any, tensors: dict[str, Tensors]) -> None:
-    """Restore what `capture` returned, on the devices of the parameters."""
+    """Restore the state in `tensors`, on the devices of the parameters."""
     load_adapter_tensors(model, tensors["adapter"])
     for name, parameter in trainable(model).items():
         values = {key.rsplit("|", 1)[1]: v for key, v in tensors["optimizer"].items() if key.rsplit("|", 1)[0] == name}

@@ -1,7 +1,11 @@
-"""The training loop: steps, validations, checkpoints. It can be interrupted at any moment and continued exactly."""
+"""The training loop: steps, validations, checkpoints. It can be interrupted at any moment and continued exactly.
+
+Checkpoints do not stop it: the state is copied, and a thread writes the copy while the next steps run.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from pathlib import Path
@@ -9,15 +13,17 @@ from typing import Any
 
 from services.trainer.domain.overfitting import Point, above_noise
 from services.trainer.domain.plan import Plan
-from services.trainer.domain.schedule import checkpoint_overdue, checkpoint_steps, validation_steps
+from services.trainer.domain.schedule import checkpoint_overdue, checkpoint_steps, listed_steps, validation_steps
 from services.trainer.engine import checkpoints
 from services.trainer.engine.dry_run import dry_run
 from services.trainer.engine.messages import CheckpointWritten, PhaseBegan, StepRow
-from services.trainer.engine.model.adapter import adapter_tensors, load_adapter_tensors
+from services.trainer.engine.model.adapter import adapter_config, adapter_tensors, load_adapter_tensors
 from services.trainer.engine.report.reporter import Reporter
+from services.trainer.engine.snapshot import Snapshots
 from services.trainer.engine.state import State, read_state
 from services.trainer.engine.step import Stepper
 from services.trainer.engine.validation import Validator
+from services.trainer.engine.writer import Writer
 from shared.errors import InputError
 from shared.events import CheckpointInfo
 
@@ -45,11 +51,16 @@ class Loop:
         self.steps = stepper.steps
         self.patience = stepper.chosen.early_stopping_patience.value
         self.validate_at = validation_steps(self.steps, plan.eval_every) if validator else frozenset()
+        self.listed_at = listed_steps(self.steps)
         self.checkpoint_at = checkpoint_steps(self.steps, plan.checkpoint_every)
+        self.snapshots = Snapshots(self.model, stepper.optimizer, self.memory.device)
+        self.writer = Writer()
         data = [len(stepper.train.rows), stepper.train.tokens]
         chosen = stepper.chosen.values()
         self.state = State(identity={**plan.identity(), "chosen": chosen, "data": data, "start": start})
         self.best_adapter: dict[str, Any] | None = None
+        self._kept = 0
+        """The step whose state was written last."""
 
     @property
     def stopped_early(self) -> bool:
@@ -71,7 +82,20 @@ class Loop:
         Raises:
             Interrupted: asked to stop; a checkpoint was written.
             InputError: `out_of_memory` or `training_diverged`.
+            OSError, SafetensorError: a checkpoint could not be written.
         """
+        try:
+            self._run()
+            self.writer.wait()
+        except Exception:
+            with contextlib.suppress(Exception):  # what ended the training is more telling
+                self.writer.wait()
+            raise
+        self._raise_if_lost()
+        if self.best_adapter is not None and self.state.best.step != self.state.step:
+            load_adapter_tensors(self.model, self.best_adapter)
+
+    def _run(self) -> None:
         if self.memory.device.type == "cuda" and self.state.fit is None:
             dry_run(self.stepper)
             fit = self.memory.fit
@@ -80,29 +104,28 @@ class Loop:
             )
         first, seconds_before = self.state.step, self.state.seconds
         began = written = time.monotonic()
-        seconds_to_write = 0.0
+        seconds_stopped = 0.0
         while not self.over and not self.stopped_early:
             if self.state.step == first or self.steps.ends_epoch(self.state.step):
                 self.reporter.phase(f"epoch {self.steps.position(self.state.step)[0] + 1}")
             row = self._step()
+            self.writer.check()
             self.state.seconds = seconds_before + time.monotonic() - began
             if row is None:
-                if self.state.step > first:
+                if self.state.step not in (first, self._kept):
                     self._checkpoint(self.reporter.rows()[-1])
+                self.writer.wait()
                 raise Interrupted
             step = self.state.step
             if step in self.validate_at and self.state.changed:
                 row = row.model_copy(update=self._validate())
             seconds_per_step = (time.monotonic() - began) / (step - first)
             self.reporter.step(row, eta_seconds=seconds_per_step * (self.steps.total - step))
-            if step in self.checkpoint_at or self.stopped_early or self._checkpoint_due(written, seconds_to_write):
+            if step in self.checkpoint_at or self.stopped_early or self._checkpoint_due(written, seconds_stopped):
                 started = time.monotonic()
                 self._checkpoint(row)
                 written = time.monotonic()
-                seconds_to_write = written - started
-        self._raise_if_lost()
-        if self.best_adapter is not None and self.state.best.step != self.state.step:
-            load_adapter_tensors(self.model, self.best_adapter)
+                seconds_stopped = written - started
 
     def resume(self, folder: Path) -> None:
         """Restore the checkpoint in `folder`, so that `run` continues from there.
@@ -111,7 +134,7 @@ class Loop:
             InputError: `checkpoint_mismatch`: it was made with other settings.
         """
         tensors, documents = checkpoints.read(folder)
-        state = read_state(documents["state.json"], self.state.identity)
+        state = read_state(documents[checkpoints.STATE], self.state.identity)
         if tensors["adapter"].keys() != adapter_tensors(self.model).keys():
             raise InputError(
                 "checkpoint_mismatch",
@@ -191,34 +214,40 @@ class Loop:
         # a loss that is no number is no figure: neither events nor JSON can hold it
         return {name: value for name, value in figures.items() if math.isfinite(value)}
 
-    def _checkpoint_due(self, written: float, seconds_to_write: float) -> bool:
-        if self.plan.checkpoint_every != "auto":
+    def _checkpoint_due(self, written: float, seconds_stopped: float) -> bool:
+        if self.plan.checkpoint_every != "auto" or self.writer.busy:
             return False
-        return checkpoint_overdue(time.monotonic() - written, seconds_to_write)
+        return checkpoint_overdue(time.monotonic() - written, seconds_stopped)
 
     def _checkpoint(self, row: StepRow) -> None:
-        state = self.state
-        info = CheckpointInfo(
-            step=state.step,
-            prefix=f"checkpoints/step-{state.step}/",
-            train_loss=row.train_loss,
-            valid_loss=row.valid_loss,
-        )
-        state.checkpoints = [*(c for c in state.checkpoints if c.step != state.step), info]
-        tensors = checkpoints.capture(self.model, self.stepper.optimizer)
-        if self.best_adapter is not None:
-            tensors["best"] = self.best_adapter
-        documents = {
-            "state.json": state.model_dump_json().encode(),
-            "metrics.jsonl": self.reporter.rows_file.read_bytes(),
-        }
-        path = checkpoints.write(self.reporter.out / "checkpoints", state.step, tensors, documents)
-        self.reporter.send(
-            CheckpointWritten(
-                at=time.time(),
-                path=str(path.relative_to(self.reporter.out)),
-                step=info.step,
-                train_loss=info.train_loss,
-                valid_loss=info.valid_loss,
-            )
-        )
+        """Copy the state, and let the thread write it: where an adapter is listed, the adapter by itself, too. The
+        state that is written names the listed checkpoints up to this step, so they come first."""
+        self.writer.wait()  # a snapshot takes the memory of the one before
+        state, out, best = self.state, self.reporter.out, self.best_adapter
+        self._kept = step = state.step
+        losses = {"train_loss": row.train_loss, "valid_loss": row.valid_loss}
+        config = None
+        if step in self.listed_at:
+            config = adapter_config(self.model, self.plan)
+            info = CheckpointInfo(step=step, prefix=f"{checkpoints.LISTED}/step-{step}/", **losses)
+            state.checkpoints = [*(c for c in state.checkpoints if c.step != step), info]
+        document, rows_size = state.model_dump_json().encode(), self.reporter.rows_size
+        snapshot = self.snapshots.take()
+
+        def write() -> None:
+            snapshot.wait()
+            written: list[tuple[Path, bool]] = []
+            tensors = {**snapshot.tensors, **({"best": best} if best is not None else {})}
+            if config is not None:
+                files, adapter = {"adapter_config.json": config}, {"adapter_model": tensors["adapter"]}
+                written.append((checkpoints.write(out / checkpoints.LISTED, step, adapter, files), True))
+            with self.reporter.rows_file.open("rb") as file:
+                documents = {checkpoints.STATE: document, "metrics.jsonl": file.read(rows_size)}
+            written.append((checkpoints.write(out / checkpoints.RESUME, step, tensors, documents), False))
+            for path, listed in written:  # whoever hears of what is listed can continue from there
+                where = str(path.relative_to(out))
+                self.reporter.send(CheckpointWritten(at=time.time(), path=where, step=step, listed=listed, **losses))
+            if not self.reporter.events:  # nobody uploads them
+                checkpoints.remove_older(out / checkpoints.RESUME, step)
+
+        self.writer.begin(write)

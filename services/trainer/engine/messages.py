@@ -62,7 +62,7 @@ class TrainingResult(FrozenModel):
     overfitting: Overfitting
     hyperparameters: dict[str, JsonValue]
     checkpoints: tuple[CheckpointInfo, ...]
-    """Their `prefix` is relative to the output folder."""
+    """The listed ones; their `prefix` is relative to the output folder."""
     train_examples: int
     valid_examples: int
     dropped_examples: int
@@ -181,13 +181,18 @@ class StepDone(StepRow, Message):
 
 
 class CheckpointWritten(Message):
-    """A checkpoint is complete on the local disk. `path`: its folder, relative to the output folder."""
+    """A checkpoint is complete on the local disk. `path`: its folder, relative to the output folder.
+
+    `listed`: it is the adapter at the end of an epoch, for the list in the result; else the whole state, to continue
+    from.
+    """
 
     event: Literal["checkpoint"] = "checkpoint"
     path: str
     step: int
     train_loss: float | None = None
     valid_loss: float | None = None
+    listed: bool = False
 
 
 class Stopped(Message):

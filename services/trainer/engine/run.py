@@ -120,7 +120,10 @@ def _checkpoint(plan: Plan) -> Path | None:
         return None
     found = checkpoints.newest_complete(Path(plan.resume_from))
     if found is None:
-        message = f"{plan.resume_from!r} holds no complete checkpoint: name a step-N folder, or leave resume_from out"
+        message = (
+            f"{plan.resume_from!r} holds no complete checkpoint to continue from: name the folder `resume` of a run, "
+            "or a step-N in it, or leave resume_from out"
+        )
         raise InputError("no_checkpoint", message, "resume_from")
     return found
 

@@ -72,12 +72,16 @@ class FakeTraining:
         (out / "adapter").mkdir(parents=True)
         return self
 
-    def checkpoint(self, step: int) -> None:
+    def checkpoint(self, step: int, *, listed: bool = False) -> None:
         """Write a checkpoint."""
-        path = self.out / "checkpoints" / f"step-{step}"
-        path.mkdir(parents=True)
-        (path / "adapter.safetensors").write_text(f"weights of {step}")
-        self._messages.put_nowait(CheckpointWritten(at=0.0, path=f"checkpoints/step-{step}", step=step))
+        path = f"{'checkpoints' if listed else 'resume'}/step-{step}"
+        (self.out / path).mkdir(parents=True)
+        files = (
+            ("adapter_config.json", "adapter_model.safetensors") if listed else ("adapter.safetensors", "state.json")
+        )
+        for name in files:
+            (self.out / path / name).write_text(f"{name} of {step}")
+        self._messages.put_nowait(CheckpointWritten(at=0.0, path=path, step=step, listed=listed))
 
     def end(self) -> None:
         """Write the result and end."""
@@ -182,9 +186,7 @@ async def test_a_training_whose_claim_is_lost_uploads_nothing_more(
     await until(lambda: training.started, "the training has begun")
     objects.available = False
     training.checkpoint(1)
-    await until(
-        lambda: ("put", f"{trainer.attempt.prefix}checkpoints/step-1/adapter.safetensors") in objects.calls, "a try"
-    )
+    await until(lambda: ("put", f"{trainer.attempt.prefix}resume/step-1/adapter.safetensors") in objects.calls, "a try")
 
     trainer.claim.abandoned = True
     running.cancel()
@@ -210,7 +212,7 @@ async def test_a_training_that_stops_with_its_service_leaves_a_checkpoint(
         await running
 
     assert training.terminated
-    assert f"{trainer.attempt.prefix}checkpoints/step-1/manifest.json" in objects.held
+    assert f"{trainer.attempt.prefix}resume/step-1/manifest.json" in objects.held
 
 
 class RotatedKey(FakeStore):
@@ -229,7 +231,7 @@ async def test_what_was_trained_waits_for_the_store_as_long_as_it_takes(
     running = trainer.begin()
     await until(lambda: training.started, "the training has begun")
     objects.available = False
-    training.checkpoint(1)
+    training.checkpoint(1, listed=True)
     training.end()
     await until(lambda: trainer.said, "the job says what it waits for")
     before = len(objects.calls)
@@ -259,24 +261,28 @@ async def test_an_outage_while_the_result_is_uploaded_is_told_and_waited_for(
     await running
 
 
-async def test_after_an_outage_the_newest_checkpoint_goes_first_and_the_disk_holds_no_more_than_it_should(
+async def test_after_an_outage_all_that_is_listed_is_uploaded_and_of_the_states_the_newest(
     objects: FakeStore, trainer: Trainer, training: FakeTraining
 ) -> None:
     running = trainer.begin()
     await until(lambda: training.started, "the training has begun")
     objects.available = False
     for step in (1, 2, 3):
+        training.checkpoint(step, listed=True)
         training.checkpoint(step)
-    await until(lambda: not (training.out / "checkpoints/step-1").exists(), "the oldest is given up")
+    await until(lambda: not (training.out / "resume/step-2").exists(), "the older states are given up")
+    assert not (training.out / "resume/step-1").exists()
     assert not running.done() and not training.killed
 
     objects.available = True
-    await until(lambda: [e for e in trainer.progress if e.state == "checkpoint"][1:], "both are uploaded")
+    newest = f"{trainer.attempt.prefix}resume/step-3/manifest.json"
+    await until(lambda: newest in objects.held, "the newest state is uploaded")
+    assert [event.step for event in trainer.progress if event.state == "checkpoint"] == [1, 2, 3]
     training.end()
     completed = await running
 
-    assert [event.step for event in trainer.progress if event.state == "checkpoint"] == [3, 2]
-    assert [info.step for info in completed.checkpoints] == [2, 3]
+    assert [info.step for info in completed.checkpoints] == [1, 2, 3]
+    assert not [key for key in objects.held if "resume/step-1" in key or "resume/step-2" in key]
 
 
 async def test_a_store_that_is_away_at_the_beginning_is_no_bug(

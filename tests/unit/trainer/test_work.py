@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
+from services.inference.domain.adapter import config_problems, file_problems
 from services.trainer.domain.plan import parse_plan
 from services.trainer.engine.report.reporter import Reporter
 from services.trainer.engine.run import run
@@ -224,6 +225,16 @@ async def test_after_a_kill_the_next_attempt_continues_exactly(
     }
     assert [c.step for c in completed.checkpoints] == [10, 20, 30, 40]
     assert {c.prefix.split("/")[3] for c in completed.checkpoints} == {"attempt-1", "attempt-2"}
+    for checkpoint in completed.checkpoints:  # each can be served
+        files = [key.removeprefix(checkpoint.prefix) for key in store.held if key.startswith(checkpoint.prefix)]
+        assert file_problems(files) == []
+        assert config_problems(json.loads(store.held[f"{checkpoint.prefix}adapter_config.json"].data), max_rank=8) == []
+        assert f"{checkpoint.prefix}manifest.json" in store.held
+    states = {key.rpartition("/")[0] for key in store.held if "/resume/" in key and key.endswith("manifest.json")}
+    buried = {
+        json.loads(store.held[key].data)["prefix"] for key in store.held if key.startswith("deleted/checkpoints/")
+    }
+    assert len(states - {prefix.rstrip("/") for prefix in buried}) == 1, "the newest state is all that is left"
 
     steps = [progress for progress in job.progress if "grad_norm" in progress.data]
     continued = next(progress.step for progress in job.progress if progress.message.startswith("continued from step"))
@@ -336,7 +347,7 @@ async def test_a_cancelled_attempt_leaves_a_checkpoint_and_no_process(store: Fak
     with pytest.raises(asyncio.CancelledError):
         await attempt
     assert not children()
-    assert [key for key in store.held if key.endswith("manifest.json") and "attempt-1/checkpoints/step-" in key]
+    assert [key for key in store.held if key.endswith("manifest.json") and "attempt-1/resume/step-" in key]
 
 
 @pytest.mark.parametrize(

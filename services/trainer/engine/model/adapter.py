@@ -3,11 +3,13 @@ adapter to files."""
 
 from __future__ import annotations
 
+import copy
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
 from safetensors.torch import save_file
 from transformers import BitsAndBytesConfig
 
@@ -99,10 +101,18 @@ def recompute_activations(model: Any, on: bool) -> None:
         model.gradient_checkpointing_disable()
 
 
+def adapter_parameters(model: Any) -> dict[str, Any]:
+    """The tensors of the adapter themselves, under PEFT's names for its files.
+
+    PEFT's own function for that takes the state of the whole base first, which packs each layer of 4 bits.
+    """
+    return {name.replace(".default", ""): parameter.detach() for name, parameter in trainable(model).items()}
+
+
 def adapter_tensors(model: Any) -> dict[str, Any]:
     """A copy of the adapter on the CPU, under PEFT's names."""
-    state = get_peft_model_state_dict(model, save_embedding_layers=False)
-    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in state.items()}
+    parameters = adapter_parameters(model)
+    return {name: tensor.to("cpu", copy=True).contiguous() for name, tensor in parameters.items()}
 
 
 def load_adapter_tensors(model: Any, tensors: dict[str, Any]) -> None:
@@ -116,11 +126,22 @@ def save_adapter(model: Any, folder: Path, plan: Plan, base: BaseFacts) -> None:
     """Write the adapter in PEFT's format, with the tokenizer and the generation settings that it was trained for."""
     folder.mkdir(parents=True)
     save_file(adapter_tensors(model), folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    config = model.peft_config["default"]
+    _served_config(model, plan).save_pretrained(str(folder))
+    base.tokenizer.save_pretrained(str(folder))
+    base.generation.to_json_file(folder / "generation_config.json")
+
+
+def adapter_config(model: Any, plan: Plan) -> bytes:
+    """The bytes of the `adapter_config.json` that `save_adapter` writes."""
+    with tempfile.TemporaryDirectory() as folder:
+        _served_config(model, plan).save_pretrained(folder)
+        return (Path(folder) / "adapter_config.json").read_bytes()
+
+
+def _served_config(model: Any, plan: Plan) -> Any:
+    config = copy.copy(model.peft_config["default"])
     config.base_model_name_or_path = plan.base.id  # instead of the path on this machine
     config.inference_mode = True
     # Sorted, because a set has no order, and the digest of the file must not depend on one.
     config.target_modules = sorted(config.target_modules)
-    config.save_pretrained(str(folder))
-    base.tokenizer.save_pretrained(str(folder))
-    base.generation.to_json_file(folder / "generation_config.json")
+    return config

@@ -32,6 +32,7 @@ A LoRA adapter of rank {result.rank} for `{result.base}`, tuned by Tunestream ({
 | validation examples | {result.valid_examples} |
 | trained tokens | {result.trained_tokens} |
 | steps | {result.steps} of {result.total_steps}, adapter of step {result.saved_step} saved{_skipped(result)} |
+| checkpoints | {_checkpoints(result)} |
 | training loss (last epoch) | {result.train_loss:.4f} |
 | validation loss | {valid} |
 | verdict | {result.overfitting.verdict}: {result.overfitting.reason} |
@@ -43,6 +44,13 @@ A LoRA adapter of rank {result.rank} for `{result.base}`, tuned by Tunestream ({
 |---|---|
 {chosen}
 """
+
+
+def _checkpoints(result: TrainingResult) -> str:
+    if not result.checkpoints:
+        return "none"
+    steps = ", ".join(str(info.step) for info in result.checkpoints)
+    return f"at the ends of epochs, steps {steps}; that of step N answers as `{result.model}:ckpt-step-N`"
 
 
 def _skipped(result: TrainingResult) -> str:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -30,11 +31,13 @@ class Reporter:
         self.out = out
         self.events = events
         self.rows_file = out / "metrics.jsonl"
+        self._sending = threading.Lock()  # the thread that writes checkpoints sends, too
 
     def send(self, message: Message) -> None:
         """Write a message to stdout, or a line that says the same to a person."""
-        sys.stdout.write(f"{message.line() if self.events else _for_people(message)}\n")
-        sys.stdout.flush()
+        with self._sending:
+            sys.stdout.write(f"{message.line() if self.events else _for_people(message)}\n")
+            sys.stdout.flush()
 
     def phase(self, name: str) -> None:
         """Report that a phase began."""
@@ -49,6 +52,11 @@ class Reporter:
         with self.rows_file.open("a") as file:
             file.write(json.dumps(row.columns()) + "\n")
         self.send(StepDone(at=time.time(), **row.columns(), eta_seconds=round(eta_seconds, 1)))
+
+    @property
+    def rows_size(self) -> int:
+        """The bytes of `metrics.jsonl` so far; later rows are only added."""
+        return self.rows_file.stat().st_size
 
     def rows(self) -> list[StepRow]:
         """All rows of `metrics.jsonl`."""

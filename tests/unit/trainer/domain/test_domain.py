@@ -17,6 +17,7 @@ from services.trainer.domain.schedule import (
     checkpoint_overdue,
     checkpoint_steps,
     learning_rate,
+    listed_steps,
     micro_batches,
     validation_steps,
 )
@@ -44,7 +45,10 @@ def test_the_rate_warms_up_and_falls_and_is_never_zero():
 def test_validations_and_checkpoints_come_at_each_end(examples: int, batch: int, epochs: int):
     steps = Steps(examples, batch, epochs)
     validations, checkpoints = validation_steps(steps, "auto"), checkpoint_steps(steps, "auto")
-    assert steps.total in checkpoints
+    listed = listed_steps(steps)
+    assert steps.total in listed <= checkpoints
+    assert all(steps.ends_epoch(step) for step in listed)
+    assert len(listed) == min(epochs, 10)
     assert all(1 <= step <= steps.total for step in validations | checkpoints)
     assert {steps.per_epoch * epoch for epoch in range(1, epochs + 1)} <= validations
     assert len(validations) <= 10 + epochs
@@ -55,11 +59,12 @@ def test_validations_and_checkpoints_come_every_n_steps_if_set():
     steps = Steps(examples=20, batch_size=2, epochs=1)
     assert validation_steps(steps, 4) == {4, 8, 10}
     assert checkpoint_steps(steps, 3) == {3, 6, 9, 10}
+    assert checkpoint_steps(Steps(20, 2, 2), 8) == {8, 10, 16, 20}
 
 
 def test_slow_checkpoints_are_written_less_often():
-    assert checkpoint_overdue(31, seconds_to_write=1)
-    assert not checkpoint_overdue(31, seconds_to_write=10)
+    assert checkpoint_overdue(31, seconds_stopped=1)
+    assert not checkpoint_overdue(31, seconds_stopped=10)
 
 
 def test_positions_cover_every_row_once_an_epoch():

@@ -6,7 +6,7 @@ import pytest
 
 from services.trainer.engine.messages import TrainingResult
 from services.trainer.engine.report.card import model_card
-from shared.events import Overfitting, Served
+from shared.events import CheckpointInfo, Overfitting, Served
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,18 @@ from shared.events import Overfitting, Served
     ],
 )
 def test_it_says_whether_what_was_trained_is_what_is_served(served: Served | None, words: str) -> None:
-    result = TrainingResult(
+    assert f"| as served | {words}" in model_card(a_result(served=served))
+
+
+def test_it_names_the_checkpoints_that_answer() -> None:
+    assert "| checkpoints | none |" in model_card(a_result())
+    listed = tuple(CheckpointInfo(step=step, prefix=f"checkpoints/step-{step}/") for step in (10, 20))
+    card = model_card(a_result(checkpoints=listed))
+    assert "steps 10, 20; that of step N answers as `ft:base:org::1:ckpt-step-N` |" in card
+
+
+def a_result(*, served: Served | None = None, checkpoints: tuple[CheckpointInfo, ...] = ()) -> TrainingResult:
+    return TrainingResult(
         model="ft:base:org::1",
         base="base",
         method="supervised",
@@ -33,7 +44,7 @@ def test_it_says_whether_what_was_trained_is_what_is_served(served: Served | Non
         stopped_early=False,
         overfitting=Overfitting(verdict="healthy", reason="a test"),
         hyperparameters={},
-        checkpoints=(),
+        checkpoints=checkpoints,
         train_examples=1,
         valid_examples=0,
         dropped_examples=0,
@@ -41,4 +52,3 @@ def test_it_says_whether_what_was_trained_is_what_is_served(served: Served | Non
         seconds=1.0,
         served=served,
     )
-    assert f"| as served | {words}" in model_card(result)

@@ -161,7 +161,7 @@ def test_a_continued_run_has_the_losses_of_an_unbroken_one(
     with pytest.raises(Interrupted):
         train(plan(), tmp_path / "first", stop=stop_after(25))  # between the sequences of a step of the second epoch
     assert len(losses(tmp_path / "first")) == 3
-    train(plan(resume_from=str(tmp_path / "first" / "checkpoints")), tmp_path / "second")
+    train(plan(resume_from=str(tmp_path / "first" / "resume")), tmp_path / "second")
     assert losses(tmp_path / "second") == losses(tmp_path / "whole")
 
 

@@ -22,6 +22,7 @@ from services.trainer.engine.loop import Interrupted
 from services.trainer.engine.loss import Sums, Supervised
 from services.trainer.engine.messages import TrainingResult
 from services.trainer.engine.model.memory import ON_GPU, Memory
+from services.trainer.engine.snapshot import Snapshots
 from services.trainer.engine.step import Stepper
 from services.trainer.engine.validation import Measured, Validator
 from shared import strict_json
@@ -69,7 +70,7 @@ def test_a_step_without_a_finite_loss_is_skipped_and_counted(
     assert (result.steps, result.skipped_steps, result.diverged_at) == (20, 3, None)
     assert rows[-1]["train_loss"] < rows[0]["train_loss"] - 0.3
     assert math.isfinite(result.train_loss)
-    adapters = [load_file(out / "checkpoints" / f"step-{n}" / "adapter.safetensors") for n in (3, 5, 6)]
+    adapters = [load_file(out / "resume" / f"step-{n}" / "adapter.safetensors") for n in (3, 5, 6)]
     assert all(torch.equal(adapters[0][name], adapters[1][name]) for name in adapters[0])
     assert not all(torch.equal(adapters[0][name], adapters[2][name]) for name in adapters[0])
     assert (
@@ -88,10 +89,10 @@ def test_three_such_steps_in_a_row_end_training_with_the_best_adapter_so_far(
     assert (result.steps, result.skipped_steps, result.diverged_at) == (11, 4, 11)
     assert not result.stopped_early
     saved = load_file(out / "adapter" / "adapter_model.safetensors")
-    best = load_file(out / "checkpoints" / f"step-{result.saved_step}" / "adapter.safetensors")
+    best = load_file(out / "resume" / f"step-{result.saved_step}" / "adapter.safetensors")
     assert all(torch.equal(saved[name], best[name]) for name in best)
     assert "training ended at step 11" in (out / "adapter" / "README.md").read_text()
-    again = train(make_plan(checkpoint_every=1, eval_every=2, resume_from=str(out / "checkpoints")), tmp_path / "again")
+    again = train(make_plan(checkpoint_every=1, eval_every=2, resume_from=str(out / "resume")), tmp_path / "again")
     assert (again.steps, again.skipped_steps, again.diverged_at) == (11, 4, 11)
 
 
@@ -136,7 +137,7 @@ def test_skipped_steps_are_remembered_by_a_checkpoint(
     with pytest.raises(Interrupted):
         train(make_plan(), tmp_path / "first", stop=stop_after(7))
     break_steps({12 - 7})
-    second = train(make_plan(resume_from=str(tmp_path / "first" / "checkpoints")), tmp_path / "second")
+    second = train(make_plan(resume_from=str(tmp_path / "first" / "resume")), tmp_path / "second")
     assert whole.skipped_steps == second.skipped_steps == 2
     assert losses(tmp_path / "second") == losses(tmp_path / "whole")
 
@@ -145,7 +146,7 @@ def test_a_checkpoint_of_the_version_before_is_continued(make_plan: MakePlan, tm
     train(make_plan(), tmp_path / "whole")
     with pytest.raises(Interrupted):
         train(make_plan(), tmp_path / "first", stop=stop_after(9))
-    tensors, documents = checkpoints.read(tmp_path / "first" / "checkpoints" / "step-9")
+    tensors, documents = checkpoints.read(tmp_path / "first" / "resume" / "step-9")
     state = json.loads(documents["state.json"])
     for name in ("skipped", "skipped_in_a_row", "best_losses"):
         del state[name]
@@ -198,7 +199,7 @@ def stepper(make_plan: MakePlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def everything(stepper: Stepper) -> dict[str, dict[str, Any]]:
-    return checkpoints.capture(stepper.model, stepper.optimizer)
+    return Snapshots(stepper.model, stepper.optimizer, torch.device("cpu")).take().tensors
 
 
 def assert_equal(one: dict[str, dict[str, Any]], other: dict[str, dict[str, Any]]) -> None:
@@ -324,11 +325,11 @@ def test_a_run_starts_from_an_earlier_adapter(
     shutil.copytree(folder, moved)
     with pytest.raises(Interrupted):
         train(plan, tmp_path / "first", stop=stop_after(5))
-    resumed = plan.model_copy(update={"start_from": str(moved), "resume_from": str(tmp_path / "first" / "checkpoints")})
+    resumed = plan.model_copy(update={"start_from": str(moved), "resume_from": str(tmp_path / "first" / "resume")})
     train(resumed, tmp_path / "continued")
     assert losses(tmp_path / "continued") == rows
     with pytest.raises(InputError, match="start differ"):
-        fresh = {"start_from": None, "lora": {"r": 8}, "resume_from": str(tmp_path / "first" / "checkpoints")}
+        fresh = {"start_from": None, "lora": {"r": 8}, "resume_from": str(tmp_path / "first" / "resume")}
         train(make_plan(**fresh), tmp_path / "other")
 
 

@@ -165,7 +165,7 @@ def test_a_run_learns_and_leaves_everything_behind(make_plan: MakePlan, tmp_path
     assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert "⟦" in (out / "preview.txt").read_text()
     assert json.loads((out / "hyperparameters.json").read_text())["batch_size"] == {"value": 4, "reason": "as set"}
-    assert checkpoints.newest_complete(out / "checkpoints") == out / "checkpoints" / "step-20"
+    assert checkpoints.newest_complete(out / "resume") == out / "resume" / "step-20"
 
     adapter = out / "adapter"
     config = json.loads((adapter / "adapter_config.json").read_text())
@@ -210,8 +210,8 @@ def test_the_adapter_of_the_best_validation_is_what_is_saved(make_plan: MakePlan
     assert result.stopped_early
     assert result.steps == result.saved_step + 4
     saved = load_file(out / "adapter" / "adapter_model.safetensors")
-    best = load_file(out / "checkpoints" / f"step-{result.saved_step}" / "adapter.safetensors")
-    last = load_file(out / "checkpoints" / f"step-{result.steps}" / "adapter.safetensors")
+    best = load_file(out / "resume" / f"step-{result.saved_step}" / "adapter.safetensors")
+    last = load_file(out / "resume" / f"step-{result.steps}" / "adapter.safetensors")
     assert all(torch.equal(saved[name], best[name]) for name in best)
     assert not all(torch.equal(saved[name], last[name]) for name in last)
 
@@ -248,7 +248,7 @@ def test_a_continued_run_has_the_losses_of_an_unbroken_one(make_plan: MakePlan, 
         train(make_plan(lora=lora), tmp_path / "first", stop=stop_after(13))
     assert len(losses(tmp_path / "first")) == 13
     torch.manual_seed(999)  # whatever the process has drawn meanwhile
-    resumed = make_plan(lora=lora, resume_from=str(tmp_path / "first" / "checkpoints"))
+    resumed = make_plan(lora=lora, resume_from=str(tmp_path / "first" / "resume"))
     result = train(resumed, tmp_path / "second")
 
     assert losses(tmp_path / "second") == losses(tmp_path / "whole")
@@ -266,13 +266,13 @@ def test_interruption_within_a_batch_loses_nothing_of_it(
     train(make_plan(lora=lora), tmp_path / "whole")
     with pytest.raises(Interrupted):
         train(make_plan(lora=lora), tmp_path / "first", stop=stop_after(4 * 7 + 2))
-    train(make_plan(lora=lora, resume_from=str(tmp_path / "first" / "checkpoints")), tmp_path / "second")
+    train(make_plan(lora=lora, resume_from=str(tmp_path / "first" / "resume")), tmp_path / "second")
     assert losses(tmp_path / "second") == losses(tmp_path / "whole")
 
 
 def test_a_finished_run_continued_only_saves_again(make_plan: MakePlan, tmp_path: Path):
     first = train(make_plan(), tmp_path / "first")
-    again = train(make_plan(resume_from=str(tmp_path / "first" / "checkpoints")), tmp_path / "again")
+    again = train(make_plan(resume_from=str(tmp_path / "first" / "resume")), tmp_path / "again")
     assert again.steps == first.steps
     assert again.valid_loss == first.valid_loss
     assert (tmp_path / "again" / "adapter" / "adapter_model.safetensors").read_bytes() == (
@@ -282,7 +282,7 @@ def test_a_finished_run_continued_only_saves_again(make_plan: MakePlan, tmp_path
 
 def test_a_checkpoint_of_other_settings_is_refused(make_plan: MakePlan, tmp_path: Path):
     train(make_plan(), tmp_path / "first")
-    other = make_plan(seed=5, resume_from=str(tmp_path / "first" / "checkpoints"))
+    other = make_plan(seed=5, resume_from=str(tmp_path / "first" / "resume"))
     with pytest.raises(InputError, match="seed differ") as caught:
         train(other, tmp_path / "second")
     assert caught.value.code == "checkpoint_mismatch"
@@ -293,7 +293,7 @@ def test_a_checkpoint_is_continued_if_its_adapter_has_the_layers_that_the_server
     make_plan: MakePlan, tmp_path: Path, served: tuple[str, ...], continues: bool
 ):
     train(make_plan(), tmp_path / "first")  # before anybody asked the server
-    other = make_plan(served_linears=served, resume_from=str(tmp_path / "first" / "checkpoints"))
+    other = make_plan(served_linears=served, resume_from=str(tmp_path / "first" / "resume"))
     if continues:
         train(other, tmp_path / "second")
         return
@@ -332,7 +332,7 @@ def test_random_numbers_go_on_where_they_were():
         ({"lora": {"target_modules": ["q_proj", "nope"]}}, "unknown_target_modules", r"names nope; .*q_proj"),
         ({"lora": {"target_modules": ["lm_head"]}}, "unknown_target_modules", "names lm_head"),
         ({"base": {"id": "x/y", "location": "/nowhere"}}, "model_not_found", "'x/y' was not found"),
-        ({"resume_from": "nowhere"}, "no_checkpoint", "holds no complete checkpoint"),
+        ({"resume_from": "nowhere"}, "no_checkpoint", "holds no complete checkpoint to continue from"),
         (
             {"hyperparameters": {"max_length": 10, "over_length": "fail"}},
             "over_length",

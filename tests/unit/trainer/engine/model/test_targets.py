@@ -140,7 +140,7 @@ def test_a_run_on_such_a_base_continues_and_starts_from_its_adapter(
     train(plan, tmp_path / "whole")
     with pytest.raises(Interrupted):
         train(plan, tmp_path / "first", stop=stop_after(3))
-    resumed = plan.model_copy(update={"resume_from": str(tmp_path / "first" / "checkpoints")})
+    resumed = plan.model_copy(update={"resume_from": str(tmp_path / "first" / "resume")})
     train(resumed, tmp_path / "second")
     assert losses(tmp_path / "second") == losses(tmp_path / "whole")
     started = plan.model_copy(update={"start_from": str(tmp_path / "whole" / "adapter")})
