@@ -1,5 +1,5 @@
 """The quarantine: what cannot become a job, or what no service can read, in the ledger for `tunestream quarantine`.
-Nothing is deleted; what was mended is marked as solved."""
+What was mended is marked as solved, and only that is deleted, later, by the janitor."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from botocore.exceptions import ClientError
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, Producer, TopicPartition
 
 from deploy.init import plan
-from shared.events import SERVICES, STAGE_NAMES
+from shared.events import RUNNER_STAGES, SERVICES, STAGE_NAMES
 from tests.full.conftest import FullStack
 from tests.support.certificates import Authority, server_context
 from tests.support.environment import without_settings
@@ -90,9 +90,9 @@ def _deletes(stack: FullStack, user: str, bucket: str, key: str) -> bool:
 
 @pytest.mark.parametrize("user", [*SERVICES, "render", "stranger", "janitor"])
 def test_only_the_janitor_deletes_beside_each_stages_own_entries_of_open_work(stack: FullStack, user: str) -> None:
-    entries = {stage: f"pending/{stage}/0000000001.000-ftjob-x" for stage in STAGE_NAMES}
+    entries = {stage: f"pending/{stage}/0000000001.000-ftjob-x" for stage in RUNNER_STAGES}
     deleted = {key for key in (*RUBBISH, *KEPT, *entries.values()) if _deletes(stack, user, "tunestream", key)}
-    own = {entries[user]} if user in STAGE_NAMES else set()
+    own = {entries[user]} if user in entries else set()
     assert deleted == (set(RUBBISH) if user == "janitor" else own)
     assert not _deletes(stack, user, "datasets", "probe.txt")
 
@@ -101,12 +101,14 @@ def test_only_the_janitor_deletes_beside_each_stages_own_entries_of_open_work(st
 def test_a_stage_writes_its_own_part_of_the_index_and_that_of_the_next(stack: FullStack, stage: str) -> None:
     s3 = stack.s3_of(stage)
     following = STAGE_NAMES[STAGE_NAMES.index(stage) :][1:2]
-    for other in STAGE_NAMES:
+    for other in RUNNER_STAGES:
         put = {"Bucket": "tunestream", "Key": f"pending/{other}/0000000002.000-ftjob-x", "Body": b"{}"}
         if other == stage or other in following:
             s3.put_object(**put)
         else:
             denied(lambda put=put: s3.put_object(**put))
+    if stage == "ingest":
+        return  # it has no part of the index: its markers tell it what is not published
     listed = s3.list_objects_v2(Bucket="tunestream", Prefix=f"pending/{stage}/")["Contents"]
     assert f"pending/{stage}/0000000002.000-ftjob-x" in [entry["Key"] for entry in listed]
 

@@ -8,6 +8,7 @@ from collections.abc import Collection
 from services.api.domain.walk import JobListing
 from shared.events import STAGE_NAMES, StageName, StageResult
 from shared.stages.ledger import PENDING, pending_key
+from shared.stages.stage import STAGES
 
 Listed = Collection[tuple[str, str]]
 """Stage and job of each entry that is there."""
@@ -36,11 +37,12 @@ def undecided(listing: JobListing, listed: Listed) -> StageName | None:
 
 
 def missing(listing: JobListing, listed: Listed, last: StageResult | None) -> list[str]:
-    """The keys of the entries that are missing. `last`: the result of `undecided`, if there is one."""
+    """The keys of the entries that are missing. `last`: the result of `undecided`, if there is one. Ingest has no part
+    of the index: its markers tell it what is not published."""
     keys = [
         pending_key(stage, listing.results[stage].modified, listing.job_id)
         for stage in listing.unpublished
-        if listing.has_manifest and (stage, listing.job_id) not in listed
+        if stage in STAGES and listing.has_manifest and (stage, listing.job_id) not in listed
     ]
     if last is not None and last.outcome == "completed" and (after := following(last.stage)):
         keys.append(pending_key(after, last.finished_at, listing.job_id))
