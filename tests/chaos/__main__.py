@@ -27,7 +27,7 @@ from tests.chaos.workload import STORE_ERRORS, Workload
 from tests.support.user import ROOT
 
 FOLDER = ROOT / ".cache" / "chaos"
-END_SECONDS = 420.0
+END_SECONDS = 600.0
 """Seconds within which everything ends after the last fault."""
 SHOWN = 12
 """How many violations of a rule are printed; the file `facts.json` has what they are made of."""

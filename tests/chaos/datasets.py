@@ -9,13 +9,6 @@ from tests.support.data.datasets import lines
 SYSTEM = "You say your word."
 QUESTION = "What is your word?"
 ROWS = 60
-SIDECAR = """
-hyperparameters: {{n_epochs: {epochs}, batch_size: 8, learning_rate: 0.005}}
-evaluation: {{max_examples: 4, few_shot: 1, max_tokens: 16}}
-suffix: {word}
-alias: {alias}
-gate: {{promote: {promote}}}
-"""
 
 
 def word(seed: str, number: int) -> str:
@@ -41,7 +34,7 @@ def rows(own: str) -> bytes:
 
 
 def spec(own: str, alias: str, promote: str, epochs: int) -> dict[str, object]:
-    """The settings of the job, as an event has them."""
+    """The settings of the job, as an event has them; as a sidecar they are JSON, which is YAML."""
     return {
         "hyperparameters": {"n_epochs": epochs, "batch_size": 8, "learning_rate": 0.005},
         "evaluation": {"max_examples": 4, "few_shot": 1, "max_tokens": 16},

@@ -122,17 +122,14 @@ class Workload:
         promote = random.choices(("always", "if_better", "never"), (6, 2, 1))[0]
         epochs = random.choice((3, 3, 8))
         how = random.choice(("drop", "event"))
-        rows, accepted = datasets.rows(word), True
+        rows, spec = datasets.rows(word), datasets.spec(word, alias, promote, epochs)
         if how == "drop":
             key = f"{number:03}-{word}.jsonl"
-            sidecar = datasets.SIDECAR.format(word=word, alias=alias, promote=promote, epochs=epochs)
-            accepted = self._put(key.replace(".jsonl", ".job.yaml"), sidecar.encode()) and self._put(key, rows)
+            sidecar = key.replace(".jsonl", ".job.yaml")
+            accepted = self._put(sidecar, json.dumps(spec).encode()) and self._put(key, rows)
         else:
-            key = f"_announced/{number:03}-{word}.jsonl"
-            event = {
-                "dataset": {"bucket": "datasets", "key": key},
-                "spec": datasets.spec(word, alias, promote, epochs),
-            }
+            key = f"_announced/{number:03}-{word}.jsonl"  # the `_` keeps ingest from taking the file as a drop, too
+            event = {"dataset": {"bucket": "datasets", "key": key}, "spec": spec}
             accepted = self._put(key, rows) and self._publish("dataset.uploaded", event)
         self._facts.sent.append(Sent(key, how, alias, word, accepted, time.time()))
 
