@@ -96,7 +96,6 @@ class JobFound:
     model: str
     alias: str
     parent: str | None
-    adopts: tuple[str, ...]
     results: tuple[Result, ...]
     shown: str | None
 
@@ -126,8 +125,6 @@ class Facts:
     answers: list[Answer] = field(default_factory=list)
     hits: list[Hit] = field(default_factory=list)
     base: str = ""
-    calm_from: float = 0.0
-    """When the last fault was healed."""
     deadline_met: bool = True
     """Whether everything had ended within the time that the run waits for it."""
 

@@ -90,7 +90,7 @@ def collect(stack: Stack, facts: Facts) -> None:
             results = tuple(_result(StageResult.model_validate_json(read(each))) for each in own)
             facts.jobs.append(
                 JobFound(
-                    job.job_id, job.dataset.key, job.model, job.alias, job.origin.parent_job, job.adopts, results,
+                    job.job_id, job.dataset.key, job.model, job.alias, job.origin.parent_job, results,
                     shown.get(job.job_id),
                 )
             )  # fmt: skip

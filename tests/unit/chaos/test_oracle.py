@@ -36,8 +36,8 @@ def answer(asked: str, model: str, text: str = "", began: float = 500.0, status:
 def facts() -> Facts:
     """A good run: two jobs, of which the second moved the alias at 300; then it was rolled back at 400."""
     jobs = [
-        JobFound("job-1", "a.jsonl", FIRST, "desk", None, (), results("job-1"), "succeeded"),
-        JobFound("job-2", "b.jsonl", SECOND, "desk", None, (), results("job-2"), "succeeded"),
+        JobFound("job-1", "a.jsonl", FIRST, "desk", None, results("job-1"), "succeeded"),
+        JobFound("job-2", "b.jsonl", SECOND, "desk", None, results("job-2"), "succeeded"),
     ]
     return Facts(
         sent=[Sent("a.jsonl", "drop", "desk", "bada", True, 1.0), Sent("b.jsonl", "event", "desk", "kilo", True, 2.0)],
@@ -132,7 +132,7 @@ def test_a_job_that_ended_as_nobody_wanted(facts: Facts, outcome: str) -> None:
 
 def test_a_job_that_was_cancelled_may_end_so(facts: Facts) -> None:
     end = Result("trainer", "cancelled", "job.failed", "job-3-trainer", 1)
-    facts.jobs.append(JobFound("job-3", "c.jsonl", "ft:3", "desk", None, (), (*results("job-3")[:2], end), "cancelled"))
+    facts.jobs.append(JobFound("job-3", "c.jsonl", "ft:3", "desk", None, (*results("job-3")[:2], end), "cancelled"))
     facts.sent.append(Sent("c.jsonl", "drop", "desk", "muno", True, 3.0))
     facts.records += [Record(each.topic, "job-3", each.ce_id) for each in facts.jobs[-1].results]
     facts.asked.append(Asked("cancel", "job-3", 5.0, 6.0, None))
