@@ -27,7 +27,7 @@ class Sent:
 @dataclass(frozen=True)
 class Asked:
     """A request to the api service or to the administrative routes. `about`: the job or the alias; `given`: what the
-    answer named (a new job, or the model that an alias now names)."""
+    answer named (a new job, or the model that an alias now names); `expected`: of a rollback, the model to leave."""
 
     what: str
     about: str
@@ -36,6 +36,7 @@ class Asked:
     status: int | None
     code: str | None = None
     given: str | None = None
+    expected: str | None = None
 
     @property
     def acknowledged(self) -> bool:

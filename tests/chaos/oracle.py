@@ -182,6 +182,14 @@ def moves_are_kept(facts: Facts) -> Iterator[str | None]:
             yield None if there else f"{asked.about} was rolled back to {asked.given}, which its history does not have"
 
 
+@rule("a rollback that is repeated because its answer was lost is done once")
+def rollbacks_do_not_toggle(facts: Facts) -> Iterator[str | None]:
+    for asked in facts.asked:
+        if asked.what == "rollback" and asked.acknowledged and asked.expected:
+            back = asked.given == asked.expected
+            yield f"{asked.about} was rolled back from {asked.expected}, and is on it again" if back else None
+
+
 @rule("every trained model answers under its exact id, and every alias answers")
 def all_answer(facts: Facts) -> Iterator[str | None]:
     answered = {answer.asked: answer for answer in facts.exact}
@@ -259,7 +267,7 @@ def documented(facts: Facts) -> Iterator[str | None]:
         )
         yield None if away else f"{answer.asked}: {describe(answer)}, but nothing was away"
     for asked in facts.asked:
-        expected = asked.acknowledged or asked.status in (None, 400, 502, 503, 504)
+        expected = asked.acknowledged or asked.status in (None, 400, 409, 502, 503, 504)
         yield None if expected else f"{asked.what} {asked.about}: {asked.status} {asked.code} is no documented answer"
 
 

@@ -194,11 +194,27 @@ class Workload:
                 retries += 1
                 self._ask("retry", job["id"], {"from": "evaluator"} if job["status"] == "succeeded" else {})
             elif choice == "rollback" and (deployed := self._deployed()):
-                self._ask("rollback", random.choice(sorted(deployed)))
+                self._roll_back(random.choice(sorted(deployed)))
 
-    def _ask(self, what: str, about: str, body: dict[str, Any] | None = None) -> None:
-        api, gateway = self._user.env["TUNESTREAM_API_URL"], self._user.env["OPENAI_BASE_URL"].removesuffix("/v1")
-        url = f"{gateway}/deployments/{about}/rollback" if what == "rollback" else f"{api}/jobs/{about}/{what}"
+    def _roll_back(self, alias: str) -> None:
+        """Leave the version that the alias has. Who gets no answer asks again, as a person does."""
+        status, deployment = self._request("GET", f"{self._gateway}/deployments/{alias}")
+        if status != 200:
+            return
+        expected = deployment["current"]["model"]
+        while not self._enough.is_set():
+            asked = self._ask("rollback", alias, {"expected": expected}, expected)
+            if asked.status is not None and asked.status < 500:
+                return
+            self._enough.wait(1.0)
+
+    @property
+    def _gateway(self) -> str:
+        return self._user.env["OPENAI_BASE_URL"].removesuffix("/v1")
+
+    def _ask(self, what: str, about: str, body: dict[str, Any] | None = None, expected: str | None = None) -> Asked:
+        api = self._user.env["TUNESTREAM_API_URL"]
+        url = f"{self._gateway}/deployments/{about}/rollback" if what == "rollback" else f"{api}/jobs/{about}/{what}"
         began = time.time()
         status, answer = self._request("POST", url, body)
         given = code = None
@@ -206,7 +222,9 @@ class Workload:
             given = answer["current"]["model"] if what == "rollback" else answer["id"]
         elif isinstance(answer, dict):
             code = answer.get("error", {}).get("code")
-        self._facts.asked.append(Asked(what, about, began, time.time(), status, code, given))
+        asked = Asked(what, about, began, time.time(), status, code, given, expected)
+        self._facts.asked.append(asked)
+        return asked
 
     def _request(self, method: str, url: str, body: dict[str, Any] | None = None) -> tuple[int | None, Any]:
         headers = {"Authorization": f"Bearer {self._user.env['OPENAI_API_KEY']}"}

@@ -41,7 +41,7 @@ def facts() -> Facts:
     ]
     return Facts(
         sent=[Sent("a.jsonl", "drop", "desk", "bada", True, 1.0), Sent("b.jsonl", "event", "desk", "kilo", True, 2.0)],
-        asked=[Asked("rollback", "desk", 399.0, 401.0, 200, given=FIRST)],
+        asked=[Asked("rollback", "desk", 399.0, 401.0, 200, given=FIRST, expected=SECOND)],
         answers=[
             answer("desk", FIRST, "bada", 250.0),
             answer("desk", SECOND, "kilo", 350.0),
@@ -183,6 +183,11 @@ def test_a_deployment_or_a_rollback_that_the_alias_forgot(facts: Facts, lost: in
     assert "each deployment and each rollback that was accepted is in the history of its alias" in broken(facts)
 
 
+def test_a_rollback_that_was_undone_by_its_own_repetition(facts: Facts) -> None:
+    facts.asked[0] = replace(facts.asked[0], given=SECOND)
+    assert broken(facts) == {"a rollback that is repeated because its answer was lost is done once"}
+
+
 def test_a_retry_that_was_lost(facts: Facts) -> None:
     facts.asked.append(Asked("retry", "job-1", 5.0, 6.0, 200, given="job-7"))
     assert broken(facts) == {"each retry that was accepted is one job"}
@@ -262,6 +267,12 @@ def test_a_stream_that_says_that_it_broke_is_right_while_something_is_away(facts
 )
 def test_a_refusal_that_is_not_documented_or_at_a_wrong_time(facts: Facts, wrong: Answer) -> None:
     facts.answers.append(wrong)
+    assert broken(facts) == {"what is refused is refused as documented, and only while something is away"}
+
+
+@pytest.mark.parametrize("status", [404, 500])
+def test_a_refusal_of_what_was_asked_by_hand_that_is_not_documented(facts: Facts, status: int) -> None:
+    facts.asked.append(Asked("cancel", "job-1", 110.0, 111.0, status))
     assert broken(facts) == {"what is refused is refused as documented, and only while something is away"}
 
 
