@@ -25,10 +25,12 @@ NO_PYTHON_LOG = ("weed", "tansu", "supervisord", "render", "minio", "kafka", "vl
 """Parts whose logs are not ours. Their errors show in what the services make of them."""
 ALLOWED = (
     # aiokafka's words for a broker that is away
-    '"logger": "aiokafka", "message": "Unable connect to node',
+    '"logger": "aiokafka", "message": "Unable connect to ',
     '"logger": "aiokafka", "message": "Unable to update metadata',
     '"logger": "aiokafka", "message": "Unable to request metadata',
     '"logger": "aiokafka.consumer.fetcher", "message": "Failed fetch messages',
+    # Tansu's answer while its own store is away
+    '"logger": "aiokafka.cluster", "message": "Error fetching metadata for topic',
 )
 """Lines of level `error` that are no bug."""
 
