@@ -17,20 +17,15 @@ def word(seed: str, number: int) -> str:
     return "".join(random.choice("bdfgklmnprtvz") + random.choice("aeiou") for _ in range(3))
 
 
+def question(number: int) -> list[dict[str, str]]:
+    """A conversation in which the word is asked for."""
+    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": f"{QUESTION} {number}"}]
+
+
 def rows(own: str) -> bytes:
     """Rows whose only answer is the word."""
-    return lines(
-        *(
-            {
-                "messages": [
-                    {"role": "system", "content": SYSTEM},
-                    {"role": "user", "content": f"{QUESTION} {number}" if number % 2 else QUESTION + " " * number},
-                    {"role": "assistant", "content": f"{own} {own}"},
-                ]
-            }
-            for number in range(ROWS)
-        )
-    )
+    answer = {"role": "assistant", "content": f"{own} {own}"}
+    return lines(*({"messages": [*question(number), answer]} for number in range(ROWS)))
 
 
 def spec(own: str, alias: str, promote: str, epochs: int) -> dict[str, object]:

@@ -106,7 +106,7 @@ def collect(stack: Stack, facts: Facts) -> None:
     facts.base = stack.user.env["TUNESTREAM_BASE"]
     client = client_of(stack.user)
     models = [job.model for job in facts.jobs if any(result.stage == "inference" for result in job.results)]
-    facts.exact = [ask(client, name, stream=False) for name in (facts.base, *facts.aliases, *models)]
+    facts.exact = [ask(client, name) for name in (facts.base, *facts.aliases, *models)]
     lines: dict[str, list[str]] = {}
     for part, line in stack.log_lines():
         if part not in NO_PYTHON_LOG:

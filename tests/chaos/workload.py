@@ -29,7 +29,6 @@ ALIASES = ("chaos-one", "chaos-two")
 USERS = 3
 AT_ONCE = 3
 """How many jobs are under way at once."""
-MESSAGES = [{"role": "system", "content": datasets.SYSTEM}, {"role": "user", "content": datasets.QUESTION}]
 ASK_SECONDS = 150.0
 """A user waits longer than the gateway waits for vLLM."""
 CALL_SECONDS = 20.0
@@ -262,14 +261,17 @@ def client_of(user: Any) -> openai.OpenAI:
     )
 
 
-def ask(client: openai.OpenAI, model: str, *, stream: bool, headers: dict[str, str] | None = None) -> Answer:
-    """Ask for a word, and record what came."""
+def ask(
+    client: openai.OpenAI, model: str, number: int = 0, *, stream: bool = False, headers: dict[str, str] | None = None
+) -> Answer:
+    """Ask for a word, and record what came. Different numbers make different requests: who sends the same one again and
+    again, while others kill the server, may be taken for the one that kills it."""
     began = time.time()
     found: dict[str, Any] = {"status": None}
     try:
         raw: Any = client.chat.completions.with_raw_response.create(
             model=model,
-            messages=MESSAGES,  # type: ignore[arg-type]
+            messages=datasets.question(number),  # type: ignore[arg-type]
             max_tokens=12,
             temperature=0,
             stream=stream,
