@@ -8,6 +8,7 @@ import os
 import platform
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -45,6 +46,7 @@ def main() -> int:
     folder = FOLDER / f"{'full-' if options.full else ''}{seed}"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that the stack is stopped
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # it logs each refused connection
     facts, began = Facts(), time.monotonic()
 
