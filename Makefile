@@ -12,6 +12,11 @@ TINY := .cache/tiny-base
 WORKERS ?= 2
 # histories of the stage protocol that `make sim` simulates
 SEEDS ?= 2000
+# of `make chaos`: how many faults, the seed that they are drawn from, and the seconds between two of them
+N ?= 20
+SEED ?=
+EVERY ?= 5
+CHAOS = $(BIN)/python -m tests.chaos --faults $(N) --every $(EVERY) $(if $(SEED),--seed $(SEED))
 # the model that the environment or .env names; without one, the full stack uses the tiny base, mounted below /models
 NAMED_BASE := $(or $(TUNESTREAM_MODEL__ID),$(shell grep -s '^TUNESTREAM_MODEL__ID=' .env))
 FULL := $(if $(NAMED_BASE),,MODELS=./.cache TUNESTREAM_MODEL__ID=tiny-base TUNESTREAM_MODEL__PATH=/models/tiny-base) docker compose
@@ -21,7 +26,7 @@ PIN := $(BIN)/uv pip compile --quiet --no-emit-index-url --no-annotate --no-head
 $(if $(filter tiny-base smollm2,$(BASE)),,$(error BASE is "$(BASE)", but must be tiny-base or smollm2; TUNESTREAM_MODEL__ID names other bases))
 
 .DEFAULT_GOAL := help
-.PHONY: help install docs demo up down full full-down secrets check test test-full lint unit sim wiring e2e prove-outages constraints clean
+.PHONY: help install docs demo up down full full-down secrets check test test-full lint unit sim wiring e2e prove-outages chaos chaos-full constraints clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -118,6 +123,12 @@ e2e: install $(TINY)/config.json ## The whole stack with the real vLLM, killed a
 
 prove-outages: install $(TINY)/config.json ## Kafka, the store and vLLM away for two minutes each while jobs run (make e2e: for 20 s)
 	TUNESTREAM_OUTAGE_SECONDS=120 $(BIN)/pytest tests/e2e/test_7_outages.py --durations=8
+
+chaos: install $(TINY)/config.json ## Faults of every kind while the embedded stack works (N=20 SEED=…), and whether anything was lost or doubled
+	$(CHAOS)
+
+chaos-full: install $(TINY)/config.json ## The same on the full stack, in Docker Compose
+	$(CHAOS) --full
 
 families: install ## Which kinds of conversation can be trained on which chat template, asked of vLLM's render server
 	$(BIN)/python -m tests.families

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -212,6 +213,12 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[FullStack]:
+    with running() as started:
+        yield started
+
+
+@contextmanager
+def running() -> Iterator[FullStack]:
     """A stack started from nothing and torn down at the end. With KEEP_STACK=1 it keeps running, and the next run uses
     it."""
     assert (BASE / "config.json").is_file(), "no tiny base: python -m examples.tiny_base"

@@ -21,6 +21,8 @@ HOST = "127.0.0.1"
 # Adapters that vLLM holds in memory, per slot on the GPU. It would read further ones from disk within a step, and all
 # requests would wait meanwhile.
 HELD_PER_SLOT = 4
+CPU_WORKER = "services.inference.vllm.cpu_worker.CpuWorker"
+"""Not imported here: only vLLM's workers do."""
 
 
 def held_adapters(settings: Settings) -> int:
@@ -101,6 +103,8 @@ def command_line(
     ]
     # compiling takes minutes on a CPU and gains little there; on a GPU it is most of the speed
     command += ["--enforce-eager"] if cpu else ["--gpu-memory-utilization", str(vllm.gpu_memory_utilization)]
+    if cpu:  # else the base may answer with an adapter
+        command += unless_given(["--worker-extension-cls", CPU_WORKER], vllm.extra_args)
     if can_sleep and not cpu:  # the CPU build refuses the option; its sleep mode only pauses
         command += ["--enable-sleep-mode"]
     if settings.telemetry.otlp_endpoint and importlib.util.find_spec("opentelemetry.semconv_ai"):

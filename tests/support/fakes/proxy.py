@@ -10,7 +10,7 @@ from typing import Literal
 
 from shared.tasks import cancel_and_wait, in_background
 
-Mode = Literal["open", "silent", "drip"]
+Mode = Literal["open", "silent", "drip", "refused"]
 
 
 class Proxy:
@@ -20,6 +20,7 @@ class Proxy:
     - `open`: everything is forwarded.
     - `silent`: connections are accepted and requests are read, but nothing is answered.
     - `drip`: of each answer, one byte is forwarded every tenth of a second.
+    - `refused`: new connections are reset.
     """
 
     def __init__(self, port: int, host: str = "127.0.0.1") -> None:
@@ -30,6 +31,7 @@ class Proxy:
         """How many are open now."""
         self._target = (host, port)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._clients: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
 
     @property
@@ -41,6 +43,12 @@ class Proxy:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    def cut(self) -> None:
+        """Reset every open connection. After `silent` it keeps a client from reading on behind an answer that it never
+        got: no network loses a part of a stream."""
+        for client in self._clients:
+            client.transport.abort()
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Proxy]:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -51,12 +59,16 @@ class Proxy:
             await cancel_and_wait(*self._tasks)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.mode == "refused":
+            writer.transport.abort()
+            return
         task = asyncio.create_task(self._serve(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self._clients.add(writer)
         try:
             from_server, to_server = await asyncio.open_connection(*self._target)
             async with in_background(self._answers(from_server, writer)):
@@ -71,6 +83,7 @@ class Proxy:
             pass
         finally:
             self.connections -= 1
+            self._clients.discard(writer)
             await _closed(writer)
 
     async def _answers(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

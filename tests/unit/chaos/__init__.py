@@ -1,0 +1,1 @@
+"""The parts of the chaos run that decide: the schedule and the oracle."""
