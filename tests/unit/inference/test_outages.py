@@ -333,7 +333,7 @@ async def test_a_client_that_prefers_not_to_wait_for_vllm_does_not(
 
 async def test_too_many_open_files_do_not_make_vllm_look_dead(service: ServiceUnderTest) -> None:
     assert (await service.chat(BASE)).status_code == 200
-    vllm = service.work._vllm
+    vllm = service.work._trial._vllm
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     await vllm._probes.aclose()  # whose connection is open
     vllm._probes = httpx.AsyncClient(trust_env=False)

@@ -45,7 +45,7 @@ async def test_a_thousand_streams_hide_neither_the_health_of_vllm_nor_hold_up_an
         for _ in range(10):
             assert await open_streams(stack, service, 100) == [200] * 100
 
-        assert await service.work._vllm.healthy()
+        assert await service.work._trial._vllm.healthy()
         assert (await service.chat(model)).status_code == 200
         assert service.vllm.loads == [model]
         assert (await service.http.get("/health/ready")).status_code == 200
