@@ -34,7 +34,7 @@ from services.inference.app import build
 from shared.http import health
 from shared.http.metrics import HttpMetrics
 from shared.kafka.bus import Bus
-from shared.process import allow_open_files
+from shared.process import allow_open_files, collect_rarely
 from shared.service import Context, run_async
 from shared.settings import Settings
 from shared.store.objects import ObjectStore
@@ -217,6 +217,7 @@ litellm_settings: {{telemetry: false, num_retries: 0}}
 async def run_gateway(port: int, stub: int) -> None:
     """Our gateway as the inference service composes it, without store and bus, which a request for the base does not
     need."""
+    collect_rarely()
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings.model_validate(
             {

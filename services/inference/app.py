@@ -27,12 +27,13 @@ from services.inference.vllm.probe import Probe
 from services.inference.vllm.server import Vllm
 from services.inference.work import DeployWork
 from shared.http.app import make_http_app
-from shared.process import allow_open_files
+from shared.process import allow_open_files, collect_rarely
 from shared.service import Context, Parts, run
 from shared.stages.gpu_turns import GpuTurns
 
 
 def main() -> None:
+    collect_rarely()
     run("inference", build, uvloop=True)
 
 
