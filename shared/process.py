@@ -29,11 +29,11 @@ def collect_rarely() -> None:
 
     A full collection looks at every object, and with all modules loaded that takes up to 0.1 s. What is there now stays
     for the life of the process, so it is left out for good. What requests leave behind is mostly freed without the
-    collector, so it may look less often.
+    collector, so it may look less often; but of more than some thousand new objects one look takes milliseconds.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
+    gc.set_threshold(5_000, 20, 100)
 
 
 def allow_open_files(wanted: int) -> int:

@@ -6,9 +6,8 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from services.api.domain.walk import JobListing
-from shared.events import STAGE_NAMES, StageName, StageResult
+from shared.events import RUNNER_STAGES, STAGE_NAMES, StageName, StageResult
 from shared.stages.ledger import PENDING, pending_key
-from shared.stages.stage import STAGES
 
 Listed = Collection[tuple[str, str]]
 """Stage and job of each entry that is there."""
@@ -42,7 +41,7 @@ def missing(listing: JobListing, listed: Listed, last: StageResult | None) -> li
     keys = [
         pending_key(stage, listing.results[stage].modified, listing.job_id)
         for stage in listing.unpublished
-        if stage in STAGES and listing.has_manifest and (stage, listing.job_id) not in listed
+        if stage in RUNNER_STAGES and listing.has_manifest and (stage, listing.job_id) not in listed
     ]
     if last is not None and last.outcome == "completed" and (after := following(last.stage)):
         keys.append(pending_key(after, last.finished_at, listing.job_id))
