@@ -23,6 +23,8 @@ HOST = "127.0.0.1"
 HELD_PER_SLOT = 4
 CPU_WORKER = "services.inference.vllm.cpu_worker.CpuWorker"
 """Not imported here: only vLLM's workers do."""
+_ROOT = Path(__file__).resolve().parents[3]
+"""The folder of the package `services`."""
 
 
 def held_adapters(settings: Settings) -> int:
@@ -148,6 +150,8 @@ def environment(
         added["HF_HUB_OFFLINE"] = "1"
     if cpu:
         added["VLLM_CPU_KVCACHE_SPACE"] = str(settings.vllm.cpu_kv_cache_gib)
+        # the workers import `CPU_WORKER`, and vLLM is started without its working directory in the path
+        added["PYTHONPATH"] = os.pathsep.join(filter(None, (str(_ROOT), inherited.get("PYTHONPATH"))))
         added["OMP_WAIT_POLICY"] = "PASSIVE"  # threads that spin while they wait slow a training beside them sixfold
     return kept | added
 

@@ -78,6 +78,8 @@ def _end_on_signals() -> None:
     """End at once on SIGTERM and SIGINT, also while vLLM is imported. vLLM's own way takes three seconds, and there is
     nothing to finish: a client asks again. Threads and children that are started later never get these signals."""
     signals = {signal.SIGTERM, signal.SIGINT}
+    for number in signals:  # a thread that was started earlier, by asyncio for a child, may get the signal instead
+        signal.signal(number, lambda *_: os._exit(0))
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
 
     def wait() -> None:

