@@ -152,6 +152,9 @@ def environment(
         added["VLLM_CPU_KVCACHE_SPACE"] = str(settings.vllm.cpu_kv_cache_gib)
         # the workers import `CPU_WORKER`, and vLLM is started without its working directory in the path
         added["PYTHONPATH"] = os.pathsep.join(filter(None, (str(_ROOT), inherited.get("PYTHONPATH"))))
+        # like --enforce-eager; else the first request for log probabilities compiles, and ends a server without a C++
+        # compiler, as in the image
+        added["TORCHDYNAMO_DISABLE"] = "1"
         added["OMP_WAIT_POLICY"] = "PASSIVE"  # threads that spin while they wait slow a training beside them sixfold
     return kept | added
 

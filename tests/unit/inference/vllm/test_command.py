@@ -68,3 +68,8 @@ def test_the_workers_of_the_cpu_build_find_our_class_wherever_they_are_started(t
     code = f"import importlib.util; assert importlib.util.find_spec({module.rpartition('.')[0]!r})"
     inherited = environment(Settings(), {"PATH": "/bin"}, cpu=True)
     subprocess.run([sys.executable, "-P", "-S", "-c", code], cwd=tmp_path, env=inherited, check=True)
+
+
+@pytest.mark.parametrize("cpu", [True, False])
+def test_a_cpu_compiles_nothing_because_there_may_be_no_compiler(cpu: bool) -> None:
+    assert (environment(Settings(), {}, cpu=cpu).get("TORCHDYNAMO_DISABLE") == "1") == cpu
