@@ -31,11 +31,10 @@ import uvicorn
 
 from benchmarks.http_load import KEY, MODEL, Connection, closed_loop, fixed_rate, request, run_stub, until_ready
 from services.inference.app import build
-from shared.http import health
-from shared.http.metrics import HttpMetrics
+from shared.kafka import lag
 from shared.kafka.bus import Bus
 from shared.process import allow_open_files, collect_rarely
-from shared.service import Context, run_async
+from shared.service import Context, faces, run_async
 from shared.settings import Settings
 from shared.store.objects import ObjectStore
 
@@ -227,11 +226,10 @@ async def run_gateway(port: int, stub: int) -> None:
             }
         )
         objects = ObjectStore.connect(settings.store)
-        parts = build(Context(settings, objects, Bus(settings.bus, "inference", objects.now)))
-        assert parts.app is not None
-        health.mount(parts.app, parts.checks)
-        parts.app.add_middleware(HttpMetrics)
-        config = uvicorn.Config(parts.app, host="127.0.0.1", port=port, log_config=None, access_log=False)
+        bus = Bus(settings.bus, "inference", objects.now)
+        parts = build(Context(settings, objects, bus))
+        app, _ = faces("inference", settings, parts, parts.checks, lambda: lag.measure(bus))[0]
+        config = uvicorn.Config(app, host="127.0.0.1", port=port, log_config=None, access_log=False)
         async with asyncio.TaskGroup() as group:
             for background in parts.background:
                 group.create_task(background())

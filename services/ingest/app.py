@@ -22,7 +22,7 @@ def build(context: Context) -> Parts:
     inbox = Inbox(context.objects, intake, deduplicator)
     sweep = Sweep(bucket, deduplicator, settings.ingest)
     notifications = BucketNotifications(bucket, deduplicator)
-    retries = Retries(context.objects, context.bus, lambda: context.bus.away_since is not None)
+    retries = Retries(context.objects, context.bus)
     context.bus.subscribe(DatasetUploaded, inbox.announced)
     context.bus.subscribe(JobControl, retries.rung)
     if topic := settings.ingest.notifications_topic:

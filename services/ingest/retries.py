@@ -40,11 +40,9 @@ FAILED_PAUSES = Backoff(POLL_SECONDS, 30.0)
 class Retries:
     """Makes one job of each request below `ingest/retries/`. Every step may be repeated without harm."""
 
-    def __init__(self, objects: ObjectStore, bus: Publisher, bus_is_away: Callable[[], bool] = lambda: False) -> None:
-        """`bus_is_away`: whether nobody can ring."""
+    def __init__(self, objects: ObjectStore, bus: Publisher) -> None:
         self._objects = objects
         self._bus = bus
-        self._bus_is_away = bus_is_away
         self._bell = asyncio.Event()
         self._owner = f"{socket.gethostname()}/{os.getpid()}"
         self._done: set[str] = set()
@@ -73,7 +71,7 @@ class Retries:
             if failures:
                 await asyncio.sleep(FAILED_PAUSES.jittered(failures))
             else:
-                busy = self._bus_is_away() or self._open
+                busy = self._open or self._bus.away_since is not None  # then nobody can ring
                 await wait_for_event(self._bell, POLL_SECONDS if busy else IDLE_SECONDS)
 
     async def make_jobs(self) -> None:

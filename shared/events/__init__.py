@@ -21,6 +21,7 @@ from shared.events.documents import (
 from shared.events.events import (
     BY_TOPIC,
     EVENTS,
+    NEXT_STAGE,
     RUNNER_STAGES,
     SERVICES,
     STAGE_NAMES,
@@ -70,6 +71,7 @@ from shared.events.spec import (
 __all__ = [
     "BY_TOPIC",
     "EVENTS",
+    "NEXT_STAGE",
     "RUNNER_STAGES",
     "SERVICES",
     "STAGE_NAMES",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field
@@ -17,6 +18,8 @@ STAGE_NAMES: tuple[StageName, ...] = get_args(StageName)
 """The stages in the order in which a job passes them. Each is also the name of a service."""
 RUNNER_STAGES = STAGE_NAMES[1:]
 """The stages that `shared/stages/runner.py` runs; ingest only makes the job."""
+NEXT_STAGE: dict[StageName, StageName] = dict(pairwise(STAGE_NAMES))
+"""The stage that goes on where a stage ends; the last one has none."""
 SERVICES = (*STAGE_NAMES, "api")
 StageOutcome = Literal["completed", "failed", "cancelled"]
 """How a stage ends."""

@@ -190,7 +190,8 @@ class TrainerSettings(Section):
     threads: int | None = None
     """CPU threads of the training process; None: torch decides."""
     work_dir: Path = Path(".tunestream/trainer")
-    keep_checkpoints: int = 1  # of those to continue from, how many stay in the store; the listed ones all stay
+    keep_checkpoints: int = 1
+    """Of the checkpoints to continue from, how many stay in the store; the listed ones all stay."""
 
 
 class GpuSettings(Section):

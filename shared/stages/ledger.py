@@ -97,6 +97,16 @@ def pending_key(stage: str, asked_at: float, job_id: str) -> str:
     return f"{pending_prefix(stage)}{asked_at:014.3f}-{job_id}"
 
 
+def pending_entry(key: str) -> tuple[str, float, str] | None:
+    """Stage, time and job of an entry, as `pending_key` has them; None: it is none."""
+    stage, _, name = key.removeprefix(PENDING).partition("/")
+    time, _, job_id = name.partition("-")
+    try:
+        return (stage, float(time), job_id) if stage and job_id else None
+    except ValueError:
+        return None
+
+
 def tombstone_key(kind: str, name: str) -> str:
     """Where it is said that something is to be deleted. `kind`: `checkpoints`, for example."""
     return f"{DELETED}{kind}/{name}.json"

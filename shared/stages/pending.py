@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 from shared import ids
 from shared.errors import AlreadyExists
-from shared.events import StageName, StageResult
-from shared.stages.ledger import Ledger, pending_key, pending_prefix, result_key
-from shared.stages.stage import NEXT, Stage
+from shared.events import NEXT_STAGE, StageName, StageResult
+from shared.stages.ledger import Ledger, pending_entry, pending_key, pending_prefix, result_key
+from shared.stages.stage import Stage
 
 
 @dataclass(frozen=True)
@@ -36,20 +36,19 @@ async def add(ledger: Ledger, stage: StageName, job_id: str, asked_at: float) ->
 
 async def add_next(ledger: Ledger, result: StageResult) -> None:
     """Enter a job at the stage after the one that `result` decides, if it goes on. Raises like the ledger."""
-    stage = NEXT.get(result.stage)
+    stage = NEXT_STAGE.get(result.stage)
     if stage is not None and result.outcome == "completed":
         await add(ledger, stage, result.job_id, result.finished_at)
 
 
 async def read(ledger: Ledger, stage: StageName) -> dict[str, Open]:
     """The open jobs of a stage by id; first those that were asked for first. Raises like the ledger."""
-    prefix = pending_prefix(stage)
     found: dict[str, Open] = {}
-    for entry in await ledger.list(prefix):
-        time, _, job_id = entry.key.removeprefix(prefix).partition("-")
-        asked_at = _seconds(time)
-        if asked_at is None or not ids.is_job_id(job_id):
+    for entry in await ledger.list(pending_prefix(stage)):
+        parsed = pending_entry(entry.key)
+        if parsed is None or not ids.is_job_id(parsed[2]):
             continue  # no entry of ours
+        _, asked_at, job_id = parsed
         known = found.get(job_id, Open(asked_at, frozenset()))
         found[job_id] = Open(known.asked_at, known.keys | {entry.key})
     return found
@@ -102,10 +101,3 @@ class Index:
         if (entries := self._open.get(job_id)) is not None:
             await remove(self._ledger, entries.keys)
             self._open.pop(job_id, None)
-
-
-def _seconds(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None

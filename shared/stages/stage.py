@@ -15,11 +15,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
 from shared.events import (
-    STAGE_NAMES,
+    NEXT_STAGE,
     DatasetUploaded,
     DatasetValidated,
     EvalCompleted,
@@ -45,12 +44,8 @@ class Stage:
 _ASKED_BY: tuple[type[Event], ...] = (DatasetUploaded, DatasetValidated, TrainingCompleted, EvalCompleted)
 STAGES: dict[StageName, Stage] = {
     name: Stage(name, asked_by, upstream)
-    for (upstream, name), asked_by in zip(pairwise(STAGE_NAMES), _ASKED_BY, strict=True)
+    for (upstream, name), asked_by in zip(NEXT_STAGE.items(), _ASKED_BY, strict=True)
 }
-
-
-NEXT: dict[StageName, StageName] = {stage.upstream: name for name, stage in STAGES.items()}
-"""The stage that goes on where a stage ends; the last one has none."""
 
 
 async def _always() -> None:

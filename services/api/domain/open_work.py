@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from services.api.domain.walk import JobListing
-from shared.events import RUNNER_STAGES, STAGE_NAMES, StageName, StageResult
-from shared.stages.ledger import PENDING, pending_key
+from shared.events import NEXT_STAGE, RUNNER_STAGES, StageName, StageResult
+from shared.stages.ledger import pending_entry, pending_key
 
 Listed = Collection[tuple[str, str]]
 """Stage and job of each entry that is there."""
@@ -15,14 +15,8 @@ Listed = Collection[tuple[str, str]]
 
 def entry_of(key: str) -> tuple[str, str] | None:
     """Stage and job of an entry; None: it is none."""
-    stage, _, name = key.removeprefix(PENDING).partition("/")
-    job_id = name.partition("-")[2]
-    return (stage, job_id) if stage and job_id else None
-
-
-def following(stage: StageName) -> StageName | None:
-    """The stage after `stage`."""
-    return next(iter(STAGE_NAMES[STAGE_NAMES.index(stage) + 1 :]), None)
+    parsed = pending_entry(key)
+    return (parsed[0], parsed[2]) if parsed else None
 
 
 def undecided(listing: JobListing, listed: Listed) -> StageName | None:
@@ -31,7 +25,7 @@ def undecided(listing: JobListing, listed: Listed) -> StageName | None:
     That is the last one that has a result, if another stage follows which has no entry.
     """
     last = listing.last
-    after = following(last) if last and listing.has_manifest else None
+    after = NEXT_STAGE.get(last) if last and listing.has_manifest else None
     return last if after and (after, listing.job_id) not in listed else None
 
 
@@ -43,6 +37,6 @@ def missing(listing: JobListing, listed: Listed, last: StageResult | None) -> li
         for stage in listing.unpublished
         if stage in RUNNER_STAGES and listing.has_manifest and (stage, listing.job_id) not in listed
     ]
-    if last is not None and last.outcome == "completed" and (after := following(last.stage)):
+    if last is not None and last.outcome == "completed" and (after := NEXT_STAGE.get(last.stage)):
         keys.append(pending_key(after, last.finished_at, listing.job_id))
     return keys

@@ -15,6 +15,7 @@ A folder without a manifest is incomplete, or half deleted: the janitor deletes 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import re
@@ -56,10 +57,8 @@ class Clock:
     async def bury(self, objects: ObjectStore, reason: str) -> None:
         """Say that it may be deleted. From here on nobody continues from it."""
         tombstone = Tombstone(prefix=self.prefix, reason=reason, at=objects.now())
-        try:
+        with contextlib.suppress(AlreadyExists):  # said before
             await objects.create(self.tombstone, tombstone.model_dump_json().encode())
-        except AlreadyExists:  # said before
-            return
 
 
 @dataclass

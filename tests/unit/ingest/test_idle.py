@@ -58,7 +58,8 @@ def test_what_is_to_be_tried_again_is_looked_at_every_few_seconds() -> None:
 def test_idle_retries_are_listed_often_only_while_nobody_can_ring(away: bool, most: int) -> None:
     async def body() -> None:
         world = World()
-        retries = Retries(world.store, world.bus, lambda: away)
+        world.bus.available = not away
+        retries = Retries(world.store, world.bus)
         async with in_background(retries.run()):
             await asyncio.sleep(600)
             assert most / 2 < listings(world, RETRIES) <= most

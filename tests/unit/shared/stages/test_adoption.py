@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from shared.events import (
+    NEXT_STAGE,
     RUNNER_STAGES,
     DatasetValidated,
     EvalCompleted,
@@ -26,7 +27,7 @@ from shared.stages import outbox, pending
 from shared.stages.adoption import adopt, attempts_of_parents, retry_of
 from shared.stages.ledger import attempt_prefix, job_key, pending_key, stage_prefix
 from shared.stages.runner import StageRunner
-from shared.stages.stage import NEXT, STAGES, Attempt, Work
+from shared.stages.stage import STAGES, Attempt, Work
 from shared.tasks import cancel_and_wait
 from tests.support.data.job_history import T0, TRACE, JobHistory
 from tests.support.fakes.bus import FakeBus
@@ -82,7 +83,7 @@ async def test_every_stage_before_the_first_adopts_and_the_others_work(
     expected = RUNNER_STAGES[: RUNNER_STAGES.index(first)]
     assert tuple(stage for stage, result in adopted.items() if result) == job.adopts == expected
     results = {stage_prefix(job.job_id, stage) + "result.json" for stage in expected}
-    entries = {pending_key(NEXT[stage], T0 + 3600, job.job_id) for stage in expected}
+    entries = {pending_key(NEXT_STAGE[stage], T0 + 3600, job.job_id) for stage in expected}
     assert set(store.held) - before == results | entries
 
 
