@@ -8,15 +8,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from services.inference import metrics
 from services.inference.domain.adapter import WEIGHTS
 from services.inference.errors import VllmUnavailable, model_not_found
 from services.inference.registry.adapter_files import TIDY_SECONDS, AdapterFiles
+from services.inference.registry.single_flight import SingleFlight
 from services.inference.registry.trained import Trained, TrainedModels
 from services.inference.vllm.server import Vllm
 from shared import telemetry
@@ -47,7 +48,7 @@ class Adapters:
         """Where the adapter of each model is that is held, or is about to be."""
         self._loaded: OrderedDict[str, None] = OrderedDict()  # least recently used first
         self._generation = vllm.generation
-        self._under_way: dict[str, asyncio.Task[None]] = {}
+        self._under_way: SingleFlight[object] = SingleFlight()
         self._users: Counter[str] = Counter()
 
     @asynccontextmanager
@@ -80,7 +81,7 @@ class Adapters:
         while (task := self._under_way.get(model)) is not None:
             await asyncio.wait({task})
         if model not in self._loaded:
-            await asyncio.shield(self._begin(model, self._find_and_fetch(model)))
+            await asyncio.shield(self._under_way.begin(model, lambda: self._find_and_fetch(model)))
 
     def forget(self, model: str) -> None:
         """Note that vLLM has lost the adapter of `model`, as after a restart of a server that we do not supervise."""
@@ -102,24 +103,9 @@ class Adapters:
                 if model in self._loaded:
                     self._loaded.move_to_end(model)
                     return
-                task = self._begin(model, self._load(model))
+                task = self._under_way.begin(model, lambda: self._load(model))
             # shielded: the first request may be cancelled while others wait for the same load
             await asyncio.shield(task)
-
-    def _begin(self, model: str, operation: Coroutine[Any, Any, object]) -> asyncio.Task[None]:
-        async def run() -> None:
-            try:
-                await operation
-            finally:
-                # not in a callback: until it ran, a request would find the ended task and start no other
-                del self._under_way[model]
-
-        task = asyncio.create_task(run())
-        task.add_done_callback(
-            lambda ended: ended.cancelled() or ended.exception()
-        )  # marks the exception as retrieved, because nobody may be waiting any more
-        self._under_way[model] = task
-        return task
 
     async def _load(self, model: str) -> None:
         generation = self._vllm.generation
@@ -135,15 +121,16 @@ class Adapters:
             self._loaded[model] = None
         metrics.adapter_loads.labels("loaded").inc()
         log.info("adapter loaded", extra={"model": model, "job_id": trained.job_id})
-        self._shrink()
-        metrics.adapters_loaded.set(len(self._loaded))
+        # when this has ended: it may be this model that has to go, if nobody waits for it any more
+        asyncio.get_running_loop().call_soon(self._shrink)
 
     def _shrink(self) -> None:
         """Begin to unload the adapters over the limit: the least recently used of those that are not in use."""
         idle = [model for model in self._loaded if model not in self._users]
         for model in idle[: max(0, len(self._loaded) - self._limit)]:
             del self._loaded[model]
-            self._begin(model, self._unload(model))
+            self._under_way.begin(model, partial(self._unload, model))
+        metrics.adapters_loaded.set(len(self._loaded))
 
     async def _unload(self, model: str) -> None:
         try:

@@ -17,9 +17,9 @@ from services.inference.registry.lookups import (
     MOST_MISSING,
     NOT_FOUND_SECONDS,
     REFRESH_SECONDS,
-    Lookups,
     answer,
 )
+from services.inference.registry.single_flight import SingleFlight
 from shared import ids
 from shared.errors import AlreadyExists, Conflict, CorruptObject, TransientError
 from shared.events import Deployed, Deployment, Job
@@ -70,10 +70,10 @@ class Aliases:
         self._seen: dict[str, _Seen] = {}
         """By alias. A name that does not exist is in `_absent`."""
         self._absent: OrderedDict[str, _Seen] = OrderedDict()
-        self._lookups: Lookups[Deployment | None] = Lookups()
+        self._lookups: SingleFlight[Deployment | None] = SingleFlight()
         self._documents: dict[str, tuple[str, Deployment]] = {}
         """The documents of the last list, with their ETags: those that did not change are not read again."""
-        self._listings: Lookups[list[Deployment]] = Lookups()
+        self._listings: SingleFlight[list[Deployment]] = SingleFlight()
         self._listed: tuple[float, list[Deployment]] | None = None
         """The last list, and until when it is news."""
         self._unreadable: list[str] = []

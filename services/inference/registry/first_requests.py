@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from services.inference.registry.lookups import Lookups
+from services.inference.registry.single_flight import SingleFlight
 from services.inference.registry.trained import TrainedModels
 from shared import telemetry
 
@@ -45,7 +45,7 @@ class FirstRequests:
         self._traces: OrderedDict[str, str | None] = OrderedDict()
         """The traceparent of the job of each model that was asked for."""
         self._asked_at: dict[str, float] = {}
-        self._lookups: Lookups[None] = Lookups()
+        self._lookups: SingleFlight[None] = SingleFlight()
 
     def deployed(self, model: str, traceparent: str | None) -> None:
         """Note that an alias has just moved to `model`, whose job has this traceparent."""

@@ -1,12 +1,12 @@
-"""Questions to the object store that many requests wait for together, each for a limited time, and names that were
-asked for in vain."""
+"""Questions to the object store that requests wait for, each for a limited time, and names that were asked for in
+vain."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable
+from typing import TypeVar
 
 from shared.errors import StoreUnavailable
 
@@ -19,29 +19,6 @@ REFRESH_SECONDS = 0.5
 NOT_FOUND_SECONDS = 1.0
 """A name that does not exist is looked up at most once in this time, however many requests have it."""
 MOST_MISSING = 1000
-
-
-class Lookups(Generic[T]):
-    """At most one question is under way for a name. It goes on when those who wait for it have gone: its answer is for
-    the next ones."""
-
-    def __init__(self) -> None:
-        self._under_way: dict[str, asyncio.Task[T]] = {}
-
-    def begin(self, name: str, question: Callable[[], Coroutine[Any, Any, T]]) -> asyncio.Task[T]:
-        """The question about `name` that is under way, or else this one."""
-        if (task := self._under_way.get(name)) is None:
-
-            async def ask() -> T:
-                try:
-                    return await question()
-                finally:
-                    del self._under_way[name]
-
-            task = self._under_way[name] = asyncio.create_task(ask())
-            # marks the exception as retrieved, because nobody may be waiting any more
-            task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
-        return task
 
 
 async def answer(task: asyncio.Task[T], seconds: float | None) -> T:

@@ -12,7 +12,8 @@ from typing import Protocol
 
 from pydantic import ValidationError
 
-from services.inference.registry.lookups import LOOKUP_SECONDS, REFRESH_SECONDS, Lookups, Missing, answer
+from services.inference.registry.lookups import LOOKUP_SECONDS, REFRESH_SECONDS, Missing, answer
+from services.inference.registry.single_flight import SingleFlight
 from shared import telemetry
 from shared.errors import ConfigError, StoreRefused, StoreUnavailable
 from shared.events import FolderReference, Job, Reference, Served, StageName, StageResult, TrainingCompleted
@@ -76,8 +77,8 @@ class TrainedModels:
         self._validated: set[str] = set()
         """Unfinished jobs whose dataset was accepted: only their training is still to be looked at."""
         self._missing = Missing(timer)
-        self._lookups: Lookups[Trained | None] = Lookups()
-        self._listings: Lookups[None] = Lookups()
+        self._lookups: SingleFlight[Trained | None] = SingleFlight()
+        self._listings: SingleFlight[None] = SingleFlight()
         self._listed_at: float | None = None
 
     async def find(self, model: str) -> Trained | None:
