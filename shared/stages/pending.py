@@ -98,6 +98,6 @@ class Index:
 
     async def close(self, job_id: str) -> None:
         """Delete a job's entries, as far as they are known."""
-        if (entries := self._open.get(job_id)) is not None:
+        # forgotten first: what cannot be deleted now is new in the next listing, and is looked at again
+        if (entries := self._open.pop(job_id, None)) is not None:
             await remove(self._ledger, entries.keys)
-            self._open.pop(job_id, None)

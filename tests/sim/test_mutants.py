@@ -9,7 +9,7 @@ import pytest
 from tests.sim.mutants import MUTANTS, Mutant
 from tests.sim.world import Broken, simulate
 
-SEEDS = 600
+SEEDS = 1000
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)

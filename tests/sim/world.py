@@ -191,8 +191,9 @@ class World:
         try:
             async with asyncio.timeout_at(self.calm_at + PATIENCE):
                 await self.finished.wait()
-                while not self.watch.broken and any(work.active for work in self.watch.works):
-                    await asyncio.sleep(1.0)  # zombies, which may not do harm
+                # zombies, which may not do harm; one of them may enter a job again that has ended
+                while not self.watch.broken and (self._entries() or any(work.active for work in self.watch.works)):
+                    await asyncio.sleep(1.0)
         except TimeoutError:
             self.watch.violated("every job ends", self._unfinished())
         self.over = True
@@ -268,10 +269,13 @@ class World:
         self._look_for_the_end(key)
 
     def _look_for_the_end(self, key: str) -> None:
-        if key.startswith(PENDING) or key.endswith(("/result.json", "/published.json")):
-            entries = not self.faults.bus_gone and self.disk.keys(PENDING)
-            if not entries and all(self.ended(plan.job.job_id) for plan in self.plans):
-                self.finished.set()
+        matters = key.startswith(PENDING) or key.endswith(("/result.json", "/published.json"))
+        if matters and not self._entries() and all(self.ended(plan.job.job_id) for plan in self.plans):
+            self.finished.set()
+
+    def _entries(self) -> bool:
+        """Whether work is still in the index that has to leave it: without a bus, no event is ever published."""
+        return not self.faults.bus_gone and bool(self.disk.keys(PENDING))
 
     def deliver(self, event: Event, ce_id: str) -> None:
         self.published[event.topic].append((ce_id, event))
