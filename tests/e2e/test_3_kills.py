@@ -54,6 +54,11 @@ def test_a_projection_that_is_deleted_is_rebuilt(stack: StackUnderTest) -> None:
     before = {job["id"]: job["status"] for job in stack.get("/jobs?limit=100")["data"]}
     (stack.state / "api.sqlite3").unlink()
     stack.kill("api")
-    stack.wait("cancelled.jsonl", lambda job: job["status"] == "cancelled", "the projection is rebuilt")
+    # until the api is ready, it says that it is still reading the ledger
+    stack.wait(
+        "cancelled.jsonl",
+        lambda job: job["status"] == "cancelled" and stack.health("api") == 200,
+        "the projection is rebuilt",
+    )
     after = {job["id"]: job["status"] for job in stack.get("/jobs?limit=100")["data"]}
     assert after == before
