@@ -4,10 +4,12 @@ object is still there stays."""
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Mapping
 from typing import Literal
 
 from shared import ids
+from shared.events.limits import DEFAULT_PROJECT
 from shared.stages.ledger import Entry
 
 SEEN = "ingest/seen/"
@@ -21,6 +23,8 @@ SIDECAR_ENDINGS = (".job.yaml", ".job.yml", ".job.json")
 MAX_KEY_BYTES = 1024  # of S3
 
 Kind = Literal["drop", "event"]
+
+_PROJECT_FOLDER = re.compile(r"projects/(?P<project>[A-Za-z0-9][A-Za-z0-9_-]{0,63})/")
 
 
 def sidecars_of(key: str) -> tuple[str, ...]:
@@ -38,6 +42,12 @@ def drop_name(bucket: str, entry: Entry, etags: Mapping[str, str]) -> str:
     """
     sidecar = next((etags[key] for key in sidecars_of(entry.key) if key in etags), None)
     return ids.derive("drop", bucket, entry.key, entry.etag, sidecar)
+
+
+def project_of(key: str) -> str:
+    """The project that a dropped dataset belongs to: that of its folder `projects/{id}/`, else the default one."""
+    match = _PROJECT_FOLDER.match(key)
+    return match["project"] if match else DEFAULT_PROJECT
 
 
 def place_of(bucket: str, key: str) -> str:

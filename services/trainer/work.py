@@ -295,6 +295,7 @@ class TrainWork:
             diverged_at=result.diverged_at,
             base_profile=asked.base_profile,
             served=asked.served,
+            project=attempt.job.project,
         )
 
 

@@ -7,6 +7,7 @@ fields are added; readers ignore fields that they do not know. See docs/architec
 from __future__ import annotations
 
 from shared.events.documents import (
+    Asked,
     AttemptNumber,
     Claim,
     Deployed,
@@ -16,6 +17,7 @@ from shared.events.documents import (
     Quarantined,
     Retry,
     StageResult,
+    StoredFile,
     Tombstone,
 )
 from shared.events.events import (
@@ -76,6 +78,7 @@ __all__ = [
     "SERVICES",
     "STAGE_NAMES",
     "Alias",
+    "Asked",
     "AttemptNumber",
     "Auto",
     "CheckpointInfo",
@@ -117,6 +120,7 @@ __all__ = [
     "StageName",
     "StageOutcome",
     "StageResult",
+    "StoredFile",
     "StrictModel",
     "Tombstone",
     "TrainingCompleted",

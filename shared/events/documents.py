@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import AliasChoices, Field, model_validator
 
 from shared.events.events import BY_TOPIC, RUNNER_STAGES, Event, StageName, StageOutcome
-from shared.events.limits import JsonObject
+from shared.events.limits import DEFAULT_PROJECT, FileId, Id, JsonObject, Name, ProjectId, Text
 from shared.events.models import FrozenModel
 from shared.events.references import FolderReference, Reference
 from shared.events.spec import JobSpec, Origin
@@ -35,6 +35,10 @@ class Job(FrozenModel):
     alias: str
     origin: Origin
     traceparent: str
+    project: ProjectId = DEFAULT_PROJECT
+    """Only keys of this project see the job, its model and its alias."""
+    notes: tuple[Text, ...] = ()
+    """What its user should know of how the request was understood. The history of the job begins with them."""
 
     @property
     def adopts(self) -> tuple[StageName, ...]:
@@ -57,6 +61,32 @@ class Retry(FrozenModel):
     """When it was asked for, in seconds since the epoch."""
     traceparent: str
     """Of the request. The new job belongs to its trace."""
+
+
+class Asked(FrozenModel):
+    """`ingest/asked/{job_id}.json`, created once by the api: a client asked for a job. Ingest makes the job of it, with
+    this manifest."""
+
+    job: Job
+    key_id: Id
+    """The API key that asked."""
+    request: Id
+    """The SHA-256 of the body, in hex."""
+    repeated: bool = False
+    """It was the client's second try, or a later one."""
+
+
+class StoredFile(FrozenModel):
+    """`files/{file_id}/meta.json`, created once when the content is complete: a file of the Files API."""
+
+    file_id: FileId
+    project: ProjectId = DEFAULT_PROJECT
+    filename: Name
+    purpose: Id
+    created_at: float
+    """In seconds since the epoch, by the clock of the object store; so is `expires_at`."""
+    content: Reference
+    expires_at: float | None = None
 
 
 class EventRecord(FrozenModel):
@@ -134,9 +164,10 @@ class Deployed(FrozenModel):
 
 class Deployment(FrozenModel):
     """`deployments/{alias}.json`: the model that the alias names. It is changed only by compare-and-swap. `history` is
-    newest first."""
+    newest first. The aliases of a project other than the default one are in a folder of its own."""
 
     alias: str
+    project: ProjectId = DEFAULT_PROJECT
     current: Deployed
     previous: Deployed | None = None
     history: tuple[Deployed, ...] = ()

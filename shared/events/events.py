@@ -7,7 +7,18 @@ from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field
 
-from shared.events.limits import ITEMS, Count, Id, JobId, JsonObject, Name, ShownName, Text
+from shared.events.limits import (
+    DEFAULT_PROJECT,
+    ITEMS,
+    Count,
+    Id,
+    JobId,
+    JsonObject,
+    Name,
+    ProjectId,
+    ShownName,
+    Text,
+)
 from shared.events.models import FrozenModel
 from shared.events.references import DatasetPointer, FolderReference, Reference
 from shared.events.served import Served
@@ -133,6 +144,8 @@ class TrainingCompleted(Event):
     """Steps that were not taken, because their loss or its gradient was not a finite number."""
     diverged_at: Count | None = None
     """The step at which training ended, because too many steps in a row were skipped; the best adapter was kept."""
+    project: ProjectId = DEFAULT_PROJECT
+    """The project of the job."""
     base_profile: Id | None = None
     """As in `dataset.validated`."""
     served: Served | None = None

@@ -32,6 +32,8 @@ MAX_TOKENS = 2**24
 MAX_RERUN = 1_000_000_000
 TARGET_MODULES = 256
 MODULE_CHARS = 256
+DEFAULT_PROJECT = "default"
+"""The project of all that names none."""
 METADATA_ENTRIES, METADATA_KEY_CHARS, METADATA_VALUE_CHARS = 16, 64, 512
 """Those of the OpenAI API."""
 
@@ -92,6 +94,9 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 Id = Annotated[str, Field(max_length=ID_CHARS)]
 JobId = Annotated[str, Field(max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 """It is a folder of the ledger."""
+FileId = Annotated[str, Field(max_length=64, pattern=r"^file-[A-Za-z0-9-]+$")]
+ProjectId = Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+"""It is a folder of the bucket that datasets are dropped into, `projects/{id}/`."""
 Name = Annotated[str, Field(max_length=NAME_CHARS)]
 ShownName = Annotated[str, _cut(NAME_CHARS), Field(max_length=NAME_CHARS)]
 """A name that is only shown; what is longer is cut."""

@@ -8,6 +8,8 @@ from collections.abc import Collection
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from shared.access.principal import Principal
+from shared.events.limits import DEFAULT_PROJECT
 from shared.http.errors import ApiError
 from shared.http.health import PATHS
 
@@ -30,6 +32,8 @@ class BearerAuth:
             if refused is not None:
                 await refused.response()(scope, receive, send)
                 return
+            project = Headers(scope=scope).get("openai-project") or DEFAULT_PROJECT
+            scope.setdefault("state", {})["principal"] = Principal("root", project)
         await self._app(scope, receive, send)
 
 

@@ -111,6 +111,9 @@ class ModelSettings(Section):
     profile: Annotated[ProfileOverride, NoDecode, BeforeValidator(json_object)] = ProfileOverride()
     """What is set of the base's profile, as a JSON object: `{"reasoning_parser": "qwen3"}`. All services and vLLM need
     the same."""
+    aliases: Annotated[dict[str, str], NoDecode, BeforeValidator(json_object)] = {}
+    """Names of other systems and the base that each stands for, as a JSON object:
+    `{"gpt-4o-mini-2024-07-18": "Qwen/Qwen2.5-0.5B-Instruct"}`."""
     organization: str = "tunestream"
     """The `{org}` of `ft:{base}:{org}:{suffix}:{8 chars}`."""
 

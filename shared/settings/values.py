@@ -36,7 +36,7 @@ def json_object(given: object) -> object:
     try:
         return json.loads(given)
     except ValueError:
-        raise ValueError('is not JSON; give an object such as {"reasoning_parser": "qwen3"}') from None
+        raise ValueError('is not JSON; give an object such as {"name": "value"}') from None
 
 
 ReadableFile = Annotated[Path, AfterValidator(_readable)]

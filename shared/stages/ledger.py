@@ -7,11 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from shared.events.limits import DEFAULT_PROJECT
+
 JOBS = "jobs/"
 QUARANTINE = "quarantine/"
 RETRIES = "ingest/retries/"
 PENDING = "pending/"
 DELETED = "deleted/"
+ASKED = "ingest/asked/"
+FILES = "files/"
+UPLOADS = "uploads/"
+KEYS = "keys/"
+PERMISSIONS = "permissions/"
+DEPLOYMENTS = "deployments/"
 
 
 @dataclass(frozen=True)
@@ -120,8 +128,9 @@ def control_prefix(job_id: str) -> str:
     return f"{JOBS}{job_id}/control/"
 
 
-def deployment_key(alias: str) -> str:
-    return f"deployments/{alias}.json"
+def deployment_key(alias: str, project: str = DEFAULT_PROJECT) -> str:
+    folder = "" if project == DEFAULT_PROJECT else f"{project}/"
+    return f"{DEPLOYMENTS}{folder}{alias}.json"
 
 
 def base_key(digest: str) -> str:
@@ -135,3 +144,29 @@ def gpu_prefix(name: str) -> str:
 def retry_key(job_id: str) -> str:
     """Where the api asks for the job `job_id`, a retry of another one."""
     return f"{RETRIES}{job_id}.json"
+
+
+def asked_key(job_id: str) -> str:
+    """Where the api asks for a new job."""
+    return f"{ASKED}{job_id}.json"
+
+
+def file_prefix(file_id: str) -> str:
+    return f"{FILES}{file_id}/"
+
+
+def file_meta_key(file_id: str) -> str:
+    return file_prefix(file_id) + "meta.json"
+
+
+def file_content_key(file_id: str) -> str:
+    return file_prefix(file_id) + "content"
+
+
+def upload_prefix(upload_id: str) -> str:
+    return f"{UPLOADS}{upload_id}/"
+
+
+def api_key_key(key_id: str) -> str:
+    """Where an API key is described. The key itself is kept nowhere."""
+    return f"{KEYS}{key_id}.json"

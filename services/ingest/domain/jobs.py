@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 
 from shared import ids
+from shared.drops import project_of
 from shared.events import DatasetPointer, DatasetUploaded, FolderReference, Job, JobSpec, Origin, Reference
 
 
@@ -42,6 +43,7 @@ def job_of(
         # a program outside may write any origin into its event; only a retry begins from a later stage
         origin=origin.model_copy(update={"from_stage": None}),
         traceparent=traceparent,
+        project=project_of(dataset.key),
     )
 
 
