@@ -239,8 +239,11 @@ def running() -> Iterator[FullStack]:
         check=True,
         env={**os.environ, **PORTS},
     )
-    env = parse_exports((secrets / "client.env").read_text())
-    started = FullStack(env | {"PROMETHEUS_URL": f"http://127.0.0.1:{PORTS['PROMETHEUS_PORT']}"}, secrets, settings)
+    told = {
+        "PROMETHEUS_URL": f"http://127.0.0.1:{PORTS['PROMETHEUS_PORT']}",
+        "TUNESTREAM_BASE": settings["TUNESTREAM_MODEL__ID"],
+    }
+    started = FullStack(parse_exports((secrets / "client.env").read_text()) | told, secrets, settings)
     try:
         if not keep:
             started.down()
