@@ -26,7 +26,7 @@ PIN := $(BIN)/uv pip compile --quiet --no-emit-index-url --no-annotate --no-head
 $(if $(filter tiny-base smollm2,$(BASE)),,$(error BASE is "$(BASE)", but must be tiny-base or smollm2; TUNESTREAM_MODEL__ID names other bases))
 
 .DEFAULT_GOAL := help
-.PHONY: help install docs demo up down full full-down secrets check test test-full lint unit sim wiring e2e prove-outages chaos chaos-full constraints clean
+.PHONY: help install docs demo up down full full-down secrets check test test-full lint unit sim wiring e2e prove-outages prove-storage prove-uploads clients prove-clients chaos chaos-full constraints clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -123,6 +123,18 @@ e2e: install $(TINY)/config.json ## The whole stack with the real vLLM, killed a
 
 prove-outages: install $(TINY)/config.json ## Kafka, the store and vLLM away for two minutes each while jobs run (make e2e: for 20 s)
 	TUNESTREAM_OUTAGE_SECONDS=120 $(BIN)/pytest tests/e2e/test_7_outages.py --durations=8
+
+prove-storage: install $(TINY)/config.json ## 50 jobs with retention on: what is stored, against the policy's own sum (half an hour)
+	$(BIN)/pytest -s tests/proofs/test_storage.py
+
+prove-uploads: install ## 2 GB through the Uploads API: the memory of the api service
+	$(BIN)/python -m benchmarks.uploads --gb 2
+
+clients: install $(TINY)/config.json ## The official OpenAI clients, old and new, Python and Node, drive a running stack
+	$(BIN)/pytest -s tests/clients
+
+prove-clients: install $(TINY)/config.json ## The same with all versions of the Python client between them
+	TUNESTREAM_CLIENTS=all $(BIN)/pytest -s tests/clients
 
 chaos: install $(TINY)/config.json ## Faults of every kind while the embedded stack works (N=20 SEED=…), and whether anything was lost or doubled
 	$(CHAOS)

@@ -55,7 +55,7 @@ class Compose:
         match fault.kind:
             case "kill":
                 self.user.kill(part)
-                return lambda: self.user.start(part)
+                return lambda: self.user.start_alone(part)  # what it needs may be broken, too
             case "stop":
                 # freezes every process of a container; SIGSTOP would reach only its first, which is no part of ours
                 self.user.compose("pause", part)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from examples import tools
+from examples.tasks import tools
 from tests.e2e.conftest import StackUnderTest
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]

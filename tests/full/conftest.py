@@ -64,8 +64,15 @@ class FullStack(User):
     def start(self, *services: str) -> None:
         self.compose("start", *services)
 
+    def start_alone(self, service: str) -> None:
+        """Start a container whatever becomes of those that it needs, as a machine does that comes back."""
+        subprocess.run(["docker", "start", self._container(service)], check=True, capture_output=True)
+
+    def _container(self, service: str) -> str:
+        return str(self.compose("ps", "--all", "--quiet", service).stdout.split()[0])
+
     def inspect(self, service: str) -> dict[str, Any]:
-        container = self.compose("ps", "--all", "--quiet", service).stdout.split()[0]
+        container = self._container(service)
         found: list[dict[str, Any]] = json.loads(
             subprocess.run(["docker", "inspect", container], check=True, capture_output=True).stdout
         )

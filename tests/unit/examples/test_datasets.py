@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from examples import labels, support, tools
+from examples import support
 from examples.support_topics import TOPICS, Topic
+from examples.tasks import labels, tools
 
 
 def messages(path: Path) -> list[list[dict[str, str]]]:

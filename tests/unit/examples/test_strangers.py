@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 from openai.types.chat import ChatCompletionChunk
 
-from examples import ask, drop_s3, publish_event, tools
+from examples import ask, drop_s3, publish_event
+from examples.tasks import tools
 from shared.events import DatasetUploaded
 from tests.support.environment import remove_settings
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from examples import support, tools
+from examples import support
+from examples.tasks import tools
 from services.validate.domain.report import Report
 from services.validate.tokenizer import load
 from tests.support.smollm2 import tokenizer_folder

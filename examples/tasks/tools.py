@@ -1,4 +1,4 @@
-"""The bundled tool calls: `python -m examples.tools` writes `examples/tools.jsonl` again, byte for byte.
+"""The bundled tool calls: `python -m examples.tasks.tools` writes `examples/tools.jsonl` again, byte for byte.
 
 Larkfield's support desk has three tools. Most questions are answered by one call, some by two, some by none, and some
 conversations go on after the result of a call. Every argument is an integer of the question: in JSON as in a question a
@@ -17,7 +17,7 @@ from examples.support import ENDINGS, NAMES, OPENERS, SIGNED, jsonl, sentence
 
 ROWS = 420
 SEED = 11
-PATH = Path(__file__).with_name("tools.jsonl")
+PATH = Path(__file__).parents[1] / "tools.jsonl"
 SYSTEM = "You are the support desk of Larkfield."
 
 STATUS = (

@@ -1,4 +1,4 @@
-"""The bundled ticket labels: `python -m examples.labels` writes `examples/labels.jsonl` again, byte for byte.
+"""The bundled ticket labels: `python -m examples.tasks.labels` writes `examples/labels.jsonl` again, byte for byte.
 
 Each row is a question of the support dataset and the department that answers it. The task is a classification with five
 balanced labels, scored by exact match, accuracy and macro F1.
@@ -16,7 +16,7 @@ from examples.support_topics import TOPICS
 
 PER_LABEL = 40
 SEED = 7
-PATH = Path(__file__).with_name("labels.jsonl")
+PATH = Path(__file__).parents[1] / "labels.jsonl"
 LABELS = tuple(sorted({topic.department for topic in TOPICS}))
 SYSTEM = f"Sort the ticket. Answer with one word: {', '.join(LABELS)}."
 

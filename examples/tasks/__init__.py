@@ -1,0 +1,1 @@
+"""Writes the datasets of other tasks than free answers: labels and tool calls."""
