@@ -1,4 +1,4 @@
-"""/jobs/{id}/files and /jobs/{id}/report as a client sees them."""
+"""/jobs/{id}/files and /jobs/{id}/report, the artifacts of a job, as a client sees them."""
 
 from __future__ import annotations
 

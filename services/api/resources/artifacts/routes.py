@@ -1,4 +1,4 @@
-"""/jobs/{id}/report and /jobs/{id}/files/{name}: the files that the stages wrote, read from the object store."""
+"""/jobs/{id}/report and /jobs/{id}/files/{name}: the artifacts of a job, read from the object store."""
 
 from __future__ import annotations
 
@@ -8,9 +8,15 @@ from typing import BinaryIO
 from fastapi import APIRouter, Response
 from fastapi.responses import StreamingResponse
 
+from services.api.resources.artifacts.domain import (
+    VALIDATION_REPORT,
+    failed_report_key,
+    media_type,
+    names_of,
+    references,
+)
+from services.api.resources.artifacts.store import open_verified
 from services.api.resources.dependencies import Dependencies
-from services.api.resources.files.domain import VALIDATION_REPORT, failed_report_key, media_type, names_of, references
-from services.api.resources.files.store import open_verified
 from shared.errors import CorruptObject
 from shared.events import Reference
 from shared.http.errors import ApiError
@@ -25,7 +31,7 @@ HEADERS = {
 
 
 def router(dependencies: Dependencies) -> APIRouter:
-    routes = APIRouter(tags=["files"])
+    routes = APIRouter(tags=["artifacts"])
 
     @routes.get("/jobs/{job_id}/report")
     async def report(job_id: str) -> Response:

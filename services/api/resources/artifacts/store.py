@@ -1,4 +1,4 @@
-"""Reads the files of jobs from the object store."""
+"""Reads the artifacts of jobs from the object store."""
 
 from __future__ import annotations
 
