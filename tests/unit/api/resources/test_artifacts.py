@@ -19,6 +19,7 @@ async def test_the_report_and_the_files_come_from_the_ledger(api: Api, history: 
     assert texts == {
         "curves.png": "curves.png of trainer",
         "report.html": "report.html of evaluator",
+        "results.csv": "results.csv of trainer",
         "report.json": "report.json of evaluator",
         "validation-report.json": "report.json of validate",
     }
