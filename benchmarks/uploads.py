@@ -20,8 +20,7 @@ from pathlib import Path
 
 from openai import AsyncOpenAI
 
-from tests.support.api_process import ApiProcess, api_process
-from tests.support.embedded import embedded
+from tests.support.embedded import ApiProcess, api_process, embedded
 
 MB = 2**20
 PART = 64 * MB

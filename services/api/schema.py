@@ -50,7 +50,8 @@ CREATE TABLE IF NOT EXISTS files (
     created_at REAL NOT NULL,
     expires_at REAL,
     gone INTEGER NOT NULL,
-    meta TEXT NOT NULL
+    filename TEXT NOT NULL,
+    size INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS files_by_age ON files (project, gone, created_at, file_id);
 CREATE TABLE IF NOT EXISTS resulted (job_id TEXT PRIMARY KEY) WITHOUT ROWID;

@@ -19,14 +19,14 @@ from benchmarks.uploads import measure
 from services.api.app import make_app
 from services.api.database import ProjectionDatabase
 from services.api.janitor.files import StoredFiles
+from services.api.janitor.in_use import GRACE_SECONDS
 from services.api.janitor.tombstones import Tombstones
 from services.api.projection import Projection
 from services.api.resources.dependencies import Dependencies
 from shared.stages.ledger import FILES, UPLOADS, file_prefix, upload_prefix
 from shared.store import streams
 from shared.store.objects import ObjectStore
-from tests.support.api_process import api_process
-from tests.support.embedded import Embedded
+from tests.support.embedded import Embedded, api_process
 from tests.support.fakes.bus import FakeBus
 from tests.support.fakes.servers import Server
 from tests.support.waiting import until
@@ -166,7 +166,7 @@ async def test_a_file_whose_time_is_over_is_gone_for_all_and_then_from_the_store
     )
     kept = await one.client.files.create(file=ROW, purpose="batch")
     now = one.objects.now()
-    monkeypatch.setattr(ObjectStore, "now", lambda self: now + 3601)
+    monkeypatch.setattr(ObjectStore, "now", lambda self: now + 3600 + GRACE_SECONDS + 1)
     assert [file.id async for file in other.client.files.list()] == [kept.id]
     with pytest.raises(openai.NotFoundError):
         await other.client.files.content(made.id)

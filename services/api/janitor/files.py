@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from pydantic import ValidationError
 
 from services.api.domain.retention import DAY
-from services.api.janitor.in_use import FilesInUse, UnreadableJob
+from services.api.janitor.in_use import GRACE_SECONDS, FilesInUse, UnreadableJob
 from services.api.janitor.removal import Certain, remove
 from shared.events import StoredFile
 from shared.stages.ledger import FILES, UPLOADS, Entry, file_meta_key
@@ -63,7 +63,7 @@ class StoredFiles:
             except ValidationError:
                 self._expires[file_id] = None  # of another version
         expires = self._expires[file_id]
-        return expires is not None and expires <= now
+        return expires is not None and expires + GRACE_SECONDS <= now
 
     async def _folders(self, prefix: str) -> AsyncIterator[tuple[str, list[Entry]]]:
         """The folders below `prefix` by name, with all that is in them."""

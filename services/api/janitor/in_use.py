@@ -14,6 +14,10 @@ from shared.ids import is_job_id
 from shared.stages.ledger import ASKED, FILES, PENDING, job_key, pending_entry
 from shared.store.objects import ObjectStore
 
+GRACE_SECONDS = 60.0
+"""For so long a file outlives its tombstone, or its time: a request that had found it just before may still make a job
+of it."""
+
 
 class UnreadableJob(Exception):
     """Nobody knows which files a job under way reads, so no file is deleted."""

@@ -8,7 +8,7 @@ import re
 from pydantic import ValidationError
 
 from services.api import metrics
-from services.api.janitor.in_use import FilesInUse, UnreadableJob
+from services.api.janitor.in_use import GRACE_SECONDS, FilesInUse, UnreadableJob
 from services.api.janitor.removal import Certain, remove
 from services.api.resources.files.domain import RESULT_PREFIX
 from shared.errors import StoreRefused
@@ -29,9 +29,6 @@ _MAY_NAME = {
 }
 """What a tombstone of a kind may name. Whoever may write tombstones of a kind can have deleted what is here, so it is
 as little as can be."""
-
-GRACE_SECONDS = 60.0
-"""For so long a file outlives its tombstone: a request that had found it just before may still make a job of it."""
 
 
 def may_name(kind: str, prefix: str, name: str = "") -> bool:

@@ -68,14 +68,21 @@ def result_file(state: JobState) -> StoredFile | None:
 
 def file_view(file: StoredFile) -> dict[str, Any]:
     """The JSON object of a file, as OpenAI's API has it."""
+    return shown(file.file_id, file.content.size, file.created_at, file.expires_at, file.filename, file.purpose)
+
+
+def shown(
+    file_id: str, size: int, created_at: float, expires_at: float | None, filename: str, purpose: str
+) -> dict[str, Any]:
+    """The same of the fields of a file."""
     return {
-        "id": file.file_id,
+        "id": file_id,
         "object": "file",
-        "bytes": file.content.size,
-        "created_at": whole_seconds(file.created_at),
-        "expires_at": None if file.expires_at is None else whole_seconds(file.expires_at),
-        "filename": file.filename,
-        "purpose": file.purpose,
+        "bytes": size,
+        "created_at": whole_seconds(created_at),
+        "expires_at": None if expires_at is None else whole_seconds(expires_at),
+        "filename": filename,
+        "purpose": purpose,
         "status": "processed",
         "status_details": None,
     }

@@ -75,7 +75,7 @@ def router(dependencies: Dependencies) -> APIRouter:
         if page is None:
             message = f"There is no file {after!r} to continue after."
             raise ApiError(404, message, param="after", code="file_not_found")
-        return JsonResponse(listing([file_view(file) for file in page.rows], page.has_more))
+        return JsonResponse(listing(page.rows, page.has_more))
 
     @routes.get("/v1/files/{file_id}")
     async def retrieve_file(file_id: str, request: Request) -> Response:

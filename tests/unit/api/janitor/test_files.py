@@ -172,6 +172,12 @@ async def test_a_file_whose_time_is_over_goes_unless_a_job_reads_it(world: World
     assert world.there(*used, *later, *ever) == [*later, *ever]
 
 
+async def test_a_request_that_has_found_a_file_at_its_last_moment_may_make_a_job_of_it(world: World) -> None:
+    keys = add(world, "file-one", expires_at=world.clock.now + 21_600.0 - 1)
+    await world.sweep()
+    assert world.there(*keys) == keys
+
+
 async def test_content_that_never_became_a_file_goes_after_a_day(world: World) -> None:
     world.store.add(file_content_key("file-orphan"), b"{}")
     whole = add(world, "file-whole")
