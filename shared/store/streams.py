@@ -6,13 +6,16 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator
+from functools import partial
+from itertools import islice
 from typing import Any
 
 from minio.datatypes import Part
 from minio.error import S3Error
 
-from shared.errors import CorruptObject
+from shared.errors import CorruptObject, StoreUnavailable
 from shared.events import Reference
+from shared.retry import Backoff, retry
 from shared.store import names, verified
 from shared.store.connection import Connection
 
@@ -21,6 +24,8 @@ PART_SIZE = 8 * 2**20
 RANGE = 4 * 2**20
 """Bytes that are read with one request."""
 MOST_PARTS = 10_000
+RETRIES, PAUSES = 6, Backoff(0.5, 8.0)
+"""Of a range that cannot be read: about twenty seconds."""
 
 _HEADERS = {"Content-Type": "application/octet-stream"}
 
@@ -149,6 +154,7 @@ async def read(connection: Connection, reference: Reference) -> AsyncIterator[by
 
     Raises:
         CorruptObject: the object is gone, or is not what the reference names.
+        StoreUnavailable: the store was away for longer than a restart takes.
     """
     names.check(reference.bucket, reference.key)
     digest = hashlib.sha256()
@@ -166,21 +172,27 @@ async def read(connection: Connection, reference: Reference) -> AsyncIterator[by
             if error.code == "InvalidRange":  # it is shorter
                 raise CorruptObject(wrong) from None
             raise
-        digest.update(data)
         if len(data) != length:
             raise CorruptObject(wrong)
         return bytes(data)
 
-    starts = range(0, reference.size, RANGE)
-    coming = asyncio.create_task(connection.file("read", lambda: call(0))) if reference.size else None
+    async def piece(start: int) -> bytes:
+        # a large object takes longer than a store is restarted
+        return await retry(
+            lambda: connection.file("read", lambda: call(start)), on=StoreUnavailable, pauses=islice(PAUSES, RETRIES)
+        )
+
+    coming = asyncio.create_task(piece(0)) if reference.size else None
     try:
-        for start in starts:
+        for start in range(0, reference.size, RANGE):
             assert coming is not None
             data = await coming
             following = start + RANGE
             if following < reference.size:
-                coming = asyncio.create_task(connection.file("read", lambda at=following: call(at)))  # type: ignore[misc]
-            elif digest.hexdigest() != reference.sha256:
+                coming = asyncio.create_task(piece(following))
+            # not in the thread of the call: one that was given up may still be running
+            await connection.beside(partial(digest.update, data))
+            if following >= reference.size and digest.hexdigest() != reference.sha256:
                 raise CorruptObject(wrong)
             yield data
             del data

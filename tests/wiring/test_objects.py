@@ -270,3 +270,16 @@ async def test_a_key_that_the_store_takes_not_is_refused_not_retried(parts: Embe
         await parts.objects.put("black/" + "k" * 256, b"")
     assert caught.value.code == "KeyTooLongError"
     assert time.monotonic() - began < 5
+
+
+async def test_a_stream_goes_on_when_connections_break(proxy: Proxy, parts: Embedded) -> None:
+    data = b"0123456789abcdef" * (5 * streams.RANGE // 16) + b"tail"
+    reference = await parts.objects.put("black/stream", data)
+    got = b""
+    async for chunk in through(proxy, parts).stream(reference):
+        got += chunk
+        proxy.cut()
+        if len(got) == 2 * streams.RANGE:
+            proxy.mode = "refused"
+            asyncio.get_running_loop().call_later(1.0, setattr, proxy, "mode", "open")
+    assert got == data
