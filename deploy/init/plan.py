@@ -48,6 +48,8 @@ class S3User(Declared):
     read: tuple[S3Pattern, ...] = ()
     write: tuple[S3Pattern, ...] = ()
     delete: tuple[S3Pattern, ...] = ()
+    abort: tuple[S3Pattern, ...] = ()
+    """The objects whose uploads in parts the user may abort."""
     uploads: tuple[str, ...] = ()
     """The buckets in which the user may list and abort uploads in parts that nobody has completed."""
 
@@ -136,7 +138,12 @@ def _rules(
 # --- S3 ---------------------------------------------------------------------------------------------------------
 
 
-_OBJECTS = {"read": "s3:GetObject", "write": "s3:PutObject", "delete": "s3:DeleteObject"}
+_OBJECTS = {
+    "read": "s3:GetObject",
+    "write": "s3:PutObject",
+    "delete": "s3:DeleteObject",
+    "abort": "s3:AbortMultipartUpload",
+}
 
 
 def policy(user: S3User) -> Policy:

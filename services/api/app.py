@@ -13,10 +13,13 @@ from starlette.types import Scope
 from services.api.database import ProjectionDatabase
 from services.api.janitor.start import make_janitor
 from services.api.projection import Projection
+from services.api.resources.artifacts import routes as artifacts
 from services.api.resources.dependencies import Dependencies
 from services.api.resources.events import routes as events
 from services.api.resources.files import routes as files
 from services.api.resources.jobs import routes as jobs
+from services.api.resources.uploads import routes as uploads
+from services.api.resources.uploads.domain import LARGEST_PART
 from shared import ids
 from shared.errors import ConfigError, StoreRefused
 from shared.events import EVENTS
@@ -27,6 +30,10 @@ from shared.service import Context, Parts, run
 log = logging.getLogger(__name__)
 
 TOPICS = tuple(event for event in EVENTS if "api" in event.read_by)
+
+
+FORM_BYTES = 2**20
+"""What a form has beside its file."""
 
 
 def main() -> None:
@@ -45,7 +52,9 @@ def build(context: Context) -> Parts:
     group = group_of(database, str(settings.api.database.resolve()))
     for event_type in TOPICS:
         context.bus.subscribe(event_type, projection.take, group=group)
-    dependencies = Dependencies(database, projection, context.objects, context.bus, settings.api.url)
+    dependencies = Dependencies(
+        database, projection, context.objects, context.bus, settings.api.url, largest_file=settings.api.largest_file
+    )
     return Parts(
         app=make_app(dependencies, settings.inference.api_keys),
         address=(settings.api.host, settings.api.port),
@@ -61,8 +70,9 @@ def _seconds_since(moment: float | None) -> float | None:
 
 def make_app(dependencies: Dependencies, api_keys: tuple[str, ...]) -> FastAPI:
     errors = ErrorTable({ConfigError: _store_refuses, StoreRefused: _object_refused})
-    app = make_http_app("Tunestream", api_keys, errors=errors)
-    for resource in (jobs, events, files):
+    limits = {"/v1/files": dependencies.largest_file + FORM_BYTES, "/v1/uploads/*/parts": LARGEST_PART + FORM_BYTES}
+    app = make_http_app("Tunestream", api_keys, errors=errors, limits=limits)
+    for resource in (jobs, events, artifacts, files, uploads):
         app.include_router(resource.router(dependencies))
     return app
 

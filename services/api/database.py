@@ -141,6 +141,16 @@ class ProjectionDatabase:
 
     # --- threads ----------------------------------------------------------------------------------------------
 
+    async def write(self, call: Callable[[sqlite3.Connection], T]) -> T:
+        """The result of `call`, in one transaction."""
+
+        def in_transaction(connection: sqlite3.Connection) -> T:
+            with connection:
+                connection.execute("BEGIN IMMEDIATE")
+                return call(connection)
+
+        return await self._write(in_transaction)
+
     async def _write(self, call: Callable[[sqlite3.Connection], T]) -> T:
         return await _in(self._writer, call, self._write_connection)
 

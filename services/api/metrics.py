@@ -21,7 +21,7 @@ def set_jobs(counts: Mapping[str, int]) -> None:
 deleted_objects = Counter(
     "tunestream_janitor_deleted_total",
     "Objects that the janitor has deleted; kind: checkpoints, tombstones, attempts, resume, reports, markers, inbox, "
-    "quarantine, retries, uploads (in parts, never completed)",
+    "quarantine, retries, files, uploads (in parts, also those that were never completed)",
     ["kind"],
 )
 deleted_bytes = Counter("tunestream_janitor_deleted_bytes_total", "The size of what the janitor has deleted", ["kind"])

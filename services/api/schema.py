@@ -38,6 +38,24 @@ CREATE INDEX messages_in_order ON messages (job_id, position, id);
 PRAGMA user_version = {VERSION};
 COMMIT;
 """
+# Made beside the others, without a new version, which would have every database made anew.
+# `files`: what the ledger holds of the Files API, as far as this database has read it, and the result files of jobs. A
+# row of a deleted file stays (`gone`), as a place in a list. `resulted`: jobs whose result file was looked for.
+LATER = """
+CREATE TABLE IF NOT EXISTS marks (name TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS files (
+    file_id TEXT PRIMARY KEY,
+    project TEXT NOT NULL,
+    purpose TEXT NOT NULL,
+    created_at REAL NOT NULL,
+    expires_at REAL,
+    gone INTEGER NOT NULL,
+    filename TEXT NOT NULL,
+    size INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS files_by_age ON files (project, gone, created_at, file_id);
+CREATE TABLE IF NOT EXISTS resulted (job_id TEXT PRIMARY KEY) WITHOUT ROWID;
+"""
 
 
 def open_or_make(path: Path) -> sqlite3.Connection:
@@ -49,8 +67,7 @@ def open_or_make(path: Path) -> sqlite3.Connection:
     connection = connect(path)
     if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
         connection.executescript(SCHEMA)
-    # without a new version, which would have every database made anew
-    connection.execute("CREATE TABLE IF NOT EXISTS marks (name TEXT PRIMARY KEY) WITHOUT ROWID")
+    connection.executescript(LATER)
     return connection
 
 

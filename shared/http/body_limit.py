@@ -15,7 +15,8 @@ DEFAULT_LIMIT = 2**20
 """In bytes. A request without data of the user has a few hundred."""
 
 Limits: TypeAlias = Mapping[str, int | None]
-"""The most bytes that a body may have, by path. A limit holds for all paths below its own, too; None: any number."""
+"""The most bytes that a body may have, by path; None: any number. A limit holds for all paths below its own, too. `*`
+stands for any part of a path."""
 
 
 class BodyLimit:
@@ -32,7 +33,7 @@ class BodyLimit:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")
-        own = (limit for below, limit in self._limits.items() if path == below or path.startswith(f"{below}/"))
+        own = (limit for below, limit in self._limits.items() if _is_below(path, below))
         limit = next(own, DEFAULT_LIMIT)
         if limit is None or scope["type"] != "http":
             await self._app(scope, receive, send)
@@ -54,6 +55,11 @@ class BodyLimit:
             return message
 
         await self._app(scope, receive_within_limit, send)
+
+
+def _is_below(path: str, place: str) -> bool:
+    asked, wanted = path.split("/"), place.split("/")
+    return len(asked) >= len(wanted) and all(part in ("*", met) for part, met in zip(wanted, asked, strict=False))
 
 
 def _message(limit: int) -> str:

@@ -269,12 +269,14 @@ class EvaluatorSettings(Section):
 
 
 class ApiSettings(Section):
-    """The api service: jobs over HTTP."""
+    """The api service: files and jobs over HTTP."""
 
     host: str = "127.0.0.1"
     port: int = 8080
     url: str = "http://127.0.0.1:8080"
     database: Path = Path(".tunestream/api.sqlite3")
+    largest_file: int = Field(default=8 * 2**30, ge=1, le=64 * 2**30)
+    """Bytes that a file of the Files API may have; a larger one is answered with 413."""
 
 
 class RetentionSettings(Section):

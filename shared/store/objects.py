@@ -10,7 +10,7 @@ import io
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -28,13 +28,12 @@ from shared.errors import (
 from shared.events import DatasetPointer, FolderReference, Reference
 from shared.settings import StoreSettings
 from shared.stages.ledger import JOBS, Entry
-from shared.store import listing, names, parts, verified
+from shared.store import listing, names, parts, streams, verified
 from shared.store.clock import StoreClock
 from shared.store.connection import Connection
 from shared.store.errors import wants_tls
 from shared.store.folders import folder_reference, manifest_key
 from shared.store.listing import entry_of
-from shared.store.parts import PART_SIZE
 from shared.store.verified import ABSENT
 
 _LOST = {"PreconditionFailed", "ConditionalRequestConflict"}
@@ -221,21 +220,19 @@ class ObjectStore:
     async def upload(self, key: str, path: Path) -> Reference:
         """Write a file as an object."""
         self._check(key)
+        return await parts.upload(self._connection, self.bucket, key, path)
 
-        def digest() -> str:
-            with path.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
+    async def write_stream(self, key: str, chunks: AsyncIterator[bytes]) -> Reference:
+        """Write an object while its bytes come, in flat memory. If `chunks` raises, there is no object."""
+        return await streams.write(self._connection, self.bucket, key, chunks)
 
-        def whole() -> str:
-            result = self._client._put_object(self.bucket, key, path.read_bytes(), headers={**_BINARY})
-            return result.etag or ""
+    def stream(self, reference: Reference) -> AsyncIterator[bytes]:
+        """The bytes of an object as they come, in flat memory; the last of them only when the digest of all is right.
 
-        sha256, size = await self._connection.beside(digest), path.stat().st_size
-        if size <= PART_SIZE:
-            etag = await self._connection.file("upload", whole)
-        else:
-            etag = await parts.upload(self._connection, self.bucket, key, path, size)
-        return Reference(bucket=self.bucket, key=key, etag=etag, size=size, sha256=sha256)
+        Raises (while it is read):
+            CorruptObject: the object is gone or was changed.
+        """
+        return streams.read(self._connection, reference)
 
     async def read(self, reference: Reference) -> bytes:
         """The bytes of an object.

@@ -4,18 +4,39 @@ ends the upload."""
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from pathlib import Path
 
 from minio.datatypes import Part
 
+from shared.events import Reference
 from shared.store.connection import Connection
 
 PART_SIZE = 16 * 2**20  # up to this size one request, beyond it parts; S3 allows 10,000 parts: 160 GB
 PARALLEL = 3
 
 
-async def upload(connection: Connection, bucket: str, key: str, path: Path, size: int) -> str:
-    """Upload the file `path` of `size` bytes as one object; nobody sees it before it is complete. Returns its ETag."""
+async def upload(connection: Connection, bucket: str, key: str, path: Path) -> Reference:
+    """Upload a file as one object, in parts if it is large; nobody sees it before it is complete."""
+
+    def digest() -> str:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def whole() -> str:
+        headers = {"Content-Type": "application/octet-stream"}
+        return connection.client._put_object(bucket, key, path.read_bytes(), headers=headers).etag or ""
+
+    sha256, size = await connection.beside(digest), path.stat().st_size
+    if size <= PART_SIZE:
+        etag = await connection.file("upload", whole)
+    else:
+        etag = await _in_parts(connection, bucket, key, path, size)
+    return Reference(bucket=bucket, key=key, etag=etag, size=size, sha256=sha256)
+
+
+async def _in_parts(connection: Connection, bucket: str, key: str, path: Path, size: int) -> str:
+    """Returns the ETag."""
     client = connection.client
     headers = {"Content-Type": "application/octet-stream"}
     upload_id = await connection.document("upload", lambda: client._create_multipart_upload(bucket, key, headers))

@@ -23,10 +23,13 @@ ABSENT = {"NoSuchKey", "NoSuchObject", "NoSuchVersion"}
 
 
 @contextmanager
-def opened(client: Minio, bucket: str, key: str) -> Iterator[urllib3.BaseHTTPResponse]:
-    """The answer with the object's bytes. Its connection goes back to the pool when the block is left."""
+def opened(
+    client: Minio, bucket: str, key: str, span: tuple[int, int] | tuple[()] = ()
+) -> Iterator[urllib3.BaseHTTPResponse]:
+    """The answer with the object's bytes, or with those of a `span` (start and length). Its connection goes back to the
+    pool when the block is left."""
     names.check(bucket, key)
-    response = client.get_object(bucket, key)
+    response = client.get_object(bucket, key, *span)
     try:
         yield response
     finally:

@@ -9,13 +9,16 @@ import hashlib
 import json
 import time
 import uuid
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from shared.errors import AlreadyExists, Conflict, CorruptObject, InputError, StoreRefused
 from shared.events import DatasetPointer, FolderReference
-from shared.store.objects import PART_SIZE, ObjectStore
+from shared.store.objects import ObjectStore
+from shared.store.parts import PART_SIZE
+from shared.store.streams import PART_SIZE as STREAM_PART
 from tests.support import races
 
 ROUNDS = 8  # tests/full runs a hundred
@@ -185,6 +188,7 @@ class StoreSuite:
             lambda: place.exists(key),
             lambda: place.metadata(key),
             lambda: place.upload(key, tmp_path / "file"),
+            lambda: place.write_stream(key, _nothing()),
         ):
             with pytest.raises(StoreRefused):
                 await call()
@@ -218,6 +222,46 @@ class StoreSuite:
         await store.download(reference, tmp_path / "back")
         assert (tmp_path / "back").read_bytes() == source.read_bytes()
         assert await store.describe(DatasetPointer(bucket="tunestream", key=f"{folder}/large")) == reference
+
+    @pytest.mark.parametrize("size", [0, 1, 10_000, STREAM_PART - 1, STREAM_PART, STREAM_PART + 1, 2 * STREAM_PART + 7])
+    async def test_a_stream_becomes_the_object_and_comes_back(self, store: ObjectStore, folder: str, size: int) -> None:
+        data = (bytes(range(251)) * (size // 251 + 1))[:size]
+
+        async def chunks(length: int) -> AsyncIterator[bytes]:
+            for start in range(0, size, length):
+                yield data[start : start + length]
+
+        for length in (70_001, STREAM_PART + 3, 3 * STREAM_PART):
+            reference = await store.write_stream(f"{folder}/stream", chunks(length))
+            assert (reference.size, reference.sha256) == (size, hashlib.sha256(data).hexdigest())
+            found = await store.stat(f"{folder}/stream")
+            assert found is not None and (found.size, found.etag) == (size, reference.etag)
+        assert b"".join([chunk async for chunk in store.stream(reference)]) == data
+        assert await store.read(reference) == data
+
+    @pytest.mark.parametrize("size", [0, 10, 2 * STREAM_PART + 7])
+    async def test_a_stream_that_breaks_off_leaves_nothing(self, store: ObjectStore, folder: str, size: int) -> None:
+        async def chunks() -> AsyncIterator[bytes]:
+            for _ in range(0, size, 2**20):
+                yield b"x" * 2**20
+            raise ValueError("the client is gone")
+
+        with pytest.raises(ValueError, match="gone"):
+            await store.write_stream(f"{folder}/broken", chunks())
+        assert await store.list(f"{folder}/") == []
+
+    async def test_a_stream_of_something_else_never_gives_its_end(self, store: ObjectStore, folder: str) -> None:
+        reference = await store.put(f"{folder}/s", b"x" * (2 * STREAM_PART + 7))
+        for other in (b"y" * (2 * STREAM_PART + 7), b"x" * 2 * STREAM_PART, b"x" * 7):
+            await store.put(f"{folder}/s", other)
+            got = 0
+            with pytest.raises(CorruptObject):
+                async for chunk in store.stream(reference):
+                    got += len(chunk)
+            assert got < reference.size
+        await store.delete(f"{folder}/s")
+        with pytest.raises(CorruptObject, match="is gone"):
+            _ = [chunk async for chunk in store.stream(reference)]
 
     async def test_overwritten_bytes_are_refused_and_leave_no_file(
         self, store: ObjectStore, folder: str, tmp_path: Path
@@ -310,3 +354,8 @@ class StoreSuite:
         (tmp_path / "out/a.json").write_bytes(b"{}")
         (tmp_path / "out/deep/b ü.bin").write_bytes(bytes(1000))
         return await store.upload_folder(f"{folder}/one", tmp_path / "out")
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    for chunk in ():
+        yield chunk

@@ -62,6 +62,10 @@ RUBBISH = (
     "jobs/ftjob-x/trainer/attempt-1/resume/step-1/manifest.json",
     "jobs/ftjob-x/evaluator/attempt-1/answers-tuned.jsonl",
     "deleted/checkpoints/probe.json",
+    "deleted/files/probe.json",
+    "files/file-probe/content",
+    "files/file-probe/meta.json",
+    "uploads/upload_probe/parts/part_probe/content",
     "ingest/inbox/probe",
     "ingest/seen/probe",
     "ingest/retries/ftjob-x.json",
@@ -119,6 +123,17 @@ def test_a_trainer_asks_for_a_deletion_and_nobody_else(stack: FullStack) -> None
     assert stack.s3_of("trainer").get_object(Bucket="tunestream", Key=put["Key"])["Body"].read() == b"{}"
     for other in {*SERVICES, "render", "stranger", "janitor"} - {"trainer"}:
         denied(lambda other=other: stack.s3_of(other).put_object(**put))
+
+
+def test_the_api_stores_files_and_asks_for_their_deletion_and_nobody_else(stack: FullStack) -> None:
+    for key in ("files/file-x/content", "uploads/upload_x/upload.json", "deleted/files/asked.json"):
+        put = {"Bucket": "tunestream", "Key": key, "Body": b"{}"}
+        stack.s3_of("api").put_object(**put)
+        for other in {*SERVICES, "render", "stranger", "janitor"} - {"api"}:
+            denied(lambda other=other, put=put: stack.s3_of(other).put_object(**put))
+    about = {"Bucket": "tunestream", "Key": "files/file-x/content"}
+    upload = stack.s3_of("api").create_multipart_upload(**about)["UploadId"]
+    stack.s3_of("api").abort_multipart_upload(**about, UploadId=upload)
 
 
 def test_the_render_server_writes_only_what_is_known_of_a_base_as_validate_does(stack: FullStack) -> None:

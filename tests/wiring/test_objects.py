@@ -14,9 +14,10 @@ from pydantic import SecretStr
 
 from shared.errors import ConfigError, StoreRefused, StoreUnavailable
 from shared.events import DatasetPointer
-from shared.store import connection
+from shared.store import connection, streams
 from shared.store.clock import StoreClock
-from shared.store.objects import PART_SIZE, ObjectStore
+from shared.store.objects import ObjectStore
+from shared.store.parts import PART_SIZE
 from shared.store.wire import Limits
 from tests.contract.store_suite import StoreSuite
 from tests.support.embedded import Embedded
@@ -39,6 +40,34 @@ async def test_only_uploads_that_are_old_and_not_completed_are_aborted(parts: Em
     assert await objects.abort_uploads(time.time() + 3600) >= 1
     assert client._list_multipart_uploads(objects.bucket).uploads == []
     assert await objects.list("suite-uploads/") == []
+
+
+@pytest.mark.parametrize("how", ["fails", "cancelled"])
+async def test_of_a_stream_that_breaks_off_no_part_stays(parts: Embedded, how: str) -> None:
+    objects, key = parts.objects, f"suite-streams/{how}"
+    three, never = asyncio.Event(), asyncio.Event()
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(3):
+            yield b"x" * streams.PART_SIZE
+        three.set()
+        if how == "fails":
+            raise ValueError("the client is gone")
+        await never.wait()
+
+    def begun() -> list[str]:
+        uploads = objects._client._list_multipart_uploads(objects.bucket, prefix=key).uploads
+        return [upload.object_name or "" for upload in uploads]
+
+    writing = asyncio.create_task(objects.write_stream(key, chunks()))
+    await three.wait()
+    if how == "cancelled":
+        assert begun() == [key]
+        writing.cancel()
+    with pytest.raises((ValueError, asyncio.CancelledError)):
+        await writing
+    await until(lambda: not begun(), "the upload is aborted")
+    assert await objects.list("suite-streams/") == []
 
 
 @pytest.mark.parametrize(
@@ -241,3 +270,16 @@ async def test_a_key_that_the_store_takes_not_is_refused_not_retried(parts: Embe
         await parts.objects.put("black/" + "k" * 256, b"")
     assert caught.value.code == "KeyTooLongError"
     assert time.monotonic() - began < 5
+
+
+async def test_a_stream_goes_on_when_connections_break(proxy: Proxy, parts: Embedded) -> None:
+    data = b"0123456789abcdef" * (5 * streams.RANGE // 16) + b"tail"
+    reference = await parts.objects.put("black/stream", data)
+    got = b""
+    async for chunk in through(proxy, parts).stream(reference):
+        got += chunk
+        proxy.cut()
+        if len(got) == 2 * streams.RANGE:
+            proxy.mode = "refused"
+            asyncio.get_running_loop().call_later(1.0, setattr, proxy, "mode", "open")
+    assert got == data

@@ -1,5 +1,5 @@
 """The slow sweep through everything that is kept: the index of open work, the retention policy, what ingest has
-handled, uploads that nobody completed."""
+handled, files whose time is over, uploads that nobody completed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from services.api import metrics
 from services.api.domain.retention import DAY, Limits
 from services.api.janitor.documents import Swept, read_swept, write_swept
 from services.api.janitor.family import Family
+from services.api.janitor.files import StoredFiles
 from services.api.janitor.jobs import Jobs, Scope, Settled
 from services.api.janitor.leftovers import Leftovers
 from services.api.janitor.removal import Certain
@@ -38,6 +39,7 @@ class Sweep:
         limits = Limits(retention.attempt_days, retention.report_days)
         self._policy = ids.derive("retention", limits.attempt_days, limits.report_days, chars=12)
         self._jobs = Jobs(objects, limits, settled)
+        self._files = StoredFiles(objects)
         self._leftovers = Leftovers(objects, datasets, retention.inbox_days)
         self._seconds = seconds
         self._next_at: float | None = None
@@ -75,6 +77,7 @@ class Sweep:
         if scope.refused is None:
             try:
                 await self._leftovers.remove(family, certain)
+                await self._files.remove(certain)
                 await self._abort_uploads(now, certain)
             except ConfigError as error:
                 scope.refused = error

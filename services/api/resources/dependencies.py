@@ -29,6 +29,8 @@ class Dependencies:
     url: str
     complained: set[str] = field(default_factory=set)
     """Jobs that were logged because they cannot be shown."""
+    largest_file: int = 8 * 2**30
+    """In bytes."""
 
     async def job(self, job_id: str) -> JobState:
         """The job of that id.

@@ -112,7 +112,7 @@ class JobHistory:
             valid_loss=0.6,
             overfitting=Overfitting(verdict="healthy", reason="both losses fall"),
             hyperparameters={"n_epochs": 1},
-            artifacts={"curves.png": self._artifact("trainer", "curves.png")},
+            artifacts={name: self._artifact("trainer", name) for name in ("curves.png", "results.csv")},
         )
 
     @property
@@ -212,7 +212,7 @@ class JobHistory:
         """Write all documents of the job up to the completion of the stage `until`."""
         await self.accept(objects)
         for stage, (event, after) in self.results.items():
-            for name in ("report.json", "report.html", "curves.png"):
+            for name in ("report.json", "report.html", "curves.png", "results.csv"):
                 await objects.put(attempt_prefix(self.job_id, stage, 1) + name, self._bytes(stage, name))
             await self.finish(objects, stage, event, after, "completed")
             if stage == until:

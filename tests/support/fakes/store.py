@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -57,6 +57,7 @@ class FakeStore(ObjectStore):
     """
 
     page_size = PAGE
+    range_size = 2**16
 
     def __init__(
         self, bucket: str = "tunestream", clock: Callable[[], float] = time.time, disk: Disk | None = None
@@ -215,6 +216,16 @@ class FakeStore(ObjectStore):
 
     async def upload(self, key: str, path: Path) -> Reference:
         return await self.put(key, path.read_bytes())
+
+    async def write_stream(self, key: str, chunks: AsyncIterator[bytes]) -> Reference:
+        self._check(key)
+        data = b"".join([chunk async for chunk in chunks])
+        return await self.put(key, data)
+
+    async def stream(self, reference: Reference) -> AsyncIterator[bytes]:
+        data = await self.read(reference)
+        for start in range(0, len(data), self.range_size):
+            yield data[start : start + self.range_size]
 
     async def read(self, reference: Reference) -> bytes:
         names.check(reference.bucket, reference.key)

@@ -34,12 +34,16 @@ class Api:
     keys: tuple[str, ...] = ()
     bus_away: float | None = None
     """For how many seconds the bus has been away."""
+    largest_file: int = 3 * 2**20
 
     def start(self) -> None:
         self.database = ProjectionDatabase(self.path)
         self.projection = Projection(self.database, self.objects, discover_seconds=10, bus_away=lambda: self.bus_away)
-        dependencies = Dependencies(self.database, self.projection, self.objects, self.bus, URL)
-        transport = httpx.ASGITransport(make_app(dependencies, self.keys))
+        dependencies = Dependencies(
+            self.database, self.projection, self.objects, self.bus, URL, largest_file=self.largest_file
+        )
+        self.app = make_app(dependencies, self.keys)
+        transport = httpx.ASGITransport(self.app)
         self.client = httpx.AsyncClient(transport=transport, base_url=URL)
 
     async def stop(self) -> None:

@@ -1,1 +1,1 @@
-"""/jobs/{id}/files and /jobs/{id}/report: the files of a job."""
+"""/v1/files: what a project has stored, and the result files of its jobs."""

@@ -1,66 +1,133 @@
-"""/jobs/{id}/report and /jobs/{id}/files/{name}: the files that the stages wrote, read from the object store."""
+"""/v1/files: create, list, retrieve, content, delete."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import BinaryIO
+import base64
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Annotated, Literal
+from urllib.parse import quote
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from services.api.resources.dependencies import Dependencies
-from services.api.resources.files.domain import VALIDATION_REPORT, failed_report_key, media_type, names_of, references
-from services.api.resources.files.store import open_verified
+from services.api.resources.files import store
+from services.api.resources.files.domain import file_view
+from services.api.resources.files.index import FileIndex
+from services.api.resources.forms import FileForm
+from services.api.resources.lists import listing
+from shared.access.principal import principal_of
 from shared.errors import CorruptObject
-from shared.events import Reference
+from shared.events import StoredFile
 from shared.http.errors import ApiError
+from shared.http.responses import JsonResponse
 
-CHUNK = 2**16
-HEADERS = {
-    "x-content-type-options": "nosniff",
-    # a report quotes rows and answers; if a browser ever runs a quoted script, it can reach nothing
-    "content-security-policy": "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; "
-    "style-src 'unsafe-inline'; img-src data:",
+FORM = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file", "purpose"],
+                    "properties": {
+                        "file": {"type": "string", "format": "binary"},
+                        "purpose": {"type": "string"},
+                        "expires_after[anchor]": {"type": "string", "enum": ["created_at"]},
+                        "expires_after[seconds]": {"type": "integer", "minimum": 3600, "maximum": 2592000},
+                    },
+                }
+            }
+        },
+    }
 }
 
 
 def router(dependencies: Dependencies) -> APIRouter:
     routes = APIRouter(tags=["files"])
+    objects, projection = dependencies.objects, dependencies.projection
+    index = FileIndex(objects, dependencies.database)
 
-    @routes.get("/jobs/{job_id}/report")
-    async def report(job_id: str) -> Response:
-        """The evaluation side by side, as one self-contained HTML page."""
-        state = await dependencies.job(job_id)
-        if html := references(state).get("report.html"):
-            return await _send(dependencies, "report.html", html)
-        message = f"Job {job_id} was not evaluated yet (it is {state.status}); there is no report yet."
-        raise ApiError(404, message, param="job_id", code="report_not_found")
+    async def found(file_id: str, request: Request) -> StoredFile:
+        file = await store.find(objects, projection, file_id, principal_of(request).project)
+        if file is None:
+            raise _no_such_file(file_id)
+        return file
 
-    @routes.get("/jobs/{job_id}/files/{name}")
-    async def file(job_id: str, name: str) -> Response:
-        state = await dependencies.job(job_id)
-        if reference := references(state).get(name):
-            return await _send(dependencies, name, reference)
-        key = failed_report_key(state) if name == VALIDATION_REPORT else None
-        if key and (found := await dependencies.objects.get(key)):
-            return Response(found[0], media_type=media_type(name), headers=HEADERS)
-        there = ", ".join(names_of(state)) or "none yet"
-        raise ApiError(404, f"Job {job_id} has no file {name!r}; it has: {there}.", param="name", code="file_not_found")
+    @routes.post("/v1/files", openapi_extra=FORM)
+    async def create_file(request: Request) -> Response:
+        """Store a file. Its bytes go to the object store as they come."""
+        form = FileForm(request, "file", dependencies.largest_file)
+        return JsonResponse(file_view(await store.create(objects, form, principal_of(request).project)))
+
+    @routes.get("/v1/files")
+    async def list_files(
+        request: Request,
+        limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
+        after: str | None = None,
+        order: Literal["asc", "desc"] = "desc",
+        purpose: str | None = None,
+    ) -> Response:
+        """Newest first, or oldest first; `after` is the id of the last file of the page before, even if that was
+        deleted since."""
+        page = await index.page(principal_of(request).project, limit=limit, after=after, order=order, purpose=purpose)
+        if page is None:
+            message = f"There is no file {after!r} to continue after."
+            raise ApiError(404, message, param="after", code="file_not_found")
+        return JsonResponse(listing(page.rows, page.has_more))
+
+    @routes.get("/v1/files/{file_id}")
+    async def retrieve_file(file_id: str, request: Request) -> Response:
+        return JsonResponse(file_view(await found(file_id, request)))
+
+    @routes.get("/v1/files/{file_id}/content")
+    async def file_content(file_id: str, request: Request, encoding: Literal["base64"] | None = None) -> Response:
+        """The bytes of the file. With `encoding=base64` they come as OpenAI's result files do."""
+        file = await found(file_id, request)
+        chunks = objects.stream(file.content)
+        try:
+            first = await anext(chunks, b"")
+        except CorruptObject as error:
+            raise ApiError(502, f"The file {file_id} cannot be read: {error}.", code="corrupt_object") from None
+        body, size = _rest(first, chunks), file.content.size
+        if encoding is not None:
+            body, size = _base64(body), (size + 2) // 3 * 4
+        headers = {
+            "content-length": str(size),
+            "content-disposition": f"attachment; filename*=UTF-8''{quote(file.filename, safe='')}",
+            "x-content-type-options": "nosniff",
+        }
+        return StreamingResponse(body, media_type="application/octet-stream", headers=headers)
+
+    @routes.delete("/v1/files/{file_id}")
+    async def delete_file(file_id: str, request: Request) -> Response:
+        """From now on nobody finds the file. A job that is under way and uses it still reads it to its end."""
+        await found(file_id, request)
+        if not await store.bury(objects, file_id):
+            raise _no_such_file(file_id)
+        await index.forget(file_id)
+        return JsonResponse({"id": file_id, "object": "file", "deleted": True})
 
     return routes
 
 
-async def _send(dependencies: Dependencies, name: str, reference: Reference) -> Response:
-    try:
-        file = await open_verified(dependencies.objects, reference)
-    except CorruptObject as error:
-        raise ApiError(502, f"{name} cannot be read: {error}.", code="corrupt_object") from None
-    return StreamingResponse(
-        _chunks(file), media_type=media_type(name), headers={**HEADERS, "content-length": str(reference.size)}
-    )
+def _no_such_file(file_id: str) -> ApiError:
+    return ApiError(404, f"No such File object: {file_id[:100]}", param="id", code="file_not_found")
 
 
-def _chunks(file: BinaryIO) -> Iterator[bytes]:
-    with file:
-        while chunk := file.read(CHUNK):
+async def _rest(first: bytes, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async with aclosing(chunks):  # type: ignore[type-var]
+        yield first
+        async for chunk in chunks:
             yield chunk
+
+
+async def _base64(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    left = b""
+    async for chunk in chunks:
+        data = left + chunk
+        whole = len(data) - len(data) % 3  # three bytes become four characters
+        left = data[whole:]
+        yield base64.b64encode(data[:whole])
+    yield base64.b64encode(left)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from services.api.domain.state import FINAL, JobState, Unreadable, Waiting
-from services.api.resources.files.domain import names_of
+from services.api.resources.artifacts.domain import names_of
 from services.api.resources.lists import whole_seconds
 from shared.errors import InputError
 from shared.events import (

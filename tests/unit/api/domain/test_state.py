@@ -7,7 +7,7 @@ import json
 
 from services.api.domain.projection import Manifest, Occurred, project
 from services.api.domain.state import JobState
-from services.api.resources.files.domain import failed_report_key
+from services.api.resources.artifacts.domain import failed_report_key
 from tests.support.data.job_history import T0, JobHistory
 
 HISTORY = JobHistory()

@@ -76,6 +76,13 @@ async def test_a_reader_never_sees_half_a_folder_wherever_the_janitor_dies(world
         ("checkpoints", ""),
         ("checkpoints", "deployments/"),
         ("adapters", RESUME),
+        ("files", RESUME),
+        ("files", "files/"),
+        ("files", "files/file-abc/"),
+        ("files", "files/file-one"),
+        ("uploads", "uploads/"),
+        ("uploads", f"uploads/upload_{'a' * 24}/parts/"),
+        ("uploads", f"uploads/upload_{'a' * 24}/"),
         ("", RESUME),
     ],
 )
@@ -100,11 +107,15 @@ async def test_a_tombstone_that_names_anything_else_is_refused_and_stays(
     assert (await scrape()).value("tunestream_janitor_tombstones_refused") == 0
 
 
-@given(st.text(max_size=80), st.sampled_from(["checkpoints", "jobs", "x"]))
+@given(st.text(max_size=80), st.sampled_from(["checkpoints", "jobs", "x", "files", "uploads"]))
 def test_no_text_leads_out_of_the_folders_that_a_kind_may_name(tail: str, kind: str) -> None:
+    for prefix in (tail, f"files/{tail}/", f"uploads/{tail}/parts/"):
+        for name in (tail, tail.removeprefix("file-")):
+            if may_name(kind, prefix, name) and kind in ("files", "uploads"):
+                assert prefix in (f"files/{name}/", f"uploads/{name}/parts/") and "/" not in name and "." not in name
     for prefix in (tail, f"jobs/{JOB}/trainer/{tail}", f"jobs/{JOB}/trainer/attempt-1/resume/{tail}/"):
         if may_name(kind, prefix):
-            assert kind == "checkpoints"
+            assert kind == "checkpoints", "the others name only what they are called after"
             assert prefix.startswith(f"jobs/{JOB}/trainer/attempt-") and prefix.count("/") == 6 and "/../" not in prefix
 
 

@@ -87,6 +87,7 @@ def test_a_policy_lists_below_prefixes_and_gives_each_verb_its_objects() -> None
         read=("drops/*",),
         write=("ledger/jobs/*/mine/*",),
         delete=("ledger/pending/mine/*",),
+        abort=("ledger/files/*",),
         uploads=("ledger",),
     )
     assert plan.policy(user)["Statement"] == [
@@ -100,6 +101,7 @@ def test_a_policy_lists_below_prefixes_and_gives_each_verb_its_objects() -> None
         {"Effect": "Allow", "Action": ["s3:GetObject"], "Resource": ["arn:aws:s3:::drops/*"]},
         {"Effect": "Allow", "Action": ["s3:PutObject"], "Resource": ["arn:aws:s3:::ledger/jobs/*/mine/*"]},
         {"Effect": "Allow", "Action": ["s3:DeleteObject"], "Resource": ["arn:aws:s3:::ledger/pending/mine/*"]},
+        {"Effect": "Allow", "Action": ["s3:AbortMultipartUpload"], "Resource": ["arn:aws:s3:::ledger/files/*"]},
         {"Effect": "Allow", "Action": ["s3:ListBucketMultipartUploads"], "Resource": ["arn:aws:s3:::ledger"]},
         {"Effect": "Allow", "Action": ["s3:AbortMultipartUpload"], "Resource": ["arn:aws:s3:::ledger/*"]},
     ]
@@ -136,6 +138,10 @@ def writers(key: str) -> set[str]:
         ("ingest/inbox/x", {"janitor"}),
         ("ingest/seen/x", {"janitor"}),
         ("ingest/retries/ftjob-x.json", {"janitor"}),
+        ("files/file-x/content", {"janitor"}),
+        ("files/file-x/meta.json", {"janitor"}),
+        ("uploads/upload_x/parts/part_y/content", {"janitor"}),
+        ("deleted/files/file-x.json", {"janitor"}),
         ("quarantine/drop/x.json", {"janitor"}),
         ("jobs/ftjob-x/job.json", set()),
         ("jobs/ftjob-x/control/cancel-1.json", set()),
@@ -170,6 +176,11 @@ def test_a_stage_keeps_its_part_of_the_index_and_the_stage_before_adds_to_it(sta
         ("jobs/ftjob-x/control/cancel-1.json", {"api"}),
         ("ingest/retries/ftjob-x.json", {"api", "ingest"}),
         ("ingest/seen/x", {"ingest"}),
+        ("files/file-x/meta.json", {"api"}),
+        ("uploads/upload_x/decision.json", {"api"}),
+        ("deleted/files/file-x.json", {"api"}),
+        ("deleted/uploads/upload_x.json", {"api"}),
+        ("deleted/checkpoints/x.json", {"trainer"}),
     ],
 )
 def test_one_service_writes_a_job_and_each_of_its_results(key: str, who: set[str]) -> None:

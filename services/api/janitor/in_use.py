@@ -1,0 +1,85 @@
+"""Which files the jobs under way still read. A file that its owner has deleted, or whose time is over, stays as long as
+such a job needs it."""
+
+from __future__ import annotations
+
+import posixpath
+
+from pydantic import ValidationError
+
+from services.api.domain.retention import DAY
+from services.api.domain.stored import read_manifest
+from shared.events import Asked, Job
+from shared.ids import is_job_id
+from shared.stages.ledger import ASKED, FILES, PENDING, job_key, pending_entry
+from shared.store.objects import ObjectStore
+
+GRACE_SECONDS = 60.0
+"""For so long a file outlives its tombstone, or its time: a request that had found it just before may still make a job
+of it."""
+
+
+class UnreadableJob(Exception):
+    """Nobody knows which files a job under way reads, so no file is deleted."""
+
+
+class FilesInUse:
+    """The files that are the datasets of jobs under way."""
+
+    def __init__(self, objects: ObjectStore) -> None:
+        self._objects = objects
+        self._known: dict[str, frozenset[str]] = {}
+        """The files of each job that was under way at the last look: a manifest never changes."""
+
+    async def look(self) -> frozenset[str]:
+        """The ids of the files that are in use now.
+
+        Raises:
+            UnreadableJob: nobody can tell.
+            StoreUnavailable, ConfigError, StoreRefused: the store does not answer, or refuses the janitor.
+        """
+        known = dict[str, frozenset[str]]()
+        # in this order: a job that is made meanwhile is in one of them
+        for job_id in [*await self._asked(), *await self._pending()]:
+            files = self._known[job_id] if job_id in self._known else await self._files_of(job_id)
+            if files is not None:
+                known[job_id] = files
+        self._known = known
+        return frozenset[str]().union(*known.values())
+
+    async def _asked(self) -> list[str]:
+        """Jobs that a client has asked for a short time ago. Ingest makes them within seconds, or when it is back."""
+        found, after, now = list[str](), "", self._objects.now()
+        while page := await self._objects.page(ASKED, after):
+            after = page[-1].key
+            for entry in page:
+                job_id = posixpath.basename(entry.key).removesuffix(".json")
+                # once it is made, the index of open work has it until it ends
+                if entry.modified > now - DAY or not await self._objects.exists(job_key(job_id)):
+                    found.append(job_id)
+        return found
+
+    async def _pending(self) -> list[str]:
+        found, after = list[str](), ""
+        while page := await self._objects.page(PENDING, after):
+            after = page[-1].key
+            found += [open_work[2] for entry in page if (open_work := pending_entry(entry.key))]
+        return [job_id for job_id in dict.fromkeys(found) if is_job_id(job_id)]
+
+    async def _files_of(self, job_id: str) -> frozenset[str] | None:
+        """None: there is no such job."""
+        if found := await self._objects.get(job_key(job_id)):
+            if (job := read_manifest(found[0])) is None:
+                raise UnreadableJob(job_id)
+            return self._files(job)
+        if asked := await self._objects.get(f"{ASKED}{job_id}.json"):
+            try:
+                return self._files(Asked.model_validate_json(asked[0]).job)
+            except ValidationError:
+                raise UnreadableJob(job_id) from None
+        return None
+
+    def _files(self, job: Job) -> frozenset[str]:
+        references = [each for each in (job.dataset, job.validation_file) if each is not None]
+        keys = [each.key for each in references if each.bucket == self._objects.bucket and each.key.startswith(FILES)]
+        return frozenset(key.removeprefix(FILES).partition("/")[0] for key in keys)

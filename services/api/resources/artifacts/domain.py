@@ -1,0 +1,50 @@
+"""The artifacts of a job that clients may read, and their names in the API."""
+
+from __future__ import annotations
+
+from services.api.domain.state import JobState
+from shared.events import DatasetValidated, EvalCompleted, Reference, TrainingCompleted
+from shared.stages.ledger import attempt_prefix
+
+VALIDATION_REPORT = "validation-report.json"
+MEDIA_TYPES = {
+    ".json": "application/json",
+    ".jsonl": "application/jsonl",
+    ".csv": "text/csv; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+    ".txt": "text/plain; charset=utf-8",
+    ".png": "image/png",
+}
+
+
+def references(state: JobState) -> dict[str, Reference]:
+    """The files of the completed stages, by name."""
+    found: dict[str, Reference] = {}
+    if validated := state.event_of(DatasetValidated):
+        found[VALIDATION_REPORT] = validated.report
+    if trained := state.event_of(TrainingCompleted):
+        found |= trained.artifacts
+    if evaluated := state.event_of(EvalCompleted):
+        found |= {"report.json": evaluated.report, "report.html": evaluated.html}
+    return found
+
+
+def failed_report_key(state: JobState) -> str | None:
+    """The key of the report on a dataset that validation refused, to which no event refers. None if it did not
+    refuse."""
+    outcome = state.stage("validate").outcome
+    if outcome is None or outcome.ending != "failed" or outcome.attempt is None:
+        return None
+    return attempt_prefix(state.job_id, "validate", outcome.attempt) + "report.json"
+
+
+def names_of(state: JobState) -> list[str]:
+    names = set(references(state))
+    if failed_report_key(state):
+        names.add(VALIDATION_REPORT)
+    return sorted(names)
+
+
+def media_type(name: str) -> str:
+    suffix = name[name.rfind(".") :] if "." in name else ""
+    return MEDIA_TYPES.get(suffix, "application/octet-stream")

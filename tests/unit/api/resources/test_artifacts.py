@@ -1,0 +1,49 @@
+"""/jobs/{id}/files and /jobs/{id}/report, the artifacts of a job, as a client sees them."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.data.job_history import JobHistory
+from tests.unit.api.conftest import URL, Api, error_of
+
+
+async def test_the_report_and_the_files_come_from_the_ledger(api: Api, history: JobHistory) -> None:
+    report = await api.client.get(f"/jobs/{history.job_id}/report")
+    assert (report.status_code, report.text) == (200, "report.html of evaluator")
+    assert report.headers["content-type"] == "text/html; charset=utf-8"
+    assert "sandbox" in report.headers["content-security-policy"]
+    assert report.headers["content-length"] == str(len(report.content))
+    job = await api.get(f"/jobs/{history.job_id}")
+    texts = {name: (await api.client.get(f"/jobs/{history.job_id}/files/{name}")).text for name in job["files"]}
+    assert texts == {
+        "curves.png": "curves.png of trainer",
+        "report.html": "report.html of evaluator",
+        "results.csv": "results.csv of trainer",
+        "report.json": "report.json of evaluator",
+        "validation-report.json": "report.json of validate",
+    }
+    assert job["evaluation"]["html"] == f"{URL}/jobs/{history.job_id}/report"
+
+
+async def test_a_job_that_failed_in_validation_still_shows_its_report(api: Api) -> None:
+    bad = JobHistory(3)
+    await bad.write_documents(api.objects, until="ingest")
+    await api.objects.put(f"jobs/{bad.job_id}/validate/attempt-1/report.json", b'{"problems": []}')
+    await bad.finish(api.objects, "validate", bad.failed("validate", "invalid_training_file"), 2.0, "failed")
+    job = await api.get(f"/jobs/{bad.job_id}")
+    assert job["files"] == ["validation-report.json"]
+    assert (await api.get(f"/jobs/{bad.job_id}/files/validation-report.json")) == {"problems": []}
+
+
+@pytest.mark.parametrize("path", ["report", "files/curves.png", "files/..%2f..%2fjob.json"])
+async def test_a_file_that_is_not_there_yet(api: Api, training_job: JobHistory, path: str) -> None:
+    answer = await api.client.get(f"/jobs/{training_job.job_id}/{path}")
+    assert answer.status_code == 404
+    error_of(answer)
+
+
+async def test_a_file_that_was_overwritten_is_not_passed_on(api: Api, history: JobHistory) -> None:
+    await api.objects.put(f"jobs/{history.job_id}/evaluator/attempt-1/report.html", b"something else")
+    answer = await api.client.get(f"/jobs/{history.job_id}/report")
+    assert (answer.status_code, error_of(answer)["code"]) == (502, "corrupt_object")
