@@ -17,7 +17,10 @@ from services.api.resources.dependencies import Dependencies
 from services.api.resources.events import routes as events
 from services.api.resources.files import routes as files
 from services.api.resources.jobs import routes as jobs
+from services.api.resources.keys import routes as keys
 from shared import ids
+from shared.access.keyring import Keyring
+from shared.access.rights import ANY, OPENAI, Line, RightsTable
 from shared.errors import ConfigError, StoreRefused
 from shared.events import EVENTS
 from shared.http.app import make_http_app
@@ -47,7 +50,7 @@ def build(context: Context) -> Parts:
         context.bus.subscribe(event_type, projection.take, group=group)
     dependencies = Dependencies(database, projection, context.objects, context.bus, settings.api.url)
     return Parts(
-        app=make_app(dependencies, settings.inference.api_keys),
+        app=make_app(dependencies, settings.inference.api_keys, settings.model.organization),
         address=(settings.api.host, settings.api.port),
         background=(projection.run, make_janitor(context.objects, database, settings).run),
         checks={"projection": lambda: None if projection.complete else "reading the ledger"},
@@ -59,11 +62,22 @@ def _seconds_since(moment: float | None) -> float | None:
     return None if moment is None else time.monotonic() - moment
 
 
-def make_app(dependencies: Dependencies, api_keys: tuple[str, ...]) -> FastAPI:
+RIGHTS = RightsTable(
+    (
+        *OPENAI,
+        Line(ANY, "/jobs*", ("train",)),
+        Line(ANY, "/keys*", ("admin",)),
+    )
+)
+
+
+def make_app(dependencies: Dependencies, api_keys: tuple[str, ...], organization: str = "") -> FastAPI:
     errors = ErrorTable({ConfigError: _store_refuses, StoreRefused: _object_refused})
-    app = make_http_app("Tunestream", api_keys, errors=errors)
+    keyring = Keyring(dependencies.objects, api_keys)
+    app = make_http_app("Tunestream", keyring, rights=RIGHTS, organization=organization, errors=errors)
     for resource in (jobs, events, files):
         app.include_router(resource.router(dependencies))
+    app.include_router(keys.router(keyring, dependencies.objects))
     return app
 
 

@@ -20,6 +20,7 @@ from tests.support.fakes.clock import Clock
 from tests.support.fakes.store import FakeStore
 
 URL = "http://api.test"
+KEY = "key"
 
 
 @dataclass
@@ -31,7 +32,7 @@ class Api:
     objects: FakeStore
     bus: FakeBus
     clock: Clock
-    keys: tuple[str, ...] = ()
+    keys: tuple[str, ...] = (KEY,)
     bus_away: float | None = None
     """For how many seconds the bus has been away."""
 
@@ -40,7 +41,7 @@ class Api:
         self.projection = Projection(self.database, self.objects, discover_seconds=10, bus_away=lambda: self.bus_away)
         dependencies = Dependencies(self.database, self.projection, self.objects, self.bus, URL)
         transport = httpx.ASGITransport(make_app(dependencies, self.keys))
-        self.client = httpx.AsyncClient(transport=transport, base_url=URL)
+        self.client = httpx.AsyncClient(transport=transport, base_url=URL, headers={"authorization": f"Bearer {KEY}"})
 
     async def stop(self) -> None:
         await self.client.aclose()
