@@ -9,6 +9,11 @@ from dataclasses import dataclass
 from shared.events import KeyLimits
 
 MINUTE = 60.0
+REQUESTS, TOKENS = (
+    tuple(f"x-ratelimit-{what}-{of}".encode() for what in ("limit", "remaining", "reset"))
+    for of in ("requests", "tokens")
+)
+"""The names of the headers."""
 
 
 class Bucket:
@@ -83,15 +88,12 @@ class RateLimiter:
 
     def headers(self, at: float) -> list[tuple[bytes, bytes]]:
         """`x-ratelimit-*`, as OpenAI sends them: the limit, what is left, and when all of it is there again."""
-        found = []
-        for of, bucket in (("requests", self._requests), ("tokens", self._tokens)):
+        found: list[tuple[bytes, bytes]] = []
+        for names, bucket in ((REQUESTS, self._requests), (TOKENS, self._tokens)):
             if bucket is not None:
-                reset = bucket.seconds_until(at, bucket.capacity)
-                found += [
-                    (f"x-ratelimit-limit-{of}".encode(), str(round(bucket.capacity)).encode()),
-                    (f"x-ratelimit-remaining-{of}".encode(), str(max(0, math.floor(bucket.level(at)))).encode()),
-                    (f"x-ratelimit-reset-{of}".encode(), duration(reset).encode()),
-                ]
+                left, reset = bucket.level(at), bucket.seconds_until(at, bucket.capacity)
+                values = (b"%d" % bucket.capacity, b"%d" % max(0.0, left), duration(reset).encode())
+                found += zip(names, values, strict=True)
         return found
 
     def _exceeded(self, of: str, bucket: Bucket, at: float) -> Exceeded:

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.access.keyring import ROOT, Holder, Keyring
 from shared.access.principal import Principal
-from shared.access.rate_limits import Exceeded, duration
+from shared.access.rate_limits import REQUESTS, TOKENS, Exceeded, duration
 from shared.access.rights import RightsTable
 from shared.http.errors import ApiError
 from shared.http.health import PATHS
@@ -21,10 +21,7 @@ CHALLENGE = {"www-authenticate": "Bearer"}
 VERSION = b"2020-10-01"
 """Of OpenAI's API, which has had no other."""
 
-OWN = {
-    *(b"openai-organization", b"openai-version", b"openai-processing-ms"),
-    *(f"x-ratelimit-{what}-{of}".encode() for what in ("limit", "remaining", "reset") for of in ("requests", "tokens")),
-}
+OWN = {b"openai-organization", b"openai-version", b"openai-processing-ms", *REQUESTS, *TOKENS}
 """The headers that are set here."""
 
 
@@ -75,7 +72,7 @@ class BearerAuth:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 now = self._timer()
-                ours = [*self._headers, (b"openai-processing-ms", str(round((now - began) * 1000)).encode())]
+                ours = [*self._headers, (b"openai-processing-ms", b"%d" % ((now - began) * 1000))]
                 if holder.limiter is not None:
                     ours += holder.limiter.headers(now)
                 # replaced, not appended: an answer that is passed on from another service already has them
