@@ -17,11 +17,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from pydantic import ValidationError
+from starlette.requests import HTTPConnection
 
 from shared.access.principal import ALL_RIGHTS, Principal
 from shared.access.rate_limits import Bucket, RateLimiter
 from shared.errors import StoreRefused, StoreUnavailable
 from shared.events import ApiKey, KeyLimits
+from shared.ids import is_key_id
 from shared.lookups import LOOKUP_SECONDS, Missing, answer
 from shared.single_flight import SingleFlight
 from shared.stages.ledger import KEYS, Ledger, api_key_key
@@ -66,6 +68,12 @@ class Holder:
 
 
 ROOT = Holder(Principal("root"))
+
+
+def limits_of(request: HTTPConnection) -> KeyLimits:
+    """The limits of the key that sent a request. `max_open_jobs` is for the route that makes jobs to keep."""
+    holder: Holder = request.scope["state"]["holder"]
+    return holder.limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +196,8 @@ class Keyring:
     async def _look(self) -> None:
         began = self._timer()
         try:
-            entries = {_id_of(entry.key): entry.etag for entry in await self._ledger.list(KEYS)}
+            listed = {_id_of(entry.key): entry.etag for entry in await self._ledger.list(KEYS)}
+            entries = {key_id: etag for key_id, etag in listed.items() if is_key_id(key_id)}
             self._exists = self._exists or bool(entries)
             self._listed = frozenset(entries)
             changed = [key_id for key_id, etag in entries.items() if not self._has(key_id, etag)]
@@ -202,7 +211,7 @@ class Keyring:
             raise
         for key_id in [key_id for key_id, known in self._known.items() if known.at < began and key_id not in entries]:
             del self._known[key_id]  # somebody has deleted it by hand
-        self._looked, self._away = began, False
+        self._looked, self._away = max(began, self._looked or began), False  # a later one may have ended before it
 
     async def _read_all(self, key_ids: list[str]) -> None:
         for start in range(0, len(key_ids), READS):
@@ -224,7 +233,9 @@ class Keyring:
             key = ApiKey.model_validate_json(found[0])
             self._take(key_id, found[1], key if key.id == key_id else None)
         except (ValidationError, StoreRefused) as error:
-            log.error("an API key cannot be read, so it is refused", extra={"reason": type(error).__name__})
+            if (before := self._known.get(key_id)) is None or before.key is not None:
+                reason = type(error).__name__
+                log.error("an API key cannot be read, so it is refused", extra={"key_id": key_id, "reason": reason})
             self._take(key_id, found[1] if isinstance(error, ValidationError) and found else "", None)
 
     def _has(self, key_id: str, etag: str) -> bool:
@@ -237,10 +248,11 @@ class Keyring:
             key = before.key  # an older answer, which comes late, does not revive it
         holder, digest = None, b""
         if key is not None:
-            limiter = before.holder.limiter if before is not None and before.holder is not None else None
-            limited = key.limits.requests_per_minute is not None or key.limits.tokens_per_minute is not None
-            if limiter is None and limited:
-                limiter = RateLimiter(key.limits, self._timer())
+            if before is not None and before.holder is not None and before.holder.limits == key.limits:
+                limiter = before.holder.limiter  # what was used was used
+            else:
+                limited = key.limits.requests_per_minute is not None or key.limits.tokens_per_minute is not None
+                limiter = RateLimiter(key.limits, self._timer()) if limited else None
             rights = frozenset(right for right in ALL_RIGHTS if right in key.rights)
             principal = Principal(key.id, key.project, rights)
             holder = Holder(principal, key.limits, limiter, revoked=key.revoked_at is not None)

@@ -163,6 +163,26 @@ async def test_a_known_key_that_cannot_be_read_any_more_is_refused_and_others_ar
     assert not await process.passes(secret("b")) and not await process.passes(secret("c"))
 
 
+async def test_what_is_no_key_below_keys_is_left_alone(store: Store, process: Process) -> None:
+    for name in ("", "notes.txt", "key_x.json", f"old/{id_of('b')}.json"):
+        store.add(KEYS + name, b"{}")
+    assert await Process(store).keys.is_open()
+    await add_key(store, "b")
+    assert await process.passes(secret("b"))
+    assert [key for name, key in store.calls if name == "get"] == [api_key_key(id_of("b"))]
+
+
+async def test_limits_that_an_operator_has_changed_by_hand_count(store: Store, process: Process) -> None:
+    await add_key(store, "b", limits={"requests_per_minute": 1})
+    before = await process.asked(secret("b"))
+    changed = api_key("b", limits={"requests_per_minute": 2})
+    store.add(api_key_key(changed.id), changed.model_dump_json().encode())
+    process.clock.now += 5
+    after = await process.asked(secret("b"))
+    assert before is not None and after is not None and after.limiter is not before.limiter
+    assert after.limits.requests_per_minute == 2
+
+
 # --- made and revoked elsewhere ---------------------------------------------------------------------------------------
 
 

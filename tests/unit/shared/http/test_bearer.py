@@ -12,7 +12,7 @@ import openai
 import pytest
 from fastapi import FastAPI, Request
 
-from shared.access.keyring import Keyring
+from shared.access.keyring import Keyring, limits_of
 from shared.access.principal import principal_of
 from shared.access.rights import ANY, OPENAI, Line, RightsTable
 from shared.http.app import make_http_app
@@ -40,6 +40,7 @@ def make_app(store: FakeStore, roots: tuple[str, ...] = (ROOT,)) -> FastAPI:
             "key": principal.key_id,
             "project": principal.project,
             "rights": sorted(principal.rights),
+            "max_open_jobs": limits_of(request).max_open_jobs,
             "object": "list",
             "data": [],
         }
@@ -255,6 +256,16 @@ async def test_a_limit_outlasts_a_change_of_the_document(store: FakeStore) -> No
         async with client_of(app, secret("c")) as other:
             await other.get("/jobs")
         assert await statuses(client, ["/jobs"]) == [429]
+
+
+async def test_a_route_knows_how_many_jobs_a_key_may_have_open(store: FakeStore) -> None:
+    await add_key(store, "b", limits={"max_open_jobs": 3})
+    async with client_of(make_app(store), secret("b")) as client:
+        answer = await client.get("/jobs")
+        assert answer.json()["max_open_jobs"] == 3
+        assert not [name for name in answer.headers if name.startswith("x-ratelimit")]
+        root = await client.get("/jobs", headers={"authorization": f"Bearer {ROOT}"})
+        assert root.json()["max_open_jobs"] is None
 
 
 async def test_tokens_hold_up_generations_only(store: FakeStore) -> None:
