@@ -21,7 +21,7 @@ from starlette.requests import HTTPConnection
 
 from shared.access.principal import ALL_RIGHTS, Principal
 from shared.access.rate_limits import Bucket, RateLimiter
-from shared.errors import StoreRefused, StoreUnavailable
+from shared.errors import ConfigError, StoreRefused, StoreUnavailable
 from shared.events import ApiKey, KeyLimits
 from shared.ids import is_key_id
 from shared.lookups import LOOKUP_SECONDS, Missing, answer
@@ -167,6 +167,14 @@ class Keyring:
         keys = [known.key for known in self._known.values() if known.key is not None]
         return sorted(keys, key=lambda key: (key.created_at, key.id), reverse=True)
 
+    async def has_admin(self) -> bool:
+        """Whether anybody may make keys: a key of the settings, or one with the right `admin` that is not revoked.
+
+        Raises:
+            StoreUnavailable: it cannot be asked.
+        """
+        return bool(self._roots) or any("admin" in key.rights and key.revoked_at is None for key in await self.all())
+
     def note(self, key: ApiKey, etag: str) -> None:
         """This process has written `key`: here it counts from now on."""
         self._exists = True
@@ -206,7 +214,9 @@ class Keyring:
         except Exception as error:
             self._not_before = self._timer() + RETRY_SECONDS
             if not self._away:
-                log.warning("the API keys may be old: they cannot be read", extra={"reason": type(error).__name__})
+                # the line of a ConfigError names the setting that is wrong
+                reason = str(error) if isinstance(error, ConfigError) else type(error).__name__
+                log.warning("the API keys may be old: they cannot be read", extra={"reason": reason})
             self._away = True
             raise
         for key_id in [key_id for key_id, known in self._known.items() if known.at < began and key_id not in entries]:

@@ -26,6 +26,14 @@ def router(keyring: Keyring, ledger: Ledger) -> APIRouter:
     @routes.post("/keys")
     async def create_key(body: KeyBody, request: Request) -> Response:
         """Make a key. The answer alone holds its `secret`: it is kept nowhere."""
+        if "admin" not in body.rights and not await keyring.has_admin():
+            raise ApiError(
+                400,
+                "This would be the first key, and from then on a key is needed, but none could make another. Make one "
+                "with the right `admin` first, or set TUNESTREAM_INFERENCE__API_KEYS.",
+                param="rights",
+                code="admin_key_first",
+            )
         who = principal_of(request)
         key, secret = await store.create(body, who.project, who.key_id, keyring, ledger)
         return JsonResponse({**key_view(key), "secret": secret}, headers={"cache-control": "no-store"})

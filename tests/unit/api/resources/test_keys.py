@@ -158,6 +158,22 @@ async def test_a_store_in_which_others_always_win_is_no_bug(api: Api, monkeypatc
     assert tries == MAX_TRIES
 
 
+async def test_the_first_key_of_an_open_stack_locks_nobody_out(api: Api) -> None:
+    api.keys = ()
+    await api.restart()
+    del api.client.headers["authorization"]
+    answer = await api.client.post("/keys", json={"name": "x"})
+    assert (answer.status_code, error_of(answer)["code"]) == (400, "admin_key_first")
+    assert (await api.client.get("/jobs")).status_code == 200, "access is still open"
+
+    admin = await make(api, rights=["admin"])
+    assert (await api.client.get("/jobs")).status_code == 401, "from now on a key is needed"
+    answer = await api.client.post("/keys", json={"name": "x"}, headers=bearer(admin))
+    assert answer.status_code == 200
+    assert (await api.client.delete(f"/keys/{admin['id']}", headers=bearer(admin))).status_code == 200
+    assert (await api.client.get("/jobs")).status_code == 401, "a revoked key opens no door"
+
+
 async def test_only_an_admin_sees_and_changes_keys(api: Api) -> None:
     made, admin = await make(api, rights=["train", "serve"]), await make(api, rights=["admin"])
     for method, path in (("GET", "/keys"), ("POST", "/keys"), ("DELETE", f"/keys/{admin['id']}")):
