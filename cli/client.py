@@ -78,6 +78,28 @@ class Client:
         url = f"{self.target.api_url}/jobs/{quote(job, safe='')}/retry"
         return self._call("POST", url, json={"from": stage} if stage else {})
 
+    # --- keys: api --------------------------------------------------------------------------------------------
+
+    def create_key(self, body: Json) -> Json:
+        """Make an API key. The answer alone has its `secret`."""
+        return self._call("POST", f"{self.target.api_url}/keys", json=body)
+
+    def api_keys(self) -> list[Json]:
+        """Every API key, newest first, also those that are revoked."""
+        found: list[Json] = []
+        while True:
+            params: dict[str, str | int] = {"limit": 100}
+            if found:
+                params["after"] = str(found[-1].get("id"))
+            page = self._call("GET", f"{self.target.api_url}/keys", params=params)
+            found += (data := _data(page))
+            if not data or not page.get("has_more"):
+                return found
+
+    def revoke_key(self, key: str) -> Json:
+        """Revoke an API key."""
+        return self._call("DELETE", f"{self.target.api_url}/keys/{quote(key, safe='')}")
+
     # --- models: inference ------------------------------------------------------------------------------------
 
     def models(self) -> list[Json]:

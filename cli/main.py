@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import typer
 
-from cli.commands import check, dlq, jobs, models, quarantine, stack, trace
+from cli.commands import check, dlq, jobs, keys, models, quarantine, stack, trace
 from cli.terminal import Group
 
 app = typer.Typer(
@@ -47,4 +47,5 @@ for panel, commands in PANELS.items():
     for name, command in commands.items():
         app.command(name, rich_help_panel=panel)(command)
 app.add_typer(quarantine.app, name="quarantine", rich_help_panel="Jobs")
+app.add_typer(keys.app, name="keys", rich_help_panel="Access")
 app.add_typer(dlq.app, name="dlq", rich_help_panel="The bus")

@@ -18,9 +18,12 @@ from services.api.resources.dependencies import Dependencies
 from services.api.resources.events import routes as events
 from services.api.resources.files import routes as files
 from services.api.resources.jobs import routes as jobs
+from services.api.resources.keys import routes as keys
 from services.api.resources.uploads import routes as uploads
 from services.api.resources.uploads.domain import LARGEST_PART
 from shared import ids
+from shared.access.keyring import Keyring
+from shared.access.rights import ANY, OPENAI, Line, RightsTable
 from shared.errors import ConfigError, StoreRefused
 from shared.events import EVENTS
 from shared.http.app import make_http_app
@@ -56,7 +59,7 @@ def build(context: Context) -> Parts:
         database, projection, context.objects, context.bus, settings.api.url, largest_file=settings.api.largest_file
     )
     return Parts(
-        app=make_app(dependencies, settings.inference.api_keys),
+        app=make_app(dependencies, settings.inference.api_keys, settings.model.organization),
         address=(settings.api.host, settings.api.port),
         background=(projection.run, make_janitor(context.objects, database, settings).run),
         checks={"projection": lambda: None if projection.complete else "reading the ledger"},
@@ -68,12 +71,23 @@ def _seconds_since(moment: float | None) -> float | None:
     return None if moment is None else time.monotonic() - moment
 
 
-def make_app(dependencies: Dependencies, api_keys: tuple[str, ...]) -> FastAPI:
+RIGHTS = RightsTable(
+    (
+        *OPENAI,
+        Line(ANY, "/jobs*", ("train",)),
+        Line(ANY, "/keys*", ("admin",)),
+    )
+)
+
+
+def make_app(dependencies: Dependencies, api_keys: tuple[str, ...], organization: str = "") -> FastAPI:
     errors = ErrorTable({ConfigError: _store_refuses, StoreRefused: _object_refused})
     limits = {"/v1/files": dependencies.largest_file + FORM_BYTES, "/v1/uploads/*/parts": LARGEST_PART + FORM_BYTES}
-    app = make_http_app("Tunestream", api_keys, errors=errors, limits=limits)
+    keyring = Keyring(dependencies.objects, api_keys)
+    app = make_http_app("Tunestream", keyring, rights=RIGHTS, organization=organization, errors=errors, limits=limits)
     for resource in (jobs, events, artifacts, files, uploads):
         app.include_router(resource.router(dependencies))
+    app.include_router(keys.router(keyring, dependencies.objects))
     return app
 
 

@@ -26,10 +26,19 @@ from services.inference.vllm.gpu_turn import SleepController
 from services.inference.vllm.probe import Probe
 from services.inference.vllm.server import Vllm
 from services.inference.work import DeployWork
+from shared.access.keyring import Keyring
+from shared.access.rights import ANY, OPENAI, Line, RightsTable
 from shared.http.app import make_http_app
 from shared.process import allow_open_files, collect_rarely
 from shared.service import Context, Parts, run
 from shared.stages.gpu_turns import GpuTurns
+
+RIGHTS = RightsTable(
+    (
+        *OPENAI,
+        Line(ANY, "/deployments*", ("admin",)),
+    )
+)
 
 
 def main() -> None:
@@ -74,7 +83,9 @@ def build(context: Context) -> Parts:
     admission = Admission.within(settings.inference.max_generations, allow_open_files)
     app = make_http_app(
         "Tunestream inference",
-        settings.inference.api_keys,
+        Keyring(objects, settings.inference.api_keys),
+        rights=RIGHTS,
+        organization=settings.model.organization,
         errors=ERRORS,
         # the api service has limits of its own for what is forwarded to it
         limits=dict.fromkeys(GENERATION, BODY_LIMIT) | dict.fromkeys(control_plane.PREFIXES),

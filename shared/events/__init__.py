@@ -7,6 +7,7 @@ fields are added; readers ignore fields that they do not know. See docs/architec
 from __future__ import annotations
 
 from shared.events.documents import (
+    ApiKey,
     Asked,
     AttemptNumber,
     Claim,
@@ -14,6 +15,7 @@ from shared.events.documents import (
     Deployment,
     EventRecord,
     Job,
+    KeyLimits,
     Quarantined,
     Retry,
     StageResult,
@@ -78,6 +80,7 @@ __all__ = [
     "SERVICES",
     "STAGE_NAMES",
     "Alias",
+    "ApiKey",
     "Asked",
     "AttemptNumber",
     "Auto",
@@ -104,6 +107,7 @@ __all__ = [
     "JobFailed",
     "JobProgress",
     "JobSpec",
+    "KeyLimits",
     "Lora",
     "Method",
     "ModelDegraded",

@@ -1,5 +1,5 @@
 """The documents in the ledger: the manifest of a job, the claim and the result of a stage, the deployment of an alias,
-and what is in quarantine."""
+API keys, and what is in quarantine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,18 @@ from typing import Annotated, Any
 from pydantic import AliasChoices, Field, model_validator
 
 from shared.events.events import BY_TOPIC, RUNNER_STAGES, Event, StageName, StageOutcome
-from shared.events.limits import DEFAULT_PROJECT, FileId, Id, JsonObject, Name, ProjectId, Text
+from shared.events.limits import (
+    DEFAULT_PROJECT,
+    FileId,
+    Id,
+    JsonObject,
+    KeyId,
+    Limit,
+    Name,
+    ProjectId,
+    Sha256,
+    Text,
+)
 from shared.events.models import FrozenModel
 from shared.events.references import FolderReference, Reference
 from shared.events.spec import JobSpec, Origin
@@ -87,6 +98,33 @@ class StoredFile(FrozenModel):
     """In seconds since the epoch, by the clock of the object store; so is `expires_at`."""
     content: Reference
     expires_at: float | None = None
+
+
+class KeyLimits(FrozenModel):
+    """What an API key may use. None: there is no limit."""
+
+    requests_per_minute: Limit | None = None
+    tokens_per_minute: Limit | None = None
+    """Of generations, those of the prompt and those of the answer together."""
+    max_open_jobs: Limit | None = None
+    """Jobs of its project that have not ended, when it asks for one more."""
+
+
+class ApiKey(FrozenModel):
+    """`keys/{id}.json`, created once by the api. The secret is kept nowhere. A key is never deleted: revoking it sets
+    `revoked_at`, by compare-and-swap."""
+
+    id: KeyId
+    name: Text
+    sha256: Sha256
+    """Of the secret."""
+    project: ProjectId = DEFAULT_PROJECT
+    rights: tuple[Id, ...]
+    """A right that a reader does not know gives nothing."""
+    limits: KeyLimits = KeyLimits()
+    created_at: float
+    """In seconds since the epoch, by the clock of the object store; so is `revoked_at`."""
+    revoked_at: float | None = None
 
 
 class EventRecord(FrozenModel):

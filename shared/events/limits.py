@@ -97,12 +97,15 @@ JobId = Annotated[str, Field(max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-
 FileId = Annotated[str, Field(max_length=64, pattern=r"^file-[A-Za-z0-9-]+$")]
 ProjectId = Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 """It is a folder of the bucket that datasets are dropped into, `projects/{id}/`."""
+KeyId = Annotated[str, Field(pattern=r"^key_[a-z2-7]{24}$", max_length=28)]
 Name = Annotated[str, Field(max_length=NAME_CHARS)]
 ShownName = Annotated[str, _cut(NAME_CHARS), Field(max_length=NAME_CHARS)]
 """A name that is only shown; what is longer is cut."""
 Text = Annotated[str, _cut(TEXT_CHARS), Field(max_length=TEXT_CHARS)]
 """Words for people; what is longer is cut."""
 Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
+Limit = Annotated[int, Field(ge=1, le=MAX_COUNT)]
+"""How many of something there may be."""
 BucketName = Annotated[str, AfterValidator(_bucket), Field(json_schema_extra={"minLength": 3, "maxLength": 63})]
 ObjectKey = Annotated[
     str, AfterValidator(_key), Field(json_schema_extra={"minLength": 1, "maxLength": KEY_BYTES, "pattern": r"\S"})

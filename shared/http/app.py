@@ -9,6 +9,8 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from shared.access.keyring import Keyring
+from shared.access.rights import RightsTable
 from shared.http.bearer import BearerAuth
 from shared.http.body_limit import BodyLimit, Limits
 from shared.http.errors import ErrorTable
@@ -19,17 +21,19 @@ from shared.http.responses import JsonResponse
 
 def make_http_app(
     title: str,
-    keys: tuple[str, ...],
+    keyring: Keyring,
     *,
+    rights: RightsTable,
+    organization: str = "",
     errors: ErrorTable | None = None,
     limits: Limits = MappingProxyType({}),
     own_spans: Collection[str] = (),
     **options: Any,
 ) -> FastAPI:
-    """An app whose requests get a request id, then need one of `keys`, then a body within `limits`.
+    """An app whose requests get a request id, then need a key of `keyring`, then a body within `limits`.
 
-    `errors`: the table that the app answers exceptions from. `limits` are those of `BodyLimit`, `own_spans` that of
-    `RequestId`; `options` are FastAPI's.
+    `errors`: the table that the app answers exceptions from. `rights` and `organization` are those of `BearerAuth`,
+    `limits` those of `BodyLimit`, `own_spans` that of `RequestId`: generations; `options` are FastAPI's.
     """
     errors = errors or ErrorTable()
     app = FastAPI(title=title, default_response_class=JsonResponse, docs_url=None, redoc_url=None, **options)
@@ -37,6 +41,13 @@ def make_http_app(
     errors.install(app)
     # the middleware that is added last is the first to see a request
     app.add_middleware(BodyLimit, limits=limits)
-    app.add_middleware(BearerAuth, keys=keys, public=[app.openapi_url] if app.openapi_url else [])
+    app.add_middleware(
+        BearerAuth,
+        keyring=keyring,
+        rights=rights,
+        public=[app.openapi_url] if app.openapi_url else [],
+        generations=own_spans,
+        organization=organization,
+    )
     app.add_middleware(RequestId, errors=errors, own_spans=own_spans)
     return app

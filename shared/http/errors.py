@@ -4,12 +4,15 @@
 |---|---|---|
 | 400 | `invalid_json` | the body is not JSON, or holds what not every reader of JSON takes; `param` names the field |
 | 400 | of the `InputError` | the user's data or settings are wrong |
+| 400 | `invalid_project` | the header `OpenAI-Project` is no id of a project |
 | 401 | `missing_api_key`, `invalid_api_key` | with `www-authenticate` |
+| 401 | `mismatched_project` | the header `OpenAI-Project` names another project than the key's |
+| 403 | `insufficient_permissions` | the key lacks a right, which the message names |
 | 404 | `unknown_url`, `model_not_found` | |
 | 405 | `method_not_supported` | with `allow` |
 | 413 | `body_too_large` | |
 | 422 | `invalid_value` | a parameter or a field has a wrong value; `param` names it |
-| 429 | `rate_limit_exceeded` | with `retry-after` |
+| 429 | `rate_limit_exceeded` | with `retry-after`; where it is a limit of the key, with `retry-after-ms`, too |
 | 500 | `internal_error` | a bug; the message names the request id |
 | 503 | `service_unavailable` | with `retry-after` |
 

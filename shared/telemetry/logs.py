@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 LOG_FIELDS = (
     "job_id", "trace_id", "stage", "outcome", "reason", "topic", "offset", "partition", "event", "port", "pid",
     "status", "seconds", "count", "model", "step", "code", "attempt", "signal", "operation",
+    "key_id", "project", "by",
 )  # fmt: skip
 
 

@@ -69,9 +69,11 @@ def add_probes(app: FastAPI) -> None:
         raise RuntimeError("user text")
 
 
-async def open_app(service: str, stack: AsyncExitStack, folder: Path, keys: tuple[str, ...]) -> FastAPI:
+async def open_app(
+    service: str, stack: AsyncExitStack, folder: Path, keys: tuple[str, ...], objects: FakeStore | None = None
+) -> FastAPI:
     """The app of `service`, composed as in production, with the added routes."""
-    objects = FakeStore()
+    objects = objects or FakeStore()
     if service == "api":
         database = ProjectionDatabase(folder / "api.sqlite3")
         stack.push_async_callback(database.close)

@@ -43,6 +43,8 @@ class StreamedUsage:
 
     def __init__(self, *, hidden: bool) -> None:
         self.found: Usage | None = None
+        self.events = 0
+        """Complete events so far. One has a token at least, but for the first and the last ones."""
         self._hidden = hidden
         self._held = b""
         """The beginning of an event that is not complete yet."""
@@ -54,6 +56,7 @@ class StreamedUsage:
         for end in _EVENT_END.finditer(self._held):
             event = self._held[start : end.end()]
             start = end.end()
+            self.events += 1
             if not (self._tells_usage(event) and self._hidden):
                 passed.append(event)
         self._held = self._held[start:]

@@ -15,6 +15,7 @@ from services.inference import metrics
 from services.inference.domain.usage import Usage
 from services.inference.registry.first_requests import JobTrace
 from shared import telemetry
+from shared.access.keyring import Holder
 from shared.telemetry.metrics import series
 
 CLIENT_GONE = 499  # nginx's status for a client that hung up; it is only counted, because nobody receives it
@@ -79,12 +80,19 @@ class Exchange:
     def count(self, usage: Usage | None) -> None:
         if usage is None:
             return
+        self.spend(usage.prompt + usage.completion)
         label = metrics.model_label(self.model)
         series(metrics.tokens, label, "prompt").inc(usage.prompt)
         series(metrics.tokens, label, "completion").inc(usage.completion)
         if self._span is not None:
             self._span.set_attribute("gen_ai.usage.input_tokens", usage.prompt)
             self._span.set_attribute("gen_ai.usage.output_tokens", usage.completion)
+
+    def spend(self, tokens: int) -> None:
+        """Count `tokens` against the limit of the API key, if it has one."""
+        holder: Holder | None = self._state.get("holder")
+        if holder is not None and holder.limiter is not None:
+            holder.limiter.spend(tokens, self._clock())
 
     def end(self) -> None:
         # the name of a model that does not exist is text of the client: as a label it would be unbounded

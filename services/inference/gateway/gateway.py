@@ -151,7 +151,10 @@ class Gateway:
             whole, current.status = False, 502
             await self._note_death(generation)
             rest = f"data: {json.dumps(_broken_midway().envelope())}\n\n".encode()
-        current.count(usage.found)
+        finally:
+            current.count(usage.found)
+            if usage.found is None:  # a client that hangs up before the end has used tokens, too
+                current.spend(usage.events)
         await send({"type": "http.response.body", "body": rest})
         return whole
 

@@ -17,11 +17,11 @@ from services.inference import metrics
 from services.inference.domain.adapter import WEIGHTS
 from services.inference.errors import VllmUnavailable, model_not_found
 from services.inference.registry.adapter_files import TIDY_SECONDS, AdapterFiles
-from services.inference.registry.single_flight import SingleFlight
 from services.inference.registry.trained import Trained, TrainedModels
 from services.inference.vllm.server import Vllm
 from shared import telemetry
 from shared.errors import TunestreamError
+from shared.single_flight import SingleFlight
 
 log = logging.getLogger(__name__)
 

@@ -12,17 +12,17 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from services.inference.domain import deployments
-from services.inference.registry.lookups import (
+from shared import ids
+from shared.errors import AlreadyExists, Conflict, CorruptObject, TransientError
+from shared.events import Deployed, Deployment, Job
+from shared.lookups import (
     LOOKUP_SECONDS,
     MOST_MISSING,
     NOT_FOUND_SECONDS,
     REFRESH_SECONDS,
     answer,
 )
-from services.inference.registry.single_flight import SingleFlight
-from shared import ids
-from shared.errors import AlreadyExists, Conflict, CorruptObject, TransientError
-from shared.events import Deployed, Deployment, Job
+from shared.single_flight import SingleFlight
 from shared.stages.ledger import Ledger, deployment_key, job_key
 
 log = logging.getLogger(__name__)

@@ -11,9 +11,9 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from services.inference.registry.single_flight import SingleFlight
 from services.inference.registry.trained import TrainedModels
 from shared import telemetry
+from shared.single_flight import SingleFlight
 
 MAX_WAITING = 100
 MOST_TRACES = 10_000

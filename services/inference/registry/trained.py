@@ -12,12 +12,12 @@ from typing import Protocol
 
 from pydantic import ValidationError
 
-from services.inference.registry.lookups import LOOKUP_SECONDS, REFRESH_SECONDS, Missing, answer
-from services.inference.registry.single_flight import SingleFlight
 from shared import telemetry
 from shared.errors import ConfigError, StoreRefused, StoreUnavailable
 from shared.events import FolderReference, Job, Reference, Served, StageName, StageResult, TrainingCompleted
 from shared.ids import tuned_name
+from shared.lookups import LOOKUP_SECONDS, REFRESH_SECONDS, Missing, answer
+from shared.single_flight import SingleFlight
 from shared.stages import outbox
 from shared.stages.ledger import JOBS, Ledger, job_key
 from shared.store.folders import find_folder

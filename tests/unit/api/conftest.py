@@ -20,6 +20,7 @@ from tests.support.fakes.clock import Clock
 from tests.support.fakes.store import FakeStore
 
 URL = "http://api.test"
+KEY = "key"
 
 
 @dataclass
@@ -31,7 +32,7 @@ class Api:
     objects: FakeStore
     bus: FakeBus
     clock: Clock
-    keys: tuple[str, ...] = ()
+    keys: tuple[str, ...] = (KEY,)
     bus_away: float | None = None
     """For how many seconds the bus has been away."""
     largest_file: int = 3 * 2**20
@@ -44,7 +45,7 @@ class Api:
         )
         self.app = make_app(dependencies, self.keys)
         transport = httpx.ASGITransport(self.app)
-        self.client = httpx.AsyncClient(transport=transport, base_url=URL)
+        self.client = httpx.AsyncClient(transport=transport, base_url=URL, headers={"authorization": f"Bearer {KEY}"})
 
     async def stop(self) -> None:
         await self.client.aclose()

@@ -26,6 +26,7 @@ from tests.unit.api.conftest import Api, error_of
 async def test_keys(api: Api, history: JobHistory, header: str | None, status: int) -> None:
     api.keys = ("first", "second")
     await api.restart()
+    del api.client.headers["authorization"]
     headers = {"authorization": header} if header else {}
     for path in (
         "/jobs",

@@ -51,7 +51,9 @@ async def test_odd_queries_are_no_bug(api: Api, history: JobHistory, path: str, 
 @pytest.mark.parametrize("name", ["%FF", "%ED%A0%80", "..%2F..", "%00", "x" * 5000, "a%0Ab", "%E2%80%AE"])
 async def test_odd_paths_are_no_bug(api: Api, history: JobHistory, name: str) -> None:
     for path in (f"/jobs/{name}", f"/jobs/{name}/events", f"/jobs/{history.job_id}/files/{name}", f"/{name}"):
-        answer = await api.client.get(path, headers={b"x": b"\xff", b"authorization": b"\xff", b"traceparent": b"\xff"})
+        answer = await api.client.get(
+            path, headers={b"x": b"\xff", b"openai-organization": b"\xff", b"traceparent": b"\xff"}
+        )
         assert answer.status_code == 404
         error_of(answer)
     error_of(await api.client.post(f"/jobs/{name}/cancel", content=b"{NaN"))

@@ -31,6 +31,7 @@ from tests.support.fakes.servers import Server
 from tests.support.fakes.store import FakeStore
 from tests.support.fakes.vllm import FakeVllm
 
+KEY = "key"
 PATIENCE = 0.3  # seconds for which requests in tests wait for a vLLM that is down
 
 
@@ -50,7 +51,7 @@ class ServiceUnderTest:
     def client(self) -> openai.AsyncOpenAI:
         """The official client of the same endpoint."""
         http = openai.DefaultAsyncHttpxClient(verify=False)
-        return openai.AsyncOpenAI(base_url=f"{self.http.base_url}/v1", api_key="key", max_retries=0, http_client=http)
+        return openai.AsyncOpenAI(base_url=f"{self.http.base_url}/v1", api_key=KEY, max_retries=0, http_client=http)
 
     @property
     def work(self) -> DeployWork:
@@ -74,7 +75,8 @@ async def running_service(
         given = {
             "model": {"id": BASE} | settings.get("model", {}),
             "vllm": {"url": vllm.server.url} | settings.get("vllm", {}),
-            "inference": {"adapter_dir": folder, "url": "http://tunestream.test"} | settings.get("inference", {}),
+            "inference": {"adapter_dir": folder, "url": "http://tunestream.test", "api_keys": (KEY,)}
+            | settings.get("inference", {}),
             "api": {"url": api.server.url},
             "gpu": settings.get("gpu", {}),
             "render": settings.get("render", {}),
@@ -90,7 +92,9 @@ async def running_service(
         for task in tasks:
             stack.callback(task.cancel)
         server = await stack.enter_async_context(Server(parts.app).running())
-        http = await stack.enter_async_context(httpx.AsyncClient(base_url=server.url, verify=False, timeout=60))
+        headers = {"authorization": f"Bearer {KEY}"}
+        client = httpx.AsyncClient(base_url=server.url, verify=False, timeout=60, headers=headers)
+        http = await stack.enter_async_context(client)
         opened = ServiceUnderTest(vllm, api, objects, clock, parts, http, folder)
         yield opened
         if "client" in vars(opened):

@@ -13,10 +13,10 @@ from services.inference.registry import aliases as aliases_module
 from services.inference.registry import trained as trained_module
 from services.inference.registry.aliases import FRESH_SECONDS, Aliases
 from services.inference.registry.first_requests import FirstRequests
-from services.inference.registry.lookups import MOST_MISSING
 from services.inference.registry.trained import LISTED_SECONDS, TrainedModels
 from shared.errors import StoreUnavailable
 from shared.events import Deployed, JobFailed, StageName
+from shared.lookups import MOST_MISSING
 from shared.stages import outbox
 from tests.support.data.trained_models import BASE, TRACEPARENT, add_job, add_trained, job_id
 from tests.support.fakes.clock import Clock

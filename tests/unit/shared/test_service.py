@@ -6,9 +6,12 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from shared.access.keyring import Keyring
+from shared.access.rights import RightsTable
 from shared.http.app import make_http_app
 from shared.service import Parts, faces
 from shared.settings import Settings
+from tests.support.fakes.store import FakeStore
 
 PUBLIC, PRIVATE = ("0.0.0.0", 8000), ("127.0.0.1", 8106)
 SETTINGS = Settings.model_validate({"health": {"host": PRIVATE[0], "port": PRIVATE[1]}})
@@ -24,7 +27,7 @@ async def statuses(app: FastAPI, *paths: str) -> list[int]:
 
 @pytest.mark.parametrize(("keys", "hidden"), [((), 404), (("a key",), 401)])
 async def test_the_metrics_of_a_service_with_users_are_at_another_address(keys: tuple[str, ...], hidden: int) -> None:
-    parts = Parts(app=make_http_app("x", keys), address=PUBLIC)
+    parts = Parts(app=make_http_app("x", Keyring(FakeStore(), keys), rights=RightsTable()), address=PUBLIC)
 
     (public, at), (private, aside) = faces("x", SETTINGS, parts, {}, nothing)
 

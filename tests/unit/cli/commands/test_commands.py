@@ -52,13 +52,24 @@ def test_every_command_explains_itself(runner: CliRunner) -> None:
         assert invoke(runner, command.name, "--help").exit_code == 0
     for name in ("list", "show", "replay"):
         assert invoke(runner, "dlq", name, "--help").exit_code == 0
+    for name in ("create", "list", "revoke"):
+        assert invoke(runner, "keys", name, "--help").exit_code == 0
     for words in ((), ("list",), ("show",)):
         assert invoke(runner, "quarantine", *words, "--help").exit_code == 0
 
 
 @pytest.mark.parametrize(
     "command",
-    [["jobs"], ["watch", ID], ["cancel", ID], ["retry", ID], ["models"], ["rollback", "support"], ["quarantine"]],
+    [
+        ["jobs"],
+        ["watch", ID],
+        ["cancel", ID],
+        ["retry", ID],
+        ["models"],
+        ["rollback", "support"],
+        ["quarantine"],
+        ["keys", "list"],
+    ],
 )
 @pytest.mark.usefixtures("nowhere")
 def test_without_a_stack_the_remedy_is_to_start_one_or_to_name_another(runner: CliRunner, command: list[str]) -> None:

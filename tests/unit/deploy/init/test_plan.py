@@ -150,6 +150,7 @@ def writers(key: str) -> set[str]:
         ("bases/x.json", set()),
         ("gpu/x/turn.json", set()),
         ("janitor/claim.json", set()),
+        ("keys/key_x.json", set()),
     ],
 )
 def test_only_the_janitor_deletes_beside_each_stages_own_entries_of_open_work(key: str, who: set[str]) -> None:
@@ -181,8 +182,13 @@ def test_a_stage_keeps_its_part_of_the_index_and_the_stage_before_adds_to_it(sta
         ("deleted/files/file-x.json", {"api"}),
         ("deleted/uploads/upload_x.json", {"api"}),
         ("deleted/checkpoints/x.json", {"trainer"}),
+        ("keys/key_x.json", {"api"}),
     ],
 )
 def test_one_service_writes_a_job_and_each_of_its_results(key: str, who: set[str]) -> None:
     """Also where a job is tried again: the api only asks, and each stage adopts its own result."""
     assert writers(key) == who
+
+
+def test_api_keys_are_read_by_the_two_services_that_ask_for_them() -> None:
+    assert allowed("read", "keys/key_x.json") == allowed("list", "keys/") == {"api", "inference"}

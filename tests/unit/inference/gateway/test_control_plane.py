@@ -26,14 +26,14 @@ async def test_control_plane_paths_reach_the_api_service(service: ServiceUnderTe
         method,
         path,
         params={"metadata[a]": "b c", "limit": 2},
-        headers={"traceparent": TRACEPARENT, "authorization": "Bearer k"},
+        headers={"traceparent": TRACEPARENT, "authorization": "Bearer key"},
     )
 
     seen = answer.json()
     assert answer.status_code == 201
     assert (seen["method"], seen["path"]) == (method, path)
     assert seen["query"] == "metadata%5Ba%5D=b+c&limit=2"
-    assert (seen["traceparent"], seen["authorization"]) == (TRACEPARENT, "Bearer k")
+    assert (seen["traceparent"], seen["authorization"]) == (TRACEPARENT, "Bearer key")
     assert answer.headers["x-should-retry"] == "false"
     assert answer.headers.get_list("x-request-id") == [TRACEPARENT.split("-")[1]]
 

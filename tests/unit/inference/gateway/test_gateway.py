@@ -360,6 +360,7 @@ async def test_usage_is_not_put_into_every_event_of_a_client_that_wanted_it_in_n
 
 async def test_with_keys_every_route_but_health_needs_one(tmp_path: Path, objects: FakeStore, clock: Clock) -> None:
     async with running_service(tmp_path, objects, clock, inference={"api_keys": ("first", "second")}) as service:
+        del service.http.headers["authorization"]
         body = {"model": BASE, "messages": MESSAGES}
         for path, method in [
             ("/v1/chat/completions", "POST"),

@@ -14,7 +14,7 @@ from tests.support.fakes.clock import Clock
 from tests.support.fakes.store import FakeStore
 from tests.support.scrape import scrape
 from tests.support.waiting import until
-from tests.unit.inference.conftest import ServiceUnderTest, running_service
+from tests.unit.inference.conftest import KEY, ServiceUnderTest, running_service
 
 
 @asynccontextmanager
@@ -22,7 +22,8 @@ async def open_stream(service: ServiceUnderTest) -> AsyncIterator[int]:
     """A stream of which the first event has come, and no more. Yields its status."""
     body = json.dumps({"model": BASE, "messages": [], "stream": True}).encode()
     reader, writer = await asyncio.open_connection(service.http.base_url.host, service.http.base_url.port)
-    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body)
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer %b\r\ncontent-length: %d\r\n\r\n"
+    head %= (KEY.encode(), len(body))
     writer.write(head + body)
     found = re.match(rb"HTTP/1.1 (\d+)", await reader.readuntil(b"}"))
     assert found is not None

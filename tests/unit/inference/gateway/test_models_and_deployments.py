@@ -14,7 +14,7 @@ from cli.target import Target
 from shared.settings import BusSettings, StoreSettings
 from tests.support.data.trained_models import BASE, add_trained, job_id
 from tests.support.waiting import until
-from tests.unit.inference.conftest import ServiceUnderTest
+from tests.unit.inference.conftest import KEY, ServiceUnderTest
 
 
 async def test_models_are_the_base_the_tuned_newest_first_and_the_aliases(service: ServiceUnderTest) -> None:
@@ -174,7 +174,7 @@ async def test_the_command_line_deploys_and_rolls_back_an_alias_of_any_script(
 ) -> None:
     first, second = await add_trained(service.objects, "1"), await add_trained(service.objects, "2")
     url = str(service.http.base_url).rstrip("/")
-    target = Target(url, url, None, StoreSettings(), BusSettings(), BASE)
+    target = Target(url, url, KEY, StoreSettings(), BusSettings(), BASE)
 
     def by_hand() -> list[str]:
         with Client(target, httpx.HTTPTransport(verify=False)) as client:

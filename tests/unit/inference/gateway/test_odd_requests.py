@@ -121,7 +121,7 @@ PATHS = [
 
 @pytest.mark.parametrize("path", ["/v1/files", "/v1/files/%FF?a=%FF&%ED%A0%80", "/v1/uploads//x?limit=NaN"])
 async def test_odd_headers_and_paths_reach_the_api_as_they_are(service: ServiceUnderTest, path: str) -> None:
-    headers = {b"x-odd": b"\xff\xe9", b"traceparent": b"\xff", b"authorization": "Bearer é".encode()}
+    headers = {b"x-odd": b"\xff\xe9", b"traceparent": b"\xff", b"x-other": "é".encode()}
     answer = await service.http.post(path, content=b"{NaN", headers=headers)
     assert answer.status_code == 201  # of the fake, which describes what it got
     assert answer.json()["path"] == path.partition("?")[0]
