@@ -20,8 +20,10 @@ from services.api.resources.jobs import routes as jobs
 from shared import ids
 from shared.errors import ConfigError, StoreRefused
 from shared.events import EVENTS
+from shared.http import forward
 from shared.http.app import make_http_app
 from shared.http.errors import ApiError, ErrorTable
+from shared.http.forward import Forwarder, Other
 from shared.service import Context, Parts, run
 
 log = logging.getLogger(__name__)
@@ -46,12 +48,18 @@ def build(context: Context) -> Parts:
     for event_type in TOPICS:
         context.bus.subscribe(event_type, projection.take, group=group)
     dependencies = Dependencies(database, projection, context.objects, context.bus, settings.api.url)
+    forwarder = Forwarder(Other("inference", settings.inference.url, "TUNESTREAM_INFERENCE__URL"), forward.MODELS)
+
+    async def close() -> None:
+        await forwarder.close()
+        await database.close()
+
     return Parts(
-        app=make_app(dependencies, settings.inference.api_keys),
+        app=make_app(dependencies, settings.inference.api_keys, forwarder),
         address=(settings.api.host, settings.api.port),
         background=(projection.run, make_janitor(context.objects, database, settings).run),
         checks={"projection": lambda: None if projection.complete else "reading the ledger"},
-        close=database.close,
+        close=close,
     )
 
 
@@ -59,11 +67,15 @@ def _seconds_since(moment: float | None) -> float | None:
     return None if moment is None else time.monotonic() - moment
 
 
-def make_app(dependencies: Dependencies, api_keys: tuple[str, ...]) -> FastAPI:
+def make_app(dependencies: Dependencies, api_keys: tuple[str, ...], forwarder: Forwarder | None = None) -> FastAPI:
+    """`forwarder` hands to the inference service what is its own."""
     errors = ErrorTable({ConfigError: _store_refuses, StoreRefused: _object_refused})
-    app = make_http_app("Tunestream", api_keys, errors=errors)
+    # the inference service has limits of its own for what is handed to it
+    app = make_http_app("Tunestream", api_keys, errors=errors, limits=dict.fromkeys(forward.MODELS))
     for resource in (jobs, events, files):
         app.include_router(resource.router(dependencies))
+    if forwarder is not None:
+        app.include_router(forwarder.router())
     return app
 
 

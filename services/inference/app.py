@@ -4,7 +4,7 @@ made here."""
 from __future__ import annotations
 
 from services.inference.errors import ERRORS
-from services.inference.gateway import admin, control_plane
+from services.inference.gateway import admin
 from services.inference.gateway.admission import Admission
 from services.inference.gateway.asked import BODY_LIMIT
 from services.inference.gateway.exchange import GENERATION
@@ -26,7 +26,9 @@ from services.inference.vllm.gpu_turn import SleepController
 from services.inference.vllm.probe import Probe
 from services.inference.vllm.server import Vllm
 from services.inference.work import DeployWork
+from shared.http import forward
 from shared.http.app import make_http_app
+from shared.http.forward import Forwarder, Other
 from shared.process import allow_open_files, collect_rarely
 from shared.service import Context, Parts, run
 from shared.stages.gpu_turns import GpuTurns
@@ -41,7 +43,8 @@ def build(context: Context) -> Parts:
     settings, objects = context.settings, context.objects
     base = settings.model.id
     generations = GenerationClient(tls=(settings.vllm.url or "").startswith("https:"))
-    control, forwarding, probes = make_client(100), make_client(200), make_client(4, keep=False)
+    control, probes = make_client(100), make_client(4, keep=False)
+    forwarder = Forwarder(Other("api", settings.api.url, "TUNESTREAM_API__URL"), forward.CONTROL_PLANE)
     alternate = settings.gpu.share == "alternate"
     start_timeout = settings.inference.start_timeout_seconds
     vllm = (
@@ -77,20 +80,21 @@ def build(context: Context) -> Parts:
         settings.inference.api_keys,
         errors=ERRORS,
         # the api service has limits of its own for what is forwarded to it
-        limits=dict.fromkeys(GENERATION, BODY_LIMIT) | dict.fromkeys(control_plane.PREFIXES),
+        limits=dict.fromkeys(GENERATION, BODY_LIMIT) | dict.fromkeys(forward.CONTROL_PLANE),
         own_spans=GENERATION,
         openapi_url=None,
     )
     app.include_router(Gateway(generations, vllm, adapters, known, first_requests, admission).router())
     app.include_router(models.router(known))
     app.include_router(admin.router(aliases, known, trial, base=base, now=objects.now))
-    app.include_router(control_plane.router(forwarding, settings.api.url))
+    app.include_router(forwarder.router())
 
     async def close() -> None:
         await controller.close()
         await vllm.close()
         await generations.close()
-        for used in (control, forwarding, probes):
+        await forwarder.close()
+        for used in (control, probes):
             await used.aclose()
 
     return Parts(

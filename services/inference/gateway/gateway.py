@@ -22,14 +22,14 @@ from services.inference.domain.usage import StreamedUsage, usage_of
 from services.inference.errors import ERRORS, RETRY_AFTER, VllmUnavailable
 from services.inference.gateway.admission import Admission, Slot
 from services.inference.gateway.asked import Asked, preferred_wait, read_request
-from services.inference.gateway.exchange import CLIENT_GONE, GENERATION, Exchange, exchange
+from services.inference.gateway.exchange import GENERATION, Exchange, exchange
 from services.inference.gateway.refusals import as_api_error
-from services.inference.gateway.relay import ClientGone, UntilGone
 from services.inference.gateway.upstream import GenerationClient, Upstream, UpstreamBroken, UpstreamTimeout
 from services.inference.registry.adapters import Adapters
 from services.inference.registry.first_requests import FirstRequests
 from services.inference.registry.models import Models, Target
 from services.inference.vllm.server import Vllm
+from shared.http.client_gone import CLIENT_GONE, ClientGone, UntilGone
 from shared.http.errors import ApiError
 
 PATIENCE = 90.0
