@@ -9,6 +9,7 @@ from __future__ import annotations
 from shared.events.documents import (
     Asked,
     AttemptNumber,
+    CheckpointPermission,
     Claim,
     Deployed,
     Deployment,
@@ -82,6 +83,7 @@ __all__ = [
     "AttemptNumber",
     "Auto",
     "CheckpointInfo",
+    "CheckpointPermission",
     "Claim",
     "DatasetPointer",
     "DatasetUploaded",

@@ -1,4 +1,5 @@
-"""Carries out tombstones: deletes what is below the prefix that one names, then the tombstone."""
+"""Carries out tombstones: deletes what is below the prefix that one names, then the tombstone. That of a model stays,
+because the result of its training would still tell of the model."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from pydantic import ValidationError
 
 from services.api import metrics
 from services.api.janitor.removal import Certain, remove
+from shared.access.tuned_models import DELETED_MODELS
 from shared.errors import StoreRefused
 from shared.events import Tombstone
 from shared.ids import is_job_id
@@ -18,7 +20,11 @@ from shared.store.objects import ObjectStore
 
 log = logging.getLogger(__name__)
 
-_MAY_NAME = {"checkpoints": re.compile(r"jobs/(?P<job>[^/]+)/trainer/attempt-[0-9]{1,9}/resume/(?P<name>[^/]+)/")}
+_ATTEMPT = r"jobs/(?P<job>[^/]+)/trainer/attempt-[0-9]{1,9}/"
+_MAY_NAME = {
+    "checkpoints": re.compile(_ATTEMPT + r"resume/(?P<name>[^/]+)/"),
+    DELETED_MODELS: re.compile(_ATTEMPT + r"(?P<name>adapter|checkpoints/step-[0-9]{1,9})/"),
+}
 """What a tombstone of a kind may name. Whoever may write tombstones of a kind can have deleted what is here, so it is
 as little as can be."""
 
@@ -30,6 +36,10 @@ def may_name(kind: str, prefix: str) -> bool:
     return match is not None and is_job_id(match["job"]) and match["name"] not in (".", "..")
 
 
+STAY = frozenset({DELETED_MODELS})
+"""The kinds whose tombstones stay for ever. Each is carried out once in the life of a janitor."""
+
+
 class Tombstones:
     """Everything below `deleted/`, again and again."""
 
@@ -37,6 +47,8 @@ class Tombstones:
         self._objects = objects
         self._refused: dict[str, str] = {}
         """The ETags of tombstones that are refused, by key: each is read and logged once."""
+        self._done: dict[str, str] = {}
+        """The ETags of those that were carried out and stay, by key."""
 
     async def carry_out(self, certain: Certain) -> None:
         """Carry out all that there are. What is wrong with one does not stop the others.
@@ -48,7 +60,7 @@ class Tombstones:
         while page := await self._objects.page(DELETED, after):
             after = page[-1].key
             for entry in page:
-                if self._refused.get(entry.key) == entry.etag:
+                if entry.etag in (self._refused.get(entry.key), self._done.get(entry.key)):
                     met.add(entry.key)
                     continue
                 try:
@@ -79,5 +91,8 @@ class Tombstones:
             await remove(self._objects, certain, kind, [manifest])
         while page := await self._objects.page(prefix):
             await remove(self._objects, certain, kind, page)
+        if kind in STAY:
+            self._done[entry.key] = entry.etag
+            return True
         await remove(self._objects, certain, "tombstones", [entry])
         return True
