@@ -4,20 +4,21 @@ made here."""
 from __future__ import annotations
 
 from services.inference.errors import ERRORS
-from services.inference.gateway import admin
+from services.inference.gateway import admin, model_routes
 from services.inference.gateway.admission import Admission
 from services.inference.gateway.asked import BODY_LIMIT
 from services.inference.gateway.exchange import GENERATION
 from services.inference.gateway.gateway import Gateway
 from services.inference.gateway.upstream import GenerationClient
 from services.inference.live_check import LiveCheck
-from services.inference.registry import models
 from services.inference.registry.adapter_files import AdapterFiles
 from services.inference.registry.adapters import Adapters
 from services.inference.registry.aliases import Aliases
+from services.inference.registry.deletion import Deletion
 from services.inference.registry.first_requests import FirstRequests
-from services.inference.registry.models import Models
+from services.inference.registry.models import Bases, Models
 from services.inference.registry.trained import TrainedModels
+from services.inference.registry.watched import DeletedModels, Permissions
 from services.inference.trial import Trial
 from services.inference.vllm.child import supervised
 from services.inference.vllm.clients import make_client
@@ -42,6 +43,7 @@ def main() -> None:
 def build(context: Context) -> Parts:
     settings, objects = context.settings, context.objects
     base = settings.model.id
+    bases = Bases(base, settings.model.aliases)
     generations = GenerationClient(tls=(settings.vllm.url or "").startswith("https:"))
     control, probes = make_client(100), make_client(4, keep=False)
     forwarder = Forwarder(Other("api", settings.api.url, "TUNESTREAM_API__URL"), forward.CONTROL_PLANE)
@@ -61,9 +63,10 @@ def build(context: Context) -> Parts:
         poll_seconds=settings.stage.poll_seconds,
     )
     aliases = Aliases(objects)
-    trained = TrainedModels(objects)
+    deleted = DeletedModels(objects)
+    trained = TrainedModels(objects, deleted)
     first_requests = FirstRequests(trained)
-    known = Models(trained, aliases, base=base, organization=settings.model.organization)
+    known = Models(trained, aliases, Permissions(objects), bases, organization=settings.model.organization)
     files = AdapterFiles(
         objects,
         folder=settings.inference.adapter_dir,
@@ -85,8 +88,9 @@ def build(context: Context) -> Parts:
         openapi_url=None,
     )
     app.include_router(Gateway(generations, vllm, adapters, known, first_requests, admission).router())
-    app.include_router(models.router(known))
-    app.include_router(admin.router(aliases, known, trial, base=base, now=objects.now))
+    deletion = Deletion(objects, trained, deleted, aliases, adapters, bases)
+    app.include_router(model_routes.router(known, deletion))
+    app.include_router(admin.router(aliases, known, trial, bases=bases, now=objects.now))
     app.include_router(forwarder.router())
 
     async def close() -> None:
