@@ -17,6 +17,7 @@ from services.api.resources.dependencies import Dependencies
 from services.api.resources.events import routes as events
 from services.api.resources.files import routes as files
 from services.api.resources.jobs import routes as jobs
+from services.api.resources.permissions import routes as permissions
 from shared import ids
 from shared.errors import ConfigError, StoreRefused
 from shared.events import EVENTS
@@ -72,7 +73,7 @@ def make_app(dependencies: Dependencies, api_keys: tuple[str, ...], forwarder: F
     errors = ErrorTable({ConfigError: _store_refuses, StoreRefused: _object_refused})
     # the inference service has limits of its own for what is handed to it
     app = make_http_app("Tunestream", api_keys, errors=errors, limits=dict.fromkeys(forward.MODELS))
-    for resource in (jobs, events, files):
+    for resource in (jobs, events, files, permissions):
         app.include_router(resource.router(dependencies))
     if forwarder is not None:
         app.include_router(forwarder.router())
