@@ -62,6 +62,8 @@ RUBBISH = (
     "jobs/ftjob-x/trainer/attempt-1/resume/step-1/manifest.json",
     "jobs/ftjob-x/evaluator/attempt-1/answers-tuned.jsonl",
     "deleted/checkpoints/probe.json",
+    "deleted/models/probe.json",
+    "jobs/ftjob-x/trainer/attempt-1/adapter/manifest.json",
     "ingest/inbox/probe",
     "ingest/seen/probe",
     "ingest/retries/ftjob-x.json",
@@ -72,6 +74,8 @@ KEPT = (
     "jobs/ftjob-x/job.json",
     *(f"jobs/ftjob-x/{stage}/{name}.json" for stage in STAGE_NAMES for name in ("claim", "result", "published")),
     "deployments/probe.json",
+    "deployments/project/probe.json",
+    "permissions/ftjob-x/cp_probe.json",
     "bases/probe.json",
     "gpu/probe/turn.json",
     "janitor/claim.json",
@@ -118,6 +122,19 @@ def test_a_trainer_asks_for_a_deletion_and_nobody_else(stack: FullStack) -> None
     stack.s3_of("trainer").put_object(**put)
     assert stack.s3_of("trainer").get_object(Bucket="tunestream", Key=put["Key"])["Body"].read() == b"{}"
     for other in {*SERVICES, "render", "stranger", "janitor"} - {"trainer"}:
+        denied(lambda other=other: stack.s3_of(other).put_object(**put))
+
+
+@pytest.mark.parametrize(
+    ("writer", "key"),
+    [("inference", "deleted/models/asked.json"), ("api", "permissions/ftjob-x/cp_asked.json")],
+)
+def test_who_deletes_and_who_shares_models_is_one_service_each(stack: FullStack, writer: str, key: str) -> None:
+    put = {"Bucket": "tunestream", "Key": key, "Body": b"{}"}
+    stack.s3_of(writer).put_object(**put)
+    for reader in ("inference", "api", "ingest"):
+        assert _reads(stack, reader, key)
+    for other in {*SERVICES, "render", "stranger", "janitor"} - {writer}:
         denied(lambda other=other: stack.s3_of(other).put_object(**put))
 
 
