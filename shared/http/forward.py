@@ -32,7 +32,8 @@ FORWARDED = "x-tunestream-forwarded"
 """The header of a request that was handed on once. It is never handed on again."""
 RETRY_AFTER = 5
 """Seconds after which a client may try again when the other service is away."""
-CONNECTIONS = 200
+CONNECTIONS = 400
+"""Requests that are handed on at a time. Each takes two open files."""
 # The answer to a generation may take minutes to begin; the official client itself gives up after 600 s.
 TIMEOUT = httpx.Timeout(connect=5.0, read=900.0, write=60.0, pool=10.0)
 KEEPALIVE_SECONDS = 4.0
@@ -141,6 +142,9 @@ class Forwarder:
 
     def _broken(self, error: httpx.TransportError) -> ApiError:
         other = self._other
+        if isinstance(error, httpx.PoolTimeout):
+            message = f"{CONNECTIONS} requests to the {other.name} service are under way. Try again in a moment."
+            return ApiError(429, message, code="rate_limit_exceeded", headers={"retry-after": str(RETRY_AFTER)})
         if isinstance(error, httpx.TimeoutException):
             return ApiError(504, f"The {other.name} service took too long to answer.", code="upstream_timeout")
         return ApiError(

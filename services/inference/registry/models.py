@@ -3,6 +3,7 @@ belongs to another project does not exist for a request; the base is everybody's
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from services.inference.errors import model_not_found
 from services.inference.registry.aliases import Aliases
 from services.inference.registry.trained import Trained, TrainedModels
 from services.inference.registry.watched import Permissions
-from shared.errors import ConfigError, InputError
+from shared.errors import ConfigError, InputError, StoreUnavailable
 from shared.events import Deployed, Deployment, Served
 from shared.ids import tuned_name
 
@@ -129,8 +130,10 @@ class Models:
         given = await self._permissions.given(project)
         found = [trained for trained in await self._trained.all() if _usable(trained, project, given)]
         met = {trained.model for trained in found}
-        shared = [await self._trained.find(model) for model in given if model not in met]
-        found += [trained for trained in shared if trained is not None]  # checkpoints, which no list of all has
+        for model in given:  # also checkpoints, which no list of all has
+            with contextlib.suppress(StoreUnavailable):
+                if model not in met and (trained := await self._trained.find(model)) is not None:
+                    found.append(trained)
         found = sorted(found, key=lambda trained: (-trained.created, trained.model))
         tuned = [self._tuned_card(trained) for trained in found if trained.base == self._bases.base]
         aliases = [self._alias_card(alias) for alias in await self._aliases.listed(project)]
