@@ -146,6 +146,28 @@ async def test_a_prompt_may_be_as_large_as_at_the_other_address(both: Both) -> N
     assert (too_large.status_code, too_large.json()["error"]["code"]) == (413, "body_too_large")
 
 
+async def test_more_requests_than_can_be_handed_on_are_told_when_to_come_back(
+    both: Both, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(forward, "CONNECTIONS", 1)
+    monkeypatch.setattr(forward, "TIMEOUT", httpx.Timeout(60, pool=0.05))
+    both.vllm.first.clear()
+    async with AsyncExitStack() as stack:
+        (tmp_path / "narrow").mkdir()
+        api = await serve_api(stack, tmp_path / "narrow", both.objects, both.inference.url)
+        http = await stack.enter_async_context(
+            httpx.AsyncClient(base_url=api.url, headers={"authorization": f"Bearer {KEY}"}, timeout=60)
+        )
+        body = {"model": BASE, "messages": HELLO}
+        first = asyncio.ensure_future(http.post("/v1/chat/completions", json=body))
+        await both.vllm.asking.wait()
+        second = await http.post("/v1/chat/completions", json=body)
+        both.vllm.first.set()
+        assert (await first).status_code == 200
+    error = second.json()["error"]
+    assert (second.status_code, error["code"], second.headers["retry-after"]) == (429, "rate_limit_exceeded", "5")
+
+
 async def test_an_inference_service_that_is_down_is_named(tmp_path: Path, objects: FakeStore) -> None:
     async with AsyncExitStack() as stack:
         port = stack.enter_context(refusing_port())
