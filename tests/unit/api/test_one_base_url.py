@@ -86,7 +86,7 @@ async def both(tmp_path: Path, objects: FakeStore, clock: Clock) -> AsyncIterato
 
 @pytest.mark.parametrize("address", ["api", "inference"])
 async def test_the_official_client_reaches_every_model_at_both_addresses(both: Both, address: str) -> None:
-    model, client = await add_trained(both.objects), both.clients[address]
+    model, client = await add_trained(both.objects, checkpoint=4), both.clients[address]
 
     assert [card.id async for card in client.models.list()] == [BASE, model]
     assert (await client.models.retrieve(BASE)).id == BASE
@@ -95,6 +95,13 @@ async def test_the_official_client_reaches_every_model_at_both_addresses(both: B
     assert (answer.model, answer.choices[0].message.content) == (model, "hello")
     stream = await client.chat.completions.create(model=model, messages=HELLO, stream=True)  # type: ignore[arg-type]
     assert [chunk.choices[0].delta.content async for chunk in stream] == ["one", "two"]
+    with pytest.raises(openai.BadRequestError) as needed:
+        await client.models.delete(model)
+    assert needed.value.code == "job_under_way"
+    checkpoint = f"{model}:ckpt-step-4"
+    assert (await client.models.delete(checkpoint)).deleted is True
+    with pytest.raises(openai.NotFoundError):
+        await client.models.retrieve(checkpoint)
     with pytest.raises(openai.NotFoundError) as refused:
         await client.chat.completions.create(model="nothing", messages=HELLO)  # type: ignore[arg-type]
     assert refused.value.code == "model_not_found"
