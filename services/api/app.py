@@ -19,6 +19,7 @@ from services.api.resources.events import routes as events
 from services.api.resources.files import routes as files
 from services.api.resources.jobs import routes as jobs
 from services.api.resources.keys import routes as keys
+from services.api.resources.permissions import routes as permissions
 from services.api.resources.uploads import routes as uploads
 from services.api.resources.uploads.domain import LARGEST_PART
 from shared import ids
@@ -26,8 +27,10 @@ from shared.access.keyring import Keyring
 from shared.access.rights import ANY, OPENAI, Line, RightsTable
 from shared.errors import ConfigError, StoreRefused
 from shared.events import EVENTS
+from shared.http import forward
 from shared.http.app import make_http_app
 from shared.http.errors import ApiError, ErrorTable
+from shared.http.forward import Forwarder, Other
 from shared.service import Context, Parts, run
 
 log = logging.getLogger(__name__)
@@ -58,12 +61,18 @@ def build(context: Context) -> Parts:
     dependencies = Dependencies(
         database, projection, context.objects, context.bus, settings.api.url, largest_file=settings.api.largest_file
     )
+    forwarder = Forwarder(Other("inference", settings.inference.url, "TUNESTREAM_INFERENCE__URL"), forward.MODELS)
+
+    async def close() -> None:
+        await forwarder.close()
+        await database.close()
+
     return Parts(
-        app=make_app(dependencies, settings.inference.api_keys, settings.model.organization),
+        app=make_app(dependencies, settings.inference.api_keys, settings.model.organization, forwarder),
         address=(settings.api.host, settings.api.port),
         background=(projection.run, make_janitor(context.objects, database, settings).run),
         checks={"projection": lambda: None if projection.complete else "reading the ledger"},
-        close=database.close,
+        close=close,
     )
 
 
@@ -80,14 +89,24 @@ RIGHTS = RightsTable(
 )
 
 
-def make_app(dependencies: Dependencies, api_keys: tuple[str, ...], organization: str = "") -> FastAPI:
+def make_app(
+    dependencies: Dependencies, api_keys: tuple[str, ...], organization: str = "", forwarder: Forwarder | None = None
+) -> FastAPI:
+    """`forwarder` hands to the inference service what is its own."""
     errors = ErrorTable({ConfigError: _store_refuses, StoreRefused: _object_refused})
-    limits = {"/v1/files": dependencies.largest_file + FORM_BYTES, "/v1/uploads/*/parts": LARGEST_PART + FORM_BYTES}
+    limits: dict[str, int | None] = {
+        "/v1/files": dependencies.largest_file + FORM_BYTES,
+        "/v1/uploads/*/parts": LARGEST_PART + FORM_BYTES,
+        # the inference service has limits of its own for what is handed to it
+        **dict.fromkeys(forward.MODELS),
+    }
     keyring = Keyring(dependencies.objects, api_keys)
     app = make_http_app("Tunestream", keyring, rights=RIGHTS, organization=organization, errors=errors, limits=limits)
-    for resource in (jobs, events, artifacts, files, uploads):
+    for resource in (jobs, events, artifacts, files, uploads, permissions):
         app.include_router(resource.router(dependencies))
     app.include_router(keys.router(keyring, dependencies.objects))
+    if forwarder is not None:
+        app.include_router(forwarder.router())
     return app
 
 

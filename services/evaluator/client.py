@@ -19,6 +19,7 @@ from services.evaluator.domain.tool_calls import calls_of, encodable
 from services.evaluator.reach import PATIENCE, named
 from shared.conversation.thoughts import parted
 from shared.errors import ConfigError, TransientError
+from shared.events.limits import DEFAULT_PROJECT
 from shared.retry import Backoff
 from shared.settings import Settings
 
@@ -42,12 +43,16 @@ class KeyRefused(ConfigError):
     """The endpoint does not accept the API key."""
 
 
-def connect(settings: Settings, concurrency: int) -> httpx.AsyncClient:
-    """An HTTP client of `inference.url`, for at most `concurrency` requests at a time."""
+def connect(settings: Settings, concurrency: int, project: str = DEFAULT_PROJECT) -> httpx.AsyncClient:
+    """An HTTP client of `inference.url`, for at most `concurrency` requests at a time. It acts in `project`, because
+    nobody else sees its models."""
     key = settings.evaluator.api_key
+    headers = {"authorization": f"Bearer {key.get_secret_value()}"} if key else {}
+    if project != DEFAULT_PROJECT:
+        headers["openai-project"] = project
     return httpx.AsyncClient(
         base_url=settings.inference.url.rstrip("/") + "/v1",
-        headers={"authorization": f"Bearer {key.get_secret_value()}"} if key else {},
+        headers=headers,
         timeout=httpx.Timeout(settings.evaluator.timeout_seconds, connect=10),
         limits=httpx.Limits(max_connections=concurrency + 1),  # one to ask how it is, see reach.py
     )

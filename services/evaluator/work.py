@@ -58,7 +58,8 @@ class EvaluateWork:
             TransientError, ConfigError: the endpoint, its model server or the object store do not answer, or a setting
                 is wrong; in one line. Answers that came are kept for the next attempt.
         """
-        async with connect(self._settings, attempt.job.spec.evaluation.concurrency) as http:
+        job = attempt.job
+        async with connect(self._settings, job.spec.evaluation.concurrency, job.project) as http:
             reach = Reach(http)
             await reach.check()
             with disk.writing(tempfile.gettempdir(), "TMPDIR"):

@@ -4,20 +4,21 @@ made here."""
 from __future__ import annotations
 
 from services.inference.errors import ERRORS
-from services.inference.gateway import admin, control_plane
+from services.inference.gateway import admin, model_routes
 from services.inference.gateway.admission import Admission
 from services.inference.gateway.asked import BODY_LIMIT
 from services.inference.gateway.exchange import GENERATION
 from services.inference.gateway.gateway import Gateway
 from services.inference.gateway.upstream import GenerationClient
 from services.inference.live_check import LiveCheck
-from services.inference.registry import models
 from services.inference.registry.adapter_files import AdapterFiles
 from services.inference.registry.adapters import Adapters
 from services.inference.registry.aliases import Aliases
+from services.inference.registry.deletion import Deletion
 from services.inference.registry.first_requests import FirstRequests
-from services.inference.registry.models import Models
+from services.inference.registry.models import Bases, Models
 from services.inference.registry.trained import TrainedModels
+from services.inference.registry.watched import DeletedModels, Permissions
 from services.inference.trial import Trial
 from services.inference.vllm.child import supervised
 from services.inference.vllm.clients import make_client
@@ -28,7 +29,9 @@ from services.inference.vllm.server import Vllm
 from services.inference.work import DeployWork
 from shared.access.keyring import Keyring
 from shared.access.rights import ANY, OPENAI, Line, RightsTable
+from shared.http import forward
 from shared.http.app import make_http_app
+from shared.http.forward import Forwarder, Other
 from shared.process import allow_open_files, collect_rarely
 from shared.service import Context, Parts, run
 from shared.stages.gpu_turns import GpuTurns
@@ -36,6 +39,7 @@ from shared.stages.gpu_turns import GpuTurns
 RIGHTS = RightsTable(
     (
         *OPENAI,
+        Line("GET", "/deployments*", ("train",)),
         Line(ANY, "/deployments*", ("admin",)),
     )
 )
@@ -49,8 +53,10 @@ def main() -> None:
 def build(context: Context) -> Parts:
     settings, objects = context.settings, context.objects
     base = settings.model.id
+    bases = Bases(base, settings.model.aliases)
     generations = GenerationClient(tls=(settings.vllm.url or "").startswith("https:"))
-    control, forwarding, probes = make_client(100), make_client(200), make_client(4, keep=False)
+    control, probes = make_client(100), make_client(4, keep=False)
+    forwarder = Forwarder(Other("api", settings.api.url, "TUNESTREAM_API__URL"), forward.CONTROL_PLANE)
     alternate = settings.gpu.share == "alternate"
     start_timeout = settings.inference.start_timeout_seconds
     vllm = (
@@ -67,9 +73,10 @@ def build(context: Context) -> Parts:
         poll_seconds=settings.stage.poll_seconds,
     )
     aliases = Aliases(objects)
-    trained = TrainedModels(objects)
+    deleted = DeletedModels(objects)
+    trained = TrainedModels(objects, deleted)
     first_requests = FirstRequests(trained)
-    known = Models(trained, aliases, base=base, organization=settings.model.organization)
+    known = Models(trained, aliases, Permissions(objects), bases, organization=settings.model.organization)
     files = AdapterFiles(
         objects,
         folder=settings.inference.adapter_dir,
@@ -88,20 +95,22 @@ def build(context: Context) -> Parts:
         organization=settings.model.organization,
         errors=ERRORS,
         # the api service has limits of its own for what is forwarded to it
-        limits=dict.fromkeys(GENERATION, BODY_LIMIT) | dict.fromkeys(control_plane.PREFIXES),
+        limits=dict.fromkeys(GENERATION, BODY_LIMIT) | dict.fromkeys(forward.CONTROL_PLANE),
         own_spans=GENERATION,
         openapi_url=None,
     )
     app.include_router(Gateway(generations, vllm, adapters, known, first_requests, admission).router())
-    app.include_router(models.router(known))
-    app.include_router(admin.router(aliases, known, trial, base=base, now=objects.now))
-    app.include_router(control_plane.router(forwarding, settings.api.url))
+    deletion = Deletion(objects, trained, deleted, aliases, adapters, bases)
+    app.include_router(model_routes.router(known, deletion))
+    app.include_router(admin.router(aliases, known, trial, bases=bases, now=objects.now))
+    app.include_router(forwarder.router())
 
     async def close() -> None:
         await controller.close()
         await vllm.close()
         await generations.close()
-        for used in (control, forwarding, probes):
+        await forwarder.close()
+        for used in (control, probes):
             await used.aclose()
 
     return Parts(

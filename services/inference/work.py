@@ -61,7 +61,7 @@ class DeployWork:
         # as the user spells it: an alias of an older version may have upper-case letters
         alias = job.spec.alias or job.alias
         # an earlier attempt may have moved the alias, and died: what was promoted needs no other trial
-        before = await self._aliases.read(alias)
+        before = await self._aliases.read(alias, job.project)
         if before is None or not was_promoted(before, job.job_id):
             await self._try_out(attempt, evaluated)
         with telemetry.span("inference.move_alias", attributes={"tunestream.model": evaluated.model}):

@@ -50,6 +50,7 @@ OPENAI = (
     Line("DELETE", "/v1/models*", ("train",)),
     Line(ANY, "/v1/files*", ("train",)),
     Line(ANY, "/v1/uploads*", ("train",)),
+    Line(ANY, "/v1/fine_tuning/checkpoints*", ("admin",)),
     Line(ANY, "/v1/fine_tuning*", ("train",)),
 )
 """OpenAI's own paths. Both services take them, because one `base_url` serves a whole client."""

@@ -221,6 +221,23 @@ class Tombstone(FrozenModel):
     at: float
 
 
+class CheckpointPermission(FrozenModel):
+    """`permissions/{name of the model}/{permission_id}.json`: another project may use a tuned model, or a checkpoint of
+    one. It is changed once, by compare-and-swap, when it is revoked."""
+
+    permission_id: Id
+    model: Name
+    """The exact id of the model or checkpoint."""
+    owner: ProjectId
+    """The project whose model it is."""
+    project_id: ProjectId
+    """The project that may use it."""
+    created_at: float
+    """In seconds since the epoch, by the clock of the object store; so is `revoked_at`."""
+    revoked_at: float | None = None
+    """Since when it counts no more."""
+
+
 class Quarantined(FrozenModel):
     """`quarantine/{kind}/{id}.json`: something that cannot become a job, or that no service can read."""
 

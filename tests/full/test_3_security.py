@@ -66,6 +66,8 @@ RUBBISH = (
     "files/file-probe/content",
     "files/file-probe/meta.json",
     "uploads/upload_probe/parts/part_probe/content",
+    "deleted/models/probe.json",
+    "jobs/ftjob-x/trainer/attempt-1/adapter/manifest.json",
     "ingest/inbox/probe",
     "ingest/seen/probe",
     "ingest/retries/ftjob-x.json",
@@ -76,6 +78,8 @@ KEPT = (
     "jobs/ftjob-x/job.json",
     *(f"jobs/ftjob-x/{stage}/{name}.json" for stage in STAGE_NAMES for name in ("claim", "result", "published")),
     "deployments/probe.json",
+    "deployments/project/probe.json",
+    "permissions/ftjob-x/cp_probe.json",
     "bases/probe.json",
     "gpu/probe/turn.json",
     "janitor/claim.json",
@@ -134,6 +138,19 @@ def test_the_api_stores_files_and_asks_for_their_deletion_and_nobody_else(stack:
     about = {"Bucket": "tunestream", "Key": "files/file-x/content"}
     upload = stack.s3_of("api").create_multipart_upload(**about)["UploadId"]
     stack.s3_of("api").abort_multipart_upload(**about, UploadId=upload)
+
+
+@pytest.mark.parametrize(
+    ("writer", "key"),
+    [("inference", "deleted/models/asked.json"), ("api", "permissions/ftjob-x/cp_asked.json")],
+)
+def test_who_deletes_and_who_shares_models_is_one_service_each(stack: FullStack, writer: str, key: str) -> None:
+    put = {"Bucket": "tunestream", "Key": key, "Body": b"{}"}
+    stack.s3_of(writer).put_object(**put)
+    for reader in ("inference", "api", "ingest"):
+        assert _reads(stack, reader, key)
+    for other in {*SERVICES, "render", "stranger", "janitor"} - {writer}:
+        denied(lambda other=other: stack.s3_of(other).put_object(**put))
 
 
 def test_the_render_server_writes_only_what_is_known_of_a_base_as_validate_does(stack: FullStack) -> None:

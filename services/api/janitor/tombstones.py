@@ -1,4 +1,5 @@
-"""Carries out tombstones: deletes what is below the prefix that one names, then the tombstone."""
+"""Carries out tombstones: deletes what is below the prefix that one names, then the tombstone. That of a model stays,
+because the result of its training would still tell of the model."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from services.api import metrics
 from services.api.janitor.in_use import GRACE_SECONDS, FilesInUse, UnreadableJob
 from services.api.janitor.removal import Certain, remove
 from services.api.resources.files.domain import RESULT_PREFIX
+from shared.access.tuned_models import DELETED_MODELS
 from shared.errors import StoreRefused
 from shared.events import Tombstone
 from shared.ids import is_job_id
@@ -21,9 +23,10 @@ from shared.store.objects import ObjectStore
 log = logging.getLogger(__name__)
 
 _RESULTS = tombstone_key("files", RESULT_PREFIX).removesuffix(".json")
-
+_ATTEMPT = r"jobs/(?P<job>[^/]+)/trainer/attempt-[0-9]{1,9}/"
 _MAY_NAME = {
-    "checkpoints": re.compile(r"jobs/(?P<job>[^/]+)/trainer/attempt-[0-9]{1,9}/resume/(?P<name>[^/]+)/"),
+    "checkpoints": re.compile(_ATTEMPT + r"resume/(?P<name>[^/]+)/"),
+    DELETED_MODELS: re.compile(_ATTEMPT + r"(?P<name>adapter|checkpoints/step-[0-9]{1,9})/"),
     "files": re.compile(r"files/(?P<id>file-[A-Za-z0-9-]{1,59})/"),
     "uploads": re.compile(r"uploads/(?P<id>upload_[a-z2-7]{24})/parts/"),
 }
@@ -43,6 +46,10 @@ def may_name(kind: str, prefix: str, name: str = "") -> bool:
     return is_job_id(match["job"]) and match["name"] not in (".", "..")
 
 
+STAY = frozenset({DELETED_MODELS})
+"""The kinds whose tombstones stay for ever. Each is carried out once in the life of a janitor."""
+
+
 class Tombstones:
     """Everything below `deleted/`, again and again."""
 
@@ -55,6 +62,8 @@ class Tombstones:
         """The files that are in use; None: nobody has looked since this round began."""
         self._refused: dict[str, str] = {}
         """The ETags of tombstones that are refused, by key: each is read and logged once."""
+        self._done: dict[str, str] = {}
+        """The ETags of those that were carried out and stay, by key."""
 
     async def carry_out(self, certain: Certain) -> None:
         """Carry out all that there are. What is wrong with one does not stop the others.
@@ -69,7 +78,7 @@ class Tombstones:
             for entry in page:
                 if entry.key.startswith(_RESULTS):
                     continue  # a result file is an artifact of its job: only the tombstone says that it is deleted
-                if self._refused.get(entry.key) == entry.etag:
+                if entry.etag in (self._refused.get(entry.key), self._done.get(entry.key)):
                     met.add(entry.key)
                     continue
                 try:
@@ -103,6 +112,9 @@ class Tombstones:
             await remove(self._objects, certain, kind, [manifest])
         while page := await self._objects.page(prefix):
             await remove(self._objects, certain, kind, page)
+        if kind in STAY:
+            self._done[entry.key] = entry.etag
+            return True
         await remove(self._objects, certain, "tombstones", [entry])
         return True
 

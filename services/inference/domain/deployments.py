@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from shared import ids
 from shared.events import Deployed, Deployment, Job
+from shared.events.limits import DEFAULT_PROJECT
 
 # A promotion was done if its job is in the history. No job is still under way after so many later deployments.
 HISTORY = 1000
@@ -49,9 +50,16 @@ class AliasTaken(Exception):
         self.owner = owner
 
 
-def deploy(before: Deployment | None, version: Deployed, alias: str, expected: str | None = None) -> Deployment:
+def deploy(
+    before: Deployment | None,
+    version: Deployed,
+    alias: str,
+    expected: str | None = None,
+    project: str = DEFAULT_PROJECT,
+) -> Deployment:
     """Make `version` the current one, and the current one the previous. Nothing changes if it is current already: a
-    call whose answer was lost may be repeated. `expected`: the model that is to be current before.
+    call whose answer was lost may be repeated. `expected`: the model that is to be current before. `project`: to which
+    a new alias belongs.
 
     Raises:
         VersionChanged: another model is current.
@@ -61,17 +69,21 @@ def deploy(before: Deployment | None, version: Deployed, alias: str, expected: s
     if expected is not None and (before is None or before.current.model != expected):
         raise VersionChanged(alias, before.current.model if before else None)
     if before is None:
-        return Deployment(alias=alias, current=version, history=(version,))
+        return Deployment(alias=alias, project=project, current=version, history=(version,))
     return Deployment(
-        alias=alias, current=version, previous=before.current, history=(version, *before.history)[:HISTORY]
+        alias=alias,
+        project=before.project,
+        current=version,
+        previous=before.current,
+        history=(version, *before.history)[:HISTORY],
     )
 
 
-def promote(before: Deployment | None, version: Deployed, alias: str) -> Deployment:
+def promote(before: Deployment | None, version: Deployed, alias: str, project: str = DEFAULT_PROJECT) -> Deployment:
     """Like `deploy`, but once per job: a resumed attempt must not undo later deployments."""
     if before is not None and was_promoted(before, version.job_id):
         return before
-    return deploy(before, version, alias)
+    return deploy(before, version, alias, project=project)
 
 
 def was_promoted(deployment: Deployment, job_id: str) -> bool:

@@ -10,15 +10,16 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 
 from services.inference.domain import deployments
 from services.inference.domain.deployments import NeverNamed, NoPrevious, RolledBack, VersionChanged
 from services.inference.errors import RETRY_AFTER, AdapterRefused
 from services.inference.registry.aliases import Aliases
-from services.inference.registry.models import Models
+from services.inference.registry.models import Bases, Models
 from services.inference.trial import Trial
 from shared import ids
+from shared.access.principal import principal_of
 from shared.errors import ConfigError, CorruptObject
 from shared.events import Deployed, Deployment, StrictModel
 from shared.events.limits import Name
@@ -44,36 +45,40 @@ class RollbackRequest(StrictModel):
     expected: Name | None = None
 
 
-def router(aliases: Aliases, models: Models, trial: Trial, *, base: str, now: Callable[[], float]) -> APIRouter:
-    """`now`: seconds since the epoch by the store's clock."""
+def router(aliases: Aliases, models: Models, trial: Trial, *, bases: Bases, now: Callable[[], float]) -> APIRouter:
+    """`now`: seconds since the epoch by the store's clock. All that is done is done in the project of the caller."""
     routes = APIRouter(route_class=JsonRoute)
 
     @routes.get("/deployments")
-    async def list_deployments() -> dict[str, Any]:
-        return {"object": "list", "data": [deployment.model_dump() for deployment in await aliases.all()]}
+    async def list_deployments(request: Request) -> dict[str, Any]:
+        project = principal_of(request).project
+        found = [deployment for deployment in await aliases.all() if deployment.project == project]
+        return {"object": "list", "data": [deployment.model_dump() for deployment in found]}
 
     @routes.get("/deployments/{alias}")
-    async def retrieve_deployment(alias: str) -> dict[str, Any]:
-        deployment = await aliases.read(alias)
+    async def retrieve_deployment(alias: str, request: Request) -> dict[str, Any]:
+        deployment = await aliases.read(alias, principal_of(request).project)
         if deployment is None:
             raise _no_alias(alias)
         return deployment.model_dump()
 
     @routes.post("/deployments/{alias}")
-    async def deploy(alias: str, wanted: DeployRequest) -> dict[str, Any]:
-        if not ids.is_alias(alias) or base in (alias, ids.alias_of(alias)):
+    async def deploy(alias: str, wanted: DeployRequest, request: Request) -> dict[str, Any]:
+        project = principal_of(request).project
+        if not ids.is_alias(alias) or alias in bases or ids.alias_of(alias) in bases:
             raise ApiError(
                 400,
                 "An alias is 1 to 64 letters of any script, digits, dots, dashes or underscores. It begins with a "
-                "letter or digit, and is not the name of the base.",
+                "letter or digit, and is not a name of the base.",
                 code="invalid_alias",
                 param="alias",
             )
-        version, before = await models.version(wanted.model, now()), await aliases.read(alias)
+        version = await models.version(wanted.model, project, now())
+        before = await aliases.read(alias, project)
         try:
             if deployments.deploy(before, version, alias, wanted.expected) is not before:
-                await passes(version)
-                before = await aliases.deploy(alias, version, wanted.expected)
+                await passes(version, project)
+                before = await aliases.deploy(alias, version, wanted.expected, project)
                 log.info("deployed by hand", extra={"model": before.current.model})
         except VersionChanged as changed:
             raise _version_changed(changed) from None
@@ -81,15 +86,16 @@ def router(aliases: Aliases, models: Models, trial: Trial, *, base: str, now: Ca
         return before.model_dump()
 
     @routes.post("/deployments/{alias}/rollback")
-    async def roll_back(alias: str, wanted: RollbackRequest | None = None) -> dict[str, Any]:
+    async def roll_back(alias: str, request: Request, wanted: RollbackRequest | None = None) -> dict[str, Any]:
         wanted = wanted or RollbackRequest()
-        deployment = await aliases.read(alias)
+        project = principal_of(request).project
+        deployment = await aliases.read(alias, project)
         if deployment is None:
             raise _no_alias(alias)
         try:
             target = deployments.rollback_target(deployment, wanted.to, wanted.expected)
             if target is not None:
-                await passes(target)
+                await passes(target, project)
                 deployment = await aliases.roll_back(deployment, target)
                 log.info("rolled back", extra={"model": deployment.current.model})
         except VersionChanged as changed:
@@ -98,11 +104,11 @@ def router(aliases: Aliases, models: Models, trial: Trial, *, base: str, now: Ca
             raise _refused(refused, deployment) from None
         return deployment.model_dump()
 
-    async def passes(version: Deployed) -> None:
-        if version.model == base:
+    async def passes(version: Deployed, project: str) -> None:
+        if version.model == bases.base:
             return
         try:
-            await trial(version.model, await models.served(version.model))
+            await trial(version.model, await models.served(version.model, project))
         except (AdapterRefused, CorruptObject) as error:
             log.error("a model cannot be deployed", exc_info=error, extra={"model": version.model})
             message = f"The alias stays as it is: vLLM cannot serve {version.model}, or its adapter is damaged: {error}"

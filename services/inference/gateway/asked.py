@@ -13,8 +13,8 @@ from starlette.types import Receive
 
 from services.inference.domain.usage import ask_for_usage
 from services.inference.gateway.admission import Slot
-from services.inference.gateway.relay import ClientGone
 from shared import strict_json
+from shared.http.client_gone import ClientGone
 from shared.http.errors import ApiError
 from shared.http.json_route import off_the_loop
 from shared.strict_json import InvalidJson

@@ -18,7 +18,6 @@ from shared import telemetry
 from shared.access.keyring import Holder
 from shared.telemetry.metrics import series
 
-CLIENT_GONE = 499  # nginx's status for a client that hung up; it is only counted, because nobody receives it
 UNKNOWN = "unknown"
 GENERATION = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
 """The routes whose spans are made here, because the trace of such a request depends on the model that it asks for."""

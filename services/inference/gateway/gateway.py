@@ -22,14 +22,15 @@ from services.inference.domain.usage import StreamedUsage, usage_of
 from services.inference.errors import ERRORS, RETRY_AFTER, VllmUnavailable
 from services.inference.gateway.admission import Admission, Slot
 from services.inference.gateway.asked import Asked, preferred_wait, read_request
-from services.inference.gateway.exchange import CLIENT_GONE, GENERATION, Exchange, exchange
+from services.inference.gateway.exchange import GENERATION, Exchange, exchange
 from services.inference.gateway.refusals import as_api_error
-from services.inference.gateway.relay import ClientGone, UntilGone
 from services.inference.gateway.upstream import GenerationClient, Upstream, UpstreamBroken, UpstreamTimeout
 from services.inference.registry.adapters import Adapters
 from services.inference.registry.first_requests import FirstRequests
 from services.inference.registry.models import Models, Target
 from services.inference.vllm.server import Vllm
+from shared.access.principal import principal_of
+from shared.http.client_gone import CLIENT_GONE, ClientGone, UntilGone
 from shared.http.errors import ApiError
 
 PATIENCE = 90.0
@@ -92,7 +93,7 @@ class Gateway:
     ) -> None:
         """Send the whole answer, or a stream of it. `stack` holds open what is needed for it."""
         current.patience = min(self._patience, preferred_wait(Headers(scope=scope).get("prefer", "")))
-        target = await self._models.resolve(asked.model)
+        target = await self._models.resolve(asked.model, principal_of(scope).project)
         asked_by = scope["state"]["asked_by"]
         job_trace = await self._first_requests.job_trace(target.model, tuned=target.tuned, asked_by=asked_by)
         current.begin(target.model, job_trace)

@@ -87,6 +87,13 @@ class Adapters:
         """Note that vLLM has lost the adapter of `model`, as after a restart of a server that we do not supervise."""
         self._loaded.pop(model, None)
 
+    def discard(self, model: str) -> None:
+        """Begin to unload the adapter of a model that was deleted. One that is in use is unloaded later, by `tidy`."""
+        if model in self._loaded and model not in self._users and model not in self._under_way:
+            del self._loaded[model]
+            self._under_way.begin(model, partial(self._unload, model))
+            metrics.adapters_loaded.set(len(self._loaded))
+
     async def weights(self, model: str) -> Path | None:
         """The file with the weights of `model`, if it was downloaded."""
         trained = await self._trained.find(model)
@@ -151,6 +158,9 @@ class Adapters:
         """Delete adapters from the disk that nobody needs, for as long as this service lives."""
         while True:
             try:
+                for model in list(self._loaded):
+                    if await self._trained.find(model) is None:  # deleted, perhaps by another replica
+                        self.discard(model)
                 await self._files.tidy(self._in_use, self._under_an_alias)
             except (TunestreamError, OSError) as error:
                 log.warning("adapters on the disk are looked at again later", extra={"reason": type(error).__name__})

@@ -1,5 +1,5 @@
-"""Reads and writes the aliases, `deployments/{alias}.json`. Every change is a compare-and-swap, so an alias has one
-current version, never two."""
+"""Reads and writes the aliases of all projects, below `deployments/`. Every change is a compare-and-swap, so an alias
+has one current version, never two."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from pydantic import ValidationError
 
 from services.inference.domain import deployments
 from shared import ids
-from shared.errors import AlreadyExists, Conflict, CorruptObject, TransientError
+from shared.errors import AlreadyExists, Conflict, CorruptObject, InputError, TransientError
 from shared.events import Deployed, Deployment, Job
+from shared.events.limits import DEFAULT_PROJECT
 from shared.lookups import (
     LOOKUP_SECONDS,
     MOST_MISSING,
@@ -23,7 +24,7 @@ from shared.lookups import (
     answer,
 )
 from shared.single_flight import SingleFlight
-from shared.stages.ledger import Ledger, deployment_key, job_key
+from shared.stages.ledger import DEPLOYMENTS, Ledger, deployment_key, job_key
 
 log = logging.getLogger(__name__)
 
@@ -35,12 +36,12 @@ MAX_TRIES = 100  # a lost race means that another writer succeeded; so many in a
 
 Change = Callable[[Deployment | None], Deployment]
 _ABSENT = (None, None)
-_PREFIX, _SUFFIX = deployment_key("").removesuffix(".json"), ".json"
+_SUFFIX = ".json"
 
 
 @dataclass
 class _Seen:
-    """What the store last said of a name: its deployment, or that there is none. It is news until `until`. `error`: why
+    """What the store last said of a key: its deployment, or that there is none. It is news until `until`. `error`: why
     the last question got no answer, and `error_at` when that was found out."""
 
     deployment: Deployment | None
@@ -53,7 +54,7 @@ class _Seen:
 
 
 class Aliases:
-    """The aliases.
+    """The aliases. Two projects may have the same one: in memory, too, each is known by its key.
 
     `get` and `listed` are for requests. They answer from memory what is at most a second old, and wait for the store
     for a moment only: while it errs, for as long as that takes, what it said last counts. `read` and `all` always ask
@@ -68,48 +69,53 @@ class Aliases:
         self._ledger = ledger
         self._timer = timer
         self._seen: dict[str, _Seen] = {}
-        """By alias. A name that does not exist is in `_absent`."""
+        """By key. One that does not exist is in `_absent`."""
         self._absent: OrderedDict[str, _Seen] = OrderedDict()
         self._lookups: SingleFlight[Deployment | None] = SingleFlight()
         self._documents: dict[str, tuple[str, Deployment]] = {}
-        """The documents of the last list, with their ETags: those that did not change are not read again."""
+        """The documents of the last list by their keys, with their ETags: those that did not change are not read
+        again."""
         self._listings: SingleFlight[list[Deployment]] = SingleFlight()
         self._listed: tuple[float, list[Deployment]] | None = None
         """The last list, and until when it is news."""
         self._unreadable: list[str] = []
-        """The aliases of the last list whose documents cannot be read."""
+        """The keys of the last list whose documents cannot be read."""
         self._changes = 0
         """Changes by this process."""
 
     # --- for requests -----------------------------------------------------------------------------------------
 
-    async def get(self, alias: str) -> Deployment | None:
-        """The deployment behind `alias`, None if there is no such alias.
+    async def get(self, alias: str, project: str = DEFAULT_PROJECT) -> Deployment | None:
+        """The deployment behind `alias` in `project`, None if there is no such alias.
 
         Raises:
             StoreUnavailable: it is not known, and the ledger cannot be read within a few seconds.
         """
-        if not ids.is_alias(alias):
+        if not ids.is_alias(alias) or not ids.is_project(project):
             return None
         unsure: Exception | None = None
         for name in dict.fromkeys((alias, ids.alias_of(alias))):
+            key = deployment_key(name, project)
             try:
-                if (deployment := await self._get(name)) is not None:
+                if (deployment := await self._get(key)) is not None:
                     return deployment
             except Exception as error:
-                if name not in self._absent:
+                if key not in self._absent:
                     raise  # it may be an alias of its own, with another model than its lower-case twin
                 unsure = error
         if unsure is not None:
             raise unsure
         return None
 
-    async def listed(self) -> list[Deployment]:
-        """Every alias, by name, as `get` knows them."""
+    async def listed(self, project: str = DEFAULT_PROJECT) -> list[Deployment]:
+        """Every alias of `project`, by name, as `get` knows them."""
+        return [deployment for deployment in await self._news() if deployment.project == project]
+
+    async def _news(self) -> list[Deployment]:
         known = self._listed
         if known is not None and self._timer() < known[0]:
             return known[1]
-        task = self._listings.begin(_PREFIX, self.all)
+        task = self._listings.begin(DEPLOYMENTS, self.all)
         try:
             return await answer(task, LOOKUP_SECONDS if known is None else REFRESH_SECONDS)
         except Exception as error:
@@ -118,20 +124,20 @@ class Aliases:
             log.warning("the list of aliases may be old", extra={"reason": type(error).__name__})
             return known[1]
 
-    async def _get(self, name: str) -> Deployment | None:
-        seen = self._seen.get(name) or self._absent.get(name)
+    async def _get(self, key: str) -> Deployment | None:
+        seen = self._seen.get(key) or self._absent.get(key)
         if seen is not None and self._timer() < seen.until:
             if seen.deployment is None and seen.error is not None:
                 raise seen.error
             return seen.deployment
-        task = self._lookups.begin(name, lambda: self._refresh(name))
+        task = self._lookups.begin(key, lambda: self._refresh(key))
         try:
             return await answer(task, self._patience(seen))
         except Exception as error:
             if seen is None:
                 raise
             if seen.error is None:
-                log.warning("an alias may be old: it cannot be read", extra={"alias": name, "reason": str(error)})
+                log.warning("an alias may be old: it cannot be read", extra={"alias": key, "reason": str(error)})
             seen.failed(error, self._timer())
             if seen.deployment is None:
                 raise
@@ -145,46 +151,46 @@ class Aliases:
         troubled = seen.error is not None and self._timer() < seen.error_at + TROUBLE_SECONDS
         return 0.0 if troubled else REFRESH_SECONDS
 
-    async def _refresh(self, name: str) -> Deployment | None:
-        before = self._seen.get(name) or self._absent.get(name)
+    async def _refresh(self, key: str) -> Deployment | None:
+        before = self._seen.get(key) or self._absent.get(key)
         try:
-            deployment, _ = await self._read(name)
+            deployment, _ = await self._read(key)
         except Exception as error:
             if before is not None:
                 before.failed(error, self._timer())
                 before.until = self._timer() + FRESH_SECONDS
             raise
-        if (later := self._seen.get(name)) is not None and later is not before:
+        if (later := self._seen.get(key)) is not None and later is not before:
             return later.deployment  # this process has changed it meanwhile
         if deployment is None:
-            self._seen.pop(name, None)
-            self._absent[name] = _Seen(None, self._timer() + NOT_FOUND_SECONDS)
-            self._absent.move_to_end(name)
+            self._seen.pop(key, None)
+            self._absent[key] = _Seen(None, self._timer() + NOT_FOUND_SECONDS)
+            self._absent.move_to_end(key)
             if len(self._absent) > MOST_MISSING:
                 self._absent.popitem(last=False)
         else:
-            self._remember(deployment, name)
+            self._remember(deployment, key)
         return deployment
 
     # --- for administration -----------------------------------------------------------------------------------
 
-    async def read(self, alias: str) -> Deployment | None:
+    async def read(self, alias: str, project: str = DEFAULT_PROJECT) -> Deployment | None:
         """The deployment that a change of `alias` would begin from, as the store has it now; None: there is no such
         alias.
 
         Raises:
             StoreUnavailable: the ledger cannot be read.
         """
-        if not ids.is_alias(alias):
+        if not ids.is_alias(alias) or not ids.is_project(project):
             return None
-        name = await self._name(alias)
-        deployment, _ = await self._read(name)
+        key = await self._key(alias, project)
+        deployment, _ = await self._read(key)
         if deployment is not None:
-            self._remember(deployment, name)
+            self._remember(deployment, key)
         return deployment
 
     async def all(self) -> list[Deployment]:
-        """Every alias whose document can be read, by name, as the store has them now.
+        """Every alias of all projects whose document can be read, by key, as the store has them now.
 
         Raises:
             StoreUnavailable: the ledger cannot be read.
@@ -192,17 +198,17 @@ class Aliases:
         began, changes = self._timer(), self._changes
         documents: dict[str, tuple[str, Deployment]] = {}
         unreadable: list[str] = []
-        for entry in sorted(await self._ledger.list(_PREFIX), key=lambda entry: entry.key):
-            name = entry.key.removeprefix(_PREFIX).removesuffix(_SUFFIX)
-            known = self._documents.get(name)
+        for entry in sorted(await self._ledger.list(DEPLOYMENTS), key=lambda entry: entry.key):
+            key = entry.key
+            known = self._documents.get(key)
             try:
                 if known is not None and known[0] == entry.etag:
-                    documents[name] = known
-                elif entry.key.endswith(_SUFFIX) and (found := await self._ledger.get(entry.key)) is not None:
-                    documents[name] = (found[1], Deployment.model_validate_json(found[0]))
+                    documents[key] = known
+                elif key.endswith(_SUFFIX) and (found := await self._ledger.get(key)) is not None:
+                    documents[key] = (found[1], _parsed(key, found[0]))
             except ValidationError:
-                log.error("the document of an alias cannot be read", extra={"alias": name})
-                unreadable.append(name)
+                log.error("the document of an alias cannot be read", extra={"alias": key})
+                unreadable.append(key)
         self._documents, self._unreadable = documents, unreadable
         deployments_ = [deployment for _, deployment in documents.values()]
         if changes == self._changes:
@@ -210,7 +216,7 @@ class Aliases:
         return deployments_
 
     async def models(self) -> set[str]:
-        """The current and the previous model of every alias, as the store has them now.
+        """The current and the previous model of every alias of all projects, as the store has them now.
 
         Raises:
             StoreUnavailable: the ledger cannot be read.
@@ -218,7 +224,7 @@ class Aliases:
         """
         found = await self.all()
         if self._unreadable:
-            raise CorruptObject(f"the document of the alias {self._unreadable[0]} cannot be read")
+            raise CorruptObject(f"the document {self._unreadable[0]} of an alias cannot be read")
         versions = [version for deployment in found for version in (deployment.current, deployment.previous)]
         return {version.model for version in versions if version is not None}
 
@@ -231,24 +237,31 @@ class Aliases:
         job: Job | None = None,
         certain: Callable[[], Awaitable[None]] | None = None,
     ) -> Deployment:
-        """Make `version` current, but only once per job: a repeated call changes nothing, whatever was deployed
-        since. `job`: the job of the version, if it may not take an alias from another dataset. `certain` is awaited
-        right before each write; it may be cancelled meanwhile or raise, and then nothing is written.
+        """Make `version` current in the project of `job`, but only once per job: a repeated call changes nothing,
+        whatever was deployed since. `job`: the job of the version, if it may not take an alias from another dataset.
+        `certain` is awaited right before each write; it may be cancelled meanwhile or raise, and then nothing is
+        written.
 
         Raises:
             AliasTaken: `job` may not take this alias.
         """
-        name = await self._name(alias)
-        return await self._change(name, lambda before: deployments.promote(before, version, name), job, certain)
+        project = job.project if job is not None else DEFAULT_PROJECT
+        key = await self._key(alias, project)
+        name = _place(key)[1]
+        return await self._change(key, lambda before: deployments.promote(before, version, name, project), job, certain)
 
-    async def deploy(self, alias: str, version: Deployed, expected: str | None = None) -> Deployment:
+    async def deploy(
+        self, alias: str, version: Deployed, expected: str | None = None, project: str = DEFAULT_PROJECT
+    ) -> Deployment:
         """Make `version` current because a person says so. `expected`: the model that is to be current before.
 
         Raises:
             VersionChanged: another model is current.
+            InputError: `invalid_project`.
         """
-        name = await self._name(alias)
-        return await self._change(name, lambda before: deployments.deploy(before, version, name, expected))
+        key = await self._key(alias, project)
+        name = _place(key)[1]
+        return await self._change(key, lambda before: deployments.deploy(before, version, name, expected, project))
 
     async def roll_back(self, deployment: Deployment, target: Deployed) -> Deployment:
         """Make `target` current again, if the alias still names what `deployment` says.
@@ -261,17 +274,17 @@ class Aliases:
             assert latest is not None, "deployments are never deleted"
             return deployments.roll_back(latest, target, deployment.current.model, self._ledger.now())
 
-        return await self._change(deployment.alias, change)
+        return await self._change(deployment_key(deployment.alias, deployment.project), change)
 
     async def _change(
         self,
-        alias: str,
+        key: str,
         change: Change,
         job: Job | None = None,
         certain: Callable[[], Awaitable[None]] | None = None,
     ) -> Deployment:
         for _ in range(MAX_TRIES):
-            before, etag = await self._read(alias)
+            before, etag = await self._read(key)
             after = change(before)
             if after is not before:
                 if before is not None and job is not None:
@@ -281,16 +294,16 @@ class Aliases:
                     await certain()
                 try:
                     if etag is None:
-                        await self._ledger.create(deployment_key(alias), data)
+                        await self._ledger.create(key, data)
                     else:
-                        await self._ledger.replace(deployment_key(alias), data, etag)
+                        await self._ledger.replace(key, data, etag)
                 except (AlreadyExists, Conflict):
                     continue
-            self._remember(after, alias)
+            self._remember(after, key)
             self._changes += 1
             self._listed = (float("-inf"), self._listed[1]) if self._listed else None
             return after
-        raise TransientError(f"the alias {alias} could not be written: {MAX_TRIES} other writers were faster")
+        raise TransientError(f"the alias {_place(key)[1]} could not be written: {MAX_TRIES} other writers were faster")
 
     async def _ask_owner(self, deployment: Deployment, job: Job) -> None:
         for maker in deployments.makers(deployment):
@@ -300,22 +313,37 @@ class Aliases:
                     raise deployments.AliasTaken(deployment.alias, owner)
                 return
 
-    async def _name(self, alias: str) -> str:
-        """The name of the alias that `alias` means, or that it is to have."""
-        name = ids.alias_of(alias)
-        if await self._read(alias) != _ABSENT:
-            return alias
-        others = [other for other in await self._names() if ids.alias_of(other) == name]
-        return name if name in others or not others else others[0]
+    async def _key(self, alias: str, project: str) -> str:
+        """The key of the alias that `alias` means in `project`, or that it is to have."""
+        if not ids.is_project(project):
+            raise InputError("invalid_project", "This is no id of a project: give one that exists.", "project")
+        key, name = deployment_key(alias, project), ids.alias_of(alias)
+        if await self._read(key) != _ABSENT:
+            return key
+        others = [other for other in await self._names(project) if ids.alias_of(other) == name]
+        return deployment_key(name if name in others or not others else others[0], project)
 
-    async def _names(self) -> list[str]:
-        keys = [entry.key for entry in await self._ledger.list(_PREFIX)]
-        return sorted(key[len(_PREFIX) : -len(_SUFFIX)] for key in keys if key.endswith(_SUFFIX))
+    async def _names(self, project: str) -> list[str]:
+        prefix = deployment_key("", project).removesuffix(_SUFFIX)
+        places = [_place(entry.key) for entry in await self._ledger.list(prefix) if entry.key.endswith(_SUFFIX)]
+        return sorted(alias for found, alias in places if found == project)
 
-    async def _read(self, alias: str) -> tuple[Deployment | None, str | None]:
-        found = await self._ledger.get(deployment_key(alias))
-        return (Deployment.model_validate_json(found[0]), found[1]) if found else _ABSENT
+    async def _read(self, key: str) -> tuple[Deployment | None, str | None]:
+        found = await self._ledger.get(key)
+        return (_parsed(key, found[0]), found[1]) if found else _ABSENT
 
-    def _remember(self, deployment: Deployment, name: str) -> None:
-        self._absent.pop(name, None)
-        self._seen[name] = _Seen(deployment, self._timer() + FRESH_SECONDS)
+    def _remember(self, deployment: Deployment, key: str) -> None:
+        self._absent.pop(key, None)
+        self._seen[key] = _Seen(deployment, self._timer() + FRESH_SECONDS)
+
+
+def _place(key: str) -> tuple[str, str]:
+    """Project and alias of a deployment's key."""
+    project, _, alias = key.removeprefix(DEPLOYMENTS).removesuffix(_SUFFIX).rpartition("/")
+    return project or DEFAULT_PROJECT, alias
+
+
+def _parsed(key: str, data: bytes) -> Deployment:
+    """The key decides to which project it belongs."""
+    deployment, project = Deployment.model_validate_json(data), _place(key)[0]
+    return deployment if deployment.project == project else deployment.model_copy(update={"project": project})

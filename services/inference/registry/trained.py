@@ -7,14 +7,18 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
 from pydantic import ValidationError
 
+from services.inference.registry.watched import DeletedModels
 from shared import telemetry
+from shared.access.tuned_models import model_key_name
 from shared.errors import ConfigError, StoreRefused, StoreUnavailable
 from shared.events import FolderReference, Job, Reference, Served, StageName, StageResult, TrainingCompleted
+from shared.events.limits import DEFAULT_PROJECT
 from shared.ids import tuned_name
 from shared.lookups import LOOKUP_SECONDS, REFRESH_SECONDS, Missing, answer
 from shared.single_flight import SingleFlight
@@ -41,7 +45,7 @@ class Objects(Ledger, Protocol):
 @dataclass(frozen=True)
 class Trained:
     """A tuned model, or a checkpoint of one. `created` is in seconds since the epoch. `served`: how validate saw it
-    compare with what vLLM makes of its rows."""
+    compare with what vLLM makes of its rows. `project`: whose it is. `step`: of a checkpoint."""
 
     model: str
     job_id: str
@@ -49,6 +53,13 @@ class Trained:
     created: float
     adapter: FolderReference
     served: Served | None = None
+    project: str = DEFAULT_PROJECT
+    step: int | None = None
+
+    @cached_property
+    def key_name(self) -> str:
+        """How keys name it."""
+        return model_key_name(self.job_id, self.step)
 
 
 @dataclass(frozen=True)
@@ -61,15 +72,19 @@ class Training:
 
 class TrainedModels:
     """Finds tuned models. A result never changes, so what was found once is known for as long as this process lives,
-    without another question to the store. A model that was not found is looked up again."""
+    without another question to the store. A model that was not found is looked up again. One that was deleted is never
+    found: tombstones are obeyed here, because nothing else in this service remembers what exists."""
 
-    def __init__(self, objects: Objects, timer: Callable[[], float] = time.monotonic) -> None:
-        """`timer`: seconds that only ever grow."""
+    def __init__(
+        self, objects: Objects, deleted: DeletedModels | None = None, *, timer: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`deleted`: the models that users have deleted; None: nobody deletes any. `timer`: seconds that only ever
+        grow."""
         self._objects = objects
+        self._deleted = deleted
         self._timer = timer
         self._known: dict[str, Trained] = {}
-        """Every model that was found, by its exact id. The tombstone of a model would be obeyed here, and in
-        `_trainings`: nothing else in this service remembers what exists."""
+        """Every model that was found, by its exact id, also those that were deleted since."""
         self._trainings: dict[str, Training] = {}
         """The training of each job that has a model."""
         self._without: set[str] = set()
@@ -82,11 +97,16 @@ class TrainedModels:
         self._listed_at: float | None = None
 
     async def find(self, model: str) -> Trained | None:
-        """The model of this exact id, or None.
+        """The model of this exact id, of whatever project, or None.
 
         Raises:
             StoreUnavailable: it is not known, and the ledger cannot be read within a few seconds.
         """
+        known = self._known.get(model) or await self.find_even_if_deleted(model)
+        return None if known is None or await self._is_deleted(known) else known
+
+    async def find_even_if_deleted(self, model: str) -> Trained | None:
+        """Like `find`, whatever its users have done with it since."""
         if (known := self._known.get(model)) is not None:
             return known
         if tuned_name(model) is None or model in self._missing:
@@ -110,7 +130,28 @@ class TrainedModels:
             except Exception as error:
                 log.warning("the list of models may be old", extra={"reason": type(error).__name__})
         found = [training.trained for training in self._trainings.values()]
-        return sorted(found, key=lambda trained: (-trained.created, trained.model))
+        there = [trained for trained in found if not await self._is_deleted(trained)]
+        return sorted(there, key=lambda trained: (-trained.created, trained.model))
+
+    async def is_shared(self, trained: Trained) -> bool:
+        """Whether another model, which is not deleted, has the same adapter: that of a retry which took over the
+        training, for example.
+
+        Raises:
+            StoreUnavailable: the ledger cannot be read.
+        """
+        await answer(self._listings.begin(JOBS, self._list), None)
+        for training in list(self._trainings.values()):
+            other, step = training.trained, trained.step
+            prefix = other.adapter.prefix if step is None else training.checkpoints.get(step)
+            if other.job_id == trained.job_id or prefix is None or not _same_folder(prefix, trained.adapter.prefix):
+                continue
+            if not await self._is_deleted(replace(other, step=step)):
+                return True
+        return False
+
+    async def _is_deleted(self, trained: Trained) -> bool:
+        return self._deleted is not None and await self._deleted.has(trained.key_name)
 
     async def traceparent(self, model: str) -> str | None:
         """The traceparent of the job that trained `model`; None if it has none that can be read.
@@ -180,7 +221,15 @@ class TrainedModels:
         if not isinstance(event, TrainingCompleted):
             self._without.add(job_id)
             return
-        trained = Trained(event.model, event.job_id, event.base, result.finished_at, event.adapter, event.served)
+        trained = Trained(
+            event.model,
+            event.job_id,
+            event.base,
+            result.finished_at,
+            event.adapter,
+            served=event.served,
+            project=event.project,
+        )
         checkpoints = {checkpoint.step: checkpoint.prefix for checkpoint in event.checkpoints}
         self._trainings[job_id] = Training(trained, checkpoints)
         self._known[event.model] = trained
@@ -210,4 +259,8 @@ class TrainedModels:
             return None
         # the event names a checkpoint by its prefix only, and checkpoints may have been deleted
         folder = await find_folder(self._objects, training.trained.adapter.bucket, prefix)
-        return replace(training.trained, model=model, adapter=folder) if folder else None
+        return replace(training.trained, model=model, adapter=folder, step=step) if folder else None
+
+
+def _same_folder(one: str, other: str) -> bool:
+    return one.rstrip("/") == other.rstrip("/")

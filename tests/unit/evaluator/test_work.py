@@ -466,3 +466,14 @@ async def test_a_scrape_sees_answers_by_variant_and_the_verdict() -> None:
         assert grown("tunestream_eval_answers_total", variant=variant, outcome="answered") == count
     assert grown("tunestream_eval_gate_total", passed="true") == 1
     assert grown("tunestream_eval_gate_total", passed="false") == 0
+
+
+@pytest.mark.parametrize("project", ["default", "one"])
+async def test_the_endpoint_is_asked_in_the_project_of_the_job(project: str) -> None:
+    """Nobody else sees its model. An endpoint of another kind, which knows no projects, is told of none."""
+    objects, model = FakeStore(), FakeModel(models())
+    request = await request_for(objects, chat_rows(CITIES), chat_rows(CITIES[:4]))
+    of = make_job(base=BASE, model=TUNED, alias="support", project=project)
+    await run(objects, model, request, of=of)
+    asked = {headers.get("openai-project") for headers in model.headers}
+    assert asked == {None if project == "default" else project}

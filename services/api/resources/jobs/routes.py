@@ -12,6 +12,7 @@ from services.api.resources.dependencies import Dependencies
 from services.api.resources.jobs import store
 from services.api.resources.jobs.domain import first_stage
 from services.api.resources.lists import listing
+from shared.access.tuned_models import is_deleted
 from shared.events import StrictModel
 from shared.http.errors import ApiError
 from shared.http.json_route import JsonRoute
@@ -71,6 +72,15 @@ def router(dependencies: Dependencies) -> APIRouter:
         await dependencies.job(job_id)
         state = await dependencies.projection.refresh(job_id) or await dependencies.job(job_id)
         stage = first_stage(state, body.from_ if body else None)
+        if stage in ("evaluator", "inference") and await is_deleted(dependencies.objects, job_id):
+            raise ApiError(
+                400,
+                f"The model of job {job_id} was deleted, so there is nothing for the stage {stage} to begin from. "
+                'Begin from the trainer: {"from": "trainer"}.',
+                param="from",
+                code="model_deleted",
+                headers={"x-should-retry": "false"},
+            )
         projection, objects, bus = dependencies.projection, dependencies.objects, dependencies.bus
         job = await store.retry(state, stage, projection, objects, bus, request.state.traceparent)
         return JsonResponse(dependencies.view(job))

@@ -152,6 +152,16 @@ async def test_a_result_that_cannot_be_read_keeps_its_job_and_its_parents(world:
     assert world.there(*keys, *other) == keys
 
 
+async def test_reports_stay_whatever_the_project_of_the_alias_is(world: World) -> None:
+    jobs = [world.ended(number) for number in (1, 2, 3)]
+    reports = [world.attempt(job, "evaluator", 1, "report.html")[0] for job in jobs]
+    world.deploy("support", jobs[0])
+    world.deploy("support", jobs[1], project="one")
+    world.days(40)
+    await world.sweep(report_days=30)
+    assert world.there(*reports) == reports[:2]
+
+
 async def test_reports_go_only_when_a_setting_says_so_and_no_alias_names_the_model(world: World) -> None:
     jobs = [world.ended(number) for number in (1, 2, 3)]
     reports = [world.attempt(job, "evaluator", 1, "report.html")[0] for job in jobs]

@@ -11,7 +11,7 @@ from shared.errors import StoreUnavailable
 from shared.stages.ledger import tombstone_key
 from shared.store.folders import find_folder
 from tests.support.scrape import scrape
-from tests.unit.api.janitor.world import World, certain, job_id
+from tests.unit.api.janitor.world import World, certain, folder, job_id
 
 JOB = job_id(1)
 RESUME = f"jobs/{JOB}/trainer/attempt-1/resume/step-10/"
@@ -83,6 +83,17 @@ async def test_a_reader_never_sees_half_a_folder_wherever_the_janitor_dies(world
         ("uploads", "uploads/"),
         ("uploads", f"uploads/upload_{'a' * 24}/parts/"),
         ("uploads", f"uploads/upload_{'a' * 24}/"),
+        ("models", RESUME),
+        ("models", f"jobs/{JOB}/trainer/attempt-1/"),
+        ("models", f"jobs/{JOB}/trainer/attempt-1/checkpoints/"),
+        ("models", f"jobs/{JOB}/trainer/attempt-1/checkpoints/../"),
+        ("models", f"jobs/{JOB}/trainer/attempt-1/checkpoints/step-1/../../"),
+        ("models", f"jobs/{JOB}/trainer/attempt-1/adapter"),
+        ("models", f"jobs/{JOB}/trainer/attempt-1/metrics/"),
+        ("models", f"jobs/{JOB}/evaluator/attempt-1/adapter/"),
+        ("models", "jobs/../trainer/attempt-1/adapter/"),
+        ("models", f"jobs/{JOB}/"),
+        ("models", "deployments/"),
         ("", RESUME),
     ],
 )
@@ -107,7 +118,41 @@ async def test_a_tombstone_that_names_anything_else_is_refused_and_stays(
     assert (await scrape()).value("tunestream_janitor_tombstones_refused") == 0
 
 
-@given(st.text(max_size=80), st.sampled_from(["checkpoints", "jobs", "x", "files", "uploads"]))
+@pytest.mark.parametrize("below", ["adapter", "checkpoints/step-10"])
+async def test_a_deleted_model_loses_its_bytes_and_its_tombstone_stays(world: World, below: str) -> None:
+    """The result of its training still tells of it, and must not bring it back."""
+    keys = world.attempt(JOB, "trainer", 1, f"{below}/manifest.json", f"{below}/adapter_model.safetensors")
+    others = world.attempt(
+        JOB, "trainer", 1, "metrics.jsonl", "checkpoints/step-1/manifest.json", "adapters/x", "results.csv"
+    )
+    others += world.attempt(JOB, "trainer", 2, f"{below}/manifest.json")
+    others += world.attempt(JOB, "evaluator", 1, "report.json")
+    stone = world.bury(f"jobs/{JOB}/trainer/attempt-1/{below}/", "models", JOB)
+    before = await scrape()
+    for _ in range(3):
+        await world.tombstones.carry_out(certain)
+    assert world.there(*keys, *others, stone) == [*others, stone]
+    assert (await scrape()).since(before)("tunestream_janitor_deleted_total", kind="models") == 2
+    calls = len(world.store.calls)
+    await world.tombstones.carry_out(certain)
+    assert world.store.calls[calls:] == [("page", "deleted/"), ("page", "deleted/")], "it is carried out once"
+    await Tombstones(world.store).carry_out(certain)
+    assert world.there(*others, stone) == [*others, stone]
+
+
+async def test_the_sweep_goes_on_where_the_adapter_of_a_job_was_deleted(world: World) -> None:
+    job = world.ended(1, trained={"adapter": folder(f"jobs/{job_id(1)}/trainer/attempt-1/adapter/")})
+    keys = world.attempt(job, "trainer", 1, "adapter/manifest.json", "metrics.jsonl")
+    useless = world.attempt(job, "trainer", 2, "adapter/manifest.json")
+    world.bury(f"jobs/{job}/trainer/attempt-1/adapter/", "models", job)
+    await world.tombstones.carry_out(certain)
+    world.days(30)
+    await world.sweep()
+    assert world.there(*keys, *useless) == [keys[1]]
+    assert (await scrape()).value("tunestream_janitor_refused") == 0
+
+
+@given(st.text(max_size=80), st.sampled_from(["checkpoints", "models", "jobs", "x", "files", "uploads"]))
 def test_no_text_leads_out_of_the_folders_that_a_kind_may_name(tail: str, kind: str) -> None:
     for prefix in (tail, f"files/{tail}/", f"uploads/{tail}/parts/"):
         for name in (tail, tail.removeprefix("file-")):
@@ -115,8 +160,9 @@ def test_no_text_leads_out_of_the_folders_that_a_kind_may_name(tail: str, kind: 
                 assert prefix in (f"files/{name}/", f"uploads/{name}/parts/") and "/" not in name and "." not in name
     for prefix in (tail, f"jobs/{JOB}/trainer/{tail}", f"jobs/{JOB}/trainer/attempt-1/resume/{tail}/"):
         if may_name(kind, prefix):
-            assert kind == "checkpoints", "the others name only what they are called after"
-            assert prefix.startswith(f"jobs/{JOB}/trainer/attempt-") and prefix.count("/") == 6 and "/../" not in prefix
+            assert kind in ("checkpoints", "models"), "the others name only what they are called after"
+            assert prefix.startswith(f"jobs/{JOB}/trainer/attempt-") and prefix.count("/") in (5, 6)
+            assert "/../" not in prefix
 
 
 async def test_a_tombstone_that_cannot_be_read_stops_nothing(world: World) -> None:

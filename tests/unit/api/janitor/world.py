@@ -11,6 +11,7 @@ from services.api.janitor.sweep import Sweep
 from services.api.janitor.tombstones import Tombstones
 from shared import ids
 from shared.events import STAGE_NAMES, Deployed, Deployment, EventRecord, Retry, StageResult, Tombstone
+from shared.events.limits import DEFAULT_PROJECT
 from shared.settings import RetentionSettings
 from shared.stages.ledger import (
     attempt_prefix,
@@ -130,10 +131,10 @@ class World:
         )
         self.store.add(retry_key(child), wish.model_dump_json().encode())
 
-    def deploy(self, alias: str, *jobs: str) -> None:
+    def deploy(self, alias: str, *jobs: str, project: str = DEFAULT_PROJECT) -> None:
         versions = [Deployed(model=f"ft:{job}", job_id=job, at=T0) for job in jobs]
         deployment = Deployment(alias=alias, current=versions[0], history=tuple(versions))
-        self.store.add(deployment_key(alias), deployment.model_dump_json().encode())
+        self.store.add(deployment_key(alias, project), deployment.model_dump_json().encode())
 
     def bury(self, prefix: str, kind: str = "checkpoints", name: str = "one") -> str:
         stone = Tombstone(prefix=prefix, reason="superseded", at=self.clock.now)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from services.ingest.retries import Retries
-from shared.events import JobControl
-from shared.stages.ledger import job_key, retry_key
+from shared.events import JobControl, Tombstone
+from shared.stages.ledger import job_key, retry_key, tombstone_key
 from tests.support.data.job_history import JobHistory
 from tests.support.fakes.bus import FakeBus
 from tests.support.waiting import until
@@ -195,3 +195,14 @@ async def test_asking_again_answers_with_the_same_job_although_the_janitor_has_d
     await end(api, first["id"])
     second = await retry(api, failed_job.job_id)
     assert second["id"] != first["id"] and second["origin"]["parent_job"] == failed_job.job_id
+
+
+async def test_a_job_whose_model_was_deleted_begins_again_with_its_training(api: Api, history: JobHistory) -> None:
+    stone = Tombstone(prefix="x/", reason="", at=0.0).model_dump_json().encode()
+    api.objects.add(tombstone_key("models", history.job_id), stone)
+    for stage in ("evaluator", "inference"):
+        refused = await api.client.post(f"/jobs/{history.job_id}/retry", json={"from": stage})
+        assert (refused.status_code, error_of(refused)["code"]) == (400, "model_deleted")
+        assert refused.headers["x-should-retry"] == "false"
+    assert (await retry(api, history.job_id, "trainer"))["origin"]["from_stage"] == "trainer"
+    assert (await api.get(f"/jobs/{history.job_id}"))["status"] == "succeeded", "the job still shows"

@@ -146,7 +146,10 @@ def writers(key: str) -> set[str]:
         ("jobs/ftjob-x/job.json", set()),
         ("jobs/ftjob-x/control/cancel-1.json", set()),
         *((f"jobs/ftjob-x/{stage}/{name}.json", set()) for stage in STAGE_NAMES for name in ("claim", "result")),
+        ("deleted/models/ftjob-x.json", {"janitor"}),
         ("deployments/support.json", set()),
+        ("deployments/project/support.json", set()),
+        ("permissions/ftjob-x/cp_x.json", set()),
         ("bases/x.json", set()),
         ("gpu/x/turn.json", set()),
         ("janitor/claim.json", set()),
@@ -183,6 +186,9 @@ def test_a_stage_keeps_its_part_of_the_index_and_the_stage_before_adds_to_it(sta
         ("deleted/uploads/upload_x.json", {"api"}),
         ("deleted/checkpoints/x.json", {"trainer"}),
         ("keys/key_x.json", {"api"}),
+        ("deployments/project/support.json", {"inference"}),
+        ("deleted/models/ftjob-x.json", {"inference"}),
+        ("permissions/ftjob-x/cp_x.json", {"api"}),
     ],
 )
 def test_one_service_writes_a_job_and_each_of_its_results(key: str, who: set[str]) -> None:
@@ -192,3 +198,12 @@ def test_one_service_writes_a_job_and_each_of_its_results(key: str, who: set[str
 
 def test_api_keys_are_read_by_the_two_services_that_ask_for_them() -> None:
     assert allowed("read", "keys/key_x.json") == allowed("list", "keys/") == {"api", "inference"}
+
+
+@pytest.mark.parametrize("key", ["deleted/models/ftjob-x.json", "permissions/ftjob-x/cp_x.json"])
+def test_whoever_obeys_tombstones_and_permissions_of_models_reads_them(key: str) -> None:
+    readers = {"inference", "api", "ingest"} | ({"janitor"} if key.startswith("deleted/") else set())
+    assert allowed("read", key) == readers
+    for service in ("inference", "api", "ingest"):
+        # without the right to list, some stores answer 403 for an object that is not there
+        assert service in allowed("list", key), service

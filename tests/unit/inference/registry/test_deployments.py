@@ -57,6 +57,49 @@ async def test_two_concurrent_rollbacks_roll_back_once() -> None:
     assert len(found.history) == 3
 
 
+async def test_the_same_alias_of_two_projects_is_two_and_the_models_of_all_are_needed() -> None:
+    objects = FakeStore()
+    aliases, other = Aliases(objects), Aliases(objects)
+    for number, project in ((1, "default"), (2, "default"), (3, "one"), (4, "two")):
+        await aliases.deploy("Support", version(number), project=project)
+
+    for each in (aliases, other):
+        found = [await each.get("support", project) for project in ("default", "one", "two", "three")]
+        assert [each and (each.project, each.current.model) for each in found] == [
+            ("default", "model-2"),
+            ("one", "model-3"),
+            ("two", "model-4"),
+            None,
+        ]
+        assert [each.current.model for each in await other.listed("one")] == ["model-3"]
+        assert await each.models() == {"model-1", "model-2", "model-3", "model-4"}
+    before = await other.read("SUPPORT", "one")
+    assert before is not None and before.alias == "support"
+    await other.deploy("SUPPORT", version(5), "model-3", project="one")
+    back = await other.read("support", "one")
+    assert back is not None and (back.project, back.previous) == ("one", before.current)
+    await other.roll_back(back, before.current)
+    assert await other.models() == {f"model-{number}" for number in range(1, 6)}
+    found = await other.read("support")
+    assert found is not None and found.current.model == "model-2"
+
+
+async def test_the_document_of_an_older_version_is_of_the_default_project() -> None:
+    objects = FakeStore()
+    objects.add("deployments/support.json", b'{"alias":"support","current":{"model":"old","job_id":"","at":1}}')
+    # the key decides, whatever a document says of itself
+    objects.add(
+        "deployments/one/support.json",
+        b'{"alias":"support","project":"two","current":{"model":"new","job_id":"","at":1}}',
+    )
+    found = {each.project: each.current.model for each in await Aliases(objects).all()}
+    assert found == {"default": "old", "one": "new"}
+    after = await Aliases(objects).deploy("support", version(1))
+    assert after.previous is not None and (after.project, after.previous.model) == ("default", "old")
+    read = await Aliases(objects).get("support", "one")
+    assert read is not None and (read.project, read.current.model) == ("one", "new")
+
+
 Step = tuple[str, int]
 steps = st.lists(st.tuples(st.sampled_from(["promote", "deploy", "roll back"]), st.integers(0, 4)), max_size=30)
 

@@ -1,0 +1,1 @@
+"""Permissions: which other projects may use a tuned model, or a checkpoint of one."""
