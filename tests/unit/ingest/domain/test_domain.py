@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from services.ingest.domain import datasets, jobs
+from services.ingest.domain import datasets
 from services.ingest.job_settings import parse_spec
 from shared.errors import InputError
 from shared.events import JobSpec, Origin, Reference
+from shared.jobs import manifest as jobs
 from shared.stages.ledger import Entry
 
 DATASET = Reference(bucket="datasets", key="team/support tickets.jsonl", etag="e", size=9, sha256="a" * 64)
