@@ -45,7 +45,7 @@ def build(context: Context) -> Parts:
     group = group_of(database, str(settings.api.database.resolve()))
     for event_type in TOPICS:
         context.bus.subscribe(event_type, projection.take, group=group)
-    dependencies = Dependencies(database, projection, context.objects, context.bus, settings.api.url)
+    dependencies = Dependencies(database, projection, context.objects, context.bus, settings.api.url, settings.model)
     return Parts(
         app=make_app(dependencies, settings.inference.api_keys),
         address=(settings.api.host, settings.api.port),

@@ -83,13 +83,14 @@ class ProjectionDatabase:
                 after = change(before or JobState(job_id=job_id))
                 if after != before:
                     connection.execute(
-                        "INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?)",
+                        "INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?)",
                         (
                             job_id,
                             after.created_at,
                             after.status,
                             after.visible,
                             after.settled,
+                            after.project,
                             after.model_dump_json(exclude_defaults=True),
                         ),
                     )

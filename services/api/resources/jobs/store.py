@@ -10,6 +10,8 @@ import asyncio
 import contextlib
 import logging
 import sqlite3
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Literal
 
 from services.api.database import Page, ProjectionDatabase, parse_state
@@ -25,18 +27,34 @@ from shared.stages.publisher import Publisher
 
 log = logging.getLogger(__name__)
 
+NO_FILTER: Mapping[str, str] = MappingProxyType({})
+
 
 async def list_jobs(
-    database: ProjectionDatabase, *, limit: int, after: str | None, status: Status | None
+    database: ProjectionDatabase,
+    project: str,
+    *,
+    limit: int,
+    after: str | None,
+    status: Status | None = None,
+    metadata: Mapping[str, str] | None = NO_FILTER,
 ) -> Page[JobState | Unreadable] | None:
-    """Visible jobs, newest first, starting behind the job `after`; None when there is no such job.
+    """Visible jobs of a project, newest first, starting behind the job `after`; None when it has no such job.
+
+    `metadata`: pairs that a job must have; None: only jobs without any.
 
     Raises:
         DatabaseBroken: the database does not work.
     """
-    where, values = "visible = 1", dict[str, Any](limit=limit + 1, status=status)
+    where, values = "project = :project AND visible = 1", dict[str, Any](limit=limit + 1, project=project)
+    if metadata is None:
+        where += " AND NOT " + _has_metadata()
+    for number, (key, value) in enumerate((metadata or {}).items()):
+        where += " AND " + _has_metadata(f"key = :key{number} AND value = :value{number}")
+        values |= {f"key{number}": key, f"value{number}": value}
     if status is not None:
         where += " AND status = :status"
+        values["status"] = status
     if after is not None:
         where += " AND (created_at, job_id) < (:created_at, :job_id)"
     columns = "job_id, created_at, status, state"
@@ -44,7 +62,8 @@ async def list_jobs(
 
     def select(connection: sqlite3.Connection) -> Page[JobState | Unreadable] | None:
         if after is not None:
-            cursor = connection.execute("SELECT created_at FROM jobs WHERE job_id = ?", (after,)).fetchone()
+            found = "SELECT created_at FROM jobs WHERE job_id = ? AND project = ?"
+            cursor = connection.execute(found, (after, project)).fetchone()
             if cursor is None:
                 return None
             values.update(created_at=cursor[0], job_id=after)
@@ -55,6 +74,12 @@ async def list_jobs(
         return Page(rows[:limit], len(rows) > limit)
 
     return await database.read(select)
+
+
+def _has_metadata(where: str = "1") -> str:
+    """SQL: whether a job has such a pair. A row that cannot be read has none."""
+    pairs = f"EXISTS (SELECT 1 FROM json_each(state, '$.manifest.spec.metadata') WHERE {where})"
+    return f"CASE WHEN json_valid(state) THEN {pairs} ELSE 0 END"
 
 
 async def cancel(job: JobState, ledger: Ledger, bus: Publisher) -> None:
