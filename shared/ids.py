@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from shared.events import Alias, JobSpec
-from shared.events.limits import JobId
+from shared.events.limits import FileId, JobId
 
 ID_CHARS = 24  # 24 base32 characters are 120 bits: a collision becomes likely at about 2**60 jobs
 
@@ -99,6 +99,7 @@ def slug(text: str, limit: int = 64) -> str:
 ALIAS_CHARS = 64
 _ALIAS: TypeAdapter[str] = TypeAdapter(Alias)
 _JOB_ID: TypeAdapter[str] = TypeAdapter(JobId)
+_FILE_ID: TypeAdapter[str] = TypeAdapter(FileId)
 
 
 def alias_of(text: str) -> str:
@@ -117,6 +118,11 @@ def alias_of(text: str) -> str:
 def is_job_id(text: str) -> bool:
     """Whether a job may have this id. Any other text could lead elsewhere when it becomes part of a key."""
     return _fits(text, _JOB_ID)
+
+
+def is_file_id(text: str) -> bool:
+    """Whether a file may have this id. It becomes a part of keys, too."""
+    return _fits(text, _FILE_ID)
 
 
 def is_alias(name: str) -> bool:

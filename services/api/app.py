@@ -16,6 +16,7 @@ from services.api.projection import Projection
 from services.api.resources.dependencies import Dependencies
 from services.api.resources.events import routes as events
 from services.api.resources.files import routes as files
+from services.api.resources.fine_tuning import routes as fine_tuning
 from services.api.resources.jobs import routes as jobs
 from shared import ids
 from shared.errors import ConfigError, StoreRefused
@@ -62,7 +63,7 @@ def _seconds_since(moment: float | None) -> float | None:
 def make_app(dependencies: Dependencies, api_keys: tuple[str, ...]) -> FastAPI:
     errors = ErrorTable({ConfigError: _store_refuses, StoreRefused: _object_refused})
     app = make_http_app("Tunestream", api_keys, errors=errors)
-    for resource in (jobs, events, files):
+    for resource in (jobs, events, files, fine_tuning):
         app.include_router(resource.router(dependencies))
     return app
 

@@ -135,6 +135,12 @@ class ProjectionDatabase:
         query = "SELECT job_id FROM jobs WHERE visible = 1"
         return await self.read(lambda connection: {row[0] for row in connection.execute(query)})
 
+    async def open_jobs(self, project: str) -> int:
+        """How many jobs of a project have not ended."""
+        ended = "status IN ('succeeded', 'failed', 'cancelled')"
+        query = f"SELECT count(*) FROM jobs WHERE project = ? AND visible = 1 AND NOT {ended}"
+        return await self.read(lambda connection: int(connection.execute(query, (project,)).fetchone()[0]))
+
     async def counts(self) -> dict[str, int]:
         """Visible jobs by status."""
         query = "SELECT status, count(*) FROM jobs WHERE visible = 1 GROUP BY status"

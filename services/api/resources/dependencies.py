@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,12 +11,15 @@ from services.api.database import ProjectionDatabase
 from services.api.domain.state import JobState, Unreadable
 from services.api.projection import Projection
 from services.api.resources.jobs.domain import job_view, unreadable_view
+from shared.access.principal import Principal
 from shared.http.errors import ApiError
 from shared.ids import is_job_id
 from shared.settings import ModelSettings
 from shared.stages.publisher import Publisher
 from shared.store.objects import ObjectStore
 
+QUOTA_SECONDS = 30
+"""When a client that has too many jobs under way may try again."""
 log = logging.getLogger(__name__)
 
 
@@ -30,6 +34,8 @@ class Dependencies:
     url: str
     model: ModelSettings = field(default_factory=ModelSettings)
     """What may be fine-tuned."""
+    max_open_jobs: Callable[[Principal], int | None] = lambda principal: None
+    """How many jobs the sender of a request may have under way at a time; None: any number."""
     complained: set[str] = field(default_factory=set)
     """Jobs that were logged because they cannot be shown."""
 
@@ -54,6 +60,18 @@ class Dependencies:
         """
         await self.job(job_id, project)
         return await self.projection.refresh(job_id) or await self.job(job_id, project)
+
+    async def admit_job(self, principal: Principal) -> None:
+        """Make sure that the sender of a request may have one more job.
+
+        Raises:
+            ApiError: 429, it has as many as it may have.
+        """
+        most = self.max_open_jobs(principal)
+        if most is None or await self.database.open_jobs(principal.project) < most:
+            return
+        message = f"The project may have {most} jobs under way at a time; wait for one to end, or cancel one."
+        raise ApiError(429, message, code="max_open_jobs", headers={"retry-after": str(QUOTA_SECONDS)})
 
     def notes(self) -> list[dict[str, Any]]:
         """What is away just now, as JSON."""

@@ -22,7 +22,7 @@ from shared import ids
 from shared.errors import AlreadyExists, ConfigError, EventRefused, StoreRefused, TransientError
 from shared.events import RUNNER_STAGES, JobControl, Retry, StageName
 from shared.stages.adoption import retry_of
-from shared.stages.ledger import Ledger, control_prefix, job_key, pending_key, retry_key
+from shared.stages.ledger import Ledger, asked_key, control_prefix, job_key, pending_key, retry_key
 from shared.stages.publisher import Publisher
 
 log = logging.getLogger(__name__)
@@ -102,14 +102,14 @@ async def cancel(job: JobState, ledger: Ledger, bus: Publisher) -> None:
                     await ledger.create(pending_key(stage, ledger.now(), job.job_id), b"{}")
     except (ConfigError, StoreRefused) as error:  # the cancellation itself is in the ledger
         log.error("no stage can be woken for a cancellation", extra={"job_id": job.job_id, "reason": str(error)})
-    _ring(job.job_id, "cancel", job.manifest.traceparent if job.manifest else None, bus)
+    ring(job.job_id, "cancel", job.manifest.traceparent if job.manifest else None, bus)
 
 
 _publishing: set[asyncio.Task[None]] = set()
 """Requests on their way to the bus; asyncio itself would forget them."""
 
 
-def _ring(job_id: str, action: Literal["cancel", "resume"], traceparent: str | None, bus: Publisher) -> None:
+def ring(job_id: str, action: Literal["cancel", "resume"], traceparent: str | None, bus: Publisher) -> None:
     """Publish a request that is in the ledger already. Nobody waits for it."""
     publishing = asyncio.create_task(_publish(job_id, action, traceparent, bus))
     _publishing.add(publishing)
@@ -154,7 +154,7 @@ async def retry(
         state = await projection.refresh(job.job_id)
         if state is None or not state.visible:
             state = await projection.accept(job)
-            _ring(job.job_id, "resume", asked.traceparent, bus)
+            ring(job.job_id, "resume", asked.traceparent, bus)
         if state.status not in ("failed", "cancelled"):
             return state
 
@@ -165,6 +165,8 @@ async def _ask(ledger: Ledger, job_id: str, wish: Retry) -> Retry | None:
     key = retry_key(job_id)
     found = await ledger.get(key)
     if found is None:
+        if await ledger.get(asked_key(job_id)):
+            return None  # the api was asked for another job of the same dataset
         if made := await ledger.get(job_key(job_id)):
             # its request was deleted, because nobody needs it any more; or it is another job
             job = read_manifest(made[0])
