@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 
 from pydantic import ValidationError
 
+from services.api.domain.repeats import LATE_SECONDS, REPEATED_SECONDS
 from services.api.domain.stored import read_manifest
 from shared.errors import AlreadyExists, InputError
 from shared.events import Asked, Job
@@ -30,10 +31,6 @@ from shared.events.limits import MAX_RERUN
 from shared.stages.ledger import asked_key, job_key, retry_key
 from shared.store.objects import ObjectStore
 
-REPEATED_SECONDS = 600.0
-"""For how long a repeated request means the job of its first try."""
-LATE_SECONDS = 60.0
-"""For how long a first try may come after its retry."""
 MOST_CHAINS = 10_000
 """That are remembered. Another chain is searched, which takes a few calls."""
 

@@ -136,6 +136,7 @@ def writers(key: str) -> set[str]:
         ("ingest/inbox/x", {"janitor"}),
         ("ingest/seen/x", {"janitor"}),
         ("ingest/retries/ftjob-x.json", {"janitor"}),
+        ("ingest/asked/ftjob-x.json", {"janitor"}),
         ("quarantine/drop/x.json", {"janitor"}),
         ("jobs/ftjob-x/job.json", set()),
         ("jobs/ftjob-x/control/cancel-1.json", set()),
@@ -169,6 +170,7 @@ def test_a_stage_keeps_its_part_of_the_index_and_the_stage_before_adds_to_it(sta
         *((f"jobs/ftjob-x/{stage}/result.json", {stage}) for stage in STAGE_NAMES),
         ("jobs/ftjob-x/control/cancel-1.json", {"api"}),
         ("ingest/retries/ftjob-x.json", {"api", "ingest"}),
+        ("ingest/asked/ftjob-x.json", {"api", "ingest"}),
         ("ingest/seen/x", {"ingest"}),
     ],
 )
