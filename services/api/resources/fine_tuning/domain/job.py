@@ -10,7 +10,7 @@ from services.api.domain.state import FINAL, JobState, Unreadable
 from services.api.resources.lists import whole_seconds
 from shared.events import STAGE_NAMES, DatasetValidated, Job, JobSpec, Reference, TrainingCompleted
 from shared.events.spec import Hyperparameters, Method
-from shared.stages.ledger import FILES
+from shared.stages.ledger import file_of_content
 
 OBJECT = "fine_tuning.job"
 RESULTS = "results.csv"
@@ -101,8 +101,7 @@ def method_of(state: JobState) -> Method:
 
 def file_of(content: Reference) -> str:
     """The id of a file of the Files API; of a dataset that was dropped, its place."""
-    folder, _, rest = content.key.removeprefix(FILES).partition("/")
-    return folder if content.key.startswith(FILES) and rest == "content" else f"s3://{content.bucket}/{content.key}"
+    return file_of_content(content.key) or f"s3://{content.bucket}/{content.key}"
 
 
 def result_file_id(job_id: str) -> str:
