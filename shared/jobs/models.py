@@ -10,7 +10,7 @@ from shared.jobs.trained import find_trained, is_tuned
 from shared.settings import ModelSettings
 from shared.store.objects import ObjectStore
 
-_FOREIGN = re.compile(r"(?:chat)?gpt-.+", re.IGNORECASE)
+_FOREIGN = re.compile(r"gpt-.+", re.IGNORECASE)
 """Names of OpenAI's models."""
 
 

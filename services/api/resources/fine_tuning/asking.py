@@ -10,7 +10,7 @@ there.
 
 **A first try that comes after its own retry** has made the job (a proxy held it back) takes that job. A first try
 cannot say that it is late, so it takes the newest job that a retry with the same key and body has made within the last
-minute, and that no first try has taken.
+ten seconds, and that no first try has taken in this process.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ from shared.http.errors import ApiError
 from shared.http.responses import JsonResponse
 
 Limit = Annotated[int, Query(ge=1, le=100)]
+EventLimit = Annotated[int, Query(ge=1, le=1000)]
 After = Annotated[str | None, Query(max_length=256)]
 _FILTER = re.compile(r"metadata\[(?P<key>.*)\]", re.DOTALL)
 
@@ -78,7 +79,7 @@ def router(dependencies: Dependencies) -> APIRouter:
 
     @routes.get("/jobs/{job_id}/events")
     async def list_fine_tuning_events(
-        job_id: str, request: Request, limit: Limit = 20, after: After = None
+        job_id: str, request: Request, limit: EventLimit = 20, after: After = None
     ) -> Response:
         """Newest first."""
         state = await dependencies.job(job_id, principal_of(request).project)

@@ -135,7 +135,7 @@ async def test_an_integration_that_is_not_served_is_told_in_the_history(tuning: 
 # --- models -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["gpt-4o-mini-2024-07-18", "gpt-3.5-turbo", "gpt-9", "chatgpt-4o-latest"])
+@pytest.mark.parametrize("name", ["gpt-4o-mini-2024-07-18", "gpt-3.5-turbo", "gpt-9", "GPT-4o"])
 async def test_foreign_names_stand_for_a_base(tuning: Tuning, client: AsyncOpenAI, name: str) -> None:
     job = await client.fine_tuning.jobs.create(model=name, training_file=await tuning.file())
     assert job.model == BASE

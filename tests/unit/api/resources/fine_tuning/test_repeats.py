@@ -112,7 +112,7 @@ async def test_a_late_first_try_takes_the_job_of_its_retry_once(tuning: Tuning, 
 async def test_a_new_request_long_after_a_retry_is_a_new_job(tuning: Tuning, client: AsyncOpenAI) -> None:
     file = await tuning.file()
     retried = await create(client, file, 1)
-    tuning.api.clock.now += 61
+    tuning.api.clock.now += 11
     assert await create(client, file) != retried
 
 
