@@ -29,7 +29,7 @@ def job_view(state: JobState, native: Mapping[str, Any], *, organization: str, n
         return unreadable_view(Unreadable(state.job_id, state.created_at, state.status), organization=organization)
     trained = state.event_of(TrainingCompleted)
     method = method_of(state)
-    hyperparameters = _hyperparameters(job.spec, trained)
+    hyperparameters = _hyperparameters(job.spec, state, trained)
     return {
         "id": state.job_id,
         "object": OBJECT,
@@ -120,10 +120,11 @@ def result_of(state: JobState) -> Reference | None:
     return trained.artifacts.get(RESULTS) if trained else None
 
 
-def _hyperparameters(spec: JobSpec, trained: TrainingCompleted | None) -> dict[str, Any]:
-    """What was asked for; once it is trained, the numbers that it was trained with."""
+def _hyperparameters(spec: JobSpec, state: JobState, trained: TrainingCompleted | None) -> dict[str, Any]:
+    """What was asked for; once the trainer has chosen the others, the numbers."""
     asked = spec.hyperparameters.model_dump(mode="json", include=set(Hyperparameters.model_fields))
-    known = trained.hyperparameters if trained else {}
+    told = {name: stamped.value for name, stamped in state.stage("trainer").figures.items()}
+    known = told | (trained.hyperparameters if trained else {})
     return {name: known[name] if is_number(known.get(name)) else value for name, value in asked.items()}
 
 

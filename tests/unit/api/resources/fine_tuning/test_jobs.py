@@ -87,6 +87,19 @@ async def test_a_job_in_its_training(tuning: Tuning, client: AsyncOpenAI) -> Non
     assert (job.hyperparameters.n_epochs, job.fine_tuned_model, job.trained_tokens) == ("auto", None, None)
 
 
+async def test_the_hyperparameters_are_numbers_once_the_trainer_has_chosen_them(
+    tuning: Tuning, client: AsyncOpenAI
+) -> None:
+    running = await take(tuning.api, JobHistory(2), until="validate")
+    before = len((await client.fine_tuning.jobs.list_events(running.job_id)).data)
+    chosen = running.progress("trainer", data={"n_epochs": 2, "batch_size": 8, "learning_rate_multiplier": 1.5})
+    await tuning.api.take([DeliveredEvent(chosen, "ftevent-chosen", T0 + 30)])
+    job = await client.fine_tuning.jobs.retrieve(running.job_id)
+    found = job.hyperparameters
+    assert (found.n_epochs, found.batch_size, found.learning_rate_multiplier) == (2, 8, 1.5)
+    assert len((await client.fine_tuning.jobs.list_events(running.job_id)).data) == before, "the history is for people"
+
+
 @pytest.mark.parametrize(("ago", "left", "expected"), [(0, 60.0, 60), (30, 60.0, 30), (90, 60.0, 0)])
 async def test_the_estimated_finish_is_what_the_stage_said(
     tuning: Tuning, client: AsyncOpenAI, ago: float, left: float, expected: float
