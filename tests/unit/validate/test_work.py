@@ -114,6 +114,12 @@ async def test_a_bad_dataset_ends_the_job_and_leaves_its_report(objects: FakeSto
     assert set(objects.held) == {"d", key}
 
 
+async def test_a_file_of_the_api_is_named_by_its_id(objects: FakeStore, settings: Settings) -> None:
+    with pytest.raises(InputError) as caught:
+        await work(objects, settings)(attempt(objects.add("files/file-abc/content", good(11)), method="dpo"))
+    assert "Input file file-abc is in the fine-tune-" in caught.value.message
+
+
 async def test_a_validation_file_of_its_own_is_used(objects: FakeStore, settings: Settings) -> None:
     dataset, own = objects.add("d", lines(*completions(20))), objects.add("v", lines(*completions(3, 50)))
     event = await work(objects, settings)(attempt(dataset, own=own))
