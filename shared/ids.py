@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from shared.events import Alias, JobSpec
-from shared.events.limits import JobId, KeyId, ProjectId
+from shared.events.limits import FileId, JobId, KeyId, ProjectId
 
 ID_CHARS = 24  # 24 base32 characters are 120 bits: a collision becomes likely at about 2**60 jobs
 
@@ -101,6 +101,7 @@ _ALIAS: TypeAdapter[str] = TypeAdapter(Alias)
 _JOB_ID: TypeAdapter[str] = TypeAdapter(JobId)
 _KEY_ID: TypeAdapter[str] = TypeAdapter(KeyId)
 _PROJECT: TypeAdapter[str] = TypeAdapter(ProjectId)
+_FILE_ID: TypeAdapter[str] = TypeAdapter(FileId)
 
 
 def alias_of(text: str) -> str:
@@ -129,6 +130,11 @@ def is_key_id(text: str) -> bool:
 def is_project(text: str) -> bool:
     """Whether a project may have this id."""
     return _fits(text, _PROJECT)
+
+
+def is_file_id(text: str) -> bool:
+    """Whether a file may have this id. It becomes a part of keys, too."""
+    return _fits(text, _FILE_ID)
 
 
 def is_alias(name: str) -> bool:

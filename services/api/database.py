@@ -83,13 +83,14 @@ class ProjectionDatabase:
                 after = change(before or JobState(job_id=job_id))
                 if after != before:
                     connection.execute(
-                        "INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?)",
+                        "INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?)",
                         (
                             job_id,
                             after.created_at,
                             after.status,
                             after.visible,
                             after.settled,
+                            after.project,
                             after.model_dump_json(exclude_defaults=True),
                         ),
                     )
@@ -133,6 +134,12 @@ class ProjectionDatabase:
         """Every visible job."""
         query = "SELECT job_id FROM jobs WHERE visible = 1"
         return await self.read(lambda connection: {row[0] for row in connection.execute(query)})
+
+    async def open_jobs(self, project: str) -> int:
+        """How many jobs of a project have not ended."""
+        ended = "status IN ('succeeded', 'failed', 'cancelled')"
+        query = f"SELECT count(*) FROM jobs WHERE project = ? AND visible = 1 AND NOT {ended}"
+        return await self.read(lambda connection: int(connection.execute(query, (project,)).fetchone()[0]))
 
     async def counts(self) -> dict[str, int]:
         """Visible jobs by status."""

@@ -11,9 +11,9 @@ from services.api.domain.projection import Claimed, Fact, Manifest, Occurred
 from services.api.domain.state import JobState
 from services.api.domain.stored import read_manifest
 from shared.errors import StoreRefused
-from shared.events import STAGE_NAMES, Claim, FrozenModel, Job, StageName, StageResult
+from shared.events import STAGE_NAMES, Asked, Claim, FrozenModel, Job, StageName, StageResult
 from shared.ids import is_job_id
-from shared.stages.ledger import Ledger, claim_key, job_key, result_key
+from shared.stages.ledger import Ledger, asked_key, claim_key, job_key, result_key
 
 log = logging.getLogger(__name__)
 D = TypeVar("D", bound=FrozenModel)
@@ -76,10 +76,20 @@ class LedgerReader:
         except StoreRefused as error:
             self._unreadable(job_key(job_id), job_id, error)
             return None
-        job = read_manifest(found[0]) if found else None
-        if found and job is None:
+        if found is None:
+            return await self._asked(job_id)
+        job = read_manifest(found[0])
+        if job is None:
             self._unreadable(job_key(job_id), job_id, ValueError("no manifest"))
         return job
+
+    async def _asked(self, job_id: str) -> Job | None:
+        """The manifest of a job that another instance has accepted, and that ingest is about to make."""
+        try:
+            asked = await self._read(asked_key(job_id), Asked, job_id)
+        except _Unreadable:
+            return None
+        return asked.job if asked and asked.job.job_id == job_id else None
 
     async def _result(self, job_id: str, stage: StageName) -> Occurred | None:
         key = result_key(job_id, stage)

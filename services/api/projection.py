@@ -25,7 +25,7 @@ from shared.errors import ConfigError, InputError, StoreUnavailable, TransientEr
 from shared.events import Event, Job
 from shared.ids import is_job_id
 from shared.kafka.bus import Delivery
-from shared.stages.ledger import JOBS, PENDING, Ledger
+from shared.stages.ledger import ASKED, JOBS, PENDING, Ledger
 from shared.tasks import cancel_and_wait
 
 log = logging.getLogger(__name__)
@@ -222,12 +222,17 @@ class Projection:
             TransientError, ConfigError: the ledger could not be read.
         """
         known = await self._database.known()
-        names = await self._answer_of(self._ledger.folders(JOBS))
+        names = [*await self._answer_of(self._ledger.folders(JOBS)), *await self._asked()]
         await self._refresh_all([name for name in names if name not in known and is_job_id(name)])
         self._listed_at = time.monotonic()
         if not self.complete:
             await self._database.mark_complete()
             self.complete = True
+
+    async def _asked(self) -> list[str]:
+        """The jobs that ingest has still to make, and others that were asked for lately."""
+        listed = await self._answer_of(self._ledger.list(ASKED))
+        return [entry.key.removeprefix(ASKED).removesuffix(".json") for entry in listed]
 
     async def _discover_if_needed(self) -> None:
         """List the whole ledger: into a new database, while the bus is away, and once in a while."""

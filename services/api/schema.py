@@ -8,7 +8,7 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 # the one row of `birth` identifies the file: a file that is made again is another database
 SCHEMA = f"""
 BEGIN;
@@ -20,9 +20,10 @@ CREATE TABLE jobs (
     status TEXT NOT NULL,
     visible INTEGER NOT NULL,
     settled INTEGER NOT NULL,
+    project TEXT NOT NULL,
     state TEXT NOT NULL
 ) WITHOUT ROWID;
-CREATE INDEX jobs_by_age ON jobs (visible, created_at, job_id);
+CREATE INDEX jobs_by_age ON jobs (project, visible, created_at, job_id);
 CREATE TABLE messages (
     job_id TEXT NOT NULL,
     id TEXT NOT NULL,

@@ -1,4 +1,5 @@
-"""Composition of the ingest service: three ways to find a dataset and one way to make its job; and retries of jobs."""
+"""Composition of the ingest service: three ways to find a dataset and one way to make its job; and the jobs that
+users ask the api for."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from services.ingest.deduplicator import Deduplicator
 from services.ingest.inbox import Inbox
 from services.ingest.intake import Intake
 from services.ingest.notifications import BucketNotifications
-from services.ingest.retries import Retries
+from services.ingest.requests import Requests
 from services.ingest.sweep import Sweep
 from shared.events import DatasetUploaded, JobControl
 from shared.service import Context, Parts, run
@@ -22,12 +23,12 @@ def build(context: Context) -> Parts:
     inbox = Inbox(context.objects, intake, deduplicator)
     sweep = Sweep(bucket, deduplicator, settings.ingest)
     notifications = BucketNotifications(bucket, deduplicator)
-    retries = Retries(context.objects, context.bus)
+    requests = Requests(context.objects, context.bus)
     context.bus.subscribe(DatasetUploaded, inbox.announced)
-    context.bus.subscribe(JobControl, retries.rung)
+    context.bus.subscribe(JobControl, requests.rung)
     if topic := settings.ingest.notifications_topic:
         context.bus.subscribe_raw(topic, notifications.received)
-    return Parts(background=(announcer.run, inbox.run, sweep.run, notifications.run, retries.run))
+    return Parts(background=(announcer.run, inbox.run, sweep.run, notifications.run, requests.run))
 
 
 def main() -> None:

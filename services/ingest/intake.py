@@ -9,12 +9,11 @@ from dataclasses import dataclass, replace
 from pydantic import ValidationError
 
 from services.ingest.announcer import Announcer
-from services.ingest.domain import datasets, jobs
+from services.ingest.domain import datasets
 from services.ingest.domain.failures import UNREADABLE
 from services.ingest.job_settings import CODE, MAX_BYTES, parse_spec, too_large
-from services.ingest.trained import find_trained, is_tuned
 from shared import telemetry
-from shared.drops import sidecars_of
+from shared.drops import project_of, sidecars_of
 from shared.errors import AlreadyExists, ConfigError, InputError, StoreRefused
 from shared.events import (
     DatasetPointer,
@@ -28,6 +27,7 @@ from shared.events import (
     StageOutcome,
     StageResult,
 )
+from shared.jobs import manifest, models
 from shared.settings import Settings
 from shared.stages import outbox
 from shared.stages.ledger import job_key
@@ -42,6 +42,7 @@ class _Request:
     spec: JobSpec
     base: str
     start_from: FolderReference | None = None
+    notes: tuple[str, ...] = ()
     validation: Reference | None = None
     problem: InputError | None = None
     salt: str | None = None
@@ -96,14 +97,15 @@ class Intake:
         root = telemetry.JobRoot(traceparent)
         dataset = await self._describe(pointer)
         request = await self._read_request(pointer) if spec is None else self._request(spec)
-        request = await self._resolve(request, validation_file)
+        request = await self._resolve(request, validation_file, project_of(dataset.key))
         job, created = await self._create_manifest(
-            jobs.job_of(
+            manifest.job_of(
                 dataset,
                 request.spec,
                 validation_file=request.validation,
                 base=request.base,
                 start_from=request.start_from,
+                notes=request.notes,
                 organization=self._settings.model.organization,
                 origin=origin,
                 traceparent=root.traceparent,
@@ -164,15 +166,12 @@ class Intake:
         content = (await bucket.metadata(pointer.key)).get("job", "").encode("utf-8", "surrogatepass")
         return _Text("the object's metadata `job`", content)
 
-    async def _resolve(self, request: _Request, validation_file: DatasetPointer | None) -> _Request:
+    async def _resolve(self, request: _Request, validation_file: DatasetPointer | None, project: str) -> _Request:
         """Find the base, the adapter to start from and the validation file that the request names. The request keeps
         its first problem."""
-        asked, start = request.spec.model, None
         try:
-            if asked is not None and is_tuned(asked):
-                trained = await find_trained(self._objects, asked)
-                asked, start = trained.base, trained.adapter
-            request = replace(request, base=self._settings.model.base_of(asked), start_from=start)
+            found = await models.resolve(self._objects, self._settings.model, request.spec.model, project)
+            request = replace(request, base=found.base, start_from=found.start_from, notes=found.notes)
             if wanted := validation_file or request.spec.validation_file:
                 request = replace(request, validation=await self._describe_validation(wanted))
         except InputError as error:
@@ -206,7 +205,7 @@ class Intake:
 
     async def _commit(self, job: Job, problem: InputError | None) -> StageResult:
         """Commit ingest's result. Returns the one in the ledger; another replica may have decided it."""
-        event: Event = jobs.uploaded(job)
+        event: Event = manifest.uploaded(job)
         if problem:
             event = JobFailed(
                 job_id=job.job_id, stage="ingest", code=problem.code, message=problem.message, param=problem.param

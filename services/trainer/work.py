@@ -18,6 +18,7 @@ from services.trainer.engine.messages import (
     CheckpointWritten,
     ErrorDocument,
     ExitCode,
+    HyperparametersChosen,
     PhaseBegan,
     Resumed,
     StepDone,
@@ -239,6 +240,8 @@ class TrainWork:
                 uploads.add(message)
             case PhaseBegan():
                 await attempt.progress(message=f"training: {message.phase}", data=message.fields())
+            case HyperparametersChosen():
+                await attempt.progress(data=message.fields())
             case Resumed():
                 await attempt.progress(message=f"continued from step {message.step}", step=message.step)
 

@@ -17,7 +17,7 @@ from services.validate.domain.findings import Finding, Problems
 from services.validate.domain.formats import Format, detect, mixed_formats, unknown_format
 from services.validate.domain.links import Links
 from services.validate.domain.parse import parse
-from services.validate.domain.report import FileReport, FileRole
+from services.validate.domain.report import BLANK, FileReport, FileRole
 from services.validate.domain.split import rank
 from services.validate.domain.statistics import distribution
 from services.validate.reader import Reader, Source
@@ -143,7 +143,7 @@ def _rows(reader: Reader, state: _State, advance: Callable[[], None]) -> Iterato
             yield Row(line, value, state.format, len(raw))
 
 
-_BLANK = Finding("blank_line", "", "the line is blank", "remove it", "warning")
+_BLANK = Finding(BLANK, "", "the line is blank", "remove it", "warning")
 
 
 def _batches(rows: Iterator[Row], checks: list[Check], state: _State) -> Iterator[list[Row]]:

@@ -23,7 +23,7 @@ from shared.base import ledger
 from shared.errors import CorruptObject, InputError
 from shared.events import DatasetValidated, Job, Reference, Served, Split
 from shared.settings import Settings
-from shared.stages.ledger import Ledger
+from shared.stages.ledger import Ledger, file_of_content
 from shared.stages.stage import Attempt
 
 log = logging.getLogger(__name__)
@@ -160,7 +160,7 @@ class ValidateWork:
                 "deleted. Upload it again to start a new job.",
                 param,
             ) from None
-        return Source(path, reference.key.rsplit("/", 1)[-1])
+        return Source(path, file_of_content(reference.key) or reference.key.rsplit("/", 1)[-1])
 
     async def _upload(self, examined: Examined, folder: Path, prefix: str) -> dict[str, Split]:
         return {

@@ -16,6 +16,14 @@ Method = Literal["supervised", "dpo"]
 Alias = Annotated[str, Field(max_length=64, pattern=r"^[\p{L}\p{N}][\p{L}\p{M}\p{N}._-]{0,63}$")]
 """Letters, marks and digits of every script, dots, dashes and underscores; the first is a letter or a digit."""
 
+Metadata = Annotated[
+    dict[
+        Annotated[str, Field(max_length=limits.METADATA_KEY_CHARS)],
+        Annotated[str, Field(max_length=limits.METADATA_VALUE_CHARS)],
+    ],
+    Field(max_length=limits.METADATA_ENTRIES),
+]
+
 
 class Hyperparameters(StrictModel):
     """The trainer chooses the `auto` values by the size of the dataset and records its reasons."""
@@ -113,13 +121,7 @@ class JobSpec(StrictModel):
     evaluation: Evaluation = Evaluation()
     gate: Gate = Gate()
     validation_file: DatasetPointer | None = None
-    metadata: Annotated[
-        dict[
-            Annotated[str, Field(max_length=limits.METADATA_KEY_CHARS)],
-            Annotated[str, Field(max_length=limits.METADATA_VALUE_CHARS)],
-        ],
-        Field(max_length=limits.METADATA_ENTRIES),
-    ] = {}
+    metadata: Metadata = {}
     """Keys of at most 64 characters and values of at most 512, as in the OpenAI API."""
     rerun: Annotated[int, Field(ge=0, le=limits.MAX_RERUN)] = 0
     """Raise it to run the same dataset with the same settings again."""

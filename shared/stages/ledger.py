@@ -163,6 +163,12 @@ def file_content_key(file_id: str) -> str:
     return file_prefix(file_id) + "content"
 
 
+def file_of_content(key: str) -> str | None:
+    """The file of which `key` is the content; None: it is no such key."""
+    file_id = key.removeprefix(FILES).removesuffix("/content")
+    return file_id if key == file_content_key(file_id) and "/" not in file_id else None
+
+
 def upload_prefix(upload_id: str) -> str:
     return f"{UPLOADS}{upload_id}/"
 

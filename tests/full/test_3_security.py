@@ -71,6 +71,7 @@ RUBBISH = (
     "ingest/inbox/probe",
     "ingest/seen/probe",
     "ingest/retries/ftjob-x.json",
+    "ingest/asked/ftjob-x.json",
     "quarantine/drop/probe.json",
 )
 # what nobody deletes

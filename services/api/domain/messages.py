@@ -27,6 +27,8 @@ STARTED = {
     "evaluator": "Evaluating the fine-tuned model against its base",
     "inference": "Loading the fine-tuned model for serving",
 }
+APART = 1e-5
+"""Seconds between messages that belong to one moment: less than anything takes, and more than the database rounds."""
 SUCCEEDED = "The job has successfully completed"
 
 
@@ -60,12 +62,16 @@ def messages(fact: Fact) -> list[Message]:
 
 def _of_manifest(job: Job) -> Iterator[Message]:
     yield Message(ids.event_id(job.job_id, "created"), job.created_at, f"Created fine-tuning job: {job.job_id}")
+    for number, note in enumerate(job.notes, start=1):
+        # apart in time, so that a rebuild, which puts every message at its time, puts them in this order
+        yield Message(ids.event_id(job.job_id, "note", number), job.created_at + number * APART, note, "warn")
     parent, stage = job.origin.parent_job, job.origin.from_stage
     if parent and stage:
         adopted = f"; adopted: {', '.join(job.adopts)}" if job.adopts else ""
         data = {"parent_job": parent, "from_stage": stage, "adopted": list(job.adopts)}
         began = ids.event_id(job.job_id, "retry")
-        yield Message(began, job.created_at, f"Began as a retry of {parent} from {stage}{adopted}", data=data)
+        at = job.created_at + (len(job.notes) + 1) * APART
+        yield Message(began, at, f"Began as a retry of {parent} from {stage}{adopted}", data=data)
 
 
 def _of_claim(fact: Claimed) -> Iterator[Message]:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 from pydantic import AliasChoices, Field, ValidationError
 
 from shared.events import STAGE_NAMES, Claim, Event, EventRecord, FrozenModel, Job, JobFailed, StageName, StageOutcome
-from shared.events.limits import Json
+from shared.events.limits import DEFAULT_PROJECT, Json
 
 E = TypeVar("E", bound=Event)
 
@@ -188,6 +188,11 @@ class JobState(FrozenModel):
     @property
     def visible(self) -> bool:
         return self.manifest is not None
+
+    @property
+    def project(self) -> str:
+        """Only its keys see the job."""
+        return self.manifest.project if self.manifest else DEFAULT_PROJECT
 
     @property
     def created_at(self) -> float:

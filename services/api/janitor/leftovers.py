@@ -1,4 +1,4 @@
-"""What ingest keeps of things that it has handled: announcements, markers, requests for retries, solved problems.
+"""What ingest keeps of things that it has handled: announcements, markers, requests for jobs, solved problems.
 
 Nothing of it decides which job a dataset makes, because the job's id is derived from the dataset and its settings: a
 marker only saves reading the dataset again. So a marker stays while its object is in the bucket.
@@ -11,12 +11,13 @@ from collections.abc import AsyncIterator
 
 from pydantic import ValidationError
 
+from services.api.domain.repeats import REPEATED_SECONDS
 from services.api.domain.retention import DAY
 from services.api.janitor.family import Family, UnreadableResult
 from services.api.janitor.removal import Certain, remove
 from shared.drops import DONE, INBOX, SEEN, SIDECAR_ENDINGS, drop_name, place_of, quarantined_id, version_of
 from shared.events import Quarantined
-from shared.stages.ledger import QUARANTINE, Entry
+from shared.stages.ledger import ASKED, QUARANTINE, Entry, published_key
 from shared.store.objects import ObjectStore
 
 MOST_MARKERS = 20_000
@@ -45,6 +46,7 @@ class Leftovers:
         await remove(self._objects, certain, "inbox", [each async for each in self._handled(before)])
         await remove(self._objects, certain, "quarantine", [each async for each in self._solved(before)])
         await remove(self._objects, certain, "retries", [each async for each in self._retried(family, before)])
+        await remove(self._objects, certain, "asked", [each async for each in self._asked(before)])
 
     async def _old(self, prefix: str, before: float) -> AsyncIterator[Entry]:
         after = ""
@@ -111,6 +113,12 @@ class Leftovers:
                         yield entry
                 except UnreadableResult:
                     continue
+
+    async def _asked(self, before: float) -> AsyncIterator[Entry]:
+        """Requests for jobs that were made, and that no repeated request can mean any more."""
+        async for entry in self._old(ASKED, min(before, self._objects.now() - REPEATED_SECONDS)):
+            if await self._objects.exists(published_key(_name(entry).removesuffix(".json"), "ingest")):
+                yield entry
 
 
 def _name(entry: Entry) -> str:

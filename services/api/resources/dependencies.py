@@ -12,9 +12,12 @@ from services.api.projection import Projection
 from services.api.resources.jobs.domain import job_view, unreadable_view
 from shared.http.errors import ApiError
 from shared.ids import is_job_id
+from shared.settings import ModelSettings
 from shared.stages.publisher import Publisher
 from shared.store.objects import ObjectStore
 
+QUOTA_SECONDS = 30
+"""When a client that has too many jobs under way may try again."""
 log = logging.getLogger(__name__)
 
 
@@ -27,23 +30,46 @@ class Dependencies:
     objects: ObjectStore
     bus: Publisher
     url: str
+    model: ModelSettings = field(default_factory=ModelSettings)
+    """What may be fine-tuned."""
     complained: set[str] = field(default_factory=set)
     """Jobs that were logged because they cannot be shown."""
     largest_file: int = 8 * 2**30
     """In bytes."""
 
-    async def job(self, job_id: str) -> JobState:
+    async def job(self, job_id: str, project: str) -> JobState:
         """The job of that id.
 
         Raises:
-            ApiError: 404, there is no such job.
+            ApiError: 404, there is no such job in the project.
         """
         state = await self.projection.look_up(job_id) if is_job_id(job_id) else None
-        if state is None:
+        if state is None or state.project != project:
             raise ApiError(
                 404, f"There is no job {job_id!r}; GET /jobs lists them.", param="job_id", code="job_not_found"
             )
         return state
+
+    async def current_job(self, job_id: str, project: str) -> JobState:
+        """The job of that id as the ledger has it now, because the topics may lag behind.
+
+        Raises:
+            ApiError: 404, there is no such job in the project.
+        """
+        await self.job(job_id, project)
+        return await self.projection.refresh(job_id) or await self.job(job_id, project)
+
+    async def admit_job(self, project: str, most: int | None) -> None:
+        """Make sure that a project may have one more job. `most`: that it may have under way at a time; None: any
+        number.
+
+        Raises:
+            ApiError: 429, it has as many as it may have.
+        """
+        if most is None or await self.database.open_jobs(project) < most:
+            return
+        message = f"This key allows {most} jobs under way at a time; wait for one to end, or cancel one."
+        raise ApiError(429, message, code="exceeded_quota", headers={"retry-after": str(QUOTA_SECONDS)})
 
     def notes(self) -> list[dict[str, Any]]:
         """What is away just now, as JSON."""

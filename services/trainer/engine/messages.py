@@ -137,6 +137,17 @@ class PhaseBegan(Message):
     recompute: bool | None = None
 
 
+class HyperparametersChosen(Message):
+    """The dataset is read, and what was `auto` is chosen."""
+
+    event: Literal["hyperparameters"] = "hyperparameters"
+    n_epochs: int
+    batch_size: int
+    learning_rate_multiplier: float
+    beta: float | None = None
+    """Of DPO."""
+
+
 class Resumed(Message):
     """The run continues from the checkpoint of this step."""
 
@@ -228,7 +239,9 @@ class Failed(ErrorDocument, Message):
     event: Literal["error"] = "error"
 
 
-AnyMessage = Started | PhaseBegan | Resumed | StepDone | CheckpointWritten | Stopped | Completed | Failed
+AnyMessage = (
+    Started | PhaseBegan | HyperparametersChosen | Resumed | StepDone | CheckpointWritten | Stopped | Completed | Failed
+)
 _KINDS = tuple(kind.model_fields["event"].default for kind in get_args(AnyMessage))
 _adapter: TypeAdapter[AnyMessage] = TypeAdapter(Annotated[AnyMessage, Field(discriminator="event")])
 

@@ -21,7 +21,7 @@ from services.trainer.engine import checkpoints
 from services.trainer.engine.data.dataset import Dataset, Encoder
 from services.trainer.engine.loop import Loop
 from services.trainer.engine.loss import Dpo, Objective, Supervised, preferences
-from services.trainer.engine.messages import PhaseBegan, Resumed, Started, TrainingResult
+from services.trainer.engine.messages import HyperparametersChosen, PhaseBegan, Resumed, Started, TrainingResult
 from services.trainer.engine.model import adapter, base
 from services.trainer.engine.model.memory import Memory, gpu_in_use, load_onto_device
 from services.trainer.engine.model.start import Start, read_start
@@ -66,6 +66,8 @@ def _run(plan: Plan, out: Path, reporter: Reporter, stop: Callable[[], bool]) ->
     reporter.phase("tokenize")
     prepared = _prepare(plan, out)
 
+    reporter.send(HyperparametersChosen.model_validate({"at": time.time(), **_named(prepared.chosen)}))
+
     rows, sequences = len(prepared.train.rows), prepared.train.sequences
     reporter.send(PhaseBegan(at=time.time(), phase="load", rows=rows, sequences=sequences))
     tuned = load_onto_device(
@@ -104,6 +106,11 @@ def _device(plan: Plan) -> Any:
             "device",
         )
     return torch.device("cuda", 0)
+
+
+def _named(chosen: Chosen) -> dict[str, Any]:
+    """Those of the hyperparameters that OpenAI's API has."""
+    return {name: value for name, value in chosen.values().items() if name in HyperparametersChosen.model_fields}
 
 
 def _configure_torch(plan: Plan, device: Any) -> None:

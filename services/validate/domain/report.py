@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 from pydantic import Field
@@ -151,12 +152,27 @@ def failure(file: FileReport, role: FileRole) -> Failure | None:
         return None
     if first.code == TOO_FEW:
         return Failure(code="invalid_n_examples", message=f"{first.message}; {first.remedy}", param=f"{role}_file")
-    text = f"The job failed due to an invalid {role} file. {first}"
+    text = f"The job failed due to an invalid {role} file. {_example(file, first)}{first}"
     if more := file.errors - 1:
         text += f" (and {more} more problem{'s' if more > 1 else ''}; see the report)"
     return Failure(code=f"invalid_{role}_file", message=text, param=f"{role}_file")
 
 
+def _example(file: FileReport, problem: Problem) -> str:
+    """`Example 100, message 2. `: the place of a problem as users count, from 1 and without blank lines. Empty if the
+    problem is one of the whole file, or nobody knows how many blank lines come before it."""
+    if problem.line is None:
+        return ""
+    blank = [each.line for each in file.problems if each.code == BLANK and each.line is not None]
+    before = sum(line < problem.line for line in blank)
+    if len(blank) < file.blank_lines and before == len(blank):
+        return ""
+    message = _MESSAGE.search(problem.field)
+    return f"Example {problem.line - before}{f', message {int(message[1]) + 1}' if message else ''}. "
+
+
+BLANK = "blank_line"
+_MESSAGE = re.compile(r"\bmessages\[(\d+)\]")
 TOO_FEW = "too_few_examples"
 
 

@@ -52,7 +52,7 @@ async def serve_api(stack: AsyncExitStack, folder: Path, objects: FakeStore, url
     with refusing_port() as port:
         forwarder = Forwarder(Other("inference", url or f"http://127.0.0.1:{port}", SETTING), forward.MODELS)
     stack.push_async_callback(forwarder.close)
-    server = await stack.enter_async_context(Server(make_app(dependencies, (KEY,), forwarder)).running())
+    server = await stack.enter_async_context(Server(make_app(dependencies, (KEY,), forwarder=forwarder)).running())
     if url is None:
         forwarder._target = httpx.URL(server.url)
     return server

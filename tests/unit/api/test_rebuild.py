@@ -80,7 +80,7 @@ async def test_a_settled_job_is_never_read_again_however_many_there_are(api: Api
     await api.projection.follow()
     assert api.objects.calls == []
     await api.projection.discover()
-    assert api.objects.calls == [("folders", "jobs/")]
+    assert api.objects.calls == [("folders", "jobs/"), ("list", "ingest/asked/")]
 
 
 async def test_one_document_that_cannot_be_read_does_not_hide_the_other_jobs(api: Api) -> None:

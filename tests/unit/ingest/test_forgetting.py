@@ -6,7 +6,7 @@ import pytest
 
 from services.api.janitor.family import Family
 from services.api.janitor.leftovers import Leftovers
-from services.ingest.retries import Retries
+from services.ingest.requests import Requests
 from shared.drops import INBOX, SEEN
 from shared.errors import StoreRefused
 from shared.stages.ledger import RETRIES
@@ -165,7 +165,7 @@ async def test_memory_holds_only_what_is_in_the_ledger(world: World) -> None:
 
 
 async def test_requests_for_retries_that_are_gone_are_forgotten(world: World) -> None:
-    retries = Retries(world.store, world.bus)
+    retries = Requests(world.store, world.bus)
     for number in range(20):
         world.store.add(f"{RETRIES}ftjob-{number}.json", b"{")
     await retries.make_jobs()

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from services.ingest.retries import Retries
+from services.ingest.requests import Requests
 from shared.drops import INBOX
 from shared.errors import StoreUnavailable
 from shared.events import JobControl
@@ -59,7 +59,7 @@ def test_idle_retries_are_listed_often_only_while_nobody_can_ring(away: bool, mo
     async def body() -> None:
         world = World()
         world.bus.available = not away
-        retries = Retries(world.store, world.bus)
+        retries = Requests(world.store, world.bus)
         async with in_background(retries.run()):
             await asyncio.sleep(600)
             assert most / 2 < listings(world, RETRIES) <= most
@@ -71,7 +71,7 @@ def test_idle_retries_are_listed_often_only_while_nobody_can_ring(away: bool, mo
 def test_a_retry_is_looked_for_as_soon_as_somebody_rings(action: str, more: int) -> None:
     async def body() -> None:
         world = World()
-        retries = Retries(world.store, world.bus)
+        retries = Requests(world.store, world.bus)
         async with in_background(retries.run()):
             await asyncio.sleep(61)
             before = listings(world, RETRIES)

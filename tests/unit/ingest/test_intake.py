@@ -30,7 +30,8 @@ POINTER = DatasetPointer(bucket="datasets", key="canary-file.jsonl")
 class Ingest:
     def __init__(self) -> None:
         self.objects, self.bus = FakeStore(), FakeBus()
-        settings = Settings(_env_file=None, model=ModelSettings(id="acme/tiny", allowed=("acme/other",)))
+        model = ModelSettings(id="acme/tiny", allowed=("acme/other",), aliases={"gpt-4o": "acme/tiny"})
+        settings = Settings(_env_file=None, model=model)
         self.intake = Intake(self.objects, Announcer(self.objects, self.bus), settings)
 
     async def take(self, traceparent: str | None = None) -> Job:
@@ -167,3 +168,25 @@ async def test_a_tuned_model_of_a_base_that_may_not_be_tuned_any_more_fails_the_
     [failed] = [published.event for published in ingest.bus.published]
     assert isinstance(failed, JobFailed)
     assert (failed.code, "acme/old" in failed.message) == ("model_not_found", True)
+
+
+@pytest.mark.parametrize(("model", "notes"), [("gpt-4o", 0), ("gpt-4.1-nano-2025-04-14", 1), ("acme/tiny", 0)])
+async def test_a_foreign_name_stands_for_a_base_and_a_note_says_if_nobody_chose_it(
+    ingest: Ingest, model: str, notes: int
+) -> None:
+    await ingest.objects.at("datasets").put("canary-file.job.yaml", f"model: {model}\n".encode())
+    job = await ingest.take()
+    assert (job.base, len(job.notes)) == ("acme/tiny", notes)
+    assert all(model in note and "acme/tiny" in note for note in job.notes)
+
+
+async def test_a_drop_of_another_project_cannot_start_from_a_tuned_model(ingest: Ingest) -> None:
+    await trained(ingest)
+    datasets = ingest.objects.at("datasets")
+    await datasets.put("projects/acme/a.jsonl", b"{}\n")
+    await datasets.put("projects/acme/a.job.yaml", f'model: "{TUNED}"\n'.encode())
+    pointer = DatasetPointer(bucket="datasets", key="projects/acme/a.jsonl")
+    made = await ingest.intake.create_job(pointer, origin=Origin(kind="drop"))
+    assert made.job.project == "acme"
+    [failed] = [published.event for published in ingest.bus.published]
+    assert isinstance(failed, JobFailed) and failed.code == "model_not_found"

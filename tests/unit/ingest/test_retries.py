@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from services.ingest.retries import Retries
+from services.ingest.requests import Requests
 from shared.errors import ConfigError, StoreRefused
 from shared.events import DatasetUploaded, Job, Retry
 from shared.retry import Backoff
@@ -28,7 +28,7 @@ class Ingest:
         self.start()
 
     def start(self) -> None:
-        self.retries = Retries(self.objects, self.bus)
+        self.retries = Requests(self.objects, self.bus)
 
     async def ask(self, rerun: int = 1) -> str:
         asked = Retry(parent_job=self.parent.job_id, from_stage="trainer", rerun=rerun, at=T0 + 60, traceparent=REQUEST)
@@ -114,7 +114,7 @@ async def test_a_request_that_nobody_understands_does_not_stop_the_others(ingest
 async def test_requests_that_cannot_be_listed_end_no_service(
     ingest: Ingest, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.ingest.retries.FAILED_PAUSES", Backoff(0.01, 0.01))
+    monkeypatch.setattr("services.ingest.requests.FAILED_PAUSES", Backoff(0.01, 0.01))
     await ingest.ask()
     faulty = ingest.objects = FaultyStore(disk=Faults(buckets=ingest.objects.disk.buckets))
     ingest.start()

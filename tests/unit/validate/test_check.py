@@ -182,7 +182,7 @@ def test_a_validation_row_that_is_also_trained_on_is_found_whatever_its_weights(
         (
             [{"messages": [{"role": "user"}]}],
             "invalid_validation_file",
-            "invalid validation file. Line 1, messages[0].content",
+            "invalid validation file. Example 1, message 1. Line 1, messages[0].content",
         ),
         (completions(5), "invalid_validation_file", "but the training file is in the chat one"),
         (chats(5), "invalid_n_examples", "of its 5 rows, 5 are in the training file too"),
@@ -193,6 +193,20 @@ def test_a_bad_validation_file_is_named_as_such(own: list[Any], code: str, says:
     assert failure is not None
     assert (failure.code, failure.param) == (code, "validation_file")
     assert says in failure.message
+
+
+@pytest.mark.parametrize(
+    ("before", "says"),
+    [
+        ([], "Example 21, message 2. Line 21, messages[1].role"),
+        ([b"", b" "], "Example 21, message 2. Line 23, messages[1].role"),
+        ([b""] * 200, "file. Line 221, messages[1].role"),  # more than are kept: nobody knows how many
+    ],
+)
+def test_the_message_names_example_and_message_as_users_count(before: list[bytes], says: str, run: Examine) -> None:
+    broken = {"messages": [{"role": "user", "content": "x"}, {"content": "y"}]}
+    failure = run([*before, *chats(20), broken, b""]).report.failure
+    assert failure is not None and says in failure.message
 
 
 def test_all_problems_are_counted_and_the_first_are_kept(run: Examine) -> None:

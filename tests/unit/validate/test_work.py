@@ -106,12 +106,18 @@ async def test_a_bad_dataset_ends_the_job_and_leaves_its_report(objects: FakeSto
     key = "jobs/ftjob-1/validate/attempt-2/report.json"
     assert (caught.value.code, caught.value.param) == ("invalid_training_file", "training_file")
     assert caught.value.message == (
-        "The job failed due to an invalid training file. Line 12, messages[0].role: 'role' is missing; "
-        f"add one of system, user, assistant, tool (and 1 more problem; see tunestream/{key})"
+        "The job failed due to an invalid training file. Example 12, message 1. Line 12, messages[0].role: "
+        f"'role' is missing; add one of system, user, assistant, tool (and 1 more problem; see tunestream/{key})"
     )
     report = json.loads(objects.held[key].data)
     assert [problem["line"] for problem in report["training"]["problems"]] == [12, 12]
     assert set(objects.held) == {"d", key}
+
+
+async def test_a_file_of_the_api_is_named_by_its_id(objects: FakeStore, settings: Settings) -> None:
+    with pytest.raises(InputError) as caught:
+        await work(objects, settings)(attempt(objects.add("files/file-abc/content", good(11)), method="dpo"))
+    assert "Input file file-abc is in the fine-tune-" in caught.value.message
 
 
 async def test_a_validation_file_of_its_own_is_used(objects: FakeStore, settings: Settings) -> None:

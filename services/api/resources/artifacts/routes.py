@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
 from services.api.resources.artifacts.domain import (
@@ -17,6 +17,7 @@ from services.api.resources.artifacts.domain import (
 )
 from services.api.resources.artifacts.store import open_verified
 from services.api.resources.dependencies import Dependencies
+from shared.access.principal import principal_of
 from shared.errors import CorruptObject
 from shared.events import Reference
 from shared.http.errors import ApiError
@@ -34,17 +35,17 @@ def router(dependencies: Dependencies) -> APIRouter:
     routes = APIRouter(tags=["artifacts"])
 
     @routes.get("/jobs/{job_id}/report")
-    async def report(job_id: str) -> Response:
+    async def report(job_id: str, request: Request) -> Response:
         """The evaluation side by side, as one self-contained HTML page."""
-        state = await dependencies.job(job_id)
+        state = await dependencies.job(job_id, principal_of(request).project)
         if html := references(state).get("report.html"):
             return await _send(dependencies, "report.html", html)
         message = f"Job {job_id} was not evaluated yet (it is {state.status}); there is no report yet."
         raise ApiError(404, message, param="job_id", code="report_not_found")
 
     @routes.get("/jobs/{job_id}/files/{name}")
-    async def file(job_id: str, name: str) -> Response:
-        state = await dependencies.job(job_id)
+    async def file(job_id: str, name: str, request: Request) -> Response:
+        state = await dependencies.job(job_id, principal_of(request).project)
         if reference := references(state).get(name):
             return await _send(dependencies, name, reference)
         key = failed_report_key(state) if name == VALIDATION_REPORT else None

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from services.api.resources.dependencies import Dependencies
 from services.api.resources.events import store
 from services.api.resources.events.domain import event_view
 from services.api.resources.lists import listing
+from shared.access.principal import principal_of
 from shared.http.errors import ApiError
 from shared.http.responses import JsonResponse
 
@@ -20,6 +21,7 @@ def router(dependencies: Dependencies) -> APIRouter:
     @routes.get("/jobs/{job_id}/events")
     async def list_events(
         job_id: str,
+        request: Request,
         limit: Annotated[int, Query(ge=1, le=1000)] = 20,
         after: str | None = None,
         order: Literal["asc", "desc"] = "desc",
@@ -28,7 +30,7 @@ def router(dependencies: Dependencies) -> APIRouter:
 
         A client that polls with `order=asc` and the last id it has seen misses nothing: late events are put last.
         """
-        await dependencies.job(job_id)
+        await dependencies.job(job_id, principal_of(request).project)
         page = await store.list_messages(dependencies.database, job_id, limit=limit, after=after, order=order)
         if page is None:
             message = f"Job {job_id} has no event {after!r} to continue after."

@@ -6,14 +6,12 @@ import codecs
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
 from services.api.domain.state import JobState
 from services.api.resources.lists import whole_seconds
 from shared import ids
 from shared.errors import InputError
 from shared.events import StoredFile, TrainingCompleted
-from shared.events.limits import NAME_CHARS, FileId
+from shared.events.limits import NAME_CHARS
 
 RESULT_PREFIX = "file-result-"
 RESULTS = "results.csv"
@@ -23,7 +21,6 @@ SHORTEST_SECONDS, LONGEST_SECONDS = 3600, 2_592_000
 """Of `expires_after.seconds`: an hour and thirty days."""
 HEAD_BYTES = 8192
 
-_FILE_ID: TypeAdapter[str] = TypeAdapter(FileId)
 _BOM = codecs.BOM_UTF8
 _ARCHIVES = ((b"\x1f\x8b", "a gzip archive"), (b"PK\x03\x04", "a zip archive"), (b"\x28\xb5\x2f\xfd", "a zstd archive"))
 
@@ -37,15 +34,6 @@ def result_file_id(job_id: str) -> str:
 def job_of(file_id: str) -> str | None:
     """The job whose result file this is; None: it is no result file."""
     return f"ftjob-{file_id.removeprefix(RESULT_PREFIX)}" if file_id.startswith(RESULT_PREFIX) else None
-
-
-def is_file_id(text: str) -> bool:
-    """Whether a file may have this id. Any other text could lead elsewhere when it becomes part of a key."""
-    try:
-        _FILE_ID.validate_python(text)
-    except ValidationError:
-        return False
-    return True
 
 
 def result_file(state: JobState) -> StoredFile | None:

@@ -13,9 +13,10 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from services.api.database import Page, ProjectionDatabase, parse_state
-from services.api.resources.files.domain import RESULT_PREFIX, is_file_id, result_file, shown
+from services.api.resources.files.domain import RESULT_PREFIX, result_file, shown
 from shared.errors import ConfigError, StoreRefused, StoreUnavailable
 from shared.events import StoredFile
+from shared.ids import is_file_id
 from shared.stages.ledger import DELETED, FILES, file_meta_key
 from shared.store.objects import ObjectStore
 

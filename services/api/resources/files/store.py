@@ -16,7 +16,6 @@ from services.api.resources.files.domain import (
     check_purpose,
     file_id_of,
     is_expired,
-    is_file_id,
     job_of,
     lifetime,
     result_file,
@@ -24,7 +23,7 @@ from services.api.resources.files.domain import (
 from services.api.resources.forms import FileForm, nested
 from shared.errors import AlreadyExists
 from shared.events import StoredFile, Tombstone
-from shared.ids import is_job_id
+from shared.ids import is_file_id, is_job_id
 from shared.stages.ledger import file_content_key, file_meta_key, file_prefix, tombstone_key
 from shared.store.objects import ObjectStore
 

@@ -7,11 +7,12 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
 
-from services.api.domain.state import FINAL, Status
+from services.api.domain.state import FINAL, JobState, Status
 from services.api.resources.dependencies import Dependencies
 from services.api.resources.jobs import store
 from services.api.resources.jobs.domain import first_stage
 from services.api.resources.lists import listing
+from shared.access.principal import principal_of
 from shared.access.tuned_models import is_deleted
 from shared.events import StrictModel
 from shared.http.errors import ApiError
@@ -26,40 +27,41 @@ class RetryBody(StrictModel):
     """The stage to begin from; None: the one in which the job failed or was cancelled."""
 
 
+def already_ended(job: JobState) -> ApiError:
+    """The answer to a request that only a job under way can be asked."""
+    message = f"Job {job.job_id} has already ended ({job.status}); only a job that is under way can be cancelled."
+    return ApiError(400, message, param="job_id", code="job_finished", headers={"x-should-retry": "false"})
+
+
 def router(dependencies: Dependencies) -> APIRouter:
     routes = APIRouter(tags=["jobs"], route_class=JsonRoute)
 
     @routes.get("/jobs")
     async def list_jobs(
+        request: Request,
         limit: Annotated[int, Query(ge=1, le=100)] = 20,
         after: str | None = None,
         status: Status | None = None,
     ) -> Response:
         """Newest first; `after` is the id of the last job of the page before."""
-        page = await store.list_jobs(dependencies.database, limit=limit, after=after, status=status)
+        page = await store.list_jobs(
+            dependencies.database, principal_of(request).project, limit=limit, after=after, status=status
+        )
         if page is None:
             raise ApiError(404, f"There is no job {after!r} to continue after.", param="after", code="job_not_found")
         jobs = listing([dependencies.view(state) for state in page.rows], page.has_more)
         return JsonResponse(jobs | {"notes": dependencies.notes()})
 
     @routes.get("/jobs/{job_id}")
-    async def retrieve_job(job_id: str) -> Response:
-        return JsonResponse(dependencies.view(await dependencies.job(job_id)))
+    async def retrieve_job(job_id: str, request: Request) -> Response:
+        return JsonResponse(dependencies.view(await dependencies.job(job_id, principal_of(request).project)))
 
     @routes.post("/jobs/{job_id}/cancel")
-    async def cancel_job(job_id: str) -> Response:
+    async def cancel_job(job_id: str, request: Request) -> Response:
         """Ask for the job to end, and answer at once. The job is `cancelled` when its owner has stopped working."""
-        await dependencies.job(job_id)
-        # the topics may lag behind, so ask the ledger whether the job has ended
-        state = await dependencies.projection.refresh(job_id) or await dependencies.job(job_id)
+        state = await dependencies.current_job(job_id, principal_of(request).project)
         if state.status in FINAL:
-            raise ApiError(
-                400,
-                f"Job {job_id} has already ended ({state.status}); only a job that is under way can be cancelled.",
-                param="job_id",
-                code="job_finished",
-                headers={"x-should-retry": "false"},
-            )
+            raise already_ended(state)
         await store.cancel(state, dependencies.objects, dependencies.bus)
         return JsonResponse(dependencies.view(state))
 
@@ -69,8 +71,7 @@ def router(dependencies: Dependencies) -> APIRouter:
 
         Asking again answers with the same job, until that has failed or was cancelled.
         """
-        await dependencies.job(job_id)
-        state = await dependencies.projection.refresh(job_id) or await dependencies.job(job_id)
+        state = await dependencies.current_job(job_id, principal_of(request).project)
         stage = first_stage(state, body.from_ if body else None)
         if stage in ("evaluator", "inference") and await is_deleted(dependencies.objects, job_id):
             raise ApiError(

@@ -10,6 +10,8 @@ import asyncio
 import contextlib
 import logging
 import sqlite3
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Literal
 
 from services.api.database import Page, ProjectionDatabase, parse_state
@@ -20,23 +22,39 @@ from shared import ids
 from shared.errors import AlreadyExists, ConfigError, EventRefused, StoreRefused, TransientError
 from shared.events import RUNNER_STAGES, JobControl, Retry, StageName
 from shared.stages.adoption import retry_of
-from shared.stages.ledger import Ledger, control_prefix, job_key, pending_key, retry_key
+from shared.stages.ledger import Ledger, asked_key, control_prefix, job_key, pending_key, retry_key
 from shared.stages.publisher import Publisher
 
 log = logging.getLogger(__name__)
 
+NO_FILTER: Mapping[str, str] = MappingProxyType({})
+
 
 async def list_jobs(
-    database: ProjectionDatabase, *, limit: int, after: str | None, status: Status | None
+    database: ProjectionDatabase,
+    project: str,
+    *,
+    limit: int,
+    after: str | None,
+    status: Status | None = None,
+    metadata: Mapping[str, str] | None = NO_FILTER,
 ) -> Page[JobState | Unreadable] | None:
-    """Visible jobs, newest first, starting behind the job `after`; None when there is no such job.
+    """Visible jobs of a project, newest first, starting behind the job `after`; None when it has no such job.
+
+    `metadata`: pairs that a job must have; None: only jobs without any.
 
     Raises:
         DatabaseBroken: the database does not work.
     """
-    where, values = "visible = 1", dict[str, Any](limit=limit + 1, status=status)
+    where, values = "project = :project AND visible = 1", dict[str, Any](limit=limit + 1, project=project)
+    if metadata is None:
+        where += " AND NOT " + _has_metadata()
+    for number, (key, value) in enumerate((metadata or {}).items()):
+        where += " AND " + _has_metadata(f"key = :key{number} AND value = :value{number}")
+        values |= {f"key{number}": key, f"value{number}": value}
     if status is not None:
         where += " AND status = :status"
+        values["status"] = status
     if after is not None:
         where += " AND (created_at, job_id) < (:created_at, :job_id)"
     columns = "job_id, created_at, status, state"
@@ -44,7 +62,8 @@ async def list_jobs(
 
     def select(connection: sqlite3.Connection) -> Page[JobState | Unreadable] | None:
         if after is not None:
-            cursor = connection.execute("SELECT created_at FROM jobs WHERE job_id = ?", (after,)).fetchone()
+            found = "SELECT created_at FROM jobs WHERE job_id = ? AND project = ?"
+            cursor = connection.execute(found, (after, project)).fetchone()
             if cursor is None:
                 return None
             values.update(created_at=cursor[0], job_id=after)
@@ -55,6 +74,12 @@ async def list_jobs(
         return Page(rows[:limit], len(rows) > limit)
 
     return await database.read(select)
+
+
+def _has_metadata(where: str = "1") -> str:
+    """SQL: whether a job has such a pair. A row that cannot be read has none."""
+    pairs = f"EXISTS (SELECT 1 FROM json_each(state, '$.manifest.spec.metadata') WHERE {where})"
+    return f"CASE WHEN json_valid(state) THEN {pairs} ELSE 0 END"
 
 
 async def cancel(job: JobState, ledger: Ledger, bus: Publisher) -> None:
@@ -77,14 +102,14 @@ async def cancel(job: JobState, ledger: Ledger, bus: Publisher) -> None:
                     await ledger.create(pending_key(stage, ledger.now(), job.job_id), b"{}")
     except (ConfigError, StoreRefused) as error:  # the cancellation itself is in the ledger
         log.error("no stage can be woken for a cancellation", extra={"job_id": job.job_id, "reason": str(error)})
-    _ring(job.job_id, "cancel", job.manifest.traceparent if job.manifest else None, bus)
+    ring(job.job_id, "cancel", job.manifest.traceparent if job.manifest else None, bus)
 
 
 _publishing: set[asyncio.Task[None]] = set()
 """Requests on their way to the bus; asyncio itself would forget them."""
 
 
-def _ring(job_id: str, action: Literal["cancel", "resume"], traceparent: str | None, bus: Publisher) -> None:
+def ring(job_id: str, action: Literal["cancel", "resume"], traceparent: str | None, bus: Publisher) -> None:
     """Publish a request that is in the ledger already. Nobody waits for it."""
     publishing = asyncio.create_task(_publish(job_id, action, traceparent, bus))
     _publishing.add(publishing)
@@ -129,7 +154,7 @@ async def retry(
         state = await projection.refresh(job.job_id)
         if state is None or not state.visible:
             state = await projection.accept(job)
-            _ring(job.job_id, "resume", asked.traceparent, bus)
+            ring(job.job_id, "resume", asked.traceparent, bus)
         if state.status not in ("failed", "cancelled"):
             return state
 
@@ -140,6 +165,8 @@ async def _ask(ledger: Ledger, job_id: str, wish: Retry) -> Retry | None:
     key = retry_key(job_id)
     found = await ledger.get(key)
     if found is None:
+        if await ledger.get(asked_key(job_id)):
+            return None  # the api was asked for another job of the same dataset
         if made := await ledger.get(job_key(job_id)):
             # its request was deleted, because nobody needs it any more; or it is another job
             job = read_manifest(made[0])

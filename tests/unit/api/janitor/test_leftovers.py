@@ -8,7 +8,7 @@ from services.api.janitor.family import Family
 from services.api.janitor.leftovers import Leftovers
 from shared.events import Quarantined
 from shared.stages import quarantine
-from shared.stages.ledger import retry_key
+from shared.stages.ledger import asked_key, retry_key
 from tests.unit.api.janitor.world import World, certain, folder, job_id, result
 
 
@@ -39,6 +39,22 @@ async def test_requests_for_retries_stay_until_nobody_needs_them(world: World) -
         retry_key(child) for child in (on_parent, under_way, unpublished, has_child, unmade)
     ]
     assert adopted not in str(world.there(*map(retry_key, children)))
+
+
+async def test_requests_for_jobs_go_when_the_job_is_made_and_no_repeat_can_mean_them(world: World) -> None:
+    world.ended(1)
+    world.job(2, result(job_id(2), "ingest"))
+    del world.store.held[f"jobs/{job_id(2)}/ingest/published.json"]
+    world.clock.now += 21_600 - 599  # a sweep comes six hours later
+    for number in (1, 2, 3):
+        world.store.add(asked_key(job_id(number)), b"{}")
+    world.clock.now -= 21_600 - 599
+    await world.sweep(inbox_days=0.0001)
+    assert len(world.there(*(asked_key(job_id(number)) for number in (1, 2, 3)))) == 3
+    await world.sweep()
+    assert world.there(*(asked_key(job_id(number)) for number in (1, 2, 3))) == [
+        asked_key(job_id(number)) for number in (2, 3)
+    ]
 
 
 async def test_problems_that_are_solved_go_and_those_that_are_not_stay(world: World) -> None:

@@ -22,7 +22,7 @@ from shared.events import StoredFile
 from shared.stages.ledger import file_content_key, file_meta_key, tombstone_key
 from tests.support.data.job_history import JobHistory
 from tests.support.fakes.servers import Server
-from tests.unit.api.conftest import Api, error_of
+from tests.unit.api.conftest import KEY, Api, error_of
 
 ROWS = b'{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]}\n' * 12
 
@@ -35,7 +35,7 @@ async def server(api: Api) -> AsyncIterator[Server]:
 
 @pytest.fixture
 async def client(server: Server) -> AsyncIterator[AsyncOpenAI]:
-    async with AsyncOpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
+    async with AsyncOpenAI(base_url=f"{server.url}/v1", api_key=KEY, max_retries=0) as client:
         yield client
 
 
@@ -80,7 +80,7 @@ async def test_a_file_is_created_read_and_deleted(client: AsyncOpenAI, tmp_path:
 
 async def test_the_synchronous_client_does_the_same(server: Server) -> None:
     def session() -> None:
-        with OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
+        with OpenAI(base_url=f"{server.url}/v1", api_key=KEY, max_retries=0) as client:
             made = client.files.create(file=("tone.jsonl", io.BytesIO(ROWS)), purpose="fine-tune")
             assert client.files.content(made.id).read() == ROWS
             assert [file.id for file in client.files.list(purpose="fine-tune")] == [made.id]
@@ -228,12 +228,12 @@ async def test_a_client_that_goes_away_leaves_nothing(api: Api, server: Server) 
     host, port = server.url.removeprefix("http://").split(":")
     _, writer = await asyncio.open_connection(host, int(port))
     body: bytes = form(PURPOSE, ("file", "a", b"{" + b" " * 2**20))["content"]
-    head = f"POST /v1/files HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n"
+    head = f"POST /v1/files HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEY}\r\ncontent-length: {len(body)}\r\n"
     writer.write(head.encode() + b"content-type: multipart/form-data; boundary=xx\r\n\r\n" + body[: 2**19])
     await writer.drain()
     writer.close()
     await writer.wait_closed()
-    async with httpx.AsyncClient(base_url=server.url) as other:
+    async with httpx.AsyncClient(base_url=server.url, headers={"authorization": f"Bearer {KEY}"}) as other:
         assert (await other.post("/v1/files", **form(PURPOSE, FILE))).status_code == 200
     assert len([key for key in api.objects.held if key.startswith("files/")]) == 2
 

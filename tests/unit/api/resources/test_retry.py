@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from services.ingest.retries import Retries
+from services.ingest.requests import Requests
 from shared.events import JobControl, Tombstone
 from shared.stages.ledger import job_key, retry_key, tombstone_key
 from tests.support.data.job_history import JobHistory
@@ -34,7 +34,7 @@ async def retry(api: Api, job_id: str, stage: str | None = None) -> Any:
 
 async def end(api: Api, job_id: str, code: str = "out_of_memory") -> None:
     """The retry `job_id` fails in its training, or is cancelled there."""
-    await Retries(api.objects, FakeBus()).make_jobs()
+    await Requests(api.objects, FakeBus()).make_jobs()
     job = JobHistory(3)
     job.job_id = job_id
     for stage in ("ingest", "validate"):
@@ -61,7 +61,7 @@ async def test_the_new_job_is_the_same_after_ingest_has_made_it_and_the_database
 ) -> None:
     made = await retry(api, failed_job.job_id)
     assert await api.get(f"/jobs/{made['id']}") == made, "it is there at once, before ingest has made it"
-    await Retries(api.objects, FakeBus()).make_jobs()
+    await Requests(api.objects, FakeBus()).make_jobs()
     await api.delete_database()
     later = await api.get(f"/jobs/{made['id']}")
     assert later | {"stages": made["stages"]} == made
@@ -71,7 +71,7 @@ async def test_the_new_job_is_the_same_after_ingest_has_made_it_and_the_database
 async def test_asking_again_asks_once(api: Api, failed_job: JobHistory) -> None:
     first = await retry(api, failed_job.job_id)
     assert (await retry(api, failed_job.job_id, "trainer"))["id"] == first["id"]
-    await Retries(api.objects, FakeBus()).make_jobs()
+    await Requests(api.objects, FakeBus()).make_jobs()
     assert (await retry(api, failed_job.job_id))["id"] == first["id"]
     both = await asyncio.gather(*(retry(api, failed_job.job_id) for _ in range(4)))
     assert {job["id"] for job in both} == {first["id"]}
@@ -189,7 +189,7 @@ async def test_asking_again_answers_with_the_same_job_although_the_janitor_has_d
     api: Api, failed_job: JobHistory
 ) -> None:
     first = await retry(api, failed_job.job_id)
-    await Retries(api.objects, FakeBus()).make_jobs()
+    await Requests(api.objects, FakeBus()).make_jobs()
     await api.objects.delete(retry_key(first["id"]))
     assert (await retry(api, failed_job.job_id))["id"] == first["id"]
     await end(api, first["id"])

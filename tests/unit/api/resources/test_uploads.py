@@ -19,7 +19,7 @@ from services.api.resources.uploads.domain import LARGEST_PART, LARGEST_UPLOAD
 from shared.events import Tombstone
 from shared.stages.ledger import file_prefix, tombstone_key
 from tests.support.fakes.servers import Server
-from tests.unit.api.conftest import Api, error_of
+from tests.unit.api.conftest import KEY, Api, error_of
 
 ROWS = b'{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]}\n'
 DATA = ROWS * 3000
@@ -34,7 +34,7 @@ async def server(api: Api) -> AsyncIterator[Server]:
 
 @pytest.fixture
 async def client(server: Server) -> AsyncIterator[AsyncOpenAI]:
-    async with AsyncOpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
+    async with AsyncOpenAI(base_url=f"{server.url}/v1", api_key=KEY, max_retries=0) as client:
         yield client
 
 
@@ -72,7 +72,7 @@ async def test_the_helper_of_the_official_client_uploads_bytes_and_files(server:
     (tmp_path / "rows.jsonl").write_bytes(DATA)
 
     def session() -> None:
-        with OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
+        with OpenAI(base_url=f"{server.url}/v1", api_key=KEY, max_retries=0) as client:
             for about in (
                 {"file": tmp_path / "rows.jsonl"},
                 {"file": DATA, "filename": "rows.jsonl", "bytes": len(DATA)},

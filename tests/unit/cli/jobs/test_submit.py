@@ -10,10 +10,10 @@ import pytest
 from cli.jobs.submit import check_file, dataset_key, submit
 from cli.terminal import CliError
 from services.ingest.domain.datasets import is_dataset
-from services.ingest.domain.jobs import job_of
 from services.ingest.job_settings import parse_spec
 from shared.errors import InputError
 from shared.events import DatasetPointer, JobSpec, Origin
+from shared.jobs.manifest import job_of
 from tests.support.fakes.store import FakeStore
 
 SUPPORT = JobSpec(suffix="support")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from services.ingest.domain import datasets, jobs
+from services.ingest.domain import datasets
 from services.ingest.job_settings import parse_spec
 from shared.errors import InputError
 from shared.events import JobSpec, Origin, Reference
+from shared.jobs import manifest as jobs
 from shared.stages.ledger import Entry
 
 DATASET = Reference(bucket="datasets", key="team/support tickets.jsonl", etag="e", size=9, sha256="a" * 64)
@@ -90,6 +91,8 @@ def test_the_alias_is_said_or_follows_from_suffix_or_file_name() -> None:
         ("Support Tickets.v2.jsonl", "support-tickets.v2"),
         ("team-a/train.jsonl", "team-a-train"),
         ("team-b/train.jsonl", "team-b-train"),
+        ("projects/acme/team/train.jsonl", "team-train"),
+        ("projects/train.jsonl", "projects-train"),
         ("_announced/train.jsonl", "train"),
         ("客服 对话.jsonl", "客服-对话"),
         ("Поддержка/заявки.jsonl", "поддержка-заявки"),
@@ -101,6 +104,14 @@ def test_the_alias_is_said_or_follows_from_suffix_or_file_name() -> None:
 )
 def test_a_file_name_of_any_script_is_an_alias(key: str, alias: str) -> None:
     assert job(dataset=DATASET.model_copy(update={"key": key})).alias == alias
+
+
+@pytest.mark.parametrize(
+    ("key", "project"), [("projects/acme/a.jsonl", "acme"), ("a.jsonl", "default"), ("projects/a.jsonl", "default")]
+)
+def test_a_drop_belongs_to_the_project_of_its_folder_unless_another_is_named(key: str, project: str) -> None:
+    dataset = DATASET.model_copy(update={"key": key})
+    assert (job(dataset=dataset).project, job(dataset=dataset, project="other").project) == (project, "other")
 
 
 def test_long_names_that_begin_alike_are_different_aliases() -> None:

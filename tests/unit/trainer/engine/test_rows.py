@@ -90,6 +90,16 @@ def test_progress_says_how_many_rows_and_sequences_there_are(
     assert loading.fields() == {"phase": "load", "rows": 12, "sequences": 24}
 
 
+def test_progress_says_which_hyperparameters_were_chosen(
+    plan: MakePlan, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    result = train(plan(hyperparameters={"n_epochs": 1}), tmp_path / "out")
+    lines = capsys.readouterr().out.splitlines()
+    [chosen] = [m for line in lines if '"hyperparameters"' in line and (m := parse_message(line))]
+    names = ("n_epochs", "batch_size", "learning_rate_multiplier")
+    assert chosen.fields() == {name: result.hyperparameters[name] for name in names}
+
+
 def test_what_is_automatic_follows_from_rows(plan: MakePlan, tmp_path: Path):
     train(plan(hyperparameters={"learning_rate": 0.01}), tmp_path / "out")
     chosen = json.loads((tmp_path / "out" / "hyperparameters.json").read_text())

@@ -1,6 +1,8 @@
-"""Jobs that are tried again: the api stores what a user asks for, and this makes the new job, as ingest makes all jobs.
+"""Jobs that users ask the api for: it stores each request, and this makes the job, as ingest makes all jobs.
 
-The stages adopt what the parent has decided (`shared/stages/adoption.py`).
+- `ingest/asked/`: a new job, whose manifest is in the request.
+- `ingest/retries/`: a job that is tried again. The stages adopt what the parent has decided
+  (`shared/stages/adoption.py`).
 """
 
 from __future__ import annotations
@@ -14,16 +16,16 @@ from collections.abc import Awaitable, Callable
 
 from pydantic import ValidationError
 
-from services.ingest.domain import jobs
 from services.ingest.sweep import report
-from shared import telemetry
+from shared import ids, telemetry
 from shared.errors import AlreadyExists, ConfigError, StoreRefused, TransientError
-from shared.events import Job, JobControl, Quarantined, Retry, StageResult
+from shared.events import Asked, Job, JobControl, Quarantined, Retry, StageResult
+from shared.jobs import manifest
 from shared.kafka.bus import Delivery
 from shared.retry import Backoff
 from shared.stages import outbox, quarantine
 from shared.stages.adoption import retry_of
-from shared.stages.ledger import RETRIES, job_key, published_key
+from shared.stages.ledger import ASKED, RETRIES, job_key, published_key
 from shared.stages.publisher import Publisher
 from shared.store.objects import ObjectStore
 from shared.tasks import wait_for_event
@@ -35,10 +37,12 @@ POLL_SECONDS = 2.0
 IDLE_SECONDS = 30.0
 """Otherwise: the event of a request rings the bell, and a listing finds the one whose event was lost."""
 FAILED_PAUSES = Backoff(POLL_SECONDS, 30.0)
+KINDS = {ASKED: ("job", "ask for the job again"), RETRIES: ("retry", "ask for the retry again with `tunestream retry`")}
+"""By prefix: what a request in quarantine is called, and what to do about it."""
 
 
-class Retries:
-    """Makes one job of each request below `ingest/retries/`. Every step may be repeated without harm."""
+class Requests:
+    """Makes one job of each request. Every step may be repeated without harm."""
 
     def __init__(self, objects: ObjectStore, bus: Publisher) -> None:
         self._objects = objects
@@ -53,7 +57,7 @@ class Retries:
         """Whether a request was not done at the last look."""
 
     async def rung(self, event: JobControl, delivery: Delivery) -> None:
-        """Look at once: `resume` says that a user wants a job to go on where another one ended."""
+        """Look at once: `resume` says that a user asks for a job."""
         if event.action == "resume":
             self._bell.set()
 
@@ -67,7 +71,7 @@ class Retries:
                 failures = 0
             except Exception as error:  # the requests cannot be listed; none of them can do that
                 failures += 1
-                report("retries not read, trying again later", error)
+                report("requests not read, trying again later", error)
             if failures:
                 await asyncio.sleep(FAILED_PAUSES.jittered(failures))
             else:
@@ -77,63 +81,78 @@ class Retries:
     async def make_jobs(self) -> None:
         """Make the jobs of all new requests. First all jobs, then their events: the stages find a job in the ledger,
         too, so no job waits for the bus."""
-        keys = {entry.key for entry in await self._objects.list(RETRIES)}
-        self._done &= keys  # the janitor deletes requests that were handled long ago
-        for key in sorted(keys - self._done - self._unpublished.keys()):
-            await self._guarded(key, self._make)
+        listed = [entry for prefix in KINDS for entry in await self._objects.list(prefix)]
+        listed.sort(key=lambda entry: (entry.modified, entry.key))  # who asked first is served first
+        keys = [entry.key for entry in listed]
+        self._done &= set(keys)  # the janitor deletes requests that were handled long ago
+        for key in keys:
+            if key not in self._done and key not in self._unpublished:
+                await self._guarded(key, self._make)
         for key in list(self._unpublished):
             await self._guarded(key, self._publish)
-        self._open = bool(self._unpublished) or not keys <= self._done
+        self._open = bool(self._unpublished) or not self._done.issuperset(keys)
 
     async def _guarded(self, key: str, step: Callable[[str], Awaitable[None]]) -> None:
         """Take one step of one request. What goes wrong with it must not stop the others."""
         try:
             await step(key)
         except (TransientError, ConfigError, StoreRefused) as error:
-            report("a retry waits", error)
+            report("a request for a job waits", error)
         except Exception as error:
             # only this service's next start looks at it again: it is a bug, or somebody else has written the request
-            log.exception("a job cannot be tried again")
+            log.exception("a request cannot become a job")
             self._done.add(key)
             await self._hold(key, error)
 
     async def _hold(self, key: str, error: Exception) -> None:
         """Put a request into quarantine, for people to see. Raises nothing."""
         field = ".".join(map(str, error.errors()[0]["loc"])) if isinstance(error, ValidationError) else None
+        kind, remedy = KINDS[_prefix_of(key)]
         about = Quarantined(
-            kind="retry",
+            kind=kind,
             place=quarantine.short(f"s3://{self._objects.bucket}/{key}"),
             field=quarantine.short(field) if field else None,
             reason=quarantine.short(str(error)) if type(error) is ValueError else f"unexpected {type(error).__name__}",
-            remedy="ask for the retry again with `tunestream retry`",
+            remedy=remedy,
             at=self._objects.now(),
         )
         try:
-            await quarantine.hold(self._objects, posixpath.basename(key).removesuffix(".json"), about)
+            await quarantine.hold(self._objects, _job_id_of(key), about)
         except Exception as unwritten:
             report("the quarantine cannot be written", unwritten)
 
     async def _make(self, key: str) -> None:
-        job_id = posixpath.basename(key).removesuffix(".json")
+        job_id = _job_id_of(key)
         if await self._objects.exists(published_key(job_id, "ingest")):
             self._done.add(key)
             return
-        asked = Retry.model_validate_json(await self._read(key))
-        parent = Job.model_validate_json(await self._read(job_key(asked.parent_job)))
-        root = telemetry.JobRoot(asked.traceparent, links=(parent.traceparent,))
-        job = retry_of(parent, asked, root.traceparent)
-        if job.job_id != job_id:
-            raise ValueError("the request of a retry is not under the id of its job")
+        root: telemetry.JobRoot | None = None
+        if _prefix_of(key) == ASKED:
+            job = Asked.model_validate_json(await self._read(key)).job  # the api has made the root of its trace
+        else:
+            root, job = await self._retry(key)
+        dataset = job.dataset
+        if job_id != job.job_id or job_id != ids.job_id(dataset.bucket, dataset.key, dataset.sha256, job.spec):
+            raise ValueError("a request for a job is not under the id of its job")
         try:
             await self._objects.create(job_key(job_id), job.model_dump_json().encode())
-            root.emit(job_id)
+            if root:
+                root.emit(job_id)
             log.info("job made", extra={"job_id": job_id})
         except AlreadyExists:  # made before, or a user has dropped the same dataset with the same `rerun` meanwhile
             job = Job.model_validate_json(await self._read(job_key(job_id)))
-        with telemetry.span("ingest", job.traceparent, at=root.at, attributes={"tunestream.job_id": job_id}):
-            event, now = jobs.uploaded(job), self._objects.now()
+        at = root.at if root else None
+        with telemetry.span("ingest", job.traceparent, at=at, attributes={"tunestream.job_id": job_id}):
+            event, now = manifest.uploaded(job), self._objects.now()
             mine = outbox.result_of(job_id, "ingest", 1, self._owner, "completed", event, now)
             self._unpublished[key] = await outbox.commit(self._objects, mine)
+
+    async def _retry(self, key: str) -> tuple[telemetry.JobRoot, Job]:
+        """The manifest of a retry, and the root of its trace."""
+        asked = Retry.model_validate_json(await self._read(key))
+        parent = Job.model_validate_json(await self._read(job_key(asked.parent_job)))
+        root = telemetry.JobRoot(asked.traceparent, links=(parent.traceparent,))
+        return root, retry_of(parent, asked, root.traceparent)
 
     async def _read(self, key: str) -> bytes:
         found = await self._objects.get(key)
@@ -145,3 +164,11 @@ class Retries:
         await outbox.publish(self._objects, self._bus, self._unpublished[key], self._owner)
         del self._unpublished[key]
         self._done.add(key)
+
+
+def _job_id_of(key: str) -> str:
+    return posixpath.basename(key).removesuffix(".json")
+
+
+def _prefix_of(key: str) -> str:
+    return next(prefix for prefix in KINDS if key.startswith(prefix))

@@ -7,6 +7,7 @@ import posixpath
 from shared import ids
 from shared.drops import project_of
 from shared.events import DatasetPointer, DatasetUploaded, FolderReference, Job, JobSpec, Origin, Reference
+from shared.events.limits import DEFAULT_PROJECT
 
 
 def job_of(
@@ -20,16 +21,20 @@ def job_of(
     traceparent: str,
     now: float,
     start_from: FolderReference | None = None,
+    notes: tuple[str, ...] = (),
+    project: str | None = None,
+    name: str | None = None,
     salt: str | None = None,
 ) -> Job:
     """The manifest of a job. The same bytes at the same place with the same settings are the same job.
 
-    Its alias is the one of the settings, else their suffix, else folders and name of the dataset, joined by dashes.
+    Its alias is the one of the settings, else their suffix, else the `name` of the dataset (None: its key), folders and
+    name joined by dashes. Without a `project` it belongs to the one of the dataset's folder.
 
     `salt` distinguishes jobs whose settings could not be read. `now` is in seconds since the epoch.
     """
     job_id = ids.job_id(dataset.bucket, dataset.key, dataset.sha256, spec, unreadable=salt)
-    named = (spec.alias, spec.suffix, _place(dataset.key), "model")
+    named = (spec.alias, spec.suffix, _place(name or dataset.key), "model")
     return Job(
         job_id=job_id,
         created_at=now,
@@ -43,13 +48,17 @@ def job_of(
         # a program outside may write any origin into its event; only a retry begins from a later stage
         origin=origin.model_copy(update={"from_stage": None}),
         traceparent=traceparent,
-        project=project_of(dataset.key),
+        project=project or project_of(dataset.key),
+        notes=notes,
     )
 
 
 def _place(key: str) -> str:
-    """Folders and name without its ending. Folders that begin with `_` or `.` only keep sweeps away from a dataset."""
+    """Folders and name without its ending. Folders that begin with `_` or `.` only keep sweeps away from a dataset, and
+    `projects/{id}/` is the project, which an alias belongs to anyway."""
     *folders, name = posixpath.splitext(key)[0].split("/")
+    if project_of(key) != DEFAULT_PROJECT:
+        folders = folders[2:]
     return "/".join([*(folder for folder in folders if not folder.startswith(("_", "."))), name])
 
 
