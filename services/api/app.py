@@ -16,6 +16,7 @@ from services.api.projection import Projection
 from services.api.resources.dependencies import Dependencies
 from services.api.resources.events import routes as events
 from services.api.resources.files import routes as files
+from services.api.resources.graders import routes as graders
 from services.api.resources.jobs import routes as jobs
 from shared import ids
 from shared.errors import ConfigError, StoreRefused
@@ -45,7 +46,9 @@ def build(context: Context) -> Parts:
     group = group_of(database, str(settings.api.database.resolve()))
     for event_type in TOPICS:
         context.bus.subscribe(event_type, projection.take, group=group)
-    dependencies = Dependencies(database, projection, context.objects, context.bus, settings.api.url)
+    dependencies = Dependencies(
+        database, projection, context.objects, context.bus, settings.api.url, settings.inference.url
+    )
     return Parts(
         app=make_app(dependencies, settings.inference.api_keys),
         address=(settings.api.host, settings.api.port),
@@ -62,7 +65,7 @@ def _seconds_since(moment: float | None) -> float | None:
 def make_app(dependencies: Dependencies, api_keys: tuple[str, ...]) -> FastAPI:
     errors = ErrorTable({ConfigError: _store_refuses, StoreRefused: _object_refused})
     app = make_http_app("Tunestream", api_keys, errors=errors)
-    for resource in (jobs, events, files):
+    for resource in (jobs, events, files, graders):
         app.include_router(resource.router(dependencies))
     return app
 

@@ -20,13 +20,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Dependencies:
-    """One instance for all routes. `url` is the address of this service for others."""
+    """One instance for all routes. `url` is the address of this service for others, `inference_url` that of the
+    endpoint with the models."""
 
     database: ProjectionDatabase
     projection: Projection
     objects: ObjectStore
     bus: Publisher
     url: str
+    inference_url: str = "http://127.0.0.1:8000"
     complained: set[str] = field(default_factory=set)
     """Jobs that were logged because they cannot be shown."""
 
