@@ -10,7 +10,6 @@ from typing import Any, TypeAlias
 from services.api.resources.graders.domain.graders import (
     Grader,
     LabelModel,
-    Message,
     Multi,
     ScoreModel,
     Single,
@@ -80,14 +79,14 @@ async def _finished(grader: Single, begun: Outcome | Texts, judge: Judge, header
 def _guarded(grader: Single, values: Mapping[str, Any], where: str) -> Outcome | Texts:
     try:
         if isinstance(grader, ScoreModel):
-            return [_content(message, values) for message in grader.input]
+            return _messages(grader, values)
         return _scored(grader, values, where)
     except MissingVariable:
         return Outcome(errors=Errors(invalid_variable_error=True))
     except SampleIsNoJson:
         return Outcome(errors=Errors(sample_parse_error=True))
     except TooLong:
-        message = f"{where}: a text of it has more than {MAX_FILLED:,} characters with its values; shorten them."
+        message = f"{where}: its texts have more than {MAX_FILLED:,} characters with their values; shorten them."
         raise InputError("text_too_long", message, where) from None
 
 
@@ -112,6 +111,16 @@ def _compared(grader: TextSimilarity, given: str, reference: str, where: str) ->
         raise InputError("text_too_long", message, where) from None
 
 
-def _content(message: Message, values: Mapping[str, Any]) -> str | list[str]:
-    texts = [fill(text, values) for text in message.texts]
-    return texts if isinstance(message.content, list) else texts[0]
+def _messages(grader: ScoreModel, values: Mapping[str, Any]) -> Texts:
+    """The filled texts of all messages, which together are no longer than one text may be."""
+    filled: Texts = []
+    size = 0
+    for message in grader.input:
+        texts = []
+        for template in message.texts:
+            texts.append(fill(template, values))
+            size += len(texts[-1])
+            if size > MAX_FILLED:
+                raise TooLong
+        filled.append(texts if isinstance(message.content, list) else texts[0])
+    return filled

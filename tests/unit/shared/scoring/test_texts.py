@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+import unicodedata
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +15,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from shared.scoring.bleu import bleu, gleu
 from shared.scoring.fuzzy import fuzzy_match
 from shared.scoring.rouge import rouge, rouge_l, rouge_n
-from shared.scoring.words import words
+from shared.scoring.words import normalized, words
 
 SENTENCES = st.lists(st.sampled_from(["the", "cat", "sat", "on", "a", "mat"]), max_size=14).map(" ".join)
 
@@ -40,6 +43,20 @@ def test_rouge_of_any_n_equals_the_reference_package(reference: str, answer: str
     assert rouge_l(reference, answer) == pytest.approx(theirs["rougeL"].fmeasure)
     if n <= 2:
         assert rouge(reference, answer)[f"rouge_{n}"] == rouge_n(reference, answer, n)
+
+
+@given(st.text(max_size=60))
+def test_words_are_those_of_the_normalized_text(text: str) -> None:
+    assert normalized(text) == unicodedata.normalize("NFKC", text)
+    assert words(text) == words(unicodedata.normalize("NFKC", text))
+
+
+def test_marks_without_end_do_not_stop_the_process() -> None:
+    begun = time.perf_counter()
+    text = "\u0301" * 50_000 + "\u0323" * 50_000  # takes ten seconds to sort
+    assert len(words("a" + text)) == 1
+    assert words("é" + text + " b")[1:] == ["b"]
+    assert time.perf_counter() - begun < 3
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,6 +13,7 @@ from shared.conversation.thoughts import parted
 from shared.scoring.bleu import bleu, gleu
 from shared.scoring.fuzzy import fuzzy_match
 from shared.scoring.rouge import rouge_l, rouge_n
+from shared.scoring.words import normalized
 
 MAX_COMPARED = 2**15
 """Characters of each text that is compared with another. Time grows with the square: so many take half a second."""
@@ -54,7 +54,7 @@ def text_similarity(grader: TextSimilarity, given: str, reference: str) -> float
     """Raises TooLongToCompare."""
     for text in (given, reference):
         # one character may stand for eighteen, which the normalization brings out
-        if len(text) > MAX_COMPARED or len(unicodedata.normalize("NFKC", text)) > MAX_COMPARED:
+        if len(text) > MAX_COMPARED or len(normalized(text)) > MAX_COMPARED:
             raise TooLongToCompare
     metric = grader.evaluation_metric
     if metric.startswith("rouge_") and metric != "rouge_l":

@@ -250,6 +250,14 @@ async def test_a_project_with_odd_letters_is_passed_on(graders: Graders) -> None
             "grader",
             "1,048,576",
         ),
+        (
+            {
+                "grader": SCORE | {"input": [{"role": "user", "content": ["{{sample.output_text}}"] * 64}] * 64},
+                "model_sample": "x" * 500_000,
+            },
+            "grader",
+            "1,048,576",
+        ),
     ],
 )
 async def test_what_cannot_run_is_refused(graders: Graders, body: dict[str, Any], param: str, told: str) -> None:
