@@ -6,7 +6,7 @@ import time
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, WithJsonSchema
 
 from services.api.resources.dependencies import Dependencies
 from services.api.resources.graders.domain.graders import parse
@@ -27,11 +27,15 @@ _Text = Annotated[Any, WithJsonSchema({"type": "string"})]
 class ValidateBody(BaseModel):
     """A grader to look at."""
 
+    model_config = ConfigDict(json_schema_extra={"required": ["grader"]})
+
     grader: _Object = None
 
 
 class RunBody(BaseModel):
     """A grader to run on one sample."""
+
+    model_config = ConfigDict(json_schema_extra={"required": ["grader", "model_sample"]})
 
     grader: _Object = None
     model_sample: _Text = None
