@@ -18,6 +18,7 @@ from services.api.resources.dependencies import Dependencies
 from services.api.resources.events import routes as events
 from services.api.resources.files import routes as files
 from services.api.resources.fine_tuning import routes as fine_tuning
+from services.api.resources.graders import routes as graders
 from services.api.resources.jobs import routes as jobs
 from services.api.resources.keys import routes as keys
 from services.api.resources.permissions import routes as permissions
@@ -67,6 +68,7 @@ def build(context: Context) -> Parts:
         settings.api.url,
         settings.model,
         largest_file=settings.api.largest_file,
+        inference_url=settings.inference.url,
     )
     forwarder = Forwarder(Other("inference", settings.inference.url, "TUNESTREAM_INFERENCE__URL"), forward.MODELS)
 
@@ -109,7 +111,7 @@ def make_app(
     }
     keyring = Keyring(dependencies.objects, api_keys)
     app = make_http_app("Tunestream", keyring, rights=RIGHTS, organization=organization, errors=errors, limits=limits)
-    for resource in (jobs, events, artifacts, files, uploads, permissions, fine_tuning):
+    for resource in (jobs, events, artifacts, files, uploads, permissions, fine_tuning, graders):
         app.include_router(resource.router(dependencies))
     app.include_router(keys.router(keyring, dependencies.objects))
     if forwarder is not None:

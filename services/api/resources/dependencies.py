@@ -23,7 +23,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Dependencies:
-    """One instance for all routes. `url` is the address of this service for others."""
+    """One instance for all routes. `url` is the address of this service for others, `inference_url` that of the
+    endpoint with the models."""
 
     database: ProjectionDatabase
     projection: Projection
@@ -36,6 +37,8 @@ class Dependencies:
     """Jobs that were logged because they cannot be shown."""
     largest_file: int = 8 * 2**30
     """In bytes."""
+    inference_url: str = "http://127.0.0.1:8000"
+    """Where the endpoint is, for graders that ask a model."""
 
     async def job(self, job_id: str, project: str) -> JobState:
         """The job of that id.
