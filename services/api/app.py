@@ -1,5 +1,5 @@
-"""Puts the parts of the service together: the projection, the topics that feed it, the HTTP interface, and the janitor.
-No decision is made here."""
+"""Puts the parts of the service together: the projection, the topics that feed it, the HTTP interface, the janitor,
+and the sender of webhooks. No decision is made here."""
 
 from __future__ import annotations
 
@@ -11,12 +11,17 @@ from fastapi import FastAPI
 from starlette.types import Scope
 
 from services.api.database import ProjectionDatabase
+from services.api.duty import new_owner
 from services.api.janitor.start import make_janitor
 from services.api.projection import Projection
 from services.api.resources.dependencies import Dependencies
 from services.api.resources.events import routes as events
 from services.api.resources.files import routes as files
 from services.api.resources.jobs import routes as jobs
+from services.api.resources.webhooks import routes as webhooks
+from services.api.webhooks.ended import EndedJobs
+from services.api.webhooks.receivers import Receivers
+from services.api.webhooks.sender import Sender
 from shared import ids
 from shared.errors import ConfigError, StoreRefused
 from shared.events import EVENTS
@@ -45,11 +50,16 @@ def build(context: Context) -> Parts:
     group = group_of(database, str(settings.api.database.resolve()))
     for event_type in TOPICS:
         context.bus.subscribe(event_type, projection.take, group=group)
-    dependencies = Dependencies(database, projection, context.objects, context.bus, settings.api.url)
+    receivers = Receivers(private=settings.webhooks.private_addresses)
+    dependencies = Dependencies(
+        database, projection, context.objects, context.bus, settings.api.url, receivers=receivers
+    )
+    ended = EndedJobs(database, projection.mend)
+    sender = Sender(context.objects, ended, receivers, dependencies.webhooks_wanted, owner=new_owner())
     return Parts(
         app=make_app(dependencies, settings.inference.api_keys),
         address=(settings.api.host, settings.api.port),
-        background=(projection.run, make_janitor(context.objects, database, settings).run),
+        background=(projection.run, make_janitor(context.objects, database, settings).run, sender.run),
         checks={"projection": lambda: None if projection.complete else "reading the ledger"},
         close=database.close,
     )
@@ -62,7 +72,7 @@ def _seconds_since(moment: float | None) -> float | None:
 def make_app(dependencies: Dependencies, api_keys: tuple[str, ...]) -> FastAPI:
     errors = ErrorTable({ConfigError: _store_refuses, StoreRefused: _object_refused})
     app = make_http_app("Tunestream", api_keys, errors=errors)
-    for resource in (jobs, events, files):
+    for resource in (jobs, events, files, webhooks):
         app.include_router(resource.router(dependencies))
     return app
 

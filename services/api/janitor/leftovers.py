@@ -1,7 +1,8 @@
-"""What ingest keeps of things that it has handled: announcements, markers, requests for retries, solved problems.
+"""What is kept of things that were handled: by ingest announcements, markers, requests for retries and solved problems;
+deliveries of webhooks.
 
-Nothing of it decides which job a dataset makes, because the job's id is derived from the dataset and its settings: a
-marker only saves reading the dataset again. So a marker stays while its object is in the bucket.
+Nothing of ingest's decides which job a dataset makes, because the job's id is derived from the dataset and its
+settings: a marker only saves reading the dataset again. So a marker stays while its object is in the bucket.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import AsyncIterator
 from pydantic import ValidationError
 
 from services.api.domain.retention import DAY
+from services.api.domain.webhooks import DELIVERIES, FORGET_SECONDS
 from services.api.janitor.family import Family, UnreadableResult
 from services.api.janitor.removal import Certain, remove
 from shared.drops import DONE, INBOX, SEEN, SIDECAR_ENDINGS, drop_name, place_of, quarantined_id, version_of
@@ -45,6 +47,8 @@ class Leftovers:
         await remove(self._objects, certain, "inbox", [each async for each in self._handled(before)])
         await remove(self._objects, certain, "quarantine", [each async for each in self._solved(before)])
         await remove(self._objects, certain, "retries", [each async for each in self._retried(family, before)])
+        told = self._objects.now() - FORGET_SECONDS
+        await remove(self._objects, certain, "webhooks", [each async for each in self._old(DELIVERIES, told)])
 
     async def _old(self, prefix: str, before: float) -> AsyncIterator[Entry]:
         after = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +11,7 @@ from services.api.database import ProjectionDatabase
 from services.api.domain.state import JobState, Unreadable
 from services.api.projection import Projection
 from services.api.resources.jobs.domain import job_view, unreadable_view
+from services.api.webhooks.receivers import Receivers
 from shared.http.errors import ApiError
 from shared.ids import is_job_id
 from shared.stages.publisher import Publisher
@@ -29,6 +31,9 @@ class Dependencies:
     url: str
     complained: set[str] = field(default_factory=set)
     """Jobs that were logged because they cannot be shown."""
+    receivers: Receivers = field(default_factory=Receivers)
+    webhooks_wanted: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when an endpoint of webhooks is made."""
 
     async def job(self, job_id: str) -> JobState:
         """The job of that id.
