@@ -49,9 +49,7 @@ class Endpoints:
 
     async def all(self) -> list[Endpoint]:
         """Those that are not deleted, the newest first. One listing, and one read per document that has changed."""
-        entries: list[Entry] = []
-        while page := await self._objects.page(ENDPOINTS, entries[-1].key if entries else ""):
-            entries += page
+        entries = await self._objects.list(ENDPOINTS)
         found = [await self._entry(entry) for entry in entries]
         self._read = {entry.key: self._read[entry.key] for entry in entries if entry.key in self._read}
         living = [each for each in found if each is not None and each.deleted_at is None]

@@ -313,7 +313,7 @@ async def test_without_an_endpoint_there_is_one_look_and_the_first_endpoint_begi
     async with in_background(api.sender.run()):
         await until(lambda: world.store.calls, "the look")
         await asyncio.sleep(0.1)
-        assert world.store.calls == [("page", "webhooks/endpoints/")]
+        assert world.store.calls == [("list", "webhooks/endpoints/")]
         await world.endpoint(api, receiver)
         await until(lambda: "webhooks/claim.json" in world.store.held, "the first endpoint")
 
