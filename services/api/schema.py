@@ -51,6 +51,8 @@ def open_or_make(path: Path) -> sqlite3.Connection:
         connection.executescript(SCHEMA)
     # without a new version, which would have every database made anew
     connection.execute("CREATE TABLE IF NOT EXISTS marks (name TEXT PRIMARY KEY) WITHOUT ROWID")
+    # so that the ids of jobs that have ended are read without their states
+    connection.execute("CREATE INDEX IF NOT EXISTS jobs_by_end ON jobs (visible, settled)")
     return connection
 
 

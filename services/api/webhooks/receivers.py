@@ -71,8 +71,11 @@ class Receivers:
             raise NoAnswer(f"no answer within {self._limit_seconds:g} seconds") from None
         except (OSError, UnicodeError):
             raise NoAnswer("the host is not known") from None
-        except httpx.ConnectError:
-            raise NoAnswer("no connection") from None
+        except httpx.ConnectError as error:
+            tls = "CERTIFICATE_VERIFY_FAILED" in str(error)
+            raise NoAnswer(
+                "its certificate is not trusted, or not that of its host" if tls else "no connection"
+            ) from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise NoAnswer(f"the connection failed ({type(error).__name__})") from None
 

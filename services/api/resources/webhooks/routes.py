@@ -72,8 +72,8 @@ def router(dependencies: Dependencies) -> APIRouter:
     async def list_endpoints(
         request: Request, limit: Annotated[int, Query(ge=1, le=100)] = 20, after: str | None = None
     ) -> Response:
-        """Newest first; `after` is the id of the last endpoint of the page before."""
-        found = await endpoints.of(principal_of(request).project)
+        """Newest first; `after` is the id of the last endpoint of the page before, which may be deleted by now."""
+        found = await endpoints.of(principal_of(request).project, deleted=True)
         if after is not None:
             places = [place for place, each in enumerate(found) if each.id == after]
             if not places:
@@ -84,6 +84,7 @@ def router(dependencies: Dependencies) -> APIRouter:
                     code="webhook_endpoint_not_found",
                 )
             found = found[places[0] + 1 :]
+        found = [each for each in found if each.deleted_at is None]
         return JsonResponse(listing([endpoint_view(each) for each in found[:limit]], len(found) > limit))
 
     @routes.get("/webhook_endpoints/{endpoint_id}")

@@ -47,17 +47,18 @@ class Endpoints:
     def now(self) -> float:
         return self._objects.now()
 
-    async def all(self) -> list[Endpoint]:
-        """Those that are not deleted, the newest first. One listing, and one read per document that has changed."""
+    async def all(self, *, deleted: bool = False) -> list[Endpoint]:
+        """Those of all projects, the newest first. `deleted`: with those that are no more. It takes one listing, and
+        one read per document that has changed."""
         entries = await self._objects.list(ENDPOINTS)
         found = [await self._entry(entry) for entry in entries]
         self._read = {entry.key: self._read[entry.key] for entry in entries if entry.key in self._read}
-        living = [each for each in found if each is not None and each.deleted_at is None]
-        return sorted(living, key=lambda each: (each.created_at, each.id), reverse=True)
+        known = [each for each in found if each is not None and (deleted or each.deleted_at is None)]
+        return sorted(known, key=lambda each: (each.created_at, each.id), reverse=True)
 
-    async def of(self, project: str) -> list[Endpoint]:
-        """Those of a project, the newest first."""
-        return [each for each in await self.all() if each.project == project]
+    async def of(self, project: str, *, deleted: bool = False) -> list[Endpoint]:
+        """Those of one project."""
+        return [each for each in await self.all(deleted=deleted) if each.project == project]
 
     async def get(self, endpoint_id: str) -> Endpoint | None:
         """An endpoint as it is now; None: there is none, or no more."""

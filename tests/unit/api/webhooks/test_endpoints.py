@@ -82,6 +82,19 @@ async def test_the_list_is_newest_first_and_complete(world: World, api: Replica)
         await hooks.list(after="whe_none")
 
 
+async def test_a_client_may_delete_what_it_lists(world: World, api: Replica) -> None:
+    hooks = api.client().webhooks
+    for number in range(5):
+        world.clock.now += 1
+        await hooks.create(name=f"{number}", url=URL, event_types=[SUCCEEDED])
+    names = list[str]()
+    async for each in hooks.list(limit=2):
+        names.append(each.name)
+        await hooks.delete(each.id)
+    assert names == ["4", "3", "2", "1", "0"]
+    assert [each.id async for each in hooks.list()] == []
+
+
 async def test_the_types_of_events_are_those_that_are_sent(api: Replica) -> None:
     types = await api.client().webhooks.event_types.list()
     assert (types.object, types.data) == ("list", [SUCCEEDED, FAILED, CANCELLED])

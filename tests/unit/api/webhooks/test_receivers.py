@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
 from services.api.domain.addresses import BadTarget, is_refused, target_of
 from services.api.webhooks.receivers import NoAnswer, Receivers
+from tests.support.certificates import Authority, server_context
 from tests.unit.api.webhooks.world import Receiver
 
 
@@ -147,3 +151,51 @@ async def test_a_setting_refuses_networks_of_ones_own(receiver: Receiver) -> Non
 async def test_what_does_not_speak_http_gives_no_answer(receiver: Receiver) -> None:
     with pytest.raises(NoAnswer, match="connection"):
         await Receivers().post(receiver.url.replace("http:", "https:"), b"{}", {})
+
+
+async def test_over_https_the_certificate_has_to_be_that_of_the_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = Authority(tmp_path)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+        writer.close()
+
+    context = server_context(authority.issue("hooks.example.com"))
+    server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        receivers = Receivers(resolve=Names("127.0.0.1"))
+        with pytest.raises(NoAnswer, match="certificate"):
+            await receivers.post(f"https://hooks.example.com:{port}/", b"{}", {})  # an authority that nobody knows
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority.ca))
+        assert await receivers.post(f"https://hooks.example.com:{port}/", b"{}", {}) == 204
+        with pytest.raises(NoAnswer, match="certificate"):
+            await receivers.post(f"https://other.example.com:{port}/", b"{}", {})
+
+
+async def test_a_receiver_that_answers_without_end_is_not_read() -> None:
+    async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n\r\n" + b"x" * 100)
+        await reader.read()
+        writer.close()
+
+    async def dripping(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while not writer.is_closing():
+                writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                await writer.drain()
+                await asyncio.sleep(0.01)
+
+    for handle, taken in ((endless, True), (dripping, False)):
+        server = await asyncio.start_server(handle, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        if taken:
+            assert await Receivers().post(url, b"{}", {}) == 200
+        else:
+            with pytest.raises(NoAnswer, match="no answer within"):
+                await Receivers(limit_seconds=0.3).post(url, b"{}", {})
+        server.close()

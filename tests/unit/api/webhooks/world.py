@@ -123,10 +123,11 @@ class Replica:
 class World:
     """What outlives a process: the store and the clock."""
 
-    def __init__(self, folder: Path, clock: Clock) -> None:
+    def __init__(self, folder: Path, clock: Clock, store: Any = None) -> None:
+        """`store`: a real one, instead of one in memory."""
         self.folder = folder
         self.clock = clock
-        self.store = FakeStore(clock=clock)
+        self.store: FakeStore = store or FakeStore(clock=clock)
         self.private = True
         self.limit_seconds = 10.0
         self.look_seconds = 600.0
