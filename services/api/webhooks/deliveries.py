@@ -92,14 +92,19 @@ class Deliveries:
     async def write(self, waiting: Waiting, after: Delivery) -> None:
         """Write what became of a delivery. One that is done is waiting no more."""
         key = delivery_key(after.endpoint, after.event.id)
-        try:
-            waiting.etag = await self._objects.replace(key, _json(after), waiting.etag)
-            waiting.delivery = after
-        except Conflict:  # by a process that had the lease before; what it wrote is as good
-            found = await self._read(key)
-            waiting.delivery, waiting.etag = (found.delivery, found.etag) if found else (after, "")
-            if found is None:  # it was deleted, which ends it
+        while True:
+            try:
+                waiting.etag = await self._objects.replace(key, _json(after), waiting.etag)
+                waiting.delivery = after
+                break
+            except Conflict:  # by a process that had the lease before
+                found = await self._read(key)
+            if found is None:  # it was deleted, or nobody can read it
                 self._drop(after.endpoint, key)
+                return
+            waiting.delivery, waiting.etag = found.delivery, found.etag
+            if after.state == "waiting" or found.delivery.state != "waiting":
+                break  # what the other one wrote is as good
         if waiting.delivery.state != "waiting":
             self._drop(after.endpoint, key)
 

@@ -292,6 +292,36 @@ async def test_of_two_replicas_one_sends_and_the_other_follows(world: World, rec
     assert world_claim()["given_back"]
 
 
+@pytest.mark.parametrize("answers", [[204, 204], [500, 204], [204, 500]])
+async def test_one_that_sends_although_another_one_has_taken_over_does_no_harm(
+    world: World, receiver: Receiver, answers: list[int]
+) -> None:
+    old, new = await world.replica("old"), await world.replica("new")
+    await world.endpoint(old, receiver)
+    for replica in (old, new):
+        await replica.round()
+    await world.end(1)
+    await new.round()
+    world.clock.now += 1
+    await old.round()  # it has not heard of the delivery
+    assert len(receiver.got) == 1
+    await world.end(2)
+    receiver.free.clear()
+    receiver.first = list(answers)
+    both = [asyncio.create_task(replica.round()) for replica in (old, new)]
+    await until(lambda: len(receiver.got) == 3, "both send")
+    receiver.free.set()
+    await asyncio.gather(*both)
+    assert states(world) == ["delivered"] * 2
+    for _ in range(3):  # one that was refused may try once more, then it hears of the other one's success
+        world.clock.now += HOUR
+        for replica in (old, new):
+            await replica.round()
+    assert states(world) == ["delivered"] * 2
+    assert len(receiver.got) == (4 if answers[0] == 500 else 3)
+    assert len(set(receiver.ids)) == 2
+
+
 # --- what it costs, and what goes wrong -------------------------------------------------------------------------------
 
 

@@ -50,6 +50,8 @@ class Receiver:
 
     got: list[Got] = field(default_factory=list)
     status: int = 204
+    first: list[int] = field(default_factory=list)
+    """What the next requests are answered, before `status` counts."""
     free: asyncio.Event = field(default_factory=asyncio.Event)
     elsewhere: int = 0
     """Requests for another path than the hook's, such as the one that it redirects to."""
@@ -74,7 +76,8 @@ class Receiver:
             assert request.url.query == "a=b%20c"
             self.got.append(Got(dict(request.headers), await request.body()))
             await self.free.wait()
-            return Response(status_code=self.status, headers={"location": "/elsewhere"})
+            status = self.first.pop(0) if self.first else self.status
+            return Response(status_code=status, headers={"location": "/elsewhere"})
 
         @app.api_route("/elsewhere", methods=["GET", "POST"])
         async def elsewhere() -> Response:
@@ -89,6 +92,7 @@ class Replica:
 
     def __init__(self, world: World, path: Path, name: str) -> None:
         self.objects = world.store
+        self.stack = world.stack
         self.database = ProjectionDatabase(path)
         self.projection = Projection(self.database, self.objects, discover_seconds=10)
         receivers = Receivers(private=world.private, limit_seconds=world.limit_seconds)
@@ -117,7 +121,10 @@ class Replica:
         await self.sender.sent()
 
     def client(self, project: str = "default") -> openai.AsyncOpenAI:
-        return openai.AsyncOpenAI(base_url=f"{self.server.url}/v1", api_key="key", project=project, max_retries=0)
+        url = f"{self.server.url}/v1"
+        client = openai.AsyncOpenAI(base_url=url, api_key="key", project=project, max_retries=0)
+        self.stack.push_async_callback(client.close)
+        return client
 
 
 class World:
