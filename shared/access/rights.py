@@ -52,5 +52,7 @@ OPENAI = (
     Line(ANY, "/v1/uploads*", ("train",)),
     Line(ANY, "/v1/fine_tuning/checkpoints*", ("admin",)),
     Line(ANY, "/v1/fine_tuning*", ("train",)),
+    Line(ANY, "/v1/webhook_endpoints*", ("train",)),
+    Line(ANY, "/v1/webhook_event_types*", ("train",)),
 )
 """OpenAI's own paths. Both services take them, because one `base_url` serves a whole client."""
