@@ -1,4 +1,4 @@
-"""/jobs: list, retrieve, cancel, retry."""
+"""/jobs: list, retrieve, cancel, pause, resume, retry."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
 
-from services.api.domain.state import FINAL, Status
+from services.api.domain.state import Status
 from services.api.resources.dependencies import Dependencies
 from services.api.resources.jobs import store
 from services.api.resources.jobs.domain import first_stage
@@ -51,16 +51,23 @@ def router(dependencies: Dependencies) -> APIRouter:
         await dependencies.job(job_id)
         # the topics may lag behind, so ask the ledger whether the job has ended
         state = await dependencies.projection.refresh(job_id) or await dependencies.job(job_id)
-        if state.status in FINAL:
-            raise ApiError(
-                400,
-                f"Job {job_id} has already ended ({state.status}); only a job that is under way can be cancelled.",
-                param="job_id",
-                code="job_finished",
-                headers={"x-should-retry": "false"},
-            )
         await store.cancel(state, dependencies.objects, dependencies.bus)
         return JsonResponse(dependencies.view(state))
+
+    @routes.post("/jobs/{job_id}/pause")
+    async def pause_job(job_id: str) -> Response:
+        """Let the job rest until it is resumed, and answer at once. A training writes a checkpoint and gives back the
+        GPU. Pausing a paused job answers with it."""
+        await dependencies.job(job_id)
+        job = await store.pause(job_id, dependencies.projection, dependencies.objects, dependencies.bus)
+        return JsonResponse(dependencies.view(job))
+
+    @routes.post("/jobs/{job_id}/resume")
+    async def resume_job(job_id: str) -> Response:
+        """Let a paused job go on from its newest checkpoint. It is `queued` until a stage works on it again."""
+        await dependencies.job(job_id)
+        job = await store.resume(job_id, dependencies.projection, dependencies.objects, dependencies.bus)
+        return JsonResponse(dependencies.view(job))
 
     @routes.post("/jobs/{job_id}/retry")
     async def retry_job(job_id: str, request: Request, body: RetryBody | None = None) -> Response:

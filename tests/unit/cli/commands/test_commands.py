@@ -58,7 +58,17 @@ def test_every_command_explains_itself(runner: CliRunner) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    [["jobs"], ["watch", ID], ["cancel", ID], ["retry", ID], ["models"], ["rollback", "support"], ["quarantine"]],
+    [
+        ["jobs"],
+        ["watch", ID],
+        ["cancel", ID],
+        ["pause", ID],
+        ["resume", ID],
+        ["retry", ID],
+        ["models"],
+        ["rollback", "support"],
+        ["quarantine"],
+    ],
 )
 @pytest.mark.usefixtures("nowhere")
 def test_without_a_stack_the_remedy_is_to_start_one_or_to_name_another(runner: CliRunner, command: list[str]) -> None:
