@@ -25,7 +25,7 @@ LEARNS = LEASE / 3 + 2.0
 """Seconds of its own running time in which an owner learns what happened to its claim or its job, if nothing fails."""
 CHECKPOINT = 41.0
 """Seconds that a training takes to keep what it has reached."""
-LOOKS = 1.0
+LOOKS = 0.5
 """Seconds between a look at what the user wants and the write that follows, if nothing fails."""
 STOPS = 1.0
 """Seconds in which work stops once its process knows that it must."""

@@ -257,7 +257,8 @@ class World:
         asked_at, ledger = here().now, UserLedger(self, self._user)
         if not self.decided(job_id) and (number := await control.pause(ledger, job_id)):  # type: ignore[arg-type]
             self.watch.paused(job_id, number, asked_at)
-            self._wake(job_id)
+            if self.random.random() < 0.5:  # else the api has died in between
+                self._wake(job_id)
 
     async def _resume(self, job_id: str, after: float) -> None:
         """The user is patient: a pause that is on its way is waited for."""
