@@ -162,7 +162,7 @@ async def _promote(world: World, process: Process, attempt: Attempt, ledger: Sim
             await _move(ledger, key, after.model_dump_json().encode(), found[1] if found else None)
         except (AlreadyExists, Conflict):
             continue
-        await asyncio.sleep(rng.uniform(0, 3))  # the first request
+        await asyncio.sleep(rng.uniform(0, 10))  # the first request
         return
 
 

@@ -168,6 +168,8 @@ def test_a_stage_keeps_its_part_of_the_index_and_the_stage_before_adds_to_it(sta
         ("jobs/ftjob-x/job.json", {"ingest"}),
         *((f"jobs/ftjob-x/{stage}/result.json", {stage}) for stage in STAGE_NAMES),
         ("jobs/ftjob-x/control/cancel-1.json", {"api"}),
+        ("jobs/ftjob-x/control/pause-1.json", {"api"}),
+        ("jobs/ftjob-x/control/resume-1.json", {"api"}),
         ("ingest/retries/ftjob-x.json", {"api", "ingest"}),
         ("ingest/seen/x", {"ingest"}),
     ],
@@ -175,3 +177,7 @@ def test_a_stage_keeps_its_part_of_the_index_and_the_stage_before_adds_to_it(sta
 def test_one_service_writes_a_job_and_each_of_its_results(key: str, who: set[str]) -> None:
     """Also where a job is tried again: the api only asks, and each stage adopts its own result."""
     assert writers(key) == who
+
+
+def test_every_stage_and_the_api_list_what_the_user_of_a_job_wants() -> None:
+    assert allowed("list", "jobs/ftjob-x/control/") >= {*RUNNER_STAGES, "api"}
