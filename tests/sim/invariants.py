@@ -321,6 +321,8 @@ class Watch:
         over = documents.get(f"{prefix}resume-{number}.json")
         if f"{prefix}pause-{number}.json" not in documents or (over and over.modified < asked_at):
             self.violated("a pause that was answered holds", f"{number} of {job_id}")
+        if (paused_at := self._paused_at(job_id)) is None:
+            return  # another client was faster
         for work in self.active(job_id):
             if self._goes_on(work):
                 continue
@@ -328,7 +330,7 @@ class Watch:
             self.expect(
                 work.process,
                 LEARNS + (CHECKPOINT if work.attempt.stage == "trainer" else 0.0),
-                lambda work=work: work.active and self._paused_at(job_id) is not None and not self._goes_on(work),
+                lambda work=work: work.active and self._paused_at(job_id) == paused_at and not self._goes_on(work),
                 "a pause stops the work",
                 f"{work}",
             )
