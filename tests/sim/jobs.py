@@ -121,7 +121,7 @@ async def _work(world: World, process: Process, attempt: Attempt, plan: Plan, le
         await asyncio.sleep(0)  # a process that was killed stops here
     await asyncio.sleep(rng.uniform(10, 40) if rng.random() < 0.3 else rng.uniform(0.1, 8))
     if attempt.stage == "inference":
-        await _through_outages(lambda: _promote(world, process, attempt, ledger))
+        await _through_outages(lambda: _promote(world, process, attempt, plan, ledger))
     # every attempt finds something else, so that two results cannot be mistaken for one
     return _event(attempt, finding=rng.random())
 
@@ -143,7 +143,7 @@ def _meet(plan: Plan, world: World, process: Process) -> None:
             raise rng.choice([TransientError("for now"), ConfigError("a wrong setting"), RuntimeError("a bug")])
 
 
-async def _promote(world: World, process: Process, attempt: Attempt, ledger: SimulatedLedger) -> None:
+async def _promote(world: World, process: Process, attempt: Attempt, plan: Plan, ledger: SimulatedLedger) -> None:
     """Move the alias as the inference service does: once per job, by compare-and-swap, only when certain, and
     not once the user was faster."""
     job, rng = attempt.job, world.random
@@ -162,7 +162,8 @@ async def _promote(world: World, process: Process, attempt: Attempt, ledger: Sim
             await _move(ledger, key, after.model_dump_json().encode(), found[1] if found else None)
         except (AlreadyExists, Conflict):
             continue
-        await asyncio.sleep(rng.uniform(0, 10))  # the first request
+        if plan.pauses:  # so that one comes while the rest is done, such as the first request
+            await asyncio.sleep(rng.uniform(0, 10))
         return
 
 
