@@ -73,6 +73,14 @@ class Client:
         """Ask for the cancellation of a job. Returns the job as it is now."""
         return self._call("POST", f"{self.target.api_url}/jobs/{quote(job, safe='')}/cancel")
 
+    def pause(self, job: str) -> Json:
+        """Let a job rest until it is resumed. Returns the job as it is now."""
+        return self._call("POST", f"{self.target.api_url}/jobs/{quote(job, safe='')}/pause")
+
+    def resume(self, job: str) -> Json:
+        """Let a paused job go on. Returns the job as it is now."""
+        return self._call("POST", f"{self.target.api_url}/jobs/{quote(job, safe='')}/resume")
+
     def retry(self, job: str, stage: str | None) -> Json:
         """Ask for a new job that begins from `stage` (None: where `job` failed or was cancelled), and return it."""
         url = f"{self.target.api_url}/jobs/{quote(job, safe='')}/retry"

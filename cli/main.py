@@ -32,6 +32,8 @@ PANELS: dict[str, dict[str, Callable[..., None]]] = {
         "watch": jobs.watch,
         "trace": trace.trace,
         "jobs": jobs.jobs,
+        "pause": jobs.pause,
+        "resume": jobs.resume,
         "cancel": jobs.cancel,
         "retry": jobs.retry,
     },

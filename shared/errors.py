@@ -11,6 +11,7 @@ TunestreamError
 ├── CorruptObject      bytes do not match the digest of their reference
 ├── LeaseLost          another owner has the claim: stop, write nothing more
 ├── Cancelled          the user asked for the job to end
+├── Paused             the user asked for the job to rest: what was reached may be kept
 └── ConfigError        these settings lead nowhere: a service does not start with them, and a job waits until an
                        operator has mended them
 
@@ -77,6 +78,10 @@ class LeaseLost(TunestreamError):
 
 class Cancelled(TunestreamError):
     """The user asked for the job to end."""
+
+
+class Paused(TunestreamError):
+    """The user asked for the job to rest until it is resumed. What was reached may be kept for then."""
 
 
 class ConfigError(TunestreamError):

@@ -1,4 +1,4 @@
-"""The commands submit, watch, jobs, cancel and retry: the jobs of a stack."""
+"""The commands submit, watch, jobs, pause, resume, cancel and retry: the jobs of a stack."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from cli.target import Target, TargetOption, resolve
 from cli.terminal import INTERRUPTED, CliError, columns, err, out
 from shared.events import RUNNER_STAGES
 
-_STATUS_STYLES = {"succeeded": "green", "failed": "red", "cancelled": "red", "running": "yellow"}
+_STATUS_STYLES = {"succeeded": "green", "failed": "red", "cancelled": "red", "running": "yellow", "paused": "magenta"}
 
 
 def submit(
@@ -86,6 +86,20 @@ def jobs(
     out.print(table)
     for note in dict.fromkeys(line for job in found for line in notes_of(job).values()):
         err.print(f"note: {note}", markup=False)
+
+
+def pause(job: Annotated[str, typer.Argument(help="The id of the job.")], folder: TargetOption = None) -> None:
+    """Pause a job: a training keeps a checkpoint and gives back the GPU."""
+    with Client(resolve(folder)) as client:
+        client.pause(job)
+    err.print(f"{job} is paused: `tunestream resume {job}` lets it go on")
+
+
+def resume(job: Annotated[str, typer.Argument(help="The id of a paused job.")], folder: TargetOption = None) -> None:
+    """Let a paused job go on, from its newest checkpoint."""
+    with Client(resolve(folder)) as client:
+        client.resume(job)
+    err.print(f"{job} goes on: `tunestream watch {job}` follows it")
 
 
 def cancel(job: Annotated[str, typer.Argument(help="The id of the job.")], folder: TargetOption = None) -> None:

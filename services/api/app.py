@@ -1,5 +1,5 @@
-"""Puts the parts of the service together: the projection, the topics that feed it, the HTTP interface, and the janitor.
-No decision is made here."""
+"""Puts the parts of the service together: the projection, the topics that feed it, the HTTP interface, the janitor,
+and the sender of webhooks. No decision is made here."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from starlette.types import Scope
 
 from services.api.database import ProjectionDatabase
+from services.api.duty import new_owner
 from services.api.janitor.start import make_janitor
 from services.api.projection import Projection
 from services.api.resources.artifacts import routes as artifacts
@@ -18,11 +19,16 @@ from services.api.resources.dependencies import Dependencies
 from services.api.resources.events import routes as events
 from services.api.resources.files import routes as files
 from services.api.resources.fine_tuning import routes as fine_tuning
+from services.api.resources.graders import routes as graders
 from services.api.resources.jobs import routes as jobs
 from services.api.resources.keys import routes as keys
 from services.api.resources.permissions import routes as permissions
 from services.api.resources.uploads import routes as uploads
 from services.api.resources.uploads.domain import LARGEST_PART
+from services.api.resources.webhooks import routes as webhooks
+from services.api.webhooks.ended import EndedJobs
+from services.api.webhooks.receivers import Receivers
+from services.api.webhooks.sender import Sender
 from shared import ids
 from shared.access.keyring import Keyring
 from shared.access.rights import ANY, OPENAI, Line, RightsTable
@@ -59,6 +65,7 @@ def build(context: Context) -> Parts:
     group = group_of(database, str(settings.api.database.resolve()))
     for event_type in TOPICS:
         context.bus.subscribe(event_type, projection.take, group=group)
+    receivers = Receivers(private=settings.webhooks.private_addresses)
     dependencies = Dependencies(
         database,
         projection,
@@ -67,7 +74,11 @@ def build(context: Context) -> Parts:
         settings.api.url,
         settings.model,
         largest_file=settings.api.largest_file,
+        inference_url=settings.inference.url,
+        receivers=receivers,
     )
+    ended = EndedJobs(database, projection.mend)
+    sender = Sender(context.objects, ended, receivers, dependencies.webhooks_wanted, owner=new_owner())
     forwarder = Forwarder(Other("inference", settings.inference.url, "TUNESTREAM_INFERENCE__URL"), forward.MODELS)
 
     async def close() -> None:
@@ -77,7 +88,7 @@ def build(context: Context) -> Parts:
     return Parts(
         app=make_app(dependencies, settings.inference.api_keys, settings.model.organization, forwarder),
         address=(settings.api.host, settings.api.port),
-        background=(projection.run, make_janitor(context.objects, database, settings).run),
+        background=(projection.run, make_janitor(context.objects, database, settings).run, sender.run),
         checks={"projection": lambda: None if projection.complete else "reading the ledger"},
         close=close,
     )
@@ -109,7 +120,7 @@ def make_app(
     }
     keyring = Keyring(dependencies.objects, api_keys)
     app = make_http_app("Tunestream", keyring, rights=RIGHTS, organization=organization, errors=errors, limits=limits)
-    for resource in (jobs, events, artifacts, files, uploads, permissions, fine_tuning):
+    for resource in (jobs, events, artifacts, files, uploads, permissions, fine_tuning, graders, webhooks):
         app.include_router(resource.router(dependencies))
     app.include_router(keys.router(keyring, dependencies.objects))
     if forwarder is not None:

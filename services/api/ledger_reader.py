@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import TypeVar
 
 from pydantic import ValidationError
 
-from services.api.domain.projection import Claimed, Fact, Manifest, Occurred
+from services.api.domain.projection import Claimed, Fact, Manifest, Occurred, Wished
 from services.api.domain.state import JobState
 from services.api.domain.stored import read_manifest
+from shared import control
 from shared.errors import StoreRefused
 from shared.events import STAGE_NAMES, Asked, Claim, FrozenModel, Job, StageName, StageResult
 from shared.ids import is_job_id
@@ -32,7 +34,7 @@ class LedgerReader:
         """Keys of documents that were logged as unreadable."""
 
     async def read(self, state: JobState) -> list[Fact]:
-        """The facts that `state` lacks, oldest first. That takes two or three small reads for a job that is under way,
+        """The facts that `state` lacks, oldest first. That takes three or four small reads for a job that is under way,
         and none for a job that is settled.
 
         Raises:
@@ -45,6 +47,8 @@ class LedgerReader:
             if job is None:
                 return []
             facts.append(Manifest(job))
+        if not state.settled:
+            facts += await self._wishes(state)
         for stage in STAGE_NAMES:
             known = state.stage(stage).outcome
             if known is None or not known.committed:
@@ -53,7 +57,7 @@ class LedgerReader:
                 except _Unreadable:
                     continue  # the stage has ended, and the later ones may say how the job went on
                 if result is None:
-                    return [*facts, *await self._claim(state, stage)]
+                    return [*facts, *await self._claim(state, stage, facts)]
                 facts.append(result)
         return facts
 
@@ -102,8 +106,19 @@ class LedgerReader:
             raise self._unreadable(key, job_id, error) from None
         return Occurred(event, result.event.id, result.finished_at, committed=True, attempt=result.attempt)
 
-    async def _claim(self, state: JobState, stage: StageName) -> list[Fact]:
-        """The claim, if it is news; not a mere renewal, which comes every few seconds."""
+    async def _wishes(self, state: JobState) -> list[Wished]:
+        """The pauses and resumes that `state` lacks, in order."""
+        wanted = await control.read(self._ledger, state.job_id)
+        paused, resumed = (wish.number if wish else 0 for wish in (state.paused, state.resumed))
+        pauses = [Wished(state.job_id, "pause", number, at) for number, at in wanted.pauses.items() if number > paused]
+        resumes = [
+            Wished(state.job_id, "resume", number, at) for number, at in wanted.resumes.items() if number > resumed
+        ]
+        return sorted([*pauses, *resumes], key=lambda wish: (wish.number, wish.action))
+
+    async def _claim(self, state: JobState, stage: StageName, facts: list[Fact]) -> list[Fact]:
+        """The claim, if it is news; not a mere renewal, which comes every few seconds. `facts`: what was found before
+        it."""
         try:
             claim = await self._read(claim_key(state.job_id, stage), Claim, state.job_id)
         except _Unreadable:
@@ -111,7 +126,9 @@ class LedgerReader:
         if claim is None:
             return []
         fact = Claimed(state.job_id, stage, self._ledger.now(), claim)
-        return [fact] if fact.seen.is_news(state.stage(stage).claim) else []
+        resumed = [found.at for found in facts if isinstance(found, Wished)]
+        resumed += [state.resumed.at] if state.resumed else []
+        return [fact] if fact.seen.is_news(state.stage(stage).claim, max(resumed, default=-math.inf)) else []
 
     async def _read(self, key: str, kind: type[D], job_id: str) -> D | None:
         try:

@@ -21,7 +21,7 @@ def set_jobs(counts: Mapping[str, int]) -> None:
 deleted_objects = Counter(
     "tunestream_janitor_deleted_total",
     "Objects that the janitor has deleted; kind: checkpoints, tombstones, attempts, resume, reports, markers, inbox, "
-    "quarantine, retries, files, uploads (in parts, also those that were never completed)",
+    "quarantine, retries, webhooks (deliveries), files, uploads (in parts, also those that were never completed)",
     ["kind"],
 )
 deleted_bytes = Counter("tunestream_janitor_deleted_bytes_total", "The size of what the janitor has deleted", ["kind"])
@@ -37,6 +37,15 @@ last_sweep = Gauge(
 )
 index_entries = Counter(
     "tunestream_janitor_index_entries_total", "Entries that the index of open work lacked, and that a sweep has written"
+)
+webhook_tries = Counter(
+    "tunestream_webhook_tries_total",
+    "Tries to deliver a webhook; outcome: sent (the receiver has taken it), failed (it is tried again, or given up), "
+    "given_up (counted beside the last failure)",
+    ["outcome"],
+)
+webhooks_waiting = Gauge(
+    "tunestream_webhooks_waiting", "Webhooks that are not delivered yet; 0 also while another replica sends them"
 )
 
 

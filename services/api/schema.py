@@ -56,6 +56,7 @@ CREATE TABLE IF NOT EXISTS files (
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS files_by_age ON files (project, gone, created_at, file_id);
 CREATE TABLE IF NOT EXISTS resulted (job_id TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS jobs_by_end ON jobs (visible, settled);
 """
 
 

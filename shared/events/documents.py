@@ -168,6 +168,8 @@ class Claim(FrozenModel):
     waiting_for: str | None = None
     """What the job waits for, in one line; None: it is not waiting."""
     waiting_since: float | None = None
+    paused: bool = False
+    """The owner gave the claim back because the user has paused the job."""
 
     @model_validator(mode="before")
     @classmethod

@@ -247,7 +247,8 @@ class JobControl(Event):
     read_by = ("ingest", *RUNNER_STAGES)
     job_id: JobId
     action: Literal["cancel", "pause", "resume"]
-    """`resume` also says of a new job that it is a retry: ingest makes it at once."""
+    """`pause` lets the job rest until `resume`. `resume` also says of a new job that it is a retry: ingest makes it at
+    once."""
 
 
 class InferenceLogged(Event):

@@ -32,6 +32,7 @@ from shared.settings.sections import (
     TrainerSettings,
     ValidationSettings,
     VllmSettings,
+    WebhookSettings,
 )
 from shared.settings.values import ApiKeys, ReadableFile
 
@@ -59,5 +60,6 @@ __all__ = [
     "TrainerSettings",
     "ValidationSettings",
     "VllmSettings",
+    "WebhookSettings",
     "load_settings",
 ]

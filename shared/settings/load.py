@@ -36,6 +36,7 @@ from shared.settings.sections import (
     TrainerSettings,
     ValidationSettings,
     VllmSettings,
+    WebhookSettings,
 )
 
 log = logging.getLogger(__name__)
@@ -74,6 +75,7 @@ class Settings(BaseSettings):
     api: ApiSettings = ApiSettings()
     retention: RetentionSettings = RetentionSettings()
     janitor: JanitorSettings = JanitorSettings()
+    webhooks: WebhookSettings = WebhookSettings()
     health: HealthSettings = HealthSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
 

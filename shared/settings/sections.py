@@ -309,6 +309,14 @@ class JanitorSettings(Section):
     lacks."""
 
 
+class WebhookSettings(Section):
+    """Webhooks, which the api service sends when jobs end."""
+
+    private_addresses: bool = True
+    """Whether they may be sent to loopback and to private networks, where receivers of one's own are. False: only to
+    the internet, for a service whose users must not reach its network. Link-local addresses are always refused."""
+
+
 class HealthSettings(Section):
     """The private address at which each service answers /health and /metrics, without a key."""
 

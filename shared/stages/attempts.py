@@ -11,13 +11,14 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
-from shared import ids
-from shared.errors import AlreadyExists, Cancelled, ConfigError, InputError, LeaseLost, TransientError
+from shared import control, ids
+from shared.control import Control
+from shared.errors import AlreadyExists, Cancelled, ConfigError, InputError, LeaseLost, Paused, TransientError
 from shared.events import Event, Job, JobFailed, JobProgress, StageName, StageOutcome, StageResult
 from shared.settings import StageSettings
 from shared.stages import failures, outbox
 from shared.stages.lease import Claims, Lease
-from shared.stages.ledger import Ledger, attempt_prefix, claim_key, control_prefix, decision_key
+from shared.stages.ledger import Ledger, attempt_prefix, claim_key, decision_key
 from shared.stages.outbox import Outbox
 from shared.stages.requests import Request
 from shared.stages.stage import Attempt, Stage, Work
@@ -94,9 +95,9 @@ class Attempts:
             await failures.give_back_taken(taking, GIVE_BACK_SECONDS)
             raise
 
-    async def cancel_if_asked(self, job_id: str) -> bool:
+    async def cancel_if_asked(self, job_id: str, wanted: Control) -> bool:
         """End a job that waits for its turn, if its user wants that. Whether it was ended."""
-        if not await self._cancel_asked(job_id):
+        if not wanted.cancelled or await self._goes_on(job_id, False):
             return False
         await self._commit(job_id, 0, "cancelled", self._cancelled(job_id))
         return True
@@ -111,14 +112,10 @@ class Attempts:
         log.info("stage started", extra={"job_id": job.job_id, "stage": self._stage.name, "attempt": number})
         metrics.stage_attempts.labels(self._stage.name).inc()
 
-        async def check() -> None:
-            if await self._cancel_asked(job.job_id):
-                raise Cancelled(job.job_id)
-
         try:
             with self._span(job, self._stage.name, number) as ended:
-                async with lease.held(bell=bell, check=check):
-                    await check()
+                async with lease.held(bell=bell, check=lambda: self._obey(job.job_id)):
+                    await self._obey(job.job_id)
                     await attempt.progress("started", f"{self._stage.name} started")
                     outcome, event = await self._outcome(attempt, lease.claim.deaths)
                 # without the lease: creating the result once is safe, and no outage may cost finished work
@@ -126,6 +123,10 @@ class Attempts:
                 ended(result.outcome)
         except Cancelled:
             await self._commit(job.job_id, number, "cancelled", self._cancelled(job.job_id), began)
+        except Paused:
+            log.info("the job is paused", extra={"job_id": job.job_id, "stage": self._stage.name})
+            await failures.give_back(lease, GIVE_BACK_SECONDS, paused=True)
+            return 0.0  # it may have been resumed meanwhile
         except LeaseLost:
             metrics.stage_retries.labels(self._stage.name, "lease_lost").inc()
             raise
@@ -145,7 +146,8 @@ class Attempts:
                 self._outbox.progress(event, ce_id=ce_id, traceparent=job.traceparent)
 
         async def go_on() -> None:
-            if await self._cancel_asked(job.job_id) or not await self._goes_on(job.job_id, True):
+            await self._obey(job.job_id)
+            if not await self._goes_on(job.job_id, True):
                 raise Cancelled(job.job_id)
 
         prefix = attempt_prefix(job.job_id, stage, number)
@@ -205,10 +207,18 @@ class Attempts:
         self._outbox.result(result)
         return result
 
-    async def _cancel_asked(self, job_id: str) -> bool:
-        """Whether the user wants the job to end, and no attempt has passed its point of no return."""
-        asked = await self._ledger.list(control_prefix(job_id) + "cancel")
-        return bool(asked) and not await self._goes_on(job_id, False)
+    async def _obey(self, job_id: str) -> None:
+        """Return if the user wants an attempt to go on, or if one has passed its point of no return.
+
+        Raises:
+            Cancelled, Paused: the user wants the job to end, or to rest.
+            TransientError: the ledger does not answer.
+        """
+        wanted = await control.read(self._ledger, job_id)
+        if wanted.cancelled and not await self._goes_on(job_id, False):
+            raise Cancelled(job_id)
+        if wanted.paused and await self._ledger.get(decision_key(job_id, self._stage.name)) is None:
+            raise Paused(job_id)
 
     async def _goes_on(self, job_id: str, wanted: bool) -> bool:
         """Whether the stage goes on to its end, or else ends as cancelled. Who asks first gets what is `wanted`; all

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,6 +15,8 @@ from shared.errors import ConfigError, LeaseLost, StoreRefused, TransientError
 from shared.events import JobFailed, StageName
 from shared.retry import Backoff
 from shared.stages.lease import Lease
+
+log = logging.getLogger(__name__)
 
 FIRST_PAUSE = 1.0  # seconds
 LONGEST_REASON = 300  # characters of the line that says what a job waits for
@@ -109,3 +112,14 @@ def unreadable_job(job_id: str, stage: StageName, error: ValidationError) -> Job
     param = ".".join(str(part) for part in problem["loc"]) or None
     message = f"The manifest of the job cannot be read: {param}: {problem['msg']}. Make the job again."
     return JobFailed(job_id=job_id, stage=stage, code="unreadable_job", message=message, param=param)
+
+
+def tell(what: str, error: Exception, stage: StageName, job_id: str | None = None) -> None:
+    """Log a failure of the runner, after which it goes on. What no bug explains has no trace."""
+    about = {"job_id": job_id, "stage": stage, "reason": str(error) or type(error).__name__}
+    if isinstance(error, (LeaseLost, TransientError)):
+        log.warning(what, extra=about)
+    elif isinstance(error, ConfigError):
+        log.error(what, extra=about)
+    else:
+        log.error(what, exc_info=error, extra=about | {"reason": type(error).__name__})

@@ -21,7 +21,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from shared.errors import AlreadyExists, Cancelled, Conflict, LeaseLost, StoreUnavailable
+from shared.errors import AlreadyExists, Cancelled, Conflict, LeaseLost, Paused, StoreUnavailable
 from shared.events import Claim
 from shared.stages.ledger import Ledger
 from shared.tasks import in_background, wait_for_event
@@ -93,7 +93,8 @@ class Lease:
     previous: Claim | None = None
     """The claim before this one."""
     abandoned: bool = False
-    """The body of `held` was cancelled, because the claim was lost or the user wants the job to end."""
+    """The body of `held` was cancelled, because the claim was lost or the user wants the job to end; not because the
+    user wants it to rest."""
     _renewed: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
 
     @property
@@ -151,12 +152,13 @@ class Lease:
         """Keep the claim while the body runs, by renewing it every third of its seconds.
 
         `check` is awaited after each renewal, which comes at once when `bell` is set: it looks for what the user asked
-        for.
+        for. When it raises `Paused`, the body is cancelled as when the service stops: the claim is kept until the body
+        has ended, so that it can keep what it has reached.
 
         Raises:
             LeaseLost: another owner has the claim; or the store refused us, or answered what nobody expects, so that
                 nobody knows.
-            Cancelled: `check` raised it.
+            Cancelled, Paused: `check` raised it.
         """
         body = asyncio.current_task()
         assert body is not None
@@ -175,23 +177,28 @@ class Lease:
                     pause = self.seconds / 3
                 except StoreUnavailable:
                     pause = min(RENEWAL_PAUSE, self.seconds / 10)
+                except Paused as error:
+                    pause = self.seconds / 3
+                    if not ended_by:  # the body may still be ending
+                        end(error, abandoned=False)
                 except (LeaseLost, Cancelled) as error:
                     return end(error)
                 except Exception as error:
                     log.error("the lease cannot be kept", exc_info=error)
                     return end(LeaseLost(self.key))
 
-        def end(error: Exception) -> None:
+        def end(error: Exception, *, abandoned: bool = True) -> None:
             ended_by.append(error)
-            self.abandoned = True
+            self.abandoned = abandoned
             body.cancel()
 
         try:
             async with in_background(keep()):
                 yield
         except asyncio.CancelledError:
-            if ended_by and body.uncancel() == 0:  # `keep` cancelled the body, not the service
-                raise ended_by[0] from None
+            # `keep` cancelled the body so often; what is left was the service
+            if ended_by and [body.uncancel() for _ in ended_by][-1] == 0:
+                raise ended_by[-1] from None
             raise
 
 
@@ -205,6 +212,7 @@ def _succeeding(held: Claim, owner: str, expires: float) -> Claim:
         "given_back": False,
         "not_before": 0.0,
         "waiting_for": None,
+        "paused": False,
         "deaths": held.deaths + died,
     }
     return held.model_copy(update=update)

@@ -9,7 +9,7 @@ before: a stage deletes its entries when its event is published, and the next st
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from shared import ids
@@ -71,6 +71,9 @@ class Index:
     def __len__(self) -> int:
         """The number of open jobs."""
         return len(self._open)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._open)
 
     def __contains__(self, job_id: str) -> bool:
         return job_id in self._open

@@ -7,8 +7,11 @@ import json
 from enum import Enum, auto
 from typing import Any
 
+from pydantic import ValidationError
+
 from shared import ids
 from shared.errors import AlreadyExists
+from shared.events import Job
 from shared.stages import outbox
 from shared.stages.ledger import Ledger, stage_prefix
 from shared.stages.stage import STAGES, Stage
@@ -70,3 +73,11 @@ class Requests:
 
     def _key(self, job_id: str) -> str:
         return stage_prefix(job_id, self._stage.name) + "request.json"
+
+
+def read_job(manifest: bytes) -> Job | ValidationError:
+    """The manifest of a job, or why it cannot be read."""
+    try:
+        return Job.model_validate_json(manifest)
+    except ValidationError as error:
+        return error

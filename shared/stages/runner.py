@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 
 from pydantic import ValidationError
 
-from shared.errors import ConfigError, InputError, LeaseLost, TransientError
+from shared import control
+from shared.errors import InputError, LeaseLost, TransientError
 from shared.events import Event, Job, StageResult
 from shared.settings import StageSettings
 from shared.stages import failures, outbox, pending
@@ -27,7 +28,7 @@ from shared.stages.ledger import Entry, Ledger, job_key, stage_prefix
 from shared.stages.outbox import Outbox
 from shared.stages.pending import Index
 from shared.stages.publisher import Publisher
-from shared.stages.requests import Missing, Requests
+from shared.stages.requests import Missing, Requests, read_job
 from shared.stages.stage import Stage, Work
 from shared.tasks import cancel_and_wait, wait_for_event
 
@@ -88,6 +89,8 @@ class StageRunner:
         """The jobs that have a slot."""
         self._asked: dict[str, float] = {}
         """When each job without a result was asked for, by the ledger's clock."""
+        self._paused: set[str] = set()
+        """The jobs that their users had paused at the last look."""
         self._discover_at = _NOW
         """When the index is listed (monotonic)."""
         self._discovering: asyncio.Task[None] | None = None
@@ -170,10 +173,11 @@ class StageRunner:
                 if running := self._running.get(job_id):
                     running.bell.set()  # its user wants something
             self._due |= {job_id: _NOW for job_id in gone if job_id in self._due}  # another process has decided them
-            idle = not self._index and not self._due and self._bus.away_since is None
+            # a paused job is no work: its resume makes a new entry and rings, as a new job does
+            idle = self._paused >= {*self._index, *self._due} and self._bus.away_since is None
             pause = self._settings.discover_seconds if idle else self._settings.poll_seconds
         except Exception as error:
-            self._log_failure("open work cannot be listed", error)
+            failures.tell("open work cannot be listed", error, self._stage.name)
             pause = self._retry_pause(error)
         finally:
             self._discovering = None
@@ -186,7 +190,7 @@ class StageRunner:
         try:
             await self._index.close(result.job_id)
         except Exception as error:  # the next listing shows it again
-            self._log_failure("an entry of open work is deleted later", error, result.job_id)
+            failures.tell("an entry of open work is deleted later", error, self._stage.name, result.job_id)
 
     def _start_looks(self) -> None:
         now = _monotonic()
@@ -228,7 +232,7 @@ class StageRunner:
             async with self._looks:
                 pause = await self._look(job_id)
         except Exception as error:
-            self._log_failure("the job is looked at again later", error, job_id)
+            failures.tell("the job is looked at again later", error, self._stage.name, job_id)
             pause = self._retry_pause(error)
         finally:
             del self._looking[job_id]
@@ -249,21 +253,34 @@ class StageRunner:
                 await pending.add_next(self._ledger, result)  # whoever committed it may have died before that
                 self._outbox.result(result)
             return None
-        asked = await self._find(job_id, entries.get("request.json"))
+        wanted = await control.read(self._ledger, job_id)
+        # past the point of no return, the next stage waits instead
+        rests = wanted.paused and "decision.json" not in entries
+        (self._paused.add if rests else self._paused.discard)(job_id)
+        if rests and "request.json" in entries:  # two listings are enough
+            return self._rest(job_id)
+        asked = await self._find(job_id, entries.get("request.json"), rests)
         if not isinstance(asked, AskedJob):
             return asked
+        if rests:
+            return self._rest(job_id)
         self._asked[job_id] = asked.order[0]
-        if not await self._attempts.cancel_if_asked(job_id):
+        if not await self._attempts.cancel_if_asked(job_id, wanted):
             self._ready[job_id] = asked
         return None
 
-    async def _find(self, job_id: str, request_entry: Entry | None) -> AskedJob | float | None:
-        """The job and its request, or else what `_look` returns."""
+    def _rest(self, job_id: str) -> float:
+        """What `_look` returns for a paused job. Nobody asks for it until it is resumed."""
+        self._asked.pop(job_id, None)
+        return self._settings.discover_seconds
+
+    async def _find(self, job_id: str, request_entry: Entry | None, rests: bool) -> AskedJob | float | None:
+        """The job and its request, or else what `_look` returns. A job that rests adopts nothing."""
         found = await self._ledger.get(job_key(job_id))
         if found is None:
             return await self._not_asked(job_id, Missing.NEVER)
-        job = _read(found[0])
-        if isinstance(job, Job) and (adopted := await adopt(self._ledger, job, self._stage.name, self._owner)):
+        job, me = read_job(found[0]), (self._stage.name, self._owner)
+        if not rests and isinstance(job, Job) and (adopted := await adopt(self._ledger, job, *me)):
             self._outbox.result(adopted)
             return None
         request = await self._requests.find(job_id, created=request_entry is not None)
@@ -289,7 +306,7 @@ class StageRunner:
         try:
             pause = await self._attempts.make(asked, running.bell)
         except Exception as error:
-            self._log_failure("the job is looked at again later", error, job_id)
+            failures.tell("the job is looked at again later", error, self._stage.name, job_id)
             pause = self._retry_pause(error)
         finally:
             del self._running[job_id]
@@ -302,6 +319,7 @@ class StageRunner:
         if pause is None and job_id not in self._ready:
             self._due.pop(job_id, None)
             self._asked.pop(job_id, None)
+            self._paused.discard(job_id)
         elif self._due.get(job_id) != _NOW:
             self._due[job_id] = _NEVER if pause is None else _monotonic() + pause
         self._bell.set()
@@ -311,15 +329,6 @@ class StageRunner:
         settings = self._settings
         return settings.poll_seconds if isinstance(error, (TransientError, LeaseLost)) else settings.discover_seconds
 
-    def _log_failure(self, what: str, error: Exception, job_id: str | None = None) -> None:
-        about = {"job_id": job_id, "stage": self._stage.name, "reason": str(error) or type(error).__name__}
-        if isinstance(error, (LeaseLost, TransientError)):
-            log.warning(what, extra=about)
-        elif isinstance(error, ConfigError):
-            log.error(what, extra=about)
-        else:
-            log.error(what, exc_info=error, extra=about | {"reason": type(error).__name__})
-
 
 @dataclass
 class _Running:
@@ -327,13 +336,6 @@ class _Running:
 
     bell: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] = field(init=False)
-
-
-def _read(manifest: bytes) -> Job | ValidationError:
-    try:
-        return Job.model_validate_json(manifest)
-    except ValidationError as error:
-        return error
 
 
 def _monotonic() -> float:

@@ -86,11 +86,11 @@ class Attempt:
         await self._certain()
 
     async def point_of_no_return(self) -> None:
-        """Return if the stage is to be completed, whatever its user asks for later: no attempt at it obeys a cancel
-        from then on. The work awaits it, instead of `certain`, before it does what it cannot undo.
+        """Return if the stage is to be completed, whatever its user asks for later: no attempt at it obeys a cancel or
+        a pause from then on. The work awaits it, instead of `certain`, before it does what it cannot undo.
 
         Raises:
-            Cancelled: the user was first.
+            Cancelled, Paused: the user was first.
             TransientError: the ledger does not answer.
         """
         await self._go_on()
@@ -99,8 +99,8 @@ class Attempt:
     @property
     def abandoned(self) -> bool:
         """Whether nobody wants what this attempt would still do: its claim is lost, or the user has cancelled the job.
-        A work that is cancelled looks here: if so, it stops within a second; if not, the service stops, and what was
-        reached may be kept for the next attempt first."""
+        A work that is cancelled looks here: if so, it stops within a second; if not, the service stops, or the user has
+        paused the job, and what was reached may be kept for the next attempt first."""
         return self._abandoned()
 
     async def progress(

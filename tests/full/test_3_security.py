@@ -57,7 +57,7 @@ def test_a_service_writes_only_its_own_rows_of_the_ledger_and_deletes_none(stack
     denied(lambda: s3.delete_object(Bucket="tunestream", Key=OWN[service]))
 
 
-# what the janitor deletes: folders of attempts, and what ingest has handled
+# what the janitor deletes: folders of attempts, what ingest has handled, deliveries of webhooks
 RUBBISH = (
     "jobs/ftjob-x/trainer/attempt-1/resume/step-1/manifest.json",
     "jobs/ftjob-x/evaluator/attempt-1/answers-tuned.jsonl",
@@ -73,6 +73,7 @@ RUBBISH = (
     "ingest/retries/ftjob-x.json",
     "ingest/asked/ftjob-x.json",
     "quarantine/drop/probe.json",
+    "webhooks/deliveries/whe_x/evt_x.json",
 )
 # what nobody deletes
 KEPT = (
@@ -84,6 +85,8 @@ KEPT = (
     "bases/probe.json",
     "gpu/probe/turn.json",
     "janitor/claim.json",
+    "webhooks/claim.json",
+    "webhooks/endpoints/whe_x.json",
 )
 
 
@@ -120,6 +123,14 @@ def test_a_stage_writes_its_own_part_of_the_index_and_that_of_the_next(stack: Fu
         return  # it has no part of the index: its markers tell it what is not published
     listed = s3.list_objects_v2(Bucket="tunestream", Prefix=f"pending/{stage}/")["Contents"]
     assert f"pending/{stage}/0000000002.000-ftjob-x" in [entry["Key"] for entry in listed]
+
+
+def test_the_secrets_of_webhooks_are_read_by_the_api_alone(stack: FullStack) -> None:
+    key = {"Bucket": "tunestream", "Key": "webhooks/endpoints/whe_y.json"}
+    stack.s3_of("api").put_object(**key, Body=b"{}")
+    assert stack.s3_of("api").get_object(**key)["Body"].read() == b"{}"
+    for other in {*SERVICES, "render", "stranger", "janitor"} - {"api"}:
+        denied(lambda other=other: stack.s3_of(other).get_object(**key))
 
 
 def test_a_trainer_asks_for_a_deletion_and_nobody_else(stack: FullStack) -> None:

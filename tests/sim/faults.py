@@ -53,6 +53,8 @@ class Faults:
     # per job
     bad_data: float = 0.0
     cancelled: float = 0.0
+    rested: float = 0.0
+    """Its user pauses the job up to three times, and resumes or cancels it."""
     flaky: float = 0.0
     """The work of one stage fails with this and that for some attempts."""
     buggy: float = 0.0
@@ -122,6 +124,9 @@ KINDS: tuple[Faults, ...] = (
     Faults(janitor=True),
     Faults(cancelled=0.5),
     Faults(cancelled=0.5),
+    Faults(rested=0.7),
+    Faults(rested=0.7),
+    Faults(rested=0.7, cancelled=0.5),
     Faults(flaky=0.5),
     Faults(bad_data=0.2, flaky=0.3),
     Faults(buggy=0.4),

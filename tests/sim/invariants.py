@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from shared.errors import Cancelled, ConfigError, InputError, TransientError
+from shared.errors import Cancelled, ConfigError, InputError, Paused, TransientError
 from shared.events import Claim, Deployment, StageName, StageResult
 from shared.retry import Backoff
 from shared.stages.ledger import PENDING, control_prefix, decision_key
@@ -18,10 +18,15 @@ from tests.sim.network import NETWORK
 from tests.sim.processes import DISCOVER, LEASE, MAX_BACKOFF, MAX_BUGS, MAX_DEATHS, POLL, Process
 
 if TYPE_CHECKING:
+    from tests.sim.jobs import Plan
     from tests.sim.world import World
 
 LEARNS = LEASE / 3 + 2.0
 """Seconds of its own running time in which an owner learns what happened to its claim or its job, if nothing fails."""
+CHECKPOINT = 41.0
+"""Seconds that a training takes to keep what it has reached."""
+LOOKS = 0.5
+"""Seconds between a look at what the user wants and the write that follows, if nothing fails."""
 STOPS = 1.0
 """Seconds in which work stops once its process knows that it must."""
 FINDS = DISCOVER + POLL + 3.0
@@ -43,7 +48,8 @@ class Work:
     ended: float | None = None
     stopped_by: str = ""
     how: str = "at work"
-    """`at work`, `done`, `waits` (something outside is away), `bug`, `input`, `cancelled` or `killed`."""
+    """`at work`, `done`, `waits` (something outside is away), `bug`, `input`, `cancelled`, `killed`, or `paused`, which
+    is said of one that met its pause at the point of no return."""
 
     @property
     def about(self) -> tuple[str, StageName]:
@@ -71,6 +77,8 @@ class Watch:
         """When each claim was first written: its key and attempt."""
         self.seen: Counter[str] = Counter()
         """How often the protocol was put to the test, and how."""
+        self._vain: Counter[tuple[str, float]] = Counter()
+        """The claims on each stage since each pause."""
         self._decided: set[str] = set()
         self._alias_moves: list[str] = []
 
@@ -125,6 +133,8 @@ class Watch:
                 work.how = "input"
             case Cancelled():
                 work.how = "cancelled"
+            case Paused():
+                work.how = "paused"
             case TransientError() | ConfigError():
                 work.how = "waits"
             case Exception():
@@ -132,6 +142,8 @@ class Watch:
             case _:
                 work.how = "cancelled"
                 self.seen[f"work stopped by {work.stopped_by or 'its user'}"] += 1
+        if work.how in ("cancelled", "paused"):
+            self._may_rest(work)
         if work.how == "done" and not _is_certain(work.attempt):
             self.seen["work done while in doubt"] += 1
         stage = work.attempt.stage
@@ -151,6 +163,9 @@ class Watch:
         cancelled = self._world.disk.documents.get(f"{control_prefix(job_id)}cancel-1.json")
         if cancelled and claimed and cancelled.modified < claimed and not self._goes_on(work):
             self.violated("nobody begins a cancelled job", f"{work}")
+        paused_at = self._paused_at(job_id)
+        if paused_at is not None and claimed and paused_at < claimed and not self._goes_on(work):
+            self.violated("nobody begins a paused job", f"{work}")
         ends = Counter(one.how for one in earlier)
         if ends["bug"] >= MAX_BUGS and not faults.owners_vanish:
             self.violated("bugs are bounded", f"{work} follows {ends['bug']} bugs")
@@ -177,6 +192,8 @@ class Watch:
         upstream = self._world.disk.documents[f"jobs/{job_id}/{STAGES[stage].upstream}/result.json"]
         asked = self._asked_at(job_id, stage)
         alone = shape.runners(stage) == 1
+        if self._plan(job_id).pauses:
+            return
         if self._busy[stage] < shape.slots(stage):
             free = self._free_since.get(stage, 0.0)
             idle = now - max(upstream.modified, free)
@@ -185,7 +202,7 @@ class Watch:
         slack = FAIR if alone else FINDS
         for plan in self._world.plans:
             other = plan.job.job_id
-            if other == job_id or plan.cancelled_after is not None or self._works_on[other, stage]:
+            if other == job_id or plan.cancelled_after is not None or plan.pauses or self._works_on[other, stage]:
                 continue
             if self._asked_at(other, stage) < asked - slack and not self._world.result(other, stage):
                 self.violated("first come, first served", f"{work} began before {other}")
@@ -220,6 +237,13 @@ class Watch:
             return
         self._claimed[key, claim.attempt] = here().now
         _, job_id, stage, _ = key.split("/")
+        if (paused_at := self._paused_at(job_id)) is not None and decision_key(
+            job_id, stage
+        ) not in self._world.disk.documents:
+            # whoever had found it before the pause may still claim it, once
+            self._vain[key, paused_at] += 1
+            if self._vain[key, paused_at] > self._world.shape.runners(stage) and not self._world.faults.owners_vanish:
+                self.violated("a paused job is not claimed", f"{key} by {process.name}")
         self.seen["claims of the dead"] += claim.deaths > 0
         for other in self.active(job_id, stage):
             if other.attempt.number >= claim.attempt:
@@ -279,6 +303,75 @@ class Watch:
                 f"{work}",
             )
 
+    def _plan(self, job_id: str) -> Plan:
+        return next(plan for plan in self._world.plans if plan.job.job_id == job_id)
+
+    def _paused_at(self, job_id: str) -> float | None:
+        """When the pause began that holds now; None: there is none."""
+        prefix, documents = control_prefix(job_id), self._world.disk.documents
+        names = {key.removeprefix(prefix).removesuffix(".json") for key in self._world.disk.keys(prefix)}
+        last = max((int(name.removeprefix("pause-")) for name in names if name.startswith("pause-")), default=0)
+        if not last or f"resume-{last}" in names or "cancel-1" in names:
+            return None
+        return documents[f"{prefix}pause-{last}.json"].modified
+
+    def paused(self, job_id: str, number: int, asked_at: float) -> None:
+        """A user was told that a job is paused, by the pause of this number."""
+        prefix, documents = control_prefix(job_id), self._world.disk.documents
+        over = documents.get(f"{prefix}resume-{number}.json")
+        if f"{prefix}pause-{number}.json" not in documents or (over and over.modified < asked_at):
+            self.violated("a pause that was answered holds", f"{number} of {job_id}")
+        if (paused_at := self._paused_at(job_id)) is None:
+            return  # another client was faster
+        for work in self.active(job_id):
+            if self._goes_on(work):
+                continue
+            work.stopped_by = work.stopped_by or "a pause"
+            self.expect(
+                work.process,
+                LEARNS + (CHECKPOINT if work.attempt.stage == "trainer" else 0.0),
+                lambda work=work: work.active and self._paused_at(job_id) == paused_at and not self._goes_on(work),
+                "a pause stops the work",
+                f"{work}",
+            )
+
+    def stopping(self, process: Process, attempt: Attempt) -> None:
+        """A training is told to stop."""
+        paused_at = self._paused_at(attempt.job.job_id)
+        if paused_at is not None and attempt.abandoned and not self._world.faults.owners_vanish:
+            self.violated("a pause keeps what was reached", f"{attempt.prefix} in {process.name}")
+
+    def _may_rest(self, work: Work) -> None:
+        """A stage that has passed its point of no return is not stopped for a pause."""
+        job_id, stage = work.about
+        decision = self._world.disk.documents.get(decision_key(job_id, stage))
+        paused_at = self._paused_at(job_id)
+        if decision and paused_at is not None and decision.modified < paused_at and work.stopped_by == "":
+            self.violated("what cannot be undone is not paused", f"{work}")
+
+    def resumed(self, job_id: str) -> None:
+        """A user has resumed a job: it goes on, if there is a free slot all the time."""
+        began, plan = here().now, self._plan(job_id)
+        if not self._world.faults.orderly or plan.trouble != "none" or plan.cancelled_after is not None:
+            return
+        stage = next((stage for stage in STAGES if self._world.result(job_id, stage) is None), None)
+
+        def look() -> None:
+            if self._world.over or stage is None or self._paused_at(job_id) is not None:
+                return
+            full = self._busy[stage] >= self._world.shape.slots(stage) or self._free_since.get(stage, 0.0) > began
+            idle = self._world.result(job_id, stage) is None and not self.active(job_id)
+            began_since = any(work.began >= began for work in self._works_on[job_id, stage])
+            if idle and not full and not began_since and self._resumes(job_id) == resumes:
+                self.violated("a resumed job goes on", f"{stage} of {job_id}")
+
+        resumes = self._resumes(job_id)
+        seconds = FINDS + (CHECKPOINT if stage == "trainer" else 0.0)
+        here().call_later(seconds, look, context=NETWORK)
+
+    def _resumes(self, job_id: str) -> int:
+        return len(self._world.disk.keys(control_prefix(job_id) + "resume-"))
+
     def _goes_on(self, work: Work) -> bool:
         """Whether an attempt has passed the point of no return before anybody has obeyed a cancel."""
         job_id, stage = work.about
@@ -303,7 +396,9 @@ class Watch:
                 self.violated("a service that stops ends its work", f"{work}")
             held = self._world.disk.data(f"jobs/{work.about[0]}/{work.about[1]}/claim.json")
             claim = Claim.model_validate_json(held or b"{}")
+            # one that was refused has given up its claim, and nobody takes it again while its user has paused the job
             mine = claim.attempt == work.attempt.number and not self._world.result(*work.about)
+            mine = mine and claim.expires > here().now
             if mine and not claim.given_back and process.trouble_at < here().now - 30 and work.how == "cancelled":
                 self.violated("a service that stops gives its claims back", f"{work}")
 
@@ -328,6 +423,10 @@ class Watch:
                 self._decided.add(key)
             case ["deployments", _]:
                 self._moves(data)
+            case [prefix, "decision.json"] if data == b'{"goes_on": true}' and self._world.faults.orderly:
+                since = self._paused_at(prefix.split("/")[1])
+                if since is not None and here().now - since > LOOKS:
+                    self.violated("a paused job does nothing that cannot be undone", f"{key} by {process.name}")
 
     def deleted(self, key: str) -> None:
         """Every deletion of the store."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -51,10 +51,8 @@ class Plan:
     """Where the trouble is."""
     cancelled_after: float | None = None
     """Seconds after it was dropped."""
-
-    @property
-    def healthy(self) -> bool:
-        return self.trouble == "none" and self.cancelled_after is None
+    pauses: tuple[tuple[float, float | None], ...] = ()
+    """When it is paused, in seconds after it was dropped, and for how many seconds; None: until it is cancelled."""
 
 
 def a_job(number: int) -> Job:
@@ -71,19 +69,45 @@ def plan(number: int, rng: random.Random, faults: Faults) -> Plan:
     for name in ("bad_data", "flaky", "buggy", "broken_cause", "killer"):
         if rng.random() < getattr(faults, name):
             trouble = name
-    return Plan(
+    planned = Plan(
         a_job(number),
         rng.uniform(0, ARRIVALS),
         trouble,
         "validate" if trouble == "bad_data" else rng.choice(list(STAGES)),
         rng.uniform(0, 90) if rng.random() < faults.cancelled else None,
     )
+    return replace(planned, pauses=_pauses(rng, planned)) if rng.random() < faults.rested else planned
+
+
+def _pauses(rng: random.Random, planned: Plan) -> tuple[tuple[float, float | None], ...]:
+    pauses: list[tuple[float, float | None]] = []
+    begin = rng.uniform(0, 60)
+    for _ in range(rng.choice([1, 1, 2, 3])):
+        length = rng.uniform(0, 3) if rng.random() < 0.3 else rng.uniform(5, 60)
+        pauses.append((begin, length))
+        begin += length + rng.uniform(0, 30)
+    if planned.cancelled_after is not None and rng.random() < 0.5:
+        return (*pauses[:-1], (pauses[-1][0], None))
+    return tuple(pauses)
 
 
 async def work(world: World, process: Process, attempt: Attempt, plan: Plan) -> Event:
-    """What one attempt does: files of its own, progress, and in the last stage the move of the alias."""
-    rng = world.random
+    """What one attempt does: files of its own, progress, and in the last stage the move of the alias. One of the
+    trainer that is stopped keeps what it has reached, if anybody wants that."""
     ledger = SimulatedLedger(world, process)
+    try:
+        return await _work(world, process, attempt, plan, ledger)
+    except asyncio.CancelledError:
+        if attempt.stage == "trainer":
+            world.watch.stopping(process, attempt)
+            if not attempt.abandoned:
+                await asyncio.sleep(world.random.uniform(0, 40))
+                await _through_outages(lambda: ledger.create(f"{attempt.prefix}checkpoint", process.name.encode()))
+        raise
+
+
+async def _work(world: World, process: Process, attempt: Attempt, plan: Plan, ledger: SimulatedLedger) -> Event:
+    rng = world.random
     for prefix in attempt.earlier[:1]:  # a checkpoint, which the janitor may have deleted
         await _through_outages(partial(ledger.get, f"{prefix}artifact"))
     if (plan.stage, plan.trouble) == (attempt.stage, "broken_cause") and world.troubled:
@@ -97,7 +121,7 @@ async def work(world: World, process: Process, attempt: Attempt, plan: Plan) -> 
         await asyncio.sleep(0)  # a process that was killed stops here
     await asyncio.sleep(rng.uniform(10, 40) if rng.random() < 0.3 else rng.uniform(0.1, 8))
     if attempt.stage == "inference":
-        await _through_outages(lambda: _promote(world, process, attempt, ledger))
+        await _through_outages(lambda: _promote(world, process, attempt, plan, ledger))
     # every attempt finds something else, so that two results cannot be mistaken for one
     return _event(attempt, finding=rng.random())
 
@@ -119,7 +143,7 @@ def _meet(plan: Plan, world: World, process: Process) -> None:
             raise rng.choice([TransientError("for now"), ConfigError("a wrong setting"), RuntimeError("a bug")])
 
 
-async def _promote(world: World, process: Process, attempt: Attempt, ledger: SimulatedLedger) -> None:
+async def _promote(world: World, process: Process, attempt: Attempt, plan: Plan, ledger: SimulatedLedger) -> None:
     """Move the alias as the inference service does: once per job, by compare-and-swap, only when certain, and
     not once the user was faster."""
     job, rng = attempt.job, world.random
@@ -138,6 +162,8 @@ async def _promote(world: World, process: Process, attempt: Attempt, ledger: Sim
             await _move(ledger, key, after.model_dump_json().encode(), found[1] if found else None)
         except (AlreadyExists, Conflict):
             continue
+        if plan.pauses:  # so that one comes while the rest is done, such as the first request
+            await asyncio.sleep(rng.uniform(0, 10))
         return
 
 

@@ -6,13 +6,14 @@ import asyncio
 import types
 from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 
-from shared import ids
-from shared.errors import ConfigError, LeaseLost, StoreUnavailable, TransientError
+from shared import control, ids
+from shared.control import Control
+from shared.errors import Cancelled, ConfigError, LeaseLost, Paused, StoreUnavailable, TransientError
 from shared.retry import retry
 from shared.stages import attempts, failures, lease, outbox, pending, runner
 from shared.stages.attempts import AskedJob, Attempts
@@ -21,7 +22,7 @@ from shared.stages.ledger import stage_prefix
 from shared.stages.runner import StageRunner
 from tests.sim import jobs
 from tests.sim.loop import here
-from tests.sim.network import Limits, SimulatedLedger
+from tests.sim.network import Limits, SimulatedLedger, UserLedger
 
 Patch = pytest.MonkeyPatch
 
@@ -236,12 +237,19 @@ def _(patch: Patch) -> None:
 # --- how an attempt goes on ---------------------------------------------------------------------------------------
 
 
+def _wanted(patch: Patch, change: Callable[[Control], Control]) -> None:
+    original = control.read
+
+    async def read(ledger: Any, job_id: str) -> Control:
+        wanted = await original(ledger, job_id)
+        return wanted if isinstance(ledger, UserLedger) else change(wanted)
+
+    patch.setattr(control, "read", read)
+
+
 @mutant("cancel ignored")
 def _(patch: Patch) -> None:
-    async def never(*_: Any) -> bool:
-        return False
-
-    patch.setattr(Attempts, "_cancel_asked", never)
+    _wanted(patch, lambda wanted: replace(wanted, cancelled=False))
 
 
 @mutant("nothing given back")
@@ -299,6 +307,152 @@ def _(patch: Patch) -> None:
         return 0.0
 
     patch.setattr(Attempts, "_wait", wait)
+
+
+# --- what rests because its user wants that -----------------------------------------------------------------------
+
+
+@mutant("pause ignored")
+def _(patch: Patch) -> None:
+    _wanted(patch, lambda wanted: replace(wanted, pauses={}))
+
+
+def _blind(patch: Patch, module: Any) -> None:
+    """Let a module not see that jobs are paused."""
+
+    async def read(ledger: Any, job_id: str) -> Control:
+        return replace(await control.read(ledger, job_id), pauses={})
+
+    patch.setattr(module, "control", types.SimpleNamespace(read=read))
+
+
+@mutant("pause ignored by who looks for work")
+def _(patch: Patch) -> None:
+    _blind(patch, runner)
+
+
+@mutant("pause ignored by who works")
+def _(patch: Patch) -> None:
+    _blind(patch, attempts)
+
+
+@mutant("resume ignored")
+def _(patch: Patch) -> None:
+    _wanted(patch, lambda wanted: replace(wanted, resumes={}))
+
+
+@mutant("a pause wins over a cancel")
+def _(patch: Patch) -> None:
+    _wanted(patch, lambda wanted: replace(wanted, cancelled=wanted.cancelled and wanted.last in wanted.resumes))
+
+
+@mutant("who is paused keeps nothing")
+def _(patch: Patch) -> None:
+    class Lost(Paused, LeaseLost): ...
+
+    class Other(Exception): ...
+
+    patch.setattr(attempts, "Paused", Lost)
+    patch.setattr(lease, "Paused", Other)
+
+
+@mutant("who is paused lets its lease run out")
+def _(patch: Patch) -> None:
+    held, renew = Lease.held, Lease.renew
+    paused: set[int] = set()
+
+    def hold(self: Lease, *, bell: Any, check: Any) -> Any:
+        async def checking() -> None:
+            try:
+                await check()
+            except Paused:
+                paused.add(id(self))
+                raise
+
+        paused.discard(id(self))
+        return held(self, bell=bell, check=checking)
+
+    async def renewing(self: Lease) -> None:
+        if id(self) in paused:
+            raise StoreUnavailable("no more")
+        await renew(self)
+
+    patch.setattr(Lease, "held", hold)
+    patch.setattr(Lease, "renew", renewing)
+
+
+def _paused_claim(patch: Patch, **wrong: Callable[[Lease], Any]) -> None:
+    """Let the claim of a paused job be given back with something wrong; without anything, not at all."""
+    original = failures.give_back
+
+    async def give_back(lease: Lease, seconds: float, **update: Any) -> None:
+        if not update.get("paused"):
+            await original(lease, seconds, **update)
+        elif wrong:
+            await original(lease, seconds, **update, **{name: value(lease) for name, value in wrong.items()})
+
+    patch.setattr(failures, "give_back", give_back)
+
+
+@mutant("the claim of a paused job is not given back")
+def _(patch: Patch) -> None:
+    _paused_claim(patch)
+
+
+@mutant("a pause counts as a bug")
+def _(patch: Patch) -> None:
+    _paused_claim(patch, bugs=lambda lease: lease.claim.bugs + 1)
+
+
+@mutant("a pause counts as waiting for something outside")
+def _(patch: Patch) -> None:
+    _paused_claim(patch, failures=lambda lease: lease.claim.failures + 1)
+
+
+@mutant("a paused job backs off")
+def _(patch: Patch) -> None:
+    _paused_claim(patch, pause=lambda _: 20.0)
+
+
+@mutant("a paused job passes its point of no return")
+def _(patch: Patch) -> None:
+    original = Attempts._describe
+
+    def describe(self: Attempts, asked: AskedJob, lease: Lease) -> Any:
+        async def go_on() -> None:
+            if not await self._goes_on(asked.job.job_id, True):
+                raise Cancelled(asked.job.job_id)
+
+        return replace(original(self, asked, lease), _go_on=go_on)
+
+    patch.setattr(Attempts, "_describe", describe)
+
+
+@mutant("what cannot be undone is paused")
+def _(patch: Patch) -> None:
+    original = Attempts._obey
+
+    async def obey(self: Attempts, job_id: str) -> None:
+        await original(self, job_id)
+        if (await control.read(self._ledger, job_id)).paused:
+            raise Paused(job_id)
+
+    patch.setattr(Attempts, "_obey", obey)
+
+
+@mutant("a resumed job is found only if somebody rings")
+def _(patch: Patch) -> None:
+    patch.setattr(StageRunner, "_rest", lambda self, job_id: 3600.0)
+
+
+@mutant("every pause has the same number")
+def _(patch: Patch) -> None:
+    original = control._note
+
+    async def note(ledger: Any, job_id: str, action: Any, number: int) -> None:
+        await original(ledger, job_id, action, 1)
+
+    patch.setattr(control, "_note", note)
 
 
 # --- which job is next --------------------------------------------------------------------------------------------

@@ -308,6 +308,28 @@ class SimulatedLedger(_Connection):
         return names
 
 
+class UserLedger:
+    """The store as the api service has it, for what users ask: it takes its time, and never fails."""
+
+    def __init__(self, world: World, process: Process) -> None:
+        self._world = world
+        self._process = process
+
+    def now(self) -> float:
+        return here().now
+
+    async def create(self, key: str, data: bytes) -> str:
+        await asyncio.sleep(self._world.random.uniform(0, 0.2))
+        if key in self._world.disk.documents:
+            raise AlreadyExists(key)
+        return self._world.disk.write(self._process, key, data).etag
+
+    async def list(self, prefix: str) -> Sequence[Entry]:
+        await asyncio.sleep(self._world.random.uniform(0, 0.2))
+        found = [(key, self._world.disk.documents[key]) for key in self._world.disk.keys(prefix)]
+        return [Entry(key, held.etag, len(held.data), held.modified) for key, held in found]
+
+
 class SimulatedBus(_Connection):
     """The `Publisher` of one process."""
 

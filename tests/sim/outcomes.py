@@ -74,7 +74,11 @@ class Outcomes:
         held = self._world.disk.data(f"jobs/{plan.job.job_id}/{stage}/claim.json")
         if held and not faults.owners_vanish and (deaths := Claim.model_validate_json(held).deaths):
             self._wrong("only the dead count as dead", f"{deaths} at {stage} of {plan.job.job_id}")
-        tries = sum(ends.values())
+        if held and not faults.owners_vanish:
+            claim = Claim.model_validate_json(held)
+            if claim.bugs > ends["bug"] or claim.failures > ends["waits"]:
+                self._wrong("only failures count as failures", f"{claim} at {stage} of {plan.job.job_id}")
+        tries = sum(ends.values()) - len(plan.pauses)  # each may stop an attempt
         if plan.stage == stage and plan.trouble in ("flaky", "buggy", "broken_cause", "killer"):
             return
         if faults.orderly and tries > 1:

@@ -43,6 +43,7 @@ def test_the_histories_hold_what_they_are_meant_to_test() -> None:
         "work stopped by a lost claim",
         "work stopped by a refusal",
         "work stopped by its user",
+        "work stopped by a pause",
         "work stopped by a stop of its service",
         "work done while in doubt",
         "results of lost owners",

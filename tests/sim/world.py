@@ -9,6 +9,7 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import replace
 from typing import Any
 
+from shared import control
 from shared.events import (
     BY_TOPIC,
     DatasetPointer,
@@ -26,7 +27,7 @@ from tests.sim.faults import Faults
 from tests.sim.invariants import Watch
 from tests.sim.jobs import Plan
 from tests.sim.loop import here, run
-from tests.sim.network import Disk, Fate, Outage
+from tests.sim.network import Disk, Fate, Outage, UserLedger
 from tests.sim.outcomes import Outcomes
 from tests.sim.processes import LEASE, SHAPES, Process, Queue, Replica, Shape
 
@@ -230,7 +231,7 @@ class World:
         return event
 
     async def _user_of(self, plan: Plan) -> None:
-        """Drop a dataset, and perhaps cancel the job."""
+        """Drop a dataset, and perhaps pause and resume the job, or cancel it."""
         job = plan.job
         await asyncio.sleep(plan.arrives)
         self.disk.write(self._user, job_key(job.job_id), job.model_dump_json().encode())
@@ -240,15 +241,44 @@ class World:
         self.disk.write(self._user, pending_key("validate", here().now, job.job_id), b"{}")
         if not any(outage.concerns(self._user) for outage in self.bus_outages):
             self.deliver(event, result.event.id)
+        for begin, length in plan.pauses:
+            self.background(self._pause(job.job_id, begin))
+            for _ in range(2 if length is not None else 0):  # by two clients at once
+                self.background(self._resume(job.job_id, begin + (length or 0.0)))
         if plan.cancelled_after is None:
             return
         await asyncio.sleep(plan.cancelled_after)
         self.disk.write(self._user, f"{control_prefix(job.job_id)}cancel-1.json", b"{}")
         self.watch.cancelled(job.job_id)
+        self._ring(job.job_id)
+
+    async def _pause(self, job_id: str, after: float) -> None:
+        await asyncio.sleep(after)
+        asked_at, ledger = here().now, UserLedger(self, self._user)
+        if not self.decided(job_id) and (number := await control.pause(ledger, job_id)):  # type: ignore[arg-type]
+            self.watch.paused(job_id, number, asked_at)
+            if self.random.random() < 0.5:  # else the api has died in between
+                self._wake(job_id)
+
+    async def _resume(self, job_id: str, after: float) -> None:
+        """The user is patient: a pause that is on its way is waited for."""
+        await asyncio.sleep(after + 1.0)
+        if await control.resume(UserLedger(self, self._user), job_id):  # type: ignore[arg-type]
+            self.watch.resumed(job_id)
+            self._wake(job_id)
+
+    def _wake(self, job_id: str) -> None:
+        """Enter a job at the stage whose turn it is, and ring. Both may get lost."""
+        stage = next((stage for stage in STAGES if self.result(job_id, stage) is None), None)
+        if stage and not self.decided(job_id) and not self.chance(self.faults.event_lost):
+            self.disk.write(self._user, pending_key(stage, here().now, job_id), b"{}")
+        self._ring(job_id)
+
+    def _ring(self, job_id: str) -> None:
         for process in self.processes:
             for runner in process.runners:
                 if process.running and not self.chance(self.faults.event_lost):
-                    process.context.run(runner.ring, job.job_id)
+                    process.context.run(runner.ring, job_id)
 
     async def _sweep(self) -> None:
         """The janitor deletes what attempts at finished jobs left behind."""

@@ -32,12 +32,12 @@ class Authority:
         self.ca.write_bytes(own.public_bytes(Encoding.PEM))
 
     def issue(self, address: str = "127.0.0.1", until: datetime | None = None) -> Path:
-        """A server's certificate and key for an IP address, valid for a year unless `until` is given."""
+        """A server's certificate and key for an IP address or a name, valid for a year unless `until` is given."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "server")])
         certificate = (
             _builder(subject, self._name, key.public_key(), until or datetime.now(UTC) + YEAR)
-            .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))]), critical=False)
+            .add_extension(x509.SubjectAlternativeName([_place(address)]), critical=False)
             .sign(self._key, hashes.SHA256())
         )
         path = self._folder / f"{certificate.serial_number:x}.pem"
@@ -53,6 +53,13 @@ def server_context(certificate: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     return context
+
+
+def _place(address: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(address))
+    except ValueError:
+        return x509.DNSName(address)
 
 
 def _builder(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from services.api.domain.projection import Claimed, Fact, Manifest, ends, is_number, waiting_of
+from services.api.domain.projection import Claimed, Fact, Manifest, Wished, ends, is_number, waiting_of
 from services.api.domain.state import Waiting
 from shared import ids
 from shared.events import (
@@ -51,6 +51,9 @@ def messages(fact: Fact) -> list[Message]:
         return list(_of_manifest(fact.job))
     if isinstance(fact, Claimed):
         return list(_of_claim(fact))
+    if isinstance(fact, Wished):
+        id_ = ids.event_id(fact.job_id, fact.action, fact.number)
+        return [Message(id_, fact.at, f"Job {fact.action}d", data={"number": fact.number})]
     event = fact.event
     if isinstance(event, JobProgress) and event.state == "started":
         return _started(event.job_id, event.stage, fact.at)

@@ -1,11 +1,11 @@
-"""Changes what is known of a job by one fact: a manifest, an event, or a claim."""
+"""Changes what is known of a job by one fact: a manifest, an event, a claim, or what its user wants."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeGuard
+from typing import Any, Literal, TypeAlias, TypeGuard
 
-from services.api.domain.state import ClaimSeen, JobState, Outcome, StageState, Stamped, Waiting
+from services.api.domain.state import ClaimSeen, JobState, Outcome, StageState, Stamped, Waiting, Wish
 from shared.events import (
     Claim,
     DatasetUploaded,
@@ -69,10 +69,22 @@ class Claimed:
     @property
     def seen(self) -> ClaimSeen:
         over = max(self.claim.expires, self.claim.not_before) + TAKE_OVER_SECONDS
-        return ClaimSeen.of(self.claim, lapsed=self.at > over)
+        # nobody takes a job that is paused
+        return ClaimSeen.of(self.claim, lapsed=self.at > over and not self.claim.paused)
 
 
-Fact: TypeAlias = Manifest | Occurred | Claimed
+@dataclass(frozen=True)
+class Wished:
+    """The user has paused or resumed the job, at `at`, by the clock of the ledger. The first pause is number 1, and has
+    the number of its resume."""
+
+    job_id: str
+    action: Literal["pause", "resume"]
+    number: int
+    at: float
+
+
+Fact: TypeAlias = Manifest | Occurred | Claimed | Wished
 
 
 def project(state: JobState, fact: Fact) -> JobState:
@@ -84,6 +96,10 @@ def project(state: JobState, fact: Fact) -> JobState:
             return _occurred(state, fact)
         case Claimed():
             return _claimed(state, fact)
+        case Wished():
+            name = "paused" if fact.action == "pause" else "resumed"
+            wish = Wish(number=fact.number, at=fact.at)
+            return state.model_copy(update={name: wish.later(getattr(state, name))})
 
 
 def ends(event: Event) -> tuple[str, StageOutcome] | None:

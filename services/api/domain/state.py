@@ -18,7 +18,7 @@ from shared.events.limits import DEFAULT_PROJECT, Json
 
 E = TypeVar("E", bound=Event)
 
-Status: TypeAlias = Literal["validating_files", "queued", "running", "succeeded", "failed", "cancelled"]
+Status: TypeAlias = Literal["validating_files", "queued", "running", "paused", "succeeded", "failed", "cancelled"]
 Shown: TypeAlias = Literal["waiting", "running", "retrying", "completed", "failed", "cancelled"]
 
 
@@ -68,6 +68,7 @@ class ClaimSeen(FrozenModel):
     waiting_for: str | None = None
     waiting_since: float | None = None
     not_before: float = 0.0
+    paused: bool = False
 
     @classmethod
     def of(cls, claim: Claim, *, lapsed: bool) -> ClaimSeen:
@@ -79,16 +80,20 @@ class ClaimSeen(FrozenModel):
             waiting_for=claim.waiting_for,
             waiting_since=claim.waiting_since,
             not_before=claim.not_before,
+            paused=claim.paused,
         )
 
     @property
     def order(self) -> tuple[int, bool, float, bool]:
         return (self.attempt, self.given_back, self.expires, self.lapsed)
 
-    def is_news(self, known: ClaimSeen | None) -> bool:
-        """Whether it is later than `known`, and more than a renewal."""
+    def is_news(self, known: ClaimSeen | None, resumed_at: float = float("-inf")) -> bool:
+        """Whether it is later than `known`, and more than a renewal. The first renewal after the user has resumed the
+        job, at `resumed_at`, is more."""
         if known is None:
             return True
+        if known.expires <= resumed_at < self.expires:
+            return self.order > known.order
         return self.order > known.order and self != known.model_copy(update={"expires": self.expires})
 
 
@@ -108,6 +113,17 @@ class Outcome(FrozenModel):
     def rank(self) -> tuple[bool, float, str]:
         """Of two outcomes of one stage the lower rank stays: committed first, then the earliest."""
         return (not self.committed, self.at, self.event.id)
+
+
+class Wish(FrozenModel):
+    """The last pause of a job, or its last resume: its number, and its time in seconds since the epoch."""
+
+    number: int
+    at: float
+
+    def later(self, known: Wish | None) -> Wish:
+        """That of two wishes of one kind which counts."""
+        return self if known is None or (self.number, -self.at) > (known.number, -known.at) else known
 
 
 class StageState(FrozenModel):
@@ -136,6 +152,8 @@ class StageState(FrozenModel):
         told = self._told()
         if claim is None or (said is not None and said.attempt > claim.attempt):
             return (said.value, told) if said else ("waiting", None)
+        if claim.given_back and claim.paused:
+            return "waiting", None
         if claim.given_back and claim.waiting_for is not None:
             cause = told.cause if told and told.what == claim.waiting_for else None
             since, again = claim.waiting_since, claim.not_before or None
@@ -147,6 +165,15 @@ class StageState(FrozenModel):
         if claim.given_back or said is None or said.attempt < claim.attempt:
             return "running", None
         return said.value, told
+
+    def worked_after(self, at: float) -> bool:
+        """Whether anybody has worked on the stage after `at`, as far as is known."""
+        claim, said = self.claim, self.latest.get("state")
+        if self.outcome:
+            return self.outcome.at > at
+        if said is not None and said.at > at and said.attempt > (claim.attempt if claim else 0):
+            return True
+        return claim is not None and claim.expires > at and not claim.paused
 
     def _told(self) -> Waiting | None:
         value = self.value("waiting")
@@ -168,6 +195,9 @@ class JobState(FrozenModel):
     manifest: Job | None = None
     stages: dict[str, StageState] = Field(default_factory=dict)
     """The stages by name. A later version may send stages that this one does not know."""
+    paused: Wish | None = None
+    resumed: Wish | None = None
+    """The user's last pause, and the last resume."""
 
     def stage(self, name: str) -> StageState:
         return self.stages.get(name) or StageState()
@@ -221,6 +251,10 @@ class JobState(FrozenModel):
     def status(self) -> Status:
         if outcome := self.final_outcome:
             return "succeeded" if outcome.ending == "completed" else outcome.ending
+        if self.paused and (self.resumed is None or self.resumed.number < self.paused.number):
+            return "paused"
+        if self.resumed and not any(stage.worked_after(self.resumed.at) for stage in self.stages.values()):
+            return "queued"  # until a stage works on it again
         after_validation = STAGE_NAMES[STAGE_NAMES.index("trainer") :]
         if any(self.stage(name).begun for name in after_validation):
             return "running"

@@ -6,19 +6,19 @@ It is work in the background: whatever goes wrong with it, the api goes on.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
 
 from services.api import metrics
+from services.api.duty import Duty
 from services.api.janitor.documents import CLAIM
 from services.api.janitor.removal import Certain
 from services.api.janitor.sweep import Sweep
 from services.api.janitor.tombstones import Tombstones
-from shared.errors import ConfigError, LeaseLost, StoreRefused, TransientError
+from shared.errors import ConfigError, StoreRefused, TransientError
 from shared.retry import Backoff
-from shared.stages.lease import Claims, Lease
+from shared.stages.lease import Lease
 from shared.store.objects import ObjectStore
 
 log = logging.getLogger(__name__)
@@ -48,12 +48,9 @@ class Janitor:
         self._objects = objects
         self._tombstones = tombstones
         self._sweep = sweep
-        self._owner = owner
         self._user = user
         self._seconds = seconds
-        self._lease_seconds = lease_seconds
-        self._leases = objects.for_leases()
-        self._claims = Claims(self._leases, grace=lease_seconds / 3)
+        self._duty = Duty(objects, CLAIM, name="janitor", owner=owner, lease_seconds=lease_seconds)
         self._failures = 0
         """Rounds in a row in which the store was away."""
         self._refusals: set[str] = set()
@@ -67,18 +64,11 @@ class Janitor:
 
     async def _term(self) -> None:
         """Work for as long as the lease is held; return at once if it is another's."""
-        lease = await self._claims.take(CLAIM, self._owner, self._lease_seconds)
+        lease = await self._duty.take()
         self._failures = 0
-        if lease is None:
-            return
-        self._sweep.forget()
-        try:
-            async with lease.held():
-                await self._work(lease)
-        except LeaseLost:
-            log.warning("the janitor has lost its lease")
-        finally:
-            await self._give_back(lease)
+        if lease is not None:
+            self._sweep.forget()
+            await self._duty.hold(lease, self._work)
 
     async def _work(self, lease: Lease) -> None:
         while True:
@@ -122,8 +112,3 @@ class Janitor:
 
     async def _pause(self) -> None:
         await asyncio.sleep(AWAY_PAUSES.jittered(self._failures) if self._failures else self._seconds)
-
-    async def _give_back(self, lease: Lease) -> None:
-        """A lease that cannot be given back expires by itself."""
-        with contextlib.suppress(LeaseLost, TransientError, ConfigError, StoreRefused):
-            await lease.give_back()

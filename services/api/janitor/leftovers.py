@@ -1,7 +1,8 @@
-"""What ingest keeps of things that it has handled: announcements, markers, requests for jobs, solved problems.
+"""What is kept of things that were handled: by ingest announcements, markers, requests for jobs and solved problems;
+deliveries of webhooks.
 
-Nothing of it decides which job a dataset makes, because the job's id is derived from the dataset and its settings: a
-marker only saves reading the dataset again. So a marker stays while its object is in the bucket.
+Nothing of ingest's decides which job a dataset makes, because the job's id is derived from the dataset and its
+settings: a marker only saves reading the dataset again. So a marker stays while its object is in the bucket.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pydantic import ValidationError
 
 from services.api.domain.repeats import REPEATED_SECONDS
 from services.api.domain.retention import DAY
+from services.api.domain.webhooks import DELIVERIES, FORGET_SECONDS
 from services.api.janitor.family import Family, UnreadableResult
 from services.api.janitor.removal import Certain, remove
 from shared.drops import DONE, INBOX, SEEN, SIDECAR_ENDINGS, drop_name, place_of, quarantined_id, version_of
@@ -47,6 +49,8 @@ class Leftovers:
         await remove(self._objects, certain, "quarantine", [each async for each in self._solved(before)])
         await remove(self._objects, certain, "retries", [each async for each in self._retried(family, before)])
         await remove(self._objects, certain, "asked", [each async for each in self._asked(before)])
+        told = self._objects.now() - FORGET_SECONDS
+        await remove(self._objects, certain, "webhooks", [each async for each in self._old(DELIVERIES, told)])
 
     async def _old(self, prefix: str, before: float) -> AsyncIterator[Entry]:
         after = ""

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import time
-
 from services.api.database import ProjectionDatabase
+from services.api.duty import new_owner
 from services.api.janitor.janitor import Janitor
 from services.api.janitor.sweep import Sweep
 from services.api.janitor.tombstones import Tombstones
-from shared import ids
 from shared.errors import ConfigError
 from shared.settings import Settings
 from shared.store.objects import ObjectStore
@@ -39,5 +35,4 @@ def make_janitor(objects: ObjectStore, database: ProjectionDatabase, settings: S
         seconds=own.sweep_seconds,
         settled=database.is_settled,
     )
-    owner = f"{socket.gethostname()}/{os.getpid()}/{ids.derive(time.time_ns(), chars=6)}"
-    return Janitor(objects, Tombstones(objects), sweep, owner=owner, user=user, seconds=own.tombstones_seconds)
+    return Janitor(objects, Tombstones(objects), sweep, owner=new_owner(), user=user, seconds=own.tombstones_seconds)

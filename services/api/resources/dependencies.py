@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +11,7 @@ from services.api.database import ProjectionDatabase
 from services.api.domain.state import JobState, Unreadable
 from services.api.projection import Projection
 from services.api.resources.jobs.domain import job_view, unreadable_view
+from services.api.webhooks.receivers import Receivers
 from shared.http.errors import ApiError
 from shared.ids import is_job_id
 from shared.settings import ModelSettings
@@ -23,7 +25,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Dependencies:
-    """One instance for all routes. `url` is the address of this service for others."""
+    """One instance for all routes. `url` is the address of this service for others, `inference_url` that of the
+    endpoint with the models."""
 
     database: ProjectionDatabase
     projection: Projection
@@ -36,6 +39,11 @@ class Dependencies:
     """Jobs that were logged because they cannot be shown."""
     largest_file: int = 8 * 2**30
     """In bytes."""
+    inference_url: str = "http://127.0.0.1:8000"
+    """Where the endpoint is, for graders that ask a model."""
+    receivers: Receivers = field(default_factory=Receivers)
+    webhooks_wanted: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when an endpoint of webhooks is made."""
 
     async def job(self, job_id: str, project: str) -> JobState:
         """The job of that id.

@@ -1,4 +1,4 @@
-"""/v1/fine_tuning/jobs: create, list, retrieve, cancel; events and checkpoints."""
+"""/v1/fine_tuning/jobs: create, list, retrieve, cancel, pause, resume; events and checkpoints."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
-from services.api.domain.state import FINAL, JobState, Unreadable
+from services.api.domain.state import JobState, Unreadable
 from services.api.resources.dependencies import Dependencies
 from services.api.resources.events.store import list_messages
 from services.api.resources.fine_tuning import store
@@ -17,8 +17,7 @@ from services.api.resources.fine_tuning.domain.history import checkpoint_steps, 
 from services.api.resources.fine_tuning.domain.job import job_view, unreadable_view
 from services.api.resources.fine_tuning.domain.request import CreateJob
 from services.api.resources.fine_tuning.route import OpenAIRoute
-from services.api.resources.jobs.routes import already_ended
-from services.api.resources.jobs.store import NO_FILTER, cancel, list_jobs
+from services.api.resources.jobs.store import NO_FILTER, cancel, list_jobs, pause, resume
 from services.api.resources.lists import listing
 from shared.access.keyring import limits_of
 from shared.access.principal import principal_of
@@ -74,10 +73,20 @@ def router(dependencies: Dependencies) -> APIRouter:
     async def cancel_fine_tuning_job(job_id: str, request: Request) -> Response:
         """Ask for the job to end, and answer at once. The job is `cancelled` when its owner has stopped working."""
         state = await dependencies.current_job(job_id, principal_of(request).project)
-        if state.status in FINAL:
-            raise already_ended(state)
         await cancel(state, dependencies.objects, dependencies.bus)
         return JsonResponse(view(state))
+
+    @routes.post("/jobs/{job_id}/pause")
+    async def pause_fine_tuning_job(job_id: str, request: Request) -> Response:
+        """Let the job rest until it is resumed. A training writes a checkpoint and gives back the GPU."""
+        await dependencies.job(job_id, principal_of(request).project)
+        return JsonResponse(view(await pause(job_id, dependencies.projection, dependencies.objects, dependencies.bus)))
+
+    @routes.post("/jobs/{job_id}/resume")
+    async def resume_fine_tuning_job(job_id: str, request: Request) -> Response:
+        """Let a paused job go on from its newest checkpoint."""
+        await dependencies.job(job_id, principal_of(request).project)
+        return JsonResponse(view(await resume(job_id, dependencies.projection, dependencies.objects, dependencies.bus)))
 
     @routes.get("/jobs/{job_id}/events")
     async def list_fine_tuning_events(

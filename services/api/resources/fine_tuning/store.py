@@ -73,7 +73,7 @@ async def create_job(
     if not new:
         return await dependencies.projection.look_up(job.job_id) or await dependencies.projection.accept(job)
     root.emit(job.job_id)
-    ring(job.job_id, "resume", job.traceparent, dependencies.bus)
+    ring(job.job_id, "resume", 1, job.traceparent, dependencies.bus)
     return await dependencies.projection.accept(job)
 
 

@@ -1,4 +1,4 @@
-"""/jobs: list, retrieve, cancel, retry."""
+"""/jobs: list, retrieve, cancel, pause, resume, retry."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
 
-from services.api.domain.state import FINAL, JobState, Status
+from services.api.domain.state import Status
 from services.api.resources.dependencies import Dependencies
 from services.api.resources.jobs import store
 from services.api.resources.jobs.domain import first_stage
@@ -25,12 +25,6 @@ class RetryBody(StrictModel):
 
     from_: Annotated[str | None, Field(alias="from", max_length=64)] = None
     """The stage to begin from; None: the one in which the job failed or was cancelled."""
-
-
-def already_ended(job: JobState) -> ApiError:
-    """The answer to a request that only a job under way can be asked."""
-    message = f"Job {job.job_id} has already ended ({job.status}); only a job that is under way can be cancelled."
-    return ApiError(400, message, param="job_id", code="job_finished", headers={"x-should-retry": "false"})
 
 
 def router(dependencies: Dependencies) -> APIRouter:
@@ -60,10 +54,23 @@ def router(dependencies: Dependencies) -> APIRouter:
     async def cancel_job(job_id: str, request: Request) -> Response:
         """Ask for the job to end, and answer at once. The job is `cancelled` when its owner has stopped working."""
         state = await dependencies.current_job(job_id, principal_of(request).project)
-        if state.status in FINAL:
-            raise already_ended(state)
         await store.cancel(state, dependencies.objects, dependencies.bus)
         return JsonResponse(dependencies.view(state))
+
+    @routes.post("/jobs/{job_id}/pause")
+    async def pause_job(job_id: str, request: Request) -> Response:
+        """Let the job rest until it is resumed, and answer at once. A training writes a checkpoint and gives back the
+        GPU. Pausing a paused job answers with it."""
+        await dependencies.job(job_id, principal_of(request).project)
+        job = await store.pause(job_id, dependencies.projection, dependencies.objects, dependencies.bus)
+        return JsonResponse(dependencies.view(job))
+
+    @routes.post("/jobs/{job_id}/resume")
+    async def resume_job(job_id: str, request: Request) -> Response:
+        """Let a paused job go on from its newest checkpoint. It is `queued` until a stage works on it again."""
+        await dependencies.job(job_id, principal_of(request).project)
+        job = await store.resume(job_id, dependencies.projection, dependencies.objects, dependencies.bus)
+        return JsonResponse(dependencies.view(job))
 
     @routes.post("/jobs/{job_id}/retry")
     async def retry_job(job_id: str, request: Request, body: RetryBody | None = None) -> Response:

@@ -1,4 +1,4 @@
-"""Lists jobs from the projection, and asks for the cancellation or for a retry of a job.
+"""Lists jobs from the projection, and asks for a job to be cancelled, paused, resumed or retried.
 
 What a user asks for is written to the ledger, where it cannot get lost. It is also published on the bus, which is
 faster.
@@ -12,17 +12,19 @@ import logging
 import sqlite3
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 from services.api.database import Page, ProjectionDatabase, parse_state
-from services.api.domain.state import JobState, Status, Unreadable
+from services.api.domain.state import FINAL, JobState, Status, Unreadable
 from services.api.domain.stored import read_manifest
 from services.api.projection import Projection
-from shared import ids
+from shared import control, ids
+from shared.control import Action
 from shared.errors import AlreadyExists, ConfigError, EventRefused, StoreRefused, TransientError
 from shared.events import RUNNER_STAGES, JobControl, Retry, StageName
+from shared.http.errors import ApiError
 from shared.stages.adoption import retry_of
-from shared.stages.ledger import Ledger, asked_key, control_prefix, job_key, pending_key, retry_key
+from shared.stages.ledger import Ledger, asked_key, job_key, pending_key, retry_key
 from shared.stages.publisher import Publisher
 
 log = logging.getLogger(__name__)
@@ -89,38 +91,97 @@ async def cancel(job: JobState, ledger: Ledger, bus: Publisher) -> None:
     that may still have to end the job finds a new entry in the index of open work.
 
     Raises:
+        ApiError: the job has ended.
         StoreUnavailable: the request may not have been written.
     """
-    with contextlib.suppress(AlreadyExists):
-        await ledger.create(
-            f"{control_prefix(job.job_id)}cancel-1.json", ids.canonical({"at": ledger.now(), "by": "api"})
-        )
+    _refuse_ended(job, "cancelled")
+    await control.cancel(ledger, job.job_id)
+    await _wake(job, "cancel", 1, ledger, bus)
+
+
+async def pause(job_id: str, projection: Projection, ledger: Ledger, bus: Publisher) -> JobState:
+    """Let a job rest. Returns it as it is then; a job that is paused already stays as it is.
+
+    Raises:
+        ApiError: there is no such job, it has ended, or it is about to.
+        TransientError: the request may not have been written.
+    """
+    job = await _as_the_ledger_says(job_id, projection)
+    _refuse_ended(job, "paused")
+    number = await control.pause(ledger, job_id)
+    if number is None:
+        raise _refusal(f"Job {job_id} is being cancelled, so it cannot be paused.", "job_cancelled")
+    if job.paused is None or job.paused.number < number:
+        await _wake(job, "pause", number, ledger, bus)
+    job = await _as_the_ledger_says(job_id, projection)
+    _refuse_ended(job, "paused")  # it ended at the same moment
+    return job
+
+
+async def resume(job_id: str, projection: Projection, ledger: Ledger, bus: Publisher) -> JobState:
+    """Let a paused job go on. Returns it as it is then.
+
+    Raises:
+        ApiError: there is no such job, it has ended, or it is not paused.
+        TransientError: the request may not have been written.
+    """
+    job = await _as_the_ledger_says(job_id, projection)
+    _refuse_ended(job, "resumed")
+    number = await control.resume(ledger, job_id)
+    if number is None:
+        raise _refusal(f"Job {job_id} is not paused ({job.status}), so it cannot be resumed.", "job_not_paused")
+    await _wake(job, "resume", number, ledger, bus)
+    return await _as_the_ledger_says(job_id, projection)
+
+
+async def _as_the_ledger_says(job_id: str, projection: Projection) -> JobState:
+    """A job, with what the topics have not told yet."""
+    job = await projection.refresh(job_id)
+    if job is None or not job.visible:
+        raise ApiError(404, f"There is no job {job_id!r}.", param="job_id", code="job_not_found")
+    return job
+
+
+def _refuse_ended(job: JobState, what: str) -> None:
+    if job.status in FINAL:
+        message = f"Job {job.job_id} has already ended ({job.status}); only a job that is under way can be {what}."
+        raise _refusal(message, "job_finished")
+
+
+def _refusal(message: str, code: str) -> ApiError:
+    """What the client would ask for in vain as often as it tries."""
+    return ApiError(400, message, param="job_id", code=code, headers={"x-should-retry": "false"})
+
+
+async def _wake(job: JobState, action: Action, number: int, ledger: Ledger, bus: Publisher) -> None:
+    """Let the stages look at a job, whose user wants something that is in the ledger already: those that may have to
+    end it, or the one that works on it."""
+    stages = [stage for stage in RUNNER_STAGES if job.stage(stage).outcome is None]
     try:
-        for stage in RUNNER_STAGES:
-            if job.stage(stage).outcome is None:
-                with contextlib.suppress(AlreadyExists):
-                    await ledger.create(pending_key(stage, ledger.now(), job.job_id), b"{}")
-    except (ConfigError, StoreRefused) as error:  # the cancellation itself is in the ledger
-        log.error("no stage can be woken for a cancellation", extra={"job_id": job.job_id, "reason": str(error)})
-    ring(job.job_id, "cancel", job.manifest.traceparent if job.manifest else None, bus)
+        for stage in stages if action == "cancel" else stages[:1]:
+            with contextlib.suppress(AlreadyExists):
+                await ledger.create(pending_key(stage, ledger.now(), job.job_id), b"{}")
+    except (ConfigError, StoreRefused) as error:
+        log.error("no stage can be woken", extra={"job_id": job.job_id, "reason": str(error)})
+    ring(job.job_id, action, number, job.manifest.traceparent if job.manifest else None, bus)
 
 
 _publishing: set[asyncio.Task[None]] = set()
 """Requests on their way to the bus; asyncio itself would forget them."""
 
 
-def ring(job_id: str, action: Literal["cancel", "resume"], traceparent: str | None, bus: Publisher) -> None:
+def ring(job_id: str, action: Action, number: int, traceparent: str | None, bus: Publisher) -> None:
     """Publish a request that is in the ledger already. Nobody waits for it."""
-    publishing = asyncio.create_task(_publish(job_id, action, traceparent, bus))
+    publishing = asyncio.create_task(_publish(job_id, action, number, traceparent, bus))
     _publishing.add(publishing)
     publishing.add_done_callback(_publishing.discard)
 
 
-async def _publish(job_id: str, action: Literal["cancel", "resume"], traceparent: str | None, bus: Publisher) -> None:
+async def _publish(job_id: str, action: Action, number: int, traceparent: str | None, bus: Publisher) -> None:
     try:
         await bus.publish(
             JobControl(job_id=job_id, action=action),
-            ce_id=ids.event_id(job_id, JobControl.topic, action, 1),
+            ce_id=ids.event_id(job_id, JobControl.topic, action, number),
             subject=job_id,
             traceparent=traceparent,
         )
@@ -154,7 +215,7 @@ async def retry(
         state = await projection.refresh(job.job_id)
         if state is None or not state.visible:
             state = await projection.accept(job)
-            ring(job.job_id, "resume", asked.traceparent, bus)
+            ring(job.job_id, "resume", 1, asked.traceparent, bus)
         if state.status not in ("failed", "cancelled"):
             return state
 

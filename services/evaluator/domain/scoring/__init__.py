@@ -5,9 +5,9 @@ from __future__ import annotations
 from services.evaluator.domain.replies import Reply
 from services.evaluator.domain.scoring.accuracy import accuracy
 from services.evaluator.domain.scoring.exact_match import exact_match
-from services.evaluator.domain.scoring.rouge import rouge
 from services.evaluator.domain.scoring.tool_calls import tool_calls
 from shared.events import FrozenModel
+from shared.scoring.rouge import rouge
 
 TITLES = {
     "rouge_1": "ROUGE-1",

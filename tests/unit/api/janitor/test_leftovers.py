@@ -78,3 +78,18 @@ async def test_without_an_old_marker_the_datasets_are_not_listed(world: World) -
     world.store.add("ingest/seen/new", b"{}")
     await Leftovers(world.store, "datasets", 7.0).remove(Family(world.store), certain)
     assert ("page", "") not in world.store.calls
+
+
+async def test_deliveries_of_webhooks_go_two_weeks_after_the_last_word_of_them(world: World) -> None:
+    endpoint, old, new = (
+        f"webhooks/{name}.json" for name in ("endpoints/whe_a", "deliveries/whe_a/1", "deliveries/b/2")
+    )
+    world.store.add(endpoint, b"{}")
+    world.store.add(old, b"{}")
+    world.days(10)
+    world.store.add(new, b"{}")
+    await world.sweep()
+    assert world.there(endpoint, old, new) == [endpoint, old, new]
+    world.days(5)
+    await world.sweep()
+    assert world.there(endpoint, old, new) == [endpoint, new]

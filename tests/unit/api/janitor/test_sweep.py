@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from shared import control
 from shared.errors import StoreRefused, StoreUnavailable
 from shared.events import STAGE_NAMES
 from shared.stages.ledger import job_key, result_key
@@ -92,6 +93,24 @@ async def test_what_decided_nothing_goes_after_its_days_and_the_rest_stays(world
     assert world.there(*old, *kept) == kept
     assert (await scrape()).since(before)("tunestream_janitor_deleted_total", kind="attempts") == 2
     assert json.loads(world.store.held["janitor/swept.json"].data)["at"] == world.clock.now
+
+
+async def test_a_paused_job_keeps_everything_however_long_it_rests(world: World) -> None:
+    job = world.job(1, *(result(job_id(1), stage) for stage in STAGE_NAMES[:2]))
+    keys = [
+        *world.attempt(job, "trainer", 1, "resume/step-1/manifest.json", "checkpoints/step-1/manifest.json"),
+        *world.attempt(job, "trainer", 2, "resume/step-9/manifest.json"),
+    ]
+    await control.pause(world.store, job)
+    await world.sweep(attempt_days=1, report_days=1, inbox_days=1)
+    [entry] = world.pending()
+    assert entry.startswith("pending/trainer/") and entry.endswith(job)
+    for _ in range(3):
+        world.days(400)
+        await world.sweep()
+    assert world.there(*keys) == keys
+    assert world.pending() == [entry]
+    assert (await control.read(world.store, job)).paused
 
 
 async def test_what_resuming_needed_goes_with_the_next_sweep_manifest_first(world: World) -> None:

@@ -64,6 +64,8 @@ def test_every_command_explains_itself(runner: CliRunner) -> None:
         ["jobs"],
         ["watch", ID],
         ["cancel", ID],
+        ["pause", ID],
+        ["resume", ID],
         ["retry", ID],
         ["models"],
         ["rollback", "support"],

@@ -179,6 +179,8 @@ def test_a_stage_keeps_its_part_of_the_index_and_the_stage_before_adds_to_it(sta
         ("jobs/ftjob-x/job.json", {"ingest"}),
         *((f"jobs/ftjob-x/{stage}/result.json", {stage}) for stage in STAGE_NAMES),
         ("jobs/ftjob-x/control/cancel-1.json", {"api"}),
+        ("jobs/ftjob-x/control/pause-1.json", {"api"}),
+        ("jobs/ftjob-x/control/resume-1.json", {"api"}),
         ("ingest/retries/ftjob-x.json", {"api", "ingest"}),
         ("ingest/asked/ftjob-x.json", {"api", "ingest"}),
         ("ingest/seen/x", {"ingest"}),
@@ -209,3 +211,7 @@ def test_whoever_obeys_tombstones_and_permissions_of_models_reads_them(key: str)
     for service in ("inference", "api", "ingest"):
         # without the right to list, some stores answer 403 for an object that is not there
         assert service in allowed("list", key), service
+
+
+def test_every_stage_and_the_api_list_what_the_user_of_a_job_wants() -> None:
+    assert allowed("list", "jobs/ftjob-x/control/") >= {*RUNNER_STAGES, "api"}

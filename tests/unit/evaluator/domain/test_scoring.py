@@ -13,10 +13,10 @@ from services.evaluator.domain.labels import find_labels
 from services.evaluator.domain.replies import Reply
 from services.evaluator.domain.scoring.accuracy import accuracy, label_of
 from services.evaluator.domain.scoring.exact_match import exact_match
-from services.evaluator.domain.scoring.rouge import common_subsequence, rouge
 from services.evaluator.domain.scoring.stopping import fair_stop_share, stop_share
-from services.evaluator.domain.scoring.words import words
 from services.evaluator.statistics.macro_f1 import MacroF1
+from shared.scoring.rouge import common_subsequence, rouge
+from shared.scoring.words import words
 
 
 def test_rouge_by_hand() -> None:

@@ -1,4 +1,4 @@
-"""ROUGE-1, ROUGE-2 and ROUGE-L as F-measures (Lin 2004), equal to the `rouge_score` package on ASCII text.
+"""ROUGE-N and ROUGE-L as F-measures (Lin 2004), equal to the `rouge_score` package on ASCII text.
 
 No stemming. Words come from `words.py`, so that other scripts than Latin are scored too.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from services.evaluator.domain.scoring.words import words
+from shared.scoring.words import words
 
 
 def rouge(reference: str, answer: str) -> dict[str, float]:
@@ -21,11 +21,23 @@ def rouge(reference: str, answer: str) -> dict[str, float]:
     }
 
 
+def rouge_n(reference: str, answer: str, n: int) -> float:
+    """ROUGE of the n-grams of `n` words."""
+    return _ngram_f(words(reference), words(answer), n)
+
+
+def rouge_l(reference: str, answer: str) -> float:
+    """ROUGE of the longest common subsequence of words."""
+    wanted, given = words(reference), words(answer)
+    return _f_measure(common_subsequence(wanted, given), len(wanted), len(given))
+
+
 def common_subsequence(left: Sequence[str], right: Sequence[str]) -> int:
     """Length of the longest common subsequence.
 
     Bit-parallel (Crochemore et al. 2001): one addition of `len(left)`-bit integers per word of `right`. The usual table
-    would take seconds for answers of thousands of words.
+    would take seconds for answers of thousands of words. Still time grows with the product of the lengths, and memory
+    with `len(left)` times the number of its different words.
     """
     full = (1 << len(left)) - 1
     places: dict[str, int] = {}
@@ -39,11 +51,12 @@ def common_subsequence(left: Sequence[str], right: Sequence[str]) -> int:
 
 
 def _ngram_f(wanted: Sequence[str], given: Sequence[str], n: int) -> float:
-    left, right = _ngrams(wanted, n), _ngrams(given, n)
+    left, right = ngrams(wanted, n), ngrams(given, n)
     return _f_measure((left & right).total(), left.total(), right.total())
 
 
-def _ngrams(tokens: Sequence[str], n: int) -> Counter[tuple[str, ...]]:
+def ngrams(tokens: Sequence[str], n: int) -> Counter[tuple[str, ...]]:
+    """How often each sequence of `n` tokens occurs."""
     return Counter(tuple(tokens[start : start + n]) for start in range(len(tokens) - n + 1))
 
 

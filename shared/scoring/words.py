@@ -12,6 +12,8 @@ import re
 import unicodedata
 
 _ASCII_WORD = re.compile(r"[a-z0-9]+")
+MAX_MARKS = 30
+"""Marks above or below one letter. No language has more than a few."""
 _UNSPACED = (
     (0x0E00, 0x0EFF),  # Thai, Lao
     (0x1000, 0x109F),  # Burmese
@@ -26,9 +28,28 @@ _UNSPACED = (
 
 def words(text: str) -> list[str]:
     """The words of a text in order, in lower case."""
-    text = unicodedata.normalize("NFKC", text).lower()
+    text = normalized(text).lower()
     found = _ASCII_WORD.findall(text) if text.isascii() else _unicode_words(text)
     return found or [character for character in text if not character.isspace()]
+
+
+def normalized(text: str) -> str:
+    """The text in NFKC.
+
+    Sorting the marks above one letter takes time with the square of their number, and nothing else in the process runs
+    meanwhile. So marks beyond `MAX_MARKS` are normalized as if they stood alone, as the Stream-Safe Text Format of
+    Unicode (UAX 15) does.
+    """
+    if text.isascii():
+        return text
+    pieces, start, marks = [], 0, 0
+    for place, character in enumerate(text):
+        marks = marks + 1 if unicodedata.combining(character) else 0
+        if marks > MAX_MARKS:
+            pieces.append(unicodedata.normalize("NFKC", text[start:place]))
+            start, marks = place, 1
+    pieces.append(unicodedata.normalize("NFKC", text[start:]))
+    return "".join(pieces)
 
 
 def _unicode_words(text: str) -> list[str]:

@@ -1,0 +1,1 @@
+"""/fine_tuning/alpha/graders: validate a grader, and run it on one sample."""

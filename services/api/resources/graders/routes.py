@@ -1,0 +1,85 @@
+"""/fine_tuning/alpha/graders/validate and /run."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, ConfigDict, WithJsonSchema
+
+from services.api.resources.dependencies import Dependencies
+from services.api.resources.graders.domain.graders import parse
+from services.api.resources.graders.domain.outcome import view
+from services.api.resources.graders.judge import Judge
+from services.api.resources.graders.run import run
+from shared.access.principal import principal_of
+from shared.http.errors import ApiError
+from shared.http.json_route import JsonRoute
+from shared.http.responses import JsonResponse
+
+PREFIX = "/v1/fine_tuning/alpha/graders"
+# read by hand: these errors are 400, as OpenAI's are
+_Object = Annotated[Any, WithJsonSchema({"type": "object"})]
+_Text = Annotated[Any, WithJsonSchema({"type": "string"})]
+
+
+class ValidateBody(BaseModel):
+    """A grader to look at."""
+
+    model_config = ConfigDict(json_schema_extra={"required": ["grader"]})
+
+    grader: _Object = None
+
+
+class RunBody(BaseModel):
+    """A grader to run on one sample."""
+
+    model_config = ConfigDict(json_schema_extra={"required": ["grader", "model_sample"]})
+
+    grader: _Object = None
+    model_sample: _Text = None
+    item: _Object = None
+    reference_answer: Any = None
+    """What clients before `item` sent; templates name it `item.reference_answer`."""
+
+
+def router(dependencies: Dependencies) -> APIRouter:
+    judge = Judge(dependencies.inference_url)
+    routes = APIRouter(tags=["graders"], route_class=JsonRoute)
+
+    @routes.post(f"{PREFIX}/validate")
+    async def validate(body: ValidateBody) -> Response:
+        """The grader as it was sent, if it can be used."""
+        parse(body.grader, strictly=True)
+        return JsonResponse({"grader": body.grader})
+
+    @routes.post(f"{PREFIX}/run")
+    async def run_grader(request: Request, body: RunBody) -> Response:
+        """The reward of one sample. What is wrong with the sample is told by `metadata.errors`."""
+        begun = time.perf_counter()
+        grader = parse(body.grader)
+        if not isinstance(body.model_sample, str):
+            raise _invalid("model_sample", "it must be a string: what the model answered")
+        item = {} if body.item is None else body.item
+        if not isinstance(item, dict):
+            raise _invalid("item", "it must be an object: a row of the dataset")
+        if body.reference_answer is not None:
+            item = {"reference_answer": body.reference_answer, **item}
+        outcome = await run(grader, body.model_sample, item, judge, _sender(request))
+        return JsonResponse(view(grader, outcome, time.perf_counter() - begun))
+
+    return routes
+
+
+def _invalid(field: str, reason: str) -> ApiError:
+    return ApiError(400, f"{field}: {reason}.", param=field, code="invalid_value")
+
+
+def _sender(request: Request) -> dict[str, bytes]:
+    """The headers by which the endpoint knows who asks, and the trace that the question belongs to."""
+    headers = {"openai-project": principal_of(request).project, "traceparent": request.state.traceparent}
+    if key := request.headers.get("authorization"):
+        headers["authorization"] = key
+    # as they came: httpx would refuse what is not ASCII
+    return {name: value.encode("latin-1", "replace") for name, value in headers.items()}

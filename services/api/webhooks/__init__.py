@@ -1,0 +1,1 @@
+"""Sends webhooks: of all replicas one tells the endpoints of a project of the jobs that have ended."""
