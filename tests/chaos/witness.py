@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 
 from shared.events import BY_TOPIC, Deployment, EvalCompleted, Job, JobFailed, StageResult
 from shared.kafka.envelope import DLQ_SUFFIX
@@ -143,6 +144,20 @@ def _shown(stack: Stack) -> dict[str, str]:
             time.sleep(1)
 
 
+async def _partitions(arguments: dict[str, Any], topics: list[str]) -> list[TopicPartition]:
+    """The partitions of topics. A consumer that has not subscribed to them does not know those of Apache Kafka."""
+    admin = AIOKafkaAdminClient(**arguments)
+    await admin.start()
+    try:
+        return [
+            TopicPartition(described["topic"], partition["partition"])
+            for described in await admin.describe_topics(topics)
+            for partition in described["partitions"]
+        ]
+    finally:
+        await admin.close()
+
+
 async def _records(arguments: dict[str, Any]) -> tuple[list[Record], list[str]]:
     """All records of the topics, and all dead letters."""
     consumer = AIOKafkaConsumer(**arguments, auto_offset_reset="earliest", enable_auto_commit=False)
@@ -150,11 +165,8 @@ async def _records(arguments: dict[str, Any]) -> tuple[list[Record], list[str]]:
     records, letters = [], []
     try:
         topics = sorted(topic for topic in await consumer.topics() if topic.removesuffix(DLQ_SUFFIX) in BY_TOPIC)
-        partitions = [
-            TopicPartition(topic, number)
-            for topic in topics
-            for number in sorted(consumer.partitions_for_topic(topic) or ())
-        ]
+        partitions = await _partitions(arguments, topics)
+        assert partitions, "the topics have partitions"
         consumer.assign(partitions)
         ends = await consumer.end_offsets(partitions)
         while [each for each in partitions if await consumer.position(each) < ends[each]]:
