@@ -163,6 +163,14 @@ class ObjectStore:
         names.check_prefix(self.bucket, prefix)
         return await self._connection.document("page", lambda: listing.page(self._client, self.bucket, prefix, after))
 
+    async def walk(self, prefix: str) -> AsyncIterator[Entry]:
+        """Every object whose key starts with `prefix`, in order, with one page of them in memory."""
+        after = ""
+        while page := await self.page(prefix, after):
+            after = page[-1].key
+            for entry in page:
+                yield entry
+
     async def abort_uploads(self, before: float) -> int:
         """Abort some uploads in parts that were begun before `before` and never completed. Returns how many."""
         return await self._connection.document(

@@ -46,11 +46,8 @@ class Family:
 
     async def look(self) -> None:
         """Read the requests that are not known yet. What is about to be deleted may be wanted by a new one."""
-        requests: list[Entry] = []
-        while page := await self._objects.page(RETRIES, requests[-1].key if requests else ""):
-            requests += page
-        self.requests = requests
-        for entry in requests:
+        self.requests = [entry async for entry in self._objects.walk(RETRIES)]
+        for entry in self.requests:
             if entry.key not in self._known and (found := await self._objects.get(entry.key)):
                 try:
                     self._known[entry.key] = Retry.model_validate_json(found[0]).parent_job

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
 
 from pydantic import ValidationError
 
 from services.api.domain.retention import DAY
+from services.api.janitor.folders import walk_folders
 from services.api.janitor.in_use import GRACE_SECONDS, FilesInUse, UnreadableJob
 from services.api.janitor.removal import Certain, remove
 from shared.events import StoredFile
@@ -36,11 +36,11 @@ class StoredFiles:
         """
         now = self._objects.now()
         used: frozenset[str] | None = None
-        async for _, entries in self._folders(UPLOADS):
+        async for _, entries in walk_folders(self._objects, UPLOADS):
             if max(entry.modified for entry in entries) < now - UNFINISHED_SECONDS:
                 await remove(self._objects, certain, "uploads", entries)
         met = set[str]()
-        async for file_id, entries in self._folders(FILES):
+        async for file_id, entries in walk_folders(self._objects, FILES):
             met.add(file_id)
             if not await self._is_over(file_id, entries, now):
                 continue
@@ -64,18 +64,3 @@ class StoredFiles:
                 self._expires[file_id] = None  # of another version
         expires = self._expires[file_id]
         return expires is not None and expires + GRACE_SECONDS <= now
-
-    async def _folders(self, prefix: str) -> AsyncIterator[tuple[str, list[Entry]]]:
-        """The folders below `prefix` by name, with all that is in them."""
-        after, name, entries = "", "", list[Entry]()
-        while page := await self._objects.page(prefix, after):
-            after = page[-1].key
-            for entry in page:
-                met = entry.key.removeprefix(prefix).partition("/")[0]
-                if met != name:
-                    if entries:
-                        yield name, entries
-                    name, entries = met, []
-                entries.append(entry)
-        if entries:
-            yield name, entries

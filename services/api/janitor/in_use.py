@@ -11,7 +11,7 @@ from services.api.domain.retention import DAY
 from services.api.domain.stored import read_manifest
 from shared.events import Asked, Job
 from shared.ids import is_job_id
-from shared.stages.ledger import ASKED, FILES, PENDING, job_key, pending_entry
+from shared.stages.ledger import ASKED, FILES, PENDING, asked_key, job_key, pending_entry
 from shared.store.objects import ObjectStore
 
 GRACE_SECONDS = 60.0
@@ -49,22 +49,17 @@ class FilesInUse:
 
     async def _asked(self) -> list[str]:
         """Jobs that a client has asked for a short time ago. Ingest makes them within seconds, or when it is back."""
-        found, after, now = list[str](), "", self._objects.now()
-        while page := await self._objects.page(ASKED, after):
-            after = page[-1].key
-            for entry in page:
-                job_id = posixpath.basename(entry.key).removesuffix(".json")
-                # once it is made, the index of open work has it until it ends
-                if entry.modified > now - DAY or not await self._objects.exists(job_key(job_id)):
-                    found.append(job_id)
+        found, now = list[str](), self._objects.now()
+        async for entry in self._objects.walk(ASKED):
+            job_id = posixpath.basename(entry.key).removesuffix(".json")
+            # once it is made, the index of open work has it until it ends
+            if entry.modified > now - DAY or not await self._objects.exists(job_key(job_id)):
+                found.append(job_id)
         return found
 
     async def _pending(self) -> list[str]:
-        found, after = list[str](), ""
-        while page := await self._objects.page(PENDING, after):
-            after = page[-1].key
-            found += [open_work[2] for entry in page if (open_work := pending_entry(entry.key))]
-        return [job_id for job_id in dict.fromkeys(found) if is_job_id(job_id)]
+        entries = [pending_entry(entry.key) async for entry in self._objects.walk(PENDING)]
+        return [job_id for job_id in dict.fromkeys(entry[2] for entry in entries if entry) if is_job_id(job_id)]
 
     async def _files_of(self, job_id: str) -> frozenset[str] | None:
         """None: there is no such job."""
@@ -72,7 +67,7 @@ class FilesInUse:
             if (job := read_manifest(found[0])) is None:
                 raise UnreadableJob(job_id)
             return self._files(job)
-        if asked := await self._objects.get(f"{ASKED}{job_id}.json"):
+        if asked := await self._objects.get(asked_key(job_id)):
             try:
                 return self._files(Asked.model_validate_json(asked[0]).job)
             except ValidationError:

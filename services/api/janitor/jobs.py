@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -16,33 +16,18 @@ from services.api.domain import open_work
 from services.api.domain.retention import Limits, decide
 from services.api.domain.walk import JobListing
 from services.api.janitor.family import Family, UnreadableResult, read_results
+from services.api.janitor.folders import walk_folders
 from services.api.janitor.removal import Certain, remove
 from shared.errors import AlreadyExists, ConfigError, StoreRefused, TransientError
 from shared.events import Deployment, StageName
 from shared.ids import is_job_id
-from shared.stages.ledger import JOBS, PENDING, Entry
+from shared.stages.ledger import JOBS, PENDING
 from shared.store.objects import ObjectStore
 
 log = logging.getLogger(__name__)
 
 Settled = Callable[[str], Awaitable[bool]]
 """Whether the projection knows from the ledger that a job has ended. It saves a read of every job that has failed."""
-
-
-async def walk(objects: ObjectStore) -> AsyncIterator[JobListing]:
-    """Every job with all its objects, one at a time. A page is read when the last one is used up."""
-    after, job_id, entries = "", "", list[Entry]()
-    while page := await objects.page(JOBS, after):
-        after = page[-1].key
-        for entry in page:
-            met = entry.key.removeprefix(JOBS).partition("/")[0]
-            if met != job_id:
-                if entries:
-                    yield JobListing(job_id, entries)
-                job_id, entries = met, []
-            entries.append(entry)
-    if entries:
-        yield JobListing(job_id, entries)
 
 
 @dataclass
@@ -79,7 +64,8 @@ class Jobs:
         """
         listed = await self._listed()
         named = await self._named() if self._limits.report_days is not None else None
-        async for listing in walk(self._objects):
+        async for job_id, entries in walk_folders(self._objects, JOBS):
+            listing = JobListing(job_id, entries)
             if not is_job_id(listing.job_id):
                 continue
             try:
@@ -100,11 +86,8 @@ class Jobs:
     # --- the index of open work -----------------------------------------------------------------------------------
 
     async def _listed(self) -> set[tuple[str, str]]:
-        listed, after = set[tuple[str, str]](), ""
-        while page := await self._objects.page(PENDING, after):
-            after = page[-1].key
-            listed |= {found for entry in page if (found := open_work.entry_of(entry.key))}
-        return listed
+        entries = [open_work.entry_of(entry.key) async for entry in self._objects.walk(PENDING)]
+        return {entry for entry in entries if entry}
 
     async def _index(self, listing: JobListing, listed: set[tuple[str, str]]) -> None:
         last: StageName | None = open_work.undecided(listing, listed)

@@ -53,12 +53,9 @@ class Leftovers:
         await remove(self._objects, certain, "webhooks", [each async for each in self._old(DELIVERIES, told)])
 
     async def _old(self, prefix: str, before: float) -> AsyncIterator[Entry]:
-        after = ""
-        while page := await self._objects.page(prefix, after):
-            after = page[-1].key
-            for entry in page:
-                if entry.modified < before:
-                    yield entry
+        async for entry in self._objects.walk(prefix):
+            if entry.modified < before:
+                yield entry
 
     async def _markers(self, before: float) -> list[Entry]:
         found: list[Entry] = []
@@ -71,9 +68,11 @@ class Leftovers:
 
     async def _present(self) -> set[str]:
         """The names of the markers of everything that is in the bucket of datasets and in the inbox."""
-        sidecars = {entry.key: entry.etag async for entry in self._dropped() if entry.key.endswith(SIDECAR_ENDINGS)}
+        sidecars = {
+            entry.key: entry.etag async for entry in self._datasets.walk("") if entry.key.endswith(SIDECAR_ENDINGS)
+        }
         names = set[str]()
-        async for entry in self._dropped():
+        async for entry in self._datasets.walk(""):
             name, origin = (
                 drop_name(self._datasets.bucket, entry, sidecars),
                 place_of(self._datasets.bucket, entry.key),
@@ -82,13 +81,6 @@ class Leftovers:
         async for entry in self._old(INBOX, float("inf")):
             names |= {_name(entry), _refused_name(entry)}
         return names
-
-    async def _dropped(self) -> AsyncIterator[Entry]:
-        after = ""
-        while page := await self._datasets.page("", after):
-            after = page[-1].key
-            for entry in page:
-                yield entry
 
     async def _handled(self, before: float) -> AsyncIterator[Entry]:
         """Announcements whose marker says that nothing is left to do."""

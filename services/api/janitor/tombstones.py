@@ -71,22 +71,20 @@ class Tombstones:
         Raises:
             StoreUnavailable, ConfigError: the store does not answer, or refuses the janitor.
         """
-        after, met = "", set[str]()
+        met = set[str]()
         self._used = None
-        while page := await self._objects.page(DELETED, after):
-            after = page[-1].key
-            for entry in page:
-                if entry.key.startswith(_RESULTS):
-                    continue  # a result file is an artifact of its job: only the tombstone says that it is deleted
-                if entry.etag in (self._refused.get(entry.key), self._done.get(entry.key)):
+        async for entry in self._objects.walk(DELETED):
+            if entry.key.startswith(_RESULTS):
+                continue  # a result file is an artifact of its job: only the tombstone says that it is deleted
+            if entry.etag in (self._refused.get(entry.key), self._done.get(entry.key)):
+                met.add(entry.key)
+                continue
+            try:
+                if not await self._one(entry, certain):
+                    self._refused[entry.key] = entry.etag
                     met.add(entry.key)
-                    continue
-                try:
-                    if not await self._one(entry, certain):
-                        self._refused[entry.key] = entry.etag
-                        met.add(entry.key)
-                except StoreRefused as error:
-                    log.error("a tombstone cannot be carried out", extra={"reason": error.code})
+            except StoreRefused as error:
+                log.error("a tombstone cannot be carried out", extra={"reason": error.code})
         self._refused = {key: etag for key, etag in self._refused.items() if key in met}
         metrics.tombstones_refused.set(len(self._refused))
 

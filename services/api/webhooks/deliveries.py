@@ -11,7 +11,6 @@ from pydantic import ValidationError
 
 from services.api.domain.webhooks import Delivery, Endpoint, deliveries_prefix, delivery_key
 from shared.errors import AlreadyExists, Conflict
-from shared.stages.ledger import Entry
 from shared.store.objects import ObjectStore
 
 log = logging.getLogger(__name__)
@@ -61,9 +60,7 @@ class Deliveries:
         """Read the deliveries of an endpoint, once."""
         if endpoint.id in self._known:
             return
-        prefix, entries = deliveries_prefix(endpoint.id), list[Entry]()
-        while page := await self._objects.page(prefix, entries[-1].key if entries else ""):
-            entries += page
+        entries = [entry async for entry in self._objects.walk(deliveries_prefix(endpoint.id))]
         waiting: dict[str, Waiting] = {}
         for start in range(0, len(entries), READERS):
             keys = [entry.key for entry in entries[start : start + READERS]]
