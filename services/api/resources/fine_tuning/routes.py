@@ -18,10 +18,11 @@ from services.api.resources.fine_tuning.domain.job import job_view, unreadable_v
 from services.api.resources.fine_tuning.domain.request import CreateJob
 from services.api.resources.fine_tuning.route import OpenAIRoute
 from services.api.resources.jobs.store import NO_FILTER, cancel, list_jobs, pause, resume
-from services.api.resources.lists import listing
+from services.api.resources.lists import behind, listing
 from shared.access.keyring import limits_of
 from shared.access.principal import principal_of
 from shared.http.errors import ApiError
+from shared.http.repeated import is_repeated
 from shared.http.responses import JsonResponse
 
 Limit = Annotated[int, Query(ge=1, le=100)]
@@ -50,7 +51,7 @@ def router(dependencies: Dependencies) -> APIRouter:
             principal_of(request),
             most=limits_of(request).max_open_jobs,
             sent=await request.body(),
-            repeated=_repeated(request),
+            repeated=is_repeated(request),
             traceparent=request.state.traceparent,
         )
         return JsonResponse(view(job))
@@ -107,22 +108,13 @@ def router(dependencies: Dependencies) -> APIRouter:
         """Newest first: those that answer as models."""
         state = await dependencies.job(job_id, principal_of(request).project)
         found = checkpoint_views(state, await store.measured(dependencies.database, job_id, checkpoint_steps(state)))
-        start = 0
-        if after is not None:
-            start = next((index for index, each in enumerate(found, start=1) if each["id"] == after), -1)
-            if start < 0:
-                message = f"Job {job_id} has no checkpoint {after!r} to continue after."
-                raise ApiError(404, message, param="after", code="checkpoint_not_found")
-        page = found[start : start + limit]
-        return JsonResponse(listing(page, len(found) > start + limit))
+        rest = behind(found, after, lambda each: str(each["id"]))
+        if rest is None:
+            message = f"Job {job_id} has no checkpoint {after!r} to continue after."
+            raise ApiError(404, message, param="after", code="checkpoint_not_found")
+        return JsonResponse(listing(rest[:limit], len(rest) > limit))
 
     return routes
-
-
-def _repeated(request: Request) -> bool:
-    """Whether the client says that this is not its first try."""
-    count = request.headers.get("x-stainless-retry-count", "").strip()
-    return count.isascii() and count.isdigit() and int(count[:9]) > 0
 
 
 def _metadata(request: Request) -> Mapping[str, str] | None:

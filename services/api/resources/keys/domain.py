@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -56,13 +55,3 @@ def key_view(key: ApiKey) -> dict[str, Any]:
         "created_at": whole_seconds(key.created_at),
         "revoked_at": None if key.revoked_at is None else whole_seconds(key.revoked_at),
     }
-
-
-def page_after(keys: Sequence[ApiKey], after: str | None, limit: int) -> tuple[list[ApiKey], bool] | None:
-    """At most `limit` keys behind the key `after`, and whether there are more; None: there is no such key."""
-    start = 0
-    if after is not None:
-        start = next((at for at, key in enumerate(keys, 1) if key.id == after), -1)
-        if start < 0:
-            return None
-    return list(keys[start : start + limit]), len(keys) > start + limit

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 
 from services.api.resources.keys import store
-from services.api.resources.keys.domain import KeyBody, key_view, page_after
-from services.api.resources.lists import listing
+from services.api.resources.keys.domain import KeyBody, key_view
+from services.api.resources.lists import behind, listing
 from shared.access.keyring import Keyring
 from shared.access.principal import principal_of
 from shared.errors import CorruptObject
@@ -41,11 +41,10 @@ def router(keyring: Keyring, ledger: Ledger) -> APIRouter:
     @routes.get("/keys")
     async def list_keys(limit: Annotated[int, Query(ge=1, le=100)] = 20, after: str | None = None) -> Response:
         """Newest first, revoked ones too; `after` is the id of the last key of the page before."""
-        page = page_after(await keyring.all(), after, limit)
-        if page is None:
+        keys = behind(await keyring.all(), after, lambda key: key.id)
+        if keys is None:
             raise ApiError(404, f"There is no key {after!r} to continue after.", param="after", code="key_not_found")
-        keys, has_more = page
-        return JsonResponse(listing([key_view(key) for key in keys], has_more))
+        return JsonResponse(listing([key_view(key) for key in keys[:limit]], len(keys) > limit))
 
     @routes.get("/keys/{key_id}")
     async def retrieve_key(key_id: str) -> Response:

@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from services.api.resources.lists import behind
 from shared import ids
 from shared.events import CheckpointPermission
 
 OBJECT = "checkpoint.permission"
-
-
-@dataclass(frozen=True)
-class Page:
-    """Some permissions in the order asked for."""
-
-    rows: Sequence[CheckpointPermission]
-    has_more: bool
 
 
 def permission_view(permission: CheckpointPermission) -> dict[str, Any]:
@@ -41,15 +33,12 @@ def valid(permissions: Sequence[CheckpointPermission]) -> list[CheckpointPermiss
     return sorted(there, key=lambda permission: (permission.created_at, permission.permission_id))
 
 
-def page_of(
-    permissions: Sequence[CheckpointPermission], *, after: str | None, limit: int, ascending: bool, project: str | None
-) -> Page | None:
-    """The page behind the permission `after`, which may be revoked by now; None: there never was such a one."""
+def shown(
+    permissions: Sequence[CheckpointPermission], *, after: str | None, ascending: bool, project: str | None
+) -> Sequence[CheckpointPermission] | None:
+    """Those behind the permission `after`, which may be revoked by now; None: there never was such a one."""
     known = sorted(permissions, key=lambda each: (each.created_at, each.permission_id), reverse=not ascending)
-    if after is not None:
-        names = [permission.permission_id for permission in known]
-        if after not in names:
-            return None
-        known = known[names.index(after) + 1 :]
-    rows = [each for each in known if each.revoked_at is None and project in (None, each.project_id)]
-    return Page(rows[:limit], len(rows) > limit)
+    rest = behind(known, after, lambda each: each.permission_id)
+    if rest is None:
+        return None
+    return [each for each in rest if each.revoked_at is None and project in (None, each.project_id)]

@@ -14,12 +14,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from services.api.resources.dependencies import Dependencies
 from services.api.resources.lists import listing
 from services.api.resources.permissions import store
-from services.api.resources.permissions.domain import OBJECT, page_of, permission_view
+from services.api.resources.permissions.domain import OBJECT, permission_view, shown
 from shared.access.principal import Principal, principal_of
 from shared.access.tuned_models import permissions
 from shared.events.limits import ProjectId
 from shared.http.errors import ApiError
 from shared.http.json_route import JsonRoute
+from shared.http.repeated import is_repeated
 from shared.http.responses import JsonResponse
 
 PATH = "/v1/fine_tuning/checkpoints/{checkpoint:path}/permissions"
@@ -71,25 +72,18 @@ def router(dependencies: Dependencies) -> APIRouter:
     ) -> Response:
         """Newest first, or oldest first; `after` is the `last_id` of the page before."""
         name = await model_named(checkpoint, principal_of(request))
-        page = page_of(
-            await permissions(ledger, name),
-            after=after,
-            limit=limit,
-            ascending=order == "ascending",
-            project=project_id,
-        )
-        if page is None:
+        found = shown(await permissions(ledger, name), after=after, ascending=order == "ascending", project=project_id)
+        if found is None:
             message = f"There is no permission {after!r} to continue after."
             raise ApiError(404, message, param="after", code="permission_not_found")
-        return JsonResponse(listing([permission_view(permission) for permission in page.rows], page.has_more))
+        return JsonResponse(listing([permission_view(each) for each in found[:limit]], len(found) > limit))
 
     @routes.delete(PATH + "/{permission_id}")
     async def revoke_permission(checkpoint: str, permission_id: str, request: Request) -> Response:
         """From now on the other project may not use the model any more."""
         name = await model_named(checkpoint, principal_of(request))
         found = await store.revoke(ledger, name, permission_id) if _PERMISSION.fullmatch(permission_id) else None
-        repeated = request.headers.get("x-stainless-retry-count", "0") not in ("", "0")
-        if found is None or (found.revoked_at is not None and not repeated):
+        if found is None or (found.revoked_at is not None and not is_repeated(request)):
             raise ApiError(
                 404,
                 f"There is no permission `{permission_id[:100]}` for this model; GET …/permissions lists them.",

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 from services.api.domain.addresses import BadTarget
 from services.api.domain.webhooks import EVENT_TYPES, Endpoint, WebhookEvent, signed
 from services.api.resources.dependencies import Dependencies
-from services.api.resources.lists import listing
+from services.api.resources.lists import behind, listing
 from services.api.resources.webhooks.domain import (
     MOST_ENDPOINTS,
     CreateBody,
@@ -73,18 +73,12 @@ def router(dependencies: Dependencies) -> APIRouter:
         request: Request, limit: Annotated[int, Query(ge=1, le=100)] = 20, after: str | None = None
     ) -> Response:
         """Newest first; `after` is the id of the last endpoint of the page before, which may be deleted by now."""
-        found = await endpoints.of(principal_of(request).project, deleted=True)
-        if after is not None:
-            places = [place for place, each in enumerate(found) if each.id == after]
-            if not places:
-                raise ApiError(
-                    404,
-                    f"There is no webhook endpoint {after!r} to continue after.",
-                    param="after",
-                    code="webhook_endpoint_not_found",
-                )
-            found = found[places[0] + 1 :]
-        found = [each for each in found if each.deleted_at is None]
+        known = await endpoints.of(principal_of(request).project, deleted=True)
+        rest = behind(known, after, lambda each: each.id)
+        if rest is None:
+            message = f"There is no webhook endpoint {after!r} to continue after."
+            raise ApiError(404, message, param="after", code="webhook_endpoint_not_found")
+        found = [each for each in rest if each.deleted_at is None]
         return JsonResponse(listing([endpoint_view(each) for each in found[:limit]], len(found) > limit))
 
     @routes.get("/webhook_endpoints/{endpoint_id}")

@@ -14,7 +14,6 @@ from shared.events.spec import Hyperparameters, Method
 from shared.stages.ledger import file_of_content
 
 OBJECT = "fine_tuning.job"
-RESULTS = "results.csv"
 SHOWN: Mapping[Method, tuple[str, ...]] = {
     "supervised": ("n_epochs", "batch_size", "learning_rate_multiplier"),
     "dpo": ("n_epochs", "batch_size", "learning_rate_multiplier", "beta"),
