@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
+from types import MappingProxyType
+from typing import Any
 
 from fastapi import Request
 from python_multipart.exceptions import FormParserError
@@ -133,6 +135,15 @@ class FileForm:
 
     def _form_ends(self) -> None:
         self._complete = True
+
+
+def form_schema(file: str, fields: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
+    """What the OpenAPI document says of a route that takes such a form (`openapi_extra`). `fields`: by name, the schema
+    of each beside the file. `purpose` is needed where there is one."""
+    properties = {file: {"type": "string", "format": "binary"}, **fields}
+    required = [name for name in (file, "purpose") if name in properties]
+    schema = {"type": "object", "required": required, "properties": properties}
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
 
 
 def nested(fields: Mapping[str, str], name: str) -> dict[str, str] | None:

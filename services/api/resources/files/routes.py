@@ -13,9 +13,9 @@ from fastapi.responses import StreamingResponse
 
 from services.api.resources.dependencies import Dependencies
 from services.api.resources.files import store
-from services.api.resources.files.domain import file_view
+from services.api.resources.files.domain import LONGEST_SECONDS, SHORTEST_SECONDS, file_view
 from services.api.resources.files.index import FileIndex
-from services.api.resources.forms import FileForm
+from services.api.resources.forms import FileForm, form_schema
 from services.api.resources.lists import listing
 from shared.access.principal import principal_of
 from shared.errors import CorruptObject
@@ -23,25 +23,14 @@ from shared.events import StoredFile
 from shared.http.errors import ApiError
 from shared.http.responses import JsonResponse
 
-FORM = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["file", "purpose"],
-                    "properties": {
-                        "file": {"type": "string", "format": "binary"},
-                        "purpose": {"type": "string"},
-                        "expires_after[anchor]": {"type": "string", "enum": ["created_at"]},
-                        "expires_after[seconds]": {"type": "integer", "minimum": 3600, "maximum": 2592000},
-                    },
-                }
-            }
-        },
-    }
-}
+FORM = form_schema(
+    "file",
+    {
+        "purpose": {"type": "string"},
+        "expires_after[anchor]": {"type": "string", "enum": ["created_at"]},
+        "expires_after[seconds]": {"type": "integer", "minimum": SHORTEST_SECONDS, "maximum": LONGEST_SECONDS},
+    },
+)
 
 
 def router(dependencies: Dependencies) -> APIRouter:

@@ -3,7 +3,6 @@ tombstone names it."""
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import AsyncIterator
 
 from pydantic import ValidationError
@@ -14,13 +13,13 @@ from services.api.resources.files.domain import (
     check_content,
     check_name,
     check_purpose,
-    file_id_of,
     is_expired,
     job_of,
     lifetime,
     result_file,
 )
 from services.api.resources.forms import FileForm, nested
+from services.api.resources.new_ids import new_id
 from shared.errors import AlreadyExists
 from shared.events import StoredFile, Tombstone
 from shared.ids import is_file_id, is_job_id
@@ -35,7 +34,7 @@ async def create(objects: ObjectStore, form: FileForm, project: str) -> StoredFi
         InputError, ApiError: the form is not as it should be. Nothing is stored.
         StoreUnavailable: the store did not take it.
     """
-    file_id = file_id_of(secrets.token_hex(16))
+    file_id = new_id("file-")
     content = await objects.write_stream(file_content_key(file_id), _checked(form))
     now, seconds = objects.now(), lifetime(nested(form.fields, "expires_after"))
     file = StoredFile(

@@ -80,14 +80,14 @@ def router(dependencies: Dependencies) -> APIRouter:
     @routes.post("/jobs/{job_id}/pause")
     async def pause_fine_tuning_job(job_id: str, request: Request) -> Response:
         """Let the job rest until it is resumed. A training writes a checkpoint and gives back the GPU."""
-        await dependencies.job(job_id, principal_of(request).project)
-        return JsonResponse(view(await pause(job_id, dependencies.projection, dependencies.objects, dependencies.bus)))
+        state = await dependencies.current_job(job_id, principal_of(request).project)
+        return JsonResponse(view(await pause(state, dependencies.projection, dependencies.objects, dependencies.bus)))
 
     @routes.post("/jobs/{job_id}/resume")
     async def resume_fine_tuning_job(job_id: str, request: Request) -> Response:
         """Let a paused job go on from its newest checkpoint."""
-        await dependencies.job(job_id, principal_of(request).project)
-        return JsonResponse(view(await resume(job_id, dependencies.projection, dependencies.objects, dependencies.bus)))
+        state = await dependencies.current_job(job_id, principal_of(request).project)
+        return JsonResponse(view(await resume(state, dependencies.projection, dependencies.objects, dependencies.bus)))
 
     @routes.get("/jobs/{job_id}/events")
     async def list_fine_tuning_events(

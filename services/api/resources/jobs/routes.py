@@ -61,16 +61,16 @@ def router(dependencies: Dependencies) -> APIRouter:
     async def pause_job(job_id: str, request: Request) -> Response:
         """Let the job rest until it is resumed, and answer at once. A training writes a checkpoint and gives back the
         GPU. Pausing a paused job answers with it."""
-        await dependencies.job(job_id, principal_of(request).project)
-        job = await store.pause(job_id, dependencies.projection, dependencies.objects, dependencies.bus)
-        return JsonResponse(dependencies.view(job))
+        state = await dependencies.current_job(job_id, principal_of(request).project)
+        state = await store.pause(state, dependencies.projection, dependencies.objects, dependencies.bus)
+        return JsonResponse(dependencies.view(state))
 
     @routes.post("/jobs/{job_id}/resume")
     async def resume_job(job_id: str, request: Request) -> Response:
         """Let a paused job go on from its newest checkpoint. It is `queued` until a stage works on it again."""
-        await dependencies.job(job_id, principal_of(request).project)
-        job = await store.resume(job_id, dependencies.projection, dependencies.objects, dependencies.bus)
-        return JsonResponse(dependencies.view(job))
+        state = await dependencies.current_job(job_id, principal_of(request).project)
+        state = await store.resume(state, dependencies.projection, dependencies.objects, dependencies.bus)
+        return JsonResponse(dependencies.view(state))
 
     @routes.post("/jobs/{job_id}/retry")
     async def retry_job(job_id: str, request: Request, body: RetryBody | None = None) -> Response:

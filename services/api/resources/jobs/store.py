@@ -99,47 +99,39 @@ async def cancel(job: JobState, ledger: Ledger, bus: Publisher) -> None:
     await _wake(job, "cancel", 1, ledger, bus)
 
 
-async def pause(job_id: str, projection: Projection, ledger: Ledger, bus: Publisher) -> JobState:
-    """Let a job rest. Returns it as it is then; a job that is paused already stays as it is.
+async def pause(job: JobState, projection: Projection, ledger: Ledger, bus: Publisher) -> JobState:
+    """Let a job rest, which is as the ledger has it now. Returns it as it is then; a job that is paused already stays
+    as it is.
 
     Raises:
-        ApiError: there is no such job, it has ended, or it is about to.
+        ApiError: it has ended, or it is about to.
         TransientError: the request may not have been written.
     """
-    job = await _as_the_ledger_says(job_id, projection)
     _refuse_ended(job, "paused")
-    number = await control.pause(ledger, job_id)
+    number = await control.pause(ledger, job.job_id)
     if number is None:
-        raise _refusal(f"Job {job_id} is being cancelled, so it cannot be paused.", "job_cancelled")
+        raise _refusal(f"Job {job.job_id} is being cancelled, so it cannot be paused.", "job_cancelled")
     if job.paused is None or job.paused.number < number:
         await _wake(job, "pause", number, ledger, bus)
-    job = await _as_the_ledger_says(job_id, projection)
+    job = await projection.refresh(job.job_id) or job
     _refuse_ended(job, "paused")  # it ended at the same moment
     return job
 
 
-async def resume(job_id: str, projection: Projection, ledger: Ledger, bus: Publisher) -> JobState:
-    """Let a paused job go on. Returns it as it is then.
+async def resume(job: JobState, projection: Projection, ledger: Ledger, bus: Publisher) -> JobState:
+    """Let a paused job go on, which is as the ledger has it now. Returns it as it is then.
 
     Raises:
-        ApiError: there is no such job, it has ended, or it is not paused.
+        ApiError: it has ended, or it is not paused.
         TransientError: the request may not have been written.
     """
-    job = await _as_the_ledger_says(job_id, projection)
     _refuse_ended(job, "resumed")
-    number = await control.resume(ledger, job_id)
+    number = await control.resume(ledger, job.job_id)
     if number is None:
-        raise _refusal(f"Job {job_id} is not paused ({job.status}), so it cannot be resumed.", "job_not_paused")
+        message = f"Job {job.job_id} is not paused ({job.status}), so it cannot be resumed."
+        raise _refusal(message, "job_not_paused")
     await _wake(job, "resume", number, ledger, bus)
-    return await _as_the_ledger_says(job_id, projection)
-
-
-async def _as_the_ledger_says(job_id: str, projection: Projection) -> JobState:
-    """A job, with what the topics have not told yet."""
-    job = await projection.refresh(job_id)
-    if job is None or not job.visible:
-        raise ApiError(404, f"There is no job {job_id!r}.", param="job_id", code="job_not_found")
-    return job
+    return await projection.refresh(job.job_id) or job
 
 
 def _refuse_ended(job: JobState, what: str) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import logging
 import secrets
 
 from pydantic import ValidationError
 
 from services.api.resources.keys.domain import KeyBody, new_key
+from services.api.resources.new_ids import new_id
 from shared.access.keyring import Keyring, digest_of, secret_of
 from shared.errors import Conflict, CorruptObject, TransientError
 from shared.events import ApiKey
@@ -26,9 +26,8 @@ async def create(body: KeyBody, project: str, by: str, keyring: Keyring, ledger:
     Raises:
         StoreUnavailable: the key may have been written; nobody has its secret.
     """
-    # 15 bytes are 24 characters of base32; 32 bytes are 43 of base64
-    key_id = "key_" + base64.b32encode(secrets.token_bytes(15)).decode().lower()
-    secret = secret_of(key_id, secrets.token_urlsafe(32))
+    key_id = new_id("key_")
+    secret = secret_of(key_id, secrets.token_urlsafe(32))  # 43 characters
     key = new_key(body, key_id=key_id, sha256=digest_of(secret), project=project, at=ledger.now())
     etag = await ledger.create(api_key_key(key_id), key.model_dump_json().encode())
     keyring.note(key, etag)

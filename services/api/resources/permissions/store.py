@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import logging
 
 from pydantic import ValidationError
 
 from services.api.resources.permissions.domain import permission_id, valid
 from shared.access.tuned_models import is_deleted, model_key_name, permission_key, permissions
 from shared.errors import AlreadyExists, Conflict
-from shared.events import CheckpointPermission, TrainingCompleted
-from shared.ids import TunedName, tuned_name
-from shared.stages import outbox
-from shared.stages.ledger import JOBS, Ledger
-
-log = logging.getLogger(__name__)
+from shared.events import CheckpointPermission
+from shared.ids import tuned_name
+from shared.jobs.trained import find_training
+from shared.stages.ledger import Ledger
 
 
 async def find_model(ledger: Ledger, model: str, project: str) -> str | None:
@@ -26,7 +23,7 @@ async def find_model(ledger: Ledger, model: str, project: str) -> str | None:
         StoreUnavailable: the ledger cannot be read.
     """
     name = tuned_name(model)
-    training = await _training(ledger, name) if name is not None else None
+    training = await find_training(ledger, name) if name is not None else None
     if name is None or training is None or training.project != project:
         return None
     if name.step is not None and name.step not in [checkpoint.step for checkpoint in training.checkpoints]:
@@ -34,20 +31,6 @@ async def find_model(ledger: Ledger, model: str, project: str) -> str | None:
     if await is_deleted(ledger, training.job_id, name.step):
         return None
     return model_key_name(training.job_id, name.step)
-
-
-async def _training(ledger: Ledger, name: TunedName) -> TrainingCompleted | None:
-    # the ids of several jobs may begin with the same eight characters; the whole id belongs to one
-    for job_id in await ledger.folders(f"{JOBS}ftjob-{name.job_prefix}"):
-        try:
-            result = await outbox.read(ledger, job_id, "trainer")
-            event = result.event.event() if result is not None and result.outcome == "completed" else None
-        except (ValidationError, KeyError):
-            log.error("the result of a training cannot be read", extra={"job_id": job_id})
-            continue
-        if isinstance(event, TrainingCompleted) and event.model == name.model:
-            return event
-    return None
 
 
 async def give(ledger: Ledger, name: str, model: str, owner: str, project: str) -> CheckpointPermission:

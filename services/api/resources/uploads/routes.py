@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
 from services.api.resources.dependencies import Dependencies
-from services.api.resources.forms import FileForm
+from services.api.resources.forms import FileForm, form_schema
 from services.api.resources.uploads import store
 from services.api.resources.uploads.documents import Decision, Upload
 from services.api.resources.uploads.domain import (
@@ -25,21 +25,6 @@ from shared.events.limits import Id, JsonObject, Name
 from shared.http.errors import ApiError
 from shared.http.json_route import JsonRoute
 from shared.http.responses import JsonResponse
-
-FORM: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["data"],
-                    "properties": {"data": {"type": "string", "format": "binary"}},
-                }
-            }
-        },
-    }
-}
 
 
 class UploadBody(FrozenModel):
@@ -93,7 +78,7 @@ def router(dependencies: Dependencies) -> APIRouter:
         )
         return await view(upload, None)
 
-    @routes.post("/v1/uploads/{upload_id}/parts", openapi_extra=FORM)
+    @routes.post("/v1/uploads/{upload_id}/parts", openapi_extra=form_schema("data"))
     async def add_part(upload_id: str, request: Request) -> Response:
         """Store a part of at most 64 MB. Parts may come in parallel; their order is given at the end."""
         upload = await found(upload_id, request)

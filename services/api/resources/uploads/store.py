@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -19,6 +18,7 @@ from services.api.resources.files.domain import (
 )
 from services.api.resources.files.store import find_stored
 from services.api.resources.forms import FileForm
+from services.api.resources.new_ids import new_id
 from services.api.resources.uploads.documents import (
     Decision,
     Part,
@@ -38,7 +38,6 @@ from services.api.resources.uploads.domain import (
     is_upload_id,
     unknown_part,
 )
-from shared import ids
 from shared.errors import AlreadyExists, CorruptObject
 from shared.events import FrozenModel, StoredFile, Tombstone
 from shared.stages.ledger import file_content_key, file_meta_key, tombstone_key
@@ -66,7 +65,7 @@ async def create(
     """
     now = objects.now()
     upload = Upload(
-        upload_id=f"upload_{ids.derive('upload', secrets.token_hex(16))}",
+        upload_id=new_id("upload_"),
         project=project,
         filename=check_name(filename),
         purpose=check_purpose(purpose),
@@ -101,7 +100,7 @@ async def add_part(objects: ObjectStore, upload: Upload, form: FileForm) -> Part
         StoreUnavailable: the store did not take it.
     """
     check_open(upload, await decision(objects, upload), objects.now())
-    part_id = f"part_{ids.derive('part', secrets.token_hex(16))}"
+    part_id = new_id("part_")
     content = await objects.write_stream(part_content_key(upload.upload_id, part_id), form.chunks())
     check_open(upload, await decision(objects, upload), objects.now())
     part = Part(part_id=part_id, created_at=objects.now(), content=content)

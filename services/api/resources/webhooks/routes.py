@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
@@ -11,6 +10,7 @@ from services.api.domain.addresses import BadTarget
 from services.api.domain.webhooks import EVENT_TYPES, Endpoint, WebhookEvent, signed
 from services.api.resources.dependencies import Dependencies
 from services.api.resources.lists import behind, listing
+from services.api.resources.new_ids import new_id
 from services.api.resources.webhooks.domain import (
     MOST_ENDPOINTS,
     CreateBody,
@@ -25,7 +25,6 @@ from services.api.resources.webhooks.domain import (
 )
 from services.api.resources.webhooks.store import Endpoints, new_secret
 from services.api.webhooks.receivers import NoAnswer
-from shared import ids
 from shared.access.principal import principal_of
 from shared.http.errors import ApiError
 from shared.http.json_route import JsonRoute
@@ -123,7 +122,7 @@ def router(dependencies: Dependencies) -> APIRouter:
         event_type = known_types([body.event_type], "event_type")[0]
         now = endpoints.now()
         # a job that does not exist, and another event each time
-        sample = WebhookEvent(type=event_type, job_id=f"ftjob-{ids.derive('sample', secrets.token_hex(16))}", at=now)
+        sample = WebhookEvent(type=event_type, job_id=new_id("ftjob-"), at=now)
         content = sample.body()
         try:
             headers = signed(sample.id, now, content, endpoint.secrets(now))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import logging
+import re
 import secrets
 from collections.abc import Callable, Sequence
 
 from pydantic import ValidationError
 
 from services.api.domain.webhooks import ENDPOINTS, SECRET, Endpoint, EventType, endpoint_key
+from services.api.resources.new_ids import new_id
 from shared.errors import Conflict, TransientError
 from shared.stages.ledger import Entry
 from shared.store.objects import ObjectStore
@@ -17,8 +19,7 @@ from shared.store.objects import ObjectStore
 log = logging.getLogger(__name__)
 
 SECRET_BYTES = 32
-_ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
-_ID_CHARS = 24
+_ENDPOINT_ID = re.compile(r"whe_[a-z2-7]{24}")
 MOST_TRIES = 8
 
 
@@ -32,7 +33,7 @@ def new_secret() -> str:
 
 def is_endpoint_id(text: str) -> bool:
     """Whether an endpoint can have this id. Any other text could lead to another key."""
-    return text.startswith("whe_") and len(text) == 4 + _ID_CHARS and set(text[4:]) <= set(_ALPHABET)
+    return _ENDPOINT_ID.fullmatch(text) is not None
 
 
 class Endpoints:
@@ -68,7 +69,7 @@ class Endpoints:
     async def create(self, project: str, name: str, url: str, types: Sequence[EventType]) -> Endpoint:
         now = self._objects.now()
         endpoint = Endpoint(
-            id="whe_" + "".join(secrets.choice(_ALPHABET) for _ in range(_ID_CHARS)),
+            id=new_id("whe_"),
             project=project,
             name=name,
             url=url,

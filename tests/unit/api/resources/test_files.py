@@ -27,18 +27,6 @@ from tests.unit.api.conftest import KEY, Api, error_of
 ROWS = b'{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]}\n' * 12
 
 
-@pytest.fixture
-async def server(api: Api) -> AsyncIterator[Server]:
-    async with Server(api.app).running() as running:
-        yield running
-
-
-@pytest.fixture
-async def client(server: Server) -> AsyncIterator[AsyncOpenAI]:
-    async with AsyncOpenAI(base_url=f"{server.url}/v1", api_key=KEY, max_retries=0) as client:
-        yield client
-
-
 async def replica(api: Api, folder: Path) -> Api:
     """Another process over the same store."""
     other = Api(folder / "other" / "api.sqlite3", api.objects, api.bus, api.clock)

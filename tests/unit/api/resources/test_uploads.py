@@ -26,18 +26,6 @@ DATA = ROWS * 3000
 PIECES = [DATA[start : start + 50_000] for start in range(0, len(DATA), 50_000)]
 
 
-@pytest.fixture
-async def server(api: Api) -> AsyncIterator[Server]:
-    async with Server(api.app).running() as running:
-        yield running
-
-
-@pytest.fixture
-async def client(server: Server) -> AsyncIterator[AsyncOpenAI]:
-    async with AsyncOpenAI(base_url=f"{server.url}/v1", api_key=KEY, max_retries=0) as client:
-        yield client
-
-
 async def begin(client: AsyncOpenAI, size: int = len(DATA), **more: Any) -> str:
     about = {"filename": "rows.jsonl", "mime_type": "application/jsonl", "purpose": "fine-tune", **more}
     return (await client.uploads.create(bytes=size, **about)).id
