@@ -25,6 +25,7 @@ from shared.lookups import (
 )
 from shared.single_flight import SingleFlight
 from shared.stages.ledger import DEPLOYMENTS, Ledger, deployment_key, job_key
+from shared.store.documents import Documents
 
 log = logging.getLogger(__name__)
 
@@ -72,9 +73,7 @@ class Aliases:
         """By key. One that does not exist is in `_absent`."""
         self._absent: OrderedDict[str, _Seen] = OrderedDict()
         self._lookups: SingleFlight[Deployment | None] = SingleFlight()
-        self._documents: dict[str, tuple[str, Deployment]] = {}
-        """The documents of the last list by their keys, with their ETags: those that did not change are not read
-        again."""
+        self._documents = Documents(ledger, DEPLOYMENTS, _readable)
         self._listings: SingleFlight[list[Deployment]] = SingleFlight()
         self._listed: tuple[float, list[Deployment]] | None = None
         """The last list, and until when it is news."""
@@ -196,21 +195,9 @@ class Aliases:
             StoreUnavailable: the ledger cannot be read.
         """
         began, changes = self._timer(), self._changes
-        documents: dict[str, tuple[str, Deployment]] = {}
-        unreadable: list[str] = []
-        for entry in sorted(await self._ledger.list(DEPLOYMENTS), key=lambda entry: entry.key):
-            key = entry.key
-            known = self._documents.get(key)
-            try:
-                if known is not None and known[0] == entry.etag:
-                    documents[key] = known
-                elif key.endswith(_SUFFIX) and (found := await self._ledger.get(key)) is not None:
-                    documents[key] = (found[1], _parsed(key, found[0]))
-            except ValidationError:
-                log.error("the document of an alias cannot be read", extra={"alias": key})
-                unreadable.append(key)
-        self._documents, self._unreadable = documents, unreadable
-        deployments_ = [deployment for _, deployment in documents.values()]
+        found = {key: each for key, each in (await self._documents.look()).items() if key.endswith(_SUFFIX)}
+        self._unreadable = [key for key, deployment in found.items() if deployment is None]
+        deployments_ = [deployment for deployment in found.values() if deployment is not None]
         if changes == self._changes:
             self._listed = (began + FRESH_SECONDS, deployments_)
         return deployments_
@@ -341,6 +328,14 @@ def _place(key: str) -> tuple[str, str]:
     """Project and alias of a deployment's key."""
     project, _, alias = key.removeprefix(DEPLOYMENTS).removesuffix(_SUFFIX).rpartition("/")
     return project or DEFAULT_PROJECT, alias
+
+
+def _readable(key: str, data: bytes) -> Deployment | None:
+    try:
+        return _parsed(key, data) if key.endswith(_SUFFIX) else None
+    except ValidationError:
+        log.error("the document of an alias cannot be read", extra={"alias": key})
+        return None
 
 
 def _parsed(key: str, data: bytes) -> Deployment:

@@ -15,6 +15,7 @@ from shared.events import CheckpointPermission
 from shared.lookups import LOOKUP_SECONDS, REFRESH_SECONDS, answer
 from shared.single_flight import SingleFlight
 from shared.stages.ledger import DELETED, PERMISSIONS, Ledger
+from shared.store.documents import Documents
 
 log = logging.getLogger(__name__)
 
@@ -114,8 +115,7 @@ class Permissions(Watched):
 
     def __init__(self, ledger: Ledger, timer: Callable[[], float] = time.monotonic) -> None:
         super().__init__(ledger, PERMISSIONS, timer)
-        self._documents: dict[str, tuple[str, CheckpointPermission | None]] = {}
-        """By key, with their ETags: those that did not change are not read again. None: it cannot be read."""
+        self._documents = Documents(ledger, PERMISSIONS, _parsed)
         self._given: dict[str, frozenset[str]] = {}
         """The models that each project may use, by their exact ids."""
 
@@ -125,16 +125,8 @@ class Permissions(Watched):
         return self._given.get(project, frozenset())
 
     async def _read(self) -> None:
-        documents: dict[str, tuple[str, CheckpointPermission | None]] = {}
-        for entry in await self._ledger.list(self._prefix):
-            known = self._documents.get(entry.key)
-            if known is not None and known[0] == entry.etag:
-                documents[entry.key] = known
-            elif (found := await self._ledger.get(entry.key)) is not None:
-                documents[entry.key] = (found[1], _parsed(entry.key, found[0]))
-        self._documents = documents
         given: dict[str, set[str]] = {}
-        for _, permission in documents.values():
+        for permission in (await self._documents.look()).values():
             if permission is not None and permission.revoked_at is None:
                 given.setdefault(permission.project_id, set()).add(permission.model)
         self._given = {project: frozenset(models) for project, models in given.items()}

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from services.api.domain.webhooks import ENDPOINTS, SECRET, Endpoint, EventType, endpoint_key
 from services.api.resources.new_ids import new_id
 from shared.errors import Conflict, TransientError
-from shared.stages.ledger import Entry
+from shared.store.documents import Documents
 from shared.store.objects import ObjectStore
 
 log = logging.getLogger(__name__)
@@ -42,8 +42,7 @@ class Endpoints:
 
     def __init__(self, objects: ObjectStore) -> None:
         self._objects = objects
-        self._read: dict[str, tuple[str, Endpoint | None]] = {}
-        """ETag and endpoint of each document that was read, by its key."""
+        self._documents = Documents(objects, ENDPOINTS, _parsed)
 
     def now(self) -> float:
         return self._objects.now()
@@ -51,9 +50,7 @@ class Endpoints:
     async def all(self, *, deleted: bool = False) -> list[Endpoint]:
         """Those of all projects, the newest first. `deleted`: with those that are no more. It takes one listing, and
         one read per document that has changed."""
-        entries = await self._objects.list(ENDPOINTS)
-        found = [await self._entry(entry) for entry in entries]
-        self._read = {entry.key: self._read[entry.key] for entry in entries if entry.key in self._read}
+        found = (await self._documents.look()).values()
         known = [each for each in found if each is not None and (deleted or each.deleted_at is None)]
         return sorted(known, key=lambda each: (each.created_at, each.id), reverse=True)
 
@@ -108,15 +105,6 @@ class Endpoints:
         found = await self._objects.get(endpoint_key(endpoint_id))
         endpoint = _parsed(endpoint_key(endpoint_id), found[0]) if found else None
         return (endpoint, found[1]) if found and endpoint and endpoint.deleted_at is None else None
-
-    async def _entry(self, entry: Entry) -> Endpoint | None:
-        known = self._read.get(entry.key)
-        if known is None or known[0] != entry.etag:
-            found = await self._objects.get(entry.key)
-            if found is None:
-                return None
-            known = self._read[entry.key] = (found[1], _parsed(entry.key, found[0]))
-        return known[1]
 
 
 def _parsed(key: str, data: bytes) -> Endpoint | None:
