@@ -12,7 +12,7 @@ from tests.contract.store_suite import StoreSuite
 from tests.support.fakes.clock import Clock
 from tests.support.fakes.store import FakeStore
 
-BUILT_ON_THE_OTHERS = {"upload_folder", "download_folder"}
+BUILT_ON_THE_OTHERS = {"upload_folder", "download_folder", "walk"}
 
 
 class TestFakeStore(StoreSuite):
