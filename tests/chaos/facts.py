@@ -77,13 +77,14 @@ class Hit:
 
 @dataclass(frozen=True)
 class Result:
-    """`result.json` of a stage. `passed`: of an evaluation, the verdict of the gate."""
+    """`result.json` of a stage. `at`: when the store took it. `passed`: of an evaluation, the verdict of the gate."""
 
     stage: str
     outcome: str
     topic: str
     ce_id: str
     attempt: int
+    at: float = 0.0
     passed: bool | None = None
     code: str = ""
 

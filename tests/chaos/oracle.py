@@ -26,6 +26,10 @@ LATE = 30.0
 cut off holds the write of the new one up."""
 
 
+SECOND = 1.0
+"""The store tells the time of an object in whole seconds."""
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What came out of a rule: how many things it looked at, and what is wrong."""
@@ -123,6 +127,21 @@ def ends_well(facts: Facts) -> Iterator[str | None]:
                 yield f"{job.id} ({job.key}): {end.outcome} in {end.stage} ({end.code})"
             else:
                 yield None
+
+
+@rule("a paused job rests until it is resumed")
+def paused_jobs_rest(facts: Facts) -> Iterator[str | None]:
+    """A stage that is past its point of no return ends all the same; the next one does not begin."""
+    jobs = {job.id: job for job in facts.jobs}
+    for pause in facts.asked:
+        if pause.what == "pause" and pause.acknowledged and pause.about in jobs:
+            resumes = [each.began for each in facts.asked if each.what == "resume" and each.about == pause.about]
+            resumed = min((began for began in resumes if began > pause.ended), default=float("inf"))
+            results = jobs[pause.about].results
+            ended = [each.stage for each in results if pause.ended + SECOND < each.at < resumed - SECOND]
+            cancelled = any(each.outcome == "cancelled" for each in results)
+            allowed = 2 if cancelled else 1
+            yield f"{pause.about} was paused, and {ended} ended while it rested" if len(ended) > allowed else None
 
 
 @rule("a result is decided once")

@@ -78,7 +78,8 @@ def collect(stack: Stack, facts: Facts) -> None:
     """Fill in what is there, after everything has ended."""
     s3 = stack.store
     pages = s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
-    keys = [item["Key"] for page in pages for item in page.get("Contents", [])]
+    times = {item["Key"]: item["LastModified"].timestamp() for page in pages for item in page.get("Contents", [])}
+    keys = list(times)
 
     def read(key: str) -> bytes:
         body: bytes = s3.get_object(Bucket=BUCKET, Key=key)["Body"].read()
@@ -90,7 +91,7 @@ def collect(stack: Stack, facts: Facts) -> None:
         if parts[0] == "jobs" and parts[2:] == ["job.json"]:
             job = Job.model_validate_json(read(key))
             own = [each for each in keys if each.startswith(f"jobs/{job.job_id}/") and each.endswith("/result.json")]
-            results = tuple(_result(StageResult.model_validate_json(read(each))) for each in own)
+            results = tuple(_result(StageResult.model_validate_json(read(each)), times[each]) for each in own)
             facts.jobs.append(
                 JobFound(
                     job.job_id, job.dataset.key, job.model, job.alias, job.origin.parent_job, results,
@@ -119,7 +120,7 @@ def collect(stack: Stack, facts: Facts) -> None:
         facts.bugs += [f"{part}: {line}" for line in counted]
 
 
-def _result(result: StageResult) -> Result:
+def _result(result: StageResult, at: float) -> Result:
     event = result.event.event()
     return Result(
         stage=result.stage,
@@ -127,6 +128,7 @@ def _result(result: StageResult) -> Result:
         topic=result.event.topic,
         ce_id=result.event.id,
         attempt=result.attempt,
+        at=at,
         passed=event.passed if isinstance(event, EvalCompleted) else None,
         code=f"{event.code}: {event.message}"[:300] if isinstance(event, JobFailed) else "",
     )

@@ -1,5 +1,5 @@
-"""What users do while a stack is broken: they drop and announce datasets, chat, cancel, roll back and try again. They
-record what was acknowledged."""
+"""What users do while a stack is broken: they drop and announce datasets, chat, cancel, pause, resume, roll back and
+try again. They record what was acknowledged."""
 
 from __future__ import annotations
 
@@ -34,6 +34,8 @@ ASK_SECONDS = 150.0
 CALL_SECONDS = 20.0
 HAND_EVERY = (4.0, 12.0)
 """Seconds between two things that somebody does by hand."""
+REST = (5.0, 40.0)
+"""Seconds that a paused job rests."""
 STORE_ERRORS = (BotoCoreError, ClientError, Boto3Error, OSError)
 
 
@@ -180,11 +182,13 @@ class Workload:
     def _by_hand(self) -> None:
         random = Random(f"{self._seed}/hands")
         cancels = retries = 0
+        resting: dict[str, float] = {}  # job -> when it is resumed, by the monotonic clock
         while not self._enough.wait(random.uniform(*HAND_EVERY)):
+            self._resume(resting, time.monotonic())
             jobs = sorted(self.known.values(), key=lambda job: str(job["id"]))
             under_way = [job for job in jobs if job["status"] not in FINAL]
             ended = [job for job in jobs if job["status"] in ("succeeded", "cancelled")]
-            choice = random.choice(("cancel", "retry", "rollback", "rollback"))
+            choice = random.choice(("cancel", "retry", "rollback", "rollback", "pause", "pause"))
             if choice == "cancel" and under_way and cancels < len(jobs) / 5:
                 cancels += 1
                 self._ask("cancel", random.choice(under_way)["id"])
@@ -194,6 +198,19 @@ class Workload:
                 self._ask("retry", job["id"], {"from": "evaluator"} if job["status"] == "succeeded" else {})
             elif choice == "rollback" and (deployed := self._deployed()):
                 self._roll_back(random.choice(sorted(deployed)))
+            elif choice == "pause" and (awake := [job["id"] for job in under_way if job["id"] not in resting]):
+                job_id = random.choice(awake)
+                self._ask("pause", job_id)  # it may be paused whatever the answer says, or though none came
+                resting[job_id] = time.monotonic() + random.uniform(*REST)
+        while resting and not self._over.wait(1.0):
+            self._resume(resting, float("inf"))
+
+    def _resume(self, resting: dict[str, float], until: float) -> None:
+        """Resume the jobs whose rest is over by `until`. Those without an answer stay in `resting`."""
+        for job_id in [job_id for job_id, over in resting.items() if over <= until]:
+            status = self._ask("resume", job_id).status
+            if status is not None and status < 500:
+                del resting[job_id]
 
     def _roll_back(self, alias: str) -> None:
         """Leave the version that the alias has. Who gets no answer asks again, as a person does."""

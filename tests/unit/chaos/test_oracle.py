@@ -41,7 +41,11 @@ def facts() -> Facts:
     ]
     return Facts(
         sent=[Sent("a.jsonl", "drop", "desk", "bada", True, 1.0), Sent("b.jsonl", "event", "desk", "kilo", True, 2.0)],
-        asked=[Asked("rollback", "desk", 399.0, 401.0, 200, given=FIRST, expected=SECOND)],
+        asked=[
+            Asked("rollback", "desk", 399.0, 401.0, 200, given=FIRST, expected=SECOND),
+            Asked("pause", "job-2", 50.0, 51.0, 200, given="job-2"),
+            Asked("resume", "job-2", 60.0, 61.0, 200, given="job-2"),
+        ],
         answers=[
             answer("desk", FIRST, "bada", 250.0),
             answer("desk", SECOND, "kilo", 350.0),
@@ -137,6 +141,16 @@ def test_a_job_that_was_cancelled_may_end_so(facts: Facts) -> None:
     facts.records += [Record(each.topic, "job-3", each.ce_id) for each in facts.jobs[-1].results]
     facts.asked.append(Asked("cancel", "job-3", 5.0, 6.0, None))
     assert broken(facts) == set()
+
+
+@pytest.mark.parametrize(("resumed", "rested"), [(130.0, False), (112.0, True), (None, False)])
+def test_a_paused_job_that_did_not_rest(facts: Facts, resumed: float | None, rested: bool) -> None:
+    times = dict(zip(TOPICS, (90.0, 95.0, 105.0, 115.0, 125.0), strict=True))
+    change(facts, 0, results=tuple(replace(each, at=times[each.stage]) for each in results("job-1")))
+    facts.asked.append(Asked("pause", "job-1", 99.0, 100.0, 200, given="job-1"))
+    if resumed:
+        facts.asked.append(Asked("resume", "job-1", resumed, resumed + 1, 200, given="job-1"))
+    assert broken(facts) == (set() if rested else {"a paused job rests until it is resumed"})
 
 
 def test_a_result_that_was_replaced(facts: Facts) -> None:
