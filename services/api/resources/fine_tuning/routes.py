@@ -16,12 +16,12 @@ from services.api.resources.fine_tuning.asking import Asking
 from services.api.resources.fine_tuning.domain.history import checkpoint_steps, checkpoint_views, event_view
 from services.api.resources.fine_tuning.domain.job import job_view, unreadable_view
 from services.api.resources.fine_tuning.domain.request import CreateJob
-from services.api.resources.fine_tuning.route import OpenAIRoute
 from services.api.resources.jobs.store import NO_FILTER, cancel, list_jobs, pause, resume
 from services.api.resources.lists import behind, listing
 from shared.access.keyring import limits_of
 from shared.access.principal import principal_of
 from shared.http.errors import ApiError
+from shared.http.json_route import JsonRoute
 from shared.http.repeated import is_repeated
 from shared.http.responses import JsonResponse
 
@@ -32,7 +32,7 @@ _FILTER = re.compile(r"metadata\[(?P<key>.*)\]", re.DOTALL)
 
 
 def router(dependencies: Dependencies) -> APIRouter:
-    routes = APIRouter(prefix="/v1/fine_tuning", tags=["fine_tuning"], route_class=OpenAIRoute)
+    routes = APIRouter(prefix="/v1/fine_tuning", tags=["fine_tuning"], route_class=JsonRoute)
     asking = Asking(dependencies.objects)
 
     def view(state: JobState | Unreadable) -> dict[str, Any]:
