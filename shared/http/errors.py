@@ -29,6 +29,7 @@ from typing import Any, TypeAlias
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 from starlette.types import Scope
 
 from shared import telemetry
@@ -162,11 +163,17 @@ def _routing(error: HTTPException, scope: Scope) -> ApiError:
     if error.status_code == 404:
         return ApiError(404, f"Unknown request URL: {asked}.", code="unknown_url")
     if error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "")
+        allowed = ", ".join(_methods(scope))
         message = f"Not allowed to {asked}; this URL takes {allowed}."
-        return ApiError(405, message, code="method_not_supported", headers=error.headers)
+        return ApiError(405, message, code="method_not_supported", headers={"allow": allowed})
     code = "body_too_large" if error.status_code == 413 else None
     return ApiError(error.status_code, str(error.detail), code=code, headers=error.headers)
+
+
+def _methods(scope: Scope) -> list[str]:
+    """The methods that the URL of a request takes. The router knows only those of the first route of that path."""
+    routes = [route for route in scope["app"].routes if route.matches(scope)[0] is Match.PARTIAL]
+    return sorted({method for route in routes for method in route.methods or ()})
 
 
 def _bad_json(error: BadJson, scope: Scope) -> ApiError:

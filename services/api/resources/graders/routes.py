@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, WithJsonSchema
 
+from services.api.resources.answers import GraderFound, GraderRun
 from services.api.resources.dependencies import Dependencies
 from services.api.resources.graders.domain.graders import parse
 from services.api.resources.graders.domain.outcome import view
@@ -48,13 +49,13 @@ def router(dependencies: Dependencies) -> APIRouter:
     judge = Judge(dependencies.inference_url)
     routes = APIRouter(tags=["graders"], route_class=JsonRoute)
 
-    @routes.post(f"{PREFIX}/validate")
-    async def validate(body: ValidateBody) -> Response:
+    @routes.post(f"{PREFIX}/validate", response_model=GraderFound)
+    async def validate_grader(body: ValidateBody) -> Response:
         """The grader as it was sent, if it can be used."""
         parse(body.grader, strictly=True)
         return JsonResponse({"grader": body.grader})
 
-    @routes.post(f"{PREFIX}/run")
+    @routes.post(f"{PREFIX}/run", response_model=GraderRun)
     async def run_grader(request: Request, body: RunBody) -> Response:
         """The reward of one sample. What is wrong with the sample is told by `metadata.errors`."""
         begun = time.perf_counter()
