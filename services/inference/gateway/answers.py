@@ -60,6 +60,14 @@ _STREAM: Json = {
 _MORE = "Whatever else vLLM knows is passed on to it as it is."
 
 
+_EVENT: Json = {
+    "type": "object",
+    "description": "One event. `data` is a piece of the answer or an error as JSON; that of the last one is `[DONE]`.",
+    "required": ["data"],
+    "properties": {"data": {"type": "string"}},
+}
+
+
 def _asks(required: str, **properties: Json) -> Json:
     return {
         "type": "object",
@@ -104,7 +112,7 @@ def generation(path: str) -> Json:
     summary, asked, answered = _BODIES[path]
     content: Json = {"application/json": {"schema": answered}}
     if "stream" in asked["properties"]:
-        content["text/event-stream"] = {"schema": {"type": "string"}}
+        content["text/event-stream"] = {"schema": _EVENT}
     return {
         "tags": ["generations"],
         "summary": summary,
