@@ -6,11 +6,13 @@ import time
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, TypeAdapter, WithJsonSchema
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from services.api.resources.answers import GraderFound, GraderRun
 from services.api.resources.dependencies import Dependencies
-from services.api.resources.graders.domain.graders import parse
+from services.api.resources.graders.domain.graders import Grader, parse
 from services.api.resources.graders.domain.outcome import view
 from services.api.resources.graders.judge import Judge
 from services.api.resources.graders.run import run
@@ -20,7 +22,18 @@ from shared.http.json_route import JsonRoute
 from shared.http.responses import JsonResponse
 
 PREFIX = "/v1/fine_tuning/alpha/graders"
-# read by hand: these errors are 400, as OpenAI's are
+
+
+class _AsGrader:
+    """A value that `parse` reads, in the document: a grader."""
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return handler(_GRADER.core_schema)
+
+
+_GRADER: TypeAdapter[Grader] = TypeAdapter(Grader)
+# read by hand: its own errors name the field and the remedy
+_Grader = Annotated[Any, _AsGrader()]
 _Object = Annotated[Any, WithJsonSchema({"type": "object"})]
 _Text = Annotated[Any, WithJsonSchema({"type": "string"})]
 
@@ -30,7 +43,7 @@ class ValidateBody(BaseModel):
 
     model_config = ConfigDict(json_schema_extra={"required": ["grader"]})
 
-    grader: _Object = None
+    grader: _Grader = None
 
 
 class RunBody(BaseModel):
@@ -38,7 +51,7 @@ class RunBody(BaseModel):
 
     model_config = ConfigDict(json_schema_extra={"required": ["grader", "model_sample"]})
 
-    grader: _Object = None
+    grader: _Grader = None
     model_sample: _Text = None
     item: _Object = None
     reference_answer: Any = None
