@@ -146,7 +146,7 @@ families: install ## Which kinds of conversation can be trained on which chat te
 	$(BIN)/python -m tests.families
 	$(BIN)/python -m tests.families.parsers
 
-docs: install ## Generate docs/schemas, docs/asyncapi.json and the tables of docs from the code
+docs: install ## Generate docs/schemas, docs/asyncapi.json, docs/openapi and the tables of docs from the code
 	$(BIN)/python -m docs.generate
 
 constraints: install ## Write the pinned versions of all packages again (constraints-*.txt)

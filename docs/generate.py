@@ -1,15 +1,17 @@
-"""Writes `docs/schemas/`, `docs/asyncapi.json` and the tables of `docs/events.md` from `shared/events/`, and
-`docs/metrics.md` from the metrics of the services. A test fails when they differ."""
+"""Writes `docs/schemas/`, `docs/asyncapi.json` and the tables of `docs/events.md` from `shared/events/`,
+`docs/metrics.md` from the metrics of the services, and `docs/openapi/` from their routes. A test fails when they
+differ."""
 
 from __future__ import annotations
 
 import inspect
 import json
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from docs import metrics, tables
+from docs import metrics, openapi, tables
 from shared.events import EVENTS, Event
 
 HERE = Path(__file__).parent
@@ -87,10 +89,12 @@ def page() -> str:
     return MARKED.sub(lambda found: f"{found[1]}\n{made[found[2]]}\n{found[3]}", (HERE / "events.md").read_text())
 
 
+@cache
 def documents() -> dict[str, str]:
     """Every generated file by its path below `docs/`."""
     files: dict[str, Any] = {f"schemas/{event.topic}.v1.json": schema(event) for event in EVENTS}
     files["asyncapi.json"] = asyncapi()
+    files |= {f"openapi/{service}.json": document for service, document in openapi.documents().items()}
     texts = {name: json.dumps(content, indent=2, sort_keys=True) + "\n" for name, content in files.items()}
     return {**texts, "events.md": page(), "metrics.md": metrics.page()}
 

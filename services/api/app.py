@@ -45,6 +45,24 @@ log = logging.getLogger(__name__)
 TOPICS = tuple(event for event in EVENTS if "api" in event.read_by)
 
 
+ABOUT = (
+    "OpenAI's files, uploads, fine-tuning jobs, graders and webhooks, and what Tunestream has beside them. What the "
+    "project of the key does not have is 404, and so is an unknown path; another method is 405; all in OpenAI's "
+    "envelope. Chat, completions, embeddings and models are forwarded to the inference service, whose document "
+    "describes them."
+)
+TAGS = [
+    {"name": "files", "description": "OpenAI's Files API: datasets, and the result files of jobs."},
+    {"name": "uploads", "description": "OpenAI's Uploads API: a large file in parts."},
+    {"name": "fine_tuning", "description": "OpenAI's fine-tuning jobs. A dataset that was dropped is a job here, too."},
+    {"name": "permissions", "description": "Which other projects may use a tuned model."},
+    {"name": "graders", "description": "OpenAI's graders: check one, or score a sample with it."},
+    {"name": "webhooks", "description": "Where the ends of jobs are told, signed as OpenAI signs."},
+    {"name": "jobs", "description": "Tunestream's own view of the same jobs: stages, figures, what is waited for."},
+    {"name": "events", "description": "The history of a job."},
+    {"name": "artifacts", "description": "The files that a job has made: its report, its adapter, its plots."},
+    {"name": "keys", "description": "API keys, with project, rights and limits. An admin key is needed."},
+]
 FORM_BYTES = 2**20
 """What a form has beside its file."""
 
@@ -119,7 +137,17 @@ def make_app(
         **dict.fromkeys(forward.MODELS),
     }
     keyring = Keyring(dependencies.objects, api_keys)
-    app = make_http_app("Tunestream", keyring, rights=RIGHTS, organization=organization, errors=errors, limits=limits)
+    app = make_http_app(
+        "Tunestream: files, jobs and keys",
+        keyring,
+        rights=RIGHTS,
+        organization=organization,
+        errors=errors,
+        limits=limits,
+        description=ABOUT,
+        openapi_tags=TAGS,
+        responses={502: {}},  # the store may refuse any object, or hold a damaged one
+    )
     for resource in (jobs, events, artifacts, files, uploads, permissions, fine_tuning, graders, webhooks):
         app.include_router(resource.router(dependencies))
     app.include_router(keys.router(keyring, dependencies.objects))

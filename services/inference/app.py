@@ -45,6 +45,18 @@ RIGHTS = RightsTable(
 )
 
 
+ABOUT = (
+    "OpenAI's chat, completions, embeddings and models, and the aliases of tuned models. What the project of the key "
+    "does not have is 404, and so is an unknown path; another method is 405; all in OpenAI's envelope. Files, uploads, "
+    "fine-tuning jobs and webhooks are forwarded to the api service, whose document describes them."
+)
+TAGS = [
+    {"name": "generations", "description": "Ask the base, a tuned model, a checkpoint or an alias."},
+    {"name": "models", "description": "OpenAI's Models API."},
+    {"name": "deployments", "description": "Which model each alias names. To change it, an admin key is needed."},
+]
+
+
 def main() -> None:
     collect_rarely()
     run("inference", build, uvloop=True)
@@ -89,7 +101,7 @@ def build(context: Context) -> Parts:
 
     admission = Admission.within(settings.inference.max_generations, allow_open_files)
     app = make_http_app(
-        "Tunestream inference",
+        "Tunestream: models and generations",
         Keyring(objects, settings.inference.api_keys),
         rights=RIGHTS,
         organization=settings.model.organization,
@@ -97,7 +109,8 @@ def build(context: Context) -> Parts:
         # the api service has limits of its own for what is forwarded to it
         limits=dict.fromkeys(GENERATION, BODY_LIMIT) | dict.fromkeys(forward.CONTROL_PLANE),
         own_spans=GENERATION,
-        openapi_url=None,
+        description=ABOUT,
+        openapi_tags=TAGS,
     )
     app.include_router(Gateway(generations, vllm, adapters, known, first_requests, admission).router())
     deletion = Deletion(objects, trained, deleted, aliases, adapters, bases)

@@ -15,6 +15,7 @@ from shared.http.bearer import BearerAuth
 from shared.http.body_limit import BodyLimit, Limits
 from shared.http.errors import ErrorTable
 from shared.http.json_route import JsonRoute
+from shared.http.openapi import VERSION, DocumentedApp, operation_id
 from shared.http.request_id import RequestId
 from shared.http.responses import JsonResponse
 
@@ -36,7 +37,15 @@ def make_http_app(
     `limits` those of `BodyLimit`, `own_spans` that of `RequestId`: generations; `options` are FastAPI's.
     """
     errors = errors or ErrorTable()
-    app = FastAPI(title=title, default_response_class=JsonResponse, docs_url=None, redoc_url=None, **options)
+    app = DocumentedApp(
+        title=title,
+        version=VERSION,
+        default_response_class=JsonResponse,
+        generate_unique_id_function=operation_id,
+        docs_url=None,
+        redoc_url=None,
+        **options,
+    )
     app.router.route_class = JsonRoute  # of the routes that are added to the app itself
     errors.install(app)
     # the middleware that is added last is the first to see a request

@@ -3,6 +3,8 @@
 | status | code | |
 |---|---|---|
 | 400 | `invalid_json` | the body is not JSON, or holds what not every reader of JSON takes; `param` names the field |
+| 400 | `invalid_type`, `invalid_value` | a parameter or a field of the body is wrong; `param` names it |
+| 400 | `missing_required_parameter`, `unknown_parameter` | it is missing, or nobody knows it |
 | 400 | of the `InputError` | the user's data or settings are wrong |
 | 400 | `invalid_project` | the header `OpenAI-Project` is no id of a project |
 | 401 | `missing_api_key`, `invalid_api_key` | with `www-authenticate` |
@@ -11,7 +13,6 @@
 | 404 | `unknown_url`, `model_not_found` | |
 | 405 | `method_not_supported` | with `allow` |
 | 413 | `body_too_large` | |
-| 422 | `invalid_value` | a parameter or a field has a wrong value; `param` names it |
 | 429 | `rate_limit_exceeded` | with `retry-after`; where it is a limit of the key, with `retry-after-ms`, too |
 | 500 | `internal_error` | a bug; the message names the request id |
 | 503 | `service_unavailable` | with `retry-after` |
@@ -22,12 +23,13 @@ A service adds its own exceptions with `ErrorTable(...)`, and answers with `ApiE
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 from starlette.types import Scope
 
 from shared import telemetry
@@ -39,6 +41,7 @@ log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 2
 """When a client may try again. The official client obeys it."""
+MOST_CHARS = 200  # of a parameter's name
 
 
 class ApiError(TunestreamError):
@@ -113,11 +116,46 @@ def _unavailable(error: TransientError, scope: Scope) -> ApiError:
 
 
 def _invalid(error: RequestValidationError, scope: Scope) -> ApiError:
-    problem = error.errors()[0]
-    # the first part of the location is body, query or path
-    param = ".".join(str(part) for part in problem["loc"][1:])[:200] or None
-    message = f"Invalid value for '{param}': {problem['msg']}." if param else f"Invalid request: {problem['msg']}."
-    return ApiError(422, message, param=param, code="invalid_value")
+    """The answer to a request whose parameters are wrong: it names the first of them, in OpenAI's words."""
+    problems = error.errors()
+    body = error.body if problems[0]["loc"][0] == "body" else None
+    first, kind = _path(problems[0], body), problems[0]["type"]
+    if not first:
+        return ApiError(400, "The body must be a JSON object; send one, as application/json.", code="invalid_type")
+    shown = first[:MOST_CHARS]
+    if kind == "missing":
+        message = f"Missing required parameter: '{shown}'."
+        return ApiError(400, message, param=shown, code="missing_required_parameter")
+    if kind == "extra_forbidden":
+        return ApiError(400, f"Unknown parameter: '{shown}'.", param=shown, code="unknown_parameter")
+    # a value that may be one of several things has a problem with each of them
+    same = [problem for problem in problems if _path(problem, body) == first]
+    wrong_type = all(problem["type"].endswith("_type") for problem in same)
+    reasons = ", or ".join(dict.fromkeys(_reason(problem) for problem in same))
+    what, code = ("type", "invalid_type") if wrong_type else ("value", "invalid_value")
+    return ApiError(400, f"Invalid {what} for '{shown}': {reasons}.", param=shown, code=code)
+
+
+def _reason(problem: Any) -> str:
+    message = str(problem["msg"])
+    return message[:1].lower() + message[1:]
+
+
+def _path(problem: Any, body: Any) -> str:
+    """The name of the parameter. pydantic's location may go on with the alternatives of a value, which are no part of
+    it; of a query the name is all."""
+    location: Sequence[Any] = problem["loc"][1:]
+    if problem["loc"][0] != "body":
+        return ".".join(map(str, location))
+    found = list[str]()
+    for part in location:
+        inside = isinstance(body, dict) and part in body
+        if inside or (isinstance(body, list) and isinstance(part, int) and part < len(body)):
+            body = body[part]
+        elif problem["type"] != "missing" or part != location[-1]:
+            break
+        found.append(str(part))
+    return ".".join(found)
 
 
 def _routing(error: HTTPException, scope: Scope) -> ApiError:
@@ -125,11 +163,17 @@ def _routing(error: HTTPException, scope: Scope) -> ApiError:
     if error.status_code == 404:
         return ApiError(404, f"Unknown request URL: {asked}.", code="unknown_url")
     if error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "")
+        allowed = ", ".join(_methods(scope))
         message = f"Not allowed to {asked}; this URL takes {allowed}."
-        return ApiError(405, message, code="method_not_supported", headers=error.headers)
+        return ApiError(405, message, code="method_not_supported", headers={"allow": allowed})
     code = "body_too_large" if error.status_code == 413 else None
     return ApiError(error.status_code, str(error.detail), code=code, headers=error.headers)
+
+
+def _methods(scope: Scope) -> list[str]:
+    """The methods that the URL of a request takes. The router knows only those of the first route of that path."""
+    routes = [route for route in scope["app"].routes if route.matches(scope)[0] is Match.PARTIAL]
+    return sorted({method for route in routes for method in route.methods or ()})
 
 
 def _bad_json(error: BadJson, scope: Scope) -> ApiError:

@@ -70,9 +70,15 @@ def add_probes(app: FastAPI) -> None:
 
 
 async def open_app(
-    service: str, stack: AsyncExitStack, folder: Path, keys: tuple[str, ...], objects: FakeStore | None = None
+    service: str,
+    stack: AsyncExitStack,
+    folder: Path,
+    keys: tuple[str, ...],
+    objects: FakeStore | None = None,
+    *,
+    probes: bool = True,
 ) -> FastAPI:
-    """The app of `service`, composed as in production, with the added routes."""
+    """The app of `service`, composed as in production, with the added routes, or without (`probes`)."""
     objects = objects or FakeStore()
     if service == "api":
         database = ProjectionDatabase(folder / "api.sqlite3")
@@ -91,7 +97,8 @@ async def open_app(
         assert parts.app is not None and parts.close is not None
         stack.push_async_callback(parts.close)
         app = parts.app
-    add_probes(app)
+    if probes:
+        add_probes(app)
     health.mount(app, {})
     return app
 
@@ -114,10 +121,10 @@ async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     [
         ("GET", "/nowhere", {}, 404, "unknown_url", None),
         ("DELETE", "/probe", {}, 405, "method_not_supported", None),
-        ("GET", "/probe?limit=many", {}, 422, "invalid_value", "limit"),
-        ("GET", "/probe", {}, 422, "invalid_value", "limit"),
-        ("POST", "/probe", {"json": {"count": "many"}}, 422, "invalid_value", "count"),
-        ("POST", "/probe", {"json": [1]}, 422, "invalid_value", None),
+        ("GET", "/probe?limit=many", {}, 400, "invalid_value", "limit"),
+        ("GET", "/probe", {}, 400, "missing_required_parameter", "limit"),
+        ("POST", "/probe", {"json": {"count": "many"}}, 400, "invalid_value", "count"),
+        ("POST", "/probe", {"json": [1]}, 400, "invalid_type", None),
         ("POST", "/probe", {"content": b"{", "headers": JSON}, 400, "invalid_json", None),
         ("POST", "/probe", {"content": b'{"count": NaN}', "headers": JSON}, 400, "invalid_json", "count"),
         ("POST", "/probe", {"content": b'{"count": 1e999}', "headers": JSON}, 400, "invalid_json", "count"),
@@ -128,12 +135,12 @@ async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
             "POST",
             "/probe",
             {"content": b'{"count": 1}', "headers": {"content-type": "text"}},
-            422,
-            "invalid_value",
+            400,
+            "invalid_type",
             None,
         ),
         ("POST", "/probe", {"content": b"", "headers": {"content-length": "9" * 5000}}, 413, "body_too_large", None),
-        ("POST", "/probe", {"content": b"{}", "headers": {"content-length": b"\xb2"}}, 422, "invalid_value", None),
+        ("POST", "/probe", {"content": b"{}", "headers": {"content-length": b"\xb2"}}, 400, "invalid_type", None),
         ("POST", "/probe", {"content": b"x" * (2**20 + 1)}, 413, "body_too_large", None),
         ("GET", "/probe/store", {}, 503, "service_unavailable", None),
         ("GET", "/probe/input", {}, 400, "wrong_suffix", "suffix"),
@@ -160,6 +167,25 @@ async def test_a_request_that_goes_wrong_gets_the_same_answer_from_both(
     assert "user text" not in answer.text and "address of the store" not in answer.text
     if status == 500:
         assert answer.headers["x-request-id"] in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("service", "path", "allowed"),
+    [
+        ("api", "/v1/files", "GET, POST"),
+        ("api", "/keys/key_x", "DELETE, GET"),
+        ("inference", "/v1/models/ft:a/b", "DELETE, GET"),
+        ("inference", "/v1/chat/completions", "POST"),
+    ],
+)
+async def test_a_wrong_method_is_told_all_that_are_right(service: str, path: str, allowed: str, tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        app = await open_app(service, stack, tmp_path, KEYS)
+        transport = httpx.ASGITransport(app)
+        client = await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url="http://x.test"))
+        answer = await client.patch(path, headers=KEY)
+    assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+    assert allowed in error_of(answer)["message"]
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 
 from services.inference.domain import deployments
 from services.inference.domain.deployments import NeverNamed, NoPrevious, RolledBack, VersionChanged
 from services.inference.errors import RETRY_AFTER, AdapterRefused
+from services.inference.gateway.answers import DeploymentList
 from services.inference.registry.aliases import Aliases
 from services.inference.registry.models import Bases, Models
 from services.inference.trial import Trial
@@ -25,6 +25,7 @@ from shared.events import Deployed, Deployment, StrictModel
 from shared.events.limits import Name
 from shared.http.errors import ApiError
 from shared.http.json_route import JsonRoute
+from shared.http.responses import JsonResponse
 
 log = logging.getLogger(__name__)
 
@@ -47,23 +48,26 @@ class RollbackRequest(StrictModel):
 
 def router(aliases: Aliases, models: Models, trial: Trial, *, bases: Bases, now: Callable[[], float]) -> APIRouter:
     """`now`: seconds since the epoch by the store's clock. All that is done is done in the project of the caller."""
-    routes = APIRouter(route_class=JsonRoute)
+    routes = APIRouter(tags=["deployments"], route_class=JsonRoute)
 
-    @routes.get("/deployments")
-    async def list_deployments(request: Request) -> dict[str, Any]:
+    @routes.get("/deployments", response_model=DeploymentList)
+    async def list_deployments(request: Request) -> Response:
+        """The aliases of the project, and the model that each names."""
         project = principal_of(request).project
         found = [deployment for deployment in await aliases.all() if deployment.project == project]
-        return {"object": "list", "data": [deployment.model_dump() for deployment in found]}
+        return JsonResponse({"object": "list", "data": [deployment.model_dump() for deployment in found]})
 
-    @routes.get("/deployments/{alias}")
-    async def retrieve_deployment(alias: str, request: Request) -> dict[str, Any]:
+    @routes.get("/deployments/{alias}", response_model=Deployment)
+    async def retrieve_deployment(alias: str, request: Request) -> Response:
+        """The model that the alias names, and those that it named before."""
         deployment = await aliases.read(alias, principal_of(request).project)
         if deployment is None:
             raise _no_alias(alias)
-        return deployment.model_dump()
+        return JsonResponse(deployment.model_dump())
 
-    @routes.post("/deployments/{alias}")
-    async def deploy(alias: str, wanted: DeployRequest, request: Request) -> dict[str, Any]:
+    @routes.post("/deployments/{alias}", response_model=Deployment, responses={409: {}})
+    async def deploy(alias: str, wanted: DeployRequest, request: Request) -> Response:
+        """Let the alias name this model, whatever its evaluation says. It must answer first."""
         project = principal_of(request).project
         if not ids.is_alias(alias) or alias in bases or ids.alias_of(alias) in bases:
             raise ApiError(
@@ -83,10 +87,11 @@ def router(aliases: Aliases, models: Models, trial: Trial, *, bases: Bases, now:
         except VersionChanged as changed:
             raise _version_changed(changed) from None
         assert before is not None
-        return before.model_dump()
+        return JsonResponse(before.model_dump())
 
-    @routes.post("/deployments/{alias}/rollback")
-    async def roll_back(alias: str, request: Request, wanted: RollbackRequest | None = None) -> dict[str, Any]:
+    @routes.post("/deployments/{alias}/rollback", response_model=Deployment, responses={409: {}})
+    async def roll_back(alias: str, request: Request, wanted: RollbackRequest | None = None) -> Response:
+        """Let the alias name the model again that it named before."""
         wanted = wanted or RollbackRequest()
         project = principal_of(request).project
         deployment = await aliases.read(alias, project)
@@ -102,7 +107,7 @@ def router(aliases: Aliases, models: Models, trial: Trial, *, bases: Bases, now:
             raise _version_changed(changed) from None
         except (RolledBack, NoPrevious, NeverNamed) as refused:
             raise _refused(refused, deployment) from None
-        return deployment.model_dump()
+        return JsonResponse(deployment.model_dump())
 
     async def passes(version: Deployed, project: str) -> None:
         if version.model == bases.base:

@@ -21,6 +21,7 @@ from services.inference.domain.suspects import MARKS, REMEMBERED_SECONDS, Genera
 from services.inference.domain.usage import StreamedUsage, usage_of
 from services.inference.errors import ERRORS, RETRY_AFTER, VllmUnavailable
 from services.inference.gateway.admission import Admission, Slot
+from services.inference.gateway.answers import generation
 from services.inference.gateway.asked import Asked, preferred_wait, read_request
 from services.inference.gateway.exchange import GENERATION, Exchange, exchange
 from services.inference.gateway.refusals import as_api_error
@@ -268,6 +269,7 @@ class _Route:
 
     def __init__(self, path: str, gateway: Gateway) -> None:
         self.path = path
+        self.operation = generation(path)
         self._gateway = gateway
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -183,7 +183,8 @@ class FakeVllm:
         gone.cancel()
         if self.cut:
             return StreamingResponse(self._cut(), headers={"content-length": "100"})
-        return JSONResponse({**_answer(body["model"], self.called), "usage": USAGE})
+        answer = _answer(body["model"], self.called) if "messages" in body else _completion(body["model"])
+        return JSONResponse({**answer, "usage": USAGE})
 
     async def _cut(self) -> AsyncIterator[bytes]:
         yield b"{"
@@ -236,6 +237,11 @@ def _answer(model: str, called: list[dict[str, Any]]) -> dict[str, Any]:
     message = {"role": "assistant", "content": None if called else "hello", "tool_calls": called}
     choices = [{"index": 0, "message": message, "finish_reason": "tool_calls" if called else "stop"}]
     return {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": model, "choices": choices}
+
+
+def _completion(model: str) -> dict[str, Any]:
+    choices = [{"index": 0, "text": "hello", "finish_reason": "stop"}]
+    return {"id": "cmpl-1", "object": "text_completion", "created": 1, "model": model, "choices": choices}
 
 
 def _parts(call: dict[str, Any]) -> list[dict[str, Any]]:

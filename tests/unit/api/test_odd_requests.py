@@ -43,7 +43,7 @@ from tests.unit.api.conftest import Api, error_of
 @pytest.mark.parametrize("path", ["/jobs", "/jobs/{job}/events"])
 async def test_odd_queries_are_no_bug(api: Api, history: JobHistory, path: str, query: str) -> None:
     answer = await api.client.get(f"{path.format(job=history.job_id)}?{query}")
-    assert answer.status_code in (200, 404, 422)
+    assert answer.status_code in (200, 400, 404)
     if answer.status_code != 200:
         assert error_of(answer)["param"] in ("limit", "status", "after")
 

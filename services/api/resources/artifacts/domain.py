@@ -7,6 +7,7 @@ from shared.events import DatasetValidated, EvalCompleted, Reference, TrainingCo
 from shared.stages.ledger import attempt_prefix
 
 VALIDATION_REPORT = "validation-report.json"
+OTHER_TYPE = "application/octet-stream"
 MEDIA_TYPES = {
     ".json": "application/json",
     ".jsonl": "application/jsonl",
@@ -47,4 +48,4 @@ def names_of(state: JobState) -> list[str]:
 
 def media_type(name: str) -> str:
     suffix = name[name.rfind(".") :] if "." in name else ""
-    return MEDIA_TYPES.get(suffix, "application/octet-stream")
+    return MEDIA_TYPES.get(suffix, OTHER_TYPE)

@@ -9,6 +9,8 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
 from services.api.resources.artifacts.domain import (
+    MEDIA_TYPES,
+    OTHER_TYPE,
     VALIDATION_REPORT,
     failed_report_key,
     media_type,
@@ -21,7 +23,9 @@ from shared.access.principal import principal_of
 from shared.errors import CorruptObject
 from shared.events import Reference
 from shared.http.errors import ApiError
+from shared.http.openapi import answers_with
 
+ALL_TYPES = (*MEDIA_TYPES.values(), OTHER_TYPE)
 CHUNK = 2**16
 HEADERS = {
     "x-content-type-options": "nosniff",
@@ -34,8 +38,8 @@ HEADERS = {
 def router(dependencies: Dependencies) -> APIRouter:
     routes = APIRouter(tags=["artifacts"])
 
-    @routes.get("/jobs/{job_id}/report")
-    async def report(job_id: str, request: Request) -> Response:
+    @routes.get("/jobs/{job_id}/report", response_class=StreamingResponse, responses=answers_with("text/html"))
+    async def retrieve_report(job_id: str, request: Request) -> Response:
         """The evaluation side by side, as one self-contained HTML page."""
         state = await dependencies.job(job_id, principal_of(request).project)
         if html := references(state).get("report.html"):
@@ -43,8 +47,9 @@ def router(dependencies: Dependencies) -> APIRouter:
         message = f"Job {job_id} was not evaluated yet (it is {state.status}); there is no report yet."
         raise ApiError(404, message, param="job_id", code="report_not_found")
 
-    @routes.get("/jobs/{job_id}/files/{name}")
-    async def file(job_id: str, name: str, request: Request) -> Response:
+    @routes.get("/jobs/{job_id}/files/{name}", response_class=StreamingResponse, responses=answers_with(*ALL_TYPES))
+    async def retrieve_artifact(job_id: str, name: str, request: Request) -> Response:
+        """One of the job's `files`. Its digest is verified."""
         state = await dependencies.job(job_id, principal_of(request).project)
         if reference := references(state).get(name):
             return await _send(dependencies, name, reference)

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 
+from services.api.resources.answers import JobEventList
 from services.api.resources.dependencies import Dependencies
 from services.api.resources.events import store
 from services.api.resources.events.domain import event_view
@@ -18,7 +19,7 @@ from shared.http.responses import JsonResponse
 def router(dependencies: Dependencies) -> APIRouter:
     routes = APIRouter(tags=["events"])
 
-    @routes.get("/jobs/{job_id}/events")
+    @routes.get("/jobs/{job_id}/events", response_model=JobEventList)
     async def list_events(
         job_id: str,
         request: Request,

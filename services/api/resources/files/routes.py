@@ -11,9 +11,10 @@ from urllib.parse import quote
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
+from services.api.resources.answers import Deleted, File, FileList
 from services.api.resources.dependencies import Dependencies
 from services.api.resources.files import store
-from services.api.resources.files.domain import LONGEST_SECONDS, SHORTEST_SECONDS, file_view
+from services.api.resources.files.domain import LONGEST_SECONDS, PURPOSES, SHORTEST_SECONDS, file_view
 from services.api.resources.files.index import FileIndex
 from services.api.resources.forms import FileForm, form_schema
 from services.api.resources.lists import listing
@@ -21,12 +22,14 @@ from shared.access.principal import principal_of
 from shared.errors import CorruptObject
 from shared.events import StoredFile
 from shared.http.errors import ApiError
+from shared.http.openapi import answers_with
 from shared.http.responses import JsonResponse
 
+BYTES = "application/octet-stream"
 FORM = form_schema(
     "file",
     {
-        "purpose": {"type": "string"},
+        "purpose": {"type": "string", "enum": list(PURPOSES)},
         "expires_after[anchor]": {"type": "string", "enum": ["created_at"]},
         "expires_after[seconds]": {"type": "integer", "minimum": SHORTEST_SECONDS, "maximum": LONGEST_SECONDS},
     },
@@ -44,13 +47,13 @@ def router(dependencies: Dependencies) -> APIRouter:
             raise _no_such_file(file_id)
         return file
 
-    @routes.post("/v1/files", openapi_extra=FORM)
+    @routes.post("/v1/files", response_model=File, openapi_extra=FORM)
     async def create_file(request: Request) -> Response:
         """Store a file. Its bytes go to the object store as they come."""
         form = FileForm(request, "file", dependencies.largest_file)
         return JsonResponse(file_view(await store.create(objects, form, principal_of(request).project)))
 
-    @routes.get("/v1/files")
+    @routes.get("/v1/files", response_model=FileList)
     async def list_files(
         request: Request,
         limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
@@ -66,11 +69,12 @@ def router(dependencies: Dependencies) -> APIRouter:
             raise ApiError(404, message, param="after", code="file_not_found")
         return JsonResponse(listing(page.rows, page.has_more))
 
-    @routes.get("/v1/files/{file_id}")
+    @routes.get("/v1/files/{file_id}", response_model=File)
     async def retrieve_file(file_id: str, request: Request) -> Response:
+        """What is known of the file. Its bytes are at `/content`."""
         return JsonResponse(file_view(await found(file_id, request)))
 
-    @routes.get("/v1/files/{file_id}/content")
+    @routes.get("/v1/files/{file_id}/content", response_class=StreamingResponse, responses=answers_with(BYTES))
     async def file_content(file_id: str, request: Request, encoding: Literal["base64"] | None = None) -> Response:
         """The bytes of the file. With `encoding=base64` they come as OpenAI's result files do."""
         file = await found(file_id, request)
@@ -87,9 +91,9 @@ def router(dependencies: Dependencies) -> APIRouter:
             "content-disposition": f"attachment; filename*=UTF-8''{quote(file.filename, safe='')}",
             "x-content-type-options": "nosniff",
         }
-        return StreamingResponse(body, media_type="application/octet-stream", headers=headers)
+        return StreamingResponse(body, media_type=BYTES, headers=headers)
 
-    @routes.delete("/v1/files/{file_id}")
+    @routes.delete("/v1/files/{file_id}", response_model=Deleted)
     async def delete_file(file_id: str, request: Request) -> Response:
         """From now on nobody finds the file. A job that is under way and uses it still reads it to its end."""
         await found(file_id, request)

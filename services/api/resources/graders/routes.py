@@ -6,10 +6,13 @@ import time
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, TypeAdapter, WithJsonSchema
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
+from services.api.resources.answers import GraderFound, GraderRun
 from services.api.resources.dependencies import Dependencies
-from services.api.resources.graders.domain.graders import parse
+from services.api.resources.graders.domain.graders import Grader, parse
 from services.api.resources.graders.domain.outcome import view
 from services.api.resources.graders.judge import Judge
 from services.api.resources.graders.run import run
@@ -19,7 +22,18 @@ from shared.http.json_route import JsonRoute
 from shared.http.responses import JsonResponse
 
 PREFIX = "/v1/fine_tuning/alpha/graders"
-# read by hand: these errors are 400, as OpenAI's are
+
+
+class _AsGrader:
+    """A value that `parse` reads, in the document: a grader."""
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return handler(_GRADER.core_schema)
+
+
+_GRADER: TypeAdapter[Grader] = TypeAdapter(Grader)
+# read by hand: its own errors name the field and the remedy
+_Grader = Annotated[Any, _AsGrader()]
 _Object = Annotated[Any, WithJsonSchema({"type": "object"})]
 _Text = Annotated[Any, WithJsonSchema({"type": "string"})]
 
@@ -29,7 +43,7 @@ class ValidateBody(BaseModel):
 
     model_config = ConfigDict(json_schema_extra={"required": ["grader"]})
 
-    grader: _Object = None
+    grader: _Grader = None
 
 
 class RunBody(BaseModel):
@@ -37,7 +51,7 @@ class RunBody(BaseModel):
 
     model_config = ConfigDict(json_schema_extra={"required": ["grader", "model_sample"]})
 
-    grader: _Object = None
+    grader: _Grader = None
     model_sample: _Text = None
     item: _Object = None
     reference_answer: Any = None
@@ -48,13 +62,13 @@ def router(dependencies: Dependencies) -> APIRouter:
     judge = Judge(dependencies.inference_url)
     routes = APIRouter(tags=["graders"], route_class=JsonRoute)
 
-    @routes.post(f"{PREFIX}/validate")
-    async def validate(body: ValidateBody) -> Response:
+    @routes.post(f"{PREFIX}/validate", response_model=GraderFound)
+    async def validate_grader(body: ValidateBody) -> Response:
         """The grader as it was sent, if it can be used."""
         parse(body.grader, strictly=True)
         return JsonResponse({"grader": body.grader})
 
-    @routes.post(f"{PREFIX}/run")
+    @routes.post(f"{PREFIX}/run", response_model=GraderRun)
     async def run_grader(request: Request, body: RunBody) -> Response:
         """The reward of one sample. What is wrong with the sample is told by `metadata.errors`."""
         begun = time.perf_counter()

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
 
 from services.api.domain.state import Status
+from services.api.resources.answers import Job, JobList
 from services.api.resources.dependencies import Dependencies
 from services.api.resources.jobs import store
 from services.api.resources.jobs.domain import first_stage
@@ -30,7 +31,7 @@ class RetryBody(StrictModel):
 def router(dependencies: Dependencies) -> APIRouter:
     routes = APIRouter(tags=["jobs"], route_class=JsonRoute)
 
-    @routes.get("/jobs")
+    @routes.get("/jobs", response_model=JobList)
     async def list_jobs(
         request: Request,
         limit: Annotated[int, Query(ge=1, le=100)] = 20,
@@ -46,18 +47,19 @@ def router(dependencies: Dependencies) -> APIRouter:
         jobs = listing([dependencies.view(state) for state in page.rows], page.has_more)
         return JsonResponse(jobs | {"notes": dependencies.notes()})
 
-    @routes.get("/jobs/{job_id}")
+    @routes.get("/jobs/{job_id}", response_model=Job)
     async def retrieve_job(job_id: str, request: Request) -> Response:
+        """The job with its stages. `as_of` says when it was so, `notes` what is away."""
         return JsonResponse(dependencies.view(await dependencies.job(job_id, principal_of(request).project)))
 
-    @routes.post("/jobs/{job_id}/cancel")
+    @routes.post("/jobs/{job_id}/cancel", response_model=Job)
     async def cancel_job(job_id: str, request: Request) -> Response:
         """Ask for the job to end, and answer at once. The job is `cancelled` when its owner has stopped working."""
         state = await dependencies.current_job(job_id, principal_of(request).project)
         await store.cancel(state, dependencies.objects, dependencies.bus)
         return JsonResponse(dependencies.view(state))
 
-    @routes.post("/jobs/{job_id}/pause")
+    @routes.post("/jobs/{job_id}/pause", response_model=Job)
     async def pause_job(job_id: str, request: Request) -> Response:
         """Let the job rest until it is resumed, and answer at once. A training writes a checkpoint and gives back the
         GPU. Pausing a paused job answers with it."""
@@ -65,14 +67,14 @@ def router(dependencies: Dependencies) -> APIRouter:
         state = await store.pause(state, dependencies.projection, dependencies.objects, dependencies.bus)
         return JsonResponse(dependencies.view(state))
 
-    @routes.post("/jobs/{job_id}/resume")
+    @routes.post("/jobs/{job_id}/resume", response_model=Job)
     async def resume_job(job_id: str, request: Request) -> Response:
         """Let a paused job go on from its newest checkpoint. It is `queued` until a stage works on it again."""
         state = await dependencies.current_job(job_id, principal_of(request).project)
         state = await store.resume(state, dependencies.projection, dependencies.objects, dependencies.bus)
         return JsonResponse(dependencies.view(state))
 
-    @routes.post("/jobs/{job_id}/retry")
+    @routes.post("/jobs/{job_id}/retry", response_model=Job)
     async def retry_job(job_id: str, request: Request, body: RetryBody | None = None) -> Response:
         """Make a new job that takes over the results before the stage that it begins from. Answers with the new job.
 

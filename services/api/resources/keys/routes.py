@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
+from services.api.resources.answers import Deleted, Key, KeyList, NewKey
 from services.api.resources.keys import store
 from services.api.resources.keys.domain import KeyBody, key_view
 from services.api.resources.lists import behind, listing
@@ -23,7 +24,7 @@ def router(keyring: Keyring, ledger: Ledger) -> APIRouter:
     """`keyring`: that of this process, which sees at once what is changed here."""
     routes = APIRouter(tags=["keys"], route_class=JsonRoute)
 
-    @routes.post("/keys")
+    @routes.post("/keys", response_model=NewKey)
     async def create_key(body: KeyBody, request: Request) -> Response:
         """Make a key. The answer alone holds its `secret`: it is kept nowhere."""
         if "admin" not in body.rights and not await keyring.has_admin():
@@ -38,7 +39,7 @@ def router(keyring: Keyring, ledger: Ledger) -> APIRouter:
         key, secret = await store.create(body, who.project, who.key_id, keyring, ledger)
         return JsonResponse({**key_view(key), "secret": secret}, headers={"cache-control": "no-store"})
 
-    @routes.get("/keys")
+    @routes.get("/keys", response_model=KeyList)
     async def list_keys(limit: Annotated[int, Query(ge=1, le=100)] = 20, after: str | None = None) -> Response:
         """Newest first, revoked ones too; `after` is the id of the last key of the page before."""
         keys = behind(await keyring.all(), after, lambda key: key.id)
@@ -46,15 +47,16 @@ def router(keyring: Keyring, ledger: Ledger) -> APIRouter:
             raise ApiError(404, f"There is no key {after!r} to continue after.", param="after", code="key_not_found")
         return JsonResponse(listing([key_view(key) for key in keys[:limit]], len(keys) > limit))
 
-    @routes.get("/keys/{key_id}")
+    @routes.get("/keys/{key_id}", response_model=Key)
     async def retrieve_key(key_id: str) -> Response:
+        """The key without its secret."""
         try:
             found = await store.retrieve(key_id, ledger)
         except CorruptObject as error:
             raise _unreadable(error) from None
         return JsonResponse(key_view(_existing(found[0] if found else None, key_id)))
 
-    @routes.delete("/keys/{key_id}")
+    @routes.delete("/keys/{key_id}", response_model=Deleted)
     async def revoke_key(key_id: str, request: Request) -> Response:
         """Revoke a key. It is refused at once here, and within five seconds everywhere."""
         try:

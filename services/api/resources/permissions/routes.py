@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from services.api.resources.answers import Deleted, PermissionList
 from services.api.resources.dependencies import Dependencies
 from services.api.resources.lists import listing
 from services.api.resources.permissions import store
@@ -50,7 +51,7 @@ def router(dependencies: Dependencies) -> APIRouter:
             raise ApiError(404, message, code="model_not_found", param="fine_tuned_model_checkpoint")
         return name
 
-    @routes.post(PATH)
+    @routes.post(PATH, response_model=PermissionList)
     async def give_permissions(checkpoint: str, body: GiveBody, request: Request) -> Response:
         """Let other projects use this model. One that may already keeps its permission."""
         principal = principal_of(request)
@@ -61,7 +62,7 @@ def router(dependencies: Dependencies) -> APIRouter:
         ]
         return JsonResponse(listing([permission_view(permission) for permission in given], has_more=False))
 
-    @routes.get(PATH)
+    @routes.get(PATH, response_model=PermissionList)
     async def list_permissions(
         checkpoint: str,
         request: Request,
@@ -78,7 +79,7 @@ def router(dependencies: Dependencies) -> APIRouter:
             raise ApiError(404, message, param="after", code="permission_not_found")
         return JsonResponse(listing([permission_view(each) for each in found[:limit]], len(found) > limit))
 
-    @routes.delete(PATH + "/{permission_id}")
+    @routes.delete(PATH + "/{permission_id}", response_model=Deleted)
     async def revoke_permission(checkpoint: str, permission_id: str, request: Request) -> Response:
         """From now on the other project may not use the model any more."""
         name = await model_named(checkpoint, principal_of(request))

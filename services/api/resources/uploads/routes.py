@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
+from services.api.resources import answers
 from services.api.resources.dependencies import Dependencies
 from services.api.resources.forms import FileForm, form_schema
 from services.api.resources.uploads import store
@@ -60,7 +61,7 @@ def router(dependencies: Dependencies) -> APIRouter:
         file = await store.file_of(objects, upload, made)
         return JsonResponse(upload_view(upload, made, file, objects.now()))
 
-    @routes.post("/v1/uploads")
+    @routes.post("/v1/uploads", response_model=answers.Upload)
     async def create_upload(request: Request, body: UploadBody) -> Response:
         """Begin an upload. It expires after an hour."""
         largest = min(LARGEST_UPLOAD, dependencies.largest_file)
@@ -78,14 +79,14 @@ def router(dependencies: Dependencies) -> APIRouter:
         )
         return await view(upload, None)
 
-    @routes.post("/v1/uploads/{upload_id}/parts", openapi_extra=form_schema("data"))
+    @routes.post("/v1/uploads/{upload_id}/parts", response_model=answers.UploadPart, openapi_extra=form_schema("data"))
     async def add_part(upload_id: str, request: Request) -> Response:
         """Store a part of at most 64 MB. Parts may come in parallel; their order is given at the end."""
         upload = await found(upload_id, request)
         part = await store.add_part(objects, upload, FileForm(request, "data", LARGEST_PART))
         return JsonResponse(part_view(upload_id, part))
 
-    @routes.post("/v1/uploads/{upload_id}/complete")
+    @routes.post("/v1/uploads/{upload_id}/complete", response_model=answers.Upload)
     async def complete_upload(upload_id: str, request: Request, body: CompleteBody) -> Response:
         """Make a file of the parts. Asking again answers the same file."""
         upload = await found(upload_id, request)
@@ -95,7 +96,7 @@ def router(dependencies: Dependencies) -> APIRouter:
             raise ApiError(502, f"A part cannot be read: {error}.", code="corrupt_object") from None
         return await view(upload, made)
 
-    @routes.post("/v1/uploads/{upload_id}/cancel")
+    @routes.post("/v1/uploads/{upload_id}/cancel", response_model=answers.Upload)
     async def cancel_upload(upload_id: str, request: Request) -> Response:
         """End the upload without a file."""
         upload = await found(upload_id, request)

@@ -8,6 +8,14 @@ from fastapi import APIRouter, Query, Request, Response
 
 from services.api.domain.addresses import BadTarget
 from services.api.domain.webhooks import EVENT_TYPES, Endpoint, WebhookEvent, signed
+from services.api.resources.answers import (
+    Deleted,
+    WebhookEndpoint,
+    WebhookEndpointList,
+    WebhookEndpointSecret,
+    WebhookEventTypes,
+    WebhookTest,
+)
 from services.api.resources.dependencies import Dependencies
 from services.api.resources.lists import behind, listing
 from services.api.resources.new_ids import new_id
@@ -50,12 +58,13 @@ def router(dependencies: Dependencies) -> APIRouter:
                 400, f"No webhook can be sent to this URL: {error}.", param="url", code="invalid_url"
             ) from None
 
-    @routes.get("/webhook_event_types")
-    async def list_event_types() -> Response:
+    @routes.get("/webhook_event_types", response_model=WebhookEventTypes)
+    async def list_webhook_event_types() -> Response:
+        """The types of events that an endpoint can subscribe to."""
         return JsonResponse({"object": "list", "data": list(EVENT_TYPES)})
 
-    @routes.post("/webhook_endpoints")
-    async def create_endpoint(request: Request, body: CreateBody) -> Response:
+    @routes.post("/webhook_endpoints", response_model=WebhookEndpointSecret)
+    async def create_webhook_endpoint(request: Request, body: CreateBody) -> Response:
         """Make an endpoint. This answer alone shows its secret."""
         types = known_types(body.event_types, "event_types")
         await check(body.url)
@@ -67,8 +76,8 @@ def router(dependencies: Dependencies) -> APIRouter:
         dependencies.webhooks_wanted.set()
         return JsonResponse(endpoint_view(endpoint, secret=True))
 
-    @routes.get("/webhook_endpoints")
-    async def list_endpoints(
+    @routes.get("/webhook_endpoints", response_model=WebhookEndpointList)
+    async def list_webhook_endpoints(
         request: Request, limit: Annotated[int, Query(ge=1, le=100)] = 20, after: str | None = None
     ) -> Response:
         """Newest first; `after` is the id of the last endpoint of the page before, which may be deleted by now."""
@@ -80,12 +89,13 @@ def router(dependencies: Dependencies) -> APIRouter:
         found = [each for each in rest if each.deleted_at is None]
         return JsonResponse(listing([endpoint_view(each) for each in found[:limit]], len(found) > limit))
 
-    @routes.get("/webhook_endpoints/{endpoint_id}")
-    async def retrieve_endpoint(request: Request, endpoint_id: str) -> Response:
+    @routes.get("/webhook_endpoints/{endpoint_id}", response_model=WebhookEndpoint)
+    async def retrieve_webhook_endpoint(request: Request, endpoint_id: str) -> Response:
+        """The endpoint without its secret."""
         return JsonResponse(endpoint_view(await own(request, endpoint_id)))
 
-    @routes.post("/webhook_endpoints/{endpoint_id}")
-    async def update_endpoint(request: Request, endpoint_id: str, body: UpdateBody | None = None) -> Response:
+    @routes.post("/webhook_endpoints/{endpoint_id}", response_model=WebhookEndpoint)
+    async def update_webhook_endpoint(request: Request, endpoint_id: str, body: UpdateBody | None = None) -> Response:
         """Change what the body names. A type of event that is added is told from now on."""
         await own(request, endpoint_id)
         update = body or UpdateBody()
@@ -96,15 +106,15 @@ def router(dependencies: Dependencies) -> APIRouter:
             raise _missing(endpoint_id)
         return JsonResponse(endpoint_view(endpoint))
 
-    @routes.delete("/webhook_endpoints/{endpoint_id}")
-    async def delete_endpoint(request: Request, endpoint_id: str) -> Response:
+    @routes.delete("/webhook_endpoints/{endpoint_id}", response_model=Deleted)
+    async def delete_webhook_endpoint(request: Request, endpoint_id: str) -> Response:
         """Nothing is sent to it any more, not even what it has missed."""
         await own(request, endpoint_id)
         await endpoints.change(endpoint_id, lambda each: deleted(each, endpoints.now()))
         return JsonResponse({"id": endpoint_id, "deleted": True, "object": "webhook_endpoint.deleted"})
 
-    @routes.post("/webhook_endpoints/{endpoint_id}/rotate_secret")
-    async def rotate_secret(request: Request, endpoint_id: str, body: RotateBody | None = None) -> Response:
+    @routes.post("/webhook_endpoints/{endpoint_id}/rotate_secret", response_model=WebhookEndpointSecret)
+    async def rotate_webhook_secret(request: Request, endpoint_id: str, body: RotateBody | None = None) -> Response:
         """Replace the secret at once, or within a day, in which deliveries are signed with both."""
         await own(request, endpoint_id)
         keep, secret = bool(body and body.keep_old_secret_active_for_24_hours), new_secret()
@@ -115,8 +125,8 @@ def router(dependencies: Dependencies) -> APIRouter:
             raise _missing(endpoint_id)
         return JsonResponse(endpoint_view(endpoint, secret=True))
 
-    @routes.post("/webhook_endpoints/{endpoint_id}/test")
-    async def test_endpoint(request: Request, endpoint_id: str, body: SampleBody) -> Response:
+    @routes.post("/webhook_endpoints/{endpoint_id}/test", response_model=WebhookTest)
+    async def test_webhook_endpoint(request: Request, endpoint_id: str, body: SampleBody) -> Response:
         """Send a sample now, one time, whatever the endpoint has subscribed to."""
         endpoint = await own(request, endpoint_id)
         event_type = known_types([body.event_type], "event_type")[0]

@@ -80,7 +80,7 @@ async def test_an_unknown_job_is_a_404(api: Api, job_id: str) -> None:
 )
 async def test_a_wrong_parameter_is_named(api: Api, path: str, param: str) -> None:
     answer = await api.client.get(path)
-    assert answer.status_code == 422
+    assert answer.status_code == 400
     error = error_of(answer)
     assert (error["param"], error["code"]) == (param, "invalid_value")
     assert param in error["message"]

@@ -67,7 +67,7 @@ async def test_a_key_that_names_nothing_may_train_and_serve_in_the_project_of_th
 )
 async def test_a_wrong_field_is_named(api: Api, body: dict[str, Any], param: str) -> None:
     answer = await api.client.post("/keys", json=body)
-    assert answer.status_code == 422
+    assert answer.status_code == 400
     assert error_of(answer)["param"] == param
     assert (await api.get("/keys"))["data"] == []
 

@@ -144,10 +144,10 @@ async def test_a_job_that_failed_in_ingest_has_nothing_to_begin_from(api: Api) -
         ({"from": "ingest"}, 400, "from"),
         ({"from": "traner"}, 400, "from"),
         ({"from": ""}, 400, "from"),
-        ({"from": 3}, 422, "from"),
-        ({"from": "x" * 1000}, 422, "from"),
-        ({"form": "trainer"}, 422, "form"),
-        ([], 422, None),
+        ({"from": 3}, 400, "from"),
+        ({"from": "x" * 1000}, 400, "from"),
+        ({"form": "trainer"}, 400, "form"),
+        ([], 400, None),
     ],
 )
 async def test_a_wrong_request_is_named(

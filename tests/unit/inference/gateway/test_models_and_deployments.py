@@ -100,8 +100,8 @@ async def test_an_alias_can_be_pointed_at_the_base_or_at_what_another_names(serv
     ("path", "body", "status", "code"),
     [
         ("/deployments/support", {"model": "nothing"}, 404, "model_not_found"),
-        ("/deployments/support", {}, 422, "invalid_value"),
-        ("/deployments/support", {"modle": "x", "model": "y"}, 422, "invalid_value"),
+        ("/deployments/support", {}, 400, "missing_required_parameter"),
+        ("/deployments/support", {"modle": "x", "model": "y"}, 400, "unknown_parameter"),
         ("/deployments/-support", {"model": BASE}, 400, "invalid_alias"),
         ("/deployments/ft:a:b", {"model": BASE}, 400, "invalid_alias"),
         ("/deployments/nothing/rollback", None, 404, "alias_not_found"),
