@@ -40,6 +40,11 @@ class Control:
         """Whether the job rests until it is resumed."""
         return not self.cancelled and self.last > 0 and self.last not in self.resumes
 
+    @property
+    def resumed(self) -> bool:
+        """Whether the job has rested, and was told to go on."""
+        return not self.cancelled and self.last in self.resumes
+
 
 async def read(ledger: Ledger, job_id: str) -> Control:
     """What the user of a job wants, by one listing. Raises like the ledger."""

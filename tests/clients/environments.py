@@ -22,9 +22,13 @@ class PythonClient:
     version: str | None
     more: tuple[str, ...] = ()
 
+    @property
+    def name(self) -> str:
+        return self.version or "newest"
+
     def python(self) -> Path:
         """The interpreter of its environment, which is made if there is none. The newest is asked for each time."""
-        folder = FOLDER / f"openai-{self.version or 'newest'}"
+        folder = FOLDER / f"openai-{self.name}"
         python, done = folder / "bin" / "python", folder / ".installed"
         if self.version is None or not done.exists():
             if not python.exists():
@@ -41,13 +45,21 @@ NEWEST = PythonClient(None)
 BETWEEN = (PythonClient("1.78.0"), PythonClient("1.109.1"), PythonClient("2.0.0"))
 
 
-def node_suite() -> list[str]:
-    """The command that runs the suite of the official Node client, in its newest version."""
+OLDEST_NODE = 20
+
+
+def node_suite() -> list[str] | None:
+    """The command that runs the suite of the newest Node client; None: there is no Node here, or an older one."""
+    if not (shutil.which("node") and shutil.which("npm")):
+        return None
+    version = subprocess.run(["node", "--version"], check=True, capture_output=True, text=True).stdout
+    if int(version.removeprefix("v").partition(".")[0]) < OLDEST_NODE:
+        return None
     folder = FOLDER / "node"
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("package.json", "suite.mjs"):
-        shutil.copy(Path(__file__).parent / "node" / name, folder / name)
-    npm = ["npm", "install", "--silent", "--no-fund", "--no-audit", "--no-package-lock", "openai@latest"]
+    for file in (Path(__file__).parent / "node").iterdir():
+        shutil.copy(file, folder / file.name)
+    npm = ["npm", "install", "--loglevel=error", "--no-fund", "--no-audit", "--no-package-lock", "openai@latest"]
     subprocess.run(npm, check=True, cwd=folder, env={**os.environ, "NODE_ENV": "production"})
     assert json.loads((folder / "node_modules" / "openai" / "package.json").read_text())["version"]
     return ["node", str(folder / "suite.mjs")]

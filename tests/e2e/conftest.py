@@ -145,18 +145,25 @@ def _until(condition: Callable[[], bool], what: str, seconds: float = 120) -> No
         time.sleep(0.2)
 
 
-@pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StackUnderTest]:
+@contextmanager
+def running_stack(state: Path, *options: str) -> Iterator[StackUnderTest]:
+    """A stack with its data in the folder `state`. `options`: further ones of `tunestream up`."""
     assert (BASE / "config.json").is_file(), "no tiny base: python -m examples.tiny_base"
-    started = StackUnderTest({}, tmp_path_factory.mktemp("stack"))
+    started = StackUnderTest({}, state)
     try:
-        started.tunestream("up", "--detach", "--base", str(BASE), timeout=600)
+        started.tunestream("up", "--detach", "--base", str(BASE), *options, timeout=600)
         started.env = parse_exports(started.tunestream("env").stdout)
         yield started
     finally:
         started.tunestream("down", timeout=180)
         left = started.processes()
         assert not left, f"down left processes: {left}"
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StackUnderTest]:
+    with running_stack(tmp_path_factory.mktemp("stack")) as started:
+        yield started
 
 
 def environment(stack: StackUnderTest) -> Mapping[str, str]:

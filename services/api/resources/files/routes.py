@@ -23,6 +23,7 @@ from shared.errors import CorruptObject
 from shared.events import StoredFile
 from shared.http.errors import ApiError
 from shared.http.openapi import answers_with
+from shared.http.repeated import is_repeated
 from shared.http.responses import JsonResponse
 
 BYTES = "application/octet-stream"
@@ -96,9 +97,15 @@ def router(dependencies: Dependencies) -> APIRouter:
     @routes.delete("/v1/files/{file_id}", response_model=Deleted)
     async def delete_file(file_id: str, request: Request) -> Response:
         """From now on nobody finds the file. A job that is under way and uses it still reads it to its end."""
-        await found(file_id, request)
-        if not await store.bury(objects, file_id):
-            raise _no_such_file(file_id)
+        if is_repeated(request):  # the answer to the first try may have been lost
+            project = principal_of(request).project
+            if await store.find_even_if_deleted(objects, projection, file_id, project) is None:
+                raise _no_such_file(file_id)
+            await store.bury(objects, file_id)
+        else:
+            await found(file_id, request)
+            if not await store.bury(objects, file_id):
+                raise _no_such_file(file_id)
         await index.forget(file_id)
         return JsonResponse({"id": file_id, "object": "file", "deleted": True})
 

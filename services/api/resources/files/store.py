@@ -72,15 +72,21 @@ async def find(objects: ObjectStore, projection: Projection, file_id: str, proje
     Raises:
         StoreUnavailable: the store does not answer.
     """
-    if not is_file_id(file_id):
+    # in this order: the janitor deletes the document first and the tombstone last
+    if not is_file_id(file_id) or await is_buried(objects, file_id):
         return None
-    if job_id := job_of(file_id):
-        if not is_job_id(job_id) or await is_buried(objects, file_id):
-            return None
-        state = await projection.look_up(job_id)
-        file = result_file(state) if state else None
-        return file if file and file.project == project else None
-    return await find_stored(objects, file_id, project)
+    return await find_even_if_deleted(objects, projection, file_id, project)
+
+
+async def find_even_if_deleted(
+    objects: ObjectStore, projection: Projection, file_id: str, project: str
+) -> StoredFile | None:
+    """The same, and also a file that was deleted, until the janitor has carried that out. Raises like `find`."""
+    if not (job_id := job_of(file_id)):
+        return await _stored(objects, file_id, project) if is_file_id(file_id) else None
+    state = await projection.look_up(job_id) if is_job_id(job_id) else None
+    file = result_file(state) if state else None
+    return file if file and file.project == project else None
 
 
 async def find_stored(objects: ObjectStore, file_id: str, project: str) -> StoredFile | None:
@@ -89,9 +95,12 @@ async def find_stored(objects: ObjectStore, file_id: str, project: str) -> Store
     Raises:
         StoreUnavailable: the store does not answer.
     """
-    # in this order: the janitor deletes the document first and the tombstone last
     if not is_file_id(file_id) or await is_buried(objects, file_id):
         return None
+    return await _stored(objects, file_id, project)
+
+
+async def _stored(objects: ObjectStore, file_id: str, project: str) -> StoredFile | None:
     found = await objects.get(file_meta_key(file_id))
     try:
         file = StoredFile.model_validate_json(found[0]) if found else None

@@ -84,7 +84,7 @@ def router(dependencies: Dependencies) -> APIRouter:
     async def cancel_fine_tuning_job(job_id: str, request: Request) -> Response:
         """Ask for the job to end, and answer at once. The job is `cancelled` when its owner has stopped working."""
         state = await dependencies.current_job(job_id, principal_of(request).project)
-        await cancel(state, dependencies.objects, dependencies.bus)
+        await cancel(state, dependencies.objects, dependencies.bus, repeated=is_repeated(request))
         return JsonResponse(view(state))
 
     @routes.post("/jobs/{job_id}/pause", response_model=FineTuningJob)
@@ -97,7 +97,8 @@ def router(dependencies: Dependencies) -> APIRouter:
     async def resume_fine_tuning_job(job_id: str, request: Request) -> Response:
         """Let a paused job go on from its newest checkpoint."""
         state = await dependencies.current_job(job_id, principal_of(request).project)
-        return JsonResponse(view(await resume(state, dependencies.projection, dependencies.objects, dependencies.bus)))
+        projection, objects, bus = dependencies.projection, dependencies.objects, dependencies.bus
+        return JsonResponse(view(await resume(state, projection, objects, bus, repeated=is_repeated(request))))
 
     @routes.get("/jobs/{job_id}/events", response_model=FineTuningEventList)
     async def list_fine_tuning_events(

@@ -18,6 +18,7 @@ from shared.access.tuned_models import is_deleted
 from shared.events import StrictModel
 from shared.http.errors import ApiError
 from shared.http.json_route import JsonRoute
+from shared.http.repeated import is_repeated
 from shared.http.responses import JsonResponse
 
 
@@ -56,7 +57,7 @@ def router(dependencies: Dependencies) -> APIRouter:
     async def cancel_job(job_id: str, request: Request) -> Response:
         """Ask for the job to end, and answer at once. The job is `cancelled` when its owner has stopped working."""
         state = await dependencies.current_job(job_id, principal_of(request).project)
-        await store.cancel(state, dependencies.objects, dependencies.bus)
+        await store.cancel(state, dependencies.objects, dependencies.bus, repeated=is_repeated(request))
         return JsonResponse(dependencies.view(state))
 
     @routes.post("/jobs/{job_id}/pause", response_model=Job)
@@ -71,7 +72,8 @@ def router(dependencies: Dependencies) -> APIRouter:
     async def resume_job(job_id: str, request: Request) -> Response:
         """Let a paused job go on from its newest checkpoint. It is `queued` until a stage works on it again."""
         state = await dependencies.current_job(job_id, principal_of(request).project)
-        state = await store.resume(state, dependencies.projection, dependencies.objects, dependencies.bus)
+        projection, objects, bus = dependencies.projection, dependencies.objects, dependencies.bus
+        state = await store.resume(state, projection, objects, bus, repeated=is_repeated(request))
         return JsonResponse(dependencies.view(state))
 
     @routes.post("/jobs/{job_id}/retry", response_model=Job)

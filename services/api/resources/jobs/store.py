@@ -84,8 +84,9 @@ def _has_metadata(where: str = "1") -> str:
     return f"CASE WHEN json_valid(state) THEN {pairs} ELSE 0 END"
 
 
-async def cancel(job: JobState, ledger: Ledger, bus: Publisher) -> None:
-    """Ask for the job to end. There is one cancellation per job, so asking again changes nothing.
+async def cancel(job: JobState, ledger: Ledger, bus: Publisher, *, repeated: bool) -> None:
+    """Ask for the job to end. There is one cancellation per job, so asking again changes nothing. `repeated`: the
+    client has asked before, and the answer may have been lost; then the job may be cancelled already.
 
     Nobody waits for the bus: the owner of the job also reads the ledger whenever it renews its lease, and every stage
     that may still have to end the job finds a new entry in the index of open work.
@@ -94,6 +95,8 @@ async def cancel(job: JobState, ledger: Ledger, bus: Publisher) -> None:
         ApiError: the job has ended.
         StoreUnavailable: the request may not have been written.
     """
+    if repeated and job.status == "cancelled":
+        return
     _refuse_ended(job, "cancelled")
     await control.cancel(ledger, job.job_id)
     await _wake(job, "cancel", 1, ledger, bus)
@@ -118,13 +121,16 @@ async def pause(job: JobState, projection: Projection, ledger: Ledger, bus: Publ
     return job
 
 
-async def resume(job: JobState, projection: Projection, ledger: Ledger, bus: Publisher) -> JobState:
-    """Let a paused job go on, which is as the ledger has it now. Returns it as it is then.
+async def resume(job: JobState, projection: Projection, ledger: Ledger, bus: Publisher, *, repeated: bool) -> JobState:
+    """Let a paused job go on, which is as the ledger has it now. Returns it as it is then. `repeated`: the client has
+    asked before, and the answer may have been lost; then the job may have gone on already.
 
     Raises:
         ApiError: it has ended, or it is not paused.
         TransientError: the request may not have been written.
     """
+    if repeated and (await control.read(ledger, job.job_id)).resumed:
+        return job
     _refuse_ended(job, "resumed")
     number = await control.resume(ledger, job.job_id)
     if number is None:

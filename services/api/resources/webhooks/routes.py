@@ -36,6 +36,7 @@ from services.api.webhooks.receivers import NoAnswer
 from shared.access.principal import principal_of
 from shared.http.errors import ApiError
 from shared.http.json_route import JsonRoute
+from shared.http.repeated import is_repeated
 from shared.http.responses import JsonResponse
 
 
@@ -43,9 +44,10 @@ def router(dependencies: Dependencies) -> APIRouter:
     routes = APIRouter(tags=["webhooks"], route_class=JsonRoute, prefix="/v1")
     endpoints = Endpoints(dependencies.objects)
 
-    async def own(request: Request, endpoint_id: str) -> Endpoint:
-        """The endpoint, if it is of the sender's project. Which project an endpoint has never changes."""
-        endpoint = await endpoints.get(endpoint_id)
+    async def own(request: Request, endpoint_id: str, *, deleted: bool = False) -> Endpoint:
+        """The endpoint, if it is of the sender's project. Which project an endpoint has never changes. `deleted`: also
+        one that was deleted."""
+        endpoint = await endpoints.get(endpoint_id, deleted=deleted)
         if endpoint is None or endpoint.project != principal_of(request).project:
             raise _missing(endpoint_id)
         return endpoint
@@ -109,7 +111,8 @@ def router(dependencies: Dependencies) -> APIRouter:
     @routes.delete("/webhook_endpoints/{endpoint_id}", response_model=Deleted)
     async def delete_webhook_endpoint(request: Request, endpoint_id: str) -> Response:
         """Nothing is sent to it any more, not even what it has missed."""
-        await own(request, endpoint_id)
+        # who asks again may have lost the answer
+        await own(request, endpoint_id, deleted=is_repeated(request))
         await endpoints.change(endpoint_id, lambda each: deleted(each, endpoints.now()))
         return JsonResponse({"id": endpoint_id, "deleted": True, "object": "webhook_endpoint.deleted"})
 

@@ -58,9 +58,9 @@ class Endpoints:
         """Those of one project."""
         return [each for each in await self.all(deleted=deleted) if each.project == project]
 
-    async def get(self, endpoint_id: str) -> Endpoint | None:
-        """An endpoint as it is now; None: there is none, or no more."""
-        found = await self._found(endpoint_id)
+    async def get(self, endpoint_id: str, *, deleted: bool = False) -> Endpoint | None:
+        """An endpoint as it is now; None: there is none, or no more. `deleted`: also one that is no more."""
+        found = await self._found(endpoint_id, deleted=deleted)
         return found[0] if found else None
 
     async def create(self, project: str, name: str, url: str, types: Sequence[EventType]) -> Endpoint:
@@ -99,12 +99,12 @@ class Endpoints:
                 continue
         raise Busy(endpoint_id)
 
-    async def _found(self, endpoint_id: str) -> tuple[Endpoint, str] | None:
+    async def _found(self, endpoint_id: str, *, deleted: bool = False) -> tuple[Endpoint, str] | None:
         if not is_endpoint_id(endpoint_id):
             return None
         found = await self._objects.get(endpoint_key(endpoint_id))
         endpoint = _parsed(endpoint_key(endpoint_id), found[0]) if found else None
-        return (endpoint, found[1]) if found and endpoint and endpoint.deleted_at is None else None
+        return (endpoint, found[1]) if found and endpoint and (deleted or endpoint.deleted_at is None) else None
 
 
 def _parsed(key: str, data: bytes) -> Endpoint | None:

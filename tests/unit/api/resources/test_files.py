@@ -366,6 +366,21 @@ async def test_of_two_who_delete_one_gets_the_answer(api: Api) -> None:
     assert sorted(answer.status_code for answer in answers) == [200, 404, 404, 404, 404]
 
 
+async def test_deleting_again_is_no_error_for_a_client_that_lost_the_answer(api: Api, training_job: JobHistory) -> None:
+    made = await add(api, 1)
+    await training_job.write_documents(api.objects, until="trainer")
+    await api.take(training_job.events)
+    again = {"x-stainless-retry-count": "1"}
+    for file_id in (made, result_file_id(training_job.job_id)):
+        path = f"/v1/files/{file_id}"
+        assert (await api.client.delete(path)).status_code == 200
+        answer = await api.client.delete(path, headers=again)
+        assert (answer.status_code, answer.json()) == (200, {"id": file_id, "object": "file", "deleted": True})
+        assert (await api.client.get(path, headers=again)).status_code == 404
+        assert (await api.client.delete(path, headers=again | {"openai-project": "elsewhere"})).status_code == 404
+    assert (await api.client.delete("/v1/files/file-nowhere", headers=again)).status_code == 404
+
+
 async def test_a_file_ends_with_its_time(api: Api, client: AsyncOpenAI) -> None:
     made = await client.files.create(
         file=ROWS, purpose="batch", expires_after={"anchor": "created_at", "seconds": 3600}

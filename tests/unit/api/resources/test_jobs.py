@@ -140,6 +140,21 @@ async def test_a_finished_job_cannot_be_cancelled_and_no_client_should_retry(api
     assert not [key for key in api.objects.held if "/control/" in key]
 
 
+async def test_cancelling_again_is_no_error_for_a_client_that_lost_the_answer(
+    api: Api, training_job: JobHistory, history: JobHistory
+) -> None:
+    """The job has ended meanwhile, as it should. One that ended by itself is a refusal still."""
+    again = {"x-stainless-retry-count": "1"}
+    await api.client.post(f"/jobs/{training_job.job_id}/cancel")
+    await training_job.finish(api.objects, "trainer", training_job.failed(code="cancelled"), 9.0, "cancelled")
+    await api.projection.reconcile()
+    for path in (f"/jobs/{training_job.job_id}", f"/v1/fine_tuning/jobs/{training_job.job_id}"):
+        answer = await api.client.post(f"{path}/cancel", headers=again)
+        assert (answer.status_code, answer.json()["status"]) == (200, "cancelled")
+        assert (await api.client.post(f"{path}/cancel")).status_code == 400
+    assert (await api.client.post(f"/jobs/{history.job_id}/cancel", headers=again)).status_code == 400
+
+
 async def test_the_ledger_decides_whether_it_is_too_late_to_cancel(api: Api, training_job: JobHistory) -> None:
     await training_job.finish(api.objects, "trainer", training_job.failed(), 9.0, "failed")
     answer = await api.client.post(f"/jobs/{training_job.job_id}/cancel")

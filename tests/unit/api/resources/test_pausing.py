@@ -87,6 +87,21 @@ async def test_what_is_not_paused_cannot_be_resumed(api: Api, training_job: JobH
     assert wishes(api)[-1] == "resume-2.json"
 
 
+async def test_resuming_again_is_no_error_for_a_client_that_lost_the_answer(api: Api, training_job: JobHistory) -> None:
+    again = {"x-stainless-retry-count": "1"}
+    path = f"/jobs/{training_job.job_id}/resume"
+    assert (await api.client.post(path, headers=again)).status_code == 400, "it was never paused"
+    await ask(api, training_job, "pause")
+    await ask(api, training_job, "resume")
+    for each in (path, f"/v1/fine_tuning{path}"):
+        answer = await api.client.post(each, headers=again)
+        assert (answer.status_code, answer.json()["status"]) == (200, "queued")
+    assert wishes(api) == ["pause-1.json", "resume-1.json"]
+    await training_job.finish(api.objects, "trainer", training_job.failed(), 9.0, "failed")
+    answer = await api.client.post(path, headers=again)
+    assert (answer.status_code, answer.json()["status"]) == (200, "failed"), "it went on, to its end"
+
+
 @pytest.mark.parametrize("action", ["pause", "resume"])
 async def test_a_finished_job_can_neither_be_paused_nor_resumed(api: Api, history: JobHistory, action: str) -> None:
     answer = await api.client.post(f"/jobs/{history.job_id}/{action}")

@@ -95,6 +95,19 @@ async def test_a_client_may_delete_what_it_lists(world: World, api: Replica) -> 
     assert [each.id async for each in hooks.list()] == []
 
 
+async def test_deleting_again_is_no_error_for_a_client_that_lost_the_answer(api: Replica) -> None:
+    hooks = api.client().webhooks
+    made = await hooks.create(name="ours", url=URL, event_types=[SUCCEEDED])
+    await hooks.delete(made.id)
+    again = {"x-stainless-retry-count": "1"}
+    assert (await hooks.delete(made.id, extra_headers=again)).deleted
+    for headers, endpoint in ((again | {"openai-project": "other"}, made.id), (again, "whe_none"), ({}, made.id)):
+        with pytest.raises(openai.NotFoundError):
+            await hooks.delete(endpoint, extra_headers=headers)
+    with pytest.raises(openai.NotFoundError):
+        await hooks.retrieve(made.id, extra_headers=again)
+
+
 async def test_the_types_of_events_are_those_that_are_sent(api: Replica) -> None:
     types = await api.client().webhooks.event_types.list()
     assert (types.object, types.data) == ("list", [SUCCEEDED, FAILED, CANCELLED])
