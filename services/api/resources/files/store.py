@@ -77,9 +77,8 @@ async def find(objects: ObjectStore, projection: Projection, file_id: str, proje
     if job_id := job_of(file_id):
         if not is_job_id(job_id) or await is_buried(objects, file_id):
             return None
-        state = await projection.look_up(job_id)
-        file = result_file(state) if state else None
-        return file if file and file.project == project else None
+        state = await projection.find(job_id, project)
+        return result_file(state) if state else None
     return await find_stored(objects, file_id, project)
 
 
