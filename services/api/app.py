@@ -119,7 +119,15 @@ def make_app(
         **dict.fromkeys(forward.MODELS),
     }
     keyring = Keyring(dependencies.objects, api_keys)
-    app = make_http_app("Tunestream", keyring, rights=RIGHTS, organization=organization, errors=errors, limits=limits)
+    app = make_http_app(
+        "Tunestream",
+        keyring,
+        rights=RIGHTS,
+        organization=organization,
+        errors=errors,
+        limits=limits,
+        handed_on=forward.MODELS if forwarder is not None else (),
+    )
     for resource in (jobs, events, artifacts, files, uploads, permissions, fine_tuning, graders, webhooks):
         app.include_router(resource.router(dependencies))
     app.include_router(keys.router(keyring, dependencies.objects))

@@ -97,6 +97,7 @@ def build(context: Context) -> Parts:
         # the api service has limits of its own for what is forwarded to it
         limits=dict.fromkeys(GENERATION, BODY_LIMIT) | dict.fromkeys(forward.CONTROL_PLANE),
         own_spans=GENERATION,
+        handed_on=forward.CONTROL_PLANE,
         openapi_url=None,
     )
     app.include_router(Gateway(generations, vllm, adapters, known, first_requests, admission).router())
