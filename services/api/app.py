@@ -147,6 +147,7 @@ def make_app(
         description=ABOUT,
         openapi_tags=TAGS,
         responses={502: {}},  # the store may refuse any object, or hold a damaged one
+        handed_on=forward.MODELS if forwarder is not None else (),
     )
     for resource in (jobs, events, artifacts, files, uploads, permissions, fine_tuning, graders, webhooks):
         app.include_router(resource.router(dependencies))

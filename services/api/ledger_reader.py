@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 from typing import TypeVar
@@ -60,6 +61,16 @@ class LedgerReader:
                     return [*facts, *await self._claim(state, stage, facts)]
                 facts.append(result)
         return facts
+
+    async def miss(self, job_id: str) -> None:
+        """Ask for a job as for one that does not exist, and forget the answer.
+
+        Raises:
+            StoreUnavailable, ConfigError: the ledger does not answer, or refuses every call.
+        """
+        for key in (job_key(job_id), asked_key(job_id)):
+            with contextlib.suppress(StoreRefused):
+                await self._ledger.get(key)
 
     async def has_result(self, job_id: str, stage: str) -> bool:
         """Whether a stage has ended. A later version may have stages that this one does not know.

@@ -169,6 +169,20 @@ class Projection:
             state = await self.refresh(job_id)
         return state if state and state.visible else None
 
+    async def find(self, job_id: str, project: str) -> JobState | None:
+        """A job of a project; None if there is none. One of another project is looked for as one that does not exist:
+        that takes as long, and fails while the ledger is away.
+
+        Raises:
+            TransientError: the ledger or the database is away.
+            ConfigError: the ledger refuses every call.
+        """
+        state = await self.look_up(job_id)
+        if state is None or state.project == project:
+            return state
+        await self._reader.miss(job_id)
+        return None
+
     def mend(self, job_id: str) -> None:
         """Read a job from the ledger again, because its row in the database cannot be read."""
         self._damaged.add(job_id)

@@ -111,6 +111,7 @@ def build(context: Context) -> Parts:
         own_spans=GENERATION,
         description=ABOUT,
         openapi_tags=TAGS,
+        handed_on=forward.CONTROL_PLANE,
     )
     app.include_router(Gateway(generations, vllm, adapters, known, first_requests, admission).router())
     deletion = Deletion(objects, trained, deleted, aliases, adapters, bases)

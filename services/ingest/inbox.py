@@ -11,6 +11,7 @@ import posixpath
 from pydantic import ValidationError
 
 from services.ingest.deduplicator import Deduplicator, Gone
+from services.ingest.domain import datasets
 from services.ingest.intake import Intake, Made
 from services.ingest.quarantine import Item
 from services.ingest.sweep import report
@@ -55,11 +56,12 @@ class Inbox:
         """Accept an event: it is durable when this returns, and its job is made soon after.
 
         Raises:
-            InputError: there is no object where the event points, or the event cannot be stored.
+            InputError: there is no object where the event points, or it may not be used, or the event cannot be stored.
             TransientError: it could not be stored now.
         """
         if event.job_id is not None:
             return  # an event that ingest sent itself
+        datasets.check_dataset(event.dataset, self._objects.bucket)
         if not await self._is_there(event):
             raise InputError(
                 "file_not_found", f"There is no object {event.dataset.bucket}/{event.dataset.key}.", "dataset"

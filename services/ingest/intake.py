@@ -91,10 +91,11 @@ class Intake:
         part of that trace.
 
         Raises:
-            InputError: the dataset itself is not there, or can never be read.
+            InputError: the dataset itself is not there, or can never be read, or is in the system's own bucket.
             StoreUnavailable, StoreRefused, ConfigError: it cannot be read now, or the ledger cannot be written.
         """
         root = telemetry.JobRoot(traceparent)
+        datasets.check_dataset(pointer, self._objects.bucket)
         dataset = await self._describe(pointer)
         request = await self._read_request(pointer) if spec is None else self._request(spec)
         request = await self._resolve(request, validation_file, project_of(dataset.key))
@@ -173,6 +174,7 @@ class Intake:
             found = await models.resolve(self._objects, self._settings.model, request.spec.model, project)
             request = replace(request, base=found.base, start_from=found.start_from, notes=found.notes)
             if wanted := validation_file or request.spec.validation_file:
+                datasets.check_validation_file(wanted, self._objects.bucket, project)
                 request = replace(request, validation=await self._describe_validation(wanted))
         except InputError as error:
             request = replace(request, problem=request.problem or error)

@@ -29,12 +29,13 @@ def make_http_app(
     errors: ErrorTable | None = None,
     limits: Limits = MappingProxyType({}),
     own_spans: Collection[str] = (),
+    handed_on: Collection[str] = (),
     **options: Any,
 ) -> FastAPI:
     """An app whose requests get a request id, then need a key of `keyring`, then a body within `limits`.
 
-    `errors`: the table that the app answers exceptions from. `rights` and `organization` are those of `BearerAuth`,
-    `limits` those of `BodyLimit`, `own_spans` that of `RequestId`: generations; `options` are FastAPI's.
+    `errors`: the table that the app answers exceptions from. `rights`, `organization` and `handed_on` are those of
+    `BearerAuth`, `limits` those of `BodyLimit`, `own_spans` that of `RequestId`: generations; `options` are FastAPI's.
     """
     errors = errors or ErrorTable()
     app = DocumentedApp(
@@ -56,6 +57,7 @@ def make_http_app(
         rights=rights,
         public=[app.openapi_url] if app.openapi_url else [],
         generations=own_spans,
+        handed_on=handed_on,
         organization=organization,
     )
     app.add_middleware(RequestId, errors=errors, own_spans=own_spans)

@@ -21,8 +21,10 @@ CHALLENGE = {"www-authenticate": "Bearer"}
 VERSION = b"2020-10-01"
 """Of OpenAI's API, which has had no other."""
 
-OWN = {b"openai-organization", b"openai-version", b"openai-processing-ms", *REQUESTS, *TOKENS}
+OWN = {b"openai-organization", b"openai-version", b"openai-processing-ms"}
 """The headers that are set here."""
+LIMITS = {*REQUESTS, *TOKENS}
+"""Those that the service sets which counts the request."""
 
 
 class BearerAuth:
@@ -41,16 +43,19 @@ class BearerAuth:
         rights: RightsTable,
         public: Collection[str] = (),
         generations: Collection[str] = (),
+        handed_on: Collection[str] = (),
         organization: str = "",
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         """`public`: paths that need no key, beside /health. `generations`: paths to which the limit of tokens applies.
+        `handed_on`: what is at or below these paths goes to another service, which counts it, so that it counts once.
         `organization`: of `openai-organization`. `timer`: that of `keyring`, seconds that only ever grow."""
         self._app = app
         self._keyring = keyring
         self._rights = rights
         self._public = {*PATHS, *public}
         self._generations = frozenset(generations)
+        self._handed_on = tuple(handed_on)
         self._headers = [(b"openai-organization", slug(organization).encode()), (b"openai-version", VERSION)]
         self._timer = timer
 
@@ -68,23 +73,28 @@ class BearerAuth:
             await error.response()(scope, receive, send)
             return
         scope.setdefault("state", {}).update(principal=principal, holder=holder)
+        limiter = None if self._is_handed_on(scope["path"]) else holder.limiter
+        replaced = OWN if limiter is None else OWN | LIMITS
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 now = self._timer()
                 ours = [*self._headers, (b"openai-processing-ms", b"%d" % ((now - began) * 1000))]
-                if holder.limiter is not None:
-                    ours += holder.limiter.headers(now)
+                if limiter is not None:
+                    ours += limiter.headers(now)
                 # replaced, not appended: an answer that is passed on from another service already has them
-                message["headers"] = [each for each in message.get("headers", ()) if each[0] not in OWN] + ours
+                message["headers"] = [each for each in message.get("headers", ()) if each[0] not in replaced] + ours
             await send(message)
 
-        if holder.limiter is not None:
-            exceeded = holder.limiter.take(self._timer(), generation=scope["path"] in self._generations)
+        if limiter is not None:
+            exceeded = limiter.take(self._timer(), generation=scope["path"] in self._generations)
             if exceeded is not None:
                 await _too_many(exceeded).response()(scope, receive, send_with_headers)
                 return
         await self._app(scope, receive, send_with_headers)
+
+    def _is_handed_on(self, path: str) -> bool:
+        return any(path == top or path.startswith(f"{top}/") for top in self._handed_on)
 
     async def _holder(self, authorization: str) -> Holder:
         """Whoever holds the key of an `Authorization` header.

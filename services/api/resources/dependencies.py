@@ -51,8 +51,8 @@ class Dependencies:
         Raises:
             ApiError: 404, there is no such job in the project.
         """
-        state = await self.projection.look_up(job_id) if is_job_id(job_id) else None
-        if state is None or state.project != project:
+        state = await self.projection.find(job_id, project) if is_job_id(job_id) else None
+        if state is None:
             raise ApiError(
                 404, f"There is no job {job_id!r}; GET /jobs lists them.", param="job_id", code="job_not_found"
             )

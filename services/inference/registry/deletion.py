@@ -60,7 +60,10 @@ class Deletion:
                 param="model",
             )
         trained = await self._trained.find_even_if_deleted(name)
-        if trained is None or trained.project != project:
+        if trained is not None and trained.project != project:
+            await self._trained.miss(name)
+            trained = None
+        if trained is None:
             if await self._aliases.get(name, project) is not None:
                 message = (
                     f"`{name}` is an alias: name the id of a tuned model, such as `ft:…`. GET /v1/models lists them."

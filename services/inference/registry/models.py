@@ -157,10 +157,11 @@ class Models:
 
     async def _find(self, model: str, project: str) -> Trained | None:
         """The tuned model of this exact id, if the project may use it."""
-        trained = await self._trained.find(model) if tuned_name(model) else None
-        if trained is None or trained.project == project:
-            return trained
-        return trained if model in await self._permissions.given(project) else None
+        trained = await self._trained.find_even_if_deleted(model) if tuned_name(model) else None
+        if trained is None or trained.project == project or model in await self._permissions.given(project):
+            return await self._trained.find(model) if trained else None
+        await self._trained.miss(model)
+        return None
 
     def _base_card(self, name: str) -> dict[str, Any]:
         return self._card(name, 0, root=self._bases.base, parent=None)

@@ -93,6 +93,7 @@ class TrainedModels:
         """Unfinished jobs whose dataset was accepted: only their training is still to be looked at."""
         self._missing = Missing(timer)
         self._lookups: SingleFlight[Trained | None] = SingleFlight()
+        self._misses: SingleFlight[None] = SingleFlight()
         self._listings: SingleFlight[None] = SingleFlight()
         self._listed_at: float | None = None
 
@@ -112,6 +113,16 @@ class TrainedModels:
         if tuned_name(model) is None or model in self._missing:
             return None
         return await answer(self._lookups.begin(model, lambda: self._look_up(model)), LOOKUP_SECONDS)
+
+    async def miss(self, model: str) -> None:
+        """Look for a model of another project as for one that does not exist: that takes as long, and fails while the
+        ledger is away.
+
+        Raises:
+            StoreUnavailable: the ledger cannot be read within a few seconds.
+        """
+        if model not in self._missing:
+            await answer(self._misses.begin(model, lambda: self._miss(model)), LOOKUP_SECONDS)
 
     async def all(self) -> list[Trained]:
         """Every tuned model, newest first, as of a moment ago. While the store errs, those that are known.
@@ -182,6 +193,11 @@ class TrainedModels:
                     return found
         self._missing.add(model)
         return None
+
+    async def _miss(self, model: str) -> None:
+        if (name := tuned_name(model)) is not None:
+            await self._objects.folders(f"{JOBS}ftjob-{name.job_prefix}")
+        self._missing.add(model)
 
     async def _list(self) -> None:
         readers = asyncio.Semaphore(READERS)

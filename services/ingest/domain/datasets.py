@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import posixpath
 
-from shared.drops import SIDECAR_ENDINGS
+from services.ingest.domain.failures import UNREADABLE
+from shared.drops import SIDECAR_ENDINGS, project_of
+from shared.errors import InputError
+from shared.events import DatasetPointer
+from shared.events.limits import DEFAULT_PROJECT
 from shared.stages.ledger import Entry
 
 DATASET_ENDINGS = (".jsonl", ".ndjson", ".json")
@@ -23,6 +27,39 @@ def is_dataset(key: str) -> bool:
     if any(part.startswith((".", "_")) for part in key.split("/")) or name.endswith(PARTIAL_ENDINGS + SIDECAR_ENDINGS):
         return False
     return name.endswith(DATASET_ENDINGS)
+
+
+def check_dataset(dataset: DatasetPointer, system_bucket: str) -> None:
+    """Check that a job may be made of a dataset that was dropped or announced. It looks at the names alone, so the
+    answer does not tell whether there is such an object.
+
+    Raises:
+        InputError: the dataset is in the bucket that holds the files of all projects, and everything else.
+    """
+    if dataset.bucket == system_bucket:
+        raise InputError(UNREADABLE, _system(dataset), "dataset")
+
+
+def check_validation_file(wanted: DatasetPointer, system_bucket: str, project: str) -> None:
+    """Check that a job of `project` may use a validation file that its settings or its event name, as `check_dataset`
+    does.
+
+    Raises:
+        InputError: it is in the system's own bucket, or another project's.
+    """
+    if wanted.bucket == system_bucket:
+        raise InputError("invalid_validation_file", _system(wanted), "validation_file")
+    if project_of(wanted.key) != project:
+        where = "outside of projects/" if project == DEFAULT_PROJECT else f"below projects/{project}/"
+        message = f"{wanted.bucket}/{wanted.key} is not of the job's project, {project}; put the file {where}."
+        raise InputError("invalid_validation_file", message, "validation_file")
+
+
+def _system(pointer: DatasetPointer) -> str:
+    return (
+        f"{pointer.bucket}/{pointer.key} is in the bucket that Tunestream keeps for itself; put the file into another "
+        "bucket, or upload it and name it in POST /v1/fine_tuning/jobs."
+    )
 
 
 def too_long_for_files(key: str) -> bool:

@@ -21,6 +21,7 @@ from shared.http import forward
 from shared.http.forward import Forwarder, Other
 from shared.service import Context
 from shared.settings import Settings
+from tests.support.data.keys import add_key, secret
 from tests.support.data.trained_models import BASE, TRACEPARENT, add_trained
 from tests.support.fakes.bus import FakeBus
 from tests.support.fakes.clock import Clock
@@ -194,6 +195,31 @@ async def test_a_service_whose_setting_names_itself_says_so(tmp_path: Path, obje
 
     assert (answer.status_code, answer.headers["x-should-retry"]) == (502, "false")
     assert SETTING in answer.json()["error"]["message"]
+
+
+async def test_a_request_counts_once_at_the_service_that_answers_it(both: Both) -> None:
+    """Whichever address it was sent to; a header that a client makes up changes nothing."""
+    await add_key(both.objects, "b", limits={"requests_per_minute": 4})
+    made_up = {"x-tunestream-forwarded": "1"}
+    left: list[int] = []
+    async with AsyncExitStack() as stack:
+        headers = {"authorization": f"Bearer {secret('b')}"}
+        api, inference = [
+            await stack.enter_async_context(httpx.AsyncClient(base_url=server.url, headers=headers))
+            for server in (both.api, both.inference)
+        ]
+        for http, more in ((api, {}), (inference, {}), (inference, made_up), (api, {})):
+            answer = await http.get("/v1/models", headers=more)
+            assert answer.status_code == 200
+            assert len(answer.headers.get_list("x-ratelimit-remaining-requests")) == 1
+            left.append(int(answer.headers["x-ratelimit-remaining-requests"]))
+        refused = [await http.get("/v1/models") for http in (api, inference)]
+        files = await api.get("/v1/files")
+
+    assert left == [3, 2, 1, 0]
+    assert [answer.status_code for answer in refused] == [429, 429]
+    assert all(answer.headers["retry-after-ms"] for answer in refused)
+    assert (files.status_code, files.headers["x-ratelimit-remaining-requests"]) == (200, "3")
 
 
 async def test_what_neither_service_knows_is_an_unknown_url(both: Both) -> None:

@@ -319,10 +319,10 @@ async def test_a_job_whose_manifest_an_older_version_wrote_with_null_for_infinit
 
 
 async def test_an_event_that_names_a_place_that_is_forbidden_stops_no_other(world: World) -> None:
-    world.store.add("secret.jsonl", ROWS)
+    world.store.at("elsewhere").add("secret.jsonl", ROWS)
     world.drop("rows.jsonl", "other.jsonl")
     world.store.faults["describe", "secret.jsonl"] = DENIED
-    secret = at("secret.jsonl", "tunestream")
+    secret = at("secret.jsonl", "elsewhere")
     await world.announce("one", dataset=secret)
     await world.announce("two", dataset=at("rows.jsonl"), validation_file=secret)
     await world.announce("three", dataset=at("other.jsonl"))
@@ -335,7 +335,7 @@ async def test_an_event_that_names_a_place_that_is_forbidden_stops_no_other(worl
         world.wait(60)
         await world.inbox.make_jobs()
     [about] = await world.quarantined()
-    assert (about.kind, about.place, about.final) == ("event", "s3://tunestream/secret.jsonl", False)
+    assert (about.kind, about.place, about.final) == ("event", "s3://elsewhere/secret.jsonl", False)
 
 
 @pytest.mark.parametrize(

@@ -84,9 +84,8 @@ async def find_even_if_deleted(
     """The same, and also a file that was deleted, until the janitor has carried that out. Raises like `find`."""
     if not (job_id := job_of(file_id)):
         return await _stored(objects, file_id, project) if is_file_id(file_id) else None
-    state = await projection.look_up(job_id) if is_job_id(job_id) else None
-    file = result_file(state) if state else None
-    return file if file and file.project == project else None
+    state = await projection.find(job_id, project) if is_job_id(job_id) else None
+    return result_file(state) if state else None
 
 
 async def find_stored(objects: ObjectStore, file_id: str, project: str) -> StoredFile | None:

@@ -24,6 +24,7 @@ from tests.unit.inference.test_work import attempt
 
 STEP = 4
 ONE, OTHER = {"openai-project": "one"}, {"openai-project": "other"}
+NOBODYS = "ft:tiny-base:tunestream:support:zzzzzzzz"
 HELLO = [{"role": "user", "content": "hi"}]
 
 
@@ -190,7 +191,8 @@ async def test_permissions_are_served_as_they_were_while_the_store_is_away(eager
 
     for _ in range(3):
         assert (await chat(eager, model, OTHER)).status_code == 200
-        assert (await chat(eager, model, {"openai-project": "third"})).status_code == 404
+        third, nobodys = [await chat(eager, each, {"openai-project": "third"}) for each in (model, NOBODYS)]
+        assert third.status_code == nobodys.status_code == 503, "as for a model that does not exist"
 
 
 async def test_a_permission_that_cannot_be_read_gives_nothing_and_hides_nothing(eager: ServiceUnderTest) -> None:
