@@ -14,20 +14,17 @@ from services.trainer import metrics
 from services.trainer.domain.plan import Base, Plan
 from services.trainer.domain.served import served_linears
 from services.trainer.engine.messages import (
-    AnyMessage,
     CheckpointWritten,
     ErrorDocument,
     ExitCode,
-    HyperparametersChosen,
-    PhaseBegan,
     Resumed,
-    StepDone,
     TrainingResult,
 )
 from services.trainer.job import folders, gpu_turn
 from services.trainer.job.found import Clock, Found, find_checkpoints
 from services.trainer.job.process import TrainingProcess
 from services.trainer.job.spans import PhaseSpans
+from services.trainer.job.telling import Telling
 from services.trainer.job.uploads import CheckpointUploads
 from shared import disk, ids, telemetry
 from shared.base import ledger
@@ -204,6 +201,7 @@ class TrainWork:
         out = folder / "out"
         plan_path = folder / "plan.json"
         plan_path.write_text(plan.model_dump_json())
+        telling = Telling(attempt)
         with PhaseSpans("start") as spans:
             process = await TrainingProcess.start(
                 plan_path, out, gpu=self._settings.trainer.gpu, threads=self._settings.trainer.threads
@@ -215,7 +213,9 @@ class TrainWork:
                         spans.observe(message)
                         if isinstance(message, Resumed) and plan.resume_from:
                             shutil.rmtree(plan.resume_from, ignore_errors=True)  # it is in the process's memory
-                        await self._publish(attempt, message, uploads)
+                        if isinstance(message, CheckpointWritten):
+                            uploads.add(message)
+                        await telling.hear(message)
                 code = await process.wait()
             except asyncio.CancelledError:
                 if not attempt.abandoned:  # else another attempt may begin, and would find the GPU's memory full
@@ -224,26 +224,6 @@ class TrainWork:
             finally:
                 await process.kill()
             raise_for_exit_code(code, process.trace, out)
-
-    async def _publish(self, attempt: Attempt, message: AnyMessage, uploads: CheckpointUploads) -> None:
-        match message:
-            case StepDone():
-                metrics.record_step(message)
-                columns = message.columns()
-                await attempt.progress(
-                    step=message.step,
-                    total_steps=message.total_steps,
-                    eta_seconds=message.eta_seconds,
-                    data={name: value for name, value in columns.items() if name not in ("step", "total_steps")},
-                )
-            case CheckpointWritten():
-                uploads.add(message)
-            case PhaseBegan():
-                await attempt.progress(message=f"training: {message.phase}", data=message.fields())
-            case HyperparametersChosen():
-                await attempt.progress(data=message.fields())
-            case Resumed():
-                await attempt.progress(message=f"continued from step {message.step}", step=message.step)
 
     async def _stop(self, process: TrainingProcess, uploads: CheckpointUploads) -> None:
         """Let the process write a checkpoint within the grace period; it is uploaded within what is left of it."""

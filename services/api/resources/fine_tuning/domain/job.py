@@ -119,7 +119,7 @@ def _estimated_finish(state: JobState, now: float) -> int | None:
     for name in reversed(STAGE_NAMES):
         stage = state.stage(name)
         if stage.begun:
-            told = stage.latest.get("eta_seconds")
+            told = stage.eta
             if stage.outcome or state.shown(name) != "running" or told is None or not is_number(told.value):
                 return None
             # what it said a minute ago counts from then; a sender whose clock is fast does not speak of the future
