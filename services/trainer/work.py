@@ -26,6 +26,7 @@ from services.trainer.job.process import TrainingProcess
 from services.trainer.job.spans import PhaseSpans
 from services.trainer.job.telling import Telling
 from services.trainer.job.uploads import CheckpointUploads
+from services.trainer.tracking.trackers import Trackers, makers
 from shared import disk, ids, telemetry
 from shared.base import ledger
 from shared.errors import ConfigError, CorruptObject, InputError, TransientError
@@ -81,9 +82,12 @@ class TrainWork:
             earlier = await self._earlier(attempt, folder)
             plan = await self._plan(attempt.job, asked, location, folder, earlier.resume_from)
         keep = self._settings.trainer.keep_checkpoints
-        async with CheckpointUploads(self._objects, attempt, folder / "out", keep, earlier.clocks) as uploads:
+        async with (
+            Trackers(attempt, self._settings, folder, makers(self._settings.tracking)) as trackers,
+            CheckpointUploads(self._objects, attempt, folder / "out", keep, earlier.clocks) as uploads,
+        ):
             async with gpu_turn.hold(self._objects.for_leases(), self._settings, attempt):
-                listed = await self._train_or_start_anew(attempt, plan, folder, uploads, earlier.listed)
+                listed = await self._train_or_start_anew(attempt, plan, folder, uploads, trackers, earlier.listed)
             with telemetry.span("trainer.upload"):
                 await attempt.progress(message="training: upload")
                 await uploads.complete()
@@ -182,22 +186,26 @@ class TrainWork:
         plan: Plan,
         folder: Path,
         uploads: CheckpointUploads,
+        trackers: Trackers,
         listed: dict[int, FolderReference],
     ) -> dict[int, FolderReference]:
         """Train, if need be from the beginning. Returns those of the `listed` checkpoints of earlier attempts that are
         of this training."""
         try:
-            await self._train(attempt, plan, folder, uploads)
+            await self._train(attempt, plan, folder, uploads, trackers)
         except InputError as error:
             if error.code != "checkpoint_mismatch":
                 raise
             # Another version of the trainer made the checkpoint. That is not the user's fault and costs only time.
             log.warning("checkpoint does not fit, starting from the beginning", extra={"job_id": attempt.job.job_id})
-            await self._train(attempt, plan.model_copy(update={"resume_from": None}), folder, uploads)
+            anew = plan.model_copy(update={"resume_from": None})
+            await self._train(attempt, anew, folder, uploads, trackers)
             return {}
         return listed
 
-    async def _train(self, attempt: Attempt, plan: Plan, folder: Path, uploads: CheckpointUploads) -> None:
+    async def _train(
+        self, attempt: Attempt, plan: Plan, folder: Path, uploads: CheckpointUploads, trackers: Trackers
+    ) -> None:
         out = folder / "out"
         plan_path = folder / "plan.json"
         plan_path.write_text(plan.model_dump_json())
@@ -216,6 +224,7 @@ class TrainWork:
                         if isinstance(message, CheckpointWritten):
                             uploads.add(message)
                         await telling.hear(message)
+                        await trackers.hear(message)
                 code = await process.wait()
             except asyncio.CancelledError:
                 if not attempt.abandoned:  # else another attempt may begin, and would find the GPU's memory full

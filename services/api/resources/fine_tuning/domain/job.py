@@ -50,7 +50,7 @@ def job_view(state: JobState, native: Mapping[str, Any], *, organization: str, n
             method: {"hyperparameters": {name: hyperparameters[name] for name in SHOWN[method]}},
         },
         "seed": job.spec.seed,
-        "integrations": [],
+        "integrations": [each.model_dump(mode="json") for each in job.spec.integrations],
         "metadata": dict(job.spec.metadata),
         "error": native["error"],
         "user_provided_suffix": job.spec.suffix,
