@@ -215,6 +215,7 @@ class TrainWork:
                 plan_path, out, gpu=self._settings.trainer.gpu, threads=self._settings.trainer.threads
             )
             log.info("training process started", extra={"job_id": attempt.job.job_id, "pid": process.pid})
+            await telling.begin()
             try:
                 with metrics.training():
                     async for message in process.messages():

@@ -36,6 +36,10 @@ class Telling:
         """When the first step was told."""
         self._told_at = 0.0
 
+    async def begin(self) -> None:
+        """The training process was started. It says nothing until it has loaded its libraries."""
+        await self._attempt.progress(message="training: start", data={"phase": "start"})
+
     async def hear(self, message: AnyMessage) -> None:
         """Publish a message of the training process, if it is time. Messages that only the service needs are left."""
         match message:

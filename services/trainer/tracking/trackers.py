@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from importlib.util import find_spec
+from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -34,12 +34,16 @@ def check(tracking: TrackingSettings) -> None:
         ConfigError: the client of a tracker is not installed, or the folder of TensorBoard cannot be written.
     """
     for name in TrackingSettings.model_fields:
-        if getattr(tracking, name) is None or find_spec(name) is not None:
+        if getattr(tracking, name) is None:
             continue
-        raise ConfigError(
-            f"TUNESTREAM_TRACKING__{name.upper()} is set, but the client of {name} is not installed: "
-            f"`pip install 'tunestream[{name}]'`, or leave the setting out"
-        )
+        try:
+            # now, because it takes seconds, in which a service with a training would answer nothing
+            import_module(f"{__package__}.{name}")
+        except ImportError as error:
+            raise ConfigError(
+                f"TUNESTREAM_TRACKING__{name.upper()} is set, but the client of {name} cannot be imported ({error}): "
+                f"`pip install 'tunestream[{name}]'`, or leave the setting out"
+            ) from None
     if tracking.tensorboard is not None:
         try:
             tracking.tensorboard.mkdir(parents=True, exist_ok=True)
@@ -50,7 +54,8 @@ def check(tracking: TrackingSettings) -> None:
 
 
 def makers(tracking: TrackingSettings) -> Mapping[str, Make]:
-    """By name, what makes a run in each tracker. Their clients are imported when they are used: that takes seconds."""
+    """By name, what makes a run in each tracker. The clients need not be installed for what is not set, so they are
+    imported here and not above."""
     found: dict[str, Make] = {}
     if (folder := tracking.tensorboard) is not None:
 

@@ -129,14 +129,17 @@ async def test_a_tracker_that_is_away_is_told_once_and_the_others_are_served(
 def test_a_tracker_without_its_client_is_a_wrong_setting_that_names_the_remedy(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "find_spec", lambda package: None)
+    def missing(module: str) -> None:
+        raise ModuleNotFoundError(f"No module named {name!r}")
+
+    monkeypatch.setattr(module, "import_module", missing)
     context = Context(settings(**{name: str(tmp_path)}), FakeStore(), FakeBus())
     with pytest.raises(ConfigError, match=rf"TUNESTREAM_TRACKING__{name.upper()}.*pip install 'tunestream\[{name}\]'"):
         make_work(context)
 
 
 def test_a_folder_that_cannot_be_made_is_a_wrong_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "find_spec", lambda package: object())
+    monkeypatch.setattr(module, "import_module", lambda name: None)
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"TUNESTREAM_TRACKING__TENSORBOARD: .* cannot be made"):
         check(TrackingSettings(tensorboard=tmp_path / "file" / "board"))
