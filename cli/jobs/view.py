@@ -110,9 +110,10 @@ class PlainView:
             lines.append(f"api: {snapshot.trouble or 'answers again'}")
         if snapshot.job is not None:
             lines += self._changed_notes(notes_of(snapshot.job))
+        trainer = stage_of(snapshot.job, "trainer")
         for event in snapshot.events:
-            lines += self._step(event) if event.get("type") == "metrics" else [_line(event)]
-        lines += self._training(stage_of(snapshot.job, "trainer"))
+            lines += self._step(event, trainer) if event.get("type") == "metrics" else [_line(event)]
+        lines += self._training(trainer)
         for name in stage_names(snapshot.job):
             stage = stage_of(snapshot.job, name)
             shown, before = (stage["state"], stage.get("waiting_for")), self._states.get(name, ("waiting", None))
@@ -125,10 +126,12 @@ class PlainView:
                 lines.append(f"{name}: {_count(stage)}")
         return lines
 
-    def _step(self, event: Json) -> list[str]:
+    def _step(self, event: Json, stage: Json) -> list[str]:
         """The line of a step: each that was validated, and of the others one every few seconds."""
         data = event.get("data") or {}
-        self._untold = event
+        if is_number(step := data.get("step")) and is_number(reached := stage.get("step")) and step >= reached:
+            data = data | {"eta_seconds": stage.get("eta_seconds")}  # that of an old step is over
+        self._untold = event = event | {"data": data}
         validated = is_number(data.get("valid_loss")) or is_number(data.get("full_valid_loss"))
         return self._tell(_figures(event)) if validated or self._is_time() else []
 

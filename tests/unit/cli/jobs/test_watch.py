@@ -260,6 +260,17 @@ def test_a_log_has_a_line_of_the_training_every_few_seconds_and_one_for_each_val
     assert "valid loss 1.5000" in shown[1]
 
 
+def test_a_log_says_when_the_training_ends_beside_its_newest_step() -> None:
+    clock = Clock()
+    lines = PlainView(clock)
+    running = {"state": "running", "started_at": 0.0, "step": 4, "total_steps": 10, "eta_seconds": 75.0}
+    assert lines(Snapshot(job(trainer=running), [step(1, 1, 2.0), step(2, 4, 1.5)]))[0].endswith("1,234 tokens/s")
+    clock.sleep(5)
+    assert lines(Snapshot(job(trainer=running), [])) == [
+        "trainer: step 4/10  train loss 1.5000  1,234 tokens/s  1 min 15 s left"
+    ]
+
+
 def test_a_log_tells_what_lasts_long_while_no_step_ends() -> None:
     clock = Clock()
     lines = PlainView(clock)
