@@ -6,6 +6,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 
 from services.trainer.engine.messages import StepDone
 from services.trainer.tracking.tracker import Outcome, Run, Tracker
@@ -81,8 +82,8 @@ class Feed:
     def _tell_all(self, over: bool) -> bool:
         """Tell what is known. False: the tracker did not take it."""
         try:
-            while self._steps:
-                self._tell(list(self._steps)[:MOST_AT_ONCE])
+            while steps := self._waiting():
+                self._tell(steps)
             if over and self._tracker is not None and self._begun and self._outcome is not None:
                 self._tracker.end(self._outcome)
         except Exception as error:  # whatever a client raises, the training goes on
@@ -94,6 +95,10 @@ class Feed:
             return False
         self._failures = 0
         return True
+
+    def _waiting(self) -> list[StepDone]:
+        with self._lock:
+            return list(islice(self._steps, MOST_AT_ONCE))
 
     def _tell(self, steps: list[StepDone]) -> None:
         assert self._run is not None

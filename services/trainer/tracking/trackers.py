@@ -98,6 +98,8 @@ class Trackers:
 
     async def hear(self, message: AnyMessage) -> None:
         """Pass on a message of the training process; tell the job of trackers that are away, each once."""
+        if isinstance(message, HyperparametersChosen):
+            await self._say_what_is_not_served()
         if not self._feeds:
             return
         if isinstance(message, HyperparametersChosen):
@@ -107,6 +109,14 @@ class Trackers:
             for feed in self._feeds:
                 feed.add(message)
         await self._warn()
+
+    async def _say_what_is_not_served(self) -> None:
+        job, served = self._attempt.job, {feed.name for feed in self._feeds}
+        for each in job.spec.integrations if job.origin.kind != "api" else ():  # the api has said it
+            if each.type not in served | self._said:
+                self._said.add(each.type)
+                message = f"warning: the integration {each.type} is not served here, so nothing is sent to it"
+                await self._attempt.progress(message=message)
 
     async def _warn(self) -> None:
         for feed in self._feeds:
@@ -138,7 +148,7 @@ class Trackers:
             return {}
         values = {name: each.get("value") for name, each in document.items() if isinstance(each, dict)}
         known = {name: value for name, value in values.items() if value is not None}
-        return {name: ", ".join(value) if isinstance(value, list) else value for name, value in known.items()}
+        return {name: ", ".join(map(str, value)) if isinstance(value, list) else value for name, value in known.items()}
 
     async def __aenter__(self) -> Self:
         return self

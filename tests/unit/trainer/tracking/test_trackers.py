@@ -109,6 +109,17 @@ async def test_wandb_gets_what_the_job_asks_for_and_the_others_do_not(tmp_path: 
     assert (mlflow.project, mlflow.label) == ("team-a", None)
 
 
+@pytest.mark.parametrize(("kind", "said"), [("drop", 1), ("api", 0)])
+async def test_an_integration_of_a_dropped_job_that_is_not_served_is_told(kind: str, said: int, tmp_path: Path) -> None:
+    """The api has told those that came through it."""
+    job = make_job()
+    spec = job.spec.model_validate({**job.spec.model_dump(), "integrations": [ASKED]})
+    progress = await attempt(tmp_path, {}, spec=spec, origin=job.origin.model_validate({"kind": kind}))
+    assert [event.message for event in progress] == [
+        "warning: the integration wandb is not served here, so nothing is sent to it"
+    ] * said
+
+
 async def test_a_tracker_that_is_away_is_told_once_and_the_others_are_served(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
