@@ -1,4 +1,5 @@
-"""In an environment without torch (`make check`), the tests that need it are left out, counted and named."""
+"""In an environment without torch (`make check`), or without the client of an experiment tracker, the tests that need
+it are left out, counted and named."""
 
 from __future__ import annotations
 
@@ -11,6 +12,8 @@ from typing import Any
 import pytest
 
 TORCH_IS_MISSING = importlib.util.find_spec("torch") is None
+MISSING = {name for name in ("torch", "tensorboard", "mlflow", "wandb") if importlib.util.find_spec(name) is None}
+"""Each is also the mark of the tests that need it."""
 MODULE_MARKS = re.compile(r"^pytestmark = (\[[^\]]*\]|.*)", re.MULTILINE)
 LEFT_OUT = pytest.StashKey[dict[str, set[str]]]()
 
@@ -41,12 +44,12 @@ def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> 
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if not TORCH_IS_MISSING:
+    left_out = [item for item in items if any(map(item.get_closest_marker, MISSING))]
+    if not left_out:
         return
-    left_out = [item for item in items if item.get_closest_marker("torch")]
     config.stash[LEFT_OUT]["tests"].update(item.nodeid for item in left_out)
     config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if not item.get_closest_marker("torch")]
+    items[:] = [item for item in items if item not in left_out]
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -63,9 +66,9 @@ def pytest_testnodedown(node: Any) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    left_out = config.stash[LEFT_OUT]
+    left_out, missing = config.stash[LEFT_OUT], " or ".join(sorted(MISSING))
     for kind, names in (("test module(s)", left_out["modules"]), ("single test(s)", left_out["tests"])):
         if names:
-            terminalreporter.write_line(f"{len(names)} {kind} left out because torch is not installed:")
+            terminalreporter.write_line(f"{len(names)} {kind} left out because {missing} is not installed:")
             for name in sorted(names):
                 terminalreporter.write_line(f"  {name}")

@@ -11,9 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from cli.jobs.base import caveats, words
+from cli.jobs.figures import duration
 from cli.jobs.spec import build
 from cli.jobs.submit import check_file
-from cli.jobs.view import duration
 from cli.stack import state
 from cli.stack.plan import absolute, base_of
 from cli.stack.state import DEFAULT_STATE

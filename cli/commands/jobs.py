@@ -15,10 +15,11 @@ from rich.text import Text
 from cli.client import Client
 from cli.jobs import jaeger
 from cli.jobs import submit as submission
+from cli.jobs.figures import duration
 from cli.jobs.follow import Snapshot, failure, follow
 from cli.jobs.result import result_lines
 from cli.jobs.spec import build
-from cli.jobs.view import LiveView, PlainView, duration, notes_of
+from cli.jobs.view import LiveView, PlainView, notes_of
 from cli.target import Target, TargetOption, resolve
 from cli.terminal import INTERRUPTED, CliError, columns, err, out
 from shared.events import RUNNER_STAGES

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cli.exports import exports, shell
-from cli.jobs.view import duration
+from cli.jobs.figures import duration
 from cli.stack import leftovers, logs, run, state
 from cli.stack.boot import NotReady
 from cli.stack.plan import absolute, is_set

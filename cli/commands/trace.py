@@ -10,8 +10,8 @@ from rich.tree import Tree
 
 from cli.client import Client
 from cli.jobs import jaeger
+from cli.jobs.figures import duration
 from cli.jobs.span_tree import Node, span_tree, time_range
-from cli.jobs.view import duration
 from cli.target import TargetOption, resolve
 from cli.terminal import CliError, err, out
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any, TypeGuard
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.progress_bar import ProgressBar
@@ -16,11 +16,14 @@ from rich.table import Table
 from rich.text import Text
 
 from cli.client import Json
+from cli.jobs.figures import duration, is_number, metrics, phase
 from cli.jobs.follow import Snapshot
 from shared.events import STAGE_NAMES
 
 SHOWN_EVENTS = 6
 BAR_WIDTH = 30
+TOLD_SECONDS = 5.0
+"""How often the view for logs says how far a training is."""
 RESUMED_SECONDS = 5.0
 """A stage that waited goes on once it has worked for so long; a try in vain is shorter."""
 
@@ -51,36 +54,6 @@ def stage_of(job: Json | None, name: str) -> Json:
     return {"state": "waiting", **((job.get("stages") or {}).get(name) or {})}
 
 
-def metrics(data: Json) -> str:
-    """The known figures of a training: `step 40/135  train loss 1.2340  5,210 tokens/s  18.0 s left`."""
-    parts = []
-    if data.get("step") is not None:
-        total = f"/{data['total_steps']}" if data.get("total_steps") is not None else ""
-        parts.append(f"step {data['step']}{total}")
-    for key, name in (
-        ("train_loss", "train loss"),
-        ("valid_loss", "valid loss"),
-        ("full_valid_loss", "full valid loss"),
-    ):
-        if _number(data.get(key)):
-            parts.append(f"{name} {data[key]:.4f}")
-    if _number(data.get("tokens_per_second")):
-        parts.append(f"{data['tokens_per_second']:,.0f} tokens/s")
-    if _number(data.get("eta_seconds")):
-        parts.append(f"{duration(data['eta_seconds'])} left")
-    return "  ".join(parts)
-
-
-def duration(seconds: float) -> str:
-    """A duration in words: `8.2 s`, `3 min 05 s`, `2 h 10 min`."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"
-
-
 def _roughly(seconds: float) -> str:
     return f"{round(seconds)} s" if round(seconds) < 60 else duration(seconds)
 
@@ -90,9 +63,9 @@ def waits(stage: Json) -> str:
     if not stage.get("waiting_for"):
         return ""
     details, times = stage.get("waiting") or {}, []
-    if _number(since := details.get("seconds")):
+    if is_number(since := details.get("seconds")):
         times.append(f"since {_roughly(since)}")
-    if _number(again := details.get("next_try_seconds")):
+    if is_number(again := details.get("next_try_seconds")):
         times.append(f"next try in {_roughly(again)}" if again >= 1 else "is tried now")
     return f"waits: {stage['waiting_for']}" + (f" ({', '.join(times)})" if times else "")
 
@@ -125,6 +98,10 @@ class PlainView:
         """When each stage whose last line says that it waits was first seen at work."""
         self._counts: dict[str, Any] = {}
         self._trouble = ""
+        self._told_at = float("-inf")
+        self._untold: Json | None = None
+        """The last step of the training, if no line says it yet."""
+        self._progress: Json | None = None
 
     def __call__(self, snapshot: Snapshot) -> list[str]:
         lines = []
@@ -133,7 +110,10 @@ class PlainView:
             lines.append(f"api: {snapshot.trouble or 'answers again'}")
         if snapshot.job is not None:
             lines += self._changed_notes(notes_of(snapshot.job))
-        lines += [_line(event) for event in snapshot.events]
+        trainer = stage_of(snapshot.job, "trainer")
+        for event in snapshot.events:
+            lines += self._step(event, trainer) if event.get("type") == "metrics" else [_line(event)]
+        lines += self._training(trainer)
         for name in stage_names(snapshot.job):
             stage = stage_of(snapshot.job, name)
             shown, before = (stage["state"], stage.get("waiting_for")), self._states.get(name, ("waiting", None))
@@ -145,6 +125,33 @@ class PlainView:
                 self._counts[name] = stage.get("step")
                 lines.append(f"{name}: {_count(stage)}")
         return lines
+
+    def _step(self, event: Json, stage: Json) -> list[str]:
+        """The line of a step: each that was validated, and of the others one every few seconds."""
+        data = event.get("data") or {}
+        if is_number(step := data.get("step")) and is_number(reached := stage.get("step")) and step >= reached:
+            data = data | {"eta_seconds": stage.get("eta_seconds")}  # that of an old step is over
+        self._untold = event = event | {"data": data}
+        validated = is_number(data.get("valid_loss")) or is_number(data.get("full_valid_loss"))
+        return self._tell(_figures(event)) if validated or self._is_time() else []
+
+    def _training(self, stage: Json) -> list[str]:
+        """The last step, once no other follows soon; and how far it is while no step ends."""
+        running = stage["state"] in ("running", "retrying")
+        if self._untold is not None and (self._is_time() or not running):
+            return self._tell(_figures(self._untold))
+        progress = (stage.get("data") or {}).get("progress")
+        if not running or progress == self._progress or not self._is_time():
+            return []
+        self._progress = progress
+        return self._tell(text) if (text := _training(stage, {})) else []
+
+    def _is_time(self) -> bool:
+        return self._clock() - self._told_at >= TOLD_SECONDS
+
+    def _tell(self, figures: str) -> list[str]:
+        self._told_at, self._untold = self._clock(), None
+        return [f"trainer: {figures}"]
 
     def _only_tried(self, name: str, state: str, *, waited: bool) -> bool:
         """Whether a stage that waited has been at work for so short a time that it may be a try in vain."""
@@ -170,9 +177,23 @@ def _message(event: Json) -> str:
     return str(event.get("message") or event.get("type") or "")
 
 
+def _figures(event: Json) -> str:
+    return metrics(event.get("data") or {}) or _message(event)
+
+
+def _training(stage: Json, told: Json) -> str:
+    """How far the trainer is, in one line. `told`: what the events said."""
+    data = {**told, **(stage.get("data") or {})}
+    if lasting := phase(data):
+        memory = {name: value for name, value in data.items() if name.endswith("memory_bytes")}
+        return "  ".join(filter(None, (lasting, metrics(memory))))
+    data["eta_seconds"] = stage.get("eta_seconds")
+    for name in ("step", "total_steps"):
+        data[name] = stage.get(name) if stage.get(name) is not None else data.get(name)
+    return metrics(data)
+
+
 def _line(event: Json) -> str:
-    if event.get("type") == "metrics":
-        return f"trainer: {metrics(event.get('data') or {}) or _message(event)}"
     level = f"{event['level']}: " if event.get("level") in ("warn", "error") else ""
     return f"  {level}{_message(event)}"
 
@@ -208,7 +229,7 @@ class LiveView:
     def _stages(self, job: Json | None) -> Table:
         table = Table.grid(padding=(0, 2))
         now = self._clock()
-        if job and _number(job.get("as_of")):
+        if job and is_number(job.get("as_of")):
             now += job["as_of"] - self._updated  # by the clock of the api, which may differ from ours
         for name in stage_names(job):
             stage = stage_of(job, name)
@@ -228,12 +249,7 @@ class LiveView:
         return table
 
     def _training(self, job: Json | None) -> list[Text]:
-        stage = stage_of(job, "trainer")
-        data = {**(stage.get("data") or {}), **self._metrics}
-        data["eta_seconds"] = stage.get("eta_seconds")
-        for name in ("step", "total_steps"):
-            data[name] = stage.get(name) if stage.get(name) is not None else data.get(name)
-        text = metrics(data)
+        text = _training(stage_of(job, "trainer"), self._metrics)
         return [Text(f"  {text}", style="cyan")] if text else []
 
 
@@ -266,7 +282,3 @@ def _stage_message(name: str, stage: Json) -> str:
 def _recent(event: Json) -> Text:
     style = {"warn": "yellow", "error": "red"}.get(event.get("level", ""), "dim")
     return Text(f"  {_message(event)}", style=style, overflow="ellipsis", no_wrap=True)
-
-
-def _number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)

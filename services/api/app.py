@@ -93,6 +93,7 @@ def build(context: Context) -> Parts:
         settings.model,
         largest_file=settings.api.largest_file,
         inference_url=settings.inference.url,
+        tracked=frozenset({"wandb"} if settings.tracking.wandb else ()),
         receivers=receivers,
     )
     ended = EndedJobs(database, projection.mend)

@@ -14,21 +14,19 @@ from services.trainer import metrics
 from services.trainer.domain.plan import Base, Plan
 from services.trainer.domain.served import served_linears
 from services.trainer.engine.messages import (
-    AnyMessage,
     CheckpointWritten,
     ErrorDocument,
     ExitCode,
-    HyperparametersChosen,
-    PhaseBegan,
     Resumed,
-    StepDone,
     TrainingResult,
 )
 from services.trainer.job import folders, gpu_turn
 from services.trainer.job.found import Clock, Found, find_checkpoints
 from services.trainer.job.process import TrainingProcess
 from services.trainer.job.spans import PhaseSpans
+from services.trainer.job.telling import Telling
 from services.trainer.job.uploads import CheckpointUploads
+from services.trainer.tracking.trackers import Trackers, makers
 from shared import disk, ids, telemetry
 from shared.base import ledger
 from shared.errors import ConfigError, CorruptObject, InputError, TransientError
@@ -84,9 +82,12 @@ class TrainWork:
             earlier = await self._earlier(attempt, folder)
             plan = await self._plan(attempt.job, asked, location, folder, earlier.resume_from)
         keep = self._settings.trainer.keep_checkpoints
-        async with CheckpointUploads(self._objects, attempt, folder / "out", keep, earlier.clocks) as uploads:
+        async with (
+            Trackers(attempt, self._settings, folder, makers(self._settings.tracking)) as trackers,
+            CheckpointUploads(self._objects, attempt, folder / "out", keep, earlier.clocks) as uploads,
+        ):
             async with gpu_turn.hold(self._objects.for_leases(), self._settings, attempt):
-                listed = await self._train_or_start_anew(attempt, plan, folder, uploads, earlier.listed)
+                listed = await self._train_or_start_anew(attempt, plan, folder, uploads, trackers, earlier.listed)
             with telemetry.span("trainer.upload"):
                 await attempt.progress(message="training: upload")
                 await uploads.complete()
@@ -185,37 +186,46 @@ class TrainWork:
         plan: Plan,
         folder: Path,
         uploads: CheckpointUploads,
+        trackers: Trackers,
         listed: dict[int, FolderReference],
     ) -> dict[int, FolderReference]:
         """Train, if need be from the beginning. Returns those of the `listed` checkpoints of earlier attempts that are
         of this training."""
         try:
-            await self._train(attempt, plan, folder, uploads)
+            await self._train(attempt, plan, folder, uploads, trackers)
         except InputError as error:
             if error.code != "checkpoint_mismatch":
                 raise
             # Another version of the trainer made the checkpoint. That is not the user's fault and costs only time.
             log.warning("checkpoint does not fit, starting from the beginning", extra={"job_id": attempt.job.job_id})
-            await self._train(attempt, plan.model_copy(update={"resume_from": None}), folder, uploads)
+            anew = plan.model_copy(update={"resume_from": None})
+            await self._train(attempt, anew, folder, uploads, trackers)
             return {}
         return listed
 
-    async def _train(self, attempt: Attempt, plan: Plan, folder: Path, uploads: CheckpointUploads) -> None:
+    async def _train(
+        self, attempt: Attempt, plan: Plan, folder: Path, uploads: CheckpointUploads, trackers: Trackers
+    ) -> None:
         out = folder / "out"
         plan_path = folder / "plan.json"
         plan_path.write_text(plan.model_dump_json())
+        telling = Telling(attempt)
         with PhaseSpans("start") as spans:
             process = await TrainingProcess.start(
                 plan_path, out, gpu=self._settings.trainer.gpu, threads=self._settings.trainer.threads
             )
             log.info("training process started", extra={"job_id": attempt.job.job_id, "pid": process.pid})
+            await telling.begin()
             try:
                 with metrics.training():
                     async for message in process.messages():
                         spans.observe(message)
                         if isinstance(message, Resumed) and plan.resume_from:
                             shutil.rmtree(plan.resume_from, ignore_errors=True)  # it is in the process's memory
-                        await self._publish(attempt, message, uploads)
+                        if isinstance(message, CheckpointWritten):
+                            uploads.add(message)
+                        await telling.hear(message)
+                        await trackers.hear(message)
                 code = await process.wait()
             except asyncio.CancelledError:
                 if not attempt.abandoned:  # else another attempt may begin, and would find the GPU's memory full
@@ -224,26 +234,6 @@ class TrainWork:
             finally:
                 await process.kill()
             raise_for_exit_code(code, process.trace, out)
-
-    async def _publish(self, attempt: Attempt, message: AnyMessage, uploads: CheckpointUploads) -> None:
-        match message:
-            case StepDone():
-                metrics.record_step(message)
-                columns = message.columns()
-                await attempt.progress(
-                    step=message.step,
-                    total_steps=message.total_steps,
-                    eta_seconds=message.eta_seconds,
-                    data={name: value for name, value in columns.items() if name not in ("step", "total_steps")},
-                )
-            case CheckpointWritten():
-                uploads.add(message)
-            case PhaseBegan():
-                await attempt.progress(message=f"training: {message.phase}", data=message.fields())
-            case HyperparametersChosen():
-                await attempt.progress(data=message.fields())
-            case Resumed():
-                await attempt.progress(message=f"continued from step {message.step}", step=message.step)
 
     async def _stop(self, process: TrainingProcess, uploads: CheckpointUploads) -> None:
         """Let the process write a checkpoint within the grace period; it is uploaded within what is left of it."""

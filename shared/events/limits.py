@@ -35,6 +35,7 @@ MODULE_CHARS = 256
 DEFAULT_PROJECT = "default"
 """The project of all that names none."""
 METADATA_ENTRIES, METADATA_KEY_CHARS, METADATA_VALUE_CHARS = 16, 64, 512
+INTEGRATIONS, INTEGRATION_CHARS = 5, 256
 """Those of the OpenAI API."""
 
 

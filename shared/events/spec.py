@@ -102,6 +102,24 @@ class Gate(StrictModel):
     promote: Literal["if_better", "always", "never"] = "if_better"
 
 
+class Wandb(StrictModel):
+    """A run in Weights & Biases: its project, and what it is called there."""
+
+    project: Annotated[str, Field(max_length=limits.INTEGRATION_CHARS)]
+    name: Annotated[str, Field(max_length=limits.INTEGRATION_CHARS)] | None = None
+    """None: the id of the job."""
+    entity: Annotated[str, Field(max_length=limits.INTEGRATION_CHARS)] | None = None
+    """A team or a user; None: that of the key."""
+    tags: Annotated[tuple[Annotated[str, Field(max_length=64)], ...], Field(max_length=50)] = ()
+
+
+class Integration(StrictModel):
+    """Another system that is told of the training."""
+
+    type: Literal["wandb"]
+    wandb: Wandb
+
+
 class JobSpec(StrictModel):
     """Everything that a user may set for a job. Every field has a default."""
 
@@ -123,6 +141,8 @@ class JobSpec(StrictModel):
     validation_file: DatasetPointer | None = None
     metadata: Metadata = {}
     """Keys of at most 64 characters and values of at most 512, as in the OpenAI API."""
+    integrations: Annotated[tuple[Integration, ...], Field(max_length=limits.INTEGRATIONS)] = ()
+    """As in the OpenAI API; served if the deployment has a tracker of that kind."""
     rerun: Annotated[int, Field(ge=0, le=limits.MAX_RERUN)] = 0
     """Raise it to run the same dataset with the same settings again."""
 

@@ -34,6 +34,7 @@ from shared.settings.sections import (
     VllmSettings,
     WebhookSettings,
 )
+from shared.settings.tracking import TrackingSettings
 from shared.settings.values import ApiKeys, ReadableFile
 
 __all__ = [
@@ -57,6 +58,7 @@ __all__ = [
     "StageSettings",
     "StoreSettings",
     "TelemetrySettings",
+    "TrackingSettings",
     "TrainerSettings",
     "ValidationSettings",
     "VllmSettings",

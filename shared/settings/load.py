@@ -38,6 +38,7 @@ from shared.settings.sections import (
     VllmSettings,
     WebhookSettings,
 )
+from shared.settings.tracking import TrackingSettings
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +79,7 @@ class Settings(BaseSettings):
     webhooks: WebhookSettings = WebhookSettings()
     health: HealthSettings = HealthSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
+    tracking: TrackingSettings = TrackingSettings()
 
     @model_validator(mode="before")
     @classmethod

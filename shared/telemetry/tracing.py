@@ -54,6 +54,13 @@ def trace_id(traceparent: str) -> str:
     return traceparent.split("-")[1]
 
 
+def trace_link(jaeger_url: str | None, traceparent: str) -> str | None:
+    """The page of a trace in Jaeger; None: there is no Jaeger, or no trace."""
+    if jaeger_url is None or valid_traceparent(traceparent) is None:
+        return None
+    return f"{jaeger_url.rstrip('/')}/trace/{trace_id(traceparent)}"
+
+
 def traceparent_of(current: Span, asked_by: str | None) -> str:
     """The `traceparent` for children of `current`. If `current` is not recorded, its children become children of
     `asked_by`, its own parent, or, without one, of a new trace."""

@@ -145,6 +145,13 @@ class StageState(FrozenModel):
         stamped = self.latest.get(field)
         return stamped.value if stamped else None
 
+    @property
+    def eta(self) -> Stamped | None:
+        """When the stage ends, as its newest attempt said; None: that has not said anything yet. What an earlier one
+        said is over."""
+        told, said = self.latest.get("eta_seconds"), self.latest.get("state")
+        return None if told is None or (said is not None and told.attempt < said.attempt) else told
+
     def activity(self, name: str) -> tuple[Shown, Waiting | None]:
         """What the stage does while it has no outcome. The ledger decides; an event tells what it does not hold: a
         later attempt, or what happens within the attempt that has the claim."""

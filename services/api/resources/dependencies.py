@@ -41,6 +41,8 @@ class Dependencies:
     """In bytes."""
     inference_url: str = "http://127.0.0.1:8000"
     """Where the endpoint is, for graders that ask a model."""
+    tracked: frozenset[str] = frozenset()
+    """The integrations of jobs that are served."""
     receivers: Receivers = field(default_factory=Receivers)
     webhooks_wanted: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when an endpoint of webhooks is made."""

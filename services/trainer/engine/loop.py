@@ -14,10 +14,12 @@ from typing import Any
 from services.trainer.domain.overfitting import Point, above_noise
 from services.trainer.domain.plan import Plan
 from services.trainer.domain.schedule import checkpoint_overdue, checkpoint_steps, listed_steps, validation_steps
+from services.trainer.domain.utilization import Cost
 from services.trainer.engine import checkpoints
 from services.trainer.engine.dry_run import dry_run
 from services.trainer.engine.messages import CheckpointWritten, PhaseBegan, StepRow
 from services.trainer.engine.model.adapter import adapter_config, adapter_tensors, load_adapter_tensors
+from services.trainer.engine.report.pace import Pace
 from services.trainer.engine.report.reporter import Reporter
 from services.trainer.engine.snapshot import Snapshots
 from services.trainer.engine.state import State, read_state
@@ -37,10 +39,16 @@ class Interrupted(Exception):
 
 class Loop:
     """One run. `validator` is None if there is no validation data; `start` is the digest of the adapter that the run
-    starts from, None if that is a fresh one."""
+    starts from, None if that is a fresh one. `cost`: of a token, None if the device's peak is not known."""
 
     def __init__(
-        self, plan: Plan, stepper: Stepper, validator: Validator | None, reporter: Reporter, start: str | None = None
+        self,
+        plan: Plan,
+        stepper: Stepper,
+        validator: Validator | None,
+        reporter: Reporter,
+        start: str | None = None,
+        cost: Cost | None = None,
     ) -> None:
         self.plan = plan
         self.stepper = stepper
@@ -53,6 +61,14 @@ class Loop:
         self.validate_at = validation_steps(self.steps, plan.eval_every) if validator else frozenset()
         self.listed_at = listed_steps(self.steps)
         self.checkpoint_at = checkpoint_steps(self.steps, plan.checkpoint_every)
+        self.pace = Pace(
+            self.steps.total,
+            {s: validator.tokens(ends_epoch=self.steps.ends_epoch(s)) for s in self.validate_at} if validator else {},
+            self.checkpoint_at,
+            clocked=plan.checkpoint_every == "auto",
+            cost=cost,
+            recomputes=lambda: self.memory.fit.recompute,
+        )
         self.snapshots = Snapshots(self.model, stepper.optimizer, self.memory.device)
         self.writer = Writer()
         data = [len(stepper.train.rows), stepper.train.tokens]
@@ -102,6 +118,7 @@ class Loop:
             self.reporter.send(
                 PhaseBegan(at=time.time(), phase="fit", micro_tokens=fit.micro_tokens, recompute=fit.recompute)
             )
+        self.reporter.follow(self.pace)
         first, seconds_before = self.state.step, self.state.seconds
         began = written = time.monotonic()
         seconds_stopped = 0.0
@@ -118,12 +135,13 @@ class Loop:
                 raise Interrupted
             step = self.state.step
             if step in self.validate_at and self.state.changed:
-                row = row.model_copy(update=self._validate())
-            seconds_per_step = (time.monotonic() - began) / (step - first)
-            self.reporter.step(row, eta_seconds=seconds_per_step * (self.steps.total - step))
+                with self.pace.validating(step):
+                    row = row.model_copy(update=self._validate())
+            self.reporter.step(row)
             if step in self.checkpoint_at or self.stopped_early or self._checkpoint_due(written, seconds_stopped):
                 started = time.monotonic()
-                self._checkpoint(row)
+                with self.pace.checkpointing():
+                    self._checkpoint(row)
                 written = time.monotonic()
                 seconds_stopped = written - started
 
@@ -151,10 +169,12 @@ class Loop:
     def _step(self) -> StepRow | None:
         """Take one optimizer step. None when interrupted."""
         state, began = self.state, time.monotonic()
+        self.pace.begin_step()
         stepped = self.stepper.take(state.step)
         if stepped is None:
             return None
         state.step += 1
+        self.pace.end_step(state.step, stepped.tokens)
         state.fit = self.memory.fit
         state.trained_tokens += stepped.trained_tokens
         measured: dict[str, Any] = {"skipped": True}

@@ -185,10 +185,37 @@ class StepRow(FrozenModel):
 
 
 class StepDone(StepRow, Message):
-    """A step was taken. `eta_seconds`: the time left until the last step."""
+    """A step was taken. Its row is in `metrics.jsonl`; only `tokens_per_second` is of the last steps here, as in
+    `Progress`, whose other fields it has, too."""
 
     event: Literal["step"] = "step"
     eta_seconds: float
+    mfu: float | None = None
+    memory_bytes: int | None = None
+    peak_memory_bytes: int | None = None
+
+
+class Progress(Message):
+    """How far the run is; it is sent when nothing else was for a few seconds.
+
+    `seconds`: for how long the phase has lasted. `done` of `total`: of what it has to do; rows, while they are
+    tokenized. `step`, `total_steps`: finished steps, and all. `eta_seconds`: until the last step, with validations and
+    checkpoints. `tokens_per_second`: over the last steps, without padding. `mfu`: the share of the GPU's peak. The
+    memory is that of the GPU, else of the process; its peak counts from the start of the process.
+    """
+
+    event: Literal["progress"] = "progress"
+    phase: str
+    seconds: float
+    done: int | None = None
+    total: int | None = None
+    step: int | None = None
+    total_steps: int | None = None
+    eta_seconds: float | None = None
+    tokens_per_second: float | None = None
+    mfu: float | None = None
+    memory_bytes: int | None = None
+    peak_memory_bytes: int | None = None
 
 
 class CheckpointWritten(Message):
@@ -240,7 +267,16 @@ class Failed(ErrorDocument, Message):
 
 
 AnyMessage = (
-    Started | PhaseBegan | HyperparametersChosen | Resumed | StepDone | CheckpointWritten | Stopped | Completed | Failed
+    Started
+    | PhaseBegan
+    | HyperparametersChosen
+    | Resumed
+    | StepDone
+    | Progress
+    | CheckpointWritten
+    | Stopped
+    | Completed
+    | Failed
 )
 _KINDS = tuple(kind.model_fields["event"].default for kind in get_args(AnyMessage))
 _adapter: TypeAdapter[AnyMessage] = TypeAdapter(Annotated[AnyMessage, Field(discriminator="event")])

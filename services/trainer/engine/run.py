@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from services.trainer.engine.model.targets import check_servable, targets_of
 from services.trainer.engine.report.card import model_card
 from services.trainer.engine.report.curves import draw
 from services.trainer.engine.report.reporter import Reporter
+from services.trainer.engine.report.usage import cost_of, memory_in_use
 from services.trainer.engine.step import Stepper
 from services.trainer.engine.validation import Validator
 from shared.errors import InputError
@@ -54,17 +56,18 @@ def run(plan: Plan, out: Path, reporter: Reporter, stop: Callable[[], bool]) -> 
         Interrupted: asked to stop; the newest checkpoint holds what was reached.
     """
     with gpu_in_use():
-        return _run(plan, out, reporter, stop)
+        device = _device(plan)
+        with reporter.speaking(lambda: memory_in_use(device)):
+            return _run(plan, out, reporter, stop, device)
 
 
-def _run(plan: Plan, out: Path, reporter: Reporter, stop: Callable[[], bool]) -> TrainingResult:
-    device = _device(plan)
+def _run(plan: Plan, out: Path, reporter: Reporter, stop: Callable[[], bool], device: Any) -> TrainingResult:
     _configure_torch(plan, device)
     reporter.send(Started(at=time.time(), device=str(device), model=plan.model, base=plan.base.id, method=plan.method))
     resumed = _checkpoint(plan)
 
     reporter.phase("tokenize")
-    prepared = _prepare(plan, out)
+    prepared = _prepare(plan, out, reporter)
 
     reporter.send(HyperparametersChosen.model_validate({"at": time.time(), **_named(prepared.chosen)}))
 
@@ -135,14 +138,16 @@ def _checkpoint(plan: Plan) -> Path | None:
     return found
 
 
-def _prepare(plan: Plan, out: Path) -> Prepared:
+def _prepare(plan: Plan, out: Path, reporter: Reporter) -> Prepared:
     """Encode the rows and choose the hyperparameters; write `preview.txt` and `hyperparameters.json`."""
     facts = base.inspect_base(plan)
     start = read_start(plan, facts.linears)
     encoder = Encoder(facts.tokenizer, facts.stop_ids, plan.format, plan.chat_template_kwargs)
-    train = encoder.read(Path(plan.train), "training_file")
+    train = encoder.read(Path(plan.train), "training_file", partial(reporter.count, total=plan.train_examples))
     (out / "preview.txt").write_text(encoder.preview(train))
-    validation = encoder.read(Path(plan.validation), "validation_file") if plan.validation else None
+    validation = None
+    if plan.validation:
+        validation = encoder.read(Path(plan.validation), "validation_file", reporter.count)
     longest = max(train.longest, validation.longest if validation else 0)
     max_length = choose_max_length(plan, facts.context, longest)
     policy = plan.hyperparameters.over_length
@@ -200,7 +205,8 @@ def _loop(
             seed=plan.seed,
             references=references(validation),
         )
-    return Loop(plan, stepper, validator, reporter, start=prepared.start.sha256 if prepared.start else None)
+    start, cost = prepared.start.sha256 if prepared.start else None, cost_of(prepared.base, train, memory.device)
+    return Loop(plan, stepper, validator, reporter, start, cost)
 
 
 def _result(plan: Plan, prepared: Prepared, loop: Loop) -> TrainingResult:

@@ -55,6 +55,13 @@ class Validator:
     def sample_weights(self) -> list[int]:
         return [self.weights[row] for row in self.sample]
 
+    def tokens(self, *, ends_epoch: bool) -> float:
+        """About how many tokens `measure` sends through the model."""
+        rows = len(self.sample)
+        if ends_epoch and rows != len(self.everything):
+            rows += len(self.everything)
+        return self.validation.tokens * rows / len(self.everything)
+
     def measure(self, *, ends_epoch: bool) -> tuple[Measured, Measured | None]:
         """Measure the same sample every time, so that losses compare; at the end of an epoch also the whole set."""
         quick = self._mean(self.sample)

@@ -15,6 +15,7 @@ from services.trainer.engine.messages import AnyMessage, parse_message
 
 ROOT = Path(__file__).resolve().parents[3]
 TAIL_LINES = 400
+NOT_INHERITED = ("TUNESTREAM_", "WANDB_", "MLFLOW_")
 
 
 class TrainingProcess:
@@ -83,9 +84,9 @@ class TrainingProcess:
 
 
 def child_environment(environment: Mapping[str, str], *, gpu: str | None, threads: int | None) -> dict[str, str]:
-    """The environment of the child, without our settings, because they hold secrets. `gpu`: the devices that the child
-    sees, or `cpu` for none."""
-    inherited = {name: value for name, value in environment.items() if not name.startswith("TUNESTREAM_")}
+    """The environment of the child, without what holds secrets that it does not need. `gpu`: the devices that it sees,
+    or `cpu` for none."""
+    inherited = {name: value for name, value in environment.items() if not name.startswith(NOT_INHERITED)}
     path = [str(ROOT), *filter(None, [environment.get("PYTHONPATH")])]
     inherited["PYTHONPATH"] = os.pathsep.join(path)
     inherited["PYTHONUNBUFFERED"] = "1"

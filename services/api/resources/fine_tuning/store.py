@@ -56,7 +56,7 @@ async def create_job(
             validation_file=validation.content if validation else None,
             base=found.base,
             start_from=found.start_from,
-            notes=(*found.notes, *body.notes()),
+            notes=(*found.notes, *body.notes(dependencies.tracked)),
             organization=model.organization,
             origin=Origin(kind="api", source=principal.key_id),
             traceparent=root.traceparent,

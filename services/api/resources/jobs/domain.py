@@ -139,7 +139,7 @@ def _stage(state: JobState, name: StageName, now: float) -> dict[str, Any]:
         "finished_at": stage.outcome.at if stage.outcome else None,
         "step": stage.value("step"),
         "total_steps": stage.value("total_steps"),
-        "eta_seconds": None if over or state.status in (*FINAL, "paused") else stage.value("eta_seconds"),
+        "eta_seconds": None if over or state.status in (*FINAL, "paused") or not stage.eta else stage.eta.value,
         "message": message,
         "waiting_for": waiting.what if waiting else None,
         "waiting": _waiting(waiting, now) if waiting else None,

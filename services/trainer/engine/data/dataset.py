@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
@@ -122,8 +122,8 @@ class Encoder:
         self.turns = TurnEncoder(tokenizer, stop_ids)
         self.chat = None if form == "completion" else ChatEncoder(tokenizer, stop_ids, kwargs)
 
-    def read(self, path: Path, param: str) -> Dataset:
-        """Encode a file of one row per line.
+    def read(self, path: Path, param: str, told: Callable[[int], None] = lambda rows: None) -> Dataset:
+        """Encode a file of one row per line. `told` is called with the number of rows that are read, again and again.
 
         Raises:
             InputError: `invalid_training_file`: a row is wrong (the message names the line and the field), or no row
@@ -146,6 +146,7 @@ class Encoder:
             if usable:
                 rows.append(usable)
             dropped += not usable
+            told(len(rows) + dropped)
         dataset = Dataset(tuple(rows), dropped)
         self._check(dataset, param)
         return dataset

@@ -25,13 +25,16 @@ class Layers:
     `linears`: the names of those that an adapter may change, and for each the inputs plus the outputs, which is how
     many parameters an adapter of rank 1 adds. `others`: the names of those that it may not; the output head is in
     neither. `experts`: there are experts, as parameters without layers. `not_tuned`: for people, the parts of the base
-    that no adapter changes, each with the reason.
+    that no adapter changes, each with the reason. `matmuls`: the weights of all linear layers of the text decoder;
+    `head`: those of the output head.
     """
 
     linears: dict[str, int]
     others: tuple[str, ...]
     experts: bool
     not_tuned: tuple[str, ...]
+    matmuls: int = 0
+    head: int = 0
 
 
 def layers_of(skeleton: Any, served: Collection[str] | None) -> Layers:
@@ -44,12 +47,15 @@ def layers_of(skeleton: Any, served: Collection[str] | None) -> Layers:
     unserved: set[str] = set()
     routers: set[str] = set()
     outside: set[str] = set()
+    matmuls = 0
     for name, module in skeleton.named_modules():
         if not isinstance(module, torch.nn.Linear) or module is head:
             continue
         last = _last(name)
+        matmuls += module.weight.numel()
         if not name.startswith(decoder) or any(tower in name for tower in TOWERS):
             outside.add(".".join(name.split(".")[:2]) if name.startswith("model.") else name.split(".")[0])
+            matmuls -= module.weight.numel()
         elif _is_router(name, module) and not _is_served_router(last, module, served):
             routers.add(last)
         elif served is not None and last not in served:
@@ -65,7 +71,14 @@ def layers_of(skeleton: Any, served: Collection[str] | None) -> Layers:
     not_tuned += [f"{_list({_last(name) for name in mistaken})}: PEFT takes them for experts"] if mistaken else []
     linears = {name: size for name, size in linears.items() if name not in mistaken}
     experts = _experts(skeleton)
-    return Layers(linears, (*others, *sorted(mistaken)), bool(experts), (*not_tuned, *experts))
+    return Layers(
+        linears,
+        others=(*others, *sorted(mistaken)),
+        experts=bool(experts),
+        not_tuned=(*not_tuned, *experts),
+        matmuls=matmuls,
+        head=0 if head is None else sum(parameter.numel() for parameter in head.parameters()),
+    )
 
 
 def targets_of(lora: Lora, linears: Iterable[str]) -> list[str]:

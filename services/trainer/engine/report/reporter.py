@@ -8,10 +8,14 @@ import json
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from services.trainer.engine.messages import Failed, Message, PhaseBegan, StepDone, StepRow
+from services.trainer.engine.messages import Failed, Message, PhaseBegan, Progress, StepDone, StepRow
+from services.trainer.engine.report.pace import Pace
+from services.trainer.engine.report.speech import EVERY_SECONDS, Speech, Usage
 
 RESULT_FIELDS = {
     "step": "step",
@@ -31,13 +35,32 @@ class Reporter:
         self.out = out
         self.events = events
         self.rows_file = out / "metrics.jsonl"
-        self._sending = threading.Lock()  # the thread that writes checkpoints sends, too
+        self._sending = threading.Lock()  # other threads send, too: checkpoints, and how far the run is
+        self._speech: Speech | None = None
 
     def send(self, message: Message) -> None:
         """Write a message to stdout, or a line that says the same to a person."""
         with self._sending:
             sys.stdout.write(f"{message.line() if self.events else _for_people(message)}\n")
             sys.stdout.flush()
+        if self._speech is not None:
+            self._speech.heard(message)
+
+    @contextmanager
+    def speaking(self, usage: Usage, every: float = EVERY_SECONDS) -> Iterator[None]:
+        """Within the block, tell how far the run is whenever nothing was said for `every` seconds."""
+        with Speech(self.send, usage, every) as self._speech:
+            yield
+
+    def count(self, done: int, total: int | None = None) -> None:
+        """Of what the phase has to do, so much is done. It costs nothing, and is told when it is time."""
+        if self._speech is not None:
+            self._speech.count(done, total)
+
+    def follow(self, pace: Pace) -> None:
+        """The training begins, and `pace` measures it."""
+        if self._speech is not None:
+            self._speech.follow(pace)
 
     def phase(self, name: str) -> None:
         """Report that a phase began."""
@@ -47,11 +70,12 @@ class Reporter:
         """Begin `metrics.jsonl` with `so_far`: the rows up to the checkpoint that the run continues from."""
         self.rows_file.write_bytes(so_far)
 
-    def step(self, row: StepRow, eta_seconds: float) -> None:
+    def step(self, row: StepRow) -> None:
         """Report a step, and add its row to `metrics.jsonl`."""
         with self.rows_file.open("a") as file:
             file.write(json.dumps(row.columns()) + "\n")
-        self.send(StepDone(at=time.time(), **row.columns(), eta_seconds=round(eta_seconds, 1)))
+        measured = self._speech.figures() if self._speech is not None else {}
+        self.send(StepDone.model_validate({"at": time.time(), "eta_seconds": 0.0, **row.columns(), **measured}))
 
     @property
     def rows_size(self) -> int:
@@ -79,9 +103,13 @@ def _for_people(message: Message) -> str:
         loss = "skipped, not a finite loss" if message.train_loss is None else f"loss {message.train_loss:.4f}"
         return (
             f"step {message.step}/{message.total_steps}  {loss}{valid}  "
-            f"lr {message.learning_rate:.2e}  {message.tokens_per_second:.0f} tokens/s  "
-            f"{_duration(message.eta_seconds)} left"
+            f"lr {message.learning_rate:.2e}  {_speed(message)}"
         )
+    if isinstance(message, Progress):
+        of = "" if message.total is None else f" of {message.total}"
+        counted = [] if message.done is None else [f"{message.done}{of}"]
+        counted += [] if message.step is None else [f"step {message.step}/{message.total_steps}"]
+        return f"{message.phase}: {'  '.join([_duration(message.seconds), *counted, _speed(message)])}"
     if isinstance(message, Failed):
         return f"error: {message.message}"
     fields = message.fields()
@@ -90,6 +118,20 @@ def _for_people(message: Message) -> str:
         return f"{message.phase}: {details}" if details else f"{message.phase} ..."
     details = ", ".join(f"{key} {_short(value)}" for key, value in fields.items() if value is not None)
     return f"{message.event}: {details}"
+
+
+def _speed(message: StepDone | Progress) -> str:
+    """The figures that both kinds of message have, those that are known."""
+    parts = []
+    if message.tokens_per_second is not None:
+        parts.append(f"{message.tokens_per_second:.0f} tokens/s")
+    if message.mfu is not None:
+        parts.append(f"MFU {message.mfu:.1%}")
+    if message.memory_bytes is not None and message.peak_memory_bytes is not None:
+        parts.append(f"{message.memory_bytes / 2**30:.1f} GiB (peak {message.peak_memory_bytes / 2**30:.1f})")
+    if message.eta_seconds is not None:
+        parts.append(f"{_duration(message.eta_seconds)} left")
+    return "  ".join(parts)
 
 
 def _short(value: Any) -> str:

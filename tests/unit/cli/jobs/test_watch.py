@@ -12,9 +12,10 @@ from pydantic import SecretStr
 from rich.console import Console
 
 from cli.client import Client, Json, NotFound, Unreachable
+from cli.jobs.figures import duration, metrics
 from cli.jobs.follow import ACCEPT_SECONDS, OUTAGE_SECONDS, Snapshot, failure, follow
 from cli.jobs.result import result_lines
-from cli.jobs.view import LiveView, PlainView, duration, metrics, stage_names
+from cli.jobs.view import LiveView, PlainView, stage_names
 from cli.target import Target
 from cli.terminal import CliError
 from shared.events import STAGE_NAMES
@@ -238,6 +239,59 @@ def test_plain_output_has_one_line_per_change() -> None:
         "trainer: step 1/10  train loss 2.5000  1,234 tokens/s",
         "validate: completed after 8.2 s",
         "trainer: running",
+    ]
+
+
+def test_a_log_has_a_line_of_the_training_every_few_seconds_and_one_for_each_validation() -> None:
+    clock = Clock()
+    lines = PlainView(clock)
+    running = {"state": "running", "started_at": 0.0}
+    lines(Snapshot(job(trainer=running), []))
+    shown: list[str] = []
+    for at in range(1, 41):
+        clock.sleep(0.25)
+        event = step(at, at, 2.0)
+        if at == 7:
+            event["data"]["valid_loss"] = 1.5
+        shown += lines(Snapshot(job(trainer=running), [event]))
+    shown += lines(Snapshot(job(trainer=running | {"state": "completed", "finished_at": 10.0}), []))
+    told = [int(line.split("step ")[1].split("/")[0]) for line in shown if "step " in line]
+    assert told == [1, 7, 27, 40], "the last one is told when the training is over"
+    assert "valid loss 1.5000" in shown[1]
+
+
+def test_a_log_says_when_the_training_ends_beside_its_newest_step() -> None:
+    clock = Clock()
+    lines = PlainView(clock)
+    running = {"state": "running", "started_at": 0.0, "step": 4, "total_steps": 10, "eta_seconds": 75.0}
+    assert lines(Snapshot(job(trainer=running), [step(1, 1, 2.0), step(2, 4, 1.5)]))[0].endswith("1,234 tokens/s")
+    clock.sleep(5)
+    assert lines(Snapshot(job(trainer=running), [])) == [
+        "trainer: step 4/10  train loss 1.5000  1,234 tokens/s  1 min 15 s left"
+    ]
+
+
+def test_a_log_tells_what_lasts_long_while_no_step_ends() -> None:
+    clock = Clock()
+    lines = PlainView(clock)
+    running = {"state": "running", "started_at": 0.0}
+    memory = {"memory_bytes": 3 * 2**30, "peak_memory_bytes": 5 * 2**30}
+
+    def after(seconds: float, data: Json, **stage: Any) -> list[str]:
+        clock.sleep(seconds)
+        return lines(Snapshot(job(trainer=running | {"data": data} | stage), []))
+
+    after(0, {"phase": "tokenize"})
+    counted = {"phase": "tokenize", "seconds": 10.0, "done": 4000, "total": 10000}
+    assert after(6, {"phase": "tokenize", "progress": counted} | memory) == [
+        "trainer: tokenize  4,000 of 10,000  10.0 s  3.0 GiB (peak 5.0)"
+    ]
+    assert after(1, {"phase": "tokenize", "progress": counted} | memory) == [], "nothing is new"
+    assert after(6, {"phase": "load", "progress": counted} | memory) == [], "that was another phase"
+    speed = {"tokens_per_second": 12345.6, "mfu": 0.412, "train_loss": 1.25} | memory
+    epoch = {"phase": "epoch 1", "progress": {"phase": "epoch 1", "seconds": 70.0}} | speed
+    assert after(6, epoch, step=3, total_steps=90, eta_seconds=1234.0) == [
+        "trainer: step 3/90  train loss 1.2500  12,346 tokens/s  MFU 41.2%  3.0 GiB (peak 5.0)  20 min 34 s left"
     ]
 
 

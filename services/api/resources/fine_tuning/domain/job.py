@@ -50,7 +50,7 @@ def job_view(state: JobState, native: Mapping[str, Any], *, organization: str, n
             method: {"hyperparameters": {name: hyperparameters[name] for name in SHOWN[method]}},
         },
         "seed": job.spec.seed,
-        "integrations": [],
+        "integrations": [each.model_dump(mode="json") for each in job.spec.integrations],
         "metadata": dict(job.spec.metadata),
         "error": native["error"],
         "user_provided_suffix": job.spec.suffix,
@@ -119,7 +119,7 @@ def _estimated_finish(state: JobState, now: float) -> int | None:
     for name in reversed(STAGE_NAMES):
         stage = state.stage(name)
         if stage.begun:
-            told = stage.latest.get("eta_seconds")
+            told = stage.eta
             if stage.outcome or state.shown(name) != "running" or told is None or not is_number(told.value):
                 return None
             # what it said a minute ago counts from then; a sender whose clock is fast does not speak of the future

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from shared.errors import InputError
 from shared.events import DatasetPointer, JobSpec, Reference
-from shared.events.limits import Name
+from shared.events.limits import INTEGRATIONS, Name
 from shared.events.models import StrictModel
-from shared.events.spec import Alias, Evaluation, Gate, Hyperparameters, Lora, Metadata, Method, Splits
+from shared.events.spec import Alias, Evaluation, Gate, Hyperparameters, Integration, Lora, Metadata, Method, Splits
 
 Promote = Literal["if_better", "always", "never"]
-INTEGRATION_CHARS = 256
 
 
 def _without_nulls(value: Any) -> Any:
@@ -42,22 +41,6 @@ class MethodBody(StrictModel):
     dpo: ChosenMethod | None = None
 
 
-class Wandb(StrictModel):
-    """Where Weights & Biases would keep the metrics."""
-
-    project: Annotated[str, Field(max_length=INTEGRATION_CHARS)]
-    name: Annotated[str, Field(max_length=INTEGRATION_CHARS)] | None = None
-    entity: Annotated[str, Field(max_length=INTEGRATION_CHARS)] | None = None
-    tags: Annotated[tuple[Annotated[str, Field(max_length=64)], ...], Field(max_length=50)] = ()
-
-
-class Integration(StrictModel):
-    """Another system that a client wants the job's metrics in. None is served yet; a note of the job says so."""
-
-    type: Literal["wandb"]
-    wandb: Wandb
-
-
 class CreateJob(StrictModel):
     """What a client sends to fine-tune a model. `null` counts as absent."""
 
@@ -71,7 +54,7 @@ class CreateJob(StrictModel):
     hyperparameters: Hyperparameters = Hyperparameters()
     """OpenAI's three, and ours: `max_length`, `over_length`, `learning_rate` and others."""
     method: MethodBody | None = None
-    integrations: Annotated[tuple[Integration, ...], Field(max_length=5)] = ()
+    integrations: Annotated[tuple[Integration, ...], Field(max_length=INTEGRATIONS)] = ()
     lora: Lora = Lora()
     splits: Splits = Splits()
     evaluation: Evaluation = Evaluation()
@@ -87,10 +70,14 @@ class CreateJob(StrictModel):
             raise problem
         return _without_nulls(given)
 
-    def notes(self) -> tuple[str, ...]:
-        """What is accepted, but not served: one line each."""
-        served = "is not served yet: nothing is sent to it; the metrics are in the job's events and in its result file"
-        return tuple(f"The integration {each.type} {served}." for each in self.integrations)
+    def notes(self, tracked: Collection[str]) -> tuple[str, ...]:
+        """What is accepted, but not served: one line each. `tracked`: the integrations that this deployment serves."""
+        return tuple(
+            f"The integration {each.type} is not served here: nothing is sent to it; the metrics are in the job's "
+            f"events and in its result file. TUNESTREAM_TRACKING__{each.type.upper()} switches it on."
+            for each in self.integrations
+            if each.type not in tracked
+        )
 
     def spec(self, validation: Reference | None) -> JobSpec:
         """The settings of the job. `validation`: the content of the validation file.
@@ -111,6 +98,7 @@ class CreateJob(StrictModel):
             gate=self._gate(),
             validation_file=DatasetPointer.model_validate(validation.model_dump()) if validation else None,
             metadata=self.metadata or {},
+            integrations=self.integrations,
         )
 
     def _hyperparameters(self) -> Hyperparameters:

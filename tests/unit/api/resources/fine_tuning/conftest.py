@@ -75,8 +75,14 @@ class Tuning:
 
 
 @pytest.fixture
-async def tuning(api: Api) -> AsyncIterator[Tuning]:
-    dependencies = Dependencies(api.database, api.projection, api.objects, api.bus, URL, MODEL)
+def tracked() -> frozenset[str]:
+    """The integrations that the deployment serves."""
+    return frozenset()
+
+
+@pytest.fixture
+async def tuning(api: Api, tracked: frozenset[str]) -> AsyncIterator[Tuning]:
+    dependencies = Dependencies(api.database, api.projection, api.objects, api.bus, URL, MODEL, tracked=tracked)
     async with Server(make_app(dependencies, ())).running() as server:
         running = Tuning(api, server.url)
         yield running

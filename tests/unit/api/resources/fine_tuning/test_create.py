@@ -115,6 +115,22 @@ async def test_null_is_as_absent(tuning: Tuning, client: AsyncOpenAI) -> None:
     assert job.metadata == {}
 
 
+@pytest.mark.parametrize("tracked", [frozenset({"wandb"})])
+async def test_an_integration_that_is_served_comes_with_the_job_and_is_shown(
+    tuning: Tuning, client: AsyncOpenAI
+) -> None:
+    asked: Any = [{"type": "wandb", "wandb": {"project": "p", "name": "mine", "entity": "team", "tags": ["a", "b"]}}]
+    created = await client.fine_tuning.jobs.create(model=BASE, training_file=await tuning.file(), integrations=asked)
+    for job in (created, await client.fine_tuning.jobs.retrieve(created.id)):
+        assert job.integrations is not None
+        assert [each.model_dump() for each in job.integrations] == asked
+    assert [event.level for event in (await client.fine_tuning.jobs.list_events(created.id)).data] == ["info"]
+    [kept] = (await manifest(tuning, created.id)).spec.integrations
+    assert kept.model_dump(mode="json") == asked[0]
+    plain = await client.fine_tuning.jobs.create(model=BASE, training_file=await tuning.file("b.jsonl"))
+    assert plain.integrations == []
+
+
 async def test_an_integration_that_is_not_served_is_told_in_the_history(tuning: Tuning, client: AsyncOpenAI) -> None:
     integrations: Any = [{"type": "wandb", "wandb": {"project": "p", "tags": ["a"]}}]
     job = await client.fine_tuning.jobs.create(
@@ -124,7 +140,7 @@ async def test_an_integration_that_is_not_served_is_told_in_the_history(tuning: 
     assert [event.level for event in events] == ["info", "warn", "warn"]
     assert events[0].message == f"Created fine-tuning job: {job.id}"
     assert "gpt-4.1-nano" in events[1].message and BASE in events[1].message
-    assert "wandb" in events[2].message
+    assert "wandb" in events[2].message and "TUNESTREAM_TRACKING__WANDB" in events[2].message
     await tuning.ingest()
     await tuning.api.delete_database()
     await tuning.api.projection.discover()

@@ -107,6 +107,34 @@ async def test_the_estimated_finish_is_what_the_stage_said(
     assert found.estimated_finish == pytest.approx(int(api.clock.now) + expected, abs=1)
 
 
+async def test_what_an_earlier_attempt_said_of_the_end_is_over(tuning: Tuning, client: AsyncOpenAI) -> None:
+    api, job = tuning.api, JobHistory(2)
+    await job.write_documents(api.objects, until="validate")
+    for attempt, more in ((1, {"step": 1, "total_steps": 2, "eta_seconds": 60.0}), (2, {"message": "training: load"})):
+        event = job.progress("trainer", attempt=attempt, **more)
+        await api.take([DeliveredEvent(event, f"ftevent-{attempt}", api.clock.now - 2 + attempt)])
+    assert (await client.fine_tuning.jobs.retrieve(job.job_id)).estimated_finish is None
+    shown = (await tuning.api.client.get(f"/jobs/{job.job_id}")).json()
+    assert shown["stages"]["trainer"]["eta_seconds"] is None
+
+
+async def test_progress_within_a_step_moves_the_estimate_and_adds_nothing_to_the_history(
+    tuning: Tuning, client: AsyncOpenAI
+) -> None:
+    api, job = tuning.api, JobHistory(2)
+    await job.write_documents(api.objects, until="validate")
+    before = len((await client.fine_tuning.jobs.list_events(job.job_id)).data)
+    figures = {"tokens_per_second": 1234.5, "mfu": 0.4, "memory_bytes": 5, "peak_memory_bytes": 7}
+    data = {"progress": {"phase": "epoch 1", "seconds": 9.0}, **figures}
+    event = job.progress("trainer", attempt=1, step=3, total_steps=9, eta_seconds=75.0, data=data)
+    await api.take([DeliveredEvent(event, "ftevent-speech", api.clock.now)])
+    found = await client.fine_tuning.jobs.retrieve(job.job_id)
+    assert found.estimated_finish == pytest.approx(int(api.clock.now) + 75, abs=1)
+    stage = (await tuning.api.client.get(f"/jobs/{job.job_id}")).json()["stages"]["trainer"]
+    assert (stage["step"], stage["total_steps"], stage["data"]) == (3, 9, data)
+    assert len((await client.fine_tuning.jobs.list_events(job.job_id)).data) == before
+
+
 async def test_the_error_of_a_job(tuning: Tuning, client: AsyncOpenAI) -> None:
     job = JobHistory(3)
     await job.write_documents(tuning.api.objects, until="ingest")

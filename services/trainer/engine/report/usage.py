@@ -1,0 +1,44 @@
+"""What the training process uses of the machine, and what the machine could do."""
+
+from __future__ import annotations
+
+import resource
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from services.trainer.domain.utilization import Cost, attention_flops, peak_flops
+from services.trainer.engine.data.dataset import Dataset
+from services.trainer.engine.model.base import BaseFacts
+
+PAGE = resource.getpagesize()
+
+
+def memory_in_use(device: Any) -> tuple[int, int]:
+    """Bytes of tensors on the GPU, now and the most so far; without a GPU, the memory of the process."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device), torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return peak, peak  # no Linux
+    return pages * PAGE, max(peak, pages * PAGE)
+
+
+def cost_of(base: BaseFacts, train: Dataset, device: Any) -> Cost | None:
+    """What a token of the training costs on average. None: there is no GPU, or its peak is not known; or there are
+    experts, of which a token meets only some."""
+    peak = peak_flops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
+    if peak is None or base.layers.experts or not train.tokens:
+        return None
+    config = base.config.get_text_config()
+    heads, hidden = getattr(config, "num_attention_heads", 0), getattr(config, "hidden_size", 0)
+    width = heads * (getattr(config, "head_dim", None) or (hidden // heads if heads else 0))
+    kinds = getattr(config, "layer_types", None)
+    layers = sum("attention" in kind for kind in kinds) if kinds else getattr(config, "num_hidden_layers", 0)
+    squares = float(sum(len(sequence) ** 2 for item in train.items for sequence in item))
+    # logits are computed only where the next token is trained on
+    head = base.layers.head * train.trained_tokens / train.tokens
+    return Cost(base.layers.matmuls + head, attention_flops(squares, train.tokens, layers, width), peak)

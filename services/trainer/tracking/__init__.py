@@ -1,0 +1,2 @@
+"""Experiment trackers: the figures of a training in TensorBoard, MLflow and Weights & Biases, through their own
+clients."""
