@@ -22,7 +22,7 @@ Tools = Sequence[Mapping[str, Any]] | None
 _LIST = re.compile(r"""\{\\?['"]type\\?['"]: ?\\?['"]text\\?['"]""")
 """Content parts as Python or JSON writes them."""
 
-_RENDERED = 64 * 2**20  # characters; a conversation of more is rendered turn by turn
+_RENDERED = 2**25  # so many characters are rendered ahead; a conversation of more is rendered turn by turn
 
 _ELSEWHERE = "\u241f"  # a character that no answer begins with
 
@@ -96,12 +96,16 @@ class TurnEncoder:
 
     def prepare(self, conversations: Iterable[tuple[Messages, Tools, Sequence[int]]]) -> None:
         """Render and tokenize conversations at once, for calls of `encode` with the same objects. That makes the calls
-        quick, and changes nothing of what they return or raise."""
+        quick, and changes nothing of what they return or raise. It ends early where that needs much memory."""
         self._forget()
         texts: list[str] = []
+        room = _RENDERED
         for messages, tools, turns in conversations:
             made = self._prepared[id(messages)] = self._render(messages, tools, turns)
             texts += made.texts.values()
+            room -= sum(map(len, made.texts.values()))
+            if room < 0:
+                break
         self._tokens.learn(texts)
 
     def prepare_completions(self, pairs: Iterable[tuple[str, str]]) -> None:
