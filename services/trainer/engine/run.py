@@ -18,6 +18,7 @@ from services.trainer.domain.auto import Chosen, Facts, choose, choose_max_lengt
 from services.trainer.domain.overfitting import judge
 from services.trainer.domain.plan import Plan
 from services.trainer.engine import checkpoints
+from services.trainer.engine.data import kept
 from services.trainer.engine.data.dataset import Dataset, Encoder
 from services.trainer.engine.loop import Loop
 from services.trainer.engine.loss import Dpo, Objective, Supervised, preferences
@@ -140,9 +141,11 @@ def _prepare(plan: Plan, out: Path) -> Prepared:
     facts = base.inspect_base(plan)
     start = read_start(plan, facts.linears)
     encoder = Encoder(facts.tokenizer, facts.stop_ids, plan.format, plan.chat_template_kwargs)
-    train = encoder.read(Path(plan.train), "training_file")
+    train = _encoded(plan, facts, encoder, Path(plan.train), "training_file")
     (out / "preview.txt").write_text(encoder.preview(train))
-    validation = encoder.read(Path(plan.validation), "validation_file") if plan.validation else None
+    validation = None
+    if plan.validation:
+        validation = _encoded(plan, facts, encoder, Path(plan.validation), "validation_file")
     longest = max(train.longest, validation.longest if validation else 0)
     max_length = choose_max_length(plan, facts.context, longest)
     policy = plan.hyperparameters.over_length
@@ -163,6 +166,21 @@ def _prepare(plan: Plan, out: Path) -> Prepared:
     document = {**chosen.document(), **_of_the_base(plan, facts)}
     (out / "hyperparameters.json").write_text(json.dumps(document, indent=2) + "\n")
     return Prepared(facts, start, train, validation, chosen)
+
+
+def _encoded(plan: Plan, facts: base.BaseFacts, encoder: Encoder, path: Path, param: str) -> Dataset:
+    """The tokens of a file: those that an earlier run has kept, or new ones. Raises like `Encoder.read`."""
+    if plan.encoded is None or not path.is_file():
+        return encoder.read(path, param)
+    folder = Path(plan.encoded)
+    key = kept.key_of(path, facts.tokenizer, facts.stop_ids, plan.format, plan.chat_template_kwargs)
+    if key is None:
+        return encoder.read(path, param)
+    if (found := kept.load(folder, key)) is not None:
+        return found
+    made = encoder.read(path, param)
+    kept.save(folder, key, made)
+    return made
 
 
 def _of_the_base(plan: Plan, facts: base.BaseFacts) -> dict[str, JsonValue]:
