@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 from jinja2 import Template, nodes
@@ -248,9 +247,8 @@ class Prefixes:
         return "".join(parts)
 
 
-@lru_cache(maxsize=32)
 def prefixes_of(template: str) -> Prefixes | None:
-    """None: the template has memory, or is built in a way that is not looked at.
+    """A new one, for one thread at a time. None: the template has memory, or is built in a way that is not looked at.
 
     Raises:
         TemplateError: it is no template.

@@ -9,7 +9,7 @@ from jinja2 import TemplateError
 
 from shared.conversation.content_format import content_format
 from shared.conversation.given import given_messages, given_tools, without_developer
-from shared.conversation.prefixes import Texts, prefixes_of
+from shared.conversation.prefixes import Prefixes, Texts, prefixes_of
 from shared.conversation.sent import text_of
 
 # A chat template is a program: a conversation that it does not expect may raise any of these.
@@ -30,6 +30,7 @@ class ChatTemplate:
         and tools, such as `enable_thinking`; the server must be given the same."""
         self._tokenizer = tokenizer
         self._kwargs = dict(kwargs or {})
+        self._prefixes: dict[str, Prefixes | None] = {}
         self._compared = 0
         self._trusted = True
 
@@ -78,7 +79,9 @@ class ChatTemplate:
                 return {}
             given, offered = self.given(messages[:last], tools)
             template: str = self._tokenizer.get_chat_template(None, tools=offered)
-            quick = prefixes_of(template)
+            if template not in self._prefixes:
+                self._prefixes[template] = prefixes_of(template)
+            quick = self._prefixes[template]
             # what vLLM makes of `developer` depends on all messages
             if quick is None or any(message["role"] == "developer" for message in messages[:last]):
                 return {}
@@ -88,7 +91,13 @@ class ChatTemplate:
             return {}
         if self._compared < _COMPARED:  # the rules are proven, but another version of transformers may have others
             self._compared += 1
-            if any(text != self.text(messages[:end], tools, prompt=prompt) for (end, prompt), text in found.items()):
-                self._compared = _COMPARED
-                self._trusted = False
+            self._trusted &= all(
+                self._writes(messages[:end], tools, prompt, text) for (end, prompt), text in found.items()
+            )
         return found if self._trusted else {}
+
+    def _writes(self, messages: Sequence[Mapping[str, Any]], tools: Any, prompt: bool, text: str) -> bool:
+        try:
+            return text == self.text(messages, tools, prompt=prompt)
+        except Unfit:
+            return False

@@ -75,6 +75,15 @@ def test_a_usual_template_runs_once_for_all_turns(name: str, tokenizer: Any) -> 
     assert set(ChatTemplate(tokenizer).prefixes(LONG, None, ends, 10**6)) == set(ends)
 
 
+def test_what_is_found_in_one_run_is_not_trusted_where_the_template_writes_another_text(
+    tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer.chat_template = CHATML
+    monkeypatch.setattr("shared.conversation.prefixes.Prefixes.texts", lambda *_: {(1, True): "another text"})
+    template = ChatTemplate(tokenizer)
+    assert [template.prefixes(LONG, None, [(1, True)], 10**6) for _ in range(9)] == [{}] * 9
+
+
 def test_a_long_conversation_is_rendered_turn_by_turn(tokenizer: Any) -> None:
     tokenizer.chat_template = CHATML
     assert ChatTemplate(tokenizer).prefixes(LONG, None, [(1, True)], most=10) == {}
