@@ -130,6 +130,7 @@ class TrainWork:
             served_memory=self._settings.vllm.gpu_memory_utilization if self._settings.gpu.share == "split" else 0.0,
             resume_from=str(resume_from) if resume_from else None,
             start_from=str(start) if start else None,
+            encoded=str(self._settings.trainer.work_dir.absolute() / "encoded"),
             device="cpu" if self._settings.trainer.gpu == "cpu" else "auto",
             threads=self._settings.trainer.threads,
         )

@@ -76,10 +76,16 @@ class BaseTokenizer:
         self.context = profile.context
 
     def measure(self, rows: Sequence[Row]) -> list[tuple[int, ...] | Finding]:
-        return [self._measured(row) for row in rows]
+        sides = [self._sides(row) for row in rows]
+        flat = [side for read in sides for side in read]
+        if all(row.format == "completion" for row in rows):
+            self._turns.prepare_completions(flat)
+        elif all(row.format != "completion" for row in rows):  # the rows of a file have one format
+            self._turns.prepare(flat)
+        return [self._measured(row, read) for row, read in zip(rows, sides, strict=True)]
 
     def prompt_tokens(self, row: Row) -> int:
-        return self._sequences(row)[0].trained.index(True)
+        return self._sequences(row, self._sides(row))[0].trained.index(True)
 
     @property
     def template(self) -> str | None:
@@ -127,16 +133,16 @@ class BaseTokenizer:
     ) -> Turn:
         return Turn(field, messages, tools, text, message, prompt, answer, answer[-1] in self._stops)
 
-    def _measured(self, row: Row) -> tuple[int, ...] | Finding:
+    def _measured(self, row: Row, sides: Sequence[Any]) -> tuple[int, ...] | Finding:
         try:
-            return tuple(len(sequence.ids) for sequence in self._sequences(row))
+            return tuple(len(sequence.ids) for sequence in self._sequences(row, sides))
         except Unfit as error:
             return _refused(row, self.base, error)
 
-    def _sequences(self, row: Row) -> list[Turns]:
-        """What the trainer makes of the row."""
+    def _sides(self, row: Row) -> Sequence[Any]:
+        """What of a row is encoded: a prompt and its completion, or conversations with their tools and turns."""
         if row.format == "completion":
-            return [self._turns.complete(row.value["prompt"], row.value["completion"])]
+            return [(row.value["prompt"], row.value["completion"])]
         if not self._tokenizer.chat_template:
             raise InputError(
                 "base_has_no_chat_template",
@@ -145,7 +151,13 @@ class BaseTokenizer:
                 "model",
             )
         tools = sent_tools(input_of(row))
-        return [made for messages, turns in conversations(row) for made in self._turns.encode(messages, tools, turns)]
+        return [(messages, tools, turns) for messages, turns in conversations(row)]
+
+    def _sequences(self, row: Row, sides: Sequence[Any]) -> list[Turns]:
+        """What the trainer makes of the row."""
+        if row.format == "completion":
+            return [self._turns.complete(*pair) for pair in sides]
+        return [made for side in sides for made in self._turns.encode(*side)]
 
 
 def _refused(row: Row, base: str, error: Unfit) -> Finding:

@@ -7,7 +7,7 @@ assignments (`set text = message.content`), filters, slices and macro arguments 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Literal
 
@@ -19,7 +19,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 ContentFormat = Literal["string", "openai"]
 
 
-class _GenerationTag(Extension):
+class GenerationTag(Extension):
     """`{% generation %}` marks what the model writes; transformers knows the tag, jinja2 does not."""
 
     tags = {"generation"}  # noqa: RUF012  the attribute of the base class
@@ -28,6 +28,9 @@ class _GenerationTag(Extension):
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
         return nodes.CallBlock(self.call_method("_body"), [], [], body).set_lineno(line)
+
+    def _body(self, caller: Callable[[], str]) -> str:
+        return caller()
 
 
 class _GivesUp(Exception):
@@ -38,7 +41,7 @@ class _GivesUp(Exception):
 def content_format(template: str) -> ContentFormat:
     """`openai`: a list of parts, also for a plain text. `string`: a text; parts are joined by line ends."""
     environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, loopcontrols]
+        trim_blocks=True, lstrip_blocks=True, extensions=[GenerationTag, loopcontrols]
     )
     try:
         root = environment.parse(template)

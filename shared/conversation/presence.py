@@ -31,9 +31,10 @@ def missing_in_answer(message: Mapping[str, Any], text: str, spelled: Callable[[
     return next((name for name, parts in _calls(message) if not all(there(part) for part in parts)), None)
 
 
-def missing_in_prompt(messages: Sequence[Mapping[str, Any]], tools: Any, text: str) -> str | None:
-    """Which message or tool is not in the prompt; None: all are. Thoughts of earlier turns may be left out."""
-    for index, message in enumerate(messages):
+def missing_in_prompt(messages: Sequence[Mapping[str, Any]], tools: Any, text: str, known: int = 0) -> str | None:
+    """Which message or tool is not in the prompt; None: all are. Thoughts of earlier turns may be left out. `known`:
+    so many messages were found in a text with which this one begins."""
+    for index, message in enumerate(messages[known:], start=known):
         place = f"messages[{index}] (role {message['role']})"
         for said in _texts(message.get("content")):
             spoken = after_thoughts(said) if message["role"] == "assistant" else said
@@ -57,8 +58,19 @@ class Probe:
     def __init__(self, template: ChatTemplate) -> None:
         self._template = template
         self._known: dict[str, str | None] = {}
+        self._plain: dict[tuple[str, ...], str | None] = {}
 
     def missing(self, messages: Sequence[Mapping[str, Any]], tools: Any) -> str | None:
+        form = None if tools else _plain_form(messages)
+        if form is None:
+            return self._missing(messages, tools)
+        if form not in self._plain:
+            if len(self._plain) >= _FORMS:
+                self._plain.clear()
+            self._plain[form] = self._missing(messages, tools)
+        return self._plain[form]
+
+    def _missing(self, messages: Sequence[Mapping[str, Any]], tools: Any) -> str | None:
         marks: dict[str, str] = {}
         ids: dict[str, str] = {}
         marked = [_marked(message, index, marks, ids) for index, message in enumerate(messages)]
@@ -76,6 +88,19 @@ class Probe:
         except Unfit:  # it wants other values than marks; what the row itself holds is looked for all the same
             return None
         return next((place for mark, place in marks.items() if mark not in text), None)
+
+
+def _plain_form(messages: Sequence[Mapping[str, Any]]) -> tuple[str, ...] | None:
+    """What of messages decides how they are marked, where that is their roles and which of their texts are empty; None:
+    it is more."""
+    form = []
+    for message in messages:
+        content = message.get("content")
+        if not isinstance(content, str) or "tool_call_id" in message or message.get("tool_calls"):
+            return None
+        form.append(message["role"])
+        form.append("" if not content or content.isspace() else "text")
+    return tuple(form)
 
 
 def _marked(message: Mapping[str, Any], index: int, marks: dict[str, str], ids: dict[str, str]) -> dict[str, Any]:

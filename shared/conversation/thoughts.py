@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 MARKS = {"<think>": "</think>", "<thinking>": "</thinking>", "<seed:think>": "</seed:think>", "[THINK]": "[/THINK]"}
 """What opens thoughts, and what closes them."""
@@ -54,3 +55,28 @@ def after_thoughts(text: str) -> str:
 def pieces(text: str) -> list[str]:
     """The text around all marks."""
     return _ALL.split(text)
+
+
+def without_inline_thoughts(message: Mapping[str, Any], answer: str) -> dict[str, Any] | None:
+    """The message with its inline thoughts in a field of their own, for a template that knows the field and writes a
+    second, empty thought beside the inline one; None: there is no second one."""
+    content = message.get("content")
+    if not isinstance(content, str):
+        return None
+    for opening, closing in MARKS.items():
+        if closing in content and answer.count(closing) > content.count(closing):
+            thoughts, said = thoughts_of(message, opening, closing)
+            return {**said, "reasoning_content": thoughts}
+    return None
+
+
+def thoughts_of(message: Mapping[str, Any], opening: str, closing: str) -> tuple[str, dict[str, Any]]:
+    """The thoughts of an answer, and the answer without them."""
+    said = {key: value for key, value in message.items() if key != "reasoning_content"}
+    thoughts = str(message.get("reasoning_content") or "")
+    content = message.get("content")
+    if not thoughts and isinstance(content, str):
+        found = parted(content, {opening: closing})
+        if found.thoughts is not None and not found.cut:
+            thoughts, said["content"] = found.thoughts, found.answer.lstrip("\n")
+    return thoughts.strip("\n"), said

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from shared.conversation.prefixes import Texts
 from shared.conversation.presence import Probe, missing_in_answer, missing_in_prompt
 from shared.conversation.sent import text_of
 from shared.conversation.template import ChatTemplate, Unfit
-from shared.conversation.thoughts import MARKS, NO_THOUGHTS, parted
+from shared.conversation.thoughts import MARKS, NO_THOUGHTS, thoughts_of, without_inline_thoughts
+from shared.conversation.tokens import Tokens
 
 Messages = Sequence[Mapping[str, Any]]
 Tools = Sequence[Mapping[str, Any]] | None
 
 _LIST = re.compile(r"""\{\\?['"]type\\?['"]: ?\\?['"]text\\?['"]""")
 """Content parts as Python or JSON writes them."""
+
+_RENDERED = 2**25  # so many characters are rendered ahead; a conversation of more is rendered turn by turn
 
 _ELSEWHERE = "\u241f"  # a character that no answer begins with
 
@@ -29,6 +33,25 @@ class Turns:
 
     ids: list[int]
     trained: list[bool]
+
+
+@dataclass
+class _Rendered:
+    """What is known of a conversation while its turns are encoded. `there`: so many of its messages are in the text
+    `prompt`."""
+
+    messages: Messages
+    tools: Tools
+    texts: Texts
+    there: int = 0
+    prompt: str = ""
+
+    def missing(self, before: Messages, tools: Tools, asked: str) -> str | None:
+        """See `missing_in_prompt`."""
+        lost = missing_in_prompt(before, tools, asked, self.there if asked.startswith(self.prompt) else 0)
+        if lost is None:
+            self.there, self.prompt = len(before), asked
+        return lost
 
 
 class TurnEncoder:
@@ -44,10 +67,15 @@ class TurnEncoder:
         `ChatTemplate`."""
         self._tokenizer = tokenizer
         self._template = ChatTemplate(tokenizer, kwargs)
+        template = tokenizer.chat_template or ""
+        self._tokens = Tokens(tokenizer, template if isinstance(template, str) else "".join(template.values()))
         self._stops = frozenset(stop_ids)
         self._end = stop_ids[0] if stop_ids else None
         self._added = frozenset(tokenizer.added_tokens_decoder)
         self._probe = Probe(self._template)
+        self._prepared: dict[int, _Rendered] = {}
+        self._rendered: _Rendered | None = None
+        """Of the conversation that is being encoded."""
 
     def encode(self, messages: Messages, tools: Tools, turns: Sequence[int]) -> list[Turns]:
         """Encode the turns with these indexes, in ascending order. A turn whose prompt begins with the sequence of the
@@ -58,13 +86,49 @@ class TurnEncoder:
         Raises:
             Unfit: the base cannot be trained on this conversation.
         """
+        prepared = self._prepared.pop(id(messages), None)
+        same = prepared is not None and prepared.tools is tools
+        self._rendered = prepared if same else self._render(messages, tools, turns)
+        try:
+            return self._sequences(messages, tools, turns)
+        finally:
+            self._rendered = None
+
+    def prepare(self, conversations: Iterable[tuple[Messages, Tools, Sequence[int]]]) -> None:
+        """Render and tokenize conversations at once, for calls of `encode` with the same objects. That makes the calls
+        quick, and changes nothing of what they return or raise. It ends early where that needs much memory."""
+        self._forget()
+        texts: list[str] = []
+        room = _RENDERED
+        for messages, tools, turns in conversations:
+            made = self._prepared[id(messages)] = self._render(messages, tools, turns)
+            texts += made.texts.values()
+            room -= sum(map(len, made.texts.values()))
+            if room < 0:
+                break
+        self._tokens.learn(texts)
+
+    def prepare_completions(self, pairs: Iterable[tuple[str, str]]) -> None:
+        """The same for calls of `complete`."""
+        self._forget()
+        self._tokens.learn((text for one, other in pairs for text in (one, one + other)), special=True)
+
+    def _forget(self) -> None:
+        self._prepared.clear()
+        self._tokens.forget()
+
+    def _render(self, messages: Messages, tools: Tools, turns: Sequence[int]) -> _Rendered:
+        ends = [end for turn in turns for end in ((turn, True), (turn + 1, False))]
+        return _Rendered(messages, tools, self._template.prefixes(messages, tools, ends, _RENDERED) if ends else {})
+
+    def _sequences(self, messages: Messages, tools: Tools, turns: Sequence[int]) -> list[Turns]:
         sequences: list[Turns] = []
         for turn in turns:
             prompt, answer = self.turn(messages, tools, turn)
-            known = sequences.pop() if sequences and _begins(prompt, sequences[-1].ids) else Turns([], [])
-            read = len(prompt) - len(known.ids)
-            trained = [*known.trained, *[False] * read, *[True] * len(answer)]
-            sequences.append(Turns(prompt + answer, trained))
+            known = sequences.pop().trained if sequences and _begins(prompt, sequences[-1].ids) else []
+            known += [False] * (len(prompt) - len(known))
+            known += [True] * len(answer)
+            sequences.append(Turns(prompt + answer, known))
         return sequences
 
     def complete(self, prompt: str, completion: str) -> Turns:
@@ -89,14 +153,19 @@ class TurnEncoder:
             Unfit: the base cannot be trained on this turn.
         """
         before, message = messages[:turn], messages[turn]
-        asked = self._asked(before, tools)
-        if lost := missing_in_prompt(before, tools, asked) or self._probe.missing(before, tools):
+        rendered = (
+            self._rendered if self._rendered and self._rendered.messages is messages else _Rendered(messages, tools, {})
+        )
+        asked = rendered.texts.get((turn, True)) or self._asked(before, tools)
+        if lost := rendered.missing(before, tools, asked) or self._probe.missing(before, tools):
             raise Unfit(f"it leaves out {lost}, so the server's model would not see it")
         prompt = self._ids(asked)
-        answer = self._answer(asked, prompt, before, message, tools, turn)
-        if (apart := _without_inline_thoughts(message, self._decode(answer))) is not None:
-            answer = self._answer(asked, prompt, before, apart, tools, turn)
+        whole = rendered.texts.get((turn + 1, False))
+        answer = self._answer(asked, prompt, before, message, tools, turn, whole)
         text = self._decode(answer)
+        if (apart := without_inline_thoughts(message, text)) is not None:
+            answer = self._answer(asked, prompt, before, apart, tools, turn)
+            text = self._decode(answer)
         if lost := missing_in_answer(message, text, self._spelled):
             raise Unfit(f"messages[{turn}]: it leaves out {lost}, so there is nothing to learn it from")
         own = [text_of(message.get("content")), message.get("reasoning_content"), message.get("tool_calls")]
@@ -108,9 +177,17 @@ class TurnEncoder:
         return prompt, answer
 
     def _answer(
-        self, asked: str, prompt: list[int], before: Messages, message: Mapping[str, Any], tools: Tools, turn: int
+        self,
+        asked: str,
+        prompt: list[int],
+        before: Messages,
+        message: Mapping[str, Any],
+        tools: Tools,
+        turn: int,
+        whole: str | None = None,
     ) -> list[int]:
-        whole = self._template.text([*before, message], tools, prompt=False)
+        if whole is None:
+            whole = self._template.text([*before, message], tools, prompt=False)
         added = self._what_is_added(asked, prompt, whole)
         if added is None:
             added = self._after_thoughts(asked, prompt, before, message, tools)
@@ -190,7 +267,7 @@ class TurnEncoder:
         closing, start = MARKS[opening], bare.removesuffix(opening)
         if whole.startswith(start + opening):  # it does write thoughts, but with other white space
             return self._what_is_added(asked, prompt, asked + whole.removeprefix(start + opening))
-        thoughts, said = _thoughts(message, opening, closing)
+        thoughts, said = thoughts_of(message, opening, closing)
         whole = self._template.text([*before, said], tools, prompt=False)
         rest = whole[len(start) :]
         if not whole.startswith(start) or opening in rest:
@@ -217,9 +294,8 @@ class TurnEncoder:
 
     def _ended(self, added: list[int]) -> list[int]:
         """The answer up to its first stop token, or with one where the template writes none."""
-        for index, token in enumerate(added):
-            if token in self._stops:
-                return added[: index + 1]
+        if found := [added.index(stop) for stop in self._stops if stop in added]:
+            return added[: min(found) + 1]
         last = next((i + 1 for i in reversed(range(len(added))) if added[i] in self._added), 0)
         if last and not self._decode(added[last:]).strip():
             added = added[:last]
@@ -245,39 +321,14 @@ class TurnEncoder:
         return ids
 
     def _raw(self, text: str, *, special: bool = False) -> list[int]:
-        return list(self._tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])
+        return self._tokens.ids(text, special=special)
 
     def _spelled(self, text: str) -> str:
         return self._decode(self._ids(text))
 
     def _decode(self, ids: list[int]) -> str:
-        return str(self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+        return self._tokens.decode(ids)
 
 
 def _begins(ids: list[int], start: list[int]) -> bool:
     return ids[: len(start)] == start
-
-
-def _without_inline_thoughts(message: Mapping[str, Any], answer: str) -> dict[str, Any] | None:
-    """The message with its inline thoughts in a field of their own, for a template that knows the field and writes a
-    second, empty thought beside the inline one; None: there is no second one."""
-    content = message.get("content")
-    if not isinstance(content, str):
-        return None
-    for opening, closing in MARKS.items():
-        if closing in content and answer.count(closing) > content.count(closing):
-            thoughts, said = _thoughts(message, opening, closing)
-            return {**said, "reasoning_content": thoughts}
-    return None
-
-
-def _thoughts(message: Mapping[str, Any], opening: str, closing: str) -> tuple[str, dict[str, Any]]:
-    """The thoughts of an answer, and the answer without them."""
-    said = {key: value for key, value in message.items() if key != "reasoning_content"}
-    thoughts = str(message.get("reasoning_content") or "")
-    content = message.get("content")
-    if not thoughts and isinstance(content, str):
-        found = parted(content, {opening: closing})
-        if found.thoughts is not None and not found.cut:
-            thoughts, said["content"] = found.thoughts, found.answer.lstrip("\n")
-    return thoughts.strip("\n"), said

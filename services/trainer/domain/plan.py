@@ -54,6 +54,8 @@ class Plan(StrictModel):
     """A checkpoint, or a folder of `step-N` checkpoints, of which the newest complete one is used."""
     start_from: str | None = None
     """A folder with the adapter of an earlier run on the same base, in PEFT's format; None: a fresh adapter."""
+    encoded: str | None = None
+    """A folder that keeps the tokens of both files for other runs on the same rows; None: they are not kept."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Annotated[int, Field(ge=1)] | None = None
     checkpoint_every: Auto | Annotated[int, Field(ge=1)] = "auto"
@@ -74,6 +76,7 @@ class Plan(StrictModel):
             "served_linears",  # a checkpoint is compared with the adapter itself
             "resume_from",
             "start_from",
+            "encoded",
             "device",
             "threads",
             "checkpoint_every",

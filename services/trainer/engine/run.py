@@ -19,6 +19,7 @@ from services.trainer.domain.auto import Chosen, Facts, choose, choose_max_lengt
 from services.trainer.domain.overfitting import judge
 from services.trainer.domain.plan import Plan
 from services.trainer.engine import checkpoints
+from services.trainer.engine.data import kept
 from services.trainer.engine.data.dataset import Dataset, Encoder
 from services.trainer.engine.loop import Loop
 from services.trainer.engine.loss import Dpo, Objective, Supervised, preferences
@@ -143,11 +144,12 @@ def _prepare(plan: Plan, out: Path, reporter: Reporter) -> Prepared:
     facts = base.inspect_base(plan)
     start = read_start(plan, facts.linears)
     encoder = Encoder(facts.tokenizer, facts.stop_ids, plan.format, plan.chat_template_kwargs)
-    train = encoder.read(Path(plan.train), "training_file", partial(reporter.count, total=plan.train_examples))
+    count_train = partial(reporter.count, total=plan.train_examples)
+    train = _encoded(plan, facts, encoder, Path(plan.train), "training_file", count_train)
     (out / "preview.txt").write_text(encoder.preview(train))
     validation = None
     if plan.validation:
-        validation = encoder.read(Path(plan.validation), "validation_file", reporter.count)
+        validation = _encoded(plan, facts, encoder, Path(plan.validation), "validation_file", reporter.count)
     longest = max(train.longest, validation.longest if validation else 0)
     max_length = choose_max_length(plan, facts.context, longest)
     policy = plan.hyperparameters.over_length
@@ -168,6 +170,23 @@ def _prepare(plan: Plan, out: Path, reporter: Reporter) -> Prepared:
     document = {**chosen.document(), **_of_the_base(plan, facts)}
     (out / "hyperparameters.json").write_text(json.dumps(document, indent=2) + "\n")
     return Prepared(facts, start, train, validation, chosen)
+
+
+def _encoded(
+    plan: Plan, facts: base.BaseFacts, encoder: Encoder, path: Path, param: str, told: Callable[[int], None]
+) -> Dataset:
+    """The tokens of a file: those that an earlier run has kept, or new ones. Raises and tells like `Encoder.read`."""
+    if plan.encoded is None or not path.is_file():
+        return encoder.read(path, param, told)
+    folder = Path(plan.encoded)
+    key = kept.key_of(path, facts.tokenizer, facts.stop_ids, plan.format, plan.chat_template_kwargs)
+    if key is None:
+        return encoder.read(path, param, told)
+    if (found := kept.load(folder, key)) is not None:
+        return found
+    made = encoder.read(path, param, told)
+    kept.save(folder, key, made)
+    return made
 
 
 def _of_the_base(plan: Plan, facts: base.BaseFacts) -> dict[str, JsonValue]:

@@ -94,6 +94,7 @@ def child_environment(environment: Mapping[str, str], *, gpu: str | None, thread
         inherited["CUDA_VISIBLE_DEVICES"] = "" if gpu == "cpu" else gpu
     if threads is not None:
         inherited["OMP_NUM_THREADS"] = str(threads)
+        inherited["RAYON_NUM_THREADS"] = str(threads)  # of the tokenizer
     return inherited
 
 

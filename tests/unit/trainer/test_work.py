@@ -403,7 +403,8 @@ def test_the_child_gets_no_secrets_and_its_own_gpu():
     assert child_environment(environment, gpu=None, threads=None)["CUDA_VISIBLE_DEVICES"] == "0,1"
     assert child_environment(environment, gpu="1", threads=4)["CUDA_VISIBLE_DEVICES"] == "1"
     assert child_environment(environment, gpu="cpu", threads=4)["CUDA_VISIBLE_DEVICES"] == ""
-    assert child_environment(environment, gpu="cpu", threads=4)["OMP_NUM_THREADS"] == "4"
+    limited = child_environment(environment, gpu="cpu", threads=4)
+    assert limited["OMP_NUM_THREADS"] == limited["RAYON_NUM_THREADS"] == "4"
 
 
 def test_a_crash_is_told_without_user_text():

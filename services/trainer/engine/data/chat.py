@@ -10,6 +10,8 @@ from shared.conversation import TurnEncoder, Unfit, sent_messages
 from shared.errors import InputError
 
 Turn = Mapping[str, Any]
+Conversation = tuple[Sequence[Turn], Any, Sequence[int]]
+"""The messages as they are sent, the tools, and the turns that are trained on."""
 
 
 class ChatEncoder:
@@ -31,23 +33,24 @@ class ChatEncoder:
             )
         self.turns = TurnEncoder(tokenizer, stop_ids, kwargs)
 
-    def encode(self, messages: Sequence[Turn], tools: Any, *, where: str, answers_from: int = 0) -> list[Example]:
-        """Encode a conversation as one example, or as several if the template rewrites earlier turns.
-
-        Turns before index `answers_from` and turns with `weight: 0` are not in the loss.
-
-        Raises:
-            InputError: the base cannot be trained on the conversation; the message begins with `where`.
-        """
+    def conversation(self, messages: Sequence[Turn], tools: Any, *, answers_from: int = 0) -> Conversation:
+        """What is encoded of a conversation: turns before index `answers_from` and turns with `weight: 0` are not in
+        the loss."""
         turns = [
             index
             for index, message in enumerate(messages)
             if index >= answers_from and message["role"] == "assistant" and message.get("weight") != 0
         ]
+        return sent_messages(messages), tools, turns
+
+    def encode(self, conversation: Conversation, *, where: str) -> list[Example]:
+        """Encode a conversation as one example, or as several if the template rewrites earlier turns.
+
+        Raises:
+            InputError: the base cannot be trained on the conversation; the message begins with `where`.
+        """
         try:
-            return [
-                example(made.ids, made.trained) for made in self.turns.encode(sent_messages(messages), tools, turns)
-            ]
+            return [example(made.ids, made.trained) for made in self.turns.encode(*conversation)]
         except Unfit as error:
             message = f"{where}: the chat template of the base model refuses this conversation: {error}"
             raise InputError("invalid_training_file", message, "training_file") from None

@@ -15,6 +15,14 @@ from services.trainer.engine.data.tokens import Example, example
 from shared.conversation import TurnEncoder, Unfit, sent_tools
 from shared.errors import InputError
 
+# Rows that are tokenized in one call, on all cores. A chunk is bounded in bytes, too: rows may be megabytes long.
+CHUNK_ROWS = 512
+CHUNK_BYTES = 2**20
+
+Line = tuple[str, dict[str, Any] | InputError]
+"""Where a row stands, and the row or what is wrong with its line."""
+_PAIR = ("preferred_completion", "non_preferred_completion")
+
 Format = Literal["chat", "completion", "preference"]
 Item = tuple[Example, ...]
 """One sequence, or the preferred and the non-preferred answer to one prompt. It is never split between
@@ -131,8 +139,29 @@ class Encoder:
         """
         rows: list[EncodedRow] = []
         dropped = 0
-        for where, row in _rows(path, param):
+        for chunk in _chunks(_rows(path, param)):
+            for found in self._encoded(chunk, param):
+                usable = _learnable(found)
+                if usable:
+                    rows.append(usable)
+                dropped += not usable
+                told(len(rows) + dropped)
+        dataset = Dataset(tuple(rows), dropped)
+        self._check(dataset, param)
+        return dataset
+
+    def _encoded(self, chunk: Sequence[Line], param: str) -> Iterator[list[Item]]:
+        """The items of each row. What is wrong with a row is raised when its turn comes."""
+        parsed = [(where, self._sides(row) if isinstance(row, dict) else row) for where, row in chunk]
+        sides = [side for _, row in parsed if isinstance(row, list) for side in row]
+        if self.chat is None:
+            self.turns.prepare_completions(sides)
+        else:
+            self.chat.turns.prepare(sides)
+        for where, row in parsed:
             try:
+                if isinstance(row, Exception):
+                    raise row
                 found = self._items(row, where)
             except (KeyError, TypeError, AttributeError) as error:
                 field = (
@@ -142,25 +171,30 @@ class Encoder:
                 )
                 message = f"{where}: {field}; a {self.form} row was expected"
                 raise InputError("invalid_training_file", message, param) from None
-            usable = _learnable(found)
-            if usable:
-                rows.append(usable)
-            dropped += not usable
-            told(len(rows) + dropped)
-        dataset = Dataset(tuple(rows), dropped)
-        self._check(dataset, param)
-        return dataset
+            yield found
 
-    def _items(self, row: dict[str, Any], where: str) -> list[Item]:
+    def _sides(self, row: dict[str, Any]) -> list[Any] | Exception:
+        """What is encoded of a row: prompt and completion, a conversation, or two; or what is wrong with it."""
+        try:
+            if self.chat is None:
+                pair = row["prompt"], row["completion"]
+                return [pair] if all(isinstance(text, str) for text in pair) else TypeError()
+            if self.form == "chat":
+                return [self.chat.conversation(row["messages"], sent_tools(row))]
+            asked = row["input"]
+            prompt, tools = list(asked["messages"]), sent_tools(asked)
+            return [self.chat.conversation([*prompt, *row[field]], tools, answers_from=len(prompt)) for field in _PAIR]
+        except (KeyError, TypeError, AttributeError) as error:
+            return error
+
+    def _items(self, sides: Sequence[Any], where: str) -> list[Item]:
         if self.chat is None:
-            return [(self._completion(row["prompt"], row["completion"], where),)]
+            return [(self._completion(prompt, completion, where),) for prompt, completion in sides]
+        encoded = (self.chat.encode(side, where=where) for side in sides)
         if self.form == "chat":
-            return [(e,) for e in self.chat.encode(row["messages"], sent_tools(row), where=where)]
-        asked = row["input"]
-        prompt, tools = list(asked["messages"]), sent_tools(asked)
+            return [(one,) for examples in encoded for one in examples]
         pair: list[Example] = []
-        for field in ("preferred_completion", "non_preferred_completion"):
-            answers = self.chat.encode([*prompt, *row[field]], tools, where=where, answers_from=len(prompt))
+        for field, answers in zip(_PAIR, encoded, strict=True):
             if len(answers) != 1:
                 message = f"{where}: {field} must hold exactly one assistant message"
                 raise InputError("invalid_training_file", message, "training_file")
@@ -210,18 +244,34 @@ def _learnable(items: Iterable[Item]) -> EncodedRow:
     return tuple(item for item in items if all(sequence.trained_tokens for sequence in item))
 
 
-def _rows(path: Path, param: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _rows(path: Path, param: str) -> Iterator[tuple[Line, int]]:
+    """The rows of a file, or what is wrong with a line; and the size of each line in bytes."""
     with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            where = f"line {number} of {path.name}"
-            try:
-                # not strictly: the validator has refused what not every reader of JSON takes
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                message = f"{where}: not valid JSON ({error.__class__.__name__}): one JSON object per line"
-                raise InputError("invalid_training_file", message, param) from None
-            if not isinstance(row, dict):
-                raise InputError("invalid_training_file", f"{where}: a JSON object was expected", param)
-            yield where, row
+            if line.strip():
+                where = f"line {number} of {path.name}"
+                yield (where, _row(line, where, param)), len(line)
+
+
+def _row(line: bytes, where: str, param: str) -> dict[str, Any] | InputError:
+    try:
+        # not strictly: the validator has refused what not every reader of JSON takes
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        message = f"{where}: not valid JSON ({error.__class__.__name__}): one JSON object per line"
+        return InputError("invalid_training_file", message, param)
+    if not isinstance(row, dict):
+        return InputError("invalid_training_file", f"{where}: a JSON object was expected", param)
+    return row
+
+
+def _chunks(rows: Iterable[tuple[Line, int]]) -> Iterator[list[Line]]:
+    chunk: list[Line] = []
+    size = 0
+    for row, length in rows:
+        chunk.append(row)
+        size += length
+        if len(chunk) >= CHUNK_ROWS or size >= CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    yield chunk

@@ -142,6 +142,51 @@ def test_a_broken_row_names_line_and_field(tokenizer: Any, tmp_path: Path, line:
         Encoder(tokenizer, (tokenizer.eos_token_id,), "chat").read(path, "training_file")
 
 
+_QUESTION = {"role": "user", "content": "a"}
+
+
+@pytest.mark.parametrize(
+    ("form", "good", "wrong"),
+    [
+        ("chat", chat_row("a", "b"), {"messages": [{**_QUESTION, "content": [{}]}, {"role": "assistant"}]}),
+        ("chat", chat_row("a", "b"), {"messages": 5}),
+        ("chat", chat_row("a", "b"), {"messages": [_QUESTION, {"role": "assistant", "content": 5}]}),
+        ("chat", chat_row("a", "b"), {"messages": chat_row("a", "b")["messages"], "tools": 5}),
+        ("chat", chat_row("a", "b"), {"messages": chat_row("a", "b")["messages"], "tools": [{}]}),
+        ("completion", {"prompt": "a", "completion": "b"}, {"prompt": "a", "completion": 5}),
+        ("completion", {"prompt": "a", "completion": "b"}, {"prompt": 1, "completion": 2}),
+        ("completion", {"prompt": "a", "completion": "b"}, {"prompt": None, "completion": "a"}),
+        ("preference", None, {"input": {"messages": chat_row("a", "b")["messages"]}, "preferred_completion": []}),
+        ("preference", None, {"input": [], "preferred_completion": [], "non_preferred_completion": []}),
+    ],
+)  # fmt: skip
+def test_of_several_broken_rows_the_first_is_named(tokenizer: Any, tmp_path: Path, form: Any, good: Any, wrong: Any):
+    lines = [*[json.dumps(good)] * (3 if good else 0), json.dumps(wrong), "{", "[]", json.dumps(wrong)]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(lines))
+    with pytest.raises(InputError, match=rf"^line {4 if good else 1} of rows\.jsonl: "):
+        Encoder(tokenizer, (tokenizer.eos_token_id,), form).read(path, "training_file")
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 7])
+def test_rows_keep_their_order_however_many_are_encoded_at_once(
+    tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int
+):
+    rows = [chat_row(f"question {n}", f"answer {n % 3}") for n in range(15)]
+    rows[4]["messages"][1]["weight"] = 0
+    path = write_rows(tmp_path / "rows.jsonl", rows)
+    encoder = Encoder(tokenizer, (tokenizer.eos_token_id,), "chat")
+    whole = encoder.read(path, "training_file")
+    monkeypatch.setattr("services.trainer.engine.data.dataset.CHUNK_ROWS", chunk)
+    pieces = encoder.read(path, "training_file")
+    assert (whole.dropped, pieces.dropped) == (1, 1)
+    assert [e.tokens.tolist() for item in pieces.items for e in item] == [
+        e.tokens.tolist() for item in whole.items for e in item
+    ]
+    texts = [tokenizer.decode(e.tokens[e.trained].tolist()) for item in whole.items for e in item]
+    assert texts == [f"answer {n % 3}<|im_end|>" for n in range(15) if n != 4]
+
+
 def test_rows_with_nothing_to_learn_are_refused(tokenizer: Any, tmp_path: Path):
     row = chat_row("a", "b")
     row["messages"][1]["weight"] = 0
