@@ -47,8 +47,8 @@ def attend(
     max_length_q: int | None = None,
     **_: Any,
 ) -> tuple[Any, None]:
-    """As transformers calls it: `query` is (rows, heads, length, head_dim), `key` and `value` may have fewer heads; what
-    is returned is (rows, length, heads, head_dim). All rows are read as one; documents begin at `cu_seq_lens_q`.
+    """As transformers calls it: `query` is (rows, heads, length, head_dim), `key` and `value` may have fewer heads; the
+    result is (rows, length, heads, head_dim). All rows are read as one; documents begin at `cu_seq_lens_q`.
 
     Raises:
         ValueError: the model does not hand on where the documents begin, or there are too many of them.
