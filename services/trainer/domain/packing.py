@@ -24,9 +24,6 @@ class RowShape:
     most_documents: int = 2**16
 
 
-CPU_ROW = 256
-"""Measured on two cores: longer rows cost attention to pairs of tokens that may not see each other, shorter ones
-padding."""
 MASKED_GPU_ROW = 2048
 """On a GPU, where attention needs a matrix of all pairs of tokens of a row."""
 WHOLE = 2**31
@@ -39,7 +36,9 @@ def row_shape(*, gpu: bool, varlen: bool, packed: bool, most_documents: int = 2*
         return RowShape(packed=False)
     if varlen:
         return RowShape(at_least=WHOLE, multiple=128, most_documents=most_documents)
-    return RowShape(at_least=MASKED_GPU_ROW, multiple=8) if gpu else RowShape(at_least=CPU_ROW, multiple=4)
+    if gpu:
+        return RowShape(at_least=MASKED_GPU_ROW, multiple=8)
+    return RowShape()  # longer rows cost attention to pairs of tokens that may not see each other, and save no padding
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -34,15 +34,21 @@ class Forward:
 
     def hidden(self, batch: Batch) -> Any:
         """What the head is given at the predicted positions: (kept, width)."""
-        with self._at(batch.predicted, shown=1) as picked:
+        picked: list[Any] = []
+
+        def keep(hidden: Any) -> Any:
+            picked.append(hidden)
+            return hidden[:1].detach()  # the head has nothing else to do here
+
+        with self._head_given(batch, keep):
             self.model(**self._inputs(batch))
         return picked[0]
 
-    def logits(self, batch: Batch) -> Any:
-        """What the model itself makes of that: (kept, vocabulary)."""
+    def logits(self, batch: Batch, change: Callable[[Any], Any] = lambda hidden: hidden) -> Any:
+        """What the model itself makes of that, after `change`: (kept, vocabulary)."""
         if self._head is None:
             return self.model(**self._inputs(batch)).logits.flatten(0, 1)[batch.predicted]
-        with self._at(batch.predicted, shown=None):
+        with self._head_given(batch, change):
             return self.model(**self._inputs(batch)).logits[0]
 
     @property
@@ -59,18 +65,15 @@ class Forward:
         return inputs
 
     @contextmanager
-    def _at(self, predicted: Any, shown: int | None) -> Iterator[list[Any]]:
-        """Pick the hidden states at the predicted positions out on their way to the head, which sees only the first
-        `shown` of them."""
-        picked: list[Any] = []
+    def _head_given(self, batch: Batch, change: Callable[[Any], Any]) -> Iterator[None]:
+        """Let the head see only the hidden states at the predicted positions, after `change`."""
 
         def pick(_head: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-            picked.append(arguments[0].flatten(0, 1)[predicted])
-            seen = picked[0] if shown is None else picked[0][:shown].detach()
-            return (seen[None], *arguments[1:])
+            hidden = arguments[0].flatten(0, 1)[batch.predicted]
+            return (change(hidden)[None], *arguments[1:])
 
         hook = self._head.register_forward_pre_hook(pick)
         try:
-            yield picked
+            yield
         finally:
             hook.remove()

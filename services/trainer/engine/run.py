@@ -191,11 +191,9 @@ def _of_the_base(plan: Plan, facts: base.BaseFacts) -> dict[str, JsonValue]:
 
 def _say_how_it_is_read(prepared: Prepared, tuned: Any, reading: Reading, out: Path) -> None:
     """Add what was found once the weights were there."""
-    used = tuned.config._attn_implementation
-    attention = prepared.document["attention"]
-    assert isinstance(attention, dict)
-    if used != attention["value"]:
-        attention |= {"value": used, "reason": f"the kernel for packed rows did not suit the base: {reading.reason}"}
+    if reading.unsuitable:
+        reason = f"the kernel for packed rows did not suit the base: {reading.unsuitable}"
+        prepared.document["attention"] = {"value": tuned.config._attn_implementation, "reason": reason}
     prepared.document["packing"] = {"value": reading.packed, "reason": reading.reason}
     head = "logits are made and dropped chunk by chunk" if reading.linear_head else "the base's own does more than that"
     prepared.document["linear_head"] = {"value": reading.linear_head, "reason": head}

@@ -23,17 +23,21 @@ MOST_TOKENS = 64
 """So much of each of two sequences is read."""
 ROUNDING = {torch.float32: 1e-3, torch.float64: 1e-3}
 HALF_ROUNDING = 0.03
-"""How much a token may change when another document comes before its own in the row, as a share of what it would change
-if it saw that document: in float32, and in 16 bits."""
+"""How much a token may change when another document comes before its own in the row, as a share of what tokens would
+change if they saw that document: in float32, and in 16 bits."""
+LARGE = 100.0
+"""The largest logit that the head is tried with: every base that caps its logits does it here."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How the model is read: `packed`, with several documents in a row; `linear_head`: see `Forward`."""
+    """How the model is read: `packed`, with several documents in a row; `linear_head`: see `Forward`. `unsuitable`: why
+    it does not attend with the kernel that was chosen for it."""
 
     packed: bool
     linear_head: bool
     reason: str
+    unsuitable: str | None = None
 
 
 def measure(model: Any, sequences: Sequence[Example], precision: Callable[[], AbstractContextManager[Any]]) -> Reading:
@@ -46,13 +50,13 @@ def measure(model: Any, sequences: Sequence[Example], precision: Callable[[], Ab
     with torch.no_grad(), precision():
         linear = _has_linear_head(Forward(model, linear_head=False), _batch(one, packed=False))
         forward = Forward(model, linear_head=linear)
-        trouble = _trouble(forward, one, other)
+        trouble, unsuitable = _trouble(forward, one, other), None
         if trouble and model.config._attn_implementation == varlen.NAME:
             model.get_base_model().set_attn_implementation("sdpa")
-            trouble = _trouble(forward, one, other)
+            trouble, unsuitable = _trouble(forward, one, other), trouble
     if trouble:
-        return Reading(False, linear, f"one document a row: {trouble}")
-    return Reading(True, linear, "several documents a row, which do not see each other: measured on this base")
+        return Reading(False, linear, f"one document a row: {trouble}", unsuitable)
+    return Reading(True, linear, "several documents a row: measured, they do not see each other", unsuitable)
 
 
 def _trouble(forward: Forward, one: Example, other: Example) -> str | None:
@@ -74,7 +78,7 @@ def _trouble(forward: Forward, one: Example, other: Example) -> str | None:
         return f"the base does not take such rows ({type(error).__name__})"
     changed, possible = ((each - alone).norm(dim=-1) for each in (beside, seeing))
     allowed = ROUNDING.get(forward.model.dtype, HALF_ROUNDING)
-    if not bool((changed <= allowed * possible).all()):
+    if not bool(changed.max() <= allowed * possible.max()):
         return "in this base a document changes when it does not begin its row"
     return None
 
@@ -109,13 +113,18 @@ def _has_linear_head(forward: Forward, batch: Batch) -> bool:
     if type(head) is not torch.nn.Linear or head.weight.requires_grad:
         return False
     on_device = batch.to(forward.model.device)
-    own, hidden = forward.logits(on_device).float(), forward.hidden(on_device)
-    ours = F.linear(hidden.to(head.weight.dtype), head.weight, head.bias).float()
-    return own.shape == ours.shape and bool((own - ours).abs().max() <= 1e-2 * own.abs().max() * _unit(head.weight))
+    hidden = forward.hidden(on_device)
+
+    def ours(hidden: Any) -> Any:
+        return F.linear(hidden.to(head.weight.dtype), head.weight, head.bias).float()
+
+    larger = LARGE / ours(hidden).abs().max()  # a cap hardly changes small logits
+    own, linear = forward.logits(on_device, lambda hidden: hidden * larger).float(), ours(hidden * larger)
+    return own.shape == linear.shape and bool((own - linear).abs().max() <= _unit(head.weight) * LARGE)
 
 
 def _unit(weight: Any) -> float:
-    return 1.0 if weight.dtype in (torch.bfloat16, torch.float16) else 1e-2
+    return 1e-2 if weight.dtype in (torch.bfloat16, torch.float16) else 1e-4
 
 
 def _short(sequence: Example) -> Example:

@@ -132,7 +132,13 @@ def test_the_choice_and_its_reason_are_reported(
     written = json.loads((tmp_path / "out" / "hyperparameters.json").read_text())["attention"]
     assert written["value"] == implementation
     assert reason in written["reason"]
-    assert reason in (tmp_path / "out" / "adapter" / "README.md").read_text()
+    card = (tmp_path / "out" / "adapter" / "README.md").read_text()
+    assert reason in card
+    chosen = json.loads((tmp_path / "out" / "hyperparameters.json").read_text())
+    packed_rows = name != "GptOssForCausalLM"
+    assert chosen["packing"]["value"] == packed_rows
+    assert ("several documents a row" if packed_rows else "one document a row: in this base") in card
+    assert chosen["linear_head"]["value"] == (name != "Gemma2ForCausalLM")
 
 
 @pytest.mark.parametrize("name", ["Gemma2ForCausalLM", "Gemma3ForConditionalGeneration", "GptOssForCausalLM"])
