@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -104,21 +103,3 @@ class BestSoFar:
     def exhausted(self, patience: int) -> bool:
         """Whether training should stop early; a patience of 0 never does."""
         return patience > 0 and self.since >= patience and self.risen
-
-
-def micro_batches(order: list[int], lengths: list[int], most_tokens: int) -> Iterator[list[int]]:
-    """Cut the items of one batch into micro-batches of at most `most_tokens` padded tokens; a longer item gets a
-    micro-batch of its own.
-
-    The gradient of a batch does not depend on the order of its items, so those of similar length are put together,
-    which needs little padding. The longest come first, so that memory runs out with the first micro-batch or not at
-    all.
-    """
-    micro: list[int] = []
-    for index in sorted(order, key=lambda i: (-lengths[i], i)):
-        if micro and lengths[micro[0]] * (len(micro) + 1) > most_tokens:
-            yield micro
-            micro = []
-        micro.append(index)
-    if micro:
-        yield micro

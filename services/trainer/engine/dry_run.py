@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 
-from services.trainer.domain.schedule import micro_batches
+from services.trainer.domain.packing import MicroBatch
 from services.trainer.engine import checkpoints
 from services.trainer.engine.model.adapter import set_training
 from services.trainer.engine.step import Stepper
@@ -23,7 +22,7 @@ def dry_run(stepper: Stepper) -> None:
         set_training(stepper.model, True)
         allocate_moments(stepper)
         for micro in worst(stepper, micro_tokens):
-            stepper.backward(stepper.collate(micro), weight=1)
+            stepper.backward(stepper.packer.pack(micro), weight=1)
 
     random_before = checkpoints.capture_random()
     stepper.memory.within(attempt)
@@ -44,20 +43,18 @@ def allocate_moments(stepper: Stepper) -> None:
         state["step"].zero_()
 
 
-def worst(stepper: Stepper, micro_tokens: int) -> list[list[int]]:
-    """The micro-batch of the run with the most padded tokens, and the one with the most logits, which are computed at
-    each position whose next token is trained on in any of its sequences. They may be the same."""
-    items = stepper.train.items
-    lengths = stepper.train.lengths
-    most: dict[str, tuple[int, list[int]]] = {"tokens": (-1, []), "logits": (-1, [])}
+def worst(stepper: Stepper, micro_tokens: int) -> list[MicroBatch]:
+    """The micro-batch of the run with the most computed tokens, and the one with the most predicted positions. They may
+    be the same."""
+    predicted = [sum(sequence.trained_tokens for sequence in item) for item in stepper.train.items]
+    tokens = logits = None
+    most_tokens = most_logits = -1
     for step in range(stepper.steps.total):
-        for micro in micro_batches(stepper.items(step), lengths, micro_tokens):
-            sequences = [sequence for index in micro for sequence in items[index]]
-            kept = np.zeros(max(map(len, sequences)), dtype=np.bool_)
-            for sequence in sequences:
-                kept[1 : len(sequence)] |= sequence.trained[1:]
-            for what, each in (("tokens", len(kept)), ("logits", int(kept.sum()))):
-                if each * len(sequences) > most[what][0]:
-                    most[what] = (each * len(sequences), micro)
-    tokens, logits = most["tokens"][1], most["logits"][1]
+        for micro in stepper.packer.plan(stepper.items(step), micro_tokens):
+            kept = sum(predicted[item] for item in micro.items)
+            if micro.tokens > most_tokens:
+                most_tokens, tokens = micro.tokens, micro
+            if kept > most_logits:
+                most_logits, logits = kept, micro
+    assert tokens is not None and logits is not None
     return [tokens] if tokens == logits else [tokens, logits]

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
 
-from services.trainer.domain.schedule import micro_batches
-from services.trainer.engine.data.batches import IGNORED, Batch, collate
+from services.trainer.engine.data.batches import Batch, Packer
 from services.trainer.engine.data.dataset import Item
+from services.trainer.engine.forward import Forward
 from services.trainer.engine.model.adapter import set_training
 from services.trainer.engine.model.memory import Memory
 
@@ -34,11 +32,11 @@ class Objective(Protocol):
         weights."""
         ...
 
-    def sums(self, model: Any, batch: Batch) -> Sums:
+    def sums(self, forward: Forward, batch: Batch) -> Sums:
         """Send a micro-batch through the model."""
         ...
 
-    def each(self, model: Any, batch: Batch) -> Sums:
+    def each(self, forward: Forward, batch: Batch) -> Sums:
         """As `sums`, but the loss of each item, (items,), without gradient."""
         ...
 
@@ -49,19 +47,14 @@ class Supervised:
     def weight(self, item: Item) -> int:
         return sum(sequence.trained_tokens for sequence in item)
 
-    def sums(self, model: Any, batch: Batch) -> Sums:
-        scores = logits(model, batch)
-        return Sums(_cross_entropy(scores, batch, "sum"), self._correct(scores, batch))
+    def sums(self, forward: Forward, batch: Batch) -> Sums:
+        found = forward.losses(batch)
+        return Sums(found.loss.sum(), found.correct.sum())
 
-    def each(self, model: Any, batch: Batch) -> Sums:
+    def each(self, forward: Forward, batch: Batch) -> Sums:
         with torch.no_grad():
-            scores = logits(model, batch)
-            losses = _cross_entropy(scores, batch, "none").view_as(batch.targets).sum(-1)
-        return Sums(losses, self._correct(scores, batch))
-
-    def _correct(self, scores: Any, batch: Batch) -> Any:
-        with torch.no_grad():
-            return (scores.argmax(-1) == batch.targets).sum()  # IGNORED is not a token, so it matches none
+            found = forward.losses(batch)
+        return Sums(batch.by_sequence(found.loss).sum(-1), found.correct.sum())
 
 
 class Dpo:
@@ -78,57 +71,41 @@ class Dpo:
     def weight(self, item: Item) -> int:
         return 1
 
-    def sums(self, model: Any, batch: Batch) -> Sums:
-        losses, correct = self._losses(model, batch)
+    def sums(self, forward: Forward, batch: Batch) -> Sums:
+        losses, correct = self._losses(forward, batch)
         return Sums(losses.sum(), correct)
 
-    def each(self, model: Any, batch: Batch) -> Sums:
+    def each(self, forward: Forward, batch: Batch) -> Sums:
         with torch.no_grad():
-            return self._losses(model, batch)
+            return self._losses(forward, batch)
 
-    def _losses(self, model: Any, batch: Batch) -> Sums:
-        margin = _preference(model, batch) - batch.references
+    def _losses(self, forward: Forward, batch: Batch) -> Sums:
+        margin = _preference(forward, batch) - batch.references
         return Sums(-F.logsigmoid(self.beta * margin), (margin.detach() > 0).sum())
 
 
-def preferences(model: Any, items: Sequence[Item], *, pad_id: int, memory: Memory) -> tuple[float, ...]:
-    """How much `model` prefers the preferred answer of each pair, in log-probability and without dropout.
+def preferences(forward: Forward, packer: Packer, memory: Memory) -> tuple[float, ...]:
+    """How much the model prefers the preferred answer of each of the packer's pairs, in log-probability and without
+    dropout.
 
     Raises:
         InputError: `out_of_memory`.
     """
-    lengths = [max(map(len, item)) for item in items]
 
     def measure(micro_tokens: int) -> tuple[float, ...]:
         found: dict[int, float] = {}
-        for micro in micro_batches(list(range(len(items))), lengths, micro_tokens):
-            batch = collate([items[index] for index in micro], pad_id).to(memory.device)
+        for micro in packer.plan(range(len(packer.items)), micro_tokens):
+            batch = packer.pack(micro).to(memory.device)
             with memory.precision():
-                found |= zip(micro, _preference(model, batch).tolist(), strict=True)
-        return tuple(found[index] for index in range(len(items)))
+                found |= zip(micro.items, _preference(forward, batch).tolist(), strict=True)
+        return tuple(found[index] for index in range(len(packer.items)))
 
-    set_training(model, False)
+    set_training(forward.model, False)
     with torch.no_grad():
         return memory.within(measure)
 
 
-def logits(model: Any, batch: Batch) -> Any:
-    """The logits at the positions whose next token is trained on: (sequences, kept, vocabulary)."""
-    inputs = {"input_ids": batch.tokens, "attention_mask": batch.attention_mask, "use_cache": False}
-    if "logits_to_keep" in inspect.signature(model.get_base_model().forward).parameters:
-        return model(**inputs, logits_to_keep=batch.columns).logits
-    return model(**inputs).logits[:, batch.columns]
-
-
-def _preference(model: Any, batch: Batch) -> Any:
+def _preference(forward: Forward, batch: Batch) -> Any:
     """The log-probability of each preferred answer minus that of the non-preferred one: (items,)."""
-    flat = _cross_entropy(logits(model, batch), batch, "none")
-    preferred, other = -flat.view_as(batch.targets).sum(-1).view(2, batch.items)
+    preferred, other = batch.by_sequence(-forward.losses(batch).loss).unbind(-1)
     return preferred - other
-
-
-def _cross_entropy(scores: Any, batch: Batch, reduction: Literal["sum", "none"]) -> Any:
-    """The sum, or the loss at each position: (sequences * kept,)."""
-    return F.cross_entropy(
-        scores.flatten(0, 1).float(), batch.targets.flatten(), ignore_index=IGNORED, reduction=reduction
-    )

@@ -17,14 +17,18 @@ from pydantic import JsonValue
 
 from services.trainer.domain.auto import Chosen, Facts, choose, choose_max_length
 from services.trainer.domain.overfitting import judge
+from services.trainer.domain.packing import RowShape, row_shape
 from services.trainer.domain.plan import Plan
 from services.trainer.engine import checkpoints
 from services.trainer.engine.data import kept
+from services.trainer.engine.data.batches import SLOTS, Packer
 from services.trainer.engine.data.dataset import Dataset, Encoder
+from services.trainer.engine.forward import Forward
 from services.trainer.engine.loop import Loop
 from services.trainer.engine.loss import Dpo, Objective, Supervised, preferences
 from services.trainer.engine.messages import HyperparametersChosen, PhaseBegan, Resumed, Started, TrainingResult
-from services.trainer.engine.model import adapter, base
+from services.trainer.engine.model import adapter, base, varlen
+from services.trainer.engine.model.measured import Reading, measure
 from services.trainer.engine.model.memory import Memory, gpu_in_use, load_onto_device
 from services.trainer.engine.model.start import Start, read_start
 from services.trainer.engine.model.targets import check_servable, targets_of
@@ -46,6 +50,8 @@ class Prepared:
     train: Dataset
     validation: Dataset | None
     chosen: Chosen
+    document: dict[str, JsonValue]
+    """What `hyperparameters.json` holds."""
 
 
 def run(plan: Plan, out: Path, reporter: Reporter, stop: Callable[[], bool]) -> TrainingResult:
@@ -68,7 +74,7 @@ def _run(plan: Plan, out: Path, reporter: Reporter, stop: Callable[[], bool], de
     resumed = _checkpoint(plan)
 
     reporter.phase("tokenize")
-    prepared = _prepare(plan, out, reporter)
+    prepared = _prepare(plan, out, reporter, kernel=device.type == "cuda" and varlen.available())
 
     reporter.send(HyperparametersChosen.model_validate({"at": time.time(), **_named(prepared.chosen)}))
 
@@ -82,9 +88,11 @@ def _run(plan: Plan, out: Path, reporter: Reporter, stop: Callable[[], bool], de
     reporter.start_rows(b"")
     if prepared.start is not None:
         prepared.start.load_into(tuned)
-    loop = _loop(
-        plan, prepared, tuned, Memory(tuned, device, prepared.train.longest, plan.served_memory), reporter, stop
-    )
+    memory = Memory(tuned, device, prepared.train.longest, plan.served_memory)
+    sequences_tried = [sequence for item in prepared.train.items[:2] for sequence in item]
+    reading = memory.within(lambda _: measure(tuned, sequences_tried, memory.precision))
+    _say_how_it_is_read(prepared, tuned, reading, out)
+    loop = _loop(plan, prepared, Forward(tuned, linear_head=reading.linear_head), reading, memory, reporter, stop)
     torch.manual_seed(plan.seed + 1)  # for dropout; the seed itself was used for the initial weights of the adapter
     if resumed is not None:
         loop.resume(resumed)
@@ -139,9 +147,10 @@ def _checkpoint(plan: Plan) -> Path | None:
     return found
 
 
-def _prepare(plan: Plan, out: Path, reporter: Reporter) -> Prepared:
-    """Encode the rows and choose the hyperparameters; write `preview.txt` and `hyperparameters.json`."""
-    facts = base.inspect_base(plan)
+def _prepare(plan: Plan, out: Path, reporter: Reporter, *, kernel: bool) -> Prepared:
+    """Encode the rows and choose the hyperparameters; write `preview.txt` and `hyperparameters.json`. `kernel`: see
+    `choose_attention`."""
+    facts = base.inspect_base(plan, kernel=kernel)
     start = read_start(plan, facts.linears)
     encoder = Encoder(facts.tokenizer, facts.stop_ids, plan.format, plan.chat_template_kwargs)
     count_train = partial(reporter.count, total=plan.train_examples)
@@ -168,8 +177,12 @@ def _prepare(plan: Plan, out: Path, reporter: Reporter) -> Prepared:
     chosen = choose(plan, measured, max_length)
     check_servable(plan.lora, chosen.lora_r.value, plan.max_lora_rank, facts.linears, plan.served_linears)
     document = {**chosen.document(), **_of_the_base(plan, facts)}
+    _write(out, document)
+    return Prepared(facts, start, train, validation, chosen, document)
+
+
+def _write(out: Path, document: dict[str, JsonValue]) -> None:
     (out / "hyperparameters.json").write_text(json.dumps(document, indent=2) + "\n")
-    return Prepared(facts, start, train, validation, chosen)
 
 
 def _encoded(
@@ -200,32 +213,56 @@ def _of_the_base(plan: Plan, facts: base.BaseFacts) -> dict[str, JsonValue]:
     }
 
 
-def _loop(
-    plan: Plan, prepared: Prepared, tuned: Any, memory: Memory, reporter: Reporter, stop: Callable[[], bool]
-) -> Loop:
-    chosen, pad_id = prepared.chosen, prepared.base.pad_id
-    objective: Objective = Supervised() if chosen.beta is None else Dpo(chosen.beta.value)
+def _say_how_it_is_read(prepared: Prepared, tuned: Any, reading: Reading, out: Path) -> None:
+    """Add what was found once the weights were there."""
+    if reading.unsuitable:
+        reason = f"the kernel for packed rows did not suit the base: {reading.unsuitable}"
+        prepared.document["attention"] = {"value": tuned.config._attn_implementation, "reason": reason}
+    prepared.document["packing"] = {"value": reading.packed, "reason": reading.reason}
+    head = "logits are made and dropped chunk by chunk" if reading.linear_head else "the base's own does more than that"
+    prepared.document["linear_head"] = {"value": reading.linear_head, "reason": head}
+    _write(out, prepared.document)
 
-    def references(data: Dataset) -> tuple[float, ...] | None:
-        return None if chosen.beta is None else preferences(tuned, data.items, pad_id=pad_id, memory=memory)
+
+def _loop(
+    plan: Plan,
+    prepared: Prepared,
+    forward: Forward,
+    reading: Reading,
+    memory: Memory,
+    reporter: Reporter,
+    stop: Callable[[], bool],
+) -> Loop:
+    chosen = prepared.chosen
+    objective: Objective = Supervised() if chosen.beta is None else Dpo(chosen.beta.value)
+    shape = _row_shape(forward.model, reading, memory)
+
+    def packer(data: Dataset) -> Packer:
+        made = Packer(data.items, prepared.base.pad_id, shape)
+        if chosen.beta is not None:
+            made.references = preferences(forward, made, memory)
+        return made
 
     train, validation = prepared.train, prepared.validation
-    stepper = Stepper(
-        tuned, objective, train, chosen, pad_id=pad_id, memory=memory, stop=stop, references=references(train)
-    )
+    stepper = Stepper(forward, objective, train, packer(train), chosen, memory=memory, stop=stop)
     validator = None
     if validation is not None:
-        validator = Validator(
-            tuned,
-            objective,
-            validation,
-            pad_id=pad_id,
-            memory=memory,
-            seed=plan.seed,
-            references=references(validation),
-        )
+        validator = Validator(forward, objective, validation, packer(validation), memory=memory, seed=plan.seed)
     start, cost = prepared.start.sha256 if prepared.start else None, cost_of(prepared.base, train, memory.device)
     return Loop(plan, stepper, validator, reporter, start, cost)
+
+
+def _row_shape(model: Any, reading: Reading, memory: Memory) -> RowShape:
+    config = model.config.get_text_config()
+    heads = config.num_attention_heads
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
+    most_tokens = max(memory.fit.micro_tokens, 2 * memory.longest)  # the sequences of a pair may need two rows
+    return row_shape(
+        gpu=memory.device.type == "cuda",
+        varlen=model.config._attn_implementation == varlen.NAME,
+        packed=reading.packed,
+        most_documents=varlen.most_documents(most_tokens, heads, head_dim) - SLOTS,
+    )
 
 
 def _result(plan: Plan, prepared: Prepared, loop: Loop) -> TrainingResult:
@@ -256,9 +293,15 @@ def _result(plan: Plan, prepared: Prepared, loop: Loop) -> TrainingResult:
         skipped_steps=state.skipped,
         diverged_at=loop.diverged_at,
         served=plan.served,
-        attention=f"{prepared.base.attention.implementation}: {prepared.base.attention.reason}",
+        attention=_attention(prepared.document),
         not_tuned=prepared.base.layers.not_tuned,
     )
+
+
+def _attention(document: dict[str, JsonValue]) -> str:
+    attention, packing = document["attention"], document["packing"]
+    assert isinstance(attention, dict) and isinstance(packing, dict)
+    return f"{attention['value']}: {attention['reason']}; {packing['reason']}"
 
 
 def _save(plan: Plan, prepared: Prepared, loop: Loop, result: TrainingResult, out: Path) -> None:

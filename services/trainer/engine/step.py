@@ -1,20 +1,21 @@
-"""One optimizer step: a batch of rows changes the adapter once. Its items are cut into micro-batches that fit into
+"""One optimizer step: a batch of rows changes the adapter once. Its items are packed into micro-batches that fit into
 memory."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import isfinite
-from typing import Any
 
 import torch
 
 from services.trainer.domain.auto import Chosen
-from services.trainer.domain.schedule import Steps, learning_rate, micro_batches
+from services.trainer.domain.schedule import Steps, learning_rate
 from services.trainer.engine import checkpoints
-from services.trainer.engine.data.batches import Batch, Collator, epoch_order
+from services.trainer.engine.data.ahead import Ahead
+from services.trainer.engine.data.batches import Batch, Packer, epoch_order
 from services.trainer.engine.data.dataset import Dataset
+from services.trainer.engine.forward import Forward
 from services.trainer.engine.loss import Objective, Sums
 from services.trainer.engine.model.adapter import set_training, trainable
 from services.trainer.engine.model.memory import Memory
@@ -37,35 +38,34 @@ class Stepped:
 
 
 class Stepper:
-    """Takes the steps of one run. `references`: one per preference pair. `stop` says whether the process should end; it
-    is called before every micro-batch."""
+    """Takes the steps of one run. `packer`: of the items of `train`. `stop` says whether the process should end; it is
+    called before every micro-batch. The batches of a step are made while the step before it runs."""
 
     def __init__(
         self,
-        model: Any,
+        forward: Forward,
         objective: Objective,
         train: Dataset,
+        packer: Packer,
         chosen: Chosen,
         *,
-        pad_id: int,
         memory: Memory,
         stop: Callable[[], bool],
-        references: Sequence[float] | None = None,
     ) -> None:
-        self.model = model
+        self.forward = forward
+        self.model = model = forward.model
         self.objective = objective
         self.train = train
+        self.packer = packer
         self.chosen = chosen
         self.memory = memory
         self.stop = stop
-        self.collate = Collator(train.items, pad_id, references)
         self.steps = Steps(len(train.rows), chosen.batch_size.value, chosen.n_epochs.value)
         self.parameters = list(trainable(model).values())
         self.optimizer = torch.optim.AdamW(
             self.parameters, weight_decay=chosen.weight_decay.value, fused=memory.device.type == "cuda"
         )
-        self._lengths = train.lengths
-        self._order: tuple[int, list[int]] = (-1, [])
+        self._ahead = Ahead(self._batches)
 
     def take(self, step: int) -> Stepped | None:
         """Take the step that follows `step` finished ones. None: the process was asked to stop, and nothing has
@@ -75,9 +75,8 @@ class Stepper:
             InputError: `out_of_memory`.
         """
         random_before = checkpoints.capture_random()
-        items = self.items(step)
         rate = learning_rate(step, self.steps.total, self.chosen.learning_rate.value, self.chosen.warmup_ratio.value)
-        stepped = self.memory.within(lambda micro_tokens: self._attempt(items, micro_tokens, rate))
+        stepped = self.memory.within(lambda micro_tokens: self._attempt(step, micro_tokens, rate))
         if stepped is None:
             checkpoints.restore_random(random_before)
         return stepped
@@ -85,14 +84,13 @@ class Stepper:
     def items(self, step: int) -> list[int]:
         """The indexes of the items of all rows in the batch of a step."""
         epoch, begin = self.steps.position(step)
-        if self._order[0] != epoch:
-            self._order = (epoch, epoch_order(len(self.train.rows), self.chosen.seed.value, epoch))
-        return self.train.items_of(self._order[1][begin : begin + self.steps.batch_size])
+        order = epoch_order(len(self.train.rows), self.chosen.seed.value, epoch)
+        return self.train.items_of(order[begin : begin + self.steps.batch_size])
 
     def backward(self, batch: Batch, weight: int) -> Sums:
         """Send a micro-batch forward and backward; its gradient, divided by `weight`, is added to what is there."""
         with self.memory.precision():
-            sums = self.objective.sums(self.model, batch.to(self.memory.device))
+            sums = self.objective.sums(self.forward, batch.to(self.memory.device))
         (sums.loss / weight).backward()
         return sums
 
@@ -113,8 +111,14 @@ class Stepper:
                 counter.fill_(count)
             raise
 
-    def _attempt(self, items: list[int], micro_tokens: int, rate: float) -> Stepped | None:
-        gathered = self._gather(items, micro_tokens)
+    def _batches(self, key: tuple[int, int]) -> list[Batch]:
+        """Those of a step, with so many tokens in each. Runs on a thread, so it draws no random numbers."""
+        step, micro_tokens = key
+        batches = [self.packer.pack(micro) for micro in self.packer.plan(self.items(step), micro_tokens)]
+        return [batch.pinned() for batch in batches] if self.memory.device.type == "cuda" else batches
+
+    def _attempt(self, step: int, micro_tokens: int, rate: float) -> Stepped | None:
+        gathered = self._gather(step, micro_tokens)
         if gathered is None:
             return None
         batches, loss, correct, weight = gathered
@@ -132,7 +136,7 @@ class Stepper:
             skipped=not finite,
         )
 
-    def _gather(self, items: list[int], micro_tokens: int) -> tuple[list[Batch], float, float, int] | None:
+    def _gather(self, step: int, micro_tokens: int) -> tuple[list[Batch], float, float, int] | None:
         """Accumulate the gradient of the mean loss over the batch.
 
         Returns the micro-batches, the sum of the loss, the sum of correct predictions, and the weight that both are
@@ -141,8 +145,9 @@ class Stepper:
         set_training(self.model, True)
         self.optimizer.zero_grad(set_to_none=True)
         device = self.memory.device
-        batches = [self.collate(micro) for micro in micro_batches(items, self._lengths, micro_tokens)]
-        weight = sum(self.objective.weight(self.train.items[item]) for item in items)
+        following = (step + 1, micro_tokens) if step + 1 < self.steps.total else None
+        batches = self._ahead.take((step, micro_tokens), following)
+        weight = sum(self.objective.weight(self.train.items[item]) for item in self.items(step))
         loss = torch.zeros((), dtype=torch.float64, device=device)
         correct = torch.zeros((), dtype=torch.float64, device=device)
         for batch in batches:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
-from services.trainer.domain.schedule import micro_batches
-from services.trainer.engine.data.batches import Collator, epoch_order
+from services.trainer.engine.data.batches import Packer, epoch_order
 from services.trainer.engine.data.dataset import Dataset
+from services.trainer.engine.forward import Forward
 from services.trainer.engine.loss import Objective
 from services.trainer.engine.model.adapter import set_training
 from services.trainer.engine.model.memory import Memory
@@ -28,25 +26,23 @@ class Measured:
 
 
 class Validator:
-    """Measures a model on one validation set. `references`: one per preference pair."""
+    """Measures a model on one validation set. `packer`: of the items of `validation`."""
 
     def __init__(
         self,
-        model: Any,
+        forward: Forward,
         objective: Objective,
         validation: Dataset,
+        packer: Packer,
         *,
-        pad_id: int,
         memory: Memory,
         seed: int,
-        references: Sequence[float] | None = None,
     ) -> None:
-        self.model = model
+        self.forward = forward
         self.objective = objective
         self.memory = memory
         self.validation = validation
-        self.collate = Collator(validation.items, pad_id, references)
-        self.lengths = validation.lengths
+        self.packer = packer
         self.weights = [sum(map(objective.weight, row)) for row in validation.rows]
         self.everything = list(range(len(validation.rows)))
         self.sample = sorted(epoch_order(len(validation.rows), seed, 0)[:QUICK_ROWS])
@@ -70,7 +66,7 @@ class Validator:
         return quick, quick if len(self.sample) == len(self.everything) else self._mean(self.everything)
 
     def _mean(self, rows: list[int]) -> Measured:
-        set_training(self.model, False)
+        set_training(self.forward.model, False)
         with torch.no_grad():
             return self.memory.within(lambda micro_tokens: self._mean_of_pieces(rows, micro_tokens))
 
@@ -78,10 +74,10 @@ class Validator:
         device = self.memory.device
         losses: dict[int, float] = {}
         correct = torch.zeros((), dtype=torch.float64, device=device)
-        for micro in micro_batches(self.validation.items_of(rows), self.lengths, micro_tokens):
+        for micro in self.packer.plan(self.validation.items_of(rows), micro_tokens):
             with self.memory.precision():
-                each = self.objective.each(self.model, self.collate(micro).to(device))
-            losses |= zip(micro, each.loss.tolist(), strict=True)
+                each = self.objective.each(self.forward, self.packer.pack(micro).to(device))
+            losses |= zip(micro.items, each.loss.tolist(), strict=True)
             correct += each.correct
         weight = sum(self.weights[row] for row in rows)
         in_order = tuple(sum(losses[item] for item in self.validation.items_of([row])) for row in rows)

@@ -1,94 +1,140 @@
-"""Makes batches: a seeded order of the rows for each epoch, and micro-batches padded on the right."""
+"""Makes batches: a seeded order of the rows of each epoch, and micro-batches of packed rows."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 
+from services.trainer.domain.packing import MicroBatch, RowShape, plan
 from services.trainer.engine.data.dataset import Item
 
-IGNORED = -100  # the label that cross-entropy skips
+SLOTS = 64
+"""The number of documents in `cu_seqlens` is rounded up to a multiple of this, so that few shapes occur."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """A micro-batch, padded on the right.
+    """A micro-batch: rows of one length, each with several documents (sequences) and padding at its end.
 
-    `tokens`, `attention_mask`: (sequences, length). `columns`: (kept,), the positions whose next token is trained on
-    in any sequence; logits are computed only there. `targets`: (sequences, kept), the next token or IGNORED.
-    For preference pairs, all preferred sequences come first, then all non-preferred ones in the same order;
-    `references`: (items,), what `loss.preferences` found for them, None for other rows.
+    `tokens`: (rows, length). `positions`: (rows, length), the place of each token in its document; None: a row is one
+    document, and the model counts itself. `cu_seqlens`: (slots + 1,) int32, where the documents begin when all rows are
+    read as one; padding is documents, too, and the slots that are left over are empty ones at the end. `longest`: the
+    tokens of the longest document.
+
+    `predicted`: (kept,), the places in all rows read as one whose next token is trained on; `targets`: (kept,), these
+    next tokens; `owners`: (kept,), the sequences that they belong to, numbered item by item. Each item has `each`
+    sequences. `references`: (items,), what `loss.preferences` found for pairs, None for other rows.
     """
 
     tokens: Any
-    attention_mask: Any
-    columns: Any
+    positions: Any
+    cu_seqlens: Any
+    longest: int
+    predicted: Any
     targets: Any
+    owners: Any
     items: int
+    each: int
     trained_tokens: int
     real_tokens: int
     references: Any = None
 
-    def to(self, device: Any) -> Batch:
-        def move(tensor: Any) -> Any:
-            return tensor.to(device, non_blocking=True)
+    def by_sequence(self, values: Any) -> Any:
+        """The sums of `values`, (kept,), over each sequence: (items, each)."""
+        sums = torch.zeros(self.items * self.each, dtype=values.dtype, device=values.device)
+        return sums.index_add(0, self.owners, values).view(self.items, self.each)
 
+    def pinned(self) -> Batch:
+        """In memory that a GPU reads by itself."""
+        return self._changed(lambda tensor: tensor.pin_memory())
+
+    def to(self, device: Any) -> Batch:
+        return self._changed(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def _changed(self, change: Callable[[Any], Any]) -> Batch:
+        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: change(each) for name, each in tensors.items() if torch.is_tensor(each)})
+
+
+@lru_cache(maxsize=4)
+def epoch_order(count: int, seed: int, epoch: int) -> tuple[int, ...]:
+    """The order of the rows in epoch `epoch`, counted from 0: a permutation that depends on seed and epoch only."""
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    return tuple(torch.randperm(count, generator=generator).tolist())
+
+
+class Packer:
+    """Packs items into micro-batches. All items have the same number of sequences. `references`: one per preference
+    pair, None for other rows."""
+
+    def __init__(
+        self, items: Sequence[Item], pad_id: int, shape: RowShape, references: Sequence[float] | None = None
+    ) -> None:
+        self.items = items
+        self.pad_id = pad_id
+        self.shape = shape
+        self.references = references
+        self.lengths = [tuple(map(len, item)) for item in items]
+
+    def plan(self, indexes: Sequence[int], most_tokens: int) -> list[MicroBatch]:
+        """Where the items with these indexes go."""
+        return list(plan(indexes, self.lengths, most_tokens, self.shape))
+
+    def pack(self, micro: MicroBatch) -> Batch:
+        """The tensors of a micro-batch, on the CPU."""
+        each = len(self.lengths[micro.items[0]])
+        number = {item: at for at, item in enumerate(micro.items)}
+        longest = max(max(self.lengths[item]) for item in micro.items)
+        tokens = np.full((len(micro.rows), micro.length), self.pad_id, dtype=np.int64)
+        positions = np.empty_like(tokens)
+        documents, predicted, targets, owners = [], [], [], []
+        for row, places in enumerate(micro.rows):
+            begin = 0
+            for item, place in places:
+                sequence = self.items[item][place]
+                tokens[row, begin : begin + len(sequence)] = sequence.tokens
+                before = np.flatnonzero(sequence.trained[1:])
+                predicted.append(row * micro.length + begin + before)
+                targets.append(sequence.tokens[before + 1])
+                owners.append(np.full(len(before), number[item] * each + place))
+                begin += len(sequence)
+            lengths = [*(self.lengths[item][place] for item, place in places), *_padding(micro.length - begin, longest)]
+            positions[row] = np.concatenate([np.arange(length) for length in lengths])
+            documents += lengths if self.shape.packed else [micro.length]
+        kept = _tensor(np.concatenate(predicted))
         return Batch(
-            move(self.tokens),
-            move(self.attention_mask),
-            move(self.columns),
-            move(self.targets),
-            self.items,
-            self.trained_tokens,
-            self.real_tokens,
-            None if self.references is None else move(self.references),
+            tokens=torch.from_numpy(tokens),
+            positions=torch.from_numpy(positions) if self.shape.packed else None,
+            cu_seqlens=_cu_seqlens(documents),
+            longest=max(documents),
+            predicted=kept,
+            targets=_tensor(np.concatenate(targets)),
+            owners=_tensor(np.concatenate(owners)),
+            items=len(micro.items),
+            each=each,
+            trained_tokens=len(kept),
+            real_tokens=sum(sum(self.lengths[item]) for item in micro.items),
+            references=None
+            if self.references is None
+            else torch.tensor([self.references[item] for item in micro.items], dtype=torch.float32),
         )
 
 
-def epoch_order(count: int, seed: int, epoch: int) -> list[int]:
-    """The order of the rows in epoch `epoch`, counted from 0: a permutation that depends on seed and epoch only."""
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    return [int(index) for index in torch.randperm(count, generator=generator)]
+def _padding(tokens: int, longest: int) -> Iterable[int]:
+    """Documents of padding, none longer than the real ones: a model may have no positions beyond."""
+    return (min(longest, tokens - begin) for begin in range(0, tokens, longest))
 
 
-def collate(items: Sequence[Item], pad_id: int, references: Sequence[float] | None = None) -> Batch:
-    """Build one micro-batch of items that all have the same number of sequences."""
-    sequences = [item[place] for place in range(len(items[0])) for item in items]
-    length = max(map(len, sequences))
-    tokens = torch.full((len(sequences), length), pad_id, dtype=torch.long)
-    attention_mask = torch.zeros((len(sequences), length), dtype=torch.long)
-    labels = torch.full((len(sequences), length), IGNORED, dtype=torch.long)
-    for row, sequence in enumerate(sequences):
-        ids = torch.from_numpy(sequence.tokens)
-        tokens[row, : len(ids)] = ids
-        attention_mask[row, : len(ids)] = 1
-        labels[row, : len(ids)] = torch.where(torch.from_numpy(sequence.trained), ids, IGNORED)
-    following = labels[:, 1:]
-    columns = (following != IGNORED).any(dim=0).nonzero().flatten()
-    return Batch(
-        tokens,
-        attention_mask,
-        columns,
-        following[:, columns],
-        items=len(items),
-        trained_tokens=sum(sequence.trained_tokens for sequence in sequences),
-        real_tokens=sum(map(len, sequences)),
-        references=None if references is None else torch.tensor(references, dtype=torch.float32),
-    )
+def _cu_seqlens(documents: Sequence[int]) -> Any:
+    slots = -(-len(documents) // SLOTS) * SLOTS
+    ends = np.cumsum([*documents, *[0] * (slots - len(documents))])
+    return torch.from_numpy(np.concatenate([[0], ends]).astype(np.int32))
 
 
-@dataclass(frozen=True)
-class Collator:
-    """Makes micro-batches of the items with given indexes. `references`: one per preference pair, None for other
-    rows."""
-
-    items: Sequence[Item]
-    pad_id: int
-    references: Sequence[float] | None = None
-
-    def __call__(self, indexes: Sequence[int]) -> Batch:
-        references = None if self.references is None else [self.references[index] for index in indexes]
-        return collate([self.items[index] for index in indexes], self.pad_id, references)
+def _tensor(values: Any) -> Any:
+    return torch.from_numpy(values.astype(np.int64))

@@ -1,23 +1,25 @@
-"""Which of transformers' implementations computes the attention of a base as its authors meant it."""
+"""Which implementation computes the attention of a base as its authors meant it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
+
+from services.trainer.engine.model import varlen
 
 
 @dataclass(frozen=True)
 class AttentionChoice:
-    """A value of transformers' `attn_implementation`, and why it was chosen."""
+    """A value of transformers' `attn_implementation` (`sdpa`, `eager`, or ours of `varlen`), and why it was chosen."""
 
-    implementation: Literal["sdpa", "eager"]
+    implementation: str
     reason: str
 
 
-def choose_attention(skeleton: Any) -> AttentionChoice:
-    """Choose for a model without weights.
+def choose_attention(skeleton: Any, *, kernel: bool = False) -> AttentionChoice:
+    """Choose for a model without weights. `kernel`: the device and this torch have the one of `varlen`.
 
-    `sdpa` honours sliding windows, which are part of the mask, but silently ignores caps and sinks.
+    `sdpa` honours sliding windows, which are part of the mask, but silently ignores caps and sinks, as the kernel does.
     """
     if any(getattr(module, "attn_logit_softcapping", None) for module in skeleton.modules()):
         return AttentionChoice("eager", "the base caps its attention logits, which sdpa ignores")
@@ -25,4 +27,12 @@ def choose_attention(skeleton: Any) -> AttentionChoice:
         return AttentionChoice("eager", "the base has attention sinks, which sdpa ignores")
     if not getattr(skeleton, "_supports_sdpa", True):
         return AttentionChoice("eager", f"transformers has no other implementation for {type(skeleton).__name__}")
-    return AttentionChoice("sdpa", "the fastest that computes what the base's config asks for")
+    sdpa = "the fastest that computes what the base's config asks for"
+    if not kernel:
+        return AttentionChoice("sdpa", sdpa)
+    if any(getattr(module, "attention_dropout", 0.0) for module in skeleton.modules()):
+        return AttentionChoice("sdpa", f"{sdpa}: it drops attention out")
+    heads = [size for module in skeleton.modules() if isinstance(size := getattr(module, "head_dim", None), int)]
+    if any(size > varlen.WIDEST_HEAD or size % 8 for size in heads):
+        return AttentionChoice("sdpa", f"{sdpa}: its heads do not suit the kernel for packed rows")
+    return AttentionChoice(varlen.NAME, "torch's kernel for packed rows, which computes no pairs across documents")

@@ -51,8 +51,8 @@ class BaseFacts:
         return self.layers.linears
 
 
-def inspect_base(plan: Plan) -> BaseFacts:
-    """Read the small files of the base, and build the model without its weights.
+def inspect_base(plan: Plan, *, kernel: bool = False) -> BaseFacts:
+    """Read the small files of the base, and build the model without its weights. `kernel`: see `choose_attention`.
 
     Raises:
         InputError: `model_not_found`: there is no such model. `unsupported_base`: it cannot be tuned, or only by
@@ -84,7 +84,7 @@ def inspect_base(plan: Plan) -> BaseFacts:
         pad_id=pad_id,
         context=getattr(config.get_text_config(), "max_position_embeddings", None),
         parameters=sum(parameter.numel() for parameter in skeleton.parameters()),
-        attention=choose_attention(skeleton),
+        attention=choose_attention(skeleton, kernel=kernel),
         layers=layers,
     )
 

@@ -18,8 +18,8 @@ T = TypeVar("T")
 
 
 class Fit(BaseModel):
-    """`micro_tokens`: padded tokens per micro-batch (0: one sequence or pair at a time). `recompute`: gradient
-    checkpointing."""
+    """`micro_tokens`: computed tokens per micro-batch, padding among them (0: one sequence or pair at a time).
+    `recompute`: gradient checkpointing."""
 
     model_config = ConfigDict(frozen=True)
 

@@ -18,7 +18,6 @@ from services.trainer.domain.schedule import (
     checkpoint_steps,
     learning_rate,
     listed_steps,
-    micro_batches,
     validation_steps,
 )
 from shared.errors import InputError
@@ -71,13 +70,6 @@ def test_positions_cover_every_row_once_an_epoch():
     steps = Steps(examples=10, batch_size=4, epochs=2)
     assert [steps.position(step) for step in range(steps.total)] == [(0, 0), (0, 4), (0, 8), (1, 0), (1, 4), (1, 8)]
     assert [step for step in range(1, 7) if steps.ends_epoch(step)] == [3, 6]
-
-
-@given(st.lists(st.integers(1, 50), min_size=1, max_size=30), st.integers(0, 120))
-def test_micro_batches_hold_each_row_once_within_the_limit(lengths: list[int], most: int):
-    cut = list(micro_batches(list(range(len(lengths))), lengths, most))
-    assert sorted(index for micro in cut for index in micro) == list(range(len(lengths)))
-    assert all(len(micro) == 1 or len(micro) * max(lengths[i] for i in micro) <= most for micro in cut)
 
 
 def test_patience_counts_validations_without_improvement():

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import torch
 
+from services.trainer.domain.packing import RowShape
 from services.trainer.domain.plan import Plan
-from services.trainer.engine.data.batches import collate
+from services.trainer.engine.data.batches import Packer
 from services.trainer.engine.data.dataset import Dataset, Encoder
 from services.trainer.engine.loop import Interrupted
 from services.trainer.engine.loss import Supervised
@@ -22,7 +23,7 @@ from services.trainer.engine.model.base import inspect_base
 from services.trainer.engine.step import Stepper
 from services.trainer.engine.validation import Validator
 from tests.support.data.micro_base import chat_row, make_base, make_tokenizer, write_rows
-from tests.unit.trainer.engine.test_training import losses, stop_after, train
+from tests.unit.trainer.engine.test_training import losses, packed, reads, stop_after, train
 
 pytestmark = pytest.mark.torch
 
@@ -138,12 +139,12 @@ def test_the_gradient_of_a_row_is_that_of_all_its_trained_tokens(model: Any, tmp
     assert len(row) == 3
     set_training(model, False)
     with torch.no_grad():
-        alone = [Supervised().sums(model, collate([item], pad_id=0)).loss for item in row]
+        alone = [Supervised().sums(reads(model), packed([item])).loss for item in row]
     validator = Validator(
-        model,
+        reads(model),
         Supervised(),
         Dataset((row,)),
-        pad_id=0,
+        Packer(row, 0, RowShape()),
         memory=memory.Memory(model, torch.device("cpu"), longest=64),
         seed=0,
     )

@@ -14,8 +14,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from services.trainer.domain.packing import RowShape
 from services.trainer.domain.plan import Plan
 from services.trainer.engine import checkpoints
+from services.trainer.engine.data.batches import Packer
 from services.trainer.engine.data.dataset import Dataset, Item
 from services.trainer.engine.dry_run import dry_run, worst
 from services.trainer.engine.loop import Interrupted
@@ -278,15 +280,15 @@ def as_rows(items: tuple[Item, ...]) -> Dataset:
 def test_the_dry_run_tries_the_most_tokens_and_the_most_logits(stepper: Stepper):
     long_prompt, long_answer = (a_sequence(60, 2, 1),), (a_sequence(50, 45, 2),)
     short = tuple((a_sequence(10, 3, seed),) for seed in range(3, 9))
-    stepper.train = as_rows((short[0], long_prompt, *short[1:4], long_answer, *short[4:]))
-    stepper._lengths = stepper.train.lengths
-    stepper.steps = type(stepper.steps)(len(stepper.train.rows), 1, 1)
-    assert worst(stepper, micro_tokens=64) == [[1], [5]]
-    stepper.train = as_rows((*short, long_answer))
-    stepper._lengths = stepper.train.lengths
-    stepper.steps = type(stepper.steps)(len(stepper.train.rows), 1, 1)
-    stepper._order = (-1, [])
-    assert worst(stepper, micro_tokens=64) == [[6]]
+
+    def worst_of(items: tuple[Item, ...]) -> list[tuple[int, ...]]:
+        stepper.train = as_rows(items)
+        stepper.packer = Packer(items, 0, RowShape())
+        stepper.steps = type(stepper.steps)(len(items), 1, 1)
+        return [micro.items for micro in worst(stepper, micro_tokens=64)]
+
+    assert worst_of((short[0], long_prompt, *short[1:4], long_answer, *short[4:])) == [(1,), (5,)]
+    assert worst_of((*short, long_answer)) == [(6,)]
 
 
 def test_a_gpu_without_bfloat16_is_refused(make_plan: MakePlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -17,10 +17,12 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from services.trainer.domain.auto import Choice, Facts, choose
+from services.trainer.domain.packing import RowShape
 from services.trainer.domain.plan import Plan
 from services.trainer.engine import checkpoints
-from services.trainer.engine.data.batches import IGNORED, collate, epoch_order
+from services.trainer.engine.data.batches import Batch, Packer, epoch_order
 from services.trainer.engine.data.tokens import Example
+from services.trainer.engine.forward import Forward
 from services.trainer.engine.loop import Interrupted
 from services.trainer.engine.loss import Dpo, Supervised, preferences
 from services.trainer.engine.messages import TrainingResult
@@ -60,6 +62,20 @@ def a_sequence(length: int, trained: int, seed: int) -> Example:
     return Example(tokens, np.arange(length) >= length - trained)
 
 
+ROWS = RowShape(at_least=64)
+
+
+def packed(items: list[tuple[Example, ...]], references: Any = None, shape: RowShape = ROWS) -> Batch:
+    """All items in one micro-batch."""
+    packer = Packer(items, 0, shape, references)
+    [micro] = packer.plan(range(len(items)), 10**4)
+    return packer.pack(micro)
+
+
+def reads(model: Any) -> Forward:
+    return Forward(model, linear_head=True)
+
+
 @pytest.fixture
 def model(make_plan: MakePlan) -> Any:
     plan = make_plan(lora={"quantization": "none"})
@@ -73,10 +89,10 @@ def model(make_plan: MakePlan) -> Any:
 def gradients(model: Any, pieces: list[list[tuple[Example, ...]]]) -> dict[str, Any]:
     set_training(model, True)
     model.zero_grad()
-    batches = [collate(piece, pad_id=0) for piece in pieces]
+    batches = [packed(piece) for piece in pieces]
     weight = sum(batch.trained_tokens for batch in batches)
     for batch in batches:
-        (Supervised().sums(model, batch).loss / weight).backward()
+        (Supervised().sums(reads(model), batch).loss / weight).backward()
     return {name: parameter.grad.clone() for name, parameter in trainable(model).items()}
 
 
@@ -96,8 +112,8 @@ def test_the_loss_is_that_of_the_trained_tokens_alone(model: Any):
     sequence = a_sequence(12, 4, 1)
     set_training(model, False)
     with torch.no_grad():
-        sums = Supervised().sums(model, collate([(sequence,), (a_sequence(30, 2, 2),)], pad_id=0))
-        alone = Supervised().sums(model, collate([(a_sequence(30, 2, 2),)], pad_id=0))
+        sums = Supervised().sums(reads(model), packed([(sequence,), (a_sequence(30, 2, 2),)]))
+        alone = Supervised().sums(reads(model), packed([(a_sequence(30, 2, 2),)]))
         scores = model(input_ids=torch.from_numpy(sequence.tokens)[None]).logits[0].log_softmax(-1)
     expected = -sum(float(scores[place - 1, sequence.tokens[place]]) for place in range(8, 12))
     assert float(sums.loss - alone.loss) == pytest.approx(expected, rel=1e-4)
@@ -106,9 +122,13 @@ def test_the_loss_is_that_of_the_trained_tokens_alone(model: Any):
 PAIRS = [(a_sequence(10, 3, 1), a_sequence(15, 5, 2)), (a_sequence(7, 2, 3), a_sequence(6, 2, 4))]
 
 
+def references_of(model: Any) -> tuple[float, ...]:
+    return preferences(reads(model), Packer(PAIRS, 0, RowShape()), Memory(model, torch.device("cpu"), 15))
+
+
 def test_a_fresh_adapter_has_no_preference(model: Any):
-    references = preferences(model, PAIRS, pad_id=0, memory=Memory(model, torch.device("cpu"), 15))
-    sums = Dpo(beta=0.1).sums(model, collate(PAIRS, 0, references))
+    references = references_of(model)
+    sums = Dpo(beta=0.1).sums(reads(model), packed(PAIRS, references))
     assert float(sums.loss.detach()) == pytest.approx(2 * math.log(2), rel=1e-5)
 
 
@@ -116,18 +136,22 @@ def test_a_reference_computed_once_gives_the_loss_of_one_computed_each_time(
     model: Any, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(memory, "ON_CPU", (memory.Fit(micro_tokens=0, recompute=False),))  # in other pieces than below
-    references = preferences(model, PAIRS, pad_id=0, memory=Memory(model, torch.device("cpu"), 15))
+    references = references_of(model)
     torch.manual_seed(1)
     for parameter in trainable(model).values():
         parameter.data += 0.05 * torch.randn_like(parameter)  # the adapter has moved since
-    batch = collate(PAIRS, 0, references)
+    batch = packed(PAIRS, references)
+    [micro] = Packer(PAIRS, 0, RowShape(at_least=64)).plan(range(2), 10**4)
+    order = micro.items
+
+    def likelihood(sequence: Example) -> Any:
+        ids = torch.from_numpy(sequence.tokens)
+        scores = model(input_ids=ids[None]).logits[0, :-1].log_softmax(-1)
+        return scores.gather(-1, ids[1:, None]).squeeze(-1)[torch.from_numpy(sequence.trained[1:])].sum()
 
     def margins() -> Any:
-        scores = model(input_ids=batch.tokens, attention_mask=batch.attention_mask).logits[:, batch.columns]
-        kept = (batch.targets != IGNORED).float()
-        each = scores.log_softmax(-1).gather(-1, batch.targets.clamp(min=0)[..., None]).squeeze(-1)
-        preferred, other = (each * kept).sum(-1).view(2, 2)
-        return preferred - other
+        found = {pair: likelihood(pair[0]) - likelihood(pair[1]) for pair in PAIRS}
+        return torch.stack([found[PAIRS[index]] for index in order])
 
     with torch.no_grad():
         tuned = margins()
@@ -135,13 +159,14 @@ def test_a_reference_computed_once_gives_the_loss_of_one_computed_each_time(
             of_base = margins()
     assert float((tuned - of_base).abs().min()) > 1e-4
     expected = -torch.nn.functional.logsigmoid(0.1 * (tuned - of_base))
-    got = Dpo(beta=0.1).each(model, batch)
+    got = Dpo(beta=0.1).each(reads(model), batch)
     torch.testing.assert_close(got.loss, expected, rtol=1e-5, atol=1e-6)
-    assert float(Dpo(beta=0.1).sums(model, batch).loss.detach()) == pytest.approx(float(expected.sum()), rel=1e-6)
+    summed = Dpo(beta=0.1).sums(reads(model), batch).loss
+    assert float(summed.detach()) == pytest.approx(float(expected.sum()), rel=1e-6)
 
 
 def test_an_epochs_order_is_a_permutation_that_seed_and_epoch_decide():
-    assert sorted(epoch_order(50, 0, 0)) == list(range(50))
+    assert sorted(epoch_order(50, 0, 0)) == [*range(50)]
     assert epoch_order(50, 0, 1) == epoch_order(50, 0, 1)
     assert len({tuple(epoch_order(50, seed, epoch)) for seed in (0, 1) for epoch in (0, 1)}) == 4
 

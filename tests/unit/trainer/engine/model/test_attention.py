@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,17 @@ import transformers
 from transformers import AutoModelForCausalLM
 
 from services.trainer.domain.auto import Choice, Facts, choose
+from services.trainer.domain.packing import row_shape
 from services.trainer.domain.plan import Plan
-from services.trainer.engine.data.batches import collate
-from services.trainer.engine.data.tokens import Example
-from services.trainer.engine.loss import Supervised, logits
+from services.trainer.engine.data.batches import Batch
+from services.trainer.engine.forward import Forward
+from services.trainer.engine.loss import Supervised
 from services.trainer.engine.model import adapter
 from services.trainer.engine.model.adapter import set_training
 from services.trainer.engine.model.base import inspect_base
+from services.trainer.engine.model.measured import measure
 from tests.unit.trainer.engine.model.conftest import SIZES, MakeModel, multimodal
-from tests.unit.trainer.engine.test_training import a_sequence, train
+from tests.unit.trainer.engine.test_training import a_sequence, packed, train
 
 pytestmark = pytest.mark.torch
 
@@ -47,6 +50,13 @@ BASES: dict[str, Callable[[], Any]] = {
 def loaded(plan: Plan) -> Any:
     facts = Facts(examples=40, trained_tokens=100, parameters=10**6, parameters_per_rank=1000)
     return adapter.load(plan, inspect_base(plan), choose(plan, facts, Choice(64, "")), torch.device("cpu"))
+
+
+def reads(model: Any) -> tuple[Forward, Batch]:
+    """How a run reads the model, and both sequences in the rows that suit it."""
+    reading = measure(model, [item[0] for item in ITEMS], nullcontext)
+    shape = row_shape(gpu=False, varlen=False, packed=reading.packed)
+    return Forward(model, linear_head=reading.linear_head), packed(ITEMS, shape=shape)
 
 
 def eager_losses(folder: Path) -> list[Any]:
@@ -75,20 +85,21 @@ def plan(make_plan: MakePlan, make_model: MakeModel) -> Callable[[str], Plan]:
 def test_the_loss_in_training_is_that_of_plain_attention(plan: Callable[[str], Plan], name: str):
     made = plan(name)
     model = loaded(made)
+    forward, batch = reads(model)
+    assert (batch.positions is None) == (name == "GptOssForCausalLM")
     set_training(model, True)  # there is no dropout
     expected = eager_losses(Path(made.base.location))
-    sums = Supervised().sums(model, collate(ITEMS, pad_id=0))
+    sums = Supervised().sums(forward, batch)
     assert float(sums.loss.detach()) == pytest.approx(float(torch.cat(expected).sum()), rel=1e-4)
     with torch.no_grad():
-        each = Supervised().each(model, collate(ITEMS, pad_id=0)).loss
+        each = Supervised().each(forward, batch).loss
     torch.testing.assert_close(each, torch.stack([losses.sum() for losses in expected]), rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", [name for name in BASES if name != "GptOssForCausalLM"])
 def test_what_the_test_above_compares_depends_on_cap_and_window(plan: Callable[[str], Plan], name: str):
     folder = Path(plan(name).base.location)
-    batch = collate(ITEMS, pad_id=0)
-    inputs = {"input_ids": batch.tokens, "attention_mask": batch.attention_mask}
+    inputs = {"input_ids": torch.from_numpy(ITEMS[0][0].tokens)[None]}
     with torch.no_grad():
         plain = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()(**inputs).logits
         other = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="sdpa", **without_windows(folder))
@@ -121,31 +132,35 @@ def test_the_choice_and_its_reason_are_reported(
     written = json.loads((tmp_path / "out" / "hyperparameters.json").read_text())["attention"]
     assert written["value"] == implementation
     assert reason in written["reason"]
-    assert reason in (tmp_path / "out" / "adapter" / "README.md").read_text()
+    card = (tmp_path / "out" / "adapter" / "README.md").read_text()
+    assert reason in card
+    chosen = json.loads((tmp_path / "out" / "hyperparameters.json").read_text())
+    packed_rows = name != "GptOssForCausalLM"
+    assert chosen["packing"]["value"] == packed_rows
+    assert ("several documents a row" if packed_rows else "one document a row: in this base") in card
+    assert chosen["linear_head"]["value"] == (name != "Gemma2ForCausalLM")
 
 
 @pytest.mark.parametrize("name", ["Gemma2ForCausalLM", "Gemma3ForConditionalGeneration", "GptOssForCausalLM"])
 def test_recomputed_activations_give_the_same_gradient(plan: Callable[[str], Plan], name: str):
     model = loaded(plan(name))
+    forward, batch = reads(model)
     found = []
     for recompute in (False, True):
         adapter.recompute_activations(model, recompute)
         set_training(model, True)
         model.zero_grad()
-        Supervised().sums(model, collate(ITEMS, pad_id=0)).loss.backward()
+        Supervised().sums(forward, batch).loss.backward()
         found.append({name: parameter.grad.clone() for name, parameter in adapter.trainable(model).items()})
     assert any(float(gradient.abs().max()) > 0 for gradient in found[0].values())
     for name, gradient in found[0].items():
         torch.testing.assert_close(found[1][name], gradient, rtol=1e-4, atol=1e-4)
 
 
-def test_padding_changes_no_logits_of_a_capped_base(plan: Callable[[str], Plan]):
-    model = loaded(plan("Gemma2ForCausalLM"))
-    set_training(model, False)
-    sequence: Example = ITEMS[1][0]
+def test_no_document_changes_the_logits_of_another_of_a_capped_base(plan: Callable[[str], Plan]):
+    forward, _ = reads(loaded(plan("Gemma2ForCausalLM")))
+    set_training(forward.model, False)
     with torch.no_grad():
-        alone = logits(model, collate([(sequence,)], pad_id=0))
-        beside = logits(model, collate(ITEMS, pad_id=0))
-    columns = collate(ITEMS, pad_id=0).columns
-    kept = [int((columns == place).nonzero()) for place in collate([(sequence,)], pad_id=0).columns]
-    torch.testing.assert_close(beside[1, kept], alone[0], rtol=1e-4, atol=1e-4)
+        alone, beside = forward.logits(packed(ITEMS[1:])), forward.logits(packed(ITEMS))
+    owned = beside[packed(ITEMS).owners == 1]
+    torch.testing.assert_close(owned, alone, rtol=1e-4, atol=1e-4)

@@ -1,0 +1,129 @@
+"""Attention within each document of packed rows, by torch's kernel for sequences of different lengths (on a GPU)."""
+
+from __future__ import annotations
+
+import inspect
+from functools import cache
+from typing import Any
+
+import torch
+from transformers import AttentionInterface, AttentionMaskInterface
+
+NAME = "tunestream_varlen"
+"""Its name among transformers' implementations of attention."""
+MOST = 2**31
+"""The kernel's backward pass counts the numbers of its buffers in int32."""
+WIDEST_HEAD = 256
+
+
+def most_documents(tokens: int, heads: int, head_dim: int) -> int:
+    """How many documents a micro-batch of so many tokens may have, so that the kernel's indexes do not overflow: its
+    buffer has 128 rows more for each document."""
+    return (((MOST - 1) // (heads * _padded(head_dim))) - tokens) // 128
+
+
+def check_size(tokens: int, documents: int, heads: int, head_dim: int) -> None:
+    """Raises:
+    ValueError: the kernel would compute a wrong gradient, because its indexes overflow.
+    """
+    if (tokens + 128 * documents) * heads * _padded(head_dim) >= MOST:
+        raise ValueError(f"{documents} documents in {tokens} tokens are too many for the attention kernel")
+
+
+def _padded(head_dim: int) -> int:
+    return -(-head_dim // 32) * 32
+
+
+def attend(
+    module: Any,
+    query: Any,
+    key: Any,
+    value: Any,
+    attention_mask: Any,
+    *,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    cu_seq_lens_q: Any = None,
+    max_length_q: int | None = None,
+    **_: Any,
+) -> tuple[Any, None]:
+    """As transformers calls it: `query` is (rows, heads, length, head_dim), `key` and `value` may have fewer heads; the
+    result is (rows, length, heads, head_dim). All rows are read as one; documents begin at `cu_seq_lens_q`.
+
+    Raises:
+        ValueError: the model does not hand on where the documents begin, or there are too many of them.
+    """
+    if cu_seq_lens_q is None or max_length_q is None:
+        raise ValueError(f"{type(module).__name__} was not told where the documents begin")
+    rows, heads, length, head_dim = query.shape
+    check_size(rows * length, len(cu_seq_lens_q) - 1, heads, head_dim)
+    q, k, v = (
+        each.transpose(1, 2).reshape(rows * length, -1, head_dim).to(value.dtype) for each in (query, key, value)
+    )
+    scale = head_dim**-0.5 if scaling is None else scaling
+    found = kernel(q, k, v, cu_seq_lens_q, max_length_q, scale=scale, window=sliding_window)
+    return found.view(rows, length, heads, head_dim), None
+
+
+def kernel(query: Any, key: Any, value: Any, begins: Any, longest: int, *, scale: float, window: int | None) -> Any:
+    """Causal attention of `query`, (tokens, heads, head_dim), to `key` and `value`, (tokens, fewer heads, head_dim), of
+    its own document, of which it sees the last `window` tokens (None: all)."""
+    from torch.nn.attention.varlen import varlen_attn  # noqa: PLC0415 - not in every build of torch
+
+    able = _options()
+    arguments: dict[str, Any] = {}
+    if "window_size" in able:
+        arguments["window_size"] = (-1 if window is None else window - 1, 0)
+    elif window is None:
+        arguments["is_causal"] = True
+    else:
+        raise ValueError("this torch has no sliding windows in its attention kernel")
+    if "scale" in able:
+        arguments["scale"] = scale
+    else:
+        query = query * (scale * query.shape[-1] ** 0.5)
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1 and "enable_gqa" in able:
+        arguments["enable_gqa"] = True
+    elif groups > 1:
+        key, value = (each.repeat_interleave(groups, dim=1) for each in (key, value))
+    return varlen_attn(query, key, value, begins, begins, longest, longest, **arguments)
+
+
+def reference(query: Any, key: Any, value: Any, begins: Any, longest: int, *, scale: float, window: int | None) -> Any:
+    """What `kernel` computes, written plainly, for tests and for any device."""
+    groups = query.shape[1] // key.shape[1]
+    key, value = (each.repeat_interleave(groups, dim=1) for each in (key, value))
+    place = torch.arange(len(query), device=query.device)
+    document = torch.bucketize(place, begins[1:].long(), right=True)
+    behind = place[:, None] - place[None, :]
+    seen = (document[:, None] == document[None, :]) & (behind >= 0)
+    if window is not None:
+        seen &= behind < window
+    scores = torch.einsum("qhd,khd->hqk", query, key) * scale
+    weights = scores.masked_fill(~seen, -torch.inf).softmax(-1).to(value.dtype)
+    return torch.einsum("hqk,khd->qhd", weights, value)
+
+
+@cache
+def _options() -> frozenset[str]:
+    from torch.nn.attention.varlen import varlen_attn  # noqa: PLC0415
+
+    return frozenset(inspect.signature(varlen_attn).parameters)
+
+
+@cache
+def available() -> bool:
+    """Whether this torch has the kernel."""
+    try:
+        return bool(_options())
+    except ImportError:
+        return False
+
+
+def no_mask(*_: Any, **__: Any) -> None:
+    """No matrix of all pairs of tokens is built: `attend` knows the documents."""
+
+
+AttentionInterface.register(NAME, attend)
+AttentionMaskInterface.register(NAME, no_mask)
