@@ -14,6 +14,7 @@ import pytest
 
 from services.trainer.engine.report.reporter import Reporter
 from services.trainer.engine.run import run
+from services.trainer.job import telling
 from services.trainer.job.process import TrainingProcess
 from services.trainer.work import TrainWork
 from shared import control
@@ -109,6 +110,13 @@ class Trainer:
         [completed] = self.bus.events(TrainingCompleted)
         assert isinstance(completed, TrainingCompleted)
         return completed
+
+
+@pytest.fixture(autouse=True)
+def every_step_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests pause and kill at steps that they choose."""
+    monkeypatch.setattr(telling, "SHARE", 0.0)
+    monkeypatch.setattr(telling, "SHORTEST_SECONDS", 0.0)
 
 
 @pytest.mark.parametrize("seed", [1, 2])
