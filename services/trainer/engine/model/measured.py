@@ -25,6 +25,8 @@ ROUNDING = {torch.float32: 1e-3, torch.float64: 1e-3}
 HALF_ROUNDING = 0.03
 """How much a token may change when another document comes before its own in the row, as a share of what tokens would
 change if they saw that document: in float32, and in 16 bits."""
+MOST_SAID = 200
+"""Characters of an error that the reason quotes."""
 LARGE = 100.0
 """The largest logit that the head is tried with: every base that caps its logits does it here."""
 
@@ -72,13 +74,15 @@ def _trouble(forward: Forward, one: Example, other: Example) -> str | None:
         alone = _hidden(forward, _batch(other))
         beside = _hidden(forward, _batch(one, other))[-len(alone) :]
         seeing = _hidden(forward, _batch(_joined(one, other)))[-len(alone) :]
+        before = _hidden(forward, _batch(other, one))[: len(alone)]
     except torch.cuda.OutOfMemoryError:
         raise
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        return f"the base does not take such rows ({type(error).__name__})"
-    changed, possible = ((each - alone).norm(dim=-1) for each in (beside, seeing))
+        return f"the base does not take such rows ({type(error).__name__}: {str(error)[:MOST_SAID]})"
+    # No token sees what comes after it, so what a later document changes is the rounding of other products.
+    changed, possible, rounded = (float((each - alone).norm(dim=-1).max()) for each in (beside, seeing, before))
     allowed = ROUNDING.get(forward.model.dtype, HALF_ROUNDING)
-    if not bool(changed.max() <= allowed * possible.max()):
+    if not changed <= allowed * possible + 2 * rounded:
         return "in this base a document changes when it does not begin its row"
     return None
 

@@ -83,6 +83,7 @@ def kernel(query: Any, key: Any, value: Any, begins: Any, longest: int, *, scale
     else:
         query = query * (scale * query.shape[-1] ** 0.5)
     groups = query.shape[1] // key.shape[1]
+    query, key, value = query.contiguous(), key.contiguous(), value.contiguous()  # rotated ones have heads outside
     if groups > 1 and "enable_gqa" in able:
         arguments["enable_gqa"] = True
     elif groups > 1:

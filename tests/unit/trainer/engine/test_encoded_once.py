@@ -10,6 +10,7 @@ import pytest
 from services.trainer.domain.plan import Plan
 from services.trainer.engine import run
 from services.trainer.engine.data.dataset import Encoder
+from services.trainer.engine.report.reporter import Reporter
 from tests.support.data.micro_base import support_rows, write_rows
 
 pytestmark = pytest.mark.torch
@@ -21,9 +22,9 @@ def test_rows_are_encoded_once_for_all_attempts(
     read: list[str] = []
     encode = Encoder.read
 
-    def counted(encoder: Encoder, path: Path, param: str) -> Any:
+    def counted(encoder: Encoder, path: Path, *more: Any) -> Any:
         read.append(path.name)
-        return encode(encoder, path, param)
+        return encode(encoder, path, *more)
 
     monkeypatch.setattr(Encoder, "read", counted)
     plan: Plan = make_plan(encoded=str(tmp_path / "encoded"))
@@ -31,7 +32,7 @@ def test_rows_are_encoded_once_for_all_attempts(
     for attempt in ("first", "second"):
         out = tmp_path / attempt
         out.mkdir()
-        run._prepare(plan, out)
+        run._prepare(plan, out, Reporter(out, events=False), kernel=False)
         previews.append((out / "preview.txt").read_text())
         hyperparameters.append((out / "hyperparameters.json").read_text())
     assert read == ["train.jsonl", "valid.jsonl"]
