@@ -38,7 +38,7 @@ def test_rows_are_encoded_once_for_all_attempts(
     assert read == ["train.jsonl", "valid.jsonl"]
     assert previews[0] == previews[1] and hyperparameters[0] == hyperparameters[1]
     write_rows(Path(plan.train), support_rows(41))
-    run._prepare(plan, tmp_path / "second")
+    run._prepare(plan, tmp_path / "second", Reporter(tmp_path / "second", events=False), kernel=False)
     assert read == ["train.jsonl", "valid.jsonl", "train.jsonl"]
 
 
