@@ -212,16 +212,16 @@ async def test_the_service_is_ready_without_the_topic_and_reads_it_once_there_is
 
 async def test_a_strangers_bare_event_takes_the_same_way(parts: Embedded) -> None:
     async with ingest(parts) as running:
-        await parts.objects.put("strangers/data.jsonl", ROWS)
+        await parts.objects.at("datasets").put("_strangers/data.jsonl", ROWS)
         producer = AIOKafkaProducer(bootstrap_servers=parts.stack.kafka)
         await producer.start()
-        bare = json.dumps({"dataset": {"bucket": "tunestream", "key": "strangers/data.jsonl"}}).encode()
+        bare = json.dumps({"dataset": {"bucket": "datasets", "key": "_strangers/data.jsonl"}}).encode()
         traceparent = "00-" + "c" * 32 + "-" + "d" * 16 + "-01"
         for _ in range(3):
             await producer.send_and_wait("dataset.uploaded", bare, headers=[("traceparent", traceparent.encode())])
         await producer.stop()
-        await until(lambda: bool(running.uploads.jobs("strangers/data.jsonl")), "the event becomes a job")
-        (job_id,) = running.uploads.jobs("strangers/data.jsonl")
+        await until(lambda: bool(running.uploads.jobs("_strangers/data.jsonl")), "the event becomes a job")
+        (job_id,) = running.uploads.jobs("_strangers/data.jsonl")
         job = await running.manifest(job_id)
     assert job.traceparent == traceparent
     assert job.origin.kind == "event"
