@@ -140,22 +140,22 @@ class _Connection:
             here().call_later(delay, self._arrive, reply, fate, delay, key, effect, context=self._process.context)
         else:
             delay *= 100 if fate is Fate.SLOW and 100 * delay < self._limits.deadline else 1
+            if fate is Fate.SLOW:
+                self._in_trouble_for(delay)
             here().call_later(delay, self._arrive, reply, fate, delay, key, effect, context=NETWORK)
         return await reply
 
     def _arrive(
         self, reply: asyncio.Future[Any], fate: Fate, delay: float, key: str, effect: Callable[[], Any]
     ) -> None:
-        now = here().now
         if fate is not Fate.GOOD:
-            self._process.trouble_at = now
+            self._in_trouble_for(0.0)
         for outage in self._outages:
             if outage.concerns(self._process):
-                self._process.trouble_at = now
                 self._unanswered(outage, reply, fate, delay, key, effect)
                 return
         if error := self.refusal(key):
-            self._process.trouble_at = now
+            self._in_trouble_for(0.0)
             _settle(reply, error=error)
             return
         match fate:
@@ -195,20 +195,26 @@ class _Connection:
             self._fail(reply, "away", 0.0)
         elif left > silence:
             again = (reply, fate, delay + silence, key, effect)
+            self._in_trouble_for(silence)
             here().call_later(silence, self._arrive, *again, context=self._process.context)
         else:
             self._fail(reply, "away", left)
 
     def _fail(self, reply: asyncio.Future[Any], why: str, after: float) -> None:
         error = self.unavailable(why)
+        self._in_trouble_for(after)
         if after > 0:
             here().call_later(after, self._give_up, reply, error, context=self._process.context)
         else:
             _settle(reply, error=error)
 
     def _give_up(self, reply: asyncio.Future[Any], error: Exception) -> None:
-        self._process.trouble_at = here().now
+        self._in_trouble_for(0.0)
         _settle(reply, error=error)
+
+    def _in_trouble_for(self, seconds: float) -> None:
+        """The process waits for a call that does not get through, or only so late."""
+        self._process.trouble_at = max(self._process.trouble_at, here().now + seconds)
 
 
 def _result(effect: Callable[[], Any]) -> tuple[Any, Exception | None]:

@@ -52,7 +52,8 @@ class Process(Stoppable):
         self.stopping = False
         self.gone = asyncio.Event()
         self.trouble_at = 0.0
-        """When something last kept it from keeping its promises in time: a pause, or a call that failed."""
+        """Until when something kept it from keeping its promises in time: a pause, or a call that failed or came late.
+        It is to come while such a call is under way."""
         self.paused_at = 0.0
         """When it last went on after a pause."""
         self.runners: list[StageRunner] = []
