@@ -24,8 +24,6 @@ from tests.support.embedded import ApiProcess, api_process, embedded
 
 MB = 2**20
 PART = 64 * MB
-LINES = 4096
-"""Of a block that the data repeats, with a number in front so that no two blocks are equal."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,11 @@ from shared.access.principal import Right
 ANY = "*"
 
 
+def is_below(path: str, top: str) -> bool:
+    """Whether a path is `top` or lies below it."""
+    return path == top or path.startswith(f"{top}/")
+
+
 @dataclass(frozen=True)
 class Line:
     """Requests of `method` (`*`: any) to `path` need one of `rights`. `admin` is always enough."""
@@ -26,8 +31,7 @@ class Line:
             return False
         if not self.path.endswith(ANY):
             return path == self.path
-        top = self.path[:-1]
-        return path == top or path.startswith(f"{top}/")
+        return is_below(path, self.path[:-1])
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from shared.access.keyring import ROOT, Holder, Keyring
 from shared.access.principal import Principal
 from shared.access.rate_limits import REQUESTS, TOKENS, Exceeded, duration
-from shared.access.rights import RightsTable
+from shared.access.rights import RightsTable, is_below
 from shared.http.errors import ApiError
 from shared.http.health import PATHS
 from shared.ids import is_project, slug
@@ -94,7 +94,7 @@ class BearerAuth:
         await self._app(scope, receive, send_with_headers)
 
     def _is_handed_on(self, path: str) -> bool:
-        return any(path == top or path.startswith(f"{top}/") for top in self._handed_on)
+        return any(is_below(path, top) for top in self._handed_on)
 
     async def _holder(self, authorization: str) -> Holder:
         """Whoever holds the key of an `Authorization` header.

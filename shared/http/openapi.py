@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
+from pydantic import BaseModel, ConfigDict
 from starlette.routing import Route
 
 Json: TypeAlias = dict[str, Any]
@@ -87,6 +88,12 @@ class Described(Protocol):
     @property
     def operation(self) -> Json:
         """The OpenAPI operation of the only method that it takes."""
+
+
+class Answer(BaseModel):
+    """A JSON object that a route answers, as the document shows it. Views make it; a test holds both together."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True, protected_namespaces=())
 
 
 class DocumentedApp(FastAPI):

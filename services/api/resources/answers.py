@@ -5,16 +5,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from services.api.domain.state import Status
+from shared.http.openapi import Answer
 
 Item = TypeVar("Item")
 Time = Annotated[int, Field(description="In whole seconds since the epoch.")]
-
-
-class Answer(BaseModel):
-    model_config = ConfigDict(use_attribute_docstrings=True, protected_namespaces=())
 
 
 class Page(Answer, Generic[Item]):
@@ -102,9 +99,9 @@ class FineTuningJob(Answer):
     result_files: list[str]
     trained_tokens: int | None
     hyperparameters: dict[str, Any]
-    method: dict[str, Any] = {}
+    method: dict[str, Any] = Field({})
     seed: int
-    integrations: list[Any] = []
+    integrations: list[Any] = Field([])
     metadata: dict[str, str]
     error: JobError | None
     user_provided_suffix: str | None = None
@@ -121,16 +118,20 @@ class FineTuningJobList(Page[FineTuningJob]):
     """A page of jobs."""
 
 
-class FineTuningEvent(Answer):
-    """An entry of a job's history."""
-
+class HistoryEntry(Answer):
     id: str
-    object: Literal["fine_tuning.job.event"]
+    object: str
     created_at: Time
     level: Literal["info", "warn", "error"]
     type: Literal["message", "metrics"]
     message: str
     data: dict[str, Any] | None
+
+
+class FineTuningEvent(HistoryEntry):
+    """An entry of a job's history."""
+
+    object: Literal["fine_tuning.job.event"]
 
 
 class FineTuningEventList(Page[FineTuningEvent]):
@@ -281,14 +282,14 @@ class Job(Answer):
     dataset: dict[str, Any] | None = None
     validation_file: dict[str, Any] | None = None
     origin: dict[str, Any] | None = None
-    metadata: dict[str, str] = {}
+    metadata: dict[str, str] = Field({})
     waiting_for: str | None = None
     """What holds the job up, in one line."""
     validation: dict[str, Any] | None = None
     training: dict[str, Any] | None = None
     evaluation: dict[str, Any] | None = None
     deployment: dict[str, Any] | None = None
-    files: list[str] = []
+    files: list[str] = Field([])
     """The names of its artifacts."""
     trace_id: str | None = None
     as_of: float | None = None
@@ -301,16 +302,10 @@ class JobList(Page[Job]):
     notes: list[Note]
 
 
-class JobEvent(Answer):
+class JobEvent(HistoryEntry):
     """An entry of a job's history."""
 
-    id: str
     object: Literal["job.event"]
-    created_at: Time
-    level: Literal["info", "warn", "error"]
-    type: Literal["message", "metrics"]
-    message: str
-    data: dict[str, Any] | None
 
 
 class JobEventList(Page[JobEvent]):

@@ -5,15 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from shared.events import Deployment
+from shared.http.openapi import Answer
 
 Json = dict[str, Any]
-
-
-class Answer(BaseModel):
-    model_config = ConfigDict(use_attribute_docstrings=True, protected_namespaces=())
 
 
 class Model(Answer):

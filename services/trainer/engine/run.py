@@ -28,6 +28,7 @@ from services.trainer.engine.loop import Loop
 from services.trainer.engine.loss import Dpo, Objective, Supervised, preferences
 from services.trainer.engine.messages import HyperparametersChosen, PhaseBegan, Resumed, Started, TrainingResult
 from services.trainer.engine.model import adapter, base, varlen
+from services.trainer.engine.model.attention import heads_of
 from services.trainer.engine.model.measured import Reading, measure
 from services.trainer.engine.model.memory import Memory, gpu_in_use, load_onto_device
 from services.trainer.engine.model.start import Start, read_start
@@ -253,16 +254,12 @@ def _loop(
 
 
 def _row_shape(model: Any, reading: Reading, memory: Memory) -> RowShape:
-    config = model.config.get_text_config()
-    heads = config.num_attention_heads
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
+    gpu = memory.device.type == "cuda"
+    if model.config._attn_implementation != varlen.NAME:
+        return row_shape(gpu=gpu, varlen=False, packed=reading.packed)
     most_tokens = max(memory.fit.micro_tokens, 2 * memory.longest)  # the sequences of a pair may need two rows
-    return row_shape(
-        gpu=memory.device.type == "cuda",
-        varlen=model.config._attn_implementation == varlen.NAME,
-        packed=reading.packed,
-        most_documents=varlen.most_documents(most_tokens, heads, head_dim) - SLOTS,
-    )
+    most_documents = varlen.most_documents(most_tokens, *heads_of(model.config.get_text_config())) - SLOTS
+    return row_shape(gpu=gpu, varlen=True, packed=reading.packed, most_documents=most_documents)
 
 
 def _result(plan: Plan, prepared: Prepared, loop: Loop) -> TrainingResult:

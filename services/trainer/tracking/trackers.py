@@ -6,9 +6,10 @@ import asyncio
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Any, Self
 
 from services.trainer.engine.messages import AnyMessage, HyperparametersChosen, StepDone
@@ -25,6 +26,8 @@ END_SECONDS = 10.0
 """How long the end of an attempt waits for trackers that are not away."""
 
 Make = Callable[[], Tracker]
+CLASSES = {"tensorboard": "TensorBoard", "mlflow": "MLflow", "wandb": "WeightsAndBiases"}
+"""By setting and module. The clients need not be installed for what is not set, so the modules are imported late."""
 
 
 def check(tracking: TrackingSettings) -> None:
@@ -33,12 +36,12 @@ def check(tracking: TrackingSettings) -> None:
     Raises:
         ConfigError: the client of a tracker is not installed, or the folder of TensorBoard cannot be written.
     """
-    for name in TrackingSettings.model_fields:
+    for name in CLASSES:
         if getattr(tracking, name) is None:
             continue
         try:
             # now, because it takes seconds, in which a service with a training would answer nothing
-            import_module(f"{__package__}.{name}")
+            _module(name)
         except ImportError as error:
             raise ConfigError(
                 f"TUNESTREAM_TRACKING__{name.upper()} is set, but the client of {name} cannot be imported ({error}): "
@@ -54,34 +57,18 @@ def check(tracking: TrackingSettings) -> None:
 
 
 def makers(tracking: TrackingSettings) -> Mapping[str, Make]:
-    """By name, what makes a run in each tracker. The clients need not be installed for what is not set, so they are
-    imported here and not above."""
-    found: dict[str, Make] = {}
-    if (folder := tracking.tensorboard) is not None:
+    """By name, what makes a run in each tracker that is set."""
+    set_ = {name: getattr(tracking, name) for name in CLASSES}
+    return {name: partial(_made, name, value) for name, value in set_.items() if value is not None}
 
-        def tensorboard() -> Tracker:
-            from services.trainer.tracking.tensorboard import TensorBoard  # noqa: PLC0415
 
-            return TensorBoard(folder)
+def _made(name: str, value: Any) -> Tracker:
+    tracker: Tracker = getattr(_module(name), CLASSES[name])(value)
+    return tracker
 
-        found["tensorboard"] = tensorboard
-    if (uri := tracking.mlflow) is not None:
 
-        def mlflow() -> Tracker:
-            from services.trainer.tracking.mlflow import MLflow  # noqa: PLC0415
-
-            return MLflow(uri)
-
-        found["mlflow"] = mlflow
-    if (project := tracking.wandb) is not None:
-
-        def wandb() -> Tracker:
-            from services.trainer.tracking.wandb import WeightsAndBiases  # noqa: PLC0415
-
-            return WeightsAndBiases(project)
-
-        found["wandb"] = wandb
-    return found
+def _module(name: str) -> ModuleType:
+    return import_module(f"{__package__}.{name}")
 
 
 class Trackers:
@@ -100,9 +87,6 @@ class Trackers:
         """Pass on a message of the training process; tell the job of trackers that are away, each once."""
         if isinstance(message, HyperparametersChosen):
             await self._say_what_is_not_served()
-        if not self._feeds:
-            return
-        if isinstance(message, HyperparametersChosen):
             for feed in self._feeds:
                 feed.begin(self._run(feed.name))
         elif isinstance(message, StepDone):

@@ -16,6 +16,12 @@ class AttentionChoice:
     reason: str
 
 
+def heads_of(config: Any) -> tuple[int, int]:
+    """How many heads the attention of a text decoder has, and the size of each; (0, 0): it has none."""
+    heads: int = getattr(config, "num_attention_heads", 0)
+    return heads, (getattr(config, "head_dim", None) or config.hidden_size // heads) if heads else 0
+
+
 def choose_attention(skeleton: Any, *, kernel: bool = False) -> AttentionChoice:
     """Choose for a model without weights. `kernel`: the device and this torch have the one of `varlen`.
 

@@ -10,6 +10,7 @@ import torch
 
 from services.trainer.domain.utilization import Cost, attention_flops, peak_flops
 from services.trainer.engine.data.dataset import Dataset
+from services.trainer.engine.model.attention import heads_of
 from services.trainer.engine.model.base import BaseFacts
 
 PAGE = resource.getpagesize()
@@ -34,11 +35,10 @@ def cost_of(base: BaseFacts, train: Dataset, device: Any) -> Cost | None:
     if peak is None or base.layers.experts or not train.tokens:
         return None
     config = base.config.get_text_config()
-    heads, hidden = getattr(config, "num_attention_heads", 0), getattr(config, "hidden_size", 0)
-    width = heads * (getattr(config, "head_dim", None) or (hidden // heads if heads else 0))
+    heads, head_dim = heads_of(config)
     kinds = getattr(config, "layer_types", None)
     layers = sum("attention" in kind for kind in kinds) if kinds else getattr(config, "num_hidden_layers", 0)
     squares = float(sum(len(sequence) ** 2 for item in train.items for sequence in item))
     # logits are computed only where the next token is trained on
     head = base.layers.head * train.trained_tokens / train.tokens
-    return Cost(base.layers.matmuls + head, attention_flops(squares, train.tokens, layers, width), peak)
+    return Cost(base.layers.matmuls + head, attention_flops(squares, train.tokens, layers, heads * head_dim), peak)
