@@ -51,6 +51,11 @@ class Recipe:
     seed: int = 0
 
 
+THREADS = 2
+"""Another number adds up in another order, and another base comes of it. More only wait for each other in a model this
+small."""
+
+
 def ensure(folder: Path = DEFAULT_DIR, quiet: bool = False) -> Path:
     """The folder of the base model; it is trained first unless this very recipe was trained into it before.
 
@@ -107,7 +112,7 @@ def build(folder: Path, recipe: Recipe, quiet: bool = False) -> None:
     tokenizer = make_tokenizer(recipe, prose, chats)
     documents = [encode_text(tokenizer, text) for text in prose] + encode_chats(tokenizer, chats)
     threads = torch.get_num_threads()
-    torch.set_num_threads(min(4, threads))  # more than that only wait for each other in a model this small
+    torch.set_num_threads(THREADS)
     try:
         with torch.random.fork_rng(devices=[]):
             model = make_model(recipe, tokenizer)

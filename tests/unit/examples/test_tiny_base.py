@@ -45,6 +45,18 @@ def test_it_is_an_ordinary_folder_with_safetensors_only(built: Path):
     assert not [path for path in built.iterdir() if path.suffix in {".bin", ".pt", ".pkl", ".py"}]
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_it_is_the_same_whatever_the_process_uses(built: Path, tmp_path: Path, threads: int):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        tiny_base.build(tmp_path, SMALL, quiet=True)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert (tmp_path / "model.safetensors").read_bytes() == (built / "model.safetensors").read_bytes()
+
+
 def test_every_matrix_can_be_quantized_in_blocks_of_64(built: Path):
     model = AutoModelForCausalLM.from_pretrained(built)
     assert 4e6 < model.num_parameters() < 6e6
