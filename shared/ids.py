@@ -47,6 +47,17 @@ def job_id(bucket: str, key: str, sha256: str, spec: JobSpec, *, unreadable: str
     return f"ftjob-{derive('job', bucket, key, sha256, settings)}"
 
 
+def as_derived(job: str, bucket: str, key: str, sha256: str, spec: JobSpec) -> JobSpec:
+    """The settings of an existing job as its id was derived from them.
+
+    Before `lora.quantization` could be `auto`, its default was `nf4`, which each manifest holds, and which no id counts
+    as set.
+    """
+    if spec.lora.quantization != "nf4" or job_id(bucket, key, sha256, spec) == job:
+        return spec
+    return spec.model_copy(update={"lora": spec.lora.model_copy(update={"quantization": "auto"})})
+
+
 def event_id(job: str, topic: str, *parts: Any) -> str:
     """The CloudEvents id of an event: the same on every delivery and every re-publication."""
     return f"ftevent-{derive('event', job, topic, *parts)}"

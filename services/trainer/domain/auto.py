@@ -118,7 +118,7 @@ def choose(plan: Plan, facts: Facts, max_length: Choice[int]) -> Chosen:
         lora_r=rank,
         lora_alpha=_given(lora.alpha) or _alpha(facts, rank.value),
         lora_dropout=_dropout(lora.dropout, dpo),
-        quantization=Choice(lora.quantization, "the base's weights while training"),
+        quantization=_quantization(lora.quantization),
         early_stopping_patience=_patience(asked.early_stopping_patience, facts.validation_examples),
         beta=(_given(asked.beta) or Choice(0.1, "the usual strength of DPO")) if dpo else None,
         seed=_setting(plan.seed),
@@ -251,6 +251,11 @@ def _dropout(dropout: float, dpo: bool) -> Choice[float]:
     if dpo and not dropout:
         return Choice(0.0, "off, because its noise would be taken for a preference")
     return _setting(dropout)
+
+
+def _quantization(asked: str) -> Choice[str]:
+    """Without knowledge of the device; `recipe.py` chooses with it."""
+    return Choice("nf4", "the smallest") if asked == "auto" else _setting(asked)
 
 
 def _patience(patience: int, validation_examples: int) -> Choice[int]:

@@ -34,7 +34,7 @@ def load(plan: Plan, facts: BaseFacts, chosen: Chosen, device: Any) -> Any:
     """
     compute = COMPUTE[device.type]
     quantization = None
-    if plan.lora.quantization == "nf4":
+    if chosen.quantization.value == "nf4":
         quantization = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
