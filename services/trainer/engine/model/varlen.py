@@ -16,6 +16,11 @@ MOST = 2**31
 WIDEST_HEAD = 256
 
 
+def shares_keys() -> bool:
+    """Whether the kernel of this torch takes fewer heads of keys than of queries; else they are copied."""
+    return available() and "enable_gqa" in _options()
+
+
 def most_documents(tokens: int, heads: int, head_dim: int) -> int:
     """How many documents a micro-batch of so many tokens may have, so that the kernel's indexes do not overflow: its
     buffer has 128 rows more for each document."""
