@@ -35,21 +35,18 @@ MASK_BYTES, EAGER_BYTES = 2, 8
 ON_CPU, PROCESS_BYTES = 2, int(0.8 * GIB)
 """On a CPU numbers are in float32, so twice as large; and all memory of the process counts, also torch's own."""
 
-EFFICIENCY: Mapping[tuple[str, bool, bool], float] = {
-    # (quantization, fused LoRA, compiled)
-    ("nf4", False, False): 0.16,
-    ("none", False, False): 0.19,
-    ("nf4", True, False): 0.46,
-    ("none", True, False): 0.48,
-    ("fp8", True, False): 0.58,
-    ("nf4", True, True): 0.50,
-    ("none", True, True): 0.52,
-    ("fp8", True, True): 0.72,
+EFFICIENCY: Mapping[tuple[str, bool], float] = {
+    # (quantization, fused LoRA)
+    ("nf4", False): 0.16,
+    ("none", False): 0.19,
+    ("nf4", True): 0.49,
+    ("none", True): 0.53,
+    ("fp8", True): 0.70,
 }
 """The share of a GPU's dense bfloat16 peak that steps reach where the arithmetic takes the time."""
-LAUNCH_SECONDS: Mapping[tuple[bool, bool], float] = {(False, False): 8e-3, (True, False): 3e-3, (True, True): 1.5e-3}
-"""(fused LoRA, compiled): how long the process takes to launch the kernels of one layer, forward and backward. A
-micro-batch through a small base takes as long as its launches."""
+LAUNCH_SECONDS = 8e-3
+"""How long the process takes to launch the kernels of one layer, forward and backward. A micro-batch through a small
+base takes as long as its launches."""
 GRAPH_LAUNCH = 0.2
 """The share of these that CUDA graphs leave."""
 CPU_FLOPS, CPU_CALL_SECONDS = 7e10, 1e-2
@@ -99,7 +96,6 @@ class Way:
     quantization: str
     cuda: bool = True
     fused: bool = False
-    compiled: bool = False
     graphs: bool = False
     attention: str = "varlen"
     shares_keys: bool = True
@@ -236,12 +232,11 @@ def shortage_in_words(step: int, micro_tokens: int, *, recompute: bool) -> str:
 
 
 def _arithmetic(cost: Cost, way: Way, tokens: float, recompute: bool) -> float:
-    share = EFFICIENCY.get((way.quantization, way.fused, way.compiled), EFFICIENCY["nf4", False, False])
+    share = EFFICIENCY.get((way.quantization, way.fused), EFFICIENCY["nf4", False])
     return tokens * cost.flops(recompute=recompute) / (cost.peak * (share if way.cuda else 1.0))
 
 
 def _launches(shape: Shape, way: Way, recompute: bool) -> float:
     if not way.cuda:
         return shape.layers * CPU_CALL_SECONDS
-    each = LAUNCH_SECONDS.get((way.fused, way.compiled), LAUNCH_SECONDS[False, False])
-    return shape.layers * each * (1.3 if recompute else 1.0) * (GRAPH_LAUNCH if way.graphs else 1.0)
+    return shape.layers * LAUNCH_SECONDS * (1.3 if recompute else 1.0) * (GRAPH_LAUNCH if way.graphs else 1.0)

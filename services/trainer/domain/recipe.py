@@ -1,6 +1,6 @@
-"""Chooses how a run computes, and gives the user a reason for each choice: the quantization of the base, fused and
-compiled layers, and where the search for what fits into memory begins. It knows only facts, so it can be tried for any
-GPU."""
+"""Chooses how a run computes, and gives the user a reason for each choice: the quantization of the base, fused
+layers, recorded launches, and where the search for what fits into memory begins. It knows only facts, so it can be
+tried for any GPU."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pydantic import JsonValue
 from services.trainer.domain import memory_plan
 from services.trainer.domain.auto import Choice
 from services.trainer.domain.memory_plan import GIB, Amount, Fit, Load, Need, Shape, Way
+from services.trainer.domain.plan import Switches
 from services.trainer.domain.utilization import Cost
 from shared.errors import InputError
 
@@ -21,25 +22,11 @@ SPARE = 0.05
 """The share of the free memory that bf16 must leave, to be chosen where nobody asked for it."""
 USUAL_ROW = 2048
 """bf16 must have room for micro-batches of so many tokens."""
-COMPILE_SECONDS = 60.0
-"""What compiling the layers of a base costs, once per run."""
 GRAPH_SECONDS = 10.0
 """What capturing CUDA graphs costs."""
+ALL = Switches()
 MASKED_ROW = 2048
 """See `packing.MASKED_GPU_ROW`."""
-
-
-@dataclass(frozen=True)
-class Engine:
-    """What the engine of this version has."""
-
-    fused_lora: bool = False
-    compiled: bool = False
-    cuda_graphs: bool = False
-    fp8: bool = False
-
-
-THIS_ENGINE = Engine()
 
 
 @dataclass(frozen=True)
@@ -98,7 +85,6 @@ class Recipe:
 
     quantization: Choice[str]
     fused_lora: Choice[bool]
-    compiled: Choice[bool]
     cuda_graphs: Choice[bool]
     begin: Choice[Fit]
     automatic: bool
@@ -108,7 +94,6 @@ class Recipe:
         """In the form of `Chosen.document`. The quantization is in that."""
         switches = {
             "fused_lora": self.fused_lora,
-            "compiled": self.compiled,
             "cuda_graphs": self.cuda_graphs,
         }
         found: dict[str, JsonValue] = {
@@ -122,14 +107,16 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Planner:
-    """Plans a run from what is known of it. `adapter`: parameters of the adapter. `tuned_mlp`: see `Way`."""
+    """Plans a run from what is known of it. `adapter`: parameters of the adapter. `tuned_mlp`: see `Way`. `repeats`:
+    what a micro-batch launches depends on the shape of its rows only: no pairs, no dropout."""
 
     device: Device
     base: Base
     data: Data
     adapter: int
     tuned_mlp: bool = True
-    engine: Engine = THIS_ENGINE
+    repeats: bool = True
+    switches: Switches = ALL
 
     def plan(self, asked: str, fits: Sequence[Fit], *, kept: str | None = None) -> Recipe:
         """Choose. `asked`: `lora.quantization`. `fits`: what may be tried, the fastest first. `kept`: the quantization
@@ -145,16 +132,13 @@ class Planner:
         fused = self._fused()
         way = self._way(quantization.value, fused=fused.value)
         begin = self._begin(way, fits)
-        compiled = self._compiled(way, begin.value)
-        way = replace(way, compiled=compiled.value)
         graphs = self._graphs(way, begin.value)
-        return Recipe(quantization, fused, compiled, graphs, begin, automatic)
+        return Recipe(quantization, fused, graphs, begin, automatic)
 
     def estimate(self, recipe: Recipe, fit: Fit, *, linear_head: bool = True) -> Estimate:
         """Memory and time of the run with this recipe, if `fit` is what it computes with."""
         way = replace(
             self._way(recipe.quantization.value, fused=recipe.fused_lora.value),
-            compiled=recipe.compiled.value,
             graphs=recipe.cuda_graphs.value,
             linear_head=linear_head,
         )
@@ -170,7 +154,7 @@ class Planner:
 
     def _quantization(self, asked: str, kept: str | None) -> Choice[str]:
         if asked == "fp8":
-            check_fp8(self.device, self.engine)
+            check_fp8(self.device)
         if asked != "auto":
             return Choice(asked, "as set")
         continued = "that of the checkpoint that the run continues from"
@@ -189,10 +173,8 @@ class Planner:
         return Choice("none", f"bf16, which is what is served, fits: at least {room}")
 
     def _fused(self) -> Choice[bool]:
-        if not self.device.cuda:
-            return Choice(False, "on a CPU, PEFT's own layers are used")
-        if not self.engine.fused_lora:
-            return Choice(False, "this version of the engine has only PEFT's own layers")
+        if self.switches.fused_lora is False:
+            return Choice(False, "switched off")
         return Choice(True, "base and adapter in one product, with a backward pass of its own")
 
     def _begin(self, way: Way, fits: Sequence[Fit]) -> Choice[Fit]:
@@ -203,37 +185,35 @@ class Planner:
         room = f"estimated {_gib(needs[at].total)} of the {_gib(self.device.free)} GiB that are free"
         return Choice(fits[at], f"{room}; where the search begins, before the first step")
 
-    def _compiled(self, way: Way, fit: Fit) -> Choice[bool]:
-        if refused := self._no_static_shapes(self.engine.compiled):
-            return Choice(False, refused)
-        saved = self._seconds(way, fit) - self._seconds(replace(way, compiled=True), fit)
-        price = f"compiling takes about {COMPILE_SECONDS:.0f} s and saves about {max(saved, 0.0):.0f} s"
-        return Choice(saved > COMPILE_SECONDS, price)
-
     def _graphs(self, way: Way, fit: Fit) -> Choice[bool]:
-        if refused := self._no_static_shapes(self.engine.cuda_graphs):
+        if refused := self._not_recordable(fit):
             return Choice(False, refused)
+        if self.switches.cuda_graphs:
+            return Choice(True, "as set")
         cost, amount = self.base.cost, self._amount(fit)
-        assert cost is not None
+        if cost is None or not self.data.tokens:
+            return Choice(False, "how long the run takes is not known")
         each = amount.tokens / max(1, amount.micro_batches)
         if not memory_plan.launch_bound(cost, self.base.shape, way, each, recompute=fit.recompute):
             return Choice(False, "the arithmetic takes longer than launching its kernels")
         saved = self._seconds(way, fit) - self._seconds(replace(way, graphs=True), fit)
-        price = f"launches take longer than the arithmetic; capturing takes {GRAPH_SECONDS:.0f} s, saves {saved:.0f} s"
+        price = f"launches take longer than the arithmetic; recording takes {GRAPH_SECONDS:.0f} s, saves {saved:.0f} s"
         return Choice(saved > GRAPH_SECONDS, price)
 
-    def _no_static_shapes(self, built: bool) -> str | None:
-        """Why nothing of a fixed shape can be compiled or captured; None: it can."""
+    def _not_recordable(self, fit: Fit) -> str | None:
+        """Why what a micro-batch launches cannot be recorded; None: it can."""
         if not self.device.cuda:
             return "on a CPU, the layers run as they are"
-        if not built:
-            return "this version of the engine does not do it"
+        if self.switches.cuda_graphs is False:
+            return "switched off"
         if self.base.experts:
             return "the base has experts, and how many tokens each gets differs"
         if self.base.attention != "varlen":
             return f"the base does not attend with the kernel for packed rows{self._because()}"
-        if self.base.cost is None or not self.data.tokens:
-            return "how long the run takes is not known"
+        if not self.repeats:
+            return "dropout and preference pairs differ from micro-batch to micro-batch"
+        if fit.recompute:
+            return "activations are computed again"
         return None
 
     def _because(self) -> str:
@@ -271,17 +251,15 @@ class Planner:
         return memory_plan.seconds(cost, self.base.shape, way, self._amount(fit), recompute=fit.recompute)
 
 
-def check_fp8(device: Device, engine: Engine = THIS_ENGINE) -> None:
+def check_fp8(device: Device) -> None:
     """Raises:
-    InputError: `unsupported_quantization`: this device, or this engine, does not compute in fp8.
+    InputError: `unsupported_quantization`: this device does not compute in fp8.
     """
     if not device.cuda:
         where = "training runs on a CPU here"
     elif device.capability < FP8_CAPABILITY:
         has = ".".join(map(str, device.capability))
         where = f"{device.name} has compute capability {has}, and fp8 needs {'.'.join(map(str, FP8_CAPABILITY))}"
-    elif not engine.fp8:
-        where = "this version of the engine does not compute in fp8 yet"
     else:
         return
     raise InputError(

@@ -23,13 +23,15 @@ from services.trainer.engine import checkpoints
 from services.trainer.engine.data import kept
 from services.trainer.engine.data.batches import SLOTS, Packer
 from services.trainer.engine.data.dataset import Dataset, Encoder
+from services.trainer.engine.fast import varlen
+from services.trainer.engine.fast.dress import Pieces, dress
 from services.trainer.engine.forward import Forward
 from services.trainer.engine.loop import Loop
 from services.trainer.engine.loss import Dpo, Objective, Supervised, preferences
 from services.trainer.engine.messages import HyperparametersChosen, PhaseBegan, Resumed, Started, TrainingResult
-from services.trainer.engine.model import adapter, base, varlen
+from services.trainer.engine.model import adapter, base
 from services.trainer.engine.model.attention import heads_of
-from services.trainer.engine.model.measured import Reading, measure
+from services.trainer.engine.model.measured import Reading, hidden_of, measure
 from services.trainer.engine.model.memory import Memory, fits_of, forget_failed_try, gpu_in_use, load_onto_device
 from services.trainer.engine.model.start import read_start
 from services.trainer.engine.model.targets import check_servable, targets_of
@@ -114,7 +116,9 @@ def _trained(
     memory = Memory(tuned, device, prepared.train.longest, plan.served_memory)
     sequences_tried = [sequence for item in prepared.train.items[:2] for sequence in item]
     reading = memory.within(lambda _: measure(tuned, sequences_tried, memory.precision))
-    prepared = prepared.as_read(tuned, reading)
+    pieces = Pieces.of(prepared.recipe, plan.switches)
+    dressed = memory.within(lambda _: dress(tuned, pieces, lambda: hidden_of(tuned, sequences_tried, memory.precision)))
+    prepared = prepared.as_read(tuned, reading).dressed(dressed)
     prepared.write(out)
     memory.begin(prepared.recipe.begin.value)
     loop = _loop(plan, prepared, Forward(tuned, linear_head=reading.linear_head), reading, memory, reporter, stop)
@@ -225,7 +229,8 @@ def _loop(
 ) -> Loop:
     chosen = prepared.chosen
     objective: Objective = Supervised() if chosen.beta is None else Dpo(chosen.beta.value)
-    shape = _row_shape(forward.model, reading, memory)
+    graphs = prepared.recipe.cuda_graphs.value
+    shape = _row_shape(forward.model, reading, memory, few_shapes=graphs)
 
     def packer(data: Dataset) -> Packer:
         made = Packer(data.items, prepared.base.pad_id, shape)
@@ -234,7 +239,7 @@ def _loop(
         return made
 
     train, validation = prepared.train, prepared.validation
-    stepper = Stepper(forward, objective, train, packer(train), chosen, memory=memory, stop=stop)
+    stepper = Stepper(forward, objective, train, packer(train), chosen, memory=memory, stop=stop, graphs=graphs)
     validator = None
     if validation is not None:
         validator = Validator(forward, objective, validation, packer(validation), memory=memory, seed=plan.seed)
@@ -242,13 +247,13 @@ def _loop(
     return Loop(plan, stepper, validator, reporter, start, cost, prepared.forecast)
 
 
-def _row_shape(model: Any, reading: Reading, memory: Memory) -> RowShape:
+def _row_shape(model: Any, reading: Reading, memory: Memory, *, few_shapes: bool) -> RowShape:
     gpu = memory.device.type == "cuda"
     if model.config._attn_implementation != varlen.NAME:
         return row_shape(gpu=gpu, varlen=False, packed=reading.packed)
     most_tokens = max(memory.fit.micro_tokens, 2 * memory.longest)  # the sequences of a pair may need two rows
     most_documents = varlen.most_documents(most_tokens, *heads_of(model.config.get_text_config())) - SLOTS
-    return row_shape(gpu=gpu, varlen=True, packed=reading.packed, most_documents=most_documents)
+    return row_shape(gpu=gpu, varlen=True, packed=reading.packed, most_documents=most_documents, few_shapes=few_shapes)
 
 
 def _result(plan: Plan, prepared: Prepared, loop: Loop) -> TrainingResult:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from services.trainer.engine.model import varlen
+from services.trainer.engine.fast import varlen
 
 
 @dataclass(frozen=True)

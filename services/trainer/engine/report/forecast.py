@@ -17,8 +17,8 @@ from services.trainer.domain.recipe import Base, Data, Device, Planner, Recipe
 from services.trainer.domain.schedule import Steps, validation_steps
 from services.trainer.engine.data.batches import epoch_order
 from services.trainer.engine.data.dataset import Dataset
+from services.trainer.engine.fast import varlen
 from services.trainer.engine.messages import Estimated
-from services.trainer.engine.model import varlen
 from services.trainer.engine.model.attention import heads_of
 from services.trainer.engine.model.base import BaseFacts
 from services.trainer.engine.model.targets import targets_of
@@ -64,7 +64,7 @@ def planner_of(
         Base(
             shape=shape_of(facts),
             attention=_attention(facts.attention.implementation),
-            shares_keys=device.type == "cuda" and varlen.shares_keys(),
+            shares_keys=device.type == "cuda" and shares_keys(facts, device),
             experts=facts.layers.experts,
             lacks=(facts.attention.reason,),
             cost=assumed_cost(facts, train, device),
@@ -72,7 +72,19 @@ def planner_of(
         data_facts(plan, chosen, train, validation),
         adapter=chosen.lora_r.value * sum(facts.linears[name] for name in targets),
         tuned_mlp=any(part in name.rsplit(".", 1)[-1] for name in targets for part in MLP),
+        repeats=chosen.beta is None and not chosen.lora_dropout.value,
+        switches=plan.switches,
     )
+
+
+def shares_keys(facts: BaseFacts, device: Any) -> bool:
+    """Whether the attention kernel needs no copies of the keys for the queries that share them."""
+    config = facts.config.get_text_config()
+    heads, head_dim = heads_of(config)
+    if facts.attention.implementation != varlen.NAME or not heads:
+        return False
+    keys = getattr(config, "num_key_value_heads", None) or heads
+    return varlen.shares_keys(device, torch.bfloat16, head_dim, heads // keys)
 
 
 def as_read(planner: Planner, implementation: str) -> Planner:

@@ -13,6 +13,7 @@ from services.trainer.domain.auto import Chosen
 from services.trainer.domain.plan import Plan
 from services.trainer.domain.recipe import Planner, Recipe
 from services.trainer.engine.data.dataset import Dataset
+from services.trainer.engine.fast.dress import Dressed
 from services.trainer.engine.messages import TrainingResult
 from services.trainer.engine.model.base import BaseFacts
 from services.trainer.engine.model.measured import Reading
@@ -69,6 +70,12 @@ class Prepared:
         document["linear_head"] = {"value": reading.linear_head, "reason": head}
         found = replace(self, document=document, linear_head=reading.linear_head)
         return found.with_recipe(planner, recipe)
+
+    def dressed(self, dressed: Dressed) -> Prepared:
+        """The same with the pieces that the loaded model got."""
+        entries = {name: getattr(dressed, name) for name in ("fused_lora", "liger", "kernels")}
+        pieces: dict[str, JsonValue] = {name: {"value": has, "reason": why} for name, (has, why) in entries.items()}
+        return replace(self, document={**self.document, **pieces})
 
     def with_outcome(self, result: TrainingResult) -> Prepared:
         """The same with what became of the estimate."""

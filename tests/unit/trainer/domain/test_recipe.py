@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.trainer.domain.memory_plan import GIB, Fit
-from services.trainer.domain.recipe import Base, Data, Device, Engine, Planner, Recipe, check_fp8
+from services.trainer.domain.plan import Switches
+from services.trainer.domain.recipe import Base, Data, Device, Planner, Recipe, check_fp8
 from shared.errors import InputError
 from tests.unit.trainer.domain.test_memory_plan import ADAPTERS, BASES, cost
 
@@ -34,20 +35,20 @@ GPUS = {
 }
 CPU = Device(False, "CPU", 64 * GIB, 32 * GIB)
 DATA = Data(tokens=20_000_000, longest=2048, most=9000, steps=3000)
-PLAIN, WHOLE = Engine(), Engine(fused_lora=True, compiled=True, cuda_graphs=True, fp8=True)
+WHOLE, PLAIN = Switches(), Switches(fused_lora=False, cuda_graphs=False)
 
 
-def planner(gpu: str, base: str, data: Data = DATA, engine: Engine = WHOLE) -> Planner:
+def planner(gpu: str, base: str, data: Data = DATA, switches: Switches = WHOLE) -> Planner:
     device = GPUS.get(gpu, CPU)
     price = cost(BASES[base], PEAKS.get(gpu, 7e10))
-    return Planner(device, Base(BASES[base], cost=price), data, ADAPTERS[base], engine=engine)
+    return Planner(device, Base(BASES[base], cost=price), data, ADAPTERS[base], switches=switches)
 
 
-def recipe(gpu: str, base: str, asked: str = "auto", data: Data = DATA, engine: Engine = WHOLE) -> Recipe:
-    return planner(gpu, base, data, engine).plan(asked, FITS if gpu in GPUS else ON_CPU)
+def recipe(gpu: str, base: str, asked: str = "auto", data: Data = DATA, switches: Switches = WHOLE) -> Recipe:
+    return planner(gpu, base, data, switches).plan(asked, FITS if gpu in GPUS else ON_CPU)
 
 
-@pytest.mark.parametrize("engine", [PLAIN, WHOLE])
+@pytest.mark.parametrize("switches", [PLAIN, WHOLE])
 @pytest.mark.parametrize(
     ("base", "served"),
     [
@@ -59,9 +60,9 @@ def recipe(gpu: str, base: str, asked: str = "auto", data: Data = DATA, engine: 
 )
 @pytest.mark.parametrize("gpu", [*GPUS, "CPU"])
 def test_bf16_is_taken_where_it_fits_because_it_is_what_is_served(
-    gpu: str, base: str, served: set[str], engine: Engine
+    gpu: str, base: str, served: set[str], switches: Switches
 ):
-    found = recipe(gpu, base, engine=engine)
+    found = recipe(gpu, base, switches=switches)
     assert found.quantization.value == ("none" if gpu in served else "nf4")
     if gpu in GPUS:
         assert re.search(r"bf16, which is what is served, .* [\d.]+ of the [\d.]+ GiB", found.quantization.reason)
@@ -86,24 +87,23 @@ def test_what_was_asked_for_is_kept_wherever_it_is(gpu: str, base: str, asked: s
 
 
 @pytest.mark.parametrize(
-    ("gpu", "engine", "why"),
+    ("gpu", "why"),
     [
-        ("CPU", WHOLE, "training runs on a CPU here"),
-        ("A100-80", WHOLE, "NVIDIA A100-SXM4-80GB has compute capability 8.0, and fp8 needs 8.9"),
-        ("H100", PLAIN, "this version of the engine does not compute in fp8"),
-        ("H100", WHOLE, None),
-        ("4090", WHOLE, None),
+        ("CPU", "training runs on a CPU here"),
+        ("A100-80", "NVIDIA A100-SXM4-80GB has compute capability 8.0, and fp8 needs 8.9"),
+        ("H100", None),
+        ("4090", None),
     ],
 )
-def test_fp8_is_refused_where_it_cannot_be_computed(gpu: str, engine: Engine, why: str | None):
+def test_fp8_is_refused_where_it_cannot_be_computed(gpu: str, why: str | None):
     if why is None:
-        assert recipe(gpu, "8B", "fp8", engine=engine).quantization.value == "fp8"
+        assert recipe(gpu, "8B", "fp8").quantization.value == "fp8"
         return
     with pytest.raises(InputError, match=f"{re.escape(why)}.*'auto', 'none'.*'nf4'") as caught:
-        recipe(gpu, "8B", "fp8", engine=engine)
+        recipe(gpu, "8B", "fp8")
     assert (caught.value.code, caught.value.param) == ("unsupported_quantization", "lora.quantization")
     with pytest.raises(InputError):
-        check_fp8(GPUS.get(gpu, CPU), engine)
+        check_fp8(GPUS.get(gpu, CPU))
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_a_continued_run_keeps_what_auto_was_if_it_can(gpu: str, free: int, kept
     ],
 )
 def test_the_search_for_what_fits_begins_near_what_does(gpu: str, base: str, begins: Fit):
-    found = recipe(gpu, base, engine=WHOLE)
+    found = recipe(gpu, base, switches=WHOLE)
     assert found.begin.value == begins
     assert re.match(r"estimated [\d.]+ of the [\d.]+ GiB that are free", found.begin.reason)
 
@@ -153,16 +153,11 @@ def test_a_fit_that_is_expected_to_fit_is_never_passed_over(gpu: str, base: str)
     assert all(made.estimate(found, fit).memory_bytes > made.device.free for fit in passed)
 
 
-@pytest.mark.parametrize("base", BASES)
 @pytest.mark.parametrize("gpu", [*GPUS, "CPU"])
-def test_short_jobs_stay_eager_and_long_ones_are_compiled(gpu: str, base: str):
-    short = replace(DATA, tokens=20_000, steps=3)
-    found = recipe(gpu, base, data=short)
-    assert not found.compiled.value or "s and saves about" in found.compiled.reason
-    if base != "70B":
-        assert not found.compiled.value and not found.cuda_graphs.value
+def test_nothing_is_recorded_for_a_short_job(gpu: str):
+    assert not recipe(gpu, "135M", data=replace(DATA, tokens=20_000, steps=3)).cuda_graphs.value
     endless = replace(DATA, tokens=10**10, steps=10**6)
-    assert recipe(gpu, base, data=endless).compiled.value == (gpu in GPUS)
+    assert recipe(gpu, "135M", data=endless).cuda_graphs.value == (gpu in GPUS)
 
 
 def test_graphs_are_for_small_bases_whose_launches_take_the_time():
@@ -184,21 +179,33 @@ def test_a_base_that_a_fast_path_does_not_suit_falls_back_and_says_so(changes: d
     made = planner("H100", "8B")
     made = replace(made, base=replace(made.base, **changes))  # type: ignore[arg-type]
     found = made.plan("auto", FITS)
-    for choice in (found.compiled, found.cuda_graphs):
-        assert not choice.value
-        assert why in choice.reason
+    assert not found.cuda_graphs.value
+    assert why in found.cuda_graphs.reason
     assert made.estimate(found, FITS[0]).memory_bytes > 0
     assert (made.estimate(found, FITS[0]).seconds is None) == ("cost" in changes)
 
 
-def test_an_engine_without_a_fast_path_does_not_claim_it():
-    found = recipe("H100", "8B", engine=PLAIN)
-    assert not any(choice.value for choice in (found.fused_lora, found.compiled, found.cuda_graphs))
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"repeats": False}, "preference pairs differ"),
+        ({"switches": Switches(cuda_graphs=False)}, "switched off"),
+    ],
+)
+def test_what_cannot_be_recorded_is_not(changes: dict[str, object], why: str):
+    found = replace(planner("H100", "135M"), **changes).plan("auto", FITS)  # type: ignore[arg-type]
+    assert not found.cuda_graphs.value and why in found.cuda_graphs.reason
+
+
+def test_a_piece_that_is_switched_off_is_not_used_and_one_that_is_asked_for_is():
+    assert not recipe("H100", "8B", switches=PLAIN).fused_lora.value
+    found = recipe("H100", "8B", switches=Switches(cuda_graphs=True)).cuda_graphs
+    assert (found.value, found.reason) == (True, "as set")
 
 
 def test_the_document_has_a_reason_for_each_value():
     document = recipe("H100", "8B").document()
-    assert set(document) == {"fused_lora", "compiled", "cuda_graphs", "micro_tokens", "recompute"}
+    assert set(document) == {"fused_lora", "cuda_graphs", "micro_tokens", "recompute"}
     assert all(isinstance(entry, dict) and entry["reason"] for entry in document.values())
 
 
