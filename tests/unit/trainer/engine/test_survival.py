@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import shutil
 from collections.abc import Callable, Collection
 from dataclasses import replace
@@ -14,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from services.trainer.domain.packing import RowShape
+from services.trainer.domain.packing import MicroBatch, RowShape, row_shape
 from services.trainer.domain.plan import Plan
 from services.trainer.engine import checkpoints
 from services.trainer.engine.data.batches import Packer
@@ -289,6 +290,35 @@ def test_the_dry_run_tries_the_most_tokens_and_the_most_logits(stepper: Stepper)
 
     assert worst_of((short[0], long_prompt, *short[1:4], long_answer, *short[4:])) == [(1,), (5,)]
     assert worst_of((*short, long_answer)) == [(6,)]
+
+
+@pytest.mark.parametrize("sequences", [1, 2])
+@pytest.mark.parametrize("micro_tokens", [0, 64, 100, 400])
+@pytest.mark.parametrize(
+    "rows", [row_shape(gpu=True, varlen=True, packed=True), RowShape(at_least=128, multiple=8), RowShape()]
+)
+def test_the_dry_run_passes_over_no_step_that_is_the_worst(
+    stepper: Stepper, rows: RowShape, micro_tokens: int, sequences: int
+):
+    for seed in range(20):
+        drawn = random.Random(seed)
+        lengths = [drawn.randint(3, 90) for _ in range(sequences * 60)]
+        made = [a_sequence(n, drawn.randint(1, n - 1), number) for number, n in enumerate(lengths)]
+        items = tuple(zip(*[iter(made)] * sequences, strict=True))
+        stepper.train, stepper.packer = as_rows(items), Packer(items, 0, rows)
+        stepper.steps = type(stepper.steps)(60, drawn.choice((1, 4, 7)), 2)
+        planned = [
+            micro
+            for step in range(stepper.steps.total)
+            for micro in stepper.packer.plan(stepper.items(step), micro_tokens)
+        ]
+        found = worst(stepper, micro_tokens)
+        assert max(micro.tokens for micro in found) == max(micro.tokens for micro in planned)
+
+        def kept(micro: MicroBatch, items: tuple[Item, ...] = items) -> int:
+            return sum(each.trained_tokens for item in micro.items for each in items[item])
+
+        assert max(map(kept, found)) == max(map(kept, planned))
 
 
 def test_a_gpu_without_bfloat16_is_refused(make_plan: MakePlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
