@@ -6,7 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -89,9 +89,11 @@ def _run(plan: Plan, out: Path, reporter: Reporter, stop: Callable[[], bool], de
     reporter.start_rows(b"")
     if prepared.start is not None:
         prepared.start.load_into(tuned)
-    memory = Memory(tuned, device, prepared.train.longest, plan.served_memory)
+    memory = Memory(tuned, device, prepared.train.longest, plan.served_memory, lean=plan.lean)
     sequences_tried = [sequence for item in prepared.train.items[:2] for sequence in item]
     reading = memory.within(lambda _: measure(tuned, sequences_tried, memory.precision))
+    if not plan.packed:
+        reading = replace(reading, packed=False, reason="one document a row: as set")
     _say_how_it_is_read(prepared, tuned, reading, out)
     loop = _loop(plan, prepared, Forward(tuned, linear_head=reading.linear_head), reading, memory, reporter, stop)
     torch.manual_seed(plan.seed + 1)  # for dropout; the seed itself was used for the initial weights of the adapter

@@ -28,6 +28,7 @@ class Fit(BaseModel):
 
 
 ON_CPU = (Fit(micro_tokens=1024, recompute=False),)  # larger micro-batches are not faster here
+LEAN_ON_CPU = (Fit(micro_tokens=1024, recompute=True),)
 ON_GPU = (
     # Fastest first. Keeping activations beats large micro-batches down to about 4k tokens; below, dequantizing all
     # 4-bit weights once per micro-batch costs more than recomputing.
@@ -120,15 +121,19 @@ def load_onto_device(load: Callable[[], T], device: Any, served: float = 1.0) ->
 class Memory:
     """The fit of one model on one device. It shrinks when memory runs out."""
 
-    def __init__(self, model: Any, device: Any, longest: int, served: float = 1.0) -> None:
+    def __init__(self, model: Any, device: Any, longest: int, served: float = 1.0, *, lean: bool = False) -> None:
         """`longest`: tokens of the longest sequence, for the message if not even that one fits. `served`: the share of
-        the device's memory that a model server may have."""
+        the device's memory that a model server may have. `lean`: activations are recomputed from the start."""
         self.model = model
         self.device = device
         self.longest = longest
         self.served = served
         self._fits = ON_CPU if device.type == "cpu" else ON_GPU
+        if lean:
+            self._fits = LEAN_ON_CPU if device.type == "cpu" else tuple(fit for fit in ON_GPU if fit.recompute)
         self.fit = self._fits[0]
+        if lean:
+            recompute_activations(model, True)
 
     def use(self, fit: Fit) -> None:
         """Use a fit that was found before, so that a resumed run computes in the same way as the interrupted one. A fit
