@@ -128,7 +128,7 @@ class Memory:
         self.device = device
         self.longest = longest
         self.served = served
-        self._fits = ON_CPU if device.type == "cpu" else ON_GPU
+        self._fits: tuple[Fit, ...] = ON_CPU if device.type == "cpu" else ON_GPU
         if lean:
             self._fits = LEAN_ON_CPU if device.type == "cpu" else tuple(fit for fit in ON_GPU if fit.recompute)
         self.fit = self._fits[0]
