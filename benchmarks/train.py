@@ -41,7 +41,6 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -105,26 +104,24 @@ def main() -> None:
     options.modes = options.modes.split(",")
     if unknown := sorted(set(options.modes) - set(MODES)):
         parser.error(f"there is no mode {', '.join(unknown)}; there are {', '.join(MODES)}")
-    if options.base and not (options.base / "config.json").is_file():
+    if options.base and not options.only and not (options.base / "config.json").is_file():
         parser.error(f"{options.base} is not the folder of a base: it has no config.json")
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
         base = options.base or folder / f"base-{options.shape}"
         work = Work(base.absolute(), folder.absolute(), options.batch, options.warm_up, options.steps)
         if options.only:
-            (folder / f"{options.only}.json").write_text(json.dumps(measured(options.only, work, options.set)))
+            (folder / f"{options.only}.json").write_text(json.dumps(measured(options.only, work, options)))
             return
         compare(work, options)
 
 
 def compare(work: Work, options: argparse.Namespace) -> None:
     work.folder.mkdir(parents=True, exist_ok=True)
-    if not (work.base / "config.json").is_file():
-        write_base(work.base, SHAPES[options.shape])
-    work.write()
-    bound = in_a_process("bound", work, options)
-    if "device" not in bound:
-        sys.exit(f"the bound could not be measured: {bound.get('failed', 'torch or transformers is missing')}")
+    for before in ("prepare", "bound"):  # in processes, too, so that this one has nothing of the GPU's memory
+        bound = in_a_process(before, work, options)
+        if "failed" in bound:
+            sys.exit(f"{before}: {bound['failed']}")
     name = options.base.name if options.base else options.shape
     print(f"{bound['device']}, {name}: bf16 matrix product {bound['tflops']:.0f} TFLOP/s", flush=True)
     head = {"base": name, "device": bound["device"], "batch": work.batch, "warm_up": work.warm_up, "steps": work.steps}
@@ -155,8 +152,9 @@ def in_a_process(mode: str, work: Work, options: argparse.Namespace) -> Figures:
     result = work.folder / f"{mode}.json"
     result.unlink(missing_ok=True)
     command = [sys.executable, "-m", "benchmarks.train", "--only", mode, "--folder", str(work.folder)]
-    command += ["--base", str(work.base), "--batch", str(work.batch), "--warm-up", str(work.warm_up)]
-    command += ["--steps", str(work.steps), *(word for each in options.set for word in ("--set", each))]
+    command += ["--shape", options.shape, "--base", str(work.base), "--batch", str(work.batch)]
+    command += ["--warm-up", str(work.warm_up), "--steps", str(work.steps)]
+    command += [word for each in options.set for word in ("--set", each)]
     began, log = time.monotonic(), work.folder / f"{mode}.log"
     environment = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True", **os.environ}
     with (
@@ -182,22 +180,31 @@ def in_a_process(mode: str, work: Work, options: argparse.Namespace) -> Figures:
     return figures
 
 
-def measured(mode: str, work: Work, changes: list[str]) -> Figures:
+def measured(mode: str, work: Work, options: argparse.Namespace) -> Figures:
     """The figures of one mode, in this process; or why there are none."""
-    measures: dict[str, Callable[[], Figures]] = {"bound": lambda: bound_of(work)}
-    measures |= {name: lambda name=name: ours(name, work, changes) for name in OURS}  # type: ignore[misc]
     try:
-        if mode in RIVALS:
-            module, given = RIVALS[mode]
-            try:
-                figures: Figures = importlib.import_module(f"benchmarks.rivals.{module}").measure(work, **given)
-            except ModuleNotFoundError as error:
-                return {"not_installed": error.name}
-            return figures
-        return measures[mode]()
+        if mode == "prepare":
+            return prepare(work, options.shape)
+        if mode == "bound":
+            return bound_of(work)
+        if mode in OURS:
+            return ours(mode, work, options.set)
+        module, given = RIVALS[mode]
+        figures: Figures = importlib.import_module(f"benchmarks.rivals.{module}").measure(work, **given)
+        return figures
     except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and mode in RIVALS:
+            return {"not_installed": error.name}
         traceback.print_exc()
         return {"failed": f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]}
+
+
+def prepare(work: Work, shape: str) -> Figures:
+    """Write the base, if it is not there, and the documents."""
+    if not (work.base / "config.json").is_file():
+        write_base(work.base, SHAPES[shape])
+    work.write()
+    return {}
 
 
 def bound_of(work: Work) -> Figures:

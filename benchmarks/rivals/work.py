@@ -78,7 +78,8 @@ def words_of(tokenizer: Any) -> list[str]:
 
 
 def write_base(folder: Path, shape: dict[str, Any]) -> None:
-    """Write a Llama of random bfloat16 weights, with a tokenizer that has a token for each byte."""
+    """Write a Llama of random bfloat16 weights, with a tokenizer that has a token for each byte. The folder is complete
+    or absent."""
     import torch  # noqa: PLC0415 - nothing is imported here that Unsloth patches, or that is slow
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers  # noqa: PLC0415
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast  # noqa: PLC0415
@@ -93,7 +94,8 @@ def write_base(folder: Path, shape: dict[str, Any]) -> None:
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=plain, eos_token=special[1], pad_token=special[2], model_max_length=context
     )
-    tokenizer.save_pretrained(folder)
+    building = folder.with_name(f"{folder.name}.part")
+    tokenizer.save_pretrained(building)
     config = LlamaConfig(
         **shape, max_position_embeddings=context, rope_theta=500_000.0, bos_token_id=words.index(special[0]),
         eos_token_id=words.index(special[1]), pad_token_id=words.index(special[2]),
@@ -101,5 +103,6 @@ def write_base(folder: Path, shape: dict[str, Any]) -> None:
     torch.manual_seed(0)
     torch.set_default_dtype(torch.bfloat16)
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
-        LlamaForCausalLM(config).save_pretrained(folder)
+        LlamaForCausalLM(config).save_pretrained(building)
     torch.set_default_dtype(torch.float32)
+    building.rename(folder)
