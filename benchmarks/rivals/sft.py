@@ -28,7 +28,7 @@ def arguments(work: Work, **more: Any) -> Any:
         output_dir=str(work.folder / "sft"), max_length=row_tokens(), packing=True, packing_strategy="bfd",
         padding_free=True, per_device_train_batch_size=max(1, round(work.batch * MEAN / row_tokens())),
         gradient_accumulation_steps=1, max_steps=work.warm_up + work.steps, learning_rate=RATE, bf16=True,
-        use_cpu=not cuda, report_to="none", save_strategy="no", logging_strategy="no", disable_tqdm=True,
+        use_cpu=not cuda, report_to="none", save_strategy="no", logging_steps=1000, disable_tqdm=True,
         **{"optim": "adamw_torch_fused" if cuda else "adamw_torch", **more},
     )  # fmt: skip
 

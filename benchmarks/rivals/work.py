@@ -92,8 +92,10 @@ def write_base(folder: Path, shape: dict[str, Any]) -> None:
     plain.add_special_tokens(special)
     context = 8192  # no rival may need more for its rows
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=plain, eos_token=special[1], pad_token=special[2], model_max_length=context
-    )
+        tokenizer_object=plain, bos_token=special[0], eos_token=special[1], pad_token=special[2],
+        model_max_length=context,
+    )  # fmt: skip
+    tokenizer.chat_template = f"{{% for m in messages %}}{{{{ m.content }}}}{special[1]}{{% endfor %}}"
     building = folder.with_name(f"{folder.name}.part")
     tokenizer.save_pretrained(building)
     config = LlamaConfig(
