@@ -28,7 +28,7 @@ PLAIN_EXTRA = 1.4
 """What PEFT's own layers keep in fact, as a multiple of what the formula says. Measured: 1.7 for 8 G parameters, 1.1
 for 135 M; not explained yet."""
 HEAD_CHUNK, HEAD_BYTES, PLAIN_HEAD_BYTES = 4096, 6, 16
-"""So many positions get their logits at a time (`engine/model/head.py`), in so many bytes for each logit; and the bytes
+"""So many positions get their logits at a time (`engine/fast/head.py`), in so many bytes for each logit; and the bytes
 where the base's own head is used, for all positions at once."""
 MASK_BYTES, EAGER_BYTES = 2, 8
 """Of a pair of tokens of a row: in the mask; and in scores and weights of eager attention, for each layer and head."""

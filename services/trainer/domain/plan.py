@@ -69,6 +69,10 @@ class Plan(StrictModel):
     checkpoint_every: Auto | Annotated[int, Field(ge=1)] = "auto"
     eval_every: Auto | Annotated[int, Field(ge=1)] = "auto"
     switches: Switches = Switches()
+    lean: bool = False
+    """Whether activations are recomputed also where they would fit. For measurements: no job asks for it."""
+    packed: bool = True
+    """Whether a row may have several documents where the base allows it. For measurements, too."""
 
     def identity(self) -> dict[str, Any]:
         """What two plans must have in common for one to continue from a checkpoint of the other. Paths, the device and
@@ -90,9 +94,13 @@ class Plan(StrictModel):
             "threads",
             "checkpoint_every",
             "switches",
+            "lean",  # a checkpoint has the fit that it was made with
         }
-        if not self.chat_template_kwargs:  # checkpoints of older versions do not name them
+        # checkpoints of older versions do not name these
+        if not self.chat_template_kwargs:
             may_differ.add("chat_template_kwargs")
+        if self.packed:
+            may_differ.add("packed")
         identity: dict[str, Any] = self.model_dump(mode="json", exclude=may_differ)
         return {**identity, "base": self.base.id}
 

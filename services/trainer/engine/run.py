@@ -6,6 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,9 @@ def _run(plan: Plan, out: Path, reporter: Reporter, stop: Callable[[], bool], de
     if loop is None:  # only here the failed try is gone from the GPU's memory
         forget_failed_try()
         reason = "bf16, which is what is served, did not fit into the GPU's memory, though it should have"
-        recipe = prepared.planner.with_quantization(Choice("nf4", reason), fits_of(device), automatic=False)
+        recipe = prepared.planner.with_quantization(
+            Choice("nf4", reason), fits_of(device, lean=plan.lean), automatic=False
+        )
         prepared = prepared.with_recipe(prepared.planner, recipe)
         prepared.write(out)
         prepared, loop = _trained(plan, prepared, device, None, out, reporter, stop)
@@ -113,12 +116,14 @@ def _trained(
     reporter.start_rows(b"")
     if prepared.start is not None:
         prepared.start.load_into(tuned)
-    memory = Memory(tuned, device, prepared.train.longest, plan.served_memory)
+    memory = Memory(tuned, device, prepared.train.longest, plan.served_memory, lean=plan.lean)
     sequences_tried = [sequence for item in prepared.train.items[:2] for sequence in item]
     reading = memory.within(lambda _: measure(tuned, sequences_tried, memory.precision))
+    if not plan.packed:
+        reading = replace(reading, packed=False, reason="one document a row: as set")
     pieces = Pieces.of(prepared.recipe, plan.switches)
     dressed = memory.within(lambda _: dress(tuned, pieces, lambda: hidden_of(tuned, sequences_tried, memory.precision)))
-    prepared = prepared.as_read(tuned, reading).dressed(dressed)
+    prepared = prepared.as_read(tuned, reading, fits_of(device, lean=plan.lean)).dressed(dressed)
     prepared.write(out)
     memory.begin(prepared.recipe.begin.value)
     loop = _loop(plan, prepared, Forward(tuned, linear_head=reading.linear_head), reading, memory, reporter, stop)
@@ -211,7 +216,9 @@ def _prepare(plan: Plan, out: Path, reporter: Reporter, device: Any, resumed: Pa
     chosen = choose(plan, measured, max_length)
     check_servable(plan.lora, chosen.lora_r.value, plan.max_lora_rank, facts.linears, plan.served_linears)
     planner = planner_of(plan, facts, chosen, train, validation, device)
-    recipe = planner.plan(plan.lora.quantization, fits_of(device), kept=quantization_of(resumed) if resumed else None)
+    recipe = planner.plan(
+        plan.lora.quantization, fits_of(device, lean=plan.lean), kept=quantization_of(resumed) if resumed else None
+    )
     found = Prepared(facts, start, train, validation, chosen, planner, recipe, of_the_base(plan, facts))
     found = found.with_recipe(planner, recipe)
     found.write(out)

@@ -19,6 +19,7 @@ T = TypeVar("T")
 
 
 ON_CPU = (Fit(micro_tokens=1024, recompute=False),)  # larger micro-batches are not faster here
+LEAN_ON_CPU = (Fit(micro_tokens=1024, recompute=True),)
 ON_GPU = (
     # Fastest first. Keeping activations beats large micro-batches down to about 4k tokens; below, dequantizing all
     # 4-bit weights once per micro-batch costs more than recomputing.
@@ -32,8 +33,10 @@ ON_GPU = (
 )
 
 
-def fits_of(device: Any) -> tuple[Fit, ...]:
-    """What may be tried on a device, in this order."""
+def fits_of(device: Any, *, lean: bool = False) -> tuple[Fit, ...]:
+    """What may be tried on a device, in this order. `lean`: only those that recompute activations."""
+    if lean:
+        return LEAN_ON_CPU if device.type == "cpu" else tuple(fit for fit in ON_GPU if fit.recompute)
     return ON_CPU if device.type == "cpu" else ON_GPU
 
 
@@ -124,17 +127,19 @@ def forget_failed_try() -> None:
 class Memory:
     """The fit of one model on one device. It shrinks when memory runs out."""
 
-    def __init__(self, model: Any, device: Any, longest: int, served: float = 1.0) -> None:
+    def __init__(self, model: Any, device: Any, longest: int, served: float = 1.0, *, lean: bool = False) -> None:
         """`longest`: tokens of the longest sequence, for the message if not even that one fits. `served`: the share of
-        the device's memory that a model server may have."""
+        the device's memory that a model server may have. `lean`: activations are recomputed from the start."""
         self.model = model
         self.device = device
         self.longest = longest
         self.served = served
         self.lowered: Callable[[Fit], None] = lambda _fit: None
         """Is called with the smaller fit when memory has run out."""
-        self._fits = fits_of(device)
+        self._fits = fits_of(device, lean=lean)
         self.fit = self._fits[0]
+        if lean:
+            recompute_activations(model, True)
 
     def begin(self, fit: Fit) -> None:
         """Let the search begin with this fit. One for another kind of device is ignored."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from services.trainer.domain.auto import Chosen
+from services.trainer.domain.memory_plan import Fit
 from services.trainer.domain.plan import Plan
 from services.trainer.domain.recipe import Planner, Recipe
 from services.trainer.engine.data.dataset import Dataset
@@ -17,7 +19,6 @@ from services.trainer.engine.fast.dress import Dressed
 from services.trainer.engine.messages import TrainingResult
 from services.trainer.engine.model.base import BaseFacts
 from services.trainer.engine.model.measured import Reading
-from services.trainer.engine.model.memory import fits_of
 from services.trainer.engine.model.start import Start
 from services.trainer.engine.model.targets import targets_of
 from services.trainer.engine.report.card import compared
@@ -54,14 +55,14 @@ class Prepared:
         estimate = found.forecast.document(recipe.begin.value)
         return replace(found, document={**self.document, **chosen.document(), **recipe.document(), **estimate})
 
-    def as_read(self, model: Any, reading: Reading) -> Prepared:
+    def as_read(self, model: Any, reading: Reading, fits: Sequence[Fit]) -> Prepared:
         """The same with what was measured of the loaded model. The quantization does not change any more."""
         planner, recipe, document = self.planner, self.recipe, dict(self.document)
         if reading.unsuitable:
             reason = f"the kernel for packed rows did not suit the base: {reading.unsuitable}"
             implementation = model.config._attn_implementation
             planner = as_read(planner, implementation)
-            recipe = planner.with_quantization(recipe.quantization, fits_of(model.device), automatic=recipe.automatic)
+            recipe = planner.with_quantization(recipe.quantization, fits, automatic=recipe.automatic)
             document["attention"] = {"value": implementation, "reason": reason}
         document["packing"] = {"value": reading.packed, "reason": reading.reason}
         head = "logits are made and dropped chunk by chunk"
