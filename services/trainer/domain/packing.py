@@ -33,15 +33,15 @@ WHOLE = 2**31
 
 
 def row_shape(
-    *, gpu: bool, varlen: bool, packed: bool, most_documents: int = 2**16, few_shapes: bool = False
+    *, gpu: bool, varlen: bool, packed: bool, most_documents: int = 2**16, recorded: int | None = None
 ) -> RowShape:
     """The rows that suit a device, and an attention that either knows documents (`varlen`) or needs a matrix.
-    `few_shapes`: each shape costs something to prepare."""
+    `recorded`: what each shape launches is recorded, so there are few, whose lengths are multiples of this."""
     if not packed:
         return RowShape(packed=False)
     if varlen:
-        if few_shapes:
-            return RowShape(at_least=WHOLE, multiple=512, kept_multiple=2048, most_documents=most_documents)
+        if recorded is not None:
+            return RowShape(at_least=WHOLE, multiple=recorded, kept_multiple=2048, most_documents=most_documents)
         return RowShape(at_least=WHOLE, multiple=128, most_documents=most_documents)
     if gpu:
         return RowShape(at_least=MASKED_GPU_ROW, multiple=8)

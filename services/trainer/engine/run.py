@@ -237,7 +237,7 @@ def _loop(
     chosen = prepared.chosen
     objective: Objective = Supervised() if chosen.beta is None else Dpo(chosen.beta.value)
     graphs = prepared.recipe.cuda_graphs.value
-    shape = _row_shape(forward.model, reading, memory, few_shapes=graphs)
+    shape = _row_shape(forward.model, reading, memory, recorded=_recorded_multiple(prepared) if graphs else None)
 
     def packer(data: Dataset) -> Packer:
         made = Packer(data.items, prepared.base.pad_id, shape)
@@ -254,13 +254,18 @@ def _loop(
     return Loop(plan, stepper, validator, reporter, start, cost, prepared.forecast)
 
 
-def _row_shape(model: Any, reading: Reading, memory: Memory, *, few_shapes: bool) -> RowShape:
+def _recorded_multiple(prepared: Prepared) -> int:
+    """Padding costs a small base nothing but a large one time."""
+    return 1024 if prepared.base.parameters < 2e9 else 512
+
+
+def _row_shape(model: Any, reading: Reading, memory: Memory, *, recorded: int | None) -> RowShape:
     gpu = memory.device.type == "cuda"
     if model.config._attn_implementation != varlen.NAME:
         return row_shape(gpu=gpu, varlen=False, packed=reading.packed)
     most_tokens = max(memory.fit.micro_tokens, 2 * memory.longest)  # the sequences of a pair may need two rows
     most_documents = varlen.most_documents(most_tokens, *heads_of(model.config.get_text_config())) - SLOTS
-    return row_shape(gpu=gpu, varlen=True, packed=reading.packed, most_documents=most_documents, few_shapes=few_shapes)
+    return row_shape(gpu=gpu, varlen=True, packed=reading.packed, most_documents=most_documents, recorded=recorded)
 
 
 def _result(plan: Plan, prepared: Prepared, loop: Loop) -> TrainingResult:
