@@ -29,6 +29,7 @@ from services.trainer.engine.loss import Dpo, Objective, Supervised, preferences
 from services.trainer.engine.messages import HyperparametersChosen, PhaseBegan, Resumed, Started, TrainingResult
 from services.trainer.engine.model import adapter, base, varlen
 from services.trainer.engine.model.attention import heads_of
+from services.trainer.engine.model.compute import Compute, choose_compute
 from services.trainer.engine.model.measured import Reading, measure
 from services.trainer.engine.model.memory import Memory, gpu_in_use, load_onto_device
 from services.trainer.engine.model.start import Start, read_start
@@ -37,6 +38,7 @@ from services.trainer.engine.report.card import model_card
 from services.trainer.engine.report.curves import draw
 from services.trainer.engine.report.reporter import Reporter
 from services.trainer.engine.report.usage import cost_of, memory_in_use
+from services.trainer.engine.state import compute_of
 from services.trainer.engine.step import Stepper
 from services.trainer.engine.validation import Validator
 from shared.errors import InputError
@@ -79,10 +81,11 @@ def _run(plan: Plan, out: Path, reporter: Reporter, stop: Callable[[], bool], de
 
     reporter.send(HyperparametersChosen.model_validate({"at": time.time(), **_named(prepared.chosen)}))
 
+    compute = _compute(prepared, resumed, device)
     rows, sequences = len(prepared.train.rows), prepared.train.sequences
     reporter.send(PhaseBegan(at=time.time(), phase="load", rows=rows, sequences=sequences))
     tuned = load_onto_device(
-        lambda: adapter.load(plan, prepared.base, prepared.chosen, device), device, plan.served_memory
+        lambda: adapter.load(plan, prepared.base, prepared.chosen, device, compute), device, plan.served_memory
     )
 
     reporter.phase("prepare")
@@ -94,6 +97,7 @@ def _run(plan: Plan, out: Path, reporter: Reporter, stop: Callable[[], bool], de
     reading = memory.within(lambda _: measure(tuned, sequences_tried, memory.precision))
     _say_how_it_is_read(prepared, tuned, reading, out)
     loop = _loop(plan, prepared, Forward(tuned, linear_head=reading.linear_head), reading, memory, reporter, stop)
+    loop.state.compute = compute.name if device.type == "cpu" else None
     torch.manual_seed(plan.seed + 1)  # for dropout; the seed itself was used for the initial weights of the adapter
     if resumed is not None:
         loop.resume(resumed)
@@ -212,6 +216,13 @@ def _of_the_base(plan: Plan, facts: base.BaseFacts) -> dict[str, JsonValue]:
         "attention": {"value": facts.attention.implementation, "reason": facts.attention.reason},
         "target_modules": {"value": list[JsonValue](changed), "reason": f"{reason}{not_tuned}"},
     }
+
+
+def _compute(prepared: Prepared, resumed: Path | None, device: Any) -> Compute:
+    kept = compute_of((resumed / checkpoints.STATE).read_bytes()) if resumed is not None else None
+    compute = choose_compute(prepared.base.stored, device, kept)
+    prepared.document["compute"] = {"value": compute.name, "reason": compute.reason}
+    return compute
 
 
 def _say_how_it_is_read(prepared: Prepared, tuned: Any, reading: Reading, out: Path) -> None:

@@ -8,7 +8,8 @@ from pydantic import BaseModel
 
 from services.trainer.domain.overfitting import Point
 from services.trainer.domain.schedule import BestSoFar
-from services.trainer.engine.model.memory import Fit
+from services.trainer.engine.model.compute import FLOAT32
+from services.trainer.engine.model.memory import ON_CPU, Fit
 from shared.errors import InputError
 from shared.events import CheckpointInfo
 
@@ -33,6 +34,8 @@ class State(BaseModel):
     trained_tokens: int = 0
     seconds: float = 0.0
     fit: Fit | None = None
+    compute: str | None = None
+    """What the base computes in on a CPU, where that is chosen; None: on a GPU, or in an earlier version."""
     checkpoints: list[CheckpointInfo] = []
 
     @property
@@ -58,6 +61,12 @@ def read_state(data: bytes, identity: dict[str, Any]) -> State:
             "resume_from",
         )
     return state
+
+
+def compute_of(data: bytes) -> str | None:
+    """The type that the run of a checkpoint computes in on a CPU; None: it has run on a GPU."""
+    state = State.model_validate_json(data)
+    return FLOAT32 if state.compute is None and state.fit in ON_CPU else state.compute
 
 
 def _not_compared(one: dict[str, Any], other: dict[str, Any]) -> set[str]:
