@@ -6,7 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,8 @@ from services.trainer.engine.loop import Loop
 from services.trainer.engine.loss import Dpo, Objective, Supervised, preferences
 from services.trainer.engine.messages import HyperparametersChosen, PhaseBegan, Resumed, Started, TrainingResult
 from services.trainer.engine.model import adapter, base, varlen
-from services.trainer.engine.model.attention import heads_of
-from services.trainer.engine.model.compute import Compute, choose_compute
+from services.trainer.engine.model.attention import for_short_rows, heads_of
+from services.trainer.engine.model.compute import BFLOAT16, Compute, choose_compute
 from services.trainer.engine.model.measured import Reading, measure
 from services.trainer.engine.model.memory import Memory, gpu_in_use, load_onto_device
 from services.trainer.engine.model.start import Start, read_start
@@ -82,6 +82,7 @@ def _run(plan: Plan, out: Path, reporter: Reporter, stop: Callable[[], bool], de
     reporter.send(HyperparametersChosen.model_validate({"at": time.time(), **_named(prepared.chosen)}))
 
     compute = _compute(prepared, resumed, device)
+    prepared = _suited(prepared, bfloat16_on_cpu=device.type == "cpu" and compute.name == BFLOAT16)
     rows, sequences = len(prepared.train.rows), prepared.train.sequences
     reporter.send(PhaseBegan(at=time.time(), phase="load", rows=rows, sequences=sequences))
     tuned = load_onto_device(
@@ -223,6 +224,14 @@ def _compute(prepared: Prepared, resumed: Path | None, device: Any) -> Compute:
     compute = choose_compute(prepared.base.stored, device, kept)
     prepared.document["compute"] = {"value": compute.name, "reason": compute.reason}
     return compute
+
+
+def _suited(prepared: Prepared, *, bfloat16_on_cpu: bool) -> Prepared:
+    """With the attention that suits the rows."""
+    facts = prepared.base
+    attention = for_short_rows(facts.attention, prepared.train.longest, bfloat16_on_cpu=bfloat16_on_cpu)
+    prepared.document["attention"] = {"value": attention.implementation, "reason": attention.reason}
+    return replace(prepared, base=replace(facts, attention=attention))
 
 
 def _say_how_it_is_read(prepared: Prepared, tuned: Any, reading: Reading, out: Path) -> None:

@@ -13,8 +13,9 @@ from transformers import AutoModelForCausalLM
 
 from services.trainer.domain.plan import Plan
 from services.trainer.engine.loop import Interrupted
-from services.trainer.engine.model import compute
+from services.trainer.engine.model import compute, varlen
 from services.trainer.engine.model.adapter import load, trainable
+from services.trainer.engine.model.attention import AttentionChoice, for_short_rows
 from services.trainer.engine.model.compute import choose_compute, gain_of_16_bits
 from services.trainer.engine.state import State, compute_of
 from tests.support.data.micro_base import make_tokenizer
@@ -77,6 +78,8 @@ def test_what_a_run_computes_in_is_said(
     for run, value in (("half-run", "bfloat16"), ("full-run", "float32")):
         said = json.loads((tmp_path / run / "hyperparameters.json").read_text())["compute"]
         assert said["value"] == value and said["reason"]
+        attention = json.loads((tmp_path / run / "hyperparameters.json").read_text())["attention"]
+        assert attention["value"] == ("eager" if value == "bfloat16" else "sdpa")
 
 
 @pytest.mark.parametrize("quantization", ["nf4", "none"])
@@ -148,3 +151,22 @@ def test_a_continued_run_computes_as_it_began_wherever_it_goes_on(
 def test_a_checkpoint_says_what_its_run_has_computed_in(written: dict[str, Any], kept: str | None):
     state = State(identity={}).model_dump(mode="json", exclude={"compute", "fit"})
     assert compute_of(json.dumps({**state, **written}).encode()) == kept
+
+
+@pytest.mark.parametrize(
+    ("implementation", "longest", "bfloat16_on_cpu", "chosen"),
+    [
+        ("sdpa", 256, True, "eager"),
+        ("sdpa", 257, True, "sdpa"),
+        ("sdpa", 100, False, "sdpa"),
+        ("eager", 300, True, "eager"),
+        (varlen.NAME, 100, False, varlen.NAME),
+    ],
+)
+def test_short_rows_get_the_attention_that_is_fastest_for_them(
+    implementation: str, longest: int, bfloat16_on_cpu: bool, chosen: str
+):
+    before = AttentionChoice(implementation, "why")
+    after = for_short_rows(before, longest, bfloat16_on_cpu=bfloat16_on_cpu)
+    assert after.implementation == chosen
+    assert (after.reason == "why") == (chosen == implementation)
