@@ -179,6 +179,7 @@ def _prepare(plan: Plan, out: Path, reporter: Reporter, *, kernel: bool) -> Prep
         validation_examples=len(validation.rows) if validation else 0,
         start_rank=start.rank if start else None,
         start_alpha=start.alpha if start else None,
+        start_rslora=start.rslora if start else None,
     )
     chosen = choose(plan, measured, max_length)
     check_servable(plan.lora, chosen.lora_r.value, plan.max_lora_rank, facts.linears, plan.served_linears)

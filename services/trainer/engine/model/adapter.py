@@ -60,6 +60,7 @@ def load(plan: Plan, facts: BaseFacts, chosen: Chosen, device: Any, compute: Com
         LoraConfig(
             r=chosen.lora_r.value,
             lora_alpha=chosen.lora_alpha.value,
+            use_rslora=chosen.use_rslora.value,
             lora_dropout=chosen.lora_dropout.value,
             target_modules=targets_for_peft(plan.lora, facts.layers),
             bias="none",
