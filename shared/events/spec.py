@@ -50,6 +50,10 @@ class Lora(StrictModel):
 
     r: Auto | Literal[1, 8, 16, 32, 64, 128, 256] = "auto"
     alpha: Auto | Annotated[int, Field(ge=1, le=65_536)] = "auto"
+    use_rslora: Auto | bool = Field(default="auto", exclude_if=lambda value: value == "auto")
+    """Rank-stabilized LoRA (arXiv 2312.03732): the adapter is scaled by alpha / sqrt(r) instead of alpha / r, so that
+    high ranks learn as much as low ones. `auto`: no, or as the model that training starts from. `auto` is not written,
+    because older services do not know the field."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     target_modules: (
         Literal["all-linear"]

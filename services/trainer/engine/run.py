@@ -31,7 +31,8 @@ from services.trainer.engine.loop import Loop
 from services.trainer.engine.loss import Dpo, Objective, Supervised, preferences
 from services.trainer.engine.messages import HyperparametersChosen, PhaseBegan, Resumed, Started, TrainingResult
 from services.trainer.engine.model import adapter, base
-from services.trainer.engine.model.attention import heads_of
+from services.trainer.engine.model.attention import for_short_rows, heads_of
+from services.trainer.engine.model.compute import BFLOAT16, choose_compute
 from services.trainer.engine.model.measured import Reading, hidden_of, measure
 from services.trainer.engine.model.memory import Memory, fits_of, forget_failed_try, gpu_in_use, load_onto_device
 from services.trainer.engine.model.start import read_start
@@ -42,7 +43,7 @@ from services.trainer.engine.report.forecast import device_facts, planner_of
 from services.trainer.engine.report.prepared import Prepared, of_the_base
 from services.trainer.engine.report.reporter import Reporter
 from services.trainer.engine.report.usage import cost_of, memory_in_use
-from services.trainer.engine.state import quantization_of
+from services.trainer.engine.state import compute_of, quantization_of
 from services.trainer.engine.step import Stepper
 from services.trainer.engine.validation import Validator
 from shared.errors import InputError
@@ -106,10 +107,16 @@ def _trained(
     stop: Callable[[], bool],
 ) -> tuple[Prepared, Loop]:
     """Load the base, and train to the end."""
+    compute = choose_compute(prepared.base.stored, device, compute_of(resumed) if resumed is not None else None)
+    on_cpu = device.type == "cpu"
+    attention = for_short_rows(
+        prepared.base.attention, prepared.train.longest, bfloat16_on_cpu=on_cpu and compute.name == BFLOAT16
+    )
+    prepared = prepared.computing(compute, attention)
     rows, sequences = len(prepared.train.rows), prepared.train.sequences
     reporter.send(PhaseBegan(at=time.time(), phase="load", rows=rows, sequences=sequences))
     tuned = load_onto_device(
-        lambda: adapter.load(plan, prepared.base, prepared.chosen, device), device, plan.served_memory
+        lambda: adapter.load(plan, prepared.base, prepared.chosen, device, compute), device, plan.served_memory
     )
 
     reporter.phase("prepare")
@@ -127,6 +134,7 @@ def _trained(
     prepared.write(out)
     memory.begin(prepared.recipe.begin.value)
     loop = _loop(plan, prepared, Forward(tuned, linear_head=reading.linear_head), reading, memory, reporter, stop)
+    loop.state.compute = compute.name if on_cpu else None
     torch.manual_seed(plan.seed + 1)  # for dropout; the seed itself was used for the initial weights of the adapter
     if resumed is not None:
         loop.resume(resumed)
@@ -212,6 +220,7 @@ def _prepare(plan: Plan, out: Path, reporter: Reporter, device: Any, resumed: Pa
         validation_examples=len(validation.rows) if validation else 0,
         start_rank=start.rank if start else None,
         start_alpha=start.alpha if start else None,
+        start_rslora=start.rslora if start else None,
     )
     chosen = choose(plan, measured, max_length)
     check_servable(plan.lora, chosen.lora_r.value, plan.max_lora_rank, facts.linears, plan.served_linears)

@@ -13,6 +13,8 @@ from services.trainer.domain.overfitting import Point
 from services.trainer.domain.schedule import BestSoFar
 from services.trainer.engine.checkpoints import STATE
 from services.trainer.engine.messages import Lowered
+from services.trainer.engine.model.compute import FLOAT32
+from services.trainer.engine.model.memory import ON_CPU
 from shared.errors import InputError
 from shared.events import CheckpointInfo
 
@@ -39,6 +41,8 @@ class State(BaseModel):
     fit: Fit | None = None
     lowered: list[Lowered] = []
     """How often memory ran out after the first step."""
+    compute: str | None = None
+    """What the base computes in on a CPU, where that is chosen; None: on a GPU, or in an earlier version."""
     checkpoints: list[CheckpointInfo] = []
 
     @property
@@ -89,6 +93,12 @@ def _named(key: str, theirs: Any, mine: Any) -> str:
     if not isinstance(theirs, dict) or not isinstance(mine, dict):
         return key
     return ", ".join(f"{key}.{name}" for name in sorted(theirs | mine) if theirs.get(name) != mine.get(name))
+
+
+def compute_of(checkpoint: Path) -> str | None:
+    """The type that the run of a checkpoint computes in on a CPU; None: it has run on a GPU."""
+    state = State.model_validate_json((checkpoint / STATE).read_bytes())
+    return FLOAT32 if state.compute is None and state.fit in ON_CPU else state.compute
 
 
 def _not_compared(one: dict[str, Any], other: dict[str, Any]) -> set[str]:

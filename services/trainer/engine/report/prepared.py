@@ -17,7 +17,9 @@ from services.trainer.domain.recipe import Planner, Recipe
 from services.trainer.engine.data.dataset import Dataset
 from services.trainer.engine.fast.dress import Dressed
 from services.trainer.engine.messages import TrainingResult
+from services.trainer.engine.model.attention import AttentionChoice
 from services.trainer.engine.model.base import BaseFacts
+from services.trainer.engine.model.compute import Compute
 from services.trainer.engine.model.measured import Reading
 from services.trainer.engine.model.start import Start
 from services.trainer.engine.model.targets import targets_of
@@ -54,6 +56,14 @@ class Prepared:
         found = replace(self, planner=planner, recipe=recipe, chosen=chosen)
         estimate = found.forecast.document(recipe.begin.value)
         return replace(found, document={**self.document, **chosen.document(), **recipe.document(), **estimate})
+
+    def computing(self, compute: Compute, attention: AttentionChoice) -> Prepared:
+        """The same with the type that the base computes in, and the attention that suits it and the rows."""
+        said: dict[str, JsonValue] = {
+            "compute": {"value": compute.name, "reason": compute.reason},
+            "attention": {"value": attention.implementation, "reason": attention.reason},
+        }
+        return replace(self, base=replace(self.base, attention=attention), document={**self.document, **said})
 
     def as_read(self, model: Any, reading: Reading, fits: Sequence[Fit]) -> Prepared:
         """The same with what was measured of the loaded model. The quantization does not change any more."""

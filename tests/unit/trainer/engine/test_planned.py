@@ -102,11 +102,11 @@ def test_auto_is_nf4_after_all_where_bf16_turns_out_not_to_fit(
     load, take = adapter.load, Stepper.take
     tried: list[str] = []
 
-    def loading(plan: Plan, facts: Any, chosen: Any, device: Any) -> Any:
+    def loading(plan: Plan, facts: Any, chosen: Any, device: Any, compute: Any) -> Any:
         tried.append(chosen.quantization.value)
         if when == "load" and chosen.quantization.value == "none":
             raise InputError("out_of_memory", "the base model does not fit", "model")
-        return load(plan, facts, chosen, device)
+        return load(plan, facts, chosen, device, compute)
 
     def taking(stepper: Stepper, step: int) -> Any:
         if when == "fit" and stepper.chosen.quantization.value == "none":
