@@ -3,6 +3,7 @@ made here."""
 
 from __future__ import annotations
 
+from services.inference.domain.background import background_requests
 from services.inference.errors import ERRORS
 from services.inference.gateway import admin, model_routes
 from services.inference.gateway.admission import Admission
@@ -22,7 +23,7 @@ from services.inference.registry.watched import DeletedModels, Permissions
 from services.inference.trial import Trial
 from services.inference.vllm.child import supervised
 from services.inference.vllm.clients import make_client
-from services.inference.vllm.command import held_adapters
+from services.inference.vllm.command import cpu_build, held_adapters, sequences
 from services.inference.vllm.gpu_turn import SleepController
 from services.inference.vllm.probe import Probe
 from services.inference.vllm.server import Vllm
@@ -34,6 +35,7 @@ from shared.http.app import make_http_app
 from shared.http.forward import Forwarder, Other
 from shared.process import allow_open_files, collect_rarely
 from shared.service import Context, Parts, run
+from shared.settings import Settings
 from shared.stages.gpu_turns import GpuTurns
 
 RIGHTS = RightsTable(
@@ -88,7 +90,14 @@ def build(context: Context) -> Parts:
     deleted = DeletedModels(objects)
     trained = TrainedModels(objects, deleted)
     first_requests = FirstRequests(trained)
-    known = Models(trained, aliases, Permissions(objects), bases, organization=settings.model.organization)
+    known = Models(
+        trained,
+        aliases,
+        Permissions(objects),
+        bases,
+        organization=settings.model.organization,
+        background=_background(settings),
+    )
     files = AdapterFiles(
         objects,
         folder=settings.inference.adapter_dir,
@@ -135,3 +144,11 @@ def build(context: Context) -> Parts:
         checks={"vllm": vllm.problem},
         close=close,
     )
+
+
+def _background(settings: Settings) -> int | None:
+    """How many requests that can wait the server should have at a time; None: that is not known."""
+    if settings.vllm.url:
+        return background_requests(settings.vllm.max_num_seqs, cpu=False)
+    cpu = cpu_build()
+    return background_requests(sequences(settings, cpu=cpu), cpu=cpu)

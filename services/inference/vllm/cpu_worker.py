@@ -33,11 +33,11 @@ def product(inputs: Any, weights: Any, slots: Any, dtype: Any) -> Any:
     matrices = weights.squeeze(1) if weights.dim() == 4 else weights
     tokens = max(inputs.shape[0], slots.shape[0])
     inputs, slots = inputs.to(dtype).expand(tokens, -1), slots.expand(tokens)
-    found = slots.unique().tolist()
-    if len(found) == 1 and found[0] >= 0:  # the usual batch: no row has to be moved
-        return inputs @ matrices[found[0]].to(dtype).T
+    found = set(slots.tolist())
+    if len(found) == 1 and -1 not in found:  # the usual batch: no row has to be moved
+        return inputs @ matrices[found.pop()].to(dtype).T
     outputs = inputs.new_zeros(tokens, matrices.shape[1])
-    for slot in found:
+    for slot in sorted(found):
         if slot >= 0:
             rows = (slots == slot).nonzero().squeeze(1)
             outputs[rows] = inputs[rows] @ matrices[slot].to(dtype).T
