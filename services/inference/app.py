@@ -27,6 +27,7 @@ from services.inference.vllm.command import cpu_build, held_adapters, sequences
 from services.inference.vllm.gpu_turn import SleepController
 from services.inference.vllm.probe import Probe
 from services.inference.vllm.server import Vllm
+from services.inference.vllm.warm import WarmUp
 from services.inference.work import DeployWork
 from shared.access.keyring import Keyring
 from shared.access.rights import ANY, OPENAI, Line, RightsTable
@@ -105,7 +106,15 @@ def build(context: Context) -> Parts:
         max_rank=settings.vllm.max_lora_rank,
         retention=settings.retention,
     )
-    adapters = Adapters(trained, vllm, files, limit=held_adapters(settings), named=aliases.models)
+    adapters = Adapters(
+        trained,
+        vllm,
+        files,
+        limit=held_adapters(settings),
+        named=aliases.models,
+        # a CPU compiles nothing
+        warm=WarmUp(control, vllm) if settings.vllm.url or not cpu_build() else None,
+    )
     trial = Trial(vllm, adapters, LiveCheck(Probe(control, vllm), adapters, settings.render.policy))
 
     admission = Admission.within(settings.inference.max_generations, allow_open_files)
