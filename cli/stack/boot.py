@@ -23,6 +23,9 @@ TAIL_LINES = 12
 Probe = Callable[[], str | None]
 """Tells whether a program is ready: None if so, else a few words on what is missing."""
 
+NO_ANSWER = "does not answer yet"
+"""The note of a program of which no more is known."""
+
 State = Literal["waiting", "starting", "ready", "failed"]
 
 

@@ -14,7 +14,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from cli.stack.boot import State
+from cli.stack.boot import NO_ANSWER, State
 
 _LOOK: dict[State, tuple[str, str]] = {
     "waiting": ("·", "dim"),
@@ -68,7 +68,8 @@ class BootView:
         if state in ("ready", "failed") and row.took is None:
             row.took = self._clock() - (row.since or self._clock())
         now = self._clock()
-        changed = row.state != state or (note != row.said and now - row.said_at >= SAY_SECONDS)
+        told = note in (row.said, NO_ANSWER) or now - row.said_at < SAY_SECONDS
+        changed = row.state != state or not told
         row.state, row.note = state, note
         if changed and not self._live:
             row.said, row.said_at = note, now

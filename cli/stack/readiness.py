@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import httpx
 
-from cli.stack.boot import Probe, tail
+from cli.stack.boot import NO_ANSWER, Probe, tail
 from cli.stack.config import log_file
 from cli.stack.programs import BUS_BUCKET, RENDER
 from cli.stack.state import Stack
@@ -129,7 +129,7 @@ def http(port: int, path: str = "/health/ready", clock: Callable[[], float] = ti
             # trust_env: no proxy is needed on loopback
             answer = httpx.get(f"http://127.0.0.1:{port}{path}", timeout=PROBE_SECONDS, trust_env=False)
         except httpx.TransportError:
-            return "does not answer yet"
+            return NO_ANSWER
         ready = answer.status_code == httpx.codes.OK
         troubles = _troubles(answer, "warnings" if ready else "problems")
         if not ready:

@@ -92,12 +92,21 @@ def test_where_there_is_no_terminal_a_new_note_is_a_line_every_few_seconds() -> 
     clock, out = Clock(), io.StringIO()
     console = Console(file=out, width=200)
     with BootView(console, ["inference"], clock=lambda: clock.now) as view:
-        for note in ("loading the weights (1 %)", "loading the weights (50 %)", "compiling", "compiling", "compiling"):
+        for note in (
+            "does not answer yet",
+            "does not answer yet",
+            "loading the weights (1 %)",
+            "loading the weights (50 %)",
+            "compiling",
+            "compiling",
+            "compiling",
+        ):
             view.update("inference", "starting", note)
             clock.now += 3
         view.update("inference", "ready")
     assert out.getvalue().splitlines() == [
+        "inference: starting (does not answer yet)",
         "inference: starting (loading the weights (1 %))",
         "inference: starting (compiling)",
-        "inference: ready after 15.0 s",
+        "inference: ready after 21.0 s",
     ]
