@@ -25,11 +25,13 @@ GPU_SEQUENCES = 256
 """Of the 1,024 that vLLM takes on a large GPU, few have room for their context. Each size of a batch, up to so many, is
 a CUDA graph that every start captures, with and without adapters: for 256 they are 35 sizes, where vLLM takes 51, up to
 512."""
+LARGEST_GRAPH = 512
+"""vLLM's own bound."""
 CPU_SEQUENCES = 128
 """vLLM's own default there."""
 CPU_WORKER = "services.inference.vllm.cpu_worker.CpuWorker"
 """Not imported here: only vLLM's workers do."""
-GRAPHS = ("max-cudagraph-capture-size", "cudagraph-capture-sizes", "compilation-config", "enforce-eager")
+GRAPHS = ("max-cudagraph-capture-size", "cudagraph-capture-sizes", "compilation-config", "-cc", "enforce-eager")
 """Options of vLLM that decide which CUDA graphs there are. A user who gives one decides it alone."""
 _ROOT = Path(__file__).resolve().parents[3]
 """The folder of the package `services`."""
@@ -121,12 +123,12 @@ def command_line(
         *("--max-loras", str(vllm.max_loras), "--max-cpu-loras", str(held_adapters(settings))),
         "--disable-uvicorn-access-log",
     ]
-    taken = str(sequences(settings, cpu=cpu))
-    command += unless_given(["--max-num-seqs", taken], vllm.extra_args)
+    taken = sequences(settings, cpu=cpu)
+    command += unless_given(["--max-num-seqs", str(taken)], vllm.extra_args)
     # compiling takes minutes on a CPU and gains little there; on a GPU it is most of the speed
     command += ["--enforce-eager"] if cpu else ["--gpu-memory-utilization", str(vllm.gpu_memory_utilization)]
-    if not cpu and not any(_option(one) in GRAPHS for one in vllm.extra_args if one.startswith("--")):
-        command += ["--max-cudagraph-capture-size", taken]
+    if not cpu and not any(one.startswith("-") and _option(one) in GRAPHS for one in vllm.extra_args):
+        command += ["--max-cudagraph-capture-size", str(min(taken, LARGEST_GRAPH))]
     if cpu:  # else the base may answer with an adapter
         command += unless_given(["--worker-extension-cls", CPU_WORKER], vllm.extra_args)
     if can_sleep and not cpu:  # the CPU build refuses the option; its sleep mode only pauses
