@@ -82,8 +82,11 @@ class Evaluation(StrictModel):
     few_shot: Annotated[int, Field(ge=0, le=20)] = 3
     max_tokens: Auto | Annotated[int, Field(ge=1, le=limits.MAX_TOKENS)] = "auto"
     """The most tokens of an answer; `auto`: what the longest reference of the test split needs, with head room."""
-    concurrency: Auto | Annotated[int, Field(ge=1, le=256)] = "auto"
-    """How many answers are asked for at a time; `auto`: as many as the endpoint has room for beside its users."""
+    concurrency: Auto | Annotated[int, Field(ge=1, le=256)] = Field(
+        default="auto", exclude_if=lambda value: value == "auto"
+    )
+    """How many answers are asked for at a time; `auto`: as many as the endpoint has room for beside its users. `auto`
+    is not written, because older services do not know it; they ask for 16."""
 
 
 class Gate(StrictModel):

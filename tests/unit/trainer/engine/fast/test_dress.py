@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from services.trainer.engine.fast import dress, liger
+
+pytestmark = pytest.mark.torch
 from tests.unit.trainer.engine.fast.models import small_model
 
 
@@ -67,7 +69,6 @@ def test_kernels_that_do_not_suit_the_base_are_taken_out_again(monkeypatch: pyte
 
 @pytest.mark.usefixtures("on_gpu")
 def test_ligers_own_pieces_can_be_taken_out():
-    pytest.importorskip("liger_kernel")
     model = small_model()
     expected = hidden_of(model)
     layers = liger.Layers(model.get_base_model())

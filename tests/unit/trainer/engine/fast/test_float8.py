@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from services.trainer.engine.fast import dress, float8, fused
+
+pytestmark = pytest.mark.torch
 from tests.unit.trainer.engine.fast.models import gradients_of, small_model
 
 

@@ -11,6 +11,8 @@ from peft import LoraConfig, get_peft_model
 
 from services.trainer.engine.fast import fused
 from services.trainer.engine.fast.frozen import PLAIN, Frozen
+
+pytestmark = pytest.mark.torch
 from tests.unit.trainer.engine.fast.models import gradients_of, small_model
 
 
