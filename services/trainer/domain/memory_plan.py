@@ -39,15 +39,15 @@ EFFICIENCY: Mapping[tuple[str, bool], float] = {
     # (quantization, fused LoRA)
     ("nf4", False): 0.16,
     ("none", False): 0.19,
-    ("nf4", True): 0.49,
-    ("none", True): 0.53,
-    ("fp8", True): 0.70,
+    ("nf4", True): 0.47,
+    ("none", True): 0.485,
+    ("fp8", True): 0.63,
 }
 """The share of a GPU's dense bfloat16 peak that steps reach where the arithmetic takes the time."""
 LAUNCH_SECONDS = 8e-3
 """How long the process takes to launch the kernels of one layer, forward and backward. A micro-batch through a small
 base takes as long as its launches."""
-GRAPH_LAUNCH = 0.2
+GRAPH_LAUNCH = 0.3
 """The share of these that CUDA graphs leave."""
 CPU_FLOPS, CPU_CALL_SECONDS = 7e10, 1e-2
 """FLOP/s of two free cores, in steps of a small base; and what calling the operations of a layer takes at least."""

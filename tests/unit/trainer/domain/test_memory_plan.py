@@ -105,9 +105,10 @@ def cost(shape: Shape, peak: float) -> Cost:
     [
         ("8B", Way("nf4"), 4566),
         ("8B", Way("none"), 5400),
-        ("8B", Way("nf4", fused=True), 15_600),
-        ("8B", Way("none", fused=True), 17_000),
-        ("8B", Way("fp8", fused=True), 23_000),
+        ("8B", Way("nf4", fused=True), 15_287),
+        ("8B", Way("none", fused=True), 15_677),
+        ("8B", Way("fp8", fused=True), 20_430),
+        ("135M", Way("none", fused=True, graphs=True), 120_655),
         ("135M", Way("nf4"), 26_572),
         ("135M", Way("none"), 32_067),
     ],

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from services.trainer.engine.fast import dress, liger
+from tests.unit.trainer.engine.fast.models import small_model
 
 pytestmark = pytest.mark.torch
-from tests.unit.trainer.engine.fast.models import small_model
 
 
 def hidden_of(model: Any) -> Any:

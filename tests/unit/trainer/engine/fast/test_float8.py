@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from services.trainer.engine.fast import dress, float8, fused
+from tests.unit.trainer.engine.fast.models import gradients_of, small_model
 
 pytestmark = pytest.mark.torch
-from tests.unit.trainer.engine.fast.models import gradients_of, small_model
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e4])

@@ -11,9 +11,9 @@ from peft import LoraConfig, get_peft_model
 
 from services.trainer.engine.fast import fused
 from services.trainer.engine.fast.frozen import PLAIN, Frozen
+from tests.unit.trainer.engine.fast.models import gradients_of, small_model
 
 pytestmark = pytest.mark.torch
-from tests.unit.trainer.engine.fast.models import gradients_of, small_model
 
 
 @pytest.mark.parametrize("bias", [False, True], ids=["plain", "bias"])
