@@ -47,6 +47,30 @@ def job_id(bucket: str, key: str, sha256: str, spec: JobSpec, *, unreadable: str
     return f"ftjob-{derive('job', bucket, key, sha256, settings)}"
 
 
+EARLIER_QUANTIZATION, EARLIER_CONCURRENCY = "nf4", 16
+"""The defaults of `lora.quantization` and `evaluation.concurrency` before they could be `auto`."""
+
+
+def as_derived(job: str, bucket: str, key: str, sha256: str, spec: JobSpec) -> JobSpec:
+    """The settings of an existing job as its id was derived from them.
+
+    A manifest of an earlier version holds each default in full, also those that are `auto` now; no id counts them as
+    set.
+    """
+    lora, evaluation = spec.lora, spec.evaluation
+    if lora.quantization == EARLIER_QUANTIZATION:
+        lora = lora.model_copy(update={"quantization": "auto"})
+    if evaluation.concurrency == EARLIER_CONCURRENCY:
+        evaluation = evaluation.model_copy(update={"concurrency": "auto"})
+    candidates = (
+        spec,
+        spec.model_copy(update={"lora": lora}),
+        spec.model_copy(update={"evaluation": evaluation}),
+        spec.model_copy(update={"lora": lora, "evaluation": evaluation}),
+    )
+    return next((each for each in candidates if job_id(bucket, key, sha256, each) == job), candidates[-1])
+
+
 def event_id(job: str, topic: str, *parts: Any) -> str:
     """The CloudEvents id of an event: the same on every delivery and every re-publication."""
     return f"ftevent-{derive('event', job, topic, *parts)}"

@@ -12,7 +12,6 @@ from typing import Literal, Protocol
 
 from cli.stack.config import log_file
 from cli.stack.programs import Program
-from cli.stack.readiness import Probe
 from cli.stack.supervisor import Process, Supervisor
 from cli.terminal import CliError
 
@@ -20,6 +19,12 @@ POLL_SECONDS = 0.25
 MAX_STARTS = 3
 """A program that ended this often will not become ready by itself."""
 TAIL_LINES = 12
+
+Probe = Callable[[], str | None]
+"""Tells whether a program is ready: None if so, else a few words on what is missing."""
+
+NO_ANSWER = "does not answer yet"
+"""The note of a program of which no more is known."""
 
 State = Literal["waiting", "starting", "ready", "failed"]
 

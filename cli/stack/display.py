@@ -1,4 +1,5 @@
-"""The table of processes that `up` shows: live on a terminal, one line per change elsewhere."""
+"""The table of processes that `up` shows: live on a terminal, elsewhere a line per change, and every few seconds one of
+what a program that starts is doing."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from cli.stack.boot import State
+from cli.stack.boot import NO_ANSWER, State
 
 _LOOK: dict[State, tuple[str, str]] = {
     "waiting": ("·", "dim"),
@@ -23,12 +24,19 @@ _LOOK: dict[State, tuple[str, str]] = {
 }
 
 
+SAY_SECONDS = 5.0
+"""The shortest pause between two lines about one program that is still starting."""
+
+
 @dataclass
 class _Row:
     state: State = "waiting"
     note: str = ""
     since: float | None = None
     took: float | None = None
+    said: str = ""
+    """The note of the last line, where there is no live table."""
+    said_at: float = 0.0
     spinner: Spinner = field(default_factory=lambda: Spinner("dots", style="yellow"))
 
 
@@ -59,9 +67,12 @@ class BootView:
             row.since = self._clock()
         if state in ("ready", "failed") and row.took is None:
             row.took = self._clock() - (row.since or self._clock())
-        changed = row.state != state
+        now = self._clock()
+        told = note in (row.said, NO_ANSWER) or now - row.said_at < SAY_SECONDS
+        changed = row.state != state or not told
         row.state, row.note = state, note
         if changed and not self._live:
+            row.said, row.said_at = note, now
             seconds = f" after {row.took:.1f} s" if row.took is not None else ""
             self._console.print(Text(f"{name}: {state}{seconds}{f' ({note})' if note else ''}"), soft_wrap=True)
 

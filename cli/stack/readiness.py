@@ -4,17 +4,35 @@ missing."""
 from __future__ import annotations
 
 import asyncio
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import httpx
 
+from cli.stack.boot import NO_ANSWER, Probe, tail
+from cli.stack.config import log_file
 from cli.stack.programs import BUS_BUCKET, RENDER
 from cli.stack.state import Stack
 from shared.errors import ConfigError
 from shared.settings import BusSettings
 
-Probe = Callable[[], str | None]
+VLLM_BEGINS = "vLLM is starting"
+"""What the inference service logs before each start."""
+VLLM_LINES = 60
+VLLM_STEPS = tuple(
+    (re.compile(pattern), step)
+    for pattern, step in (
+        (r"vLLM API server version|non-default args|Initializing a V1 LLM engine", "importing its libraries"),
+        (r"checkpoint shards: +(?P<share>\d+)%", "loading the weights"),
+        (r"Starting to load model|Loading weights took", "loading the weights"),
+        (r"Dynamo bytecode transform|Compiling a graph|compiled graph|Model loading took", "compiling"),
+        (r"Capturing CUDA graphs[^%]*?: +(?P<share>\d+)%", "capturing CUDA graphs"),
+        (r"torch\.compile took|Available KV cache memory|KV cache size|Profiling CUDA graph", "reserving memory"),
+        (r"Graph capturing finished|init engine \(|Starting vLLM", "almost ready"),
+    )
+)
+"""Lines of vLLM 0.26 and 0.32 from which one sees what it does next, the last of which counts."""
 
 PROBE_SECONDS = 1.0
 WARNING_SECONDS = 30.0
@@ -27,7 +45,32 @@ def probe_for(name: str, stack: Stack) -> Probe:
         return _s3(stack)
     if name == "tansu":
         return _kafka(stack)
+    if name == "inference":
+        return telling(http(stack.ports[name]), lambda: vllm_step(tail(log_file(stack.logs, name), VLLM_LINES)))
     return http(stack.ports[name], "/health" if name == RENDER else "/health/ready")
+
+
+def telling(probe: Probe, doing: Callable[[], str | None]) -> Probe:
+    """`probe`, whose note also says what the program is `doing`."""
+
+    def told() -> str | None:
+        note = probe()
+        step = doing() if note is not None else None
+        return f"{note}: {step}" if step else note
+
+    return told
+
+
+def vllm_step(lines: Sequence[str]) -> str | None:
+    """What a vLLM that starts is doing, by the last lines of the log of inference; None: nothing is known."""
+    for line in reversed(lines):
+        if VLLM_BEGINS in line:  # what is before it is of an earlier start
+            return VLLM_STEPS[0][1]
+        for pattern, step in VLLM_STEPS:
+            if found := pattern.search(line):
+                share = f" ({found['share']} %)" if found.groupdict().get("share") else ""
+                return step + share
+    return None
 
 
 def _s3(stack: Stack) -> Probe:
@@ -86,7 +129,7 @@ def http(port: int, path: str = "/health/ready", clock: Callable[[], float] = ti
             # trust_env: no proxy is needed on loopback
             answer = httpx.get(f"http://127.0.0.1:{port}{path}", timeout=PROBE_SECONDS, trust_env=False)
         except httpx.TransportError:
-            return "does not answer yet"
+            return NO_ANSWER
         ready = answer.status_code == httpx.codes.OK
         troubles = _troubles(answer, "warnings" if ready else "problems")
         if not ready:

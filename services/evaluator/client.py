@@ -29,6 +29,8 @@ SLEEPING, STARTING = "model_sleeping", "service_unavailable"
 BUSY = (408, 429)
 PREFER = {"prefer": "wait=5"}
 """Our gateway waits no longer for a model server that starts (RFC 7240). The evaluation comes again instead."""
+AT_A_TIME, MOST_AT_A_TIME = 16, 256
+"""How many questions are asked at a time of an endpoint that does not say how many it has room for; and the most."""
 FEWEST_TOKENS = 16
 """A prompt that leaves less room than this for the answer is too long."""
 _TOO_LONG = re.compile(r"context.length|model.length|too long|too large|longer than|maximum length", re.IGNORECASE)
@@ -43,9 +45,9 @@ class KeyRefused(ConfigError):
     """The endpoint does not accept the API key."""
 
 
-def connect(settings: Settings, concurrency: int, project: str = DEFAULT_PROJECT) -> httpx.AsyncClient:
-    """An HTTP client of `inference.url`, for at most `concurrency` requests at a time. It acts in `project`, because
-    nobody else sees its models."""
+def connect(settings: Settings, project: str = DEFAULT_PROJECT) -> httpx.AsyncClient:
+    """An HTTP client of `inference.url`, for at most `MOST_AT_A_TIME` questions at a time. It acts in `project`,
+    because nobody else sees its models."""
     key = settings.evaluator.api_key
     headers = {"authorization": f"Bearer {key.get_secret_value()}"} if key else {}
     if project != DEFAULT_PROJECT:
@@ -54,7 +56,7 @@ def connect(settings: Settings, concurrency: int, project: str = DEFAULT_PROJECT
         base_url=settings.inference.url.rstrip("/") + "/v1",
         headers=headers,
         timeout=httpx.Timeout(settings.evaluator.timeout_seconds, connect=10),
-        limits=httpx.Limits(max_connections=concurrency + 1),  # one to ask how it is, see reach.py
+        limits=httpx.Limits(max_connections=MOST_AT_A_TIME + 1),  # one to ask how it is, see reach.py
     )
 
 
@@ -103,6 +105,15 @@ class Endpoint:
             return await self._asked(model, prompts, max_tokens, thinking, patience)
         except NotOpenAi as error:
             raise ConfigError(f"{named(self._http)} is not that of an OpenAI server: {error}") from None
+
+    async def room(self, base: str) -> int:
+        """How many questions the endpoint can take at a time beside its users, as the card of the model `base` says."""
+        try:
+            response = await self._http.get(f"/models/{base}", headers=PREFER)
+            said = response.json()["background_requests"]
+        except (httpx.HTTPError, ValueError, LookupError, TypeError):  # an endpoint of others
+            return AT_A_TIME
+        return min(said, MOST_AT_A_TIME) if isinstance(said, int) and said >= 1 else AT_A_TIME
 
     async def _asked(
         self, model: str, prompts: Sequence[Prompt], max_tokens: int, thinking: int, patience: float | None

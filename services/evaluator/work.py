@@ -59,7 +59,7 @@ class EvaluateWork:
                 is wrong; in one line. Answers that came are kept for the next attempt.
         """
         job = attempt.job
-        async with connect(self._settings, job.spec.evaluation.concurrency, job.project) as http:
+        async with connect(self._settings, job.project) as http:
             reach = Reach(http)
             await reach.check()
             with disk.writing(tempfile.gettempdir(), "TMPDIR"):
@@ -80,12 +80,15 @@ class EvaluateWork:
         progress = Progress(attempt, len(dataset.examples) * len(asked) + 2 * len(EDGE_PROMPTS), self._clock)
         endpoint = Endpoint(http, patience=self._settings.evaluator.timeout_seconds)
         parents = await attempts_of_parents(self._objects, attempt.job, "evaluator")
-        asking = _Asking(attempt, endpoint, reach, AnswerCache(self._objects, attempt, parents), progress)
+        wanted = spec.evaluation.concurrency
+        at_a_time = await endpoint.room(training.base) if wanted == "auto" else wanted
+        cache = AnswerCache(self._objects, attempt, parents)
+        asking = _Asking(attempt, endpoint, reach, cache, progress, at_a_time)
         answers: dict[Variant, list[Answer]] = {}
         for questions in asked:
             answers[questions.variant] = await asking.answers(questions)
         with telemetry.span("evaluator.edge_prompts"):
-            edges = await self._edge_prompts(attempt, endpoint, progress, training, dataset, limit.tokens)
+            edges = await self._edge_prompts(attempt, endpoint, progress, training, dataset, limit.tokens, at_a_time)
             if all(edge.base.error and edge.tuned.error for edge in edges):
                 await reach.check()  # not the prompts are to blame, if nobody answers
         with telemetry.span("evaluator.score"):
@@ -149,8 +152,9 @@ class EvaluateWork:
         training: TrainingCompleted,
         dataset: Dataset,
         max_tokens: int,
+        at_a_time: int,
     ) -> list[EdgeResult]:
-        slots = asyncio.Semaphore(attempt.job.spec.evaluation.concurrency)
+        slots = asyncio.Semaphore(at_a_time)
         await progress.begin("edge prompts", 2 * len(EDGE_PROMPTS))
 
         async def ask(model: str, edge: EdgePrompt) -> Answer:
@@ -192,13 +196,20 @@ class _Asking:
     """Asks the questions of one attempt, and loses no answer that came."""
 
     def __init__(
-        self, attempt: Attempt, endpoint: Endpoint, reach: Reach, cache: AnswerCache, progress: Progress
+        self,
+        attempt: Attempt,
+        endpoint: Endpoint,
+        reach: Reach,
+        cache: AnswerCache,
+        progress: Progress,
+        at_a_time: int,
     ) -> None:
         self._attempt = attempt
         self._endpoint = endpoint
         self._reach = reach
         self._cache = cache
         self._progress = progress
+        self._at_a_time = at_a_time
 
     async def say(self, why: str) -> None:
         """What is done waits for the store."""
@@ -218,8 +229,7 @@ class _Asking:
             return [answer for answer in answers if answer is not None]
 
     async def _ask(self, questions: Questions, answers: Answers, missing: list[int]) -> None:
-        concurrency = self._attempt.job.spec.evaluation.concurrency
-        asking = ask_all(self._endpoint, questions, answers, concurrency, self._progress.count_answer)
+        asking = ask_all(self._endpoint, questions, answers, self._at_a_time, self._progress.count_answer)
         try:
             await self._reach.during(asking)
         except BaseException:

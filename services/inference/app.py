@@ -3,6 +3,7 @@ made here."""
 
 from __future__ import annotations
 
+from services.inference.domain.background import background_requests
 from services.inference.errors import ERRORS
 from services.inference.gateway import admin, model_routes
 from services.inference.gateway.admission import Admission
@@ -22,10 +23,11 @@ from services.inference.registry.watched import DeletedModels, Permissions
 from services.inference.trial import Trial
 from services.inference.vllm.child import supervised
 from services.inference.vllm.clients import make_client
-from services.inference.vllm.command import held_adapters
+from services.inference.vllm.command import cpu_build, held_adapters, sequences
 from services.inference.vllm.gpu_turn import SleepController
 from services.inference.vllm.probe import Probe
 from services.inference.vllm.server import Vllm
+from services.inference.vllm.warm import WarmUp
 from services.inference.work import DeployWork
 from shared.access.keyring import Keyring
 from shared.access.rights import ANY, OPENAI, Line, RightsTable
@@ -34,6 +36,7 @@ from shared.http.app import make_http_app
 from shared.http.forward import Forwarder, Other
 from shared.process import allow_open_files, collect_rarely
 from shared.service import Context, Parts, run
+from shared.settings import Settings
 from shared.stages.gpu_turns import GpuTurns
 
 RIGHTS = RightsTable(
@@ -88,7 +91,14 @@ def build(context: Context) -> Parts:
     deleted = DeletedModels(objects)
     trained = TrainedModels(objects, deleted)
     first_requests = FirstRequests(trained)
-    known = Models(trained, aliases, Permissions(objects), bases, organization=settings.model.organization)
+    known = Models(
+        trained,
+        aliases,
+        Permissions(objects),
+        bases,
+        organization=settings.model.organization,
+        background=_background(settings),
+    )
     files = AdapterFiles(
         objects,
         folder=settings.inference.adapter_dir,
@@ -96,7 +106,15 @@ def build(context: Context) -> Parts:
         max_rank=settings.vllm.max_lora_rank,
         retention=settings.retention,
     )
-    adapters = Adapters(trained, vllm, files, limit=held_adapters(settings), named=aliases.models)
+    adapters = Adapters(
+        trained,
+        vllm,
+        files,
+        limit=held_adapters(settings),
+        named=aliases.models,
+        # a CPU compiles nothing
+        warm=WarmUp(control, vllm) if settings.vllm.url or not cpu_build() else None,
+    )
     trial = Trial(vllm, adapters, LiveCheck(Probe(control, vllm), adapters, settings.render.policy))
 
     admission = Admission.within(settings.inference.max_generations, allow_open_files)
@@ -135,3 +153,11 @@ def build(context: Context) -> Parts:
         checks={"vllm": vllm.problem},
         close=close,
     )
+
+
+def _background(settings: Settings) -> int | None:
+    """How many requests that can wait the server should have at a time; None: that is not known."""
+    if settings.vllm.url:
+        return background_requests(settings.vllm.max_num_seqs, cpu=False)
+    cpu = cpu_build()
+    return background_requests(sequences(settings, cpu=cpu), cpu=cpu)

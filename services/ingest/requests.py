@@ -132,7 +132,8 @@ class Requests:
         else:
             root, job = await self._retry(key)
         dataset = job.dataset
-        if job_id != job.job_id or job_id != ids.job_id(dataset.bucket, dataset.key, dataset.sha256, job.spec):
+        place = dataset.bucket, dataset.key, dataset.sha256
+        if job_id != job.job_id or job_id != ids.job_id(*place, ids.as_derived(job_id, *place, job.spec)):
             raise ValueError("a request for a job is not under the id of its job")
         try:
             await self._objects.create(job_key(job_id), job.model_dump_json().encode())

@@ -21,6 +21,7 @@ from services.trainer.engine.messages import (
     TrainingResult,
 )
 from services.trainer.job import folders, gpu_turn
+from services.trainer.job.ahead import ProcessAhead
 from services.trainer.job.found import Clock, Found, find_checkpoints
 from services.trainer.job.process import TrainingProcess
 from services.trainer.job.spans import PhaseSpans
@@ -63,9 +64,11 @@ class TrainWork:
         RuntimeError: the process crashed.
     """
 
-    def __init__(self, objects: ObjectStore, settings: Settings) -> None:
+    def __init__(self, objects: ObjectStore, settings: Settings, ahead: ProcessAhead | None = None) -> None:
+        """`ahead`: has a process that was started before; None: each is started when its job comes."""
         self._objects = objects
         self._settings = settings
+        self._ahead = ahead
 
     async def __call__(self, attempt: Attempt) -> TrainingCompleted:
         work_dir = self._settings.trainer.work_dir.absolute()
@@ -212,9 +215,11 @@ class TrainWork:
         plan_path.write_text(plan.model_dump_json())
         telling = Telling(attempt)
         with PhaseSpans("start") as spans:
-            process = await TrainingProcess.start(
-                plan_path, out, gpu=self._settings.trainer.gpu, threads=self._settings.trainer.threads
-            )
+            process = await self._ahead.take(plan_path, out) if self._ahead else None
+            if process is None:
+                process = await TrainingProcess.start(
+                    plan_path, out, gpu=self._settings.trainer.gpu, threads=self._settings.trainer.threads
+                )
             log.info("training process started", extra={"job_id": attempt.job.job_id, "pid": process.pid})
             await telling.begin()
             try:

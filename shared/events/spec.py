@@ -50,6 +50,10 @@ class Lora(StrictModel):
 
     r: Auto | Literal[1, 8, 16, 32, 64, 128, 256] = "auto"
     alpha: Auto | Annotated[int, Field(ge=1, le=65_536)] = "auto"
+    use_rslora: Auto | bool = Field(default="auto", exclude_if=lambda value: value == "auto")
+    """Rank-stabilized LoRA (arXiv 2312.03732): the adapter is scaled by alpha / sqrt(r) instead of alpha / r, so that
+    high ranks learn as much as low ones. `auto`: no, or as the model that training starts from. `auto` is not written,
+    because older services do not know the field."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     target_modules: (
         Literal["all-linear"]
@@ -58,7 +62,10 @@ class Lora(StrictModel):
             Field(max_length=limits.TARGET_MODULES),
         ]
     ) = "all-linear"
-    quantization: Literal["nf4", "none"] = "nf4"
+    quantization: Auto | Literal["nf4", "fp8", "none"] = Field(default="auto", exclude_if=lambda value: value == "auto")
+    """Of the base while it trains. `none` is bf16, as it is served (float32 on a CPU). `auto`: `none` on a GPU that has
+    the memory for it, else `nf4`; results say which. `fp8` needs compute capability 8.9. `auto` is not written, because
+    older services do not know it; they train in `nf4`, as ever."""
 
 
 class Splits(StrictModel):
@@ -75,7 +82,11 @@ class Evaluation(StrictModel):
     few_shot: Annotated[int, Field(ge=0, le=20)] = 3
     max_tokens: Auto | Annotated[int, Field(ge=1, le=limits.MAX_TOKENS)] = "auto"
     """The most tokens of an answer; `auto`: what the longest reference of the test split needs, with head room."""
-    concurrency: Annotated[int, Field(ge=1, le=256)] = 16
+    concurrency: Auto | Annotated[int, Field(ge=1, le=256)] = Field(
+        default="auto", exclude_if=lambda value: value == "auto"
+    )
+    """How many answers are asked for at a time; `auto`: as many as the endpoint has room for beside its users. `auto`
+    is not written, because older services do not know it; they ask for 16."""
 
 
 class Gate(StrictModel):

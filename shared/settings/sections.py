@@ -195,6 +195,9 @@ class TrainerSettings(Section):
     work_dir: Path = Path(".tunestream/trainer")
     keep_checkpoints: int = 1
     """Of the checkpoints to continue from, how many stay in the store; the listed ones all stay."""
+    process_ahead: bool = True
+    """Keep a process that has imported its libraries before a job comes: it holds about 0.5 GB of memory, and nothing
+    of a GPU."""
 
 
 class GpuSettings(Section):
@@ -221,6 +224,9 @@ class VllmSettings(Section):
     max_lora_rank: Literal[1, 8, 16, 32, 64, 128, 256, 320, 512] = 64
     max_loras: int = 4
     max_model_len: int | None = None
+    max_num_seqs: int | None = Field(default=None, ge=1)
+    """How many requests the server computes at a time; the others wait. None: 256 on a GPU, and vLLM's own default on a
+    CPU. Of a server behind `url` it is not known unless it is set, and evaluations then ask 16 at a time."""
     dtype: str = "bfloat16"
     gpu_memory_utilization: float = 0.6
     """vLLM's share of the GPU's memory (`gpu.share = split`)."""

@@ -17,7 +17,9 @@ def retry_of(parent: Job, retry: Retry, traceparent: str) -> Job:
     """The manifest of a retry: dataset, settings, base and alias of the parent, under a new id. The same `retry` always
     has the same id."""
     spec = parent.spec.model_copy(update={"rerun": retry.rerun})
-    job_id = ids.job_id(parent.dataset.bucket, parent.dataset.key, parent.dataset.sha256, spec)
+    place = parent.dataset.bucket, parent.dataset.key, parent.dataset.sha256
+    derived = ids.as_derived(parent.job_id, *place, parent.spec)
+    job_id = ids.job_id(*place, derived.model_copy(update={"rerun": retry.rerun}))
     about = {"parent_job": parent.job_id, "parent_version": None, "from_stage": retry.from_stage}
     return parent.model_copy(
         update={

@@ -30,6 +30,17 @@ def test_events_of_every_released_version_stay_readable(path: Path) -> None:
     assert read.model_dump(mode="json", exclude_unset=True) == written
 
 
+def test_older_services_can_read_what_nobody_set() -> None:
+    """They know `nf4` and `none` only, and refuse a whole event for another word."""
+    spec = JobSpec.model_validate({"lora": {"r": 8}})
+    assert spec.lora.quantization == "auto"
+    assert "quantization" not in spec.model_dump(mode="json")["lora"]
+    assert JobSpec.model_validate_json(spec.model_dump_json()) == spec
+    for known in ("nf4", "none"):
+        asked = JobSpec.model_validate({"lora": {"quantization": known}})
+        assert asked.model_dump(mode="json")["lora"]["quantization"] == known
+
+
 def test_there_is_a_golden_file_of_every_event() -> None:
     assert {path.stem for path in GOLDEN.glob("*.json")} == {f"{event.topic}.v1" for event in EVENTS}
 

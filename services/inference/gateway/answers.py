@@ -23,6 +23,9 @@ class Model(Answer):
     root: str
     """The model that an alias names; else the base."""
     parent: str | None
+    background_requests: int | None = None
+    """Of the base, if it is known: how many requests at a time a client that can wait should have under way, so that
+    others are answered at once."""
 
 
 class ModelList(Answer):

@@ -37,13 +37,16 @@ class Adapters:
         *,
         limit: int,
         named: Callable[[], Awaitable[Iterable[str]]],
+        warm: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
-        """At most `limit` adapters are held, unless more are in use at once. `named`: the models under an alias."""
+        """At most `limit` adapters are held, unless more are in use at once. `named`: the models under an alias.
+        `warm` is awaited after an adapter was loaded, before anybody may use it."""
         self._trained = trained
         self._vllm = vllm
         self._files = files
         self._limit = limit
         self._named = named
+        self._warm = warm
         self._paths: dict[str, Path] = {}
         """Where the adapter of each model is that is held, or is about to be."""
         self._loaded: OrderedDict[str, None] = OrderedDict()  # least recently used first
@@ -121,6 +124,8 @@ class Adapters:
             trained, path = await self._find_and_fetch(model)
             with telemetry.span("inference.load_adapter", attributes={"tunestream.model": model}):
                 await self._vllm.load_adapter(model, path)
+                if self._warm is not None:
+                    await self._warm(model)
         except Exception as error:
             metrics.adapter_loads.labels("unavailable" if isinstance(error, VllmUnavailable) else "failed").inc()
             raise

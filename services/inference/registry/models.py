@@ -70,13 +70,22 @@ class Models:
     """Finds the model of a name, and lists all, as one project sees them."""
 
     def __init__(
-        self, trained: TrainedModels, aliases: Aliases, permissions: Permissions, bases: Bases, *, organization: str
+        self,
+        trained: TrainedModels,
+        aliases: Aliases,
+        permissions: Permissions,
+        bases: Bases,
+        *,
+        organization: str,
+        background: int | None = None,
     ) -> None:
+        """`background`: what the card of the base says of requests that can wait (`domain/background.py`)."""
         self._trained = trained
         self._aliases = aliases
         self._permissions = permissions
         self._bases = bases
         self._organization = organization
+        self._background = background
 
     async def resolve(self, name: str, project: str) -> Target:
         """The model that a client of `project` means by `name`.
@@ -164,7 +173,8 @@ class Models:
         return None
 
     def _base_card(self, name: str) -> dict[str, Any]:
-        return self._card(name, 0, root=self._bases.base, parent=None)
+        card = self._card(name, 0, root=self._bases.base, parent=None)
+        return card if self._background is None else {**card, "background_requests": self._background}
 
     def _tuned_card(self, trained: Trained) -> dict[str, Any]:
         return self._card(trained.model, trained.created, root=trained.base, parent=trained.base)

@@ -21,8 +21,18 @@ HOST = "127.0.0.1"
 # Adapters that vLLM holds in memory, per slot on the GPU. It would read further ones from disk within a step, and all
 # requests would wait meanwhile.
 HELD_PER_SLOT = 4
+GPU_SEQUENCES = 256
+"""Of the 1,024 that vLLM takes on a large GPU, few have room for their context. Each size of a batch, up to so many, is
+a CUDA graph that every start captures, with and without adapters: for 256 they are 35 sizes, where vLLM takes 51, up to
+512."""
+LARGEST_GRAPH = 512
+"""vLLM's own bound."""
+CPU_SEQUENCES = 128
+"""vLLM's own default there."""
 CPU_WORKER = "services.inference.vllm.cpu_worker.CpuWorker"
 """Not imported here: only vLLM's workers do."""
+GRAPHS = ("max-cudagraph-capture-size", "cudagraph-capture-sizes", "compilation-config", "-cc", "enforce-eager")
+"""Options of vLLM that decide which CUDA graphs there are. A user who gives one decides it alone."""
 _ROOT = Path(__file__).resolve().parents[3]
 """The folder of the package `services`."""
 
@@ -30,6 +40,16 @@ _ROOT = Path(__file__).resolve().parents[3]
 def held_adapters(settings: Settings) -> int:
     """How many adapters vLLM holds at a time."""
     return settings.vllm.max_loras * HELD_PER_SLOT
+
+
+def sequences(settings: Settings, *, cpu: bool) -> int:
+    """How many sequences a server that is started with `command_line` computes at a time."""
+    given = settings.vllm.extra_args
+    for option, value in zip(given, (*given[1:], ""), strict=False):
+        if option.startswith("--") and _option(option) == "max-num-seqs":
+            text = option.partition("=")[2] or value
+            return int(text) if text.isdecimal() else GPU_SEQUENCES
+    return settings.vllm.max_num_seqs or (CPU_SEQUENCES if cpu else GPU_SEQUENCES)
 
 
 def cpu_build() -> bool:
@@ -103,8 +123,12 @@ def command_line(
         *("--max-loras", str(vllm.max_loras), "--max-cpu-loras", str(held_adapters(settings))),
         "--disable-uvicorn-access-log",
     ]
+    taken = sequences(settings, cpu=cpu)
+    command += unless_given(["--max-num-seqs", str(taken)], vllm.extra_args)
     # compiling takes minutes on a CPU and gains little there; on a GPU it is most of the speed
     command += ["--enforce-eager"] if cpu else ["--gpu-memory-utilization", str(vllm.gpu_memory_utilization)]
+    if not cpu and not any(one.startswith("-") and _option(one) in GRAPHS for one in vllm.extra_args):
+        command += ["--max-cudagraph-capture-size", str(min(taken, LARGEST_GRAPH))]
     if cpu:  # else the base may answer with an adapter
         command += unless_given(["--worker-extension-cls", CPU_WORKER], vllm.extra_args)
     if can_sleep and not cpu:  # the CPU build refuses the option; its sleep mode only pauses

@@ -22,6 +22,7 @@ T = TypeVar("T")
 RANKS = (1, 8, 16, 32, 64, 128, 256)
 AUTO_RANKS = (16, 32, 64)
 ALPHA = 32  # fixed, so that the best rate does not depend on the rank
+RSLORA_ALPHA = 8  # over sqrt(16) this is the scale that ALPHA has over 16, the rank of our measured rates
 SMALL_BASE = 0.1e9  # up to here alpha is that of our own measurement, and short runs and pairs get no other rate
 MEASURED_SIZE, MEASURED_RATE, HIGHEST_RATE = 5.5e6, 5e-3, 8e-3
 RATES = ((1.3e9, 4e-4), (4.5e9, 3e-4), (10e9, 2.5e-4), (20e9, 1.5e-4), (math.inf, 1e-4))
@@ -55,7 +56,8 @@ class Facts:
     """What the choices depend on.
 
     `trained_tokens`: how many tokens of one epoch are in the loss. `parameters`: of the base. `parameters_per_rank`:
-    how many an adapter of rank 1 has. `start_rank`, `start_alpha`: of the adapter that the run starts from, if any.
+    how many an adapter of rank 1 has. `start_rank`, `start_alpha`, `start_rslora`: of the adapter that the run starts
+    from, if any.
     """
 
     examples: int
@@ -65,6 +67,7 @@ class Facts:
     validation_examples: int = 0
     start_rank: int | None = None
     start_alpha: int | None = None
+    start_rslora: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,7 @@ class Chosen:
     max_length: Choice[int]
     lora_r: Choice[int]
     lora_alpha: Choice[int]
+    use_rslora: Choice[bool]
     lora_dropout: Choice[float]
     quantization: Choice[str]
     early_stopping_patience: Choice[int]
@@ -93,8 +97,9 @@ class Chosen:
         return {name: {"value": choice.value, "reason": choice.reason} for name, choice in present.items()}
 
     def values(self) -> dict[str, JsonValue]:
-        """`{name: value}`, without reasons."""
-        return {name: choice.value for name, choice in vars(self).items() if choice is not None}
+        """`{name: value}`, without reasons. Plain LoRA is not named, so that checkpoints of earlier versions fit."""
+        present = {name: choice.value for name, choice in vars(self).items() if choice is not None}
+        return {name: value for name, value in present.items() if name != "use_rslora" or value}
 
 
 def choose(plan: Plan, facts: Facts, max_length: Choice[int]) -> Chosen:
@@ -105,6 +110,7 @@ def choose(plan: Plan, facts: Facts, max_length: Choice[int]) -> Chosen:
     epochs = _given(asked.n_epochs) or _epochs(facts.examples, dpo)
     batch = _given(asked.batch_size) or _batch_size(facts.examples, dpo)
     steps = Steps(facts.examples, batch.value, epochs.value).total
+    rslora = _rslora(lora.use_rslora, facts)
     rate, multiplier = _learning_rate(plan, facts.parameters, steps)
     return Chosen(
         n_epochs=epochs,
@@ -116,9 +122,10 @@ def choose(plan: Plan, facts: Facts, max_length: Choice[int]) -> Chosen:
         max_grad_norm=_setting(asked.max_grad_norm),
         max_length=max_length,
         lora_r=rank,
-        lora_alpha=_given(lora.alpha) or _alpha(facts, rank.value),
+        lora_alpha=_given(lora.alpha) or _alpha(facts, rank.value, rslora=rslora.value),
+        use_rslora=rslora,
         lora_dropout=_dropout(lora.dropout, dpo),
-        quantization=Choice(lora.quantization, "the base's weights while training"),
+        quantization=_quantization(lora.quantization),
         early_stopping_patience=_patience(asked.early_stopping_patience, facts.validation_examples),
         beta=(_given(asked.beta) or Choice(0.1, "the usual strength of DPO")) if dpo else None,
         seed=_setting(plan.seed),
@@ -238,9 +245,19 @@ def _rank(facts: Facts, most: int) -> Choice[int]:
     return Choice(rank, reason)
 
 
-def _alpha(facts: Facts, rank: int) -> Choice[int]:
+def _rslora(asked: bool | str, facts: Facts) -> Choice[bool]:
+    if isinstance(asked, bool):
+        return Choice(asked, "as set")
+    if facts.start_rslora is not None:
+        return Choice(facts.start_rslora, "that of the adapter that training starts from")
+    return Choice(False, "the adapter is scaled by alpha / r, as usual")
+
+
+def _alpha(facts: Facts, rank: int, *, rslora: bool) -> Choice[int]:
     if facts.start_alpha is not None:
         return Choice(facts.start_alpha, "that of the adapter that training starts from")
+    if rslora:
+        return Choice(RSLORA_ALPHA, f"over sqrt(r); at rank 16 the same scale as {ALPHA} over r, and the same rate")
     if facts.parameters <= SMALL_BASE:
         small = f"for a base of {_human(facts.parameters)} parameters"
         return Choice(2 * rank, f"twice the rank, {small}: with that the curve for small bases was measured")
@@ -251,6 +268,11 @@ def _dropout(dropout: float, dpo: bool) -> Choice[float]:
     if dpo and not dropout:
         return Choice(0.0, "off, because its noise would be taken for a preference")
     return _setting(dropout)
+
+
+def _quantization(asked: str) -> Choice[str]:
+    """Without knowledge of the device; `recipe.py` chooses with it."""
+    return Choice("nf4", "the smallest") if asked == "auto" else _setting(asked)
 
 
 def _patience(patience: int, validation_examples: int) -> Choice[int]:

@@ -15,11 +15,13 @@ Place = tuple[int, int]
 @dataclass(frozen=True)
 class RowShape:
     """What rows look like. `at_least`: they are made so long, in tokens, if a micro-batch may have as many; rows are
-    longer where a sequence is. `multiple`: their length is rounded up to one. `packed`: a row may have several
-    sequences. `most_documents`: so many sequences may be in a micro-batch."""
+    longer where a sequence is. `multiple`: their length is rounded up to one; `kept_multiple`: the number of predicted
+    positions is. `packed`: a row may have several sequences. `most_documents`: so many sequences may be in a
+    micro-batch."""
 
     at_least: int = 1
     multiple: int = 1
+    kept_multiple: int = 1
     packed: bool = True
     most_documents: int = 2**16
 
@@ -30,11 +32,16 @@ WHOLE = 2**31
 """A micro-batch is one row."""
 
 
-def row_shape(*, gpu: bool, varlen: bool, packed: bool, most_documents: int = 2**16) -> RowShape:
-    """The rows that suit a device, and an attention that either knows documents (`varlen`) or needs a matrix."""
+def row_shape(
+    *, gpu: bool, varlen: bool, packed: bool, most_documents: int = 2**16, recorded: int | None = None
+) -> RowShape:
+    """The rows that suit a device, and an attention that either knows documents (`varlen`) or needs a matrix.
+    `recorded`: what each shape launches is recorded, so there are few, whose lengths are multiples of this."""
     if not packed:
         return RowShape(packed=False)
     if varlen:
+        if recorded is not None:
+            return RowShape(at_least=WHOLE, multiple=recorded, kept_multiple=2048, most_documents=most_documents)
         return RowShape(at_least=WHOLE, multiple=128, most_documents=most_documents)
     if gpu:
         return RowShape(at_least=MASKED_GPU_ROW, multiple=8)

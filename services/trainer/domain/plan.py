@@ -18,6 +18,14 @@ class Base(StrictModel):
     location: str
 
 
+class Switches(StrictModel):
+    """Pieces of the engine to try with or without; None: the recipe decides."""
+
+    fused_lora: bool | None = None
+    cuda_graphs: bool | None = None
+    liger: bool | None = None
+
+
 class Plan(StrictModel):
     """One training run. Paths are relative to the working directory of the process."""
 
@@ -60,6 +68,11 @@ class Plan(StrictModel):
     threads: Annotated[int, Field(ge=1)] | None = None
     checkpoint_every: Auto | Annotated[int, Field(ge=1)] = "auto"
     eval_every: Auto | Annotated[int, Field(ge=1)] = "auto"
+    switches: Switches = Switches()
+    lean: bool = False
+    """Whether activations are recomputed also where they would fit. For measurements: no job asks for it."""
+    packed: bool = True
+    """Whether a row may have several documents where the base allows it. For measurements, too."""
 
     def identity(self) -> dict[str, Any]:
         """What two plans must have in common for one to continue from a checkpoint of the other. Paths, the device and
@@ -80,9 +93,14 @@ class Plan(StrictModel):
             "device",
             "threads",
             "checkpoint_every",
+            "switches",
+            "lean",  # a checkpoint has the fit that it was made with
         }
-        if not self.chat_template_kwargs:  # checkpoints of older versions do not name them
+        # checkpoints of older versions do not name these
+        if not self.chat_template_kwargs:
             may_differ.add("chat_template_kwargs")
+        if self.packed:
+            may_differ.add("packed")
         identity: dict[str, Any] = self.model_dump(mode="json", exclude=may_differ)
         return {**identity, "base": self.base.id}
 

@@ -1,4 +1,5 @@
-"""The training process: `python -m services.trainer.engine plan.json out/ [--events]`. Needs local files only.
+"""The training process: `python -m services.trainer.engine plan.json out/ [--events]`. Needs local files only. With
+`--wait` instead of the files, it imports its libraries first, and reads their names from its standard input.
 
 `messages.py` describes what it prints and writes, and its exit codes.
 """
@@ -6,6 +7,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import signal
@@ -32,6 +34,10 @@ BEFORE_TORCH = {
 """Environment variables that torch reads when it is loaded, so they are set before."""
 
 
+AHEAD = ("torch", "transformers.modeling_utils", "matplotlib.figure")
+"""The slowest imports of a training that leave a GPU alone."""
+
+
 class StopRequest:
     """Handles SIGTERM and SIGINT.
 
@@ -56,8 +62,11 @@ class StopRequest:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m services.trainer.engine", description="Tune a LoRA adapter.")
-    parser.add_argument("plan", type=Path, help="the plan, a JSON file (services/trainer/domain/plan.py)")
-    parser.add_argument("out", type=Path, help="the folder that everything is written to")
+    parser.add_argument("plan", type=Path, nargs="?", help="the plan, a JSON file (services/trainer/domain/plan.py)")
+    parser.add_argument("out", type=Path, nargs="?", help="the folder that everything is written to")
+    parser.add_argument(
+        "--wait", action="store_true", help='read plan and out later, as one line of JSON: {"plan": …, "out": …}'
+    )
     parser.add_argument("--events", action="store_true", help="print progress as one JSON object per line")
     parser.add_argument(
         "--parent", type=int, help="the parent's process id: this process is killed when the parent ends"
@@ -70,6 +79,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(number, stop.handle)
     for name, value in BEFORE_TORCH.items():
         os.environ.setdefault(name, value)
+    if options.wait:
+        _import_ahead()
+        line = sys.stdin.readline()
+        if not line:  # the parent needs no training any more
+            return ExitCode.DONE
+        asked = json.loads(line)
+        options.plan, options.out = Path(asked["plan"]), Path(asked["out"])
+    elif options.plan is None or options.out is None:
+        parser.error("plan and out are needed, unless --wait is given")
     reporter = Reporter(options.out, events=options.events)
     try:
         options.out.mkdir(parents=True, exist_ok=True)
@@ -88,6 +106,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         traceback.print_exc()
         return ExitCode.NO_SPACE
+
+
+def _import_ahead() -> None:
+    """Import what takes seconds, without touching a GPU: others may have its memory until the training begins."""
+    for module in AHEAD:
+        importlib.import_module(module)
+    torch = sys.modules["torch"]
+    if torch.version.cuda is None or os.environ.get("CUDA_VISIBLE_DEVICES") == "":
+        importlib.import_module("services.trainer.engine.run")  # bitsandbytes among it, which asks the GPU what it is
 
 
 def _report(document: ErrorDocument, out: Path, reporter: Reporter) -> None:

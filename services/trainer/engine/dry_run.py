@@ -47,10 +47,22 @@ def worst(stepper: Stepper, micro_tokens: int) -> list[MicroBatch]:
     """The micro-batch of the run with the most computed tokens, and the one with the most predicted positions. They may
     be the same."""
     predicted = [sum(sequence.trained_tokens for sequence in item) for item in stepper.train.items]
+    lengths = [sum(map(len, item)) for item in stepper.train.items]
+    shape = stepper.packer.shape
+    one_row, multiple = shape.packed and shape.at_least >= micro_tokens, shape.multiple
     tokens = logits = None
     most_tokens = most_logits = -1
     for step in range(stepper.steps.total):
-        for micro in stepper.packer.plan(stepper.items(step), micro_tokens):
+        items = stepper.items(step)
+        size, weight = sum(lengths[item] for item in items), sum(predicted[item] for item in items)
+        if (
+            one_row
+            and size <= micro_tokens
+            and -(-size // multiple) * multiple <= most_tokens
+            and weight <= most_logits
+        ):
+            continue  # in one row it would be no worse; planning all steps of a large dataset takes seconds
+        for micro in stepper.packer.plan(items, micro_tokens):
             kept = sum(predicted[item] for item in micro.items)
             if micro.tokens > most_tokens:
                 most_tokens, tokens = micro.tokens, micro

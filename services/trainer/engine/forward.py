@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from services.trainer.engine.data.batches import Batch
-from services.trainer.engine.model import varlen
-from services.trainer.engine.model.head import TokenLosses, plain_losses, token_losses
+from services.trainer.engine.fast import varlen
+from services.trainer.engine.fast.head import TokenLosses, plain_losses, token_losses
 
 
 class Forward:
@@ -69,7 +69,7 @@ class Forward:
         """Let the head see only the hidden states at the predicted positions, after `change`."""
 
         def pick(_head: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-            hidden = arguments[0].flatten(0, 1)[batch.predicted]
+            hidden = arguments[0].flatten(0, 1).index_select(0, batch.predicted)
             return (change(hidden)[None], *arguments[1:])
 
         hook = self._head.register_forward_pre_hook(pick)

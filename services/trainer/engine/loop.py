@@ -11,14 +11,23 @@ import time
 from pathlib import Path
 from typing import Any
 
+from services.trainer.domain.memory_plan import Fit
 from services.trainer.domain.overfitting import Point, above_noise
 from services.trainer.domain.plan import Plan
 from services.trainer.domain.schedule import checkpoint_overdue, checkpoint_steps, listed_steps, validation_steps
 from services.trainer.domain.utilization import Cost
 from services.trainer.engine import checkpoints
 from services.trainer.engine.dry_run import dry_run
-from services.trainer.engine.messages import CheckpointWritten, PhaseBegan, StepRow
+from services.trainer.engine.messages import (
+    CheckpointWritten,
+    Estimated,
+    Lowered,
+    MemoryLowered,
+    PhaseBegan,
+    StepRow,
+)
 from services.trainer.engine.model.adapter import adapter_config, adapter_tensors, load_adapter_tensors
+from services.trainer.engine.report.forecast import Forecast
 from services.trainer.engine.report.pace import Pace
 from services.trainer.engine.report.reporter import Reporter
 from services.trainer.engine.snapshot import Snapshots
@@ -39,7 +48,8 @@ class Interrupted(Exception):
 
 class Loop:
     """One run. `validator` is None if there is no validation data; `start` is the digest of the adapter that the run
-    starts from, None if that is a fresh one. `cost`: of a token, None if the device's peak is not known."""
+    starts from, None if that is a fresh one. `cost`: of a token, None if the device's peak is not known. `forecast`:
+    what to tell of memory and time before the first step."""
 
     def __init__(
         self,
@@ -49,6 +59,7 @@ class Loop:
         reporter: Reporter,
         start: str | None = None,
         cost: Cost | None = None,
+        forecast: Forecast | None = None,
     ) -> None:
         self.plan = plan
         self.stepper = stepper
@@ -74,7 +85,11 @@ class Loop:
         data = [len(stepper.train.rows), stepper.train.tokens]
         chosen = stepper.chosen.values()
         self.state = State(identity={**plan.identity(), "chosen": chosen, "data": data, "start": start})
+        self.forecast = forecast
+        self.estimated: Estimated | None = None
         self.best_adapter: dict[str, Any] | None = None
+        self._under_way = 0
+        """The step that was begun last."""
         self._kept = 0
         """The step whose state was written last."""
 
@@ -118,6 +133,10 @@ class Loop:
             self.reporter.send(
                 PhaseBegan(at=time.time(), phase="fit", micro_tokens=fit.micro_tokens, recompute=fit.recompute)
             )
+        if self.forecast is not None:
+            self.estimated = self.forecast.message(self.memory.fit, self.state.step)
+            self.reporter.send(self.estimated)
+        self.memory.lowered = self._lowered
         self.reporter.follow(self.pace)
         first, seconds_before = self.state.step, self.state.seconds
         began = written = time.monotonic()
@@ -169,6 +188,7 @@ class Loop:
     def _step(self) -> StepRow | None:
         """Take one optimizer step. None when interrupted."""
         state, began = self.state, time.monotonic()
+        self._under_way = state.step + 1
         self.pace.begin_step()
         stepped = self.stepper.take(state.step)
         if stepped is None:
@@ -199,6 +219,12 @@ class Loop:
             tokens_per_second=round(stepped.tokens / (time.monotonic() - began), 1),
             **measured,
         )
+
+    def _lowered(self, fit: Fit) -> None:
+        """Memory ran out in the step under way, or in the validation after it, which is done again with less."""
+        found = {"step": self._under_way, "micro_tokens": fit.micro_tokens, "recompute": fit.recompute}
+        self.state.lowered = [*self.state.lowered, Lowered.model_validate(found)]
+        self.reporter.send(MemoryLowered.model_validate({"at": time.time(), **found}))
 
     def _raise_if_lost(self) -> None:
         """Nothing is worth keeping if training diverged before a validation, or took no step at all."""

@@ -37,6 +37,15 @@ class ExitCode(IntEnum):
 # --- documents ----------------------------------------------------------------------------------------------------
 
 
+class Lowered(FrozenModel):
+    """Memory ran out at a step, which was done again with micro-batches of `micro_tokens` (0: an item at a time), and
+    activations recomputed or not."""
+
+    step: int
+    micro_tokens: int
+    recompute: bool
+
+
 class TrainingResult(FrozenModel):
     """`result.json`: what came out of a run.
 
@@ -74,6 +83,14 @@ class TrainingResult(FrozenModel):
     """How the rows compare with what the server makes of them; None: the plan does not say."""
     attention: str = ""
     not_tuned: tuple[str, ...] = ()
+
+    estimated_memory_bytes: int | None = None
+    """At the peak, as the plan said before the first step; and what it was in the process that ended."""
+    peak_memory_bytes: int | None = None
+    estimated_seconds: float | None = None
+    """Of all steps and validations; None: not known, as with experts."""
+    lowered: tuple[Lowered, ...] = ()
+    """How often memory ran out after the first step."""
 
 
 class ErrorDocument(FrozenModel):
@@ -148,6 +165,23 @@ class HyperparametersChosen(Message):
     """Of DPO."""
 
 
+class Estimated(Message):
+    """What the run will need, before its first step: memory at the peak, tokens per second, and seconds of all steps
+    with their validations. `step`: finished steps, if it continues."""
+
+    event: Literal["estimated"] = "estimated"
+    memory_bytes: int
+    tokens_per_second: float | None = None
+    seconds: float | None = None
+    step: int = 0
+
+
+class MemoryLowered(Lowered, Message):
+    """Memory ran out at a step that is now done again."""
+
+    event: Literal["memory_lowered"] = "memory_lowered"
+
+
 class Resumed(Message):
     """The run continues from the checkpoint of this step."""
 
@@ -201,7 +235,7 @@ class Progress(Message):
     `seconds`: for how long the phase has lasted. `done` of `total`: of what it has to do; rows, while they are
     tokenized. `step`, `total_steps`: finished steps, and all. `eta_seconds`: until the last step, with validations and
     checkpoints. `tokens_per_second`: over the last steps, without padding. `mfu`: the share of the GPU's peak. The
-    memory is that of the GPU, else of the process; its peak counts from the start of the process.
+    memory is that of the GPU, else of the process; its peak counts from the start, or since memory ran out.
     """
 
     event: Literal["progress"] = "progress"
@@ -270,6 +304,8 @@ AnyMessage = (
     Started
     | PhaseBegan
     | HyperparametersChosen
+    | Estimated
+    | MemoryLowered
     | Resumed
     | StepDone
     | Progress

@@ -6,7 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,44 +15,38 @@ import torch
 import transformers
 from pydantic import JsonValue
 
-from services.trainer.domain.auto import Chosen, Facts, choose, choose_max_length
+from services.trainer.domain.auto import Choice, Chosen, Facts, choose, choose_max_length
 from services.trainer.domain.overfitting import judge
 from services.trainer.domain.packing import RowShape, row_shape
 from services.trainer.domain.plan import Plan
+from services.trainer.domain.recipe import check_fp8
 from services.trainer.engine import checkpoints
 from services.trainer.engine.data import kept
 from services.trainer.engine.data.batches import SLOTS, Packer
 from services.trainer.engine.data.dataset import Dataset, Encoder
+from services.trainer.engine.fast import varlen
+from services.trainer.engine.fast.dress import Pieces, dress
 from services.trainer.engine.forward import Forward
 from services.trainer.engine.loop import Loop
 from services.trainer.engine.loss import Dpo, Objective, Supervised, preferences
 from services.trainer.engine.messages import HyperparametersChosen, PhaseBegan, Resumed, Started, TrainingResult
-from services.trainer.engine.model import adapter, base, varlen
-from services.trainer.engine.model.attention import heads_of
-from services.trainer.engine.model.measured import Reading, measure
-from services.trainer.engine.model.memory import Memory, gpu_in_use, load_onto_device
-from services.trainer.engine.model.start import Start, read_start
+from services.trainer.engine.model import adapter, base
+from services.trainer.engine.model.attention import for_short_rows, heads_of
+from services.trainer.engine.model.compute import BFLOAT16, choose_compute
+from services.trainer.engine.model.measured import Reading, hidden_of, measure
+from services.trainer.engine.model.memory import Memory, fits_of, forget_failed_try, gpu_in_use, load_onto_device
+from services.trainer.engine.model.start import read_start
 from services.trainer.engine.model.targets import check_servable, targets_of
 from services.trainer.engine.report.card import model_card
 from services.trainer.engine.report.curves import draw
+from services.trainer.engine.report.forecast import device_facts, planner_of
+from services.trainer.engine.report.prepared import Prepared, of_the_base
 from services.trainer.engine.report.reporter import Reporter
 from services.trainer.engine.report.usage import cost_of, memory_in_use
+from services.trainer.engine.state import compute_of, quantization_of
 from services.trainer.engine.step import Stepper
 from services.trainer.engine.validation import Validator
 from shared.errors import InputError
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """What is known before the weights are loaded."""
-
-    base: base.BaseFacts
-    start: Start | None
-    train: Dataset
-    validation: Dataset | None
-    chosen: Chosen
-    document: dict[str, JsonValue]
-    """What `hyperparameters.json` holds."""
 
 
 def run(plan: Plan, out: Path, reporter: Reporter, stop: Callable[[], bool]) -> TrainingResult:
@@ -72,38 +66,90 @@ def run(plan: Plan, out: Path, reporter: Reporter, stop: Callable[[], bool]) -> 
 def _run(plan: Plan, out: Path, reporter: Reporter, stop: Callable[[], bool], device: Any) -> TrainingResult:
     _configure_torch(plan, device)
     reporter.send(Started(at=time.time(), device=str(device), model=plan.model, base=plan.base.id, method=plan.method))
+    if plan.lora.quantization == "fp8":
+        check_fp8(device_facts(device))
     resumed = _checkpoint(plan)
 
     reporter.phase("tokenize")
-    prepared = _prepare(plan, out, reporter, kernel=device.type == "cuda" and varlen.available())
+    prepared = _prepare(plan, out, reporter, device, resumed)
 
     reporter.send(HyperparametersChosen.model_validate({"at": time.time(), **_named(prepared.chosen)}))
 
+    loop = None
+    try:
+        prepared, loop = _trained(plan, prepared, device, resumed, out, reporter, stop)
+    except InputError as error:
+        if not _fits_in_four_bits(error, prepared, resumed, reporter):
+            raise
+    if loop is None:  # only here the failed try is gone from the GPU's memory
+        forget_failed_try()
+        reason = "bf16, which is what is served, did not fit into the GPU's memory, though it should have"
+        recipe = prepared.planner.with_quantization(
+            Choice("nf4", reason), fits_of(device, lean=plan.lean), automatic=False
+        )
+        prepared = prepared.with_recipe(prepared.planner, recipe)
+        prepared.write(out)
+        prepared, loop = _trained(plan, prepared, device, None, out, reporter, stop)
+
+    reporter.phase("save")
+    result = _result(plan, prepared, loop)
+    _save(plan, prepared, loop, result, out)
+    return result
+
+
+def _trained(
+    plan: Plan,
+    prepared: Prepared,
+    device: Any,
+    resumed: Path | None,
+    out: Path,
+    reporter: Reporter,
+    stop: Callable[[], bool],
+) -> tuple[Prepared, Loop]:
+    """Load the base, and train to the end."""
+    compute = choose_compute(prepared.base.stored, device, compute_of(resumed) if resumed is not None else None)
+    on_cpu = device.type == "cpu"
+    attention = for_short_rows(
+        prepared.base.attention, prepared.train.longest, bfloat16_on_cpu=on_cpu and compute.name == BFLOAT16
+    )
+    prepared = prepared.computing(compute, attention)
     rows, sequences = len(prepared.train.rows), prepared.train.sequences
     reporter.send(PhaseBegan(at=time.time(), phase="load", rows=rows, sequences=sequences))
     tuned = load_onto_device(
-        lambda: adapter.load(plan, prepared.base, prepared.chosen, device), device, plan.served_memory
+        lambda: adapter.load(plan, prepared.base, prepared.chosen, device, compute), device, plan.served_memory
     )
 
     reporter.phase("prepare")
     reporter.start_rows(b"")
     if prepared.start is not None:
         prepared.start.load_into(tuned)
-    memory = Memory(tuned, device, prepared.train.longest, plan.served_memory)
+    memory = Memory(tuned, device, prepared.train.longest, plan.served_memory, lean=plan.lean)
     sequences_tried = [sequence for item in prepared.train.items[:2] for sequence in item]
     reading = memory.within(lambda _: measure(tuned, sequences_tried, memory.precision))
-    _say_how_it_is_read(prepared, tuned, reading, out)
+    if not plan.packed:
+        reading = replace(reading, packed=False, reason="one document a row: as set")
+    pieces = Pieces.of(prepared.recipe, plan.switches)
+    dressed = memory.within(lambda _: dress(tuned, pieces, lambda: hidden_of(tuned, sequences_tried, memory.precision)))
+    prepared = prepared.as_read(tuned, reading, fits_of(device, lean=plan.lean)).dressed(dressed)
+    prepared.write(out)
+    memory.begin(prepared.recipe.begin.value)
     loop = _loop(plan, prepared, Forward(tuned, linear_head=reading.linear_head), reading, memory, reporter, stop)
+    loop.state.compute = compute.name if on_cpu else None
     torch.manual_seed(plan.seed + 1)  # for dropout; the seed itself was used for the initial weights of the adapter
     if resumed is not None:
         loop.resume(resumed)
         reporter.send(Resumed(at=time.time(), step=loop.state.step))
     loop.run()
+    return prepared, loop
 
-    reporter.phase("save")
-    result = _result(plan, prepared, loop)
-    _save(plan, prepared, loop, result, out)
-    return result
+
+def _fits_in_four_bits(error: InputError, prepared: Prepared, resumed: Path | None, reporter: Reporter) -> bool:
+    """Whether to try again with a quantized base: nobody asked for bf16, which took too much memory before this process
+    took a step. What others hold of the GPU may have grown since the plan was made."""
+    before = checkpoints.step_of(resumed.name) or 0 if resumed is not None else 0
+    taken = len(reporter.rows()) - before if reporter.rows_file.is_file() else 0
+    recipe = prepared.recipe
+    return error.code == "out_of_memory" and recipe.automatic and recipe.quantization.value == "none" and taken <= 0
 
 
 def _device(plan: Plan) -> Any:
@@ -148,18 +194,18 @@ def _checkpoint(plan: Plan) -> Path | None:
     return found
 
 
-def _prepare(plan: Plan, out: Path, reporter: Reporter, *, kernel: bool) -> Prepared:
-    """Encode the rows and choose the hyperparameters; write `preview.txt` and `hyperparameters.json`. `kernel`: see
-    `choose_attention`."""
-    facts = base.inspect_base(plan, kernel=kernel)
+def _prepare(plan: Plan, out: Path, reporter: Reporter, device: Any, resumed: Path | None) -> Prepared:
+    """Encode the rows and choose hyperparameters and recipe; write `preview.txt` and `hyperparameters.json`."""
+    facts = base.inspect_base(plan, kernel=device.type == "cuda" and varlen.available())
     start = read_start(plan, facts.linears)
     encoder = Encoder(facts.tokenizer, facts.stop_ids, plan.format, plan.chat_template_kwargs)
     count_train = partial(reporter.count, total=plan.train_examples)
-    train = _encoded(plan, facts, encoder, Path(plan.train), "training_file", count_train)
+    read = partial(kept.encoded, plan.encoded, encoder)
+    train = read(Path(plan.train), "training_file", count_train)
     (out / "preview.txt").write_text(encoder.preview(train))
     validation = None
     if plan.validation:
-        validation = _encoded(plan, facts, encoder, Path(plan.validation), "validation_file", reporter.count)
+        validation = read(Path(plan.validation), "validation_file", reporter.count)
     longest = max(train.longest, validation.longest if validation else 0)
     max_length = choose_max_length(plan, facts.context, longest)
     policy = plan.hyperparameters.over_length
@@ -174,55 +220,18 @@ def _prepare(plan: Plan, out: Path, reporter: Reporter, *, kernel: bool) -> Prep
         validation_examples=len(validation.rows) if validation else 0,
         start_rank=start.rank if start else None,
         start_alpha=start.alpha if start else None,
+        start_rslora=start.rslora if start else None,
     )
     chosen = choose(plan, measured, max_length)
     check_servable(plan.lora, chosen.lora_r.value, plan.max_lora_rank, facts.linears, plan.served_linears)
-    document = {**chosen.document(), **_of_the_base(plan, facts)}
-    _write(out, document)
-    return Prepared(facts, start, train, validation, chosen, document)
-
-
-def _write(out: Path, document: dict[str, JsonValue]) -> None:
-    (out / "hyperparameters.json").write_text(json.dumps(document, indent=2) + "\n")
-
-
-def _encoded(
-    plan: Plan, facts: base.BaseFacts, encoder: Encoder, path: Path, param: str, told: Callable[[int], None]
-) -> Dataset:
-    """The tokens of a file: those that an earlier run has kept, or new ones. Raises and tells like `Encoder.read`."""
-    if plan.encoded is None or not path.is_file():
-        return encoder.read(path, param, told)
-    folder = Path(plan.encoded)
-    key = kept.key_of(path, facts.tokenizer, facts.stop_ids, plan.format, plan.chat_template_kwargs)
-    if key is None:
-        return encoder.read(path, param, told)
-    if (found := kept.load(folder, key)) is not None:
-        return found
-    made = encoder.read(path, param, told)
-    kept.save(folder, key, made)
-    return made
-
-
-def _of_the_base(plan: Plan, facts: base.BaseFacts) -> dict[str, JsonValue]:
-    """What follows from the base alone, in the form of `Chosen.document`."""
-    changed = sorted({name.rsplit(".", 1)[-1] for name in targets_of(plan.lora, facts.linears)})
-    reason = "all linear layers of the text decoder" if plan.lora.target_modules == "all-linear" else "as set"
-    not_tuned = f"; not tuned: {'; '.join(facts.layers.not_tuned)}" if facts.layers.not_tuned else ""
-    return {
-        "attention": {"value": facts.attention.implementation, "reason": facts.attention.reason},
-        "target_modules": {"value": list[JsonValue](changed), "reason": f"{reason}{not_tuned}"},
-    }
-
-
-def _say_how_it_is_read(prepared: Prepared, tuned: Any, reading: Reading, out: Path) -> None:
-    """Add what was found once the weights were there."""
-    if reading.unsuitable:
-        reason = f"the kernel for packed rows did not suit the base: {reading.unsuitable}"
-        prepared.document["attention"] = {"value": tuned.config._attn_implementation, "reason": reason}
-    prepared.document["packing"] = {"value": reading.packed, "reason": reading.reason}
-    head = "logits are made and dropped chunk by chunk" if reading.linear_head else "the base's own does more than that"
-    prepared.document["linear_head"] = {"value": reading.linear_head, "reason": head}
-    _write(out, prepared.document)
+    planner = planner_of(plan, facts, chosen, train, validation, device)
+    recipe = planner.plan(
+        plan.lora.quantization, fits_of(device, lean=plan.lean), kept=quantization_of(resumed) if resumed else None
+    )
+    found = Prepared(facts, start, train, validation, chosen, planner, recipe, of_the_base(plan, facts))
+    found = found.with_recipe(planner, recipe)
+    found.write(out)
+    return found
 
 
 def _loop(
@@ -236,7 +245,8 @@ def _loop(
 ) -> Loop:
     chosen = prepared.chosen
     objective: Objective = Supervised() if chosen.beta is None else Dpo(chosen.beta.value)
-    shape = _row_shape(forward.model, reading, memory)
+    graphs = prepared.recipe.cuda_graphs.value
+    shape = _row_shape(forward.model, reading, memory, recorded=_recorded_multiple(prepared) if graphs else None)
 
     def packer(data: Dataset) -> Packer:
         made = Packer(data.items, prepared.base.pad_id, shape)
@@ -245,21 +255,26 @@ def _loop(
         return made
 
     train, validation = prepared.train, prepared.validation
-    stepper = Stepper(forward, objective, train, packer(train), chosen, memory=memory, stop=stop)
+    stepper = Stepper(forward, objective, train, packer(train), chosen, memory=memory, stop=stop, graphs=graphs)
     validator = None
     if validation is not None:
         validator = Validator(forward, objective, validation, packer(validation), memory=memory, seed=plan.seed)
     start, cost = prepared.start.sha256 if prepared.start else None, cost_of(prepared.base, train, memory.device)
-    return Loop(plan, stepper, validator, reporter, start, cost)
+    return Loop(plan, stepper, validator, reporter, start, cost, prepared.forecast)
 
 
-def _row_shape(model: Any, reading: Reading, memory: Memory) -> RowShape:
+def _recorded_multiple(prepared: Prepared) -> int:
+    """Padding costs a small base nothing but a large one time."""
+    return 1024 if prepared.base.parameters < 2e9 else 512
+
+
+def _row_shape(model: Any, reading: Reading, memory: Memory, *, recorded: int | None) -> RowShape:
     gpu = memory.device.type == "cuda"
     if model.config._attn_implementation != varlen.NAME:
         return row_shape(gpu=gpu, varlen=False, packed=reading.packed)
     most_tokens = max(memory.fit.micro_tokens, 2 * memory.longest)  # the sequences of a pair may need two rows
     most_documents = varlen.most_documents(most_tokens, *heads_of(model.config.get_text_config())) - SLOTS
-    return row_shape(gpu=gpu, varlen=True, packed=reading.packed, most_documents=most_documents)
+    return row_shape(gpu=gpu, varlen=True, packed=reading.packed, most_documents=most_documents, recorded=recorded)
 
 
 def _result(plan: Plan, prepared: Prepared, loop: Loop) -> TrainingResult:
@@ -292,6 +307,10 @@ def _result(plan: Plan, prepared: Prepared, loop: Loop) -> TrainingResult:
         served=plan.served,
         attention=_attention(prepared.document),
         not_tuned=prepared.base.layers.not_tuned,
+        estimated_memory_bytes=loop.estimated.memory_bytes if loop.estimated else None,
+        peak_memory_bytes=memory_in_use(loop.memory.device)[1],
+        estimated_seconds=loop.estimated.seconds if loop.estimated else None,
+        lowered=tuple(state.lowered),
     )
 
 
@@ -308,4 +327,5 @@ def _save(plan: Plan, prepared: Prepared, loop: Loop, result: TrainingResult, ou
     shutil.rmtree(folder, ignore_errors=True)
     adapter.save_adapter(loop.model, folder, plan, prepared.base)
     (folder / "README.md").write_text(model_card(result))
+    prepared.with_outcome(result).write(out)
     (out / "result.json").write_text(json.dumps(result.model_dump(mode="json"), indent=2) + "\n")

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
+from services.trainer.domain.memory_plan import Fit
 from services.trainer.domain.overfitting import Point
 from services.trainer.domain.schedule import BestSoFar
-from services.trainer.engine.model.memory import Fit
+from services.trainer.engine.checkpoints import STATE
+from services.trainer.engine.messages import Lowered
+from services.trainer.engine.model.compute import FLOAT32
+from services.trainer.engine.model.memory import ON_CPU
 from shared.errors import InputError
 from shared.events import CheckpointInfo
 
@@ -33,6 +39,10 @@ class State(BaseModel):
     trained_tokens: int = 0
     seconds: float = 0.0
     fit: Fit | None = None
+    lowered: list[Lowered] = []
+    """How often memory ran out after the first step."""
+    compute: str | None = None
+    """What the base computes in on a CPU, where that is chosen; None: on a GPU, or in an earlier version."""
     checkpoints: list[CheckpointInfo] = []
 
     @property
@@ -48,8 +58,9 @@ def read_state(data: bytes, identity: dict[str, Any]) -> State:
         InputError: `checkpoint_mismatch`: it belongs to a run with another `identity`, that is, other settings.
     """
     state = State.model_validate_json(data)
-    compared = set(identity) - _not_compared(state.identity, identity)
-    differing = sorted(key for key in compared if state.identity.get(key) != identity[key])
+    theirs, mine = _settled(state.identity), _settled(identity)
+    compared = set(mine) - _not_compared(theirs, mine)
+    differing = sorted(_named(key, theirs.get(key), mine[key]) for key in compared if theirs.get(key) != mine[key])
     if differing:
         raise InputError(
             "checkpoint_mismatch",
@@ -58,6 +69,36 @@ def read_state(data: bytes, identity: dict[str, Any]) -> State:
             "resume_from",
         )
     return state
+
+
+def quantization_of(checkpoint: Path) -> str | None:
+    """The quantization of the base in the run that a checkpoint is of; None: it does not say."""
+    try:
+        found = json.loads((checkpoint / STATE).read_bytes())["identity"]["chosen"]["quantization"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return found if isinstance(found, str) else None
+
+
+def _settled(identity: dict[str, Any]) -> dict[str, Any]:
+    """Without the quantization that was asked for: `auto` may be what it was chosen to be, which is compared."""
+    lora = identity.get("lora")
+    if not isinstance(lora, dict):
+        return identity
+    return {**identity, "lora": {name: value for name, value in lora.items() if name != "quantization"}}
+
+
+def _named(key: str, theirs: Any, mine: Any) -> str:
+    """What differs, for people: of several choices, these."""
+    if not isinstance(theirs, dict) or not isinstance(mine, dict):
+        return key
+    return ", ".join(f"{key}.{name}" for name in sorted(theirs | mine) if theirs.get(name) != mine.get(name))
+
+
+def compute_of(checkpoint: Path) -> str | None:
+    """The type that the run of a checkpoint computes in on a CPU; None: it has run on a GPU."""
+    state = State.model_validate_json((checkpoint / STATE).read_bytes())
+    return FLOAT32 if state.compute is None and state.fit in ON_CPU else state.compute
 
 
 def _not_compared(one: dict[str, Any], other: dict[str, Any]) -> set[str]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import isfinite
+from typing import Any
 
 import torch
 
@@ -15,6 +16,7 @@ from services.trainer.engine import checkpoints
 from services.trainer.engine.data.ahead import Ahead
 from services.trainer.engine.data.batches import Batch, Packer, epoch_order
 from services.trainer.engine.data.dataset import Dataset
+from services.trainer.engine.fast.graphs import Graphs
 from services.trainer.engine.forward import Forward
 from services.trainer.engine.loss import Objective, Sums
 from services.trainer.engine.model.adapter import set_training, trainable
@@ -51,6 +53,7 @@ class Stepper:
         *,
         memory: Memory,
         stop: Callable[[], bool],
+        graphs: bool = False,
     ) -> None:
         self.forward = forward
         self.model = model = forward.model
@@ -65,6 +68,7 @@ class Stepper:
         self.optimizer = torch.optim.AdamW(
             self.parameters, weight_decay=chosen.weight_decay.value, fused=memory.device.type == "cuda"
         )
+        self.graphs = Graphs(self._backward, self.parameters, memory.device) if graphs else None
         self._ahead = Ahead(self._batches)
 
     def take(self, step: int) -> Stepped | None:
@@ -89,8 +93,13 @@ class Stepper:
 
     def backward(self, batch: Batch, weight: int) -> Sums:
         """Send a micro-batch forward and backward; its gradient, divided by `weight`, is added to what is there."""
+        if self.graphs is not None and not self.memory.fit.recompute:
+            return self.graphs.backward(batch, weight)
+        return self._backward(batch.to(self.memory.device), weight)
+
+    def _backward(self, batch: Batch, weight: Any) -> Sums:
         with self.memory.precision():
-            sums = self.objective.sums(self.forward, batch.to(self.memory.device))
+            sums = self.objective.sums(self.forward, batch)
         (sums.loss / weight).backward()
         return sums
 
@@ -143,7 +152,7 @@ class Stepper:
         divided by. None: asked to stop.
         """
         set_training(self.model, True)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=self.graphs is None)
         device = self.memory.device
         following = (step + 1, micro_tokens) if step + 1 < self.steps.total else None
         batches = self._ahead.take((step, micro_tokens), following)

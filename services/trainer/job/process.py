@@ -4,6 +4,7 @@ crashes."""
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import sys
@@ -29,21 +30,43 @@ class TrainingProcess:
     @classmethod
     async def start(cls, plan: Path, out: Path, *, gpu: str | None, threads: int | None) -> TrainingProcess:
         """Start the training of the plan in the file `plan`; everything is written below `out`."""
+        return await cls._start([str(plan), str(out)], asyncio.subprocess.DEVNULL, gpu, threads)
+
+    @classmethod
+    async def start_ahead(cls, *, gpu: str | None, threads: int | None) -> TrainingProcess:
+        """Start a process that imports its libraries, and then waits for `begin`. It does not touch the GPU."""
+        return await cls._start(["--wait"], asyncio.subprocess.PIPE, gpu, threads)
+
+    @classmethod
+    async def _start(cls, asked: list[str], stdin: int, gpu: str | None, threads: int | None) -> TrainingProcess:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             "services.trainer.engine",
-            str(plan),
-            str(out),
+            *asked,
             "--events",
             "--parent",
             str(os.getpid()),
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=stdin,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             env=child_environment(os.environ, gpu=gpu, threads=threads),
         )
         return cls(process)
+
+    async def begin(self, plan: Path, out: Path) -> bool:
+        """Let a process that was started ahead train the plan in the file `plan`, as `start` does; False: it has
+        ended."""
+        stdin = self._process.stdin
+        if stdin is None or self._process.returncode is not None:
+            return False
+        try:
+            stdin.write(json.dumps({"plan": str(plan), "out": str(out)}).encode() + b"\n")
+            await stdin.drain()
+            stdin.close()
+        except ConnectionError:
+            return False
+        return True
 
     @property
     def pid(self) -> int:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from typing import Any
 
 from services.trainer import metrics
+from services.trainer.domain.memory_plan import estimate_in_words, shortage_in_words
 from services.trainer.engine.messages import (
     AnyMessage,
+    Estimated,
     HyperparametersChosen,
+    MemoryLowered,
     PhaseBegan,
     Progress,
     Resumed,
     StepDone,
 )
 from shared.stages.stage import Attempt
+
+log = logging.getLogger(__name__)
 
 SHARE, SHORTEST_SECONDS, LONGEST_SECONDS = 0.01, 0.5, 5.0
 """A step is told when so large a share of the time of the training has passed since the last one, within these bounds:
@@ -55,6 +61,14 @@ class Telling:
                 await self._attempt.progress(message=f"training: {message.phase}", data=message.fields())
             case HyperparametersChosen():
                 await self._attempt.progress(data=message.fields())
+            case Estimated():
+                told = message.model_dump(exclude={"event", "at"}, exclude_none=True)
+                words = estimate_in_words(message.memory_bytes, message.tokens_per_second, message.seconds)
+                await self._attempt.progress(message=f"training: {words}", data={"estimate": told})
+            case MemoryLowered():
+                log.warning("memory ran out", extra={"job_id": self._attempt.job.job_id, "step": message.step})
+                words = shortage_in_words(message.step, message.micro_tokens, recompute=message.recompute)
+                await self._attempt.progress(message=f"training: {words}")
             case Resumed():
                 await self._attempt.progress(message=f"continued from step {message.step}", step=message.step)
 

@@ -32,17 +32,28 @@ class FakeModel:
     """How many requests are answered before the server is down for good; None: all."""
     sleeps: int = 0
     """How many of the first requests get the answer that the model sleeps."""
+    room: Any = None
+    """What the cards of its models say as `background_requests`; None: it has no cards."""
+    meeting: int = 0
+    """The first requests are answered only once so many are under way."""
     requests: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     under_way: int = 0
     most_under_way: int = 0
+    met: asyncio.Event = field(default_factory=asyncio.Event)
 
     def app(self) -> FastAPI:
         app = FastAPI()
         app.post("/v1/chat/completions")(self._chat)
         app.post("/v1/completions")(self._completions)
+        app.get("/v1/models/{model:path}")(self._card)
         app.get("/health/ready")(self._ready)
         return app
+
+    async def _card(self, model: str) -> JSONResponse:
+        if self.room is None or model not in self.models:
+            return _error(404, f"The model `{model}` does not exist.")
+        return JSONResponse({"id": model, "object": "model", "background_requests": self.room})
 
     async def _ready(self) -> JSONResponse:
         if self.problems is None:
@@ -70,6 +81,9 @@ class FakeModel:
         self.headers.append(dict(request.headers))
         self.under_way += 1
         self.most_under_way = max(self.most_under_way, self.under_way)
+        if self.under_way >= self.meeting:
+            self.met.set()
+        await self.met.wait()
         for _ in range(5):  # so that requests can meet here
             await asyncio.sleep(0)
         self.under_way -= 1

@@ -31,6 +31,10 @@ class FakeVllm:
         """The bodies of the requests for a generation."""
         self.probed: list[dict[str, Any]] = []
         """The bodies of the requests by which a deployment looks at the probabilities of tokens."""
+        self.warmed: list[dict[str, Any]] = []
+        """The bodies of the requests that let it compile its kernels."""
+        self.cold = False
+        """It refuses those."""
         self.tokens: list[int] | None = [1, 2, 3]
         """What it makes of every conversation; None: it does not say."""
         self.can_render = False
@@ -157,6 +161,10 @@ class FakeVllm:
         body = await request.json()
         if "logprobs" in body and "prompt" in body:
             return self._probabilities(body)
+        if body.get("ignore_eos"):
+            assert body["model"] in self.adapters, "only what is loaded can be warmed up"
+            self.warmed.append(body)
+            return _refuse(500, "no") if self.cold else JSONResponse(_completion(body["model"]))
         self.asked.append(body)
         self.asked_asleep += self.sleeping
         self.headers.append(dict(request.headers))

@@ -43,7 +43,7 @@ async def ask(
     model: FakeModel, *prompts: Prompt, name: str = "m", clock: FakeClock | None = None, key: str | None = None
 ) -> Any:
     clock = clock or FakeClock()
-    async with serve(model) as url, connect(settings(url, api_key=key), 4) as http:
+    async with serve(model) as url, connect(settings(url, api_key=key)) as http:
         endpoint = Endpoint(http, patience=60, clock=clock.time, sleep=clock.sleep)
         return await endpoint.ask(name, prompts or (HELLO,), 32)
 
@@ -110,7 +110,7 @@ async def test_the_gateway_is_told_how_long_an_evaluation_waits_for_vllm() -> No
 
 async def test_a_refused_connection_is_a_transient_error() -> None:
     clock = FakeClock()
-    async with connect(settings("http://127.0.0.1:9"), 1) as http:
+    async with connect(settings("http://127.0.0.1:9")) as http:
         endpoint = Endpoint(http, patience=5, clock=clock.time, sleep=clock.sleep)
         with pytest.raises(TransientError, match=r"\(TUNESTREAM_INFERENCE__URL\) does not answer: ConnectError"):
             await endpoint.ask("m", (HELLO,), 32)

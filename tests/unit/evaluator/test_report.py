@@ -162,3 +162,16 @@ def test_the_picture_of_no_difference_at_all_still_has_an_axis() -> None:
     drawn = forest_plot({"rouge_l": nothing}, {}, chosen="rouge_l")
     assert len(drawn.ticks) >= 2
     assert drawn.lines[0].bars[0].mean == drawn.zero
+
+
+@pytest.mark.parametrize(
+    ("hyperparameters", "said"),
+    [
+        ({"quantization": "nf4"}, "rank 8, base in nf4; training loss"),
+        ({"quantization": "none"}, "rank 8, base not quantized; training loss"),
+        ({}, "rank 8; training loss"),  # of an older trainer
+    ],
+)
+def test_it_says_what_the_base_was_in_while_it_trained(hyperparameters: dict[str, str], said: str) -> None:
+    made = report().model_copy(update={"training": make_training(hyperparameters=hyperparameters)})
+    assert said in render(made, curves=None)

@@ -241,6 +241,20 @@ async def test_at_most_max_examples_are_asked_concurrently_the_same_ones_each_ti
     assert 2 <= model.most_under_way <= 3
 
 
+@pytest.mark.parametrize(
+    ("said", "wanted", "most"),
+    [(40, "auto", 40), (3, "auto", 3), (None, "auto", 16), ("many", "auto", 16), (0, "auto", 16), (40, 5, 5)],
+)
+async def test_as_many_answers_are_asked_for_at_a_time_as_the_endpoint_says_it_has_room_for(
+    said: object, wanted: object, most: int
+) -> None:
+    objects = FakeStore()
+    request = await request_for(objects, chat_rows([f"Town{index}" for index in range(60)]), chat_rows(CITIES))
+    model = FakeModel(models(), room=said, meeting=most)
+    await run(objects, model, request, evaluation={"concurrency": wanted, "few_shot": 0})
+    assert model.most_under_way == most
+
+
 async def test_an_attempt_that_died_leaves_its_finished_variants_to_the_next() -> None:
     objects = FakeStore()
     request = await request_for(objects, chat_rows(CITIES), chat_rows(CITIES))

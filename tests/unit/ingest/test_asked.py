@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from services.ingest.requests import Requests
@@ -63,6 +65,16 @@ async def test_the_job_has_the_manifest_of_the_request_and_is_announced(ingest: 
     span = spans.one("ingest")
     assert span.parent is not None
     assert f"{span.parent.span_id:016x}" == asked.traceparent.split("-")[2], "the api has made the root of the trace"
+
+
+async def test_a_request_of_a_version_whose_default_was_nf4_is_made(ingest: Ingest) -> None:
+    asked = request()
+    document = asked.model_dump(mode="json")
+    document["job"]["spec"]["lora"]["quantization"] = "nf4"
+    await ingest.objects.create(asked_key(asked.job.job_id), json.dumps(document).encode())
+    await ingest.requests.make_jobs()
+    assert (await ingest.made(asked.job.job_id)).spec.lora.quantization == "nf4"
+    assert len(ingest.bus.published) == 1
 
 
 async def test_a_job_is_made_and_announced_once(ingest: Ingest) -> None:

@@ -28,8 +28,44 @@ def test_a_job_keeps_the_id_that_earlier_versions_gave_it(
 
 
 def test_a_default_that_is_written_out_changes_nothing() -> None:
-    spec = JobSpec.model_validate({"seed": 0, "hyperparameters": {"n_epochs": "auto"}, "gate": {}})
-    assert ids.chosen_settings(spec) == {}
+    settings = {"seed": 0, "hyperparameters": {"n_epochs": "auto"}, "gate": {}, "lora": {"quantization": "auto"}}
+    assert ids.chosen_settings(JobSpec.model_validate(settings)) == {}
+
+
+PLACE = ("datasets", "support.jsonl", "ab" * 32)
+
+
+@pytest.mark.parametrize("quantization", ["auto", "nf4", "none", "fp8"])
+def test_a_quantization_that_is_set_is_another_job(quantization: str) -> None:
+    spec = JobSpec.model_validate({"lora": {"quantization": quantization}})
+    job = ids.job_id(*PLACE, spec)
+    assert (job == ids.job_id(*PLACE, JobSpec())) == (quantization == "auto")
+    assert ids.as_derived(job, *PLACE, spec) == spec
+
+
+@pytest.mark.parametrize(
+    "earlier",
+    [
+        {"lora": {"quantization": "nf4", "r": "auto"}},
+        {"evaluation": {"concurrency": 16}},
+        {"lora": {"quantization": "nf4"}, "evaluation": {"concurrency": 16}},
+    ],
+)
+@pytest.mark.parametrize("settings", [{}, {"suffix": "é", "hyperparameters": {"n_epochs": 3}, "rerun": 1}])
+def test_a_manifest_of_a_version_with_other_defaults_still_has_its_id(
+    settings: dict[str, Any], earlier: dict[str, Any]
+) -> None:
+    job = ids.job_id(*PLACE, JobSpec.model_validate(settings))  # that of earlier versions, as the test above says
+    written = JobSpec.model_validate({**settings, **earlier})
+    assert ids.job_id(*PLACE, ids.as_derived(job, *PLACE, written)) == job
+    assert ids.job_id(*PLACE, ids.as_derived("ftjob-other", *PLACE, written)) != "ftjob-other"
+
+
+def test_what_was_set_beside_an_earlier_default_stays_set() -> None:
+    written = JobSpec.model_validate({"lora": {"quantization": "nf4"}, "evaluation": {"concurrency": 16}})
+    job = ids.job_id(*PLACE, JobSpec.model_validate({"lora": {"quantization": "nf4"}}))
+    found = ids.as_derived(job, *PLACE, written)
+    assert (found.lora.quantization, found.evaluation.concurrency) == ("nf4", "auto")
 
 
 @given(st.text(max_size=80))

@@ -12,8 +12,9 @@ import torch
 
 from services.trainer.domain.packing import MicroBatch, RowShape, plan
 from services.trainer.engine.data.dataset import Item
+from services.trainer.engine.fast.head import NO_TARGET
 
-SLOTS = 64
+SLOTS = 16
 """The number of documents in `cu_seqlens` is rounded up to a multiple of this, so that few shapes occur."""
 
 
@@ -27,8 +28,9 @@ class Batch:
     tokens of the longest document.
 
     `predicted`: (kept,), the places in all rows read as one whose next token is trained on; `targets`: (kept,), these
-    next tokens; `owners`: (kept,), the sequences that they belong to, numbered item by item. Each item has `each`
-    sequences. `references`: (items,), what `loss.preferences` found for pairs, None for other rows.
+    next tokens, and `NO_TARGET` at the end where `kept` is rounded up; `owners`: (kept,), the sequences that they
+    belong to, numbered item by item. Each item has `each` sequences. `references`: (items,), what `loss.preferences`
+    found for pairs, None for other rows.
     """
 
     tokens: Any
@@ -80,6 +82,7 @@ class Packer:
         self.shape = shape
         self.references = references
         self.lengths = [tuple(map(len, item)) for item in items]
+        self.longest = max((max(each) for each in self.lengths), default=0)
 
     def plan(self, indexes: Sequence[int], most_tokens: int) -> list[MicroBatch]:
         """Where the items with these indexes go."""
@@ -89,7 +92,7 @@ class Packer:
         """The tensors of a micro-batch, on the CPU."""
         each = len(self.lengths[micro.items[0]])
         number = {item: at for at, item in enumerate(micro.items)}
-        longest = max(max(self.lengths[item]) for item in micro.items)
+        longest = min(self.longest, micro.length)
         tokens = np.full((len(micro.rows), micro.length), self.pad_id, dtype=np.int64)
         positions = np.empty_like(tokens)
         documents, predicted, targets, owners = [], [], [], []
@@ -106,18 +109,19 @@ class Packer:
             lengths = [*(self.lengths[item][place] for item, place in places), *_padding(micro.length - begin, longest)]
             positions[row] = np.concatenate([np.arange(length) for length in lengths])
             documents += lengths if self.shape.packed else [micro.length]
-        kept = _tensor(np.concatenate(predicted))
+        kept = sum(map(len, predicted))
+        empty = -kept % self.shape.kept_multiple
         return Batch(
             tokens=torch.from_numpy(tokens),
             positions=torch.from_numpy(positions) if self.shape.packed else None,
             cu_seqlens=_cu_seqlens(documents),
-            longest=max(documents),
-            predicted=kept,
-            targets=_tensor(np.concatenate(targets)),
-            owners=_tensor(np.concatenate(owners)),
+            longest=longest if self.shape.packed else micro.length,
+            predicted=_tensor(predicted, empty, 0),
+            targets=_tensor(targets, empty, NO_TARGET),
+            owners=_tensor(owners, empty, 0),
             items=len(micro.items),
             each=each,
-            trained_tokens=len(kept),
+            trained_tokens=kept,
             real_tokens=sum(sum(self.lengths[item]) for item in micro.items),
             references=None
             if self.references is None
@@ -136,5 +140,5 @@ def _cu_seqlens(documents: Sequence[int]) -> Any:
     return torch.from_numpy(np.concatenate([[0], ends]).astype(np.int32))
 
 
-def _tensor(values: Any) -> Any:
-    return torch.from_numpy(values.astype(np.int64))
+def _tensor(parts: Sequence[Any], empty: int, filler: int) -> Any:
+    return torch.from_numpy(np.concatenate([*parts, np.full(empty, filler)]).astype(np.int64))

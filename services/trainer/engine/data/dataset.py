@@ -126,7 +126,9 @@ class Encoder:
                 "model",
             )
         self.tokenizer = tokenizer
+        self.stop_ids = stop_ids
         self.form = form
+        self.kwargs = kwargs or {}
         self.turns = TurnEncoder(tokenizer, stop_ids)
         self.chat = None if form == "completion" else ChatEncoder(tokenizer, stop_ids, kwargs)
 

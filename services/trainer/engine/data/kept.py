@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -23,11 +23,26 @@ import tokenizers
 import transformers
 
 import shared.conversation
-from services.trainer.engine.data.dataset import Dataset
+from services.trainer.engine.data.dataset import Dataset, Encoder
 from services.trainer.engine.data.tokens import Example
 
 MOST_FILES = 16
 MOST_SECONDS = 86_400.0
+
+
+def encoded(folder: str | None, encoder: Encoder, path: Path, param: str, told: Callable[[int], None]) -> Dataset:
+    """The tokens of a file: those that an earlier run has kept in `folder` (None: nothing is kept), or new ones. Raises
+    and tells like `Encoder.read`."""
+    if folder is None or not path.is_file():
+        return encoder.read(path, param, told)
+    key = key_of(path, encoder.tokenizer, encoder.stop_ids, encoder.form, encoder.kwargs)
+    if key is None:
+        return encoder.read(path, param, told)
+    if (found := load(Path(folder), key)) is not None:
+        return found
+    made = encoder.read(path, param, told)
+    save(Path(folder), key, made)
+    return made
 
 
 def key_of(path: Path, tokenizer: Any, stop_ids: Sequence[int], form: str, kwargs: Mapping[str, Any]) -> str | None:

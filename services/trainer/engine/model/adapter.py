@@ -16,15 +16,14 @@ from transformers import BitsAndBytesConfig
 from services.trainer.domain.auto import Chosen
 from services.trainer.domain.plan import Plan
 from services.trainer.engine.model.base import BaseFacts, loading
+from services.trainer.engine.model.compute import Compute, choose_compute
 from services.trainer.engine.model.targets import targets_for_peft, targets_of
 from shared.base import hub
 
-COMPUTE = {"cuda": torch.bfloat16, "cpu": torch.float32}
-"""The type that the base computes in. On a CPU without bfloat16 units float32 is several times faster."""
 
-
-def load(plan: Plan, facts: BaseFacts, chosen: Chosen, device: Any) -> Any:
-    """The base with a fresh adapter on `device`; only the adapter's float32 parameters are trainable.
+def load(plan: Plan, facts: BaseFacts, chosen: Chosen, device: Any, compute: Compute | None = None) -> Any:
+    """The base with a fresh adapter on `device`; only the adapter's float32 parameters are trainable. `compute`: None:
+    what `choose_compute` says.
 
     QLoRA (arXiv 2305.14314): nf4 with double quantization, dequantized per product into the compute type.
 
@@ -32,20 +31,20 @@ def load(plan: Plan, facts: BaseFacts, chosen: Chosen, device: Any) -> Any:
         InputError: the weights are missing or not safetensors.
         TransientError: the hub does not answer.
     """
-    compute = COMPUTE[device.type]
+    dtype = (compute or choose_compute(facts.stored, device)).dtype
     quantization = None
-    if plan.lora.quantization == "nf4":
+    if chosen.quantization.value == "nf4":
         quantization = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=compute,
+            bnb_4bit_compute_dtype=dtype,
         )
     silent = hub.is_silent(plan.base.location)
     with loading(plan, silent=silent):
         base = facts.model_class.from_pretrained(
             plan.base.location,
-            dtype=compute,
+            dtype=dtype,
             quantization_config=quantization,
             device_map={"": str(device)},
             attn_implementation=facts.attention.implementation,
@@ -61,6 +60,7 @@ def load(plan: Plan, facts: BaseFacts, chosen: Chosen, device: Any) -> Any:
         LoraConfig(
             r=chosen.lora_r.value,
             lora_alpha=chosen.lora_alpha.value,
+            use_rslora=chosen.use_rslora.value,
             lora_dropout=chosen.lora_dropout.value,
             target_modules=targets_for_peft(plan.lora, facts.layers),
             bias="none",

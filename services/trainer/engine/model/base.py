@@ -50,6 +50,12 @@ class BaseFacts:
         """Those of `layers`."""
         return self.layers.linears
 
+    @property
+    def stored(self) -> Any:
+        """The type of torch that the weights have in their files; None: the config does not say."""
+        configs = (self.config, self.config.get_text_config())
+        return next((dtype for config in configs if (dtype := getattr(config, "dtype", None)) is not None), None)
+
 
 def inspect_base(plan: Plan, *, kernel: bool = False) -> BaseFacts:
     """Read the small files of the base, and build the model without its weights. `kernel`: see `choose_attention`.

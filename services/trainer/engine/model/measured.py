@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from services.trainer.domain.packing import MicroBatch, RowShape
 from services.trainer.engine.data.batches import Batch, Packer
 from services.trainer.engine.data.tokens import Example
+from services.trainer.engine.fast import varlen
 from services.trainer.engine.forward import Forward
-from services.trainer.engine.model import varlen
 from services.trainer.engine.model.adapter import set_training
 
 MOST_TOKENS = 64
@@ -59,6 +59,13 @@ def measure(model: Any, sequences: Sequence[Example], precision: Callable[[], Ab
     if trouble:
         return Reading(False, linear, f"one document a row: {trouble}", unsuitable)
     return Reading(True, linear, "several documents a row: measured, they do not see each other", unsuitable)
+
+
+def hidden_of(model: Any, sequences: Sequence[Example], precision: Callable[[], AbstractContextManager[Any]]) -> Any:
+    """What the head is given for a few tokens of the first of the sequences: (tokens, width), float32."""
+    set_training(model, False)
+    with torch.no_grad(), precision():
+        return _hidden(Forward(model, linear_head=False), _batch(_short(sequences[0])))
 
 
 def _trouble(forward: Forward, one: Example, other: Example) -> str | None:

@@ -3,13 +3,14 @@ kept or recomputed."""
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
 import torch
-from pydantic import BaseModel, ConfigDict
 
+from services.trainer.domain.memory_plan import Fit
 from services.trainer.engine import checkpoints
 from services.trainer.engine.model.adapter import recompute_activations
 from shared.errors import InputError, TransientError
@@ -17,17 +18,8 @@ from shared.errors import InputError, TransientError
 T = TypeVar("T")
 
 
-class Fit(BaseModel):
-    """`micro_tokens`: computed tokens per micro-batch, padding among them (0: one sequence or pair at a time).
-    `recompute`: gradient checkpointing."""
-
-    model_config = ConfigDict(frozen=True)
-
-    micro_tokens: int
-    recompute: bool
-
-
 ON_CPU = (Fit(micro_tokens=1024, recompute=False),)  # larger micro-batches are not faster here
+LEAN_ON_CPU = (Fit(micro_tokens=1024, recompute=True),)
 ON_GPU = (
     # Fastest first. Keeping activations beats large micro-batches down to about 4k tokens; below, dequantizing all
     # 4-bit weights once per micro-batch costs more than recomputing.
@@ -39,6 +31,13 @@ ON_GPU = (
     Fit(micro_tokens=2048, recompute=True),
     Fit(micro_tokens=0, recompute=True),
 )
+
+
+def fits_of(device: Any, *, lean: bool = False) -> tuple[Fit, ...]:
+    """What may be tried on a device, in this order. `lean`: only those that recompute activations."""
+    if lean:
+        return LEAN_ON_CPU if device.type == "cpu" else tuple(fit for fit in ON_GPU if fit.recompute)
+    return ON_CPU if device.type == "cpu" else ON_GPU
 
 
 FREE_GPU_MEMORY = (
@@ -117,18 +116,35 @@ def load_onto_device(load: Callable[[], T], device: Any, served: float = 1.0) ->
         ) from None
 
 
+def forget_failed_try() -> None:
+    """Give back what a try that ran out of memory had, once nothing refers to it; its peak does not count."""
+    gc.collect()
+    torch.cuda.empty_cache()
+    if torch.cuda.is_initialized():
+        torch.cuda.reset_peak_memory_stats()
+
+
 class Memory:
     """The fit of one model on one device. It shrinks when memory runs out."""
 
-    def __init__(self, model: Any, device: Any, longest: int, served: float = 1.0) -> None:
+    def __init__(self, model: Any, device: Any, longest: int, served: float = 1.0, *, lean: bool = False) -> None:
         """`longest`: tokens of the longest sequence, for the message if not even that one fits. `served`: the share of
-        the device's memory that a model server may have."""
+        the device's memory that a model server may have. `lean`: activations are recomputed from the start."""
         self.model = model
         self.device = device
         self.longest = longest
         self.served = served
-        self._fits = ON_CPU if device.type == "cpu" else ON_GPU
+        self.lowered: Callable[[Fit], None] = lambda _fit: None
+        """Is called with the smaller fit when memory has run out."""
+        self._fits = fits_of(device, lean=lean)
         self.fit = self._fits[0]
+        if lean:
+            recompute_activations(model, True)
+
+    def begin(self, fit: Fit) -> None:
+        """Let the search begin with this fit. One for another kind of device is ignored."""
+        if fit != self.fit:
+            self.use(fit)
 
     def use(self, fit: Fit) -> None:
         """Use a fit that was found before, so that a resumed run computes in the same way as the interrupted one. A fit
@@ -158,7 +174,7 @@ class Memory:
     def _shrink(self) -> None:
         for parameter in self.model.parameters():
             parameter.grad = None
-        torch.cuda.empty_cache()
+        forget_failed_try()
         smaller = self._fits[self._fits.index(self.fit) + 1 :]
         if not smaller:
             _, total = torch.cuda.mem_get_info(self.device)
@@ -172,6 +188,7 @@ class Memory:
                 "hyperparameters.max_length",
             )
         self.use(smaller[0])
+        self.lowered(smaller[0])
 
     def precision(self) -> AbstractContextManager[Any]:
         """Autocast on a GPU: the adapter's float32 weights compute in bfloat16, as the base does."""

@@ -17,8 +17,8 @@ from services.trainer.engine.model.adapter import load_adapter_tensors
 from services.trainer.engine.model.targets import targets_of
 from shared.errors import InputError
 
-UNFIT = ("use_dora", "use_rslora", "modules_to_save", "rank_pattern", "alpha_pattern", "layer_replication")
-"""Settings of an adapter with which it is not the plain LoRA that is trained here."""
+UNFIT = ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "layer_replication")
+"""Settings of an adapter with which it is not the LoRA that is trained here."""
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -28,6 +28,7 @@ class Start:
 
     rank: int
     alpha: int
+    rslora: bool
     file: Path
     sha256: str
 
@@ -49,7 +50,7 @@ def read_start(plan: Plan, linears: Mapping[str, int]) -> Start | None:
     file = folder / "adapter_model.safetensors"
     try:
         config = json.loads((folder / "adapter_config.json").read_bytes())
-        rank, alpha = int(config["r"]), int(config["lora_alpha"])
+        rank, alpha, rslora = int(config["r"]), int(config["lora_alpha"]), config.get("use_rslora") is True
         with safe_open(file, framework="pt") as tensors:
             shapes = {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
@@ -59,23 +60,25 @@ def read_start(plan: Plan, linears: Mapping[str, int]) -> Start | None:
             "that this deployment has trained, or from a base model",
             "model",
         ) from None
-    _check_config(plan, config, rank, alpha)
+    _check_config(plan, config, {"r": rank, "alpha": alpha, "use_rslora": rslora})
     _check_layers(plan, shapes, rank, linears)
     with file.open("rb") as data:
-        return Start(rank, alpha, file, hashlib.file_digest(data, "sha256").hexdigest())
+        return Start(rank, alpha, rslora, file, hashlib.file_digest(data, "sha256").hexdigest())
 
 
-def _check_config(plan: Plan, config: dict[str, Any], rank: int, alpha: int) -> None:
+def _check_config(plan: Plan, config: dict[str, Any], settings: dict[str, int | bool]) -> None:
     made_for = config.get("base_model_name_or_path")
     if made_for != plan.base.id:
         raise _mismatch(f"is of base model {made_for!r}, not of {plan.base.id!r}: name its own base", "model")
     unfit = [name for name in UNFIT if config.get(name)]
     if config.get("peft_type") != "LORA" or config.get("bias", "none") != "none" or unfit:
         raise _mismatch(f"is not plain LoRA ({', '.join(unfit) or 'peft_type or bias'}): start from another", "model")
-    for name, asked, has in (("r", plan.lora.r, rank), ("alpha", plan.lora.alpha, alpha)):
+    for name, has in settings.items():
+        asked = getattr(plan.lora, name)
         if asked not in ("auto", has):
+            said, other = (json.dumps(value) for value in (asked, has))
             raise _mismatch(
-                f"has {name} {has}, but lora.{name} is {asked}: leave it out or set it to {has}", f"lora.{name}"
+                f"has {name} {other}, but lora.{name} is {said}: leave it out or set it to {other}", f"lora.{name}"
             )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import yaml
 
+from services.trainer.domain.memory_plan import GIB
 from services.trainer.engine.messages import TrainingResult
 
 
@@ -38,12 +39,32 @@ A LoRA adapter of rank {result.rank} for `{result.base}`, tuned by Tunestream ({
 | verdict | {result.overfitting.verdict}: {result.overfitting.reason} |
 | as served | {result.served or "not compared with the server"} |
 | attention in training | {result.attention} |
+| estimate and outcome | {compared(result) or "not estimated"}{_lowered(result)} |
 | parts of the base that are not tuned | {"; ".join(result.not_tuned) or "none"} |
 
 | hyperparameter | value |
 |---|---|
 {chosen}
 """
+
+
+def compared(result: TrainingResult) -> str:
+    """Estimate and outcome, for people; an empty text: there was no estimate."""
+    if result.estimated_memory_bytes is None or result.peak_memory_bytes is None:
+        return ""
+    estimated, used = result.estimated_memory_bytes / GIB, result.peak_memory_bytes / GIB
+    memory = f"estimated {estimated:.1f} GiB, used {used:.1f}"
+    if result.estimated_seconds is None:
+        return memory
+    return f"{memory}; estimated {result.estimated_seconds:.0f} s, took {result.seconds:.0f}"
+
+
+def _lowered(result: TrainingResult) -> str:
+    """What to say of memory that ran out; nothing if it did not."""
+    if not result.lowered:
+        return ""
+    steps = ", ".join(str(each.step) for each in result.lowered)
+    return f"; memory ran out at step {steps}, and the micro-batches became smaller"
 
 
 def _checkpoints(result: TrainingResult) -> str:

@@ -13,7 +13,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from services.trainer.engine.messages import Failed, Message, PhaseBegan, Progress, StepDone, StepRow
+from services.trainer.domain.memory_plan import estimate_in_words, shortage_in_words
+from services.trainer.engine.messages import (
+    Estimated,
+    Failed,
+    MemoryLowered,
+    Message,
+    PhaseBegan,
+    Progress,
+    StepDone,
+    StepRow,
+)
 from services.trainer.engine.report.pace import Pace
 from services.trainer.engine.report.speech import EVERY_SECONDS, Speech, Usage
 
@@ -110,6 +120,10 @@ def _for_people(message: Message) -> str:
         counted = [] if message.done is None else [f"{message.done}{of}"]
         counted += [] if message.step is None else [f"step {message.step}/{message.total_steps}"]
         return f"{message.phase}: {'  '.join([_duration(message.seconds), *counted, _speed(message)])}"
+    if isinstance(message, Estimated):
+        return estimate_in_words(message.memory_bytes, message.tokens_per_second, message.seconds)
+    if isinstance(message, MemoryLowered):
+        return shortage_in_words(message.step, message.micro_tokens, recompute=message.recompute)
     if isinstance(message, Failed):
         return f"error: {message.message}"
     fields = message.fields()

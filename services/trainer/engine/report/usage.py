@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from services.trainer.domain.memory_plan import CPU_FLOPS, UNKNOWN_PEAK
 from services.trainer.domain.utilization import Cost, attention_flops, peak_flops
 from services.trainer.engine.data.dataset import Dataset
 from services.trainer.engine.model.attention import heads_of
@@ -32,7 +33,18 @@ def cost_of(base: BaseFacts, train: Dataset, device: Any) -> Cost | None:
     """What a token of the training costs on average. None: there is no GPU, or its peak is not known; or there are
     experts, of which a token meets only some."""
     peak = peak_flops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
-    if peak is None or base.layers.experts or not train.tokens:
+    return None if peak is None else _cost(base, train, peak)
+
+
+def assumed_cost(base: BaseFacts, train: Dataset, device: Any) -> Cost | None:
+    """The same for an estimate of the time: where the peak is not known, it is assumed."""
+    if device.type != "cuda":
+        return _cost(base, train, CPU_FLOPS)
+    return _cost(base, train, peak_flops(torch.cuda.get_device_name(device)) or UNKNOWN_PEAK)
+
+
+def _cost(base: BaseFacts, train: Dataset, peak: float) -> Cost | None:
+    if base.layers.experts or not train.tokens:
         return None
     config = base.config.get_text_config()
     heads, head_dim = heads_of(config)

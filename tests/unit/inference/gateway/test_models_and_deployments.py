@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 from urllib.parse import quote
 
 import httpx
@@ -13,8 +14,10 @@ from cli.client import Client
 from cli.target import Target
 from shared.settings import BusSettings, StoreSettings
 from tests.support.data.trained_models import BASE, add_trained, job_id
+from tests.support.fakes.clock import Clock
+from tests.support.fakes.store import FakeStore
 from tests.support.waiting import until
-from tests.unit.inference.conftest import KEY, ServiceUnderTest
+from tests.unit.inference.conftest import KEY, ServiceUnderTest, running_service
 
 
 async def test_models_are_the_base_the_tuned_newest_first_and_the_aliases(service: ServiceUnderTest) -> None:
@@ -35,6 +38,17 @@ async def test_a_model_with_a_slash_can_be_retrieved(service: ServiceUnderTest, 
     answer = await service.http.get(f"/v1/models/{path}")
 
     assert answer.json()["id"] == BASE
+
+
+@pytest.mark.parametrize(("sequences", "room"), [(256, 128), (1000, 128), (20, 10), (1, 1), (None, None)])
+async def test_the_base_says_how_many_requests_that_can_wait_leave_room_for_others(
+    tmp_path: Path, objects: FakeStore, clock: Clock, sequences: int | None, room: int | None
+) -> None:
+    async with running_service(tmp_path, objects, clock, vllm={"max_num_seqs": sequences}) as service:
+        card = (await service.http.get(f"/v1/models/{BASE}")).json()
+        listed = (await service.http.get("/v1/models")).json()["data"][0]
+
+    assert card.get("background_requests") == listed.get("background_requests") == room
 
 
 async def test_a_tuned_model_and_an_alias_can_be_retrieved(service: ServiceUnderTest) -> None:

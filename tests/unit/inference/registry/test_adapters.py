@@ -12,6 +12,7 @@ from services.inference.domain.adapter import SERVED_FILES
 from tests.support.data.trained_models import BASE, add_trained, job_id
 from tests.support.fakes.clock import Clock
 from tests.support.fakes.store import FakeStore
+from tests.support.waiting import until
 from tests.unit.inference.conftest import ServiceUnderTest, running_service
 
 
@@ -24,6 +25,46 @@ async def test_a_hundred_first_requests_load_an_adapter_once(service: ServiceUnd
     assert service.vllm.loads == [model]
     downloads = [key for name, key in service.objects.calls if name == "read" and key.endswith(".safetensors")]
     assert len(downloads) == 1
+
+
+async def test_the_first_adapter_in_the_life_of_a_server_is_asked_before_anybody_may_use_it(
+    service: ServiceUnderTest,
+) -> None:
+    first, second = await add_trained(service.objects, "1"), await add_trained(service.objects, "2")
+
+    assert (await service.chat(first)).status_code == 200
+    asked = list(service.vllm.warmed)
+    assert {body["model"] for body in asked} == {first}
+    sizes = [len(body["prompt"]) for body in asked]
+    assert 1 in sizes and max(sizes) > 128
+    beginnings = [body["prompt"][0] for body in asked]
+    assert len(set(beginnings)) == len(asked), "the prefix cache helps none of them"
+
+    assert (await service.chat(second)).status_code == 200
+    assert service.vllm.warmed == asked, "the kernels are the same"
+
+
+async def test_a_server_that_started_again_is_warmed_up_again(service: ServiceUnderTest) -> None:
+    model = await add_trained(service.objects)
+    await service.chat(model)
+    before = len(service.vllm.warmed)
+    service.vllm.deadly = "poison"
+    await service.chat(model, messages=[{"role": "user", "content": "poison"}])
+    service.vllm.deadly = None
+
+    async def answers() -> bool:
+        return (await service.chat(model)).status_code == 200
+
+    await until(answers, "it is back")
+
+    assert len(service.vllm.warmed) == 2 * before
+
+
+async def test_a_server_that_cannot_be_warmed_up_is_used_as_it_is(service: ServiceUnderTest) -> None:
+    service.vllm.cold = True
+    model = await add_trained(service.objects)
+
+    assert (await service.chat(model)).status_code == 200
 
 
 async def test_the_first_client_may_hang_up_without_harm_to_the_others(service: ServiceUnderTest) -> None:

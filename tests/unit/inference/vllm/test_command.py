@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from services.inference.vllm.command import CPU_WORKER, command_line, environment, profile_flags
+from services.inference.vllm.command import CPU_WORKER, command_line, environment, profile_flags, sequences
 from shared.base import BaseProfile
 from shared.settings import Settings
 
@@ -60,6 +60,38 @@ def test_options_of_the_user_replace_ours(extra: tuple[str, ...], gone: str) -> 
     ours = command[: -len(extra)]
     assert gone not in ours
     assert len(ours) == len(started(THINKER)) - (1 if gone == "--enable-auto-tool-choice" else 2)
+
+
+@pytest.mark.parametrize(
+    ("settings", "taken", "graphs"),
+    [
+        ({}, "256", "256"),
+        ({"max_num_seqs": 40}, "40", "40"),
+        ({"max_num_seqs": 1000}, "1000", "512"),
+        ({"extra_args": ("-cc.cudagraph_capture_sizes=[1,2]",)}, "256", None),
+        ({"max_num_seqs": 40, "extra_args": ("--max-num-seqs", "8")}, "8", "8"),
+        ({"extra_args": ("--max_num_seqs=8",)}, "8", "8"),
+        ({"extra_args": ("--max-cudagraph-capture-size=512",)}, "256", None),
+        ({"extra_args": ("--cudagraph-capture-sizes", "1", "2")}, "256", None),
+        ({"extra_args": ("--compilation-config.level", "0")}, "256", None),
+        ({"extra_args": ("--enforce-eager",)}, "256", None),
+    ],
+)
+def test_a_gpu_captures_no_graph_that_is_larger_than_a_batch(
+    settings: dict[str, object], taken: str, graphs: str | None
+) -> None:
+    chosen = Settings.model_validate({"vllm": settings})
+    command = command_line(chosen, 8000, cpu=False)
+
+    spelt = [one.replace("_", "-") for one in command]
+    assert ("--max-num-seqs", taken) in pairwise(spelt) or f"--max-num-seqs={taken}" in spelt
+    assert sum(one.startswith("--max-num-seqs") for one in spelt) == 1
+    assert sequences(chosen, cpu=False) == int(taken)
+    if graphs is None:
+        assert "--max-cudagraph-capture-size" not in command
+    else:
+        assert ("--max-cudagraph-capture-size", graphs) in pairwise(command)
+    assert "--max-cudagraph-capture-size" not in command_line(Settings(), 8000, cpu=True)
 
 
 def test_the_workers_of_the_cpu_build_find_our_class_wherever_they_are_started(tmp_path: Path) -> None:

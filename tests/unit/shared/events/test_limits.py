@@ -56,6 +56,8 @@ def refused(model: Any, value: Any) -> str:
         ("hyperparameters.n_epochs", DIGITS),
         ("hyperparameters.early_stopping_patience", DIGITS),
         ("lora.alpha", DIGITS),
+        ("lora.use_rslora", DIGITS),
+        ("lora.use_rslora", "\ud800"),
         ("lora.target_modules", ["q_proj"] * 1000),
         ("lora.target_modules", ["q" * 1000]),
         ("lora.target_modules", ["\ud800"]),

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from shared import ids
 from shared.events import (
     NEXT_STAGE,
     RUNNER_STAGES,
@@ -17,6 +18,7 @@ from shared.events import (
     Event,
     Job,
     JobSpec,
+    Lora,
     Origin,
     Retry,
     StageName,
@@ -71,6 +73,19 @@ def test_a_retry_has_another_id_model_and_trace_and_is_otherwise_its_parent(pare
     )
     same = {"dataset", "validation_file", "base", "start_from", "alias"}
     assert job.model_dump(include=same) == parent.job.model_dump(include=same)
+
+
+def test_a_retry_of_a_job_of_a_version_whose_default_was_nf4_has_the_id_that_this_version_gives_it(
+    parent: JobHistory,
+) -> None:
+    asked = Retry(parent_job=parent.job_id, from_stage="trainer", rerun=3, at=T0 + 60, traceparent=TRACEPARENT)
+    spec = parent.job.spec.model_copy(update={"lora": Lora(quantization="nf4")})
+    dataset = parent.job.dataset
+    job_id = ids.job_id(dataset.bucket, dataset.key, dataset.sha256, parent.job.spec)
+    old = parent.job.model_copy(update={"spec": spec, "job_id": job_id})
+    now = parent.job.model_copy(update={"job_id": job_id})
+    assert retry_of(old, asked, TRACEPARENT).job_id == retry_of(now, asked, TRACEPARENT).job_id
+    assert retry_of(old, asked, TRACEPARENT).spec.lora.quantization == "nf4"
 
 
 @pytest.mark.parametrize("first", RUNNER_STAGES)

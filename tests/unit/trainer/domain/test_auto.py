@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -186,6 +187,31 @@ def test_the_adapter_that_a_run_starts_from_decides_rank_and_alpha():
     got = chosen(plan(), started)
     assert (got.lora_r.value, got.lora_alpha.value) == (8, 24)
     assert "starts from" in got.lora_r.reason
+
+
+@pytest.mark.parametrize(
+    ("asked", "start", "rslora", "alpha"),
+    [
+        ({}, None, False, 32),
+        ({"use_rslora": False}, None, False, 32),
+        ({"use_rslora": True}, None, True, 8),  # 8 / sqrt(16) is 32 / 16
+        ({"use_rslora": True, "alpha": 16}, None, True, 16),
+        ({}, (24, True), True, 24),
+        ({}, (24, False), False, 24),
+    ],
+)
+def test_rank_stabilized_lora_has_an_alpha_of_its_own(
+    asked: dict[str, Any], start: tuple[int, bool] | None, rslora: bool, alpha: int
+):
+    known = facts(parameters=8 * 10**9)
+    if start is not None:
+        known = dataclasses.replace(known, start_rank=16, start_alpha=start[0], start_rslora=start[1])
+    got = chosen(plan(lora=asked), known)
+    assert (got.use_rslora.value, got.lora_alpha.value) == (rslora, alpha)
+    said = got.document()["use_rslora"]
+    assert isinstance(said, dict) and said["reason"]
+    assert got.values().get("use_rslora", False) is rslora
+    assert ("use_rslora" in got.values()) is rslora  # checkpoints of earlier versions do not name it
 
 
 def test_the_base_stays_quantized_by_default():

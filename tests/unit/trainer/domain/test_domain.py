@@ -163,3 +163,8 @@ def test_paths_are_not_part_of_the_identity_of_a_run():
     here, there = plan(), plan(train="elsewhere.jsonl", threads=2, resume_from="x", device="cpu")
     assert here.identity() == there.identity()
     assert here.identity() != plan(seed=1).identity()
+
+
+def test_what_only_measurements_set_is_not_in_checkpoints_of_jobs():
+    assert not {"lean", "packed"} & plan().identity().keys()  # as in those of older versions
+    assert plan(lean=True).identity() == plan().identity() != plan(packed=False).identity()

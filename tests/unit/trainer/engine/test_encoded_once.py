@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from services.trainer.domain.plan import Plan
 from services.trainer.engine import run
@@ -32,13 +33,13 @@ def test_rows_are_encoded_once_for_all_attempts(
     for attempt in ("first", "second"):
         out = tmp_path / attempt
         out.mkdir()
-        run._prepare(plan, out, Reporter(out, events=False), kernel=False)
+        run._prepare(plan, out, Reporter(out, events=False), torch.device("cpu"), None)
         previews.append((out / "preview.txt").read_text())
         hyperparameters.append((out / "hyperparameters.json").read_text())
     assert read == ["train.jsonl", "valid.jsonl"]
     assert previews[0] == previews[1] and hyperparameters[0] == hyperparameters[1]
     write_rows(Path(plan.train), support_rows(41))
-    run._prepare(plan, tmp_path / "second", Reporter(tmp_path / "second", events=False), kernel=False)
+    run._prepare(plan, tmp_path / "second", Reporter(tmp_path / "second", events=False), torch.device("cpu"), None)
     assert read == ["train.jsonl", "valid.jsonl", "train.jsonl"]
 
 

@@ -12,8 +12,10 @@ from services.trainer.engine.messages import (
     CheckpointWritten,
     Completed,
     ErrorDocument,
+    Estimated,
     Failed,
     HyperparametersChosen,
+    MemoryLowered,
     Message,
     PhaseBegan,
     Resumed,
@@ -66,6 +68,8 @@ COMPLETED = {
     [
         (Started, "started", {"device": "cpu", "model": "ft:b:o::1", "base": "b", "method": "dpo"}),
         (PhaseBegan, "phase", {"phase": "load"}),
+        (Estimated, "estimated", {"memory_bytes": 2**34, "tokens_per_second": 5.5, "seconds": 9.0}),
+        (MemoryLowered, "memory_lowered", {"step": 3, "micro_tokens": 0, "recompute": True}),
         (PhaseBegan, "phase", {"phase": "fit", "micro_tokens": 4096, "recompute": True}),
         (
             HyperparametersChosen,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import shutil
 from collections.abc import Callable, Collection
 from dataclasses import replace
@@ -12,9 +13,12 @@ from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel
+from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
-from services.trainer.domain.packing import RowShape
+from services.trainer.domain.packing import MicroBatch, RowShape, row_shape
 from services.trainer.domain.plan import Plan
 from services.trainer.engine import checkpoints
 from services.trainer.engine.data.batches import Packer
@@ -291,6 +295,35 @@ def test_the_dry_run_tries_the_most_tokens_and_the_most_logits(stepper: Stepper)
     assert worst_of((*short, long_answer)) == [(6,)]
 
 
+@pytest.mark.parametrize("sequences", [1, 2])
+@pytest.mark.parametrize("micro_tokens", [0, 64, 100, 400])
+@pytest.mark.parametrize(
+    "rows", [row_shape(gpu=True, varlen=True, packed=True), RowShape(at_least=128, multiple=8), RowShape()]
+)
+def test_the_dry_run_passes_over_no_step_that_is_the_worst(
+    stepper: Stepper, rows: RowShape, micro_tokens: int, sequences: int
+):
+    for seed in range(20):
+        drawn = random.Random(seed)
+        lengths = [drawn.randint(3, 90) for _ in range(sequences * 60)]
+        made = [a_sequence(n, drawn.randint(1, n - 1), number) for number, n in enumerate(lengths)]
+        items = tuple(zip(*[iter(made)] * sequences, strict=True))
+        stepper.train, stepper.packer = as_rows(items), Packer(items, 0, rows)
+        stepper.steps = type(stepper.steps)(60, drawn.choice((1, 4, 7)), 2)
+        planned = [
+            micro
+            for step in range(stepper.steps.total)
+            for micro in stepper.packer.plan(stepper.items(step), micro_tokens)
+        ]
+        found = worst(stepper, micro_tokens)
+        assert max(micro.tokens for micro in found) == max(micro.tokens for micro in planned)
+
+        def kept(micro: MicroBatch, items: tuple[Item, ...] = items) -> int:
+            return sum(each.trained_tokens for item in micro.items for each in items[item])
+
+        assert max(map(kept, found)) == max(map(kept, planned))
+
+
 def test_a_gpu_without_bfloat16_is_refused(make_plan: MakePlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
@@ -335,11 +368,56 @@ def test_a_run_starts_from_an_earlier_adapter(
         train(make_plan(**fresh), tmp_path / "other")
 
 
+def test_a_rank_stabilized_adapter_is_served_and_continued_with_its_own_scale(
+    make_plan: MakePlan, tmp_path: Path, base: Path
+):
+    lora = {"r": 8, "alpha": 16, "use_rslora": True}
+    result = train(make_plan(lora=lora), tmp_path / "first")
+    assert result.hyperparameters["use_rslora"] is True
+    folder = tmp_path / "first" / "adapter"
+    served = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), folder)
+    layers = [module for module in served.modules() if isinstance(module, LoraLayer)]
+    assert {round(scale, 6) for layer in layers for scale in layer.scaling.values()} == {round(16 / 8**0.5, 6)}
+    from vllm.lora.peft_helper import PEFTHelper  # noqa: PLC0415  takes seconds
+
+    assert PEFTHelper.from_local_dir(str(folder), None).vllm_lora_scaling_factor == pytest.approx(16 / 8**0.5)
+    listed = json.loads((tmp_path / "first" / "checkpoints" / "step-20" / "adapter_config.json").read_bytes())
+    assert listed["use_rslora"] is True
+
+    second = train(make_plan(start_from=str(folder)), tmp_path / "second")
+    kept = {name: second.hyperparameters[name] for name in ("lora_r", "lora_alpha", "use_rslora")}
+    assert kept == {"lora_r": 8, "lora_alpha": 16, "use_rslora": True}
+    first_loss, last_loss = losses(tmp_path / "second")[0]["train_loss"], losses(tmp_path / "first")[-1]["train_loss"]
+    assert first_loss == pytest.approx(last_loss, abs=0.5)
+
+
+def test_a_checkpoint_of_a_version_without_rank_stabilization_is_continued(make_plan: MakePlan, tmp_path: Path):
+    train(make_plan(lora={"r": 8}), tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        train(make_plan(lora={"r": 8}), tmp_path / "first", stop=stop_after(5))
+    state = next((tmp_path / "first" / "resume").glob("step-*")) / "state.json"
+    assert "rslora" not in state.read_text()
+    train(make_plan(lora={"r": 8}, resume_from=str(tmp_path / "first" / "resume")), tmp_path / "second")
+    assert losses(tmp_path / "second") == losses(tmp_path / "whole")
+
+
 @pytest.mark.parametrize(
     ("changes", "config", "message", "param"),
     [
         ({"lora": {"r": 16}}, {}, r"has r 8, but lora.r is 16: leave it out or set it to 8", "lora.r"),
         ({"lora": {"alpha": 99}}, {}, r"has alpha 16, but lora.alpha is 99", "lora.alpha"),
+        (
+            {"lora": {"use_rslora": True}},
+            {},
+            r"has use_rslora false, but lora.use_rslora is true: leave it out or set it to false",
+            "lora.use_rslora",
+        ),
+        (
+            {"lora": {"use_rslora": False}},
+            {"use_rslora": True},
+            r"has use_rslora true, but lora.use_rslora is false",
+            "lora.use_rslora",
+        ),
         (
             {"lora": {"target_modules": ["q_proj"]}},
             {},

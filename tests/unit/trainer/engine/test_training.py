@@ -203,6 +203,21 @@ def test_a_run_learns_and_leaves_everything_behind(make_plan: MakePlan, tmp_path
     assert any(float(p.abs().max()) > 0 for name, p in served.named_parameters() if "lora_B" in name)
 
 
+@pytest.mark.parametrize("asked", [{"packed": False}, {"lean": True}])
+def test_neither_one_document_a_row_nor_recomputation_changes_what_is_learnt(
+    make_plan: MakePlan, tmp_path: Path, asked: dict[str, Any]
+):
+    plan = make_plan(hyperparameters={"n_epochs": 1, "batch_size": 4, "learning_rate": 0.01})
+    train(plan, tmp_path / "usual")
+    train(plan.model_copy(update=asked), tmp_path / "other")
+    packing = json.loads((tmp_path / "other" / "hyperparameters.json").read_text())["packing"]
+    assert packing["value"] == ("packed" not in asked)
+    for usual, other in zip(losses(tmp_path / "usual"), losses(tmp_path / "other"), strict=True):
+        assert {name: other[name] for name in usual if "loss" in name} == pytest.approx(
+            {name: value for name, value in usual.items() if "loss" in name}, rel=2e-3
+        )
+
+
 def test_the_base_is_quantized_unless_told_otherwise(make_plan: MakePlan):
     facts = Facts(examples=40, trained_tokens=100, parameters=10**6, parameters_per_rank=1000)
     for quantization, kinds in (("nf4", {"Linear4bit"}), ("none", {"Linear"})):

@@ -88,7 +88,7 @@ def test_the_start_of_the_service_removes_what_is_left_over_and_nothing_else(tmp
     (tmp_path / JOB / "attempt-1").mkdir()
     (tmp_path / JOB / "attempt-12.lock").touch()
     settings = Settings.model_validate({"trainer": {"work_dir": tmp_path}})
-    app.make_work(SimpleNamespace(settings=settings, objects=FakeStore()))  # type: ignore[arg-type]
+    app.build(SimpleNamespace(settings=settings, objects=FakeStore()))  # type: ignore[arg-type]
     assert all(path.exists() for path in kept) and (outside / "attempt-1").is_dir()
     assert [path.name for path in (tmp_path / JOB).iterdir()] == ["notes"]
 

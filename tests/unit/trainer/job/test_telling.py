@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from services.trainer.engine.messages import AnyMessage, PhaseBegan, Progress, StepDone
+from services.trainer.engine.messages import AnyMessage, Estimated, MemoryLowered, PhaseBegan, Progress, StepDone
 from services.trainer.job.telling import Telling
 from tests.support.data.jobs import make_attempt, make_job
 
@@ -74,3 +74,21 @@ async def test_how_far_a_phase_is_goes_with_the_phase(told: Told) -> None:
         {"progress": {"phase": "tokenize", "seconds": 5.0, "done": 400, "total": 1000}},
         {"progress": {"phase": "load", "seconds": 5.0}, "memory_bytes": 9},
     ]
+
+
+async def test_what_a_training_needs_is_told_and_that_it_has_less_memory(told: Told) -> None:
+    await told.hear(
+        Estimated(at=1.0, memory_bytes=13_207_024_435, tokens_per_second=14_350.4, seconds=81.2),
+        Estimated(at=1.0, memory_bytes=2**30),
+        MemoryLowered(at=2.0, step=3, micro_tokens=4096, recompute=True),
+        MemoryLowered(at=3.0, step=4, micro_tokens=0, recompute=True),
+    )
+    assert [event.message for event in told.progress] == [
+        "training: estimated 12.3 GiB of memory, 81 s at 14350 tokens/s",
+        "training: estimated 1.0 GiB of memory",
+        "training: memory ran out at step 3: done again with micro-batches of 4096 tokens, activations recomputed",
+        "training: memory ran out at step 4: done again with one row at a time, activations recomputed",
+    ]
+    assert told.progress[0].data == {
+        "estimate": {"memory_bytes": 13_207_024_435, "tokens_per_second": 14_350.4, "seconds": 81.2, "step": 0}
+    }

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from services.trainer.app import make_work
+from services.trainer.app import build
 from services.trainer.engine.messages import HyperparametersChosen, StepDone
 from services.trainer.job.process import child_environment
 from services.trainer.tracking import trackers as module
@@ -146,7 +146,7 @@ def test_a_tracker_without_its_client_is_a_wrong_setting_that_names_the_remedy(
     monkeypatch.setattr(module, "import_module", missing)
     context = Context(settings(**{name: str(tmp_path)}), FakeStore(), FakeBus())
     with pytest.raises(ConfigError, match=rf"TUNESTREAM_TRACKING__{name.upper()}.*pip install 'tunestream\[{name}\]'"):
-        make_work(context)
+        build(context)
 
 
 def test_a_folder_that_cannot_be_made_is_a_wrong_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,6 +53,21 @@ def test_micro_batches_shrink_until_they_fit(memory: Memory):
     assert memory.within(lambda micro_tokens: micro_tokens) == 2048  # and it is not tried again
 
 
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_a_lean_run_recomputes_from_the_start(device: str):
+    memory = Memory(Model(2, 2), SimpleNamespace(type=device), longest=777, lean=True)
+    tried: list[bool] = []
+
+    def work(micro_tokens: int) -> int:
+        tried.append(memory.fit.recompute and memory.model.recompute)
+        if device == "cuda" and micro_tokens > 4096:
+            raise torch.cuda.OutOfMemoryError
+        return micro_tokens
+
+    assert memory.within(work) == (4096 if device == "cuda" else 1024)
+    assert all(tried)
+
+
 def gpu(monkeypatch: pytest.MonkeyPatch, *, free: int, total: int = 24, ours: int = 0) -> None:
     """A GPU with so many GiB free, of which this process has `ours`."""
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free * 2**30, total * 2**30))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from services.trainer.engine.model.head import TokenLosses, plain_losses, token_losses
+from services.trainer.engine.fast.head import TokenLosses, plain_losses, token_losses
 
 pytestmark = pytest.mark.torch
 

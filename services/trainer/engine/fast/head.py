@@ -7,8 +7,14 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 
+from services.trainer.engine.fast import kernels
+
 CHUNK = {"cuda": 4096, "cpu": 1024}
 """So many positions get their logits at a time. Smaller chunks are slower on a GPU; larger ones need memory only."""
+
+
+NO_TARGET = -100
+"""Instead of a target where a batch is filled up: it has no loss, and counts as nothing."""
 
 
 class TokenLosses(NamedTuple):
@@ -19,7 +25,8 @@ class TokenLosses(NamedTuple):
 
 
 def token_losses(hidden: Any, head: Any, targets: Any, chunk: int | None = None) -> TokenLosses:
-    """The losses of `targets`, (kept,), after the linear layer `head`, which is frozen. `hidden`: (kept, width)."""
+    """The losses of `targets`, (kept,), some of which may be `NO_TARGET`, after the linear layer `head`, which is
+    frozen. `hidden`: (kept, width)."""
     if chunk is None:
         chunk = CHUNK.get(hidden.device.type, CHUNK["cpu"])
     loss, correct = _FrozenHead.apply(hidden, head.weight, head.bias, targets, chunk)
@@ -29,7 +36,9 @@ def token_losses(hidden: Any, head: Any, targets: Any, chunk: int | None = None)
 def plain_losses(logits: Any, targets: Any) -> TokenLosses:
     """The same of given logits, (kept, vocabulary): what the fused one is compared with, and what is used for heads
     that do more than a linear product."""
-    loss = F.cross_entropy(logits if logits.dtype == torch.float64 else logits.float(), targets, reduction="none")
+    loss = F.cross_entropy(
+        logits if logits.dtype == torch.float64 else logits.float(), targets, reduction="none", ignore_index=NO_TARGET
+    )
     return TokenLosses(loss, logits.detach().argmax(-1) == targets)
 
 
@@ -46,17 +55,24 @@ class _FrozenHead(torch.autograd.Function):  # type: ignore[misc]
         with torch.autocast(hidden.device.type, enabled=False):
             for begin in range(0, len(targets), chunk):
                 part = slice(begin, begin + chunk)
-                wanted = targets[part, None]
-                scores = F.linear(hidden[part].to(weight.dtype), weight, bias).to(wide)
+                real = targets[part, None] != NO_TARGET
+                wanted = targets[part, None].clamp(min=0)
+                scores = F.linear(hidden[part].to(weight.dtype), weight, bias)
+                if kernels.available(scores):
+                    loss[part], correct[part] = kernels.losses_(scores, targets[part], slopes=slopes is not None)
+                    if slopes is not None:
+                        slopes[part] = scores @ weight
+                    continue
+                scores = scores.to(wide)
                 top, chosen = scores.max(-1, keepdim=True)
                 of_target = scores.gather(-1, wanted) - top
                 likelihoods = scores.sub_(top).exp_()  # in place: `scores` is gone from here on
                 total = likelihoods.sum(-1, keepdim=True)
-                loss[part] = (total.log() - of_target).squeeze(-1)
-                correct[part] = (chosen == wanted).squeeze(-1)
+                loss[part] = ((total.log() - of_target) * real).squeeze(-1)
+                correct[part] = ((chosen == wanted) & real).squeeze(-1)
                 if slopes is not None:
-                    likelihoods.div_(total)
-                    likelihoods.scatter_add_(-1, wanted, torch.full_like(of_target, -1.0))
+                    likelihoods.mul_(real / total)
+                    likelihoods.scatter_add_(-1, wanted, -real.to(wide))
                     slopes[part] = likelihoods.to(weight.dtype) @ weight
         ctx.mark_non_differentiable(correct)
         if slopes is not None:

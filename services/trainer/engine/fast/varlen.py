@@ -9,11 +9,26 @@ from typing import Any
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface
 
+try:
+    from torch.nn.attention.varlen import varlen_attn
+except ImportError:  # not in every build of torch
+    varlen_attn = None
+
 NAME = "tunestream_varlen"
 """Its name among transformers' implementations of attention."""
 MOST = 2**31
 """The kernel's backward pass counts the numbers of its buffers in int32."""
 WIDEST_HEAD = 256
+ROUNDING = 2e-2
+"""The relative error of its results in 16 bits, and more than that."""
+OPTIONS = frozenset(inspect.signature(varlen_attn).parameters) if varlen_attn else frozenset()
+"""What this torch's kernel can be told."""
+
+
+def shares_keys(device: Any, dtype: Any, head_dim: int, groups: int) -> bool:
+    """Whether the kernel of this torch takes `groups` times fewer heads of keys than of queries; else they are
+    copied."""
+    return groups == 1 or "enable_gqa" in OPTIONS or fewer_heads(device, dtype, head_dim, groups)
 
 
 def most_documents(tokens: int, heads: int, head_dim: int) -> int:
@@ -68,27 +83,53 @@ def attend(
 def kernel(query: Any, key: Any, value: Any, begins: Any, longest: int, *, scale: float, window: int | None) -> Any:
     """Causal attention of `query`, (tokens, heads, head_dim), to `key` and `value`, (tokens, fewer heads, head_dim), of
     its own document, of which it sees the last `window` tokens (None: all)."""
-    from torch.nn.attention.varlen import varlen_attn  # noqa: PLC0415 - not in every build of torch
-
-    able = _options()
-    arguments: dict[str, Any] = {}
-    if "window_size" in able:
-        arguments["window_size"] = (-1 if window is None else window - 1, 0)
-    elif window is None:
-        arguments["is_causal"] = True
-    else:
-        raise ValueError("this torch has no sliding windows in its attention kernel")
-    if "scale" in able:
+    arguments = causal(window)
+    if "scale" in OPTIONS:
         arguments["scale"] = scale
     else:
         query = query * (scale * query.shape[-1] ** 0.5)
     groups = query.shape[1] // key.shape[1]
     query, key, value = query.contiguous(), key.contiguous(), value.contiguous()  # rotated ones have heads outside
-    if groups > 1 and "enable_gqa" in able:
+    if groups > 1 and "enable_gqa" in OPTIONS:
         arguments["enable_gqa"] = True
-    elif groups > 1:
+    elif not shares_keys(query.device, query.dtype, query.shape[-1], groups):
         key, value = (each.repeat_interleave(groups, dim=1) for each in (key, value))
     return varlen_attn(query, key, value, begins, begins, longest, longest, **arguments)
+
+
+@cache
+def fewer_heads(device: Any, dtype: Any, head_dim: int, groups: int) -> bool:
+    """Whether the kernel is right where keys have `groups` times fewer heads, though it does not say so: tried with two
+    small documents, forward and backward."""
+    drawn = torch.Generator().manual_seed(0)
+    begins, scale = torch.tensor([0, 40, 96], dtype=torch.int32, device=device), head_dim**-0.5
+    shapes = [(96, heads, head_dim) for heads in (2 * groups, 2, 2, 2 * groups)]
+    *inputs, weights = (torch.randn(shape, generator=drawn).to(device, dtype) for shape in shapes)
+    found = []
+    with torch.enable_grad():
+        for attention in (varlen_attn, reference):
+            query, key, value = (each.detach().requires_grad_() for each in inputs)
+            try:
+                if attention is reference:
+                    result = reference(query, key, value, begins, 56, scale=scale, window=None)
+                else:
+                    result = varlen_attn(query, key, value, begins, begins, 56, 56, **causal(None))
+            except (RuntimeError, ValueError, TypeError):
+                return False
+            found.append((result, *torch.autograd.grad((result * weights).sum(), (query, key, value))))
+    return all(
+        bool((one.float() - other.float()).norm() <= ROUNDING * other.float().norm())
+        for one, other in zip(*found, strict=True)
+    )
+
+
+def causal(window: int | None) -> dict[str, Any]:
+    """How this torch's kernel is told to look back at `window` tokens (None: at all)."""
+    if "window_size" in OPTIONS:
+        return {"window_size": (-1 if window is None else window - 1, 0)}
+    if window is not None:
+        raise ValueError("this torch has no sliding windows in its attention kernel")
+    return {"is_causal": True}
 
 
 def reference(query: Any, key: Any, value: Any, begins: Any, longest: int, *, scale: float, window: int | None) -> Any:
@@ -106,20 +147,9 @@ def reference(query: Any, key: Any, value: Any, begins: Any, longest: int, *, sc
     return torch.einsum("hqk,khd->qhd", weights, value)
 
 
-@cache
-def _options() -> frozenset[str]:
-    from torch.nn.attention.varlen import varlen_attn  # noqa: PLC0415
-
-    return frozenset(inspect.signature(varlen_attn).parameters)
-
-
-@cache
 def available() -> bool:
     """Whether this torch has the kernel."""
-    try:
-        return bool(_options())
-    except ImportError:
-        return False
+    return bool(OPTIONS)
 
 
 def no_mask(*_: Any, **__: Any) -> None:

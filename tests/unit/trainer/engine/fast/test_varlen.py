@@ -13,7 +13,7 @@ import transformers
 
 from services.trainer.domain.packing import RowShape
 from services.trainer.engine.data.batches import Packer
-from services.trainer.engine.model import varlen
+from services.trainer.engine.fast import varlen
 from services.trainer.engine.model.attention import choose_attention
 from services.trainer.engine.model.measured import measure
 from tests.unit.trainer.engine.model.conftest import SIZES
@@ -101,17 +101,40 @@ def test_indexes_that_overflow_are_refused_and_as_many_documents_as_fit_are_know
 def test_each_version_of_torch_is_asked_in_its_own_way(
     monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], groups: int, expected: dict[str, Any]
 ):
-    import torch.nn.attention.varlen as of_torch  # noqa: PLC0415
-
     asked: list[Any] = []
-    monkeypatch.setattr(varlen, "_options", lambda: frozenset(options))
-    monkeypatch.setattr(of_torch, "varlen_attn", lambda *given, **named: asked.append((given, named)) or given[0])
+    monkeypatch.setattr(varlen, "OPTIONS", frozenset(options))
+    monkeypatch.setattr(varlen, "fewer_heads", lambda *_: False)
+    monkeypatch.setattr(varlen, "varlen_attn", lambda *given, **named: asked.append((given, named)) or given[0])
     q, k = torch.randn(18, 4, 8), torch.randn(18, 2, 8)
     varlen.kernel(q, k, k, BEGINS, 9, scale=0.5, window=4)
     [(given, named)] = asked
     assert named == expected
     assert given[1].shape[1] == groups
     assert given[3] is given[4] is BEGINS
+
+
+@pytest.mark.parametrize(
+    ("scale_of_keys", "able"), [(1.0, True), (1.1, False)], ids=["as the reference", "another result"]
+)
+def test_fewer_heads_of_keys_are_used_only_where_the_kernel_is_right_with_them(
+    monkeypatch: pytest.MonkeyPatch, scale_of_keys: float, able: bool
+):
+    def attention(q: Any, k: Any, v: Any, begins: Any, _: Any, longest: int, __: int, **___: Any) -> Any:
+        scale = q.shape[-1] ** -0.5
+        return varlen.reference(q, k * scale_of_keys, v, begins, longest, scale=scale, window=None)
+
+    monkeypatch.setattr(varlen, "OPTIONS", frozenset({"window_size"}))
+    monkeypatch.setattr(varlen, "varlen_attn", attention)
+    assert varlen.fewer_heads.__wrapped__(torch.device("cpu"), torch.float32, 8, 4) is able
+
+
+def test_a_kernel_that_refuses_fewer_heads_of_keys_gets_as_many(monkeypatch: pytest.MonkeyPatch):
+    def attention(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("number of heads")
+
+    monkeypatch.setattr(varlen, "OPTIONS", frozenset({"window_size"}))
+    monkeypatch.setattr(varlen, "varlen_attn", attention)
+    assert varlen.fewer_heads.__wrapped__(torch.device("cpu"), torch.float32, 8, 4) is False
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,110 @@
+"""The work that all are measured on: a base, documents of lognormal lengths, and steps of so many of them."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+LONGEST = 2048
+MEAN = 412
+"""Tokens of a document, at most and about on average."""
+SPARE = 1.5
+"""So many times the documents of our steps are there for those who pack them into rows themselves, and lose a few."""
+PROMPT = 8
+"""So many of a row's tokens are its prompt; the rest is trained on."""
+RANK, ALPHA, RATE = 16, 32, 2e-4
+
+
+@dataclass(frozen=True)
+class Work:
+    """`folder` holds `rows.jsonl`, what our engine and the guide's recipe are given, and `documents.jsonl`: these and
+    some more. `batch`: documents per step. The `steps` after the `warm_up` are timed."""
+
+    base: Path
+    folder: Path
+    batch: int
+    warm_up: int
+    steps: int
+
+    @property
+    def rows(self) -> Path:
+        return self.folder / "rows.jsonl"
+
+    def lengths(self) -> list[int]:
+        """Of all documents, in tokens, their end among them."""
+        drawn = random.Random(1)
+        count = math.ceil(self.batch * (self.warm_up + self.steps) * SPARE)
+        return [int(min(LONGEST, max(48, math.exp(drawn.gauss(5.7, 0.8))))) for _ in range(count)]
+
+    def write(self) -> None:
+        """Write both files of documents, as prompts and completions of random words."""
+        from transformers import AutoTokenizer  # noqa: PLC0415
+
+        words, drawn = words_of(AutoTokenizer.from_pretrained(self.base)), random.Random(2)
+        lines = []
+        for length in self.lengths():  # the end is a token, too
+            text = drawn.choices(words, k=length - 1)
+            row = {"prompt": "".join(text[:PROMPT]), "completion": "".join(text[PROMPT:])}
+            lines.append(json.dumps(row, ensure_ascii=False) + "\n")
+        self.rows.write_text("".join(lines[: self.batch * (self.warm_up + self.steps)]))
+        (self.folder / "documents.jsonl").write_text("".join(lines))
+
+    def documents(self, tokenizer: Any) -> list[list[int]]:
+        """The token ids of all documents."""
+        rows = map(json.loads, (self.folder / "documents.jsonl").read_text().splitlines())
+        texts = [row["prompt"] + row["completion"] for row in rows]
+        return [[*ids, tokenizer.eos_token_id] for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
+
+
+def words_of(tokenizer: Any) -> list[str]:
+    """Texts that are one token each, also beside each other.
+
+    Raises:
+        ValueError: the tokenizer has no such words.
+    """
+    every = tokenizer.batch_decode([[number] for number in range(min(len(tokenizer), 20_000))])
+    for kind in (r" [a-z]{2,}", r"[A-Za-z]"):
+        words = sorted({text for text in every if re.fullmatch(kind, text)})
+        words = [word for word in words if len(tokenizer(word, add_special_tokens=False)["input_ids"]) == 1]
+        many = random.Random(0).choices(words, k=2000) if len(words) >= 20 else []
+        if many and len(tokenizer("".join(many), add_special_tokens=False)["input_ids"]) == len(many):
+            return words
+    raise ValueError("the tokenizer of the base has no words of one token: choose another base")
+
+
+def write_base(folder: Path, shape: dict[str, Any]) -> None:
+    """Write a Llama of random bfloat16 weights, with a tokenizer that has a token for each byte. The folder is complete
+    or absent."""
+    import torch  # noqa: PLC0415 - nothing is imported here that Unsloth patches, or that is slow
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers  # noqa: PLC0415
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast  # noqa: PLC0415
+
+    special = ["<|begin|>", "<|end|>", "<|pad|>"]
+    words = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *special]
+    plain = Tokenizer(models.BPE(vocab={word: number for number, word in enumerate(words)}, merges=[]))
+    plain.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    plain.decoder = decoders.ByteLevel()
+    plain.add_special_tokens(special)
+    context = 8192  # no rival may need more for its rows
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=plain, bos_token=special[0], eos_token=special[1], pad_token=special[2],
+        model_max_length=context,
+    )  # fmt: skip
+    tokenizer.chat_template = f"{{% for m in messages %}}{{{{ m.content }}}}{special[1]}{{% endfor %}}"
+    building = folder.with_name(f"{folder.name}.part")
+    tokenizer.save_pretrained(building)
+    config = LlamaConfig(
+        **shape, max_position_embeddings=context, rope_theta=500_000.0, bos_token_id=words.index(special[0]),
+        eos_token_id=words.index(special[1]), pad_token_id=words.index(special[2]),
+    )  # fmt: skip
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.bfloat16)
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        LlamaForCausalLM(config).save_pretrained(building)
+    torch.set_default_dtype(torch.float32)
+    building.rename(folder)

@@ -1,0 +1,99 @@
+"""The loaded model gets its fast pieces: the one place that knows which there are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft.tuners.lora.layer import LoraLayer
+
+from services.trainer.domain.plan import Switches
+from services.trainer.domain.recipe import Recipe
+from services.trainer.engine.fast import kernels, liger
+from services.trainer.engine.fast.float8 import Float8Linear
+from services.trainer.engine.fast.fused import fuse
+
+DIFFERENCE = 0.1
+"""How much the hidden states may change by another order of rounding, as a share of their size: 2.5 % on random
+weights in bfloat16. What computes something else changes them by far more."""
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """Which pieces: `fused_lora`, `liger`; `float8`: the frozen layers of the decoder get 8 bits."""
+
+    fused_lora: bool = True
+    liger: bool = True
+    float8: bool = False
+
+    @classmethod
+    def of(cls, recipe: Recipe, switches: Switches) -> Pieces:
+        return cls(recipe.fused_lora.value, switches.liger is not False, recipe.quantization.value == "fp8")
+
+
+@dataclass(frozen=True)
+class Dressed:
+    """For each piece, whether the model has it, and why."""
+
+    fused_lora: tuple[bool, str]
+    liger: tuple[bool, str]
+    kernels: tuple[bool, str]
+
+
+def dress(model: Any, pieces: Pieces, hidden: Callable[[], Any]) -> Dressed:
+    """Change how `model` computes, not what: `hidden` tries it on a few tokens. Only `float8` changes what."""
+    layers = _use_liger(model, hidden) if pieces.liger else (False, "switched off")
+    if pieces.float8:
+        in_8_bits(model)
+    fused = _fuse(model) if pieces.fused_lora else (False, "switched off")
+    trouble = kernels.problem(model.device)
+    return Dressed(fused, layers, (trouble is None, trouble or "the losses of the head in one kernel"))
+
+
+def _fuse(model: Any) -> tuple[bool, str]:
+    left = fuse(model)
+    if left:
+        return True, f"all but {len(left)} layers, which are of a kind that PEFT computes itself, such as {left[0]}"
+    return True, "each layer and its adapter are one operation"
+
+
+def is_gpu(model: Any) -> bool:
+    return bool(model.device.type == "cuda")
+
+
+def _use_liger(model: Any, hidden: Callable[[], Any]) -> tuple[bool, str]:
+    base = model.get_base_model()
+    if not is_gpu(model):
+        return False, "its kernels are for GPUs"
+    layers = liger.Layers(base)
+    if not layers.available:
+        return False, f"it has no kernels for bases of the type {base.config.model_type}"
+    before = hidden()
+    layers.put_in()
+    try:
+        difference = float((hidden() - before).norm() / before.norm())
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except (RuntimeError, ValueError, TypeError, AttributeError) as error:
+        layers.take_out()
+        return False, f"its kernels do not take this base ({type(error).__name__})"
+    if not difference <= DIFFERENCE:
+        layers.take_out()
+        return False, f"its kernels compute something else for this base (by {difference:.1%})"
+    return True, f"norms, positions and gated products in one kernel each; the hidden states differ by {difference:.2%}"
+
+
+def in_8_bits(model: Any) -> None:
+    """Let the frozen linear layers of `model` have their weights in 8 bits, all but the head."""
+    head = model.get_base_model().get_output_embeddings()
+    adapters = {id(part) for layer in model.modules() if isinstance(layer, LoraLayer) for part in _parts(layer)}
+    for parent in list(model.modules()):
+        for name, layer in list(parent.named_children()):
+            if layer is not head and id(layer) not in adapters and Float8Linear.fits(layer):
+                setattr(parent, name, Float8Linear(layer))
+
+
+def _parts(layer: Any) -> list[Any]:
+    return [*layer.lora_A.modules(), *layer.lora_B.modules()]

@@ -1,0 +1,108 @@
+"""What is known of a run before its first step, and `hyperparameters.json`, which says all of it with reasons."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import JsonValue
+
+from services.trainer.domain.auto import Chosen
+from services.trainer.domain.memory_plan import Fit
+from services.trainer.domain.plan import Plan
+from services.trainer.domain.recipe import Planner, Recipe
+from services.trainer.engine.data.dataset import Dataset
+from services.trainer.engine.fast.dress import Dressed
+from services.trainer.engine.messages import TrainingResult
+from services.trainer.engine.model.attention import AttentionChoice
+from services.trainer.engine.model.base import BaseFacts
+from services.trainer.engine.model.compute import Compute
+from services.trainer.engine.model.measured import Reading
+from services.trainer.engine.model.start import Start
+from services.trainer.engine.model.targets import targets_of
+from services.trainer.engine.report.card import compared
+from services.trainer.engine.report.forecast import Forecast, as_read
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What is known of a run. `linear_head`: see `Reading`; it is assumed until it is measured."""
+
+    base: BaseFacts
+    start: Start | None
+    train: Dataset
+    validation: Dataset | None
+    chosen: Chosen
+    planner: Planner
+    recipe: Recipe
+    document: dict[str, JsonValue]
+    """What `hyperparameters.json` holds."""
+    linear_head: bool = True
+
+    @property
+    def forecast(self) -> Forecast:
+        return Forecast(self.planner, self.recipe, self.linear_head)
+
+    def write(self, out: Path) -> None:
+        """Write `hyperparameters.json`."""
+        (out / "hyperparameters.json").write_text(json.dumps(self.document, indent=2) + "\n")
+
+    def with_recipe(self, planner: Planner, recipe: Recipe) -> Prepared:
+        """The same, planned in another way."""
+        chosen = replace(self.chosen, quantization=recipe.quantization)
+        found = replace(self, planner=planner, recipe=recipe, chosen=chosen)
+        estimate = found.forecast.document(recipe.begin.value)
+        return replace(found, document={**self.document, **chosen.document(), **recipe.document(), **estimate})
+
+    def computing(self, compute: Compute, attention: AttentionChoice) -> Prepared:
+        """The same with the type that the base computes in, and the attention that suits it and the rows."""
+        said: dict[str, JsonValue] = {
+            "compute": {"value": compute.name, "reason": compute.reason},
+            "attention": {"value": attention.implementation, "reason": attention.reason},
+        }
+        return replace(self, base=replace(self.base, attention=attention), document={**self.document, **said})
+
+    def as_read(self, model: Any, reading: Reading, fits: Sequence[Fit]) -> Prepared:
+        """The same with what was measured of the loaded model. The quantization does not change any more."""
+        planner, recipe, document = self.planner, self.recipe, dict(self.document)
+        if reading.unsuitable:
+            reason = f"the kernel for packed rows did not suit the base: {reading.unsuitable}"
+            implementation = model.config._attn_implementation
+            planner = as_read(planner, implementation)
+            recipe = planner.with_quantization(recipe.quantization, fits, automatic=recipe.automatic)
+            document["attention"] = {"value": implementation, "reason": reason}
+        document["packing"] = {"value": reading.packed, "reason": reading.reason}
+        head = "logits are made and dropped chunk by chunk"
+        if not reading.linear_head:
+            head = "the base's own does more than that"
+        document["linear_head"] = {"value": reading.linear_head, "reason": head}
+        found = replace(self, document=document, linear_head=reading.linear_head)
+        return found.with_recipe(planner, recipe)
+
+    def dressed(self, dressed: Dressed) -> Prepared:
+        """The same with the pieces that the loaded model got."""
+        entries = {name: getattr(dressed, name) for name in ("fused_lora", "liger", "kernels")}
+        pieces: dict[str, JsonValue] = {name: {"value": has, "reason": why} for name, (has, why) in entries.items()}
+        return replace(self, document={**self.document, **pieces})
+
+    def with_outcome(self, result: TrainingResult) -> Prepared:
+        """The same with what became of the estimate."""
+        estimate = self.document["estimate"]
+        outcome = compared(result)
+        if not outcome or not isinstance(estimate, dict):
+            return self
+        return replace(self, document={**self.document, "estimate": {**estimate, "reason": outcome}})
+
+
+def of_the_base(plan: Plan, facts: BaseFacts) -> dict[str, JsonValue]:
+    """What follows from the base alone, in the form of `Chosen.document`."""
+    changed = sorted({name.rsplit(".", 1)[-1] for name in targets_of(plan.lora, facts.linears)})
+    reason = "all linear layers of the text decoder" if plan.lora.target_modules == "all-linear" else "as set"
+    not_tuned = f"; not tuned: {'; '.join(facts.layers.not_tuned)}" if facts.layers.not_tuned else ""
+    return {
+        "attention": {"value": facts.attention.implementation, "reason": facts.attention.reason},
+        "target_modules": {"value": list[JsonValue](changed), "reason": f"{reason}{not_tuned}"},
+    }

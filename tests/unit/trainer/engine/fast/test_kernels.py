@@ -1,0 +1,66 @@
+"""The Triton kernels against torch. Without a GPU they run in Triton's interpreter, in a process of its own, because a
+process has either that or the compiler."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.torch
+
+PROGRAM = """
+import json, sys
+import torch
+import torch.nn.functional as F
+from services.trainer.engine.fast import float8, kernels
+
+kernels.BLOCK = 64
+device = sys.argv[1]
+torch.manual_seed(0)
+for rows, vocabulary, largest in ((9, 150, 3.0), (4, 64, 30.0), (1, 1, 1.0), (0, 10, 1.0)):
+    scores = (torch.randn(rows, vocabulary) * largest).to(device)
+    targets = torch.randint(0, vocabulary, (rows,), device=device)
+    targets[2:3] = -100
+    plain = scores.clone().requires_grad_()
+    losses = F.cross_entropy(plain, targets, reduction="none", ignore_index=-100)
+    losses.sum().backward()
+    hits = scores.argmax(-1) == targets
+    untouched = scores.clone()
+    loss, correct = kernels.losses_(untouched, targets, slopes=False)
+    assert torch.equal(untouched, scores)
+    again, _ = kernels.losses_(scores, targets, slopes=True)
+    assert torch.equal(loss, again) and torch.equal(correct, hits)
+    assert torch.allclose(loss, losses.detach(), atol=1e-5)
+    assert torch.allclose(scores, plain.grad, atol=1e-6)
+values = (torch.randn(5, 300) * torch.tensor([1e-4, 1.0, 0.0, 50.0, 1e3])[:, None]).to(device)
+_, of_rows = float8.quantize_rows(values)
+exact, scales = kernels.quantize_rows(values, torch.float32, 448.0)
+assert torch.allclose(scales, of_rows)
+assert torch.allclose(exact, values / of_rows, rtol=1e-6)
+if device == "cuda":  # the interpreter rounds to 8 bits in its own way
+    small, _ = kernels.quantize_rows(values.bfloat16(), torch.float8_e4m3fn, 448.0)
+    expected, _ = float8.quantize_rows(values.bfloat16())
+    assert float((small.float() != expected.float()).float().mean()) < 0.01
+print(json.dumps("right"))
+"""
+
+
+def test_they_compute_what_torch_does():
+    import torch  # noqa: PLC0415
+
+    gpu = torch.cuda.is_available()
+    environment = {**os.environ, **({} if gpu else {"TRITON_INTERPRET": "1"})}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, "cuda" if gpu else "cpu"],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads(done.stdout) == "right"

@@ -1,0 +1,140 @@
+"""What a run is planned with: facts of base and data; and a formula that is compared with what layers really save."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, LlamaConfig, MixtralConfig
+
+from services.trainer.domain.auto import Choice, Facts, choose
+from services.trainer.domain.memory_plan import Load, Shape, Way, layer_bytes
+from services.trainer.domain.plan import Plan
+from services.trainer.engine.data.dataset import Dataset
+from services.trainer.engine.data.tokens import Example
+from services.trainer.engine.model.targets import layers_of
+from services.trainer.engine.report.forecast import data_facts, device_facts, planner_of, shape_of
+from services.trainer.engine.report.usage import assumed_cost
+
+pytestmark = pytest.mark.torch
+
+CPU = torch.device("cpu")
+LLAMA_8B = LlamaConfig(
+    vocab_size=128_256,
+    hidden_size=4096,
+    intermediate_size=14_336,
+    num_hidden_layers=32,
+    num_attention_heads=32,
+    num_key_value_heads=8,
+)
+SMALL = {"vocab_size": 512, "hidden_size": 128, "intermediate_size": 448, "num_hidden_layers": 2}
+SMALL |= {"num_attention_heads": 4, "num_key_value_heads": 1}
+PLAN = {"job_id": "j", "model": "m", "base": {"id": "b", "location": "b"}, "train": "t.jsonl"}
+
+
+def facts_of(config: Any) -> Any:
+    with torch.device("meta"):
+        skeleton = AutoModelForCausalLM.from_config(config)
+    layers = layers_of(skeleton, None)
+    parameters = sum(parameter.numel() for parameter in skeleton.parameters())
+    attention = SimpleNamespace(implementation="sdpa", reason="a test")
+    return SimpleNamespace(
+        config=config, layers=layers, linears=layers.linears, parameters=parameters, attention=attention
+    )
+
+
+def rows(*lengths: int) -> Dataset:
+    made = [Example(np.zeros(n, dtype=np.int64), np.ones(n, dtype=np.bool_)) for n in lengths]
+    return Dataset(tuple(((sequence,),) for sequence in made))
+
+
+def test_the_sizes_of_a_base_are_those_of_its_config():
+    found = shape_of(facts_of(LLAMA_8B))
+    assert found == Shape(8_030_261_248, 6_979_321_856, 32, 4096, 32, 4096, 1024, 14_336, 128_256)
+
+
+def test_a_token_meets_only_some_experts_and_how_long_that_takes_is_not_known():
+    mixtral = facts_of(MixtralConfig(**SMALL, num_local_experts=8, num_experts_per_tok=2))
+    assert shape_of(mixtral).intermediate == 2 * 448
+    assert assumed_cost(mixtral, rows(10), CPU) is None
+    assert assumed_cost(facts_of(LlamaConfig(**SMALL)), rows(10), CPU) is not None
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        transformers.GPTNeoXConfig(hidden_size=64, num_hidden_layers=2, num_attention_heads=2, vocab_size=128),
+        transformers.MambaConfig(hidden_size=64, num_hidden_layers=2, vocab_size=128, state_size=8),
+        transformers.BloomConfig(hidden_size=64, n_layer=2, n_head=2, vocab_size=128),
+        transformers.Gemma3TextConfig(**{**SMALL, "head_dim": 32}),
+    ],
+    ids=lambda config: type(config).__name__,
+)
+def test_a_base_with_other_names_for_its_sizes_has_an_estimate_too(config: Any):
+    plan = Plan.model_validate({**PLAN, "lora": {"r": 8}})
+    facts = facts_of(config)
+    train = rows(30, 40)
+    chosen = choose(plan, Facts(2, 70, facts.parameters, 1000), Choice(64, ""))
+    planner = planner_of(plan, facts, chosen, train, None, CPU)
+    found = planner.plan("auto", [fit := planner_fit()])
+    estimate = planner.estimate(found, fit)
+    assert estimate.memory_bytes > 0
+    assert all(size > 0 for size in vars(planner.base.shape).values())
+
+
+def planner_fit() -> Any:
+    from services.trainer.engine.model.memory import ON_CPU  # noqa: PLC0415
+
+    return ON_CPU[0]
+
+
+def test_the_data_say_how_much_is_read_in_all_and_at_most_in_a_step():
+    plan = Plan.model_validate({**PLAN, "hyperparameters": {"n_epochs": 2, "batch_size": 2}, "lora": {"r": 8}})
+    chosen = choose(plan, Facts(4, 100, 1000, 10, validation_examples=2), Choice(64, ""))
+    found = data_facts(plan, chosen, rows(10, 20, 30, 40), rows(5, 7))
+    assert (found.tokens, found.longest, found.steps) == (200, 40, 4)
+    assert 50 <= found.most <= 70
+    assert found.validated == 12 * 4
+    assert data_facts(plan, chosen, rows(10), None).validated == 0
+
+
+def test_a_device_has_the_memory_of_the_machine_where_it_is_no_gpu():
+    found = device_facts(CPU)
+    assert not found.cuda and found.total >= found.free > 0
+
+
+@pytest.mark.parametrize("inner", [192, 448])
+@pytest.mark.parametrize("keys", [1, 4])
+def test_a_layer_saves_what_the_formula_says(tmp_path: Path, inner: int, keys: int):
+    """PEFT's layers over bf16 weights, as on a GPU, but for attention, whose keys are not copied here."""
+
+    def saved(layers: int, tokens: int = 256) -> int:
+        config = {**SMALL, "intermediate_size": inner, "num_key_value_heads": keys, "num_hidden_layers": layers}
+        model = transformers.LlamaForCausalLM(LlamaConfig(**config)).to(torch.bfloat16)
+        model.requires_grad_(False)
+        tuned = get_peft_model(model, LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM"))
+        weights = {parameter.untyped_storage().data_ptr() for parameter in tuned.parameters()}
+        found: dict[int, int] = {}
+        kept = []
+
+        def keep(tensor: Any) -> Any:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in weights:
+                found[storage.data_ptr()] = storage.nbytes()
+                kept.append(tensor)  # so that its memory is not used again
+            return tensor
+
+        tokens_of_a_row = torch.zeros(1, tokens, dtype=torch.int64)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), torch.autocast("cpu"):
+            tuned.base_model.model.model(input_ids=tokens_of_a_row, use_cache=False)
+        return sum(found.values())
+
+    shape = Shape(0, 0, 1, 128, 4, 128, 32 * keys, inner, 512)
+    expected = layer_bytes(shape, Way("none", cuda=False), Load(256, 256))
+    assert (saved(3) - saved(2)) / 256 == pytest.approx(expected, rel=0.1)
