@@ -57,6 +57,9 @@ class Plan(StrictModel):
     encoded: str | None = None
     """A folder that keeps the tokens of both files for other runs on the same rows; None: they are not kept."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    gpus: Auto | Annotated[int, Field(ge=1)] = 1
+    """On how many GPUs the run computes, with one process for each (on a CPU: how many processes). `auto`: all that are
+    visible, but no more than a batch has rows."""
     threads: Annotated[int, Field(ge=1)] | None = None
     checkpoint_every: Auto | Annotated[int, Field(ge=1)] = "auto"
     eval_every: Auto | Annotated[int, Field(ge=1)] = "auto"
@@ -78,6 +81,7 @@ class Plan(StrictModel):
             "start_from",
             "encoded",
             "device",
+            "gpus",
             "threads",
             "checkpoint_every",
         }

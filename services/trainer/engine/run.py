@@ -15,7 +15,7 @@ import torch
 import transformers
 from pydantic import JsonValue
 
-from services.trainer.domain.auto import Chosen, Facts, choose, choose_max_length
+from services.trainer.domain.auto import Chosen, Facts, choose, choose_max_length, choose_processes
 from services.trainer.domain.overfitting import judge
 from services.trainer.domain.packing import RowShape, row_shape
 from services.trainer.domain.plan import Plan
@@ -33,6 +33,8 @@ from services.trainer.engine.model.measured import Reading, measure
 from services.trainer.engine.model.memory import Memory, gpu_in_use, load_onto_device
 from services.trainer.engine.model.start import Start, read_start
 from services.trainer.engine.model.targets import check_servable, targets_of
+from services.trainer.engine.parallel.group import ALONE, Several
+from services.trainer.engine.parallel.peers import Peers, Place
 from services.trainer.engine.report.card import model_card
 from services.trainer.engine.report.curves import draw
 from services.trainer.engine.report.reporter import Reporter
@@ -53,32 +55,63 @@ class Prepared:
     chosen: Chosen
     document: dict[str, JsonValue]
     """What `hyperparameters.json` holds."""
+    encoded: dict[str, Dataset]
+    """Both splits as they were read, by the field of the job that names them."""
 
 
-def run(plan: Plan, out: Path, reporter: Reporter, stop: Callable[[], bool]) -> TrainingResult:
-    """Train as `plan` says; everything is written below `out`, the result also as `result.json`.
+def run(
+    plan: Plan, out: Path, reporter: Reporter, stop: Callable[[], bool], place: Place | None = None
+) -> TrainingResult:
+    """Train as `plan` says; everything is written below `out`, the result also as `result.json`. `place`: of a peer;
+    None: of the process that was asked to train, which starts as many peers as the plan says.
 
     Raises:
         InputError: the data, the settings or the base are wrong.
         TransientError: the hub does not answer, and there is no local copy of the base; or others fill the GPU.
+        ConfigError: there are fewer GPUs than the settings say.
         Interrupted: asked to stop; the newest checkpoint holds what was reached.
+        ProcessLost: one of several processes has crashed.
     """
     with gpu_in_use():
-        device = _device(plan)
+        device = _device(plan, place.number if place else 0)
         with reporter.speaking(lambda: memory_in_use(device)):
-            return _run(plan, out, reporter, stop, device)
+            return _run(plan, out, reporter, stop, device, place)
 
 
-def _run(plan: Plan, out: Path, reporter: Reporter, stop: Callable[[], bool], device: Any) -> TrainingResult:
+def _run(
+    plan: Plan, out: Path, reporter: Reporter, stop: Callable[[], bool], device: Any, place: Place | None
+) -> TrainingResult:
     _configure_torch(plan, device)
     reporter.send(Started(at=time.time(), device=str(device), model=plan.model, base=plan.base.id, method=plan.method))
     resumed = _checkpoint(plan)
 
     reporter.phase("tokenize")
-    prepared = _prepare(plan, out, reporter, kernel=device.type == "cuda" and varlen.available())
+    handed = place.folder if place else None
+    prepared = _prepare(plan, out, reporter, kernel=device.type == "cuda" and varlen.available(), handed=handed)
 
     reporter.send(HyperparametersChosen.model_validate({"at": time.time(), **_named(prepared.chosen)}))
 
+    place = place or Place(0, _processes(plan, prepared, device), out / ".peers")
+    with Peers(place, plan, partial(kept.hand_over, prepared.encoded), reporter) as peers:
+        loop = _train(plan, prepared, out, reporter, peers.stopping(stop), device, place, resumed)
+        reporter.phase("save")
+        result = _result(plan, prepared, loop)
+        if place.number == 0:
+            _save(plan, prepared, loop, result, out)
+    return result
+
+
+def _train(
+    plan: Plan,
+    prepared: Prepared,
+    out: Path,
+    reporter: Reporter,
+    stop: Callable[[], bool],
+    device: Any,
+    place: Place,
+    resumed: Path | None,
+) -> Loop:
+    """Train to the end, in each process of the group alike. Returns the loop, with the trained model."""
     rows, sequences = len(prepared.train.rows), prepared.train.sequences
     reporter.send(PhaseBegan(at=time.time(), phase="load", rows=rows, sequences=sequences))
     tuned = load_onto_device(
@@ -87,26 +120,34 @@ def _run(plan: Plan, out: Path, reporter: Reporter, stop: Callable[[], bool], de
 
     reporter.phase("prepare")
     reporter.start_rows(b"")
-    if prepared.start is not None:
-        prepared.start.load_into(tuned)
-    memory = Memory(tuned, device, prepared.train.longest, plan.served_memory)
-    sequences_tried = [sequence for item in prepared.train.items[:2] for sequence in item]
-    reading = memory.within(lambda _: measure(tuned, sequences_tried, memory.precision))
-    _say_how_it_is_read(prepared, tuned, reading, out)
-    loop = _loop(plan, prepared, Forward(tuned, linear_head=reading.linear_head), reading, memory, reporter, stop)
-    torch.manual_seed(plan.seed + 1)  # for dropout; the seed itself was used for the initial weights of the adapter
-    if resumed is not None:
-        loop.resume(resumed)
-        reporter.send(Resumed(at=time.time(), step=loop.state.step))
-    loop.run()
+    with Several(place, device) if place.of > 1 else ALONE as group:
+        if prepared.start is not None:
+            prepared.start.load_into(tuned)
+        memory = Memory(tuned, device, prepared.train.longest, plan.served_memory, group)
+        sequences_tried = [sequence for item in prepared.train.items[:2] for sequence in item]
+        reading = memory.within(lambda _: measure(tuned, sequences_tried, memory.precision))
+        _say_how_it_is_read(prepared, tuned, reading, out)
+        group.copy(adapter.trainable(tuned).values())
+        loop = _loop(plan, prepared, Forward(tuned, linear_head=reading.linear_head), reading, memory, reporter, stop)
+        torch.manual_seed(plan.seed + 1)  # for dropout; the seed itself was used for the initial weights of the adapter
+        if resumed is not None:
+            loop.resume(resumed)
+        group.same(loop.state.model_dump_json(), str(reading), tuned.config._attn_implementation)
+        if resumed is not None:  # and read by all: whoever hears of it may remove it
+            reporter.send(Resumed(at=time.time(), step=loop.state.step))
+        loop.run()
+    return loop
 
-    reporter.phase("save")
-    result = _result(plan, prepared, loop)
-    _save(plan, prepared, loop, result, out)
-    return result
+
+def _processes(plan: Plan, prepared: Prepared, device: Any) -> int:
+    visible = torch.cuda.device_count() if device.type == "cuda" else None
+    processes = choose_processes(plan.gpus, prepared.chosen.batch_size.value, visible)
+    if plan.gpus != 1:
+        prepared.document["gpus"] = {"value": processes.value, "reason": processes.reason}
+    return processes.value
 
 
-def _device(plan: Plan) -> Any:
+def _device(plan: Plan, number: int) -> Any:
     if plan.device == "cpu" or (plan.device == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():
@@ -118,7 +159,8 @@ def _device(plan: Plan) -> Any:
             "one of NVIDIA's Ampere generation (compute capability 8.0) or newer, or set TUNESTREAM_TRAINER__GPU=cpu",
             "device",
         )
-    return torch.device("cuda", 0)
+    torch.cuda.set_device(number)
+    return torch.device("cuda", number)
 
 
 def _named(chosen: Chosen) -> dict[str, Any]:
@@ -148,18 +190,22 @@ def _checkpoint(plan: Plan) -> Path | None:
     return found
 
 
-def _prepare(plan: Plan, out: Path, reporter: Reporter, *, kernel: bool) -> Prepared:
+def _prepare(plan: Plan, out: Path, reporter: Reporter, *, kernel: bool, handed: Path | None = None) -> Prepared:
     """Encode the rows and choose the hyperparameters; write `preview.txt` and `hyperparameters.json`. `kernel`: see
-    `choose_attention`."""
+    `choose_attention`. `handed`: the folder in which a peer finds the rows, encoded."""
     facts = base.inspect_base(plan, kernel=kernel)
     start = read_start(plan, facts.linears)
     encoder = Encoder(facts.tokenizer, facts.stop_ids, plan.format, plan.chat_template_kwargs)
     count_train = partial(reporter.count, total=plan.train_examples)
-    train = _encoded(plan, facts, encoder, Path(plan.train), "training_file", count_train)
+    train = kept.encoded(plan, facts, encoder, "training_file", Path(plan.train), count_train, handed)
+    encoded = {"training_file": train}
     (out / "preview.txt").write_text(encoder.preview(train))
     validation = None
     if plan.validation:
-        validation = _encoded(plan, facts, encoder, Path(plan.validation), "validation_file", reporter.count)
+        validation = kept.encoded(
+            plan, facts, encoder, "validation_file", Path(plan.validation), reporter.count, handed
+        )
+        encoded["validation_file"] = validation
     longest = max(train.longest, validation.longest if validation else 0)
     max_length = choose_max_length(plan, facts.context, longest)
     policy = plan.hyperparameters.over_length
@@ -179,28 +225,11 @@ def _prepare(plan: Plan, out: Path, reporter: Reporter, *, kernel: bool) -> Prep
     check_servable(plan.lora, chosen.lora_r.value, plan.max_lora_rank, facts.linears, plan.served_linears)
     document = {**chosen.document(), **_of_the_base(plan, facts)}
     _write(out, document)
-    return Prepared(facts, start, train, validation, chosen, document)
+    return Prepared(facts, start, train, validation, chosen, document, encoded)
 
 
 def _write(out: Path, document: dict[str, JsonValue]) -> None:
     (out / "hyperparameters.json").write_text(json.dumps(document, indent=2) + "\n")
-
-
-def _encoded(
-    plan: Plan, facts: base.BaseFacts, encoder: Encoder, path: Path, param: str, told: Callable[[int], None]
-) -> Dataset:
-    """The tokens of a file: those that an earlier run has kept, or new ones. Raises and tells like `Encoder.read`."""
-    if plan.encoded is None or not path.is_file():
-        return encoder.read(path, param, told)
-    folder = Path(plan.encoded)
-    key = kept.key_of(path, facts.tokenizer, facts.stop_ids, plan.format, plan.chat_template_kwargs)
-    if key is None:
-        return encoder.read(path, param, told)
-    if (found := kept.load(folder, key)) is not None:
-        return found
-    made = encoder.read(path, param, told)
-    kept.save(folder, key, made)
-    return made
 
 
 def _of_the_base(plan: Plan, facts: base.BaseFacts) -> dict[str, JsonValue]:
@@ -249,8 +278,8 @@ def _loop(
     validator = None
     if validation is not None:
         validator = Validator(forward, objective, validation, packer(validation), memory=memory, seed=plan.seed)
-    start, cost = prepared.start.sha256 if prepared.start else None, cost_of(prepared.base, train, memory.device)
-    return Loop(plan, stepper, validator, reporter, start, cost)
+    cost = cost_of(prepared.base, train, memory.device, memory.group.size)
+    return Loop(plan, stepper, validator, reporter, prepared.start.sha256 if prepared.start else None, cost)
 
 
 def _row_shape(model: Any, reading: Reading, memory: Memory) -> RowShape:

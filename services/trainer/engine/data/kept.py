@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -23,8 +23,11 @@ import tokenizers
 import transformers
 
 import shared.conversation
-from services.trainer.engine.data.dataset import Dataset
+from services.trainer.domain.plan import Plan
+from services.trainer.engine.data.dataset import Dataset, Encoder
 from services.trainer.engine.data.tokens import Example
+from services.trainer.engine.model.base import BaseFacts
+from shared.errors import TransientError
 
 MOST_FILES = 16
 MOST_SECONDS = 86_400.0
@@ -41,6 +44,41 @@ def key_of(path: Path, tokenizer: Any, stop_ids: Sequence[int], form: str, kwarg
     parts = [rows, tokenizer.backend_tokenizer.to_str(), type(tokenizer).__name__, template, special]
     parts += [list(stop_ids), form, dict(kwargs), _code()]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def encoded(
+    plan: Plan,
+    facts: BaseFacts,
+    encoder: Encoder,
+    param: str,
+    path: Path,
+    told: Callable[[int], None],
+    handed: Path | None = None,
+) -> Dataset:
+    """The tokens of the file `path`, which the field `param` of the job names: those that the leader of a group has
+    handed over in the folder `handed`, those that an earlier run has kept, or new ones. Raises and tells like
+    `Encoder.read`."""
+    if handed is not None:
+        if (given := load(handed, param)) is None:
+            raise TransientError(f"{handed} does not hold the tokens for all processes of the training: is it full?")
+        return given
+    if plan.encoded is None or not path.is_file():
+        return encoder.read(path, param, told)
+    folder = Path(plan.encoded)
+    key = key_of(path, facts.tokenizer, facts.stop_ids, plan.format, plan.chat_template_kwargs)
+    if key is None:
+        return encoder.read(path, param, told)
+    if (found := load(folder, key)) is not None:
+        return found
+    made = encoder.read(path, param, told)
+    save(folder, key, made)
+    return made
+
+
+def hand_over(datasets: Mapping[str, Dataset], folder: Path) -> None:
+    """Let the other processes of a group read these in `folder`, each under its name."""
+    for name, dataset in datasets.items():
+        save(folder, name, dataset)
 
 
 def load(folder: Path, key: str) -> Dataset | None:
