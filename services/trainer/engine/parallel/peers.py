@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -109,7 +110,7 @@ class Peers:
 
     def _start(self, number: int) -> subprocess.Popen[bytes]:
         folder = self.place.folder
-        # Of a plan that was made by hand, paths are relative to the folder that the leader was started in.
+        # The working directory stays: paths of a plan that was made by hand are relative to it.
         path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         command = [sys.executable, "-m", ENGINE, f"{folder}/plan.json", f"{folder}/{number}"]
         command += ["--peer", str(number), "--of", str(self.place.of), "--parent", str(os.getpid())]
@@ -135,11 +136,12 @@ class Peers:
 
     def _error_of(self, number: int, code: int) -> Exception:
         if code in (ExitCode.WRONG_INPUT, ExitCode.UNAVAILABLE, ExitCode.WRONG_SETTING):
-            path = self.place.folder / str(number) / "error.json"
-            document = ErrorDocument.model_validate_json(path.read_bytes())
-            if code == ExitCode.WRONG_INPUT:
-                return document.exception()
-            return (TransientError if code == ExitCode.UNAVAILABLE else ConfigError)(document.message)
+            with suppress(OSError, ValueError):  # it could not be written
+                path = self.place.folder / str(number) / "error.json"
+                document = ErrorDocument.model_validate_json(path.read_bytes())
+                if code == ExitCode.WRONG_INPUT:
+                    return document.exception()
+                return (TransientError if code == ExitCode.UNAVAILABLE else ConfigError)(document.message)
         if code == ExitCode.NO_SPACE:
             return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         how = f"was ended by signal {-code} (9: often, memory ran out)" if code < 0 else f"crashed, exit code {code}"

@@ -22,6 +22,8 @@ if __name__ == "__main__":
     code = json.loads((options.out.parent / "ends.json").read_bytes()).get(str(options.peer))
     if code is None:
         signal.pause()
+    if isinstance(code, str):
+        raise SystemExit(int(code))
     if code < 0:
         os.kill(os.getpid(), -code)
     options.out.mkdir()

@@ -28,7 +28,8 @@ def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def made_up(out: Path, of: int, **ends: int | str) -> Peers:
-    """Peers that do what is written down for them: end with a code or a signal, or (-1) do not end by themselves."""
+    """Peers that do what is written down for them: end with a code (as text: without a word) or by a signal. The others
+    do not end by themselves."""
 
     def hand(folder: Path) -> None:
         (folder / "ends.json").write_text(json.dumps(ends))
@@ -65,6 +66,11 @@ def test_the_training_ends_of_what_its_peer_ended_of(
         raise ProcessLost("the connection broke")  # so the leader notices first
     assert nobody_left()
     assert not (out / ".peers").exists()
+
+
+def test_a_peer_that_could_not_write_what_ended_it_has_crashed(out: Path) -> None:
+    with pytest.raises(ProcessLost, match=r"process 2 of the 2 .* exit code 65"), made_up(out, 2, **{"1": "65"}):
+        raise ProcessLost("the connection broke")
 
 
 def test_an_error_of_the_leader_is_its_own(out: Path) -> None:
