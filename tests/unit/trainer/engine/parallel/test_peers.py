@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -37,15 +38,21 @@ def made_up(out: Path, of: int, **ends: int | str) -> Peers:
     return Peers(Place(0, of, out / ".peers"), PLAN, hand, Reporter(out, events=True))
 
 
-def nobody_left() -> bool:
-    return not psutil.Process().children(recursive=True)
+def running(parent: int | None = None) -> list[psutil.Process]:
+    """The peers that this process, or `parent`, has."""
+    found = []
+    for process in psutil.Process(parent).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if process.status() != psutil.STATUS_ZOMBIE and "--peer" in process.cmdline():
+                found.append(process)
+    return found
 
 
 def test_the_one_that_ended_first_is_named(out: Path) -> None:
     """The others have lost it, and may say so before."""
     with pytest.raises(ProcessLost, match=r"process 3 .* crashed"), made_up(out, 3, **{"1": 70, "2": 1}):
         raise ProcessLost("the connection broke")
-    assert nobody_left()
+    assert not running()
 
 
 @pytest.mark.parametrize(
@@ -64,7 +71,7 @@ def test_the_training_ends_of_what_its_peer_ended_of(
 ) -> None:
     with pytest.raises(error, match=message), made_up(out, 3, **{"2": int(code)}):
         raise ProcessLost("the connection broke")  # so the leader notices first
-    assert nobody_left()
+    assert not running()
     assert not (out / ".peers").exists()
 
 
@@ -76,13 +83,13 @@ def test_a_peer_that_could_not_write_what_ended_it_has_crashed(out: Path) -> Non
 def test_an_error_of_the_leader_is_its_own(out: Path) -> None:
     with pytest.raises(ValueError, match="mine"), made_up(out, 3):
         raise ValueError("mine")
-    assert nobody_left()
+    assert not running()
 
 
 def test_nothing_is_left_of_a_training_that_went_well(out: Path) -> None:
     with made_up(out, 3):
-        assert len(psutil.Process().children()) == 2
-    assert nobody_left()
+        assert len(running()) == 2
+    assert not running()
     assert not (out / ".peers").exists()
 
 
@@ -93,7 +100,7 @@ def test_who_is_alone_starts_nobody(out: Path) -> None:
     for place in (Place(0, 1, out / "alone"), Place(1, 2, out / "peer")):
         with Peers(place, PLAN, lambda _: None, Reporter(out, events=True)) as alone:
             assert alone.stopping(stop) is stop
-        assert nobody_left()
+        assert not running()
         assert not place.folder.exists()
 
 
@@ -132,8 +139,8 @@ def test_peers_end_with_a_leader_that_is_killed(out: Path) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as leader:
         assert leader.stdout is not None
         assert leader.stdout.readline() == "stuck\n"
-        started = psutil.Process(leader.pid).children()
+        started = running(leader.pid)
         assert len(started) == 2
         leader.kill()
         psutil.wait_procs(started, timeout=30)
-        assert not any(process.is_running() and process.status() != "zombie" for process in started)
+        assert not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in started)

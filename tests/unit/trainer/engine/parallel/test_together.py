@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
 from safetensors.torch import load_file
 
@@ -18,6 +17,7 @@ from services.trainer.engine.model import memory
 from services.trainer.engine.parallel import peers
 from tests.support.data.micro_base import write_rows
 from tests.unit.trainer.engine.parallel import short_of_memory
+from tests.unit.trainer.engine.parallel.test_peers import running
 from tests.unit.trainer.engine.test_training import losses, stop_after, train
 
 pytestmark = pytest.mark.torch
@@ -42,7 +42,7 @@ def assert_alike(one: Path, other: Path) -> None:
     for name in ("steps", "saved_step", "trained_tokens", "stopped_early", "hyperparameters"):
         assert getattr(results[0], name) == getattr(results[1], name), name
     assert [info.step for info in results[0].checkpoints] == [info.step for info in results[1].checkpoints]
-    assert not psutil.Process().children(recursive=True)
+    assert not running()
 
 
 def test_a_run_goes_on_in_another_number_of_processes(make_plan: MakePlan, tmp_path: Path) -> None:
@@ -56,13 +56,13 @@ def test_a_run_goes_on_in_another_number_of_processes(make_plan: MakePlan, tmp_p
 
     def kill_later() -> bool:
         if next(calls) == 13:
-            [peer] = psutil.Process().children()
+            [peer] = running()
             peer.kill()
         return False
 
     with pytest.raises(ProcessLost, match=r"process 2 of the 2 .* signal 9"):
         train(plan.model_copy(update={"gpus": 2}), tmp_path / "two", stop=kill_later)
-    assert not psutil.Process().children()
+    assert not running()
     assert losses(tmp_path / "two")[-1]["step"] in (12, 13)
     train(plan.model_copy(update={"resume_from": str(tmp_path / "two" / "resume")}), tmp_path / "two-one")
     assert_alike(tmp_path / "two-one", tmp_path / "one")
@@ -98,7 +98,7 @@ def test_memory_that_runs_out_in_a_peer_lowers_the_fit_of_all_and_all_stop_toget
     monkeypatch.setattr(peers, "ENGINE", short_of_memory.__name__)
     with pytest.raises(Interrupted):  # in the fifth step; the third begins twice
         train(plan.model_copy(update={"gpus": 2}), tmp_path / "two", stop=stop_after(5))
-    assert not psutil.Process().children()
+    assert not running()
     fits = []
     for step in range(1, 5):
         _, documents = checkpoints.read(tmp_path / "two" / "resume" / f"step-{step}")
