@@ -136,6 +136,7 @@ class TrainWork:
             encoded=str(self._settings.trainer.work_dir.absolute() / "encoded"),
             device="cpu" if self._settings.trainer.gpu == "cpu" else "auto",
             threads=self._settings.trainer.threads,
+            gpus=1 if self._settings.trainer.gpu == "cpu" else self._settings.trainer.gpus,
         )
 
     async def _earlier(self, attempt: Attempt, folder: Path) -> _Earlier:
@@ -319,6 +320,9 @@ def raise_for_exit_code(code: int, trace: str, out: Path) -> None:
         raise TransientError(
             f"a disk is full: that of {out} ({WORK_DIR}), or that of the model hub's cache (HF_HOME); make room"
         )
+    if code == ExitCode.PROCESS_LOST:
+        lost = ErrorDocument.model_validate_json((out / "error.json").read_bytes())
+        raise RuntimeError(f"{lost.message}; {trace}")
     if code == ExitCode.STOPPED:
         raise TransientError("the training process was told to stop by a signal from outside (SIGTERM)")
     if code < 0:

@@ -190,6 +190,9 @@ class TrainerSettings(Section):
 
     gpu: str | None = None
     """`CUDA_VISIBLE_DEVICES` of the training process; None: leave it as it is; `cpu`: train without a GPU."""
+    gpus: Literal["auto"] | Annotated[int, Field(ge=1)] = 1
+    """Of the GPUs that the training process sees, how many one training uses; `auto`: all. Without a GPU it has no
+    meaning."""
     threads: int | None = None
     """CPU threads of the training process; None: torch decides."""
     work_dir: Path = Path(".tunestream/trainer")

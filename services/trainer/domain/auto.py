@@ -15,6 +15,7 @@ from pydantic import JsonValue
 
 from services.trainer.domain.plan import Plan
 from services.trainer.domain.schedule import Steps
+from shared.errors import ConfigError
 from shared.events import Hyperparameters
 
 T = TypeVar("T")
@@ -143,6 +144,27 @@ def choose_max_length(plan: Plan, context: int | None, longest: int) -> Choice[i
     if context is not None and longest > context:
         return Choice(context, f"the context of the base model; the longest row has {longest} tokens")
     return Choice(max(8, longest), "the longest row, so nothing is cut")
+
+
+def choose_processes(asked: int | str, rows: int, visible: int | None) -> Choice[int]:
+    """How many processes train together, one per GPU. `asked`: `gpus` of the plan; `rows`: those of a batch; `visible`:
+    GPUs, None if the run is on a CPU.
+
+    Raises:
+        ConfigError: there are not so many GPUs.
+    """
+    if isinstance(asked, str):
+        if visible is None:
+            return Choice(1, "there is no GPU")
+        if rows < visible:
+            return Choice(rows, f"a batch has no more rows, and {visible} GPUs are visible")
+        return Choice(visible, "all that are visible")
+    if visible is not None and asked > visible:
+        raise ConfigError(
+            f"TUNESTREAM_TRAINER__GPUS is {asked}, but the training sees {visible}: lower it, use 'auto', or name more "
+            "GPUs by TUNESTREAM_TRAINER__GPU"
+        )
+    return Choice(asked, "as set")
 
 
 def _given(value: T | str) -> Choice[T] | None:

@@ -48,6 +48,20 @@ def row_shape(
     return RowShape()  # longer rows cost attention to pairs of tokens that may not see each other, and save no padding
 
 
+def shares(items: Sequence[int], lengths: Sequence[tuple[int, ...]], processes: int) -> list[Sequence[int]]:
+    """The part of `items` that each of several processes computes: about as many tokens for each. `lengths`: the tokens
+    of the sequences of each item. There may be fewer items than processes."""
+    if processes == 1:
+        return [items]
+    parts: list[list[int]] = [[] for _ in range(processes)]
+    filled = [0] * processes
+    for item in sorted(items, key=lambda item: (-sum(lengths[item]), item)):
+        least = filled.index(min(filled))
+        parts[least].append(item)
+        filled[least] += sum(lengths[item])
+    return [*parts]
+
+
 @dataclass(frozen=True)
 class MicroBatch:
     """The rows that go through the model together: `items` in them, and what lies in each row of `length` tokens."""

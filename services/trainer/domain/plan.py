@@ -65,6 +65,9 @@ class Plan(StrictModel):
     encoded: str | None = None
     """A folder that keeps the tokens of both files for other runs on the same rows; None: they are not kept."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    gpus: Auto | Annotated[int, Field(ge=1)] = 1
+    """On how many GPUs the run computes, with one process for each (on a CPU: how many processes). `auto`: all that are
+    visible, but no more than a batch has rows."""
     threads: Annotated[int, Field(ge=1)] | None = None
     checkpoint_every: Auto | Annotated[int, Field(ge=1)] = "auto"
     eval_every: Auto | Annotated[int, Field(ge=1)] = "auto"
@@ -73,6 +76,14 @@ class Plan(StrictModel):
     """Whether activations are recomputed also where they would fit. For measurements: no job asks for it."""
     packed: bool = True
     """Whether a row may have several documents where the base allows it. For measurements, too."""
+
+    compute: Literal["float32", "bfloat16"] | None = None
+    """What the base computes in, as the leader of several processes has chosen; None: the process chooses."""
+
+    def as_chosen(self, quantization: str, compute: str) -> Plan:
+        """The plan of the processes that train beside the one that has chosen these."""
+        lora = self.lora.model_copy(update={"quantization": quantization})
+        return self.model_copy(update={"lora": lora, "compute": compute})
 
     def identity(self) -> dict[str, Any]:
         """What two plans must have in common for one to continue from a checkpoint of the other. Paths, the device and
@@ -91,9 +102,11 @@ class Plan(StrictModel):
             "start_from",
             "encoded",
             "device",
+            "gpus",
             "threads",
             "checkpoint_every",
             "switches",
+            "compute",  # a checkpoint has the type that it was made with
             "lean",  # a checkpoint has the fit that it was made with
         }
         # checkpoints of older versions do not name these

@@ -13,16 +13,16 @@ import os
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
 from services.trainer.domain.plan import parse_plan
-from services.trainer.engine.messages import Completed, ErrorDocument, ExitCode, Failed, Stopped
+from services.trainer.engine.messages import Completed, ExitCode, Stopped
+from services.trainer.engine.parallel.peers import Place
+from services.trainer.engine.report.ending import report_end
 from services.trainer.engine.report.reporter import Reporter
-from shared.disk import is_full
-from shared.errors import ConfigError, InputError, TransientError
+from shared.errors import InputError
 from shared.process import end_with
 
 BEFORE_TORCH = {
@@ -42,12 +42,13 @@ class StopRequest:
     """Handles SIGTERM and SIGINT.
 
     Once the training loop calls this object, the first signal makes it write a checkpoint and end. Before that, or at a
-    second signal, the process ends at once.
+    second signal, the process ends at once. A `peer` leaves that to its leader.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, peer: bool = False) -> None:
         self.requested = False
         self.watched = False
+        self.peer = peer
 
     def __call__(self) -> bool:
         """Whether to stop. Whoever calls this must write a checkpoint and end when it is True."""
@@ -55,7 +56,7 @@ class StopRequest:
         return self.requested
 
     def handle(self, _signal: int, _frame: FrameType | None) -> None:
-        if self.requested or not self.watched:
+        if not self.peer and (self.requested or not self.watched):
             raise SystemExit(ExitCode.STOPPED)
         self.requested = True
 
@@ -71,10 +72,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--parent", type=int, help="the parent's process id: this process is killed when the parent ends"
     )
+    parser.add_argument("--peer", type=int, help=argparse.SUPPRESS)  # started by a run on several GPUs
+    parser.add_argument("--of", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
+    place = None if options.peer is None else Place(options.peer, options.of, options.out.parent)
     if options.parent is not None:
         end_with(options.parent)
-    stop = StopRequest()
+    stop = StopRequest(peer=place is not None)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop.handle)
     for name, value in BEFORE_TORCH.items():
@@ -91,21 +95,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     reporter = Reporter(options.out, events=options.events)
     try:
         options.out.mkdir(parents=True, exist_ok=True)
-        return _train(options.plan, options.out, reporter, stop)
-    except InputError as error:
-        _report(ErrorDocument.of(error), options.out, reporter)
-        return ExitCode.WRONG_INPUT
-    except ConfigError as error:
-        _report(ErrorDocument(code="wrong_setting", message=str(error)), options.out, reporter)
-        return ExitCode.WRONG_SETTING
-    except TransientError as error:
-        _report(ErrorDocument(code="unavailable", message=str(error)), options.out, reporter)
-        return ExitCode.UNAVAILABLE
+        return _train(options.plan, options.out, reporter, stop, place)
     except Exception as error:
-        if not is_full(error):
+        code = report_end(error, reporter)
+        if code is None:
             raise
-        traceback.print_exc()
-        return ExitCode.NO_SPACE
+        return code
 
 
 def _import_ahead() -> None:
@@ -117,12 +112,7 @@ def _import_ahead() -> None:
         importlib.import_module("services.trainer.engine.run")  # bitsandbytes among it, which asks the GPU what it is
 
 
-def _report(document: ErrorDocument, out: Path, reporter: Reporter) -> None:
-    (out / "error.json").write_text(json.dumps(document.model_dump()) + "\n")
-    reporter.send(Failed(at=time.time(), **document.model_dump()))
-
-
-def _train(plan_path: Path, out: Path, reporter: Reporter, stop: StopRequest) -> int:
+def _train(plan_path: Path, out: Path, reporter: Reporter, stop: StopRequest, place: Place | None) -> int:
     try:
         plan = parse_plan(plan_path.read_bytes())
     except OSError as error:
@@ -132,7 +122,7 @@ def _train(plan_path: Path, out: Path, reporter: Reporter, stop: StopRequest) ->
     from services.trainer.engine.run import run  # noqa: PLC0415
 
     try:
-        result = run(plan, out, reporter, stop)
+        result = run(plan, out, reporter, stop, place)
     except Interrupted:
         reporter.send(Stopped(at=time.time()))
         return ExitCode.STOPPED

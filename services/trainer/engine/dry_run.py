@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from services.trainer.domain.packing import MicroBatch
+from services.trainer.domain.packing import MicroBatch, shares
 from services.trainer.engine import checkpoints
 from services.trainer.engine.model.adapter import set_training
 from services.trainer.engine.step import Stepper
@@ -44,8 +44,8 @@ def allocate_moments(stepper: Stepper) -> None:
 
 
 def worst(stepper: Stepper, micro_tokens: int) -> list[MicroBatch]:
-    """The micro-batch of the run with the most computed tokens, and the one with the most predicted positions. They may
-    be the same."""
+    """The micro-batch of the run with the most computed tokens, and the one with the most predicted positions, in
+    whichever process of the group. They may be the same."""
     predicted = [sum(sequence.trained_tokens for sequence in item) for item in stepper.train.items]
     lengths = [sum(map(len, item)) for item in stepper.train.items]
     shape = stepper.packer.shape
@@ -62,11 +62,12 @@ def worst(stepper: Stepper, micro_tokens: int) -> list[MicroBatch]:
             and weight <= most_logits
         ):
             continue  # in one row it would be no worse; planning all steps of a large dataset takes seconds
-        for micro in stepper.packer.plan(items, micro_tokens):
-            kept = sum(predicted[item] for item in micro.items)
-            if micro.tokens > most_tokens:
-                most_tokens, tokens = micro.tokens, micro
-            if kept > most_logits:
-                most_logits, logits = kept, micro
+        for share in shares(items, stepper.packer.lengths, stepper.group.size):
+            for micro in stepper.packer.plan(share, micro_tokens):
+                kept = sum(predicted[item] for item in micro.items)
+                if micro.tokens > most_tokens:
+                    most_tokens, tokens = micro.tokens, micro
+                if kept > most_logits:
+                    most_logits, logits = kept, micro
     assert tokens is not None and logits is not None
     return [tokens] if tokens == logits else [tokens, logits]

@@ -267,7 +267,10 @@ class Loop:
 
     def _checkpoint(self, row: StepRow) -> None:
         """Copy the state, and let the thread write it: where an adapter is listed, the adapter by itself, too. The
-        state that is written names the listed checkpoints up to this step, so they come first."""
+        state that is written names the listed checkpoints up to this step, so they come first. Of a group, the leader
+        does this: the others have the same state."""
+        if not self.memory.group.leads:
+            return
         self.writer.wait()  # a snapshot takes the memory of the one before
         state, out, best = self.state, self.reporter.out, self.best_adapter
         self._kept = step = state.step

@@ -86,23 +86,27 @@ class Dpo:
 
 def preferences(forward: Forward, packer: Packer, memory: Memory) -> tuple[float, ...]:
     """How much the model prefers the preferred answer of each of the packer's pairs, in log-probability and without
-    dropout.
+    dropout. Each process of a group finds its part of them.
 
     Raises:
         InputError: `out_of_memory`.
     """
 
-    def measure(micro_tokens: int) -> tuple[float, ...]:
-        found: dict[int, float] = {}
-        for micro in packer.plan(range(len(packer.items)), micro_tokens):
+    pairs = range(len(packer.items))
+
+    def measure(micro_tokens: int) -> Any:
+        found = torch.zeros(len(pairs), dtype=torch.float64)
+        for micro in packer.plan(memory.group.split(pairs, packer.lengths), micro_tokens):
             batch = packer.pack(micro).to(memory.device)
             with memory.precision():
-                found |= zip(micro.items, _preference(forward, batch).tolist(), strict=True)
-        return tuple(found[index] for index in range(len(packer.items)))
+                found[list(micro.items)] = _preference(forward, batch).cpu().double()
+        return found.to(memory.device)
 
     set_training(forward.model, False)
     with torch.no_grad():
-        return memory.within(measure)
+        found = memory.within(measure)
+        memory.group.sum(found)
+    return tuple(found.tolist())
 
 
 def _preference(forward: Forward, batch: Batch) -> Any:

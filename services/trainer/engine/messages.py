@@ -17,8 +17,8 @@ from shared.events import CheckpointInfo, FrozenModel, Method, Overfitting, Serv
 
 
 class ExitCode(IntEnum):
-    """How the process ended; any other code is a crash. 65, 69, 74, 75 and 78 are EX_DATAERR, EX_UNAVAILABLE,
-    EX_IOERR, EX_TEMPFAIL and EX_CONFIG of sysexits.h."""
+    """How the process ended; any other code is a crash. 65, 69, 70, 74, 75 and 78 are EX_DATAERR,
+    EX_UNAVAILABLE, EX_SOFTWARE, EX_IOERR, EX_TEMPFAIL and EX_CONFIG of sysexits.h."""
 
     DONE = 0
     """`result.json` holds the result."""
@@ -32,6 +32,12 @@ class ExitCode(IntEnum):
     """A setting is wrong, such as the token of the model hub; `error.json` says which. An operator mends it."""
     STOPPED = 75
     """Stopped by SIGTERM or SIGINT; the newest checkpoint holds what was reached."""
+    PROCESS_LOST = 70
+    """Of the processes of a training on several GPUs, one has crashed; `error.json` says which, and how."""
+
+
+class ProcessLost(Exception):
+    """A process of a training on several GPUs has crashed or was killed, or does not answer; all have to end."""
 
 
 # --- documents ----------------------------------------------------------------------------------------------------
@@ -295,7 +301,8 @@ class Completed(Message):
 
 
 class Failed(ErrorDocument, Message):
-    """The input is wrong, or something does not answer; the process ends with `WRONG_INPUT` or `UNAVAILABLE`."""
+    """What `error.json` holds; the process ends with `WRONG_INPUT`, `UNAVAILABLE`, `WRONG_SETTING` or
+    `PROCESS_LOST`."""
 
     event: Literal["error"] = "error"
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,10 +11,8 @@ from typing import Any
 
 import torch
 import transformers
-from pydantic import JsonValue
 
-from services.trainer.domain.auto import Choice, Chosen, Facts, choose, choose_max_length
-from services.trainer.domain.overfitting import judge
+from services.trainer.domain.auto import Choice, Chosen, Facts, choose, choose_max_length, choose_processes
 from services.trainer.domain.packing import RowShape, row_shape
 from services.trainer.domain.plan import Plan
 from services.trainer.domain.recipe import check_fp8
@@ -37,9 +33,10 @@ from services.trainer.engine.model.measured import Reading, hidden_of, measure
 from services.trainer.engine.model.memory import Memory, fits_of, forget_failed_try, gpu_in_use, load_onto_device
 from services.trainer.engine.model.start import read_start
 from services.trainer.engine.model.targets import check_servable, targets_of
-from services.trainer.engine.report.card import model_card
-from services.trainer.engine.report.curves import draw
+from services.trainer.engine.parallel.group import ALONE, Several
+from services.trainer.engine.parallel.peers import Peers, Place
 from services.trainer.engine.report.forecast import device_facts, planner_of
+from services.trainer.engine.report.outcome import result_of, save
 from services.trainer.engine.report.prepared import Prepared, of_the_base
 from services.trainer.engine.report.reporter import Reporter
 from services.trainer.engine.report.usage import cost_of, memory_in_use
@@ -49,21 +46,28 @@ from services.trainer.engine.validation import Validator
 from shared.errors import InputError
 
 
-def run(plan: Plan, out: Path, reporter: Reporter, stop: Callable[[], bool]) -> TrainingResult:
-    """Train as `plan` says; everything is written below `out`, the result also as `result.json`.
+def run(
+    plan: Plan, out: Path, reporter: Reporter, stop: Callable[[], bool], place: Place | None = None
+) -> TrainingResult:
+    """Train as `plan` says; everything is written below `out`, the result also as `result.json`. `place`: of a peer;
+    None: of the process that was asked to train, which starts as many peers as the plan says.
 
     Raises:
         InputError: the data, the settings or the base are wrong.
         TransientError: the hub does not answer, and there is no local copy of the base; or others fill the GPU.
+        ConfigError: there are fewer GPUs than the settings say.
         Interrupted: asked to stop; the newest checkpoint holds what was reached.
+        ProcessLost: one of several processes has crashed.
     """
     with gpu_in_use():
-        device = _device(plan)
+        device = _device(plan, place.number if place else 0)
         with reporter.speaking(lambda: memory_in_use(device)):
-            return _run(plan, out, reporter, stop, device)
+            return _run(plan, out, reporter, stop, device, place)
 
 
-def _run(plan: Plan, out: Path, reporter: Reporter, stop: Callable[[], bool], device: Any) -> TrainingResult:
+def _run(
+    plan: Plan, out: Path, reporter: Reporter, stop: Callable[[], bool], device: Any, place: Place | None
+) -> TrainingResult:
     _configure_torch(plan, device)
     reporter.send(Started(at=time.time(), device=str(device), model=plan.model, base=plan.base.id, method=plan.method))
     if plan.lora.quantization == "fp8":
@@ -71,17 +75,19 @@ def _run(plan: Plan, out: Path, reporter: Reporter, stop: Callable[[], bool], de
     resumed = _checkpoint(plan)
 
     reporter.phase("tokenize")
-    prepared = _prepare(plan, out, reporter, device, resumed)
+    handed = place.folder if place else None
+    prepared = _prepare(plan, out, reporter, device, resumed, handed)
 
     reporter.send(HyperparametersChosen.model_validate({"at": time.time(), **_named(prepared.chosen)}))
 
-    loop = None
+    place = place or Place(0, _processes(plan, prepared, device), out / ".peers")
+    result = None
     try:
-        prepared, loop = _trained(plan, prepared, device, resumed, out, reporter, stop)
+        result = _attempt(plan, prepared, device, resumed, out, reporter, stop, place)
     except InputError as error:
         if not _fits_in_four_bits(error, prepared, resumed, reporter):
             raise
-    if loop is None:  # only here the failed try is gone from the GPU's memory
+    if result is None:  # only here the failed try is gone from the GPU's memory
         forget_failed_try()
         reason = "bf16, which is what is served, did not fit into the GPU's memory, though it should have"
         recipe = prepared.planner.with_quantization(
@@ -89,11 +95,33 @@ def _run(plan: Plan, out: Path, reporter: Reporter, stop: Callable[[], bool], de
         )
         prepared = prepared.with_recipe(prepared.planner, recipe)
         prepared.write(out)
-        prepared, loop = _trained(plan, prepared, device, None, out, reporter, stop)
+        result = _attempt(plan, prepared, device, None, out, reporter, stop, place)
+    return result
 
-    reporter.phase("save")
-    result = _result(plan, prepared, loop)
-    _save(plan, prepared, loop, result, out)
+
+def _attempt(
+    plan: Plan,
+    prepared: Prepared,
+    device: Any,
+    resumed: Path | None,
+    out: Path,
+    reporter: Reporter,
+    stop: Callable[[], bool],
+    place: Place,
+) -> TrainingResult:
+    """Train in all processes of the group, with the quantization and the type that the leader has chosen."""
+    kept_type = plan.compute or (compute_of(resumed) if resumed is not None else None)
+    compute = choose_compute(prepared.base.stored, device, kept_type)
+    bfloat16_on_cpu = device.type == "cpu" and compute.name == BFLOAT16
+    attention = for_short_rows(prepared.base.attention, prepared.train.longest, bfloat16_on_cpu=bfloat16_on_cpu)
+    prepared = prepared.computing(compute, attention)
+    alike = plan.as_chosen(prepared.chosen.quantization.value, compute.name)
+    with Peers(place, alike, partial(kept.hand_over, prepared.encoded), reporter) as peers:
+        prepared, loop = _trained(plan, prepared, device, resumed, out, reporter, peers.stopping(stop), place)
+        reporter.phase("save")
+        result = result_of(plan, prepared, loop)
+        if place.number == 0:
+            save(plan, prepared, loop, result, out)
     return result
 
 
@@ -105,41 +133,42 @@ def _trained(
     out: Path,
     reporter: Reporter,
     stop: Callable[[], bool],
+    place: Place,
 ) -> tuple[Prepared, Loop]:
-    """Load the base, and train to the end."""
-    compute = choose_compute(prepared.base.stored, device, compute_of(resumed) if resumed is not None else None)
-    on_cpu = device.type == "cpu"
-    attention = for_short_rows(
-        prepared.base.attention, prepared.train.longest, bfloat16_on_cpu=on_cpu and compute.name == BFLOAT16
-    )
-    prepared = prepared.computing(compute, attention)
+    """Load the base and train to the end, in each process of the group alike."""
     rows, sequences = len(prepared.train.rows), prepared.train.sequences
     reporter.send(PhaseBegan(at=time.time(), phase="load", rows=rows, sequences=sequences))
     tuned = load_onto_device(
-        lambda: adapter.load(plan, prepared.base, prepared.chosen, device, compute), device, plan.served_memory
+        lambda: adapter.load(plan, prepared.base, prepared.chosen, device, prepared.compute), device, plan.served_memory
     )
 
     reporter.phase("prepare")
     reporter.start_rows(b"")
-    if prepared.start is not None:
-        prepared.start.load_into(tuned)
-    memory = Memory(tuned, device, prepared.train.longest, plan.served_memory, lean=plan.lean)
-    sequences_tried = [sequence for item in prepared.train.items[:2] for sequence in item]
-    reading = memory.within(lambda _: measure(tuned, sequences_tried, memory.precision))
-    if not plan.packed:
-        reading = replace(reading, packed=False, reason="one document a row: as set")
-    pieces = Pieces.of(prepared.recipe, plan.switches)
-    dressed = memory.within(lambda _: dress(tuned, pieces, lambda: hidden_of(tuned, sequences_tried, memory.precision)))
-    prepared = prepared.as_read(tuned, reading, fits_of(device, lean=plan.lean)).dressed(dressed)
-    prepared.write(out)
-    memory.begin(prepared.recipe.begin.value)
-    loop = _loop(plan, prepared, Forward(tuned, linear_head=reading.linear_head), reading, memory, reporter, stop)
-    loop.state.compute = compute.name if on_cpu else None
-    torch.manual_seed(plan.seed + 1)  # for dropout; the seed itself was used for the initial weights of the adapter
-    if resumed is not None:
-        loop.resume(resumed)
-        reporter.send(Resumed(at=time.time(), step=loop.state.step))
-    loop.run()
+    with Several(place, device) if place.of > 1 else ALONE as group:
+        if prepared.start is not None:
+            prepared.start.load_into(tuned)
+        fits = fits_of(device, lean=plan.lean)
+        memory = Memory(tuned, device, prepared.train.longest, plan.served_memory, group, lean=plan.lean)
+        sequences_tried = [sequence for item in prepared.train.items[:2] for sequence in item]
+        reading = memory.within(lambda _: measure(tuned, sequences_tried, memory.precision))
+        if not plan.packed:
+            reading = replace(reading, packed=False, reason="one document a row: as set")
+        pieces = Pieces.of(prepared.recipe, plan.switches)
+        hidden = partial(hidden_of, tuned, sequences_tried, memory.precision)
+        dressed = memory.within(lambda _: dress(tuned, pieces, hidden))
+        prepared = prepared.as_read(tuned, reading, fits).dressed(dressed)
+        prepared.write(out)
+        memory.begin(fits[group.most(fits.index(prepared.recipe.begin.value))])
+        group.copy(adapter.trainable(tuned).values())
+        loop = _loop(plan, prepared, Forward(tuned, linear_head=reading.linear_head), reading, memory, reporter, stop)
+        loop.state.compute = prepared.compute.name if prepared.compute and device.type == "cpu" else None
+        torch.manual_seed(plan.seed + 1)  # for dropout; the seed itself was used for the initial weights of the adapter
+        if resumed is not None:
+            loop.resume(resumed)
+        group.same(loop.state.model_dump_json(), str(reading), tuned.config._attn_implementation)
+        if resumed is not None:  # and read by all: whoever hears of it may remove it
+            reporter.send(Resumed(at=time.time(), step=loop.state.step))
+        loop.run()
     return prepared, loop
 
 
@@ -152,7 +181,15 @@ def _fits_in_four_bits(error: InputError, prepared: Prepared, resumed: Path | No
     return error.code == "out_of_memory" and recipe.automatic and recipe.quantization.value == "none" and taken <= 0
 
 
-def _device(plan: Plan) -> Any:
+def _processes(plan: Plan, prepared: Prepared, device: Any) -> int:
+    visible = torch.cuda.device_count() if device.type == "cuda" else None
+    processes = choose_processes(plan.gpus, prepared.chosen.batch_size.value, visible)
+    if plan.gpus != 1:
+        prepared.document["gpus"] = {"value": processes.value, "reason": processes.reason}
+    return processes.value
+
+
+def _device(plan: Plan, number: int) -> Any:
     if plan.device == "cpu" or (plan.device == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():
@@ -164,7 +201,8 @@ def _device(plan: Plan) -> Any:
             "one of NVIDIA's Ampere generation (compute capability 8.0) or newer, or set TUNESTREAM_TRAINER__GPU=cpu",
             "device",
         )
-    return torch.device("cuda", 0)
+    torch.cuda.set_device(number)
+    return torch.device("cuda", number)
 
 
 def _named(chosen: Chosen) -> dict[str, Any]:
@@ -194,18 +232,23 @@ def _checkpoint(plan: Plan) -> Path | None:
     return found
 
 
-def _prepare(plan: Plan, out: Path, reporter: Reporter, device: Any, resumed: Path | None) -> Prepared:
-    """Encode the rows and choose hyperparameters and recipe; write `preview.txt` and `hyperparameters.json`."""
+def _prepare(
+    plan: Plan, out: Path, reporter: Reporter, device: Any, resumed: Path | None, handed: Path | None
+) -> Prepared:
+    """Encode the rows and choose hyperparameters and recipe; write `preview.txt` and `hyperparameters.json`. `handed`:
+    the folder in which a peer finds the rows, encoded."""
     facts = base.inspect_base(plan, kernel=device.type == "cuda" and varlen.available())
     start = read_start(plan, facts.linears)
     encoder = Encoder(facts.tokenizer, facts.stop_ids, plan.format, plan.chat_template_kwargs)
     count_train = partial(reporter.count, total=plan.train_examples)
     read = partial(kept.encoded, plan.encoded, encoder)
-    train = read(Path(plan.train), "training_file", count_train)
+    train = read(Path(plan.train), "training_file", count_train, handed)
+    encoded = {"training_file": train}
     (out / "preview.txt").write_text(encoder.preview(train))
     validation = None
     if plan.validation:
-        validation = read(Path(plan.validation), "validation_file", reporter.count)
+        validation = read(Path(plan.validation), "validation_file", reporter.count, handed)
+        encoded["validation_file"] = validation
     longest = max(train.longest, validation.longest if validation else 0)
     max_length = choose_max_length(plan, facts.context, longest)
     policy = plan.hyperparameters.over_length
@@ -228,7 +271,7 @@ def _prepare(plan: Plan, out: Path, reporter: Reporter, device: Any, resumed: Pa
     recipe = planner.plan(
         plan.lora.quantization, fits_of(device, lean=plan.lean), kept=quantization_of(resumed) if resumed else None
     )
-    found = Prepared(facts, start, train, validation, chosen, planner, recipe, of_the_base(plan, facts))
+    found = Prepared(facts, start, train, validation, chosen, planner, recipe, of_the_base(plan, facts), encoded)
     found = found.with_recipe(planner, recipe)
     found.write(out)
     return found
@@ -259,7 +302,8 @@ def _loop(
     validator = None
     if validation is not None:
         validator = Validator(forward, objective, validation, packer(validation), memory=memory, seed=plan.seed)
-    start, cost = prepared.start.sha256 if prepared.start else None, cost_of(prepared.base, train, memory.device)
+    start = prepared.start.sha256 if prepared.start else None
+    cost = cost_of(prepared.base, train, memory.device, memory.group.size)
     return Loop(plan, stepper, validator, reporter, start, cost, prepared.forecast)
 
 
@@ -275,57 +319,3 @@ def _row_shape(model: Any, reading: Reading, memory: Memory, *, recorded: int | 
     most_tokens = max(memory.fit.micro_tokens, 2 * memory.longest)  # the sequences of a pair may need two rows
     most_documents = varlen.most_documents(most_tokens, *heads_of(model.config.get_text_config())) - SLOTS
     return row_shape(gpu=gpu, varlen=True, packed=reading.packed, most_documents=most_documents, recorded=recorded)
-
-
-def _result(plan: Plan, prepared: Prepared, loop: Loop) -> TrainingResult:
-    state = loop.state
-    measured = [row.train_loss for row in loop.reporter.rows() if row.train_loss is not None]
-    last = measured[-loop.steps.per_epoch :]
-    return TrainingResult(
-        model=plan.model,
-        base=plan.base.id,
-        method=plan.method,
-        rank=prepared.chosen.lora_r.value,
-        steps=state.step,
-        total_steps=loop.steps.total,
-        epochs=loop.steps.epochs_done(state.step),
-        trained_tokens=state.trained_tokens,
-        train_loss=sum(last) / len(last),
-        valid_loss=state.best.loss,
-        saved_step=state.best.step or state.step,
-        stopped_early=loop.stopped_early,
-        overfitting=judge(state.points),
-        hyperparameters=prepared.chosen.values(),
-        checkpoints=tuple(state.checkpoints),
-        train_examples=len(prepared.train.rows),
-        valid_examples=len(prepared.validation.rows) if prepared.validation else 0,
-        dropped_examples=prepared.train.dropped,
-        truncated_examples=prepared.train.truncated,
-        seconds=round(state.seconds, 3),
-        skipped_steps=state.skipped,
-        diverged_at=loop.diverged_at,
-        served=plan.served,
-        attention=_attention(prepared.document),
-        not_tuned=prepared.base.layers.not_tuned,
-        estimated_memory_bytes=loop.estimated.memory_bytes if loop.estimated else None,
-        peak_memory_bytes=memory_in_use(loop.memory.device)[1],
-        estimated_seconds=loop.estimated.seconds if loop.estimated else None,
-        lowered=tuple(state.lowered),
-    )
-
-
-def _attention(document: dict[str, JsonValue]) -> str:
-    attention, packing = document["attention"], document["packing"]
-    assert isinstance(attention, dict) and isinstance(packing, dict)
-    return f"{attention['value']}: {attention['reason']}; {packing['reason']}"
-
-
-def _save(plan: Plan, prepared: Prepared, loop: Loop, result: TrainingResult, out: Path) -> None:
-    loop.reporter.write_results()
-    draw(loop.reporter.rows(), result.saved_step if prepared.validation else None, out / "curves.png")
-    folder = out / "adapter"
-    shutil.rmtree(folder, ignore_errors=True)
-    adapter.save_adapter(loop.model, folder, plan, prepared.base)
-    (folder / "README.md").write_text(model_card(result))
-    prepared.with_outcome(result).write(out)
-    (out / "result.json").write_text(json.dumps(result.model_dump(mode="json"), indent=2) + "\n")

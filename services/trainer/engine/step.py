@@ -20,7 +20,7 @@ from services.trainer.engine.fast.graphs import Graphs
 from services.trainer.engine.forward import Forward
 from services.trainer.engine.loss import Objective, Sums
 from services.trainer.engine.model.adapter import set_training, trainable
-from services.trainer.engine.model.memory import Memory
+from services.trainer.engine.model.memory import Memory, others
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,17 @@ class Stepped:
     tokens: int
     trained_tokens: int
     skipped: bool
+
+
+@dataclass(frozen=True)
+class _Gathered:
+    """This process's part of a step: `total` holds the sums of the loss and of correct predictions, and the counts of
+    tokens and trained tokens. `weight`: of the whole batch, by which loss and correct predictions are divided.
+    `gradients`: see `Group.gradients`."""
+
+    total: Any
+    weight: int
+    gradients: Any
 
 
 class Stepper:
@@ -62,6 +73,7 @@ class Stepper:
         self.packer = packer
         self.chosen = chosen
         self.memory = memory
+        self.group = memory.group
         self.stop = stop
         self.steps = Steps(len(train.rows), chosen.batch_size.value, chosen.n_epochs.value)
         self.parameters = list(trainable(model).values())
@@ -78,12 +90,15 @@ class Stepper:
         Raises:
             InputError: `out_of_memory`.
         """
+        self.group.seed(self.chosen.seed.value, step)
         random_before = checkpoints.capture_random()
         rate = learning_rate(step, self.steps.total, self.chosen.learning_rate.value, self.chosen.warmup_ratio.value)
-        stepped = self.memory.within(lambda micro_tokens: self._attempt(step, micro_tokens, rate))
-        if stepped is None:
+        gathered = self.memory.within(lambda micro_tokens: self._gather(step, micro_tokens))
+        if self.group.any(gathered is None):
             checkpoints.restore_random(random_before)
-        return stepped
+            return None
+        assert gathered is not None
+        return self._taken(gathered, rate)
 
     def items(self, step: int) -> list[int]:
         """The indexes of the items of all rows in the batch of a step."""
@@ -104,65 +119,71 @@ class Stepper:
         return sums
 
     def update(self, rate: float) -> None:
-        """Change the adapter by its gradient. If memory runs out, adapter and optimizer are as they were before."""
+        """Change the adapter by its gradient. If memory runs out, adapter and optimizer are as they were before, and it
+        is tried once more in the memory that can be freed."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         # Memory is only needed for the state of the first step and for small temporaries, before the kernel that
         # changes adapter and moments in place. So what can be half done is that state, and the count of the steps.
         counters = [state["step"] for state in self.optimizer.state.values()]
         count = float(counters[0]) if counters else None
-        try:
-            self.optimizer.step()
-        except torch.cuda.OutOfMemoryError:
-            if count is None:
-                self.optimizer.state.clear()
-            for counter in counters:
-                counter.fill_(count)
-            raise
+        for last in (False, True):
+            try:
+                self.optimizer.step()
+                return
+            except torch.cuda.OutOfMemoryError:
+                if count is None:
+                    self.optimizer.state.clear()
+                for counter in counters:
+                    counter.fill_(count)
+                if last:
+                    raise
+            torch.cuda.empty_cache()
 
     def _batches(self, key: tuple[int, int]) -> list[Batch]:
-        """Those of a step, with so many tokens in each. Runs on a thread, so it draws no random numbers."""
+        """Those of a step that are this process's, with so many tokens in each. Runs on a thread, so it draws no random
+        numbers."""
         step, micro_tokens = key
-        batches = [self.packer.pack(micro) for micro in self.packer.plan(self.items(step), micro_tokens)]
+        mine = self.group.split(self.items(step), self.packer.lengths)
+        batches = [self.packer.pack(micro) for micro in self.packer.plan(mine, micro_tokens)]
         return [batch.pinned() for batch in batches] if self.memory.device.type == "cuda" else batches
 
-    def _attempt(self, step: int, micro_tokens: int, rate: float) -> Stepped | None:
-        gathered = self._gather(step, micro_tokens)
-        if gathered is None:
-            return None
-        batches, loss, correct, weight = gathered
-        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.chosen.max_grad_norm.value))
-        finite = isfinite(loss) and isfinite(norm)
-        if finite:
-            self.update(rate)
-        return Stepped(
-            loss=loss / weight,
-            accuracy=correct / weight,
-            grad_norm=norm,
-            learning_rate=rate,
-            tokens=sum(batch.real_tokens for batch in batches),
-            trained_tokens=sum(batch.trained_tokens for batch in batches) if finite else 0,
-            skipped=not finite,
-        )
-
-    def _gather(self, step: int, micro_tokens: int) -> tuple[list[Batch], float, float, int] | None:
-        """Accumulate the gradient of the mean loss over the batch.
-
-        Returns the micro-batches, the sum of the loss, the sum of correct predictions, and the weight that both are
-        divided by. None: asked to stop.
-        """
+    def _gather(self, step: int, micro_tokens: int) -> _Gathered | None:
+        """Accumulate this process's part of the gradient of the mean loss over the batch. None: asked to stop."""
         set_training(self.model, True)
         self.optimizer.zero_grad(set_to_none=self.graphs is None)
-        device = self.memory.device
         following = (step + 1, micro_tokens) if step + 1 < self.steps.total else None
         batches = self._ahead.take((step, micro_tokens), following)
         weight = sum(self.objective.weight(self.train.items[item]) for item in self.items(step))
-        loss = torch.zeros((), dtype=torch.float64, device=device)
-        correct = torch.zeros((), dtype=torch.float64, device=device)
+        total = torch.zeros(4, dtype=torch.float64, device=self.memory.device)
         for batch in batches:
             if self.stop():
                 return None
             sums = self.backward(batch, weight)
-            loss += sums.loss.detach()
-            correct += sums.correct
-        return batches, float(loss), float(correct), weight
+            total[0] += sums.loss.detach()
+            total[1] += sums.correct
+        total[2] += sum(batch.real_tokens for batch in batches)
+        total[3] += sum(batch.trained_tokens for batch in batches)
+        return _Gathered(total, weight, self.group.gradients(self.parameters))
+
+    def _taken(self, gathered: _Gathered, rate: float) -> Stepped:
+        """Change the adapter by the gradient of the whole batch, in all processes alike."""
+        self.group.sum_gradients(gathered.gradients, self.parameters)
+        self.group.sum(gathered.total)
+        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.chosen.max_grad_norm.value))
+        loss, correct, tokens, trained_tokens = gathered.total.tolist()
+        finite = isfinite(loss) and isfinite(norm)
+        if finite:
+            try:
+                self.update(rate)
+            except torch.cuda.OutOfMemoryError:
+                raise self.memory.exhausted(others(self.memory.device)) from None
+        return Stepped(
+            loss=loss / gathered.weight,
+            accuracy=correct / gathered.weight,
+            grad_norm=norm,
+            learning_rate=rate,
+            tokens=int(tokens),
+            trained_tokens=int(trained_tokens) if finite else 0,
+            skipped=not finite,
+        )

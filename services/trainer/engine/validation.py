@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -68,17 +69,20 @@ class Validator:
     def _mean(self, rows: list[int]) -> Measured:
         set_training(self.forward.model, False)
         with torch.no_grad():
-            return self.memory.within(lambda micro_tokens: self._mean_of_pieces(rows, micro_tokens))
-
-    def _mean_of_pieces(self, rows: list[int], micro_tokens: int) -> Measured:
-        device = self.memory.device
-        losses: dict[int, float] = {}
-        correct = torch.zeros((), dtype=torch.float64, device=device)
-        for micro in self.packer.plan(self.validation.items_of(rows), micro_tokens):
-            with self.memory.precision():
-                each = self.objective.each(self.forward, self.packer.pack(micro).to(device))
-            losses |= zip(micro.items, each.loss.tolist(), strict=True)
-            correct += each.correct
+            found = self.memory.within(lambda micro_tokens: self._sums(rows, micro_tokens))
+        self.memory.group.sum(found)
+        correct, *losses = found.tolist()
         weight = sum(self.weights[row] for row in rows)
         in_order = tuple(sum(losses[item] for item in self.validation.items_of([row])) for row in rows)
-        return Measured(sum(in_order) / weight, float(correct) / weight, in_order)
+        return Measured(sum(in_order) / weight, correct / weight, in_order)
+
+    def _sums(self, rows: list[int], micro_tokens: int) -> Any:
+        """The part of this process: what was correct, then the loss of each item of the set; of others it is 0."""
+        found = torch.zeros(1 + len(self.packer.items), dtype=torch.float64)
+        mine = self.memory.group.split(self.validation.items_of(rows), self.packer.lengths)
+        for micro in self.packer.plan(mine, micro_tokens):
+            with self.memory.precision():
+                each = self.objective.each(self.forward, self.packer.pack(micro).to(self.memory.device))
+            found[[1 + item for item in micro.items]] = each.loss.cpu().double()
+            found[0] += each.correct.cpu()
+        return found.to(self.memory.device)

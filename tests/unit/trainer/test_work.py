@@ -31,7 +31,7 @@ from shared.events import (
     Split,
     TrainingCompleted,
 )
-from shared.settings import ModelSettings, Settings
+from shared.settings import ModelSettings, Settings, TrainerSettings
 from shared.stages.ledger import job_key
 from shared.stages.stage import Attempt
 from tests.support.data.micro_base import support_rows
@@ -187,6 +187,27 @@ async def test_the_template_is_given_what_the_rows_were_checked_with(
     with pytest.raises(TransientError):
         await Run(store, changed, base_profile="abc" if stored else None).attempt(1)
     assert [plan.chat_template_kwargs for plan in plans] == [of_profile if stored else of_settings]
+
+
+@pytest.mark.parametrize(
+    ("trainer", "asked"),
+    [({}, 1), ({"gpus": "auto"}, "auto"), ({"gpus": "2"}, 2), ({"gpus": 2, "gpu": "cpu"}, 1)],
+)
+async def test_a_training_uses_as_many_gpus_as_the_settings_say(
+    trainer: dict[str, Any], asked: int | str, store: FakeStore, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans = []
+
+    async def start(plan: Path, *_: Any, **__: Any) -> None:
+        plans.append(parse_plan(plan.read_bytes()))
+        raise TransientError("stopped by the test")
+
+    monkeypatch.setattr("services.trainer.work.TrainingProcess.start", start)
+    of_trainer = {**settings.trainer.model_dump(), "gpu": None, **trainer}
+    changed = settings.model_copy(update={"trainer": TrainerSettings.model_validate(of_trainer)})
+    with pytest.raises(TransientError):
+        await Run(store, changed).attempt(1)
+    assert [plan.gpus for plan in plans] == [asked]
 
 
 async def test_after_a_kill_the_next_attempt_continues_exactly(
@@ -358,6 +379,7 @@ async def test_a_cancelled_attempt_leaves_a_checkpoint_and_no_process(store: Fak
     [
         (65, InputError, "lower it"),
         (69, TransientError, "lower it"),
+        (70, RuntimeError, "lower it; a.py:1 in f"),
         (75, TransientError, "told to stop"),
         (-9, RuntimeError, "signal 9.*a.py:1 in f"),
     ],

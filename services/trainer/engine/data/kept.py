@@ -25,14 +25,27 @@ import transformers
 import shared.conversation
 from services.trainer.engine.data.dataset import Dataset, Encoder
 from services.trainer.engine.data.tokens import Example
+from shared.errors import TransientError
 
 MOST_FILES = 16
 MOST_SECONDS = 86_400.0
 
 
-def encoded(folder: str | None, encoder: Encoder, path: Path, param: str, told: Callable[[int], None]) -> Dataset:
-    """The tokens of a file: those that an earlier run has kept in `folder` (None: nothing is kept), or new ones. Raises
-    and tells like `Encoder.read`."""
+def encoded(
+    folder: str | None,
+    encoder: Encoder,
+    path: Path,
+    param: str,
+    told: Callable[[int], None],
+    handed: Path | None = None,
+) -> Dataset:
+    """The tokens of the file `path`, which the field `param` of the job names: those that the leader of a group has
+    handed over in the folder `handed`, those that an earlier run has kept in `folder` (None: nothing is kept), or new
+    ones. Raises and tells like `Encoder.read`."""
+    if handed is not None:
+        if (given := load(handed, param)) is None:
+            raise TransientError(f"{handed} does not hold the tokens for all processes of the training: is it full?")
+        return given
     if folder is None or not path.is_file():
         return encoder.read(path, param, told)
     key = key_of(path, encoder.tokenizer, encoder.stop_ids, encoder.form, encoder.kwargs)
@@ -56,6 +69,12 @@ def key_of(path: Path, tokenizer: Any, stop_ids: Sequence[int], form: str, kwarg
     parts = [rows, tokenizer.backend_tokenizer.to_str(), type(tokenizer).__name__, template, special]
     parts += [list(stop_ids), form, dict(kwargs), _code()]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def hand_over(datasets: Mapping[str, Dataset], folder: Path) -> None:
+    """Let the other processes of a group read these in `folder`, each under its name."""
+    for name, dataset in datasets.items():
+        save(folder, name, dataset)
 
 
 def load(folder: Path, key: str) -> Dataset | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any, TypeVar
 
 import torch
@@ -13,6 +13,7 @@ import torch
 from services.trainer.domain.memory_plan import Fit
 from services.trainer.engine import checkpoints
 from services.trainer.engine.model.adapter import recompute_activations
+from services.trainer.engine.parallel.group import ALONE, Group
 from shared.errors import InputError, TransientError
 
 T = TypeVar("T")
@@ -125,11 +126,21 @@ def forget_failed_try() -> None:
 
 
 class Memory:
-    """The fit of one model on one device. It shrinks when memory runs out."""
+    """The fit of one model on one device, or on that of each process of a group. It shrinks when memory runs out."""
 
-    def __init__(self, model: Any, device: Any, longest: int, served: float = 1.0, *, lean: bool = False) -> None:
+    def __init__(
+        self,
+        model: Any,
+        device: Any,
+        longest: int,
+        served: float = 1.0,
+        group: Group = ALONE,
+        *,
+        lean: bool = False,
+    ) -> None:
         """`longest`: tokens of the longest sequence, for the message if not even that one fits. `served`: the share of
         the device's memory that a model server may have. `lean`: activations are recomputed from the start."""
+        self.group = group
         self.model = model
         self.device = device
         self.longest = longest
@@ -156,7 +167,8 @@ class Memory:
     def within(self, work: Callable[[int], T]) -> T:
         """Call `work(micro_tokens)`, again with the next smaller fit each time memory runs out.
 
-        Each call starts with the same random state.
+        Each call starts with the same random state. All processes of a group do this together, and where memory runs
+        out in one of them, all begin anew; so `work` must not wait for another process.
 
         Raises:
             InputError: `out_of_memory`, when not even one row fits.
@@ -164,10 +176,13 @@ class Memory:
         """
         random_before = checkpoints.capture_random()
         while True:
-            try:
-                return work(self.fit.micro_tokens)
-            except torch.cuda.OutOfMemoryError:
-                pass  # the exception holds the tensors of the failed try: only after this block can they be freed
+            done: list[T] = []
+            # The exception holds the tensors of the failed try: only after this block can they be freed.
+            with suppress(torch.cuda.OutOfMemoryError):
+                done.append(work(self.fit.micro_tokens))
+            if not self.group.any(not done):
+                return done[0]
+            done.clear()
             self._shrink()
             checkpoints.restore_random(random_before)
 
@@ -177,18 +192,22 @@ class Memory:
         forget_failed_try()
         smaller = self._fits[self._fits.index(self.fit) + 1 :]
         if not smaller:
-            _, total = torch.cuda.mem_get_info(self.device)
-            if error := taken_by_others(others(self.device), total, self.served):
-                raise error
-            raise InputError(
-                "out_of_memory",
-                f"the GPU's memory does not hold even one row of {self.longest} tokens: lower "
-                "hyperparameters.max_length, hyperparameters.batch_size or lora.r, choose a smaller base model, "
-                f"or {FREE_GPU_MEMORY}",
-                "hyperparameters.max_length",
-            )
+            raise self.exhausted(self.group.most(others(self.device)))
         self.use(smaller[0])
         self.lowered(smaller[0])
+
+    def exhausted(self, held: int) -> InputError | TransientError:
+        """The error to raise when nothing fits any more. `held`: the bytes of the memory that others have."""
+        _, total = torch.cuda.mem_get_info(self.device)
+        if error := taken_by_others(held, total, self.served):
+            return error
+        return InputError(
+            "out_of_memory",
+            f"the GPU's memory does not hold even one row of {self.longest} tokens: lower "
+            "hyperparameters.max_length, hyperparameters.batch_size or lora.r, choose a smaller base model, "
+            f"or {FREE_GPU_MEMORY}",
+            "hyperparameters.max_length",
+        )
 
     def precision(self) -> AbstractContextManager[Any]:
         """Autocast on a GPU: the adapter's float32 weights compute in bfloat16, as the base does."""

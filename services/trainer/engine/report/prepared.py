@@ -40,7 +40,11 @@ class Prepared:
     recipe: Recipe
     document: dict[str, JsonValue]
     """What `hyperparameters.json` holds."""
+    encoded: dict[str, Dataset]
+    """Both splits as they were read, by the field of the job that names them."""
     linear_head: bool = True
+    compute: Compute | None = None
+    """The type that the base computes in; None: it is not chosen yet."""
 
     @property
     def forecast(self) -> Forecast:
@@ -63,7 +67,8 @@ class Prepared:
             "compute": {"value": compute.name, "reason": compute.reason},
             "attention": {"value": attention.implementation, "reason": attention.reason},
         }
-        return replace(self, base=replace(self.base, attention=attention), document={**self.document, **said})
+        suited = replace(self.base, attention=attention)
+        return replace(self, base=suited, compute=compute, document={**self.document, **said})
 
     def as_read(self, model: Any, reading: Reading, fits: Sequence[Fit]) -> Prepared:
         """The same with what was measured of the loaded model. The quantization does not change any more."""

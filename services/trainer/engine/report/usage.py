@@ -29,11 +29,11 @@ def memory_in_use(device: Any) -> tuple[int, int]:
     return pages * PAGE, max(peak, pages * PAGE)
 
 
-def cost_of(base: BaseFacts, train: Dataset, device: Any) -> Cost | None:
-    """What a token of the training costs on average. None: there is no GPU, or its peak is not known; or there are
-    experts, of which a token meets only some."""
+def cost_of(base: BaseFacts, train: Dataset, device: Any, devices: int = 1) -> Cost | None:
+    """What a token of the training costs on average, on so many devices of that kind. None: there is no GPU, or its
+    peak is not known; or there are experts, of which a token meets only some."""
     peak = peak_flops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
-    return None if peak is None else _cost(base, train, peak)
+    return None if peak is None else _cost(base, train, peak * devices)
 
 
 def assumed_cost(base: BaseFacts, train: Dataset, device: Any) -> Cost | None:
@@ -53,4 +53,5 @@ def _cost(base: BaseFacts, train: Dataset, peak: float) -> Cost | None:
     squares = float(sum(len(sequence) ** 2 for item in train.items for sequence in item))
     # logits are computed only where the next token is trained on
     head = base.layers.head * train.trained_tokens / train.tokens
-    return Cost(base.layers.matmuls + head, attention_flops(squares, train.tokens, layers, heads * head_dim), peak)
+    attention = attention_flops(squares, train.tokens, layers, heads * head_dim)
+    return Cost(base.layers.matmuls + head, attention, peak)

@@ -9,9 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.trainer.domain.auto import Choice, Chosen, Facts, base_learning_rate, choose, choose_max_length
+from services.trainer.domain.auto import (
+    Choice,
+    Chosen,
+    Facts,
+    base_learning_rate,
+    choose,
+    choose_max_length,
+    choose_processes,
+)
 from services.trainer.domain.plan import Plan
 from services.trainer.domain.schedule import Steps
+from shared.errors import ConfigError
 
 PLAN = {"job_id": "j", "model": "m", "base": {"id": "b", "location": "b"}, "train": "t.jsonl"}
 
@@ -236,3 +245,27 @@ def test_max_length_is_never_beyond_the_context():
     assert choose_max_length(plan(), 1024, 5000).value == 1024
     assert choose_max_length(plan(), 1024, 50).value == 50
     assert choose_max_length(plan(max_length=64), 1024, 50).value == 64
+
+
+@pytest.mark.parametrize(
+    ("asked", "rows", "visible", "processes", "why"),
+    [
+        (1, 8, 4, 1, "as set"),
+        (3, 2, 4, 3, "as set"),
+        (2, 8, None, 2, "as set"),  # of a plan that was made by hand, to try it on a CPU
+        ("auto", 8, 4, 4, "all that are visible"),
+        ("auto", 2, 4, 2, "a batch has no more rows"),
+        ("auto", 8, None, 1, "no GPU"),
+    ],
+)
+def test_a_training_uses_the_gpus_that_it_was_given(
+    asked: int | str, rows: int, visible: int | None, processes: int, why: str
+):
+    chosen = choose_processes(asked, rows, visible)
+    assert chosen.value == processes
+    assert why in chosen.reason
+
+
+def test_gpus_that_are_not_there_are_told_to_the_operator():
+    with pytest.raises(ConfigError, match=r"TRAINER__GPUS is 8, but the training sees 2.*'auto'.*TRAINER__GPU"):
+        choose_processes(8, 16, 2)

@@ -214,7 +214,7 @@ def assert_equal(one: dict[str, dict[str, Any]], other: dict[str, dict[str, Any]
         assert all(torch.equal(tensor, other[kind][name]) for name, tensor in tensors.items()), kind
 
 
-def test_memory_that_runs_out_in_the_optimizers_step_shrinks_the_micro_batches(
+def test_the_optimizers_step_is_tried_again_in_the_memory_that_activations_had(
     stepper: Stepper, monkeypatch: pytest.MonkeyPatch
 ):
     before = everything(stepper)
@@ -243,8 +243,22 @@ def test_memory_that_runs_out_in_the_optimizers_step_shrinks_the_micro_batches(
     for step in range(3):
         assert stepper.take(step) is not None
     assert calls == 5
-    assert stepper.memory.fit == ON_GPU[2]
+    assert stepper.memory.fit == ON_GPU[0]
     assert_equal(everything(stepper), expected)
+
+
+def test_an_optimizer_that_does_not_fit_at_all_is_the_users_to_mend(stepper: Stepper, monkeypatch: pytest.MonkeyPatch):
+    def full() -> None:
+        raise NO_MEMORY
+
+    before = everything(stepper)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (2**30, 24 * 2**30))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 23 * 2**30)
+    monkeypatch.setattr(stepper.optimizer, "step", full)
+    with pytest.raises(InputError, match=r"lower .*lora\.r") as caught:
+        stepper.take(0)
+    assert caught.value.code == "out_of_memory"
+    assert_equal(everything(stepper), before)
 
 
 def test_a_dry_run_changes_nothing_but_the_fit(stepper: Stepper, monkeypatch: pytest.MonkeyPatch):

@@ -1,0 +1,75 @@
+"""What a run leaves behind: the result, the adapter with its card, the curves."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from services.trainer.domain.overfitting import judge
+from services.trainer.domain.plan import Plan
+from services.trainer.engine.loop import Loop
+from services.trainer.engine.messages import TrainingResult
+from services.trainer.engine.model import adapter
+from services.trainer.engine.report.card import model_card
+from services.trainer.engine.report.curves import draw
+from services.trainer.engine.report.prepared import Prepared
+from services.trainer.engine.report.usage import memory_in_use
+
+
+def result_of(plan: Plan, prepared: Prepared, loop: Loop) -> TrainingResult:
+    """Of a run that has come to its end."""
+    state = loop.state
+    measured = [row.train_loss for row in loop.reporter.rows() if row.train_loss is not None]
+    last = measured[-loop.steps.per_epoch :]
+    return TrainingResult(
+        model=plan.model,
+        base=plan.base.id,
+        method=plan.method,
+        rank=prepared.chosen.lora_r.value,
+        steps=state.step,
+        total_steps=loop.steps.total,
+        epochs=loop.steps.epochs_done(state.step),
+        trained_tokens=state.trained_tokens,
+        train_loss=sum(last) / len(last),
+        valid_loss=state.best.loss,
+        saved_step=state.best.step or state.step,
+        stopped_early=loop.stopped_early,
+        overfitting=judge(state.points),
+        hyperparameters=prepared.chosen.values(),
+        checkpoints=tuple(state.checkpoints),
+        train_examples=len(prepared.train.rows),
+        valid_examples=len(prepared.validation.rows) if prepared.validation else 0,
+        dropped_examples=prepared.train.dropped,
+        truncated_examples=prepared.train.truncated,
+        seconds=round(state.seconds, 3),
+        skipped_steps=state.skipped,
+        diverged_at=loop.diverged_at,
+        served=plan.served,
+        attention=_attention(prepared.document),
+        not_tuned=prepared.base.layers.not_tuned,
+        estimated_memory_bytes=loop.estimated.memory_bytes if loop.estimated else None,
+        peak_memory_bytes=memory_in_use(loop.memory.device)[1],
+        estimated_seconds=loop.estimated.seconds if loop.estimated else None,
+        lowered=tuple(state.lowered),
+    )
+
+
+def _attention(document: dict[str, JsonValue]) -> str:
+    attention, packing = document["attention"], document["packing"]
+    assert isinstance(attention, dict) and isinstance(packing, dict)
+    return f"{attention['value']}: {attention['reason']}; {packing['reason']}"
+
+
+def save(plan: Plan, prepared: Prepared, loop: Loop, result: TrainingResult, out: Path) -> None:
+    """Write it all below `out`."""
+    loop.reporter.write_results()
+    draw(loop.reporter.rows(), result.saved_step if prepared.validation else None, out / "curves.png")
+    folder = out / "adapter"
+    shutil.rmtree(folder, ignore_errors=True)
+    adapter.save_adapter(loop.model, folder, plan, prepared.base)
+    (folder / "README.md").write_text(model_card(result))
+    prepared.with_outcome(result).write(out)
+    (out / "result.json").write_text(json.dumps(result.model_dump(mode="json"), indent=2) + "\n")
