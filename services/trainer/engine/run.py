@@ -117,7 +117,7 @@ def _attempt(
     prepared = prepared.computing(compute, attention)
     alike = plan.as_chosen(prepared.chosen.quantization.value, compute.name)
     with Peers(place, alike, partial(kept.hand_over, prepared.encoded), reporter) as peers:
-        prepared, loop = _trained(plan, prepared, device, resumed, out, reporter, peers.stopping(stop), place)
+        prepared, loop = _trained(alike, prepared, device, resumed, out, reporter, peers.stopping(stop), place)
         reporter.phase("save")
         result = result_of(plan, prepared, loop)
         if place.number == 0:
