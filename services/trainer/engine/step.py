@@ -108,8 +108,11 @@ class Stepper:
 
     def backward(self, batch: Batch, weight: int) -> Sums:
         """Send a micro-batch forward and backward; its gradient, divided by `weight`, is added to what is there."""
-        if self.graphs is not None and not self.memory.fit.recompute:
-            return self.graphs.backward(batch, weight)
+        fit = self.memory.fit
+        if self.graphs is not None:
+            self.graphs.keep_only(fit)
+            if not fit.recompute:
+                return self.graphs.backward(batch, weight)
         return self._backward(batch.to(self.memory.device), weight)
 
     def _backward(self, batch: Batch, weight: Any) -> Sums:

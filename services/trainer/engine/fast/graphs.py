@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from services.trainer.domain.memory_plan import Fit
 from services.trainer.engine.data.batches import Batch
 from services.trainer.engine.loss import Sums
 
@@ -26,6 +27,7 @@ class Graphs:
     def __init__(self, backward: Callable[[Batch, Any], Sums], parameters: Sequence[Any], device: Any) -> None:
         self.refused: str | None = None
         """Why nothing is recorded any more; None: it is."""
+        self._fit: Fit | None = None
         self._backward = backward
         self._parameters = parameters
         self._device = device
@@ -54,8 +56,22 @@ class Graphs:
                 return self._backward(batch.to(self._device), weight)
         return self._recorded[shape].replay(batch, weight)
 
+    @property
+    def outcome(self) -> str:
+        """What came of it, for people."""
+        if self.refused is not None:
+            return f"given up, and launched as usual: {self.refused}"
+        return f"recorded for {len(self._recorded)} shapes of micro-batches"
+
+    def keep_only(self, fit: Fit) -> None:
+        """Give the memory back of what was recorded for another fit: it was too much."""
+        if fit != self._fit and self._recorded:
+            self.clear()
+            torch.cuda.empty_cache()
+        self._fit = fit
+
     def clear(self) -> None:
-        """Give the memory of all that was recorded back."""
+        """Forget all that was recorded."""
         self._recorded.clear()
         self._seen.clear()
 

@@ -93,6 +93,10 @@ class Prepared:
         pieces: dict[str, JsonValue] = {name: {"value": has, "reason": why} for name, (has, why) in entries.items()}
         return replace(self, document={**self.document, **pieces})
 
+    def recorded(self, outcome: str, *, given_up: bool) -> Prepared:
+        """The same with what came of the CUDA graphs."""
+        return replace(self, document={**self.document, "cuda_graphs": {"value": not given_up, "reason": outcome}})
+
     def with_outcome(self, result: TrainingResult) -> Prepared:
         """The same with what became of the estimate."""
         estimate = self.document["estimate"]
