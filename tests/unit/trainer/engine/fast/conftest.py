@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from tests.unit.trainer.engine.fast.models import small_base, with_adapter
-
 
 @pytest.fixture
 def small_4_bit_model(tmp_path: Path) -> Any:
     import torch  # noqa: PLC0415
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig  # noqa: PLC0415
+
+    from tests.unit.trainer.engine.fast.models import small_base, with_adapter  # noqa: PLC0415
 
     small_base(dtype=torch.float32).save_pretrained(tmp_path)
     quantization = BitsAndBytesConfig(
