@@ -233,7 +233,7 @@ def _checkpoint(plan: Plan) -> Path | None:
 
 
 def _prepare(
-    plan: Plan, out: Path, reporter: Reporter, device: Any, resumed: Path | None, handed: Path | None
+    plan: Plan, out: Path, reporter: Reporter, device: Any, resumed: Path | None, handed: Path | None = None
 ) -> Prepared:
     """Encode the rows and choose hyperparameters and recipe; write `preview.txt` and `hyperparameters.json`. `handed`:
     the folder in which a peer finds the rows, encoded."""

@@ -111,8 +111,8 @@ def test_what_is_automatic_follows_from_rows(plan: MakePlan, tmp_path: Path):
 def test_all_sequences_of_a_row_are_in_one_step(plan: MakePlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     steppers: list[Stepper] = []
     monkeypatch.setattr("services.trainer.engine.loop.Loop.run", lambda loop: steppers.append(loop.stepper))
-    monkeypatch.setattr("services.trainer.engine.run._result", lambda *_: None)
-    monkeypatch.setattr("services.trainer.engine.run._save", lambda *_: None)
+    monkeypatch.setattr("services.trainer.engine.run.result_of", lambda *_: object())
+    monkeypatch.setattr("services.trainer.engine.run.save", lambda *_: None)
     train(plan(), tmp_path / "out")
     [stepper] = steppers
     of_row = {item: row for row in range(12) for item in stepper.train.items_of([row])}
