@@ -33,12 +33,18 @@ from tests.support.fakes.servers import unused_port
 from tests.support.waiting import eventually
 
 
+WORKERS = 4
+"""Of pytest-xdist that never choose the same ports."""
+
+
 class Embedded:
     """The object store (`weed`) and the broker (`tansu`), in a directory and on ports of their own."""
 
     def __init__(self, folder: Path) -> None:
-        # random ports, far from the usual ones, because workers of pytest-xdist choose theirs at the same moment
-        shift = 1_000 + random.randrange(60) * 50
+        # far from the usual ones, and each worker of pytest-xdist has ranges of its own: two that choose at the same
+        # moment would both find the same ports free
+        worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % WORKERS
+        shift = 1_000 + (random.randrange(60 // WORKERS) * WORKERS + worker) * 50
         self.stack: Stack = make_stack(folder, folder, Settings(), None)
         self.stack.ports = choose({name: port + shift for name, port in USUAL.items()})
         (folder / "data" / "s3").mkdir(parents=True)
