@@ -32,7 +32,6 @@ from tests.support.environment import without_settings
 from tests.support.fakes.servers import unused_port
 from tests.support.waiting import eventually
 
-
 WORKERS = 4
 """Of pytest-xdist that never choose the same ports."""
 
