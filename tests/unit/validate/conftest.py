@@ -16,7 +16,7 @@ from services.validate.domain.served import Turn
 from services.validate.reader import Source
 from services.validate.scan import ScanControl
 from shared.base import BaseProfile
-from shared.conversation import sent_tools
+from shared.conversation import sent_tools, text_of
 from shared.events import JobSpec
 from shared.settings import ValidationSettings
 from tests.support.data.byte_base import CHATML, CONTEXT, make_byte_base
@@ -75,7 +75,7 @@ class WordTokenizer:
 
 
 def _words(many: Iterable[Sequence[dict[str, Any]]]) -> int:
-    return sum(len(message["content"].split()) for messages in many for message in messages)
+    return sum(len(text_of(message.get("content")).split()) for messages in many for message in messages)
 
 
 Examine = Callable[..., Examined]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from services.validate.check import check, examine
@@ -96,6 +96,7 @@ MESSAGES = st.builds(
     st.lists(MESSAGES | VALUES, max_size=3) | VALUES,
     st.dictionaries(st.sampled_from(["tools", "functions", "parallel_tool_calls"]), VALUES, max_size=2),
 )
+@example([{"role": "user", "content": [{"type": "text", "text": "hi"}]}], {})
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300, deadline=None)
 def test_a_row_is_refused_or_can_be_read_by_template_and_digest(tmp_path: Path, messages: Any, beside: Any) -> None:
     """Later steps must be able to read every row that passes the rules. The word tokenizer normalises rows like the
