@@ -22,7 +22,7 @@ weights in bfloat16. What computes something else changes them by far more."""
 
 @dataclass(frozen=True)
 class Pieces:
-    """Which pieces: `fused_lora`, `liger`; `float8`: the frozen layers of the decoder get 8 bits."""
+    """Which pieces: `fused_lora`, `liger`; `float8`: the frozen linear layers, all but the head, get 8 bits."""
 
     fused_lora: bool = True
     liger: bool = True

@@ -62,21 +62,26 @@ class Float8Linear(torch.nn.Module):  # type: ignore[misc]
         """Whether a layer can become one of these."""
         return type(layer) is torch.nn.Linear and not (layer.in_features % MULTIPLE or layer.out_features % MULTIPLE)
 
+    def times(self, values: Any) -> Any:
+        """`values`, (rows, inputs), times the transpose of the weight."""
+        return product(values, self.rows, self.row_scales)
+
+    def back(self, slope: Any) -> Any:
+        """`slope`, (rows, outputs), times the weight."""
+        return product(slope, self.columns, self.column_scales)
+
     def forward(self, values: Any) -> Any:
-        found = _Product.apply(values, self.rows, self.row_scales, self.columns, self.column_scales)
+        found = _Product.apply(values, self)
         return found if self.bias is None else found + self.bias
 
 
 class _Product(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
-    def forward(ctx: Any, values: Any, rows: Any, row_scales: Any, columns: Any, column_scales: Any) -> Any:
-        ctx.save_for_backward(columns, column_scales)
-        found = product(values.reshape(-1, values.shape[-1]), rows, row_scales)
-        return found.view(*values.shape[:-1], -1)
+    def forward(ctx: Any, values: Any, layer: Float8Linear) -> Any:
+        ctx.layer = layer
+        return layer.times(values.reshape(-1, values.shape[-1])).view(*values.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Any, ...]:
-        columns, scales = ctx.saved_tensors
         slope = gradients[0]
-        found = product(slope.reshape(-1, slope.shape[-1]), columns, scales)
-        return found.view(*slope.shape[:-1], -1), None, None, None, None
+        return ctx.layer.back(slope.reshape(-1, slope.shape[-1])).view(*slope.shape[:-1], -1), None

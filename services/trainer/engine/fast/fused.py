@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from peft.tuners.lora.layer import LoraLayer
 
-from services.trainer.engine.fast import float8
-from services.trainer.engine.fast.frozen import FP8, Frozen, dense, frozen
+from services.trainer.engine.fast.frozen import Frozen, frozen
 
 ADAPTER = "default"
 
@@ -74,7 +73,7 @@ def lora_linear(
     if torch.is_autocast_enabled(values.device.type):
         wanted = torch.get_autocast_dtype(values.device.type)
         values, dropped = values.to(wanted), None if dropped is None else dropped.to(wanted)
-    return _LoraLinear.apply(values, dropped, a, b, bias, scale, weight.kind, weight.constants, *weight.tensors)
+    return _LoraLinear.apply(values, dropped, a, b, bias, scale, weight)
 
 
 def lora_linear_plain(
@@ -87,54 +86,30 @@ def lora_linear_plain(
 
 class _LoraLinear(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
-    def forward(
-        ctx: Any,
-        values: Any,
-        dropped: Any,
-        a: Any,
-        b: Any,
-        bias: Any,
-        scale: float,
-        kind: str,
-        constants: tuple[Any, ...],
-        *tensors: Any,
-    ) -> Any:
+    def forward(ctx: Any, values: Any, dropped: Any, a: Any, b: Any, bias: Any, scale: float, weight: Frozen) -> Any:
         dtype = values.dtype
         rows = values.reshape(-1, values.shape[-1])
         read = rows if dropped is None else dropped.reshape(-1, values.shape[-1])
-        up = (b * scale).to(dtype)
         low = read @ a.to(dtype).t()
-        if kind == FP8:
-            found = float8.product(rows, tensors[0], tensors[1]).addmm_(low, up.t())
-        else:  # the large product adds to the small one while it is written
-            found = (low @ up.t()).addmm_(rows, dense(kind, constants, tensors, dtype).t())
+        found = weight.forward(rows, low, (b * scale).to(dtype))
         if bias is not None:
             found += bias
-        ctx.save_for_backward(read, low, a, b, *tensors)
-        ctx.scale, ctx.kind, ctx.constants, ctx.shape = scale, kind, constants, values.shape
-        ctx.dropped = dropped is not None
+        ctx.save_for_backward(read, low, a, b)
+        ctx.scale, ctx.weight, ctx.shape, ctx.dropped = scale, weight, values.shape, dropped is not None
         return found.view(*values.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Any, ...]:
-        read, low, a, b, *tensors = ctx.saved_tensors
+        read, low, a, b = ctx.saved_tensors
         slope = gradients[0].reshape(-1, gradients[0].shape[-1])
-        dtype = slope.dtype
-        back = slope @ (b * ctx.scale).to(dtype)
+        back, down = slope @ (b * ctx.scale).to(slope.dtype), a.to(slope.dtype)
         of_values = of_dropped = of_a = of_b = None
         if ctx.needs_input_grad[2]:
             of_a = (back.t() @ read).to(a.dtype)
         if ctx.needs_input_grad[3]:
             of_b = (slope.t() @ low).to(b.dtype) * ctx.scale
         if ctx.dropped and ctx.needs_input_grad[1]:
-            of_dropped = (back @ a.to(dtype)).view(ctx.shape)
+            of_dropped = (back @ down).view(ctx.shape)
         if ctx.needs_input_grad[0]:
-            if ctx.kind == FP8:
-                of_values = float8.product(slope, tensors[2], tensors[3])
-                if not ctx.dropped:
-                    of_values.addmm_(back, a.to(dtype))
-            else:
-                weight = dense(ctx.kind, ctx.constants, tuple(tensors), dtype)
-                of_values = slope @ weight if ctx.dropped else (back @ a.to(dtype)).addmm_(slope, weight)
-            of_values = of_values.view(ctx.shape)
-        return (of_values, of_dropped, of_a, of_b, None, None, None, None, *[None] * len(tensors))
+            of_values = ctx.weight.backward(slope, None if ctx.dropped else back, down).view(ctx.shape)
+        return of_values, of_dropped, of_a, of_b, None, None, None

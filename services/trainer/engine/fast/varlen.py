@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -105,21 +106,21 @@ def fewer_heads(device: Any, dtype: Any, head_dim: int, groups: int) -> bool:
     begins, scale = torch.tensor([0, 40, 96], dtype=torch.int32, device=device), head_dim**-0.5
     shapes = [(96, heads, head_dim) for heads in (2 * groups, 2, 2, 2 * groups)]
     *inputs, weights = (torch.randn(shape, generator=drawn).to(device, dtype) for shape in shapes)
-    found = []
-    with torch.enable_grad():
-        for attention in (varlen_attn, reference):
-            query, key, value = (each.detach().requires_grad_() for each in inputs)
-            try:
-                if attention is reference:
-                    result = reference(query, key, value, begins, 56, scale=scale, window=None)
-                else:
-                    result = varlen_attn(query, key, value, begins, begins, 56, 56, **causal(None))
-            except (RuntimeError, ValueError, TypeError):
-                return False
-            found.append((result, *torch.autograd.grad((result * weights).sum(), (query, key, value))))
+
+    def results(attention: Callable[..., Any], *given: Any, **named: Any) -> tuple[Any, ...]:
+        query, key, value = (each.detach().requires_grad_() for each in inputs)
+        with torch.enable_grad():
+            result = attention(query, key, value, *given, **named)
+            return (result, *torch.autograd.grad((result * weights).sum(), (query, key, value)))
+
+    try:
+        found = results(varlen_attn, begins, begins, 56, 56, **causal(None))
+    except (RuntimeError, ValueError, TypeError):
+        return False
+    expected = results(reference, begins, 56, scale=scale, window=None)
     return all(
         bool((one.float() - other.float()).norm() <= ROUNDING * other.float().norm())
-        for one, other in zip(*found, strict=True)
+        for one, other in zip(found, expected, strict=True)
     )
 
 

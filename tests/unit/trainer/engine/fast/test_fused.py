@@ -10,7 +10,7 @@ import transformers
 from peft import LoraConfig, get_peft_model
 
 from services.trainer.engine.fast import fused
-from services.trainer.engine.fast.frozen import PLAIN, Frozen
+from services.trainer.engine.fast.frozen import Plain
 from tests.unit.trainer.engine.fast.models import gradients_of, small_model
 
 pytestmark = pytest.mark.torch
@@ -37,7 +37,7 @@ def test_value_and_gradients_are_those_of_the_plain_products(dtype: Any, error: 
 
     expected = results(fused.lora_linear_plain, (values, a, b), weight, torch.float64)
     inputs = (values.detach().to(dtype).requires_grad_(), a, b)  # the adapter is wider than what it computes in
-    found = results(fused.lora_linear, inputs, Frozen(PLAIN, (), (weight.to(dtype),)), dtype)
+    found = results(fused.lora_linear, inputs, Plain(weight.to(dtype)), dtype)
     for one, other in zip(found, expected, strict=True):
         assert float((one.double() - other).norm() / other.norm()) < error
     assert found[2].dtype == found[3].dtype == torch.float64
