@@ -32,7 +32,7 @@ HEAD_CHUNK, HEAD_BYTES, PLAIN_HEAD_BYTES = 4096, 6, 16
 where the base's own head is used, for all positions at once."""
 MASK_BYTES, EAGER_BYTES = 2, 8
 """Of a pair of tokens of a row: in the mask; and in scores and weights of eager attention, for each layer and head."""
-ON_CPU, PROCESS_BYTES = 2, int(0.8 * GIB)
+FLOAT32_SCALE, PROCESS_BYTES = 2, int(0.8 * GIB)
 """On a CPU numbers are in float32, so twice as large; and all memory of the process counts, also torch's own."""
 
 EFFICIENCY: Mapping[tuple[str, bool], float] = {
@@ -65,6 +65,21 @@ class Fit(BaseModel):
 
     micro_tokens: int
     recompute: bool
+
+
+ON_CPU = (Fit(micro_tokens=1024, recompute=False),)  # larger micro-batches are not faster here
+LEAN_ON_CPU = (Fit(micro_tokens=1024, recompute=True),)
+ON_GPU = (
+    # Fastest first. Keeping activations beats large micro-batches down to about 4k tokens; below, dequantizing all
+    # 4-bit weights once per micro-batch costs more than recomputing.
+    Fit(micro_tokens=16384, recompute=False),
+    Fit(micro_tokens=8192, recompute=False),
+    Fit(micro_tokens=4096, recompute=False),
+    Fit(micro_tokens=8192, recompute=True),
+    Fit(micro_tokens=4096, recompute=True),
+    Fit(micro_tokens=2048, recompute=True),
+    Fit(micro_tokens=0, recompute=True),
+)
 
 
 @dataclass(frozen=True)
@@ -145,7 +160,7 @@ def need(shape: Shape, adapter_parameters: int, load: Load, way: Way, *, recompu
     With recomputation that layer also has to save what it had not kept. Besides, an nf4 matrix in 16 bits, and the mask
     of sdpa.
     """
-    scale = 1 if way.cuda else ON_CPU
+    scale = 1 if way.cuda else FLOAT32_SCALE
     saved = layer_bytes(shape, way, load) * load.tokens * scale
     kept = KEPT * shape.hidden * load.tokens * scale if recompute else saved
     chunk = min(load.tokens, HEAD_CHUNK) if way.linear_head else load.tokens
@@ -163,8 +178,8 @@ def need(shape: Shape, adapter_parameters: int, load: Load, way: Way, *, recompu
 
 def weights(shape: Shape, way: Way) -> int:
     """Bytes of the base. Only linear layers of the decoder are quantized: no embeddings, head, towers or experts."""
-    scale = 1 if way.cuda or way.quantization == "nf4" else ON_CPU
-    others = (shape.parameters - shape.matmuls) * 2 * (1 if way.cuda else ON_CPU)
+    scale = 1 if way.cuda or way.quantization == "nf4" else FLOAT32_SCALE
+    others = (shape.parameters - shape.matmuls) * 2 * (1 if way.cuda else FLOAT32_SCALE)
     return int(shape.matmuls * WEIGHT_BYTES[way.quantization] * scale + others)
 
 

@@ -12,6 +12,7 @@ from pydantic import JsonValue
 from services.trainer.domain import memory_plan
 from services.trainer.domain.auto import Choice
 from services.trainer.domain.memory_plan import GIB, Amount, Fit, Load, Need, Shape, Way
+from services.trainer.domain.packing import MASKED_GPU_ROW
 from services.trainer.domain.plan import Switches
 from services.trainer.domain.utilization import Cost
 from shared.errors import InputError
@@ -25,8 +26,6 @@ USUAL_ROW = 2048
 GRAPH_SECONDS = 10.0
 """What capturing CUDA graphs costs."""
 ALL = Switches()
-MASKED_ROW = 2048
-"""See `packing.MASKED_GPU_ROW`."""
 
 
 @dataclass(frozen=True)
@@ -233,7 +232,7 @@ class Planner:
 
     def _need(self, way: Way, fit: Fit) -> Need:
         tokens = self._micro(fit)
-        row = tokens if way.attention == "varlen" else min(tokens, max(MASKED_ROW, self.data.longest))
+        row = tokens if way.attention == "varlen" else min(tokens, max(MASKED_GPU_ROW, self.data.longest))
         return memory_plan.need(self.base.shape, self.adapter, Load(tokens, row), way, recompute=fit.recompute)
 
     def _micro(self, fit: Fit) -> int:

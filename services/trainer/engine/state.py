@@ -8,13 +8,12 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from services.trainer.domain.memory_plan import Fit
+from services.trainer.domain.memory_plan import ON_CPU, Fit
 from services.trainer.domain.overfitting import Point
 from services.trainer.domain.schedule import BestSoFar
 from services.trainer.engine.checkpoints import STATE
 from services.trainer.engine.messages import Lowered
 from services.trainer.engine.model.compute import FLOAT32
-from services.trainer.engine.model.memory import ON_CPU
 from shared.errors import InputError
 from shared.events import CheckpointInfo
 

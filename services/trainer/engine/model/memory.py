@@ -10,28 +10,13 @@ from typing import Any, TypeVar
 
 import torch
 
-from services.trainer.domain.memory_plan import Fit
+from services.trainer.domain.memory_plan import LEAN_ON_CPU, ON_CPU, ON_GPU, Fit
 from services.trainer.engine import checkpoints
 from services.trainer.engine.model.adapter import recompute_activations
 from services.trainer.engine.parallel.group import ALONE, Group
 from shared.errors import InputError, TransientError
 
 T = TypeVar("T")
-
-
-ON_CPU = (Fit(micro_tokens=1024, recompute=False),)  # larger micro-batches are not faster here
-LEAN_ON_CPU = (Fit(micro_tokens=1024, recompute=True),)
-ON_GPU = (
-    # Fastest first. Keeping activations beats large micro-batches down to about 4k tokens; below, dequantizing all
-    # 4-bit weights once per micro-batch costs more than recomputing.
-    Fit(micro_tokens=16384, recompute=False),
-    Fit(micro_tokens=8192, recompute=False),
-    Fit(micro_tokens=4096, recompute=False),
-    Fit(micro_tokens=8192, recompute=True),
-    Fit(micro_tokens=4096, recompute=True),
-    Fit(micro_tokens=2048, recompute=True),
-    Fit(micro_tokens=0, recompute=True),
-)
 
 
 def fits_of(device: Any, *, lean: bool = False) -> tuple[Fit, ...]:

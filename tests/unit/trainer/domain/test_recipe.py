@@ -9,22 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.trainer.domain.memory_plan import GIB, Fit
+from services.trainer.domain.memory_plan import GIB, ON_CPU, ON_GPU, Fit
 from services.trainer.domain.plan import Switches
 from services.trainer.domain.recipe import Base, Data, Device, Planner, Recipe, check_fp8
 from shared.errors import InputError
 from tests.unit.trainer.domain.test_memory_plan import ADAPTERS, BASES, cost
 
-FITS = (
-    Fit(micro_tokens=16384, recompute=False),
-    Fit(micro_tokens=8192, recompute=False),
-    Fit(micro_tokens=4096, recompute=False),
-    Fit(micro_tokens=8192, recompute=True),
-    Fit(micro_tokens=4096, recompute=True),
-    Fit(micro_tokens=2048, recompute=True),
-    Fit(micro_tokens=0, recompute=True),
-)
-ON_CPU = (Fit(micro_tokens=1024, recompute=False),)
 PEAKS = {"4090": 165e12, "A100-40": 312e12, "A100-80": 312e12, "H100": 989e12, "H200": 989e12}
 GPUS = {
     "4090": Device(True, "NVIDIA GeForce RTX 4090", 24 * GIB, 23 * GIB, (8, 9)),
@@ -45,7 +35,7 @@ def planner(gpu: str, base: str, data: Data = DATA, switches: Switches = WHOLE) 
 
 
 def recipe(gpu: str, base: str, asked: str = "auto", data: Data = DATA, switches: Switches = WHOLE) -> Recipe:
-    return planner(gpu, base, data, switches).plan(asked, FITS if gpu in GPUS else ON_CPU)
+    return planner(gpu, base, data, switches).plan(asked, ON_GPU if gpu in GPUS else ON_CPU)
 
 
 @pytest.mark.parametrize("switches", [PLAIN, WHOLE])
@@ -72,7 +62,7 @@ def test_bf16_is_taken_where_it_fits_because_it_is_what_is_served(
 
 def test_what_others_hold_of_the_gpu_decides_too():
     beside_vllm = replace(GPUS["H100"], free=12 * GIB)
-    found = replace(planner("H100", "8B"), device=beside_vllm).plan("auto", FITS)
+    found = replace(planner("H100", "8B"), device=beside_vllm).plan("auto", ON_GPU)
     assert found.quantization.value == "nf4"
     assert "of the 12.0 GiB that are free" in found.quantization.reason
 
@@ -120,7 +110,7 @@ def test_fp8_is_refused_where_it_cannot_be_computed(gpu: str, why: str | None):
 def test_a_continued_run_keeps_what_auto_was_if_it_can(gpu: str, free: int, kept: str | None, value: str, why: str):
     made = planner(gpu, "8B")
     made = replace(made, device=replace(made.device, free=free * GIB))
-    found = made.plan("auto", FITS, kept=kept)
+    found = made.plan("auto", ON_GPU, kept=kept)
     assert found.quantization.value == value
     assert why in found.quantization.reason
 
@@ -128,14 +118,14 @@ def test_a_continued_run_keeps_what_auto_was_if_it_can(gpu: str, free: int, kept
 @pytest.mark.parametrize(
     ("gpu", "base", "begins"),
     [
-        ("H200", "8B", FITS[0]),
-        ("H100", "8B", FITS[0]),
-        ("A100-40", "8B", FITS[2]),
-        ("4090", "8B", FITS[3]),
-        ("4090", "135M", FITS[0]),
-        ("A100-40", "1B", FITS[0]),
-        ("H100", "70B", FITS[3]),
-        ("4090", "70B", FITS[6]),
+        ("H200", "8B", ON_GPU[0]),
+        ("H100", "8B", ON_GPU[0]),
+        ("A100-40", "8B", ON_GPU[2]),
+        ("4090", "8B", ON_GPU[3]),
+        ("4090", "135M", ON_GPU[0]),
+        ("A100-40", "1B", ON_GPU[0]),
+        ("H100", "70B", ON_GPU[3]),
+        ("4090", "70B", ON_GPU[6]),
     ],
 )
 def test_the_search_for_what_fits_begins_near_what_does(gpu: str, base: str, begins: Fit):
@@ -148,8 +138,8 @@ def test_the_search_for_what_fits_begins_near_what_does(gpu: str, base: str, beg
 @pytest.mark.parametrize("gpu", GPUS)
 def test_a_fit_that_is_expected_to_fit_is_never_passed_over(gpu: str, base: str):
     made = planner(gpu, base)
-    found = made.plan("auto", FITS)
-    passed = FITS[: FITS.index(found.begin.value)]
+    found = made.plan("auto", ON_GPU)
+    passed = ON_GPU[: ON_GPU.index(found.begin.value)]
     assert all(made.estimate(found, fit).memory_bytes > made.device.free for fit in passed)
 
 
@@ -178,11 +168,11 @@ def test_graphs_are_for_small_bases_whose_launches_take_the_time():
 def test_a_base_that_a_fast_path_does_not_suit_falls_back_and_says_so(changes: dict[str, object], why: str):
     made = planner("H100", "8B")
     made = replace(made, base=replace(made.base, **changes))  # type: ignore[arg-type]
-    found = made.plan("auto", FITS)
+    found = made.plan("auto", ON_GPU)
     assert not found.cuda_graphs.value
     assert why in found.cuda_graphs.reason
-    assert made.estimate(found, FITS[0]).memory_bytes > 0
-    assert (made.estimate(found, FITS[0]).seconds is None) == ("cost" in changes)
+    assert made.estimate(found, ON_GPU[0]).memory_bytes > 0
+    assert (made.estimate(found, ON_GPU[0]).seconds is None) == ("cost" in changes)
 
 
 @pytest.mark.parametrize(
@@ -193,7 +183,7 @@ def test_a_base_that_a_fast_path_does_not_suit_falls_back_and_says_so(changes: d
     ],
 )
 def test_what_cannot_be_recorded_is_not(changes: dict[str, object], why: str):
-    found = replace(planner("H100", "135M"), **changes).plan("auto", FITS)  # type: ignore[arg-type]
+    found = replace(planner("H100", "135M"), **changes).plan("auto", ON_GPU)  # type: ignore[arg-type]
     assert not found.cuda_graphs.value and why in found.cuda_graphs.reason
 
 
@@ -223,8 +213,8 @@ def test_there_is_a_recipe_for_everything(
 ):
     data = Data(tokens=longest * rows * steps, longest=longest, most=longest * rows, steps=steps)
     made = planner("H100", base, data)
-    found = replace(made, device=replace(made.device, free=free)).plan(asked, FITS, kept=kept)
+    found = replace(made, device=replace(made.device, free=free)).plan(asked, ON_GPU, kept=kept)
     assert found.quantization.value in ("nf4", "none", "fp8")
-    assert found.begin.value in FITS
+    assert found.begin.value in ON_GPU
     estimate = made.estimate(found, found.begin.value)
     assert estimate.memory_bytes > 0 and estimate.seconds is not None and estimate.seconds > 0

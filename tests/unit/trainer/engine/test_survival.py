@@ -18,6 +18,7 @@ from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from services.trainer.domain.memory_plan import ON_GPU
 from services.trainer.domain.packing import MicroBatch, RowShape, row_shape
 from services.trainer.domain.plan import Plan
 from services.trainer.engine import checkpoints
@@ -27,7 +28,7 @@ from services.trainer.engine.dry_run import dry_run, worst
 from services.trainer.engine.loop import Interrupted
 from services.trainer.engine.loss import Sums, Supervised
 from services.trainer.engine.messages import TrainingResult
-from services.trainer.engine.model.memory import ON_GPU, Memory
+from services.trainer.engine.model.memory import Memory
 from services.trainer.engine.snapshot import Snapshots
 from services.trainer.engine.step import Stepper
 from services.trainer.engine.validation import Measured, Validator

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from services.trainer.engine.model.memory import ON_GPU, Fit, Memory, gpu_in_use, load_onto_device
+from services.trainer.domain.memory_plan import ON_GPU, Fit
+from services.trainer.engine.model.memory import Memory, gpu_in_use, load_onto_device
 from shared.errors import InputError, TransientError
 
 pytestmark = pytest.mark.torch

@@ -14,7 +14,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, LlamaConfig, MixtralConfig
 
 from services.trainer.domain.auto import Choice, Facts, choose
-from services.trainer.domain.memory_plan import Load, Shape, Way, layer_bytes
+from services.trainer.domain.memory_plan import ON_CPU, Load, Shape, Way, layer_bytes
 from services.trainer.domain.plan import Plan
 from services.trainer.engine.data.dataset import Dataset
 from services.trainer.engine.data.tokens import Example
@@ -82,16 +82,10 @@ def test_a_base_with_other_names_for_its_sizes_has_an_estimate_too(config: Any):
     train = rows(30, 40)
     chosen = choose(plan, Facts(2, 70, facts.parameters, 1000), Choice(64, ""))
     planner = planner_of(plan, facts, chosen, train, None, CPU)
-    found = planner.plan("auto", [fit := planner_fit()])
+    found = planner.plan("auto", [fit := ON_CPU[0]])
     estimate = planner.estimate(found, fit)
     assert estimate.memory_bytes > 0
     assert all(size > 0 for size in vars(planner.base.shape).values())
-
-
-def planner_fit() -> Any:
-    from services.trainer.engine.model.memory import ON_CPU  # noqa: PLC0415
-
-    return ON_CPU[0]
 
 
 def test_the_data_say_how_much_is_read_in_all_and_at_most_in_a_step():
