@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import torch
 import transformers
 
 from services.trainer.domain.auto import Choice, Chosen, Facts, choose, choose_max_length, choose_processes
+from services.trainer.domain.memory_plan import Fit
 from services.trainer.domain.packing import RowShape, row_shape
 from services.trainer.domain.plan import Plan
 from services.trainer.domain.recipe import check_fp8
@@ -28,7 +29,7 @@ from services.trainer.engine.loss import Dpo, Objective, Supervised, preferences
 from services.trainer.engine.messages import HyperparametersChosen, PhaseBegan, Resumed, Started, TrainingResult
 from services.trainer.engine.model import adapter, base
 from services.trainer.engine.model.attention import for_short_rows, heads_of
-from services.trainer.engine.model.compute import BFLOAT16, choose_compute
+from services.trainer.engine.model.compute import BFLOAT16, Compute, choose_compute
 from services.trainer.engine.model.measured import Reading, hidden_of, measure
 from services.trainer.engine.model.memory import Memory, fits_of, forget_failed_try, gpu_in_use, load_onto_device
 from services.trainer.engine.model.start import read_start
@@ -44,6 +45,24 @@ from services.trainer.engine.state import compute_of, quantization_of
 from services.trainer.engine.step import Stepper
 from services.trainer.engine.validation import Validator
 from shared.errors import InputError
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a process is to train, once it is planned. `place`: in its group. `resumed`: the checkpoint that it
+    continues from."""
+
+    plan: Plan
+    out: Path
+    reporter: Reporter
+    stop: Callable[[], bool]
+    device: Any
+    place: Place
+    resumed: Path | None
+
+    @property
+    def fits(self) -> tuple[Fit, ...]:
+        return fits_of(self.device, lean=self.plan.lean)
 
 
 def run(
@@ -80,66 +99,53 @@ def _run(
 
     reporter.send(HyperparametersChosen.model_validate({"at": time.time(), **_named(prepared.chosen)}))
 
-    place = place or Place(0, _processes(plan, prepared, device), out / ".peers")
+    if place is None:
+        processes = _processes(plan, prepared, device)
+        place = Place(0, processes.value, out / ".peers")
+        if plan.gpus != 1:
+            prepared = prepared.saying(gpus=(processes.value, processes.reason))
+    task = Task(plan, out, reporter, stop, device, place, resumed)
     result = None
     try:
-        result = _attempt(plan, prepared, device, resumed, out, reporter, stop, place)
+        result = _attempt(task, prepared)
     except InputError as error:
         if not _fits_in_four_bits(error, prepared, resumed, reporter):
             raise
     if result is None:  # only here the failed try is gone from the GPU's memory
         forget_failed_try()
         reason = "bf16, which is what is served, did not fit into the GPU's memory, though it should have"
-        recipe = prepared.planner.with_quantization(
-            Choice("nf4", reason), fits_of(device, lean=plan.lean), automatic=False
-        )
+        recipe = prepared.planner.with_quantization(Choice("nf4", reason), task.fits, automatic=False)
         prepared = prepared.with_recipe(prepared.planner, recipe)
         prepared.write(out)
-        result = _attempt(plan, prepared, device, None, out, reporter, stop, place)
+        result = _attempt(replace(task, resumed=None), prepared)
     return result
 
 
-def _attempt(
-    plan: Plan,
-    prepared: Prepared,
-    device: Any,
-    resumed: Path | None,
-    out: Path,
-    reporter: Reporter,
-    stop: Callable[[], bool],
-    place: Place,
-) -> TrainingResult:
+def _attempt(task: Task, prepared: Prepared) -> TrainingResult:
     """Train in all processes of the group, with the quantization and the type that the leader has chosen."""
-    kept_type = plan.compute or (compute_of(resumed) if resumed is not None else None)
+    plan, device = task.plan, task.device
+    kept_type = plan.compute or (compute_of(task.resumed) if task.resumed is not None else None)
     compute = choose_compute(prepared.base.stored, device, kept_type)
     bfloat16_on_cpu = device.type == "cpu" and compute.name == BFLOAT16
     attention = for_short_rows(prepared.base.attention, prepared.train.longest, bfloat16_on_cpu=bfloat16_on_cpu)
     prepared = prepared.computing(compute, attention)
     alike = plan.as_chosen(prepared.chosen.quantization.value, compute.name)
-    with Peers(place, alike, partial(kept.hand_over, prepared.encoded), reporter) as peers:
-        prepared, loop = _trained(alike, prepared, device, resumed, out, reporter, peers.stopping(stop), place)
-        reporter.phase("save")
+    with Peers(task.place, alike, partial(kept.hand_over, prepared.encoded), task.reporter) as peers:
+        prepared, loop = _trained(replace(task, plan=alike, stop=peers.stopping(task.stop)), prepared, compute)
+        task.reporter.phase("save")
         result = result_of(plan, prepared, loop)
-        if place.number == 0:
-            save(plan, prepared, loop, result, out)
+        if task.place.number == 0:
+            save(plan, prepared, loop, result, task.out)
     return result
 
 
-def _trained(
-    plan: Plan,
-    prepared: Prepared,
-    device: Any,
-    resumed: Path | None,
-    out: Path,
-    reporter: Reporter,
-    stop: Callable[[], bool],
-    place: Place,
-) -> tuple[Prepared, Loop]:
+def _trained(task: Task, prepared: Prepared, compute: Compute) -> tuple[Prepared, Loop]:
     """Load the base and train to the end, in each process of the group alike."""
+    plan, device, reporter, place = task.plan, task.device, task.reporter, task.place
     rows, sequences = len(prepared.train.rows), prepared.train.sequences
     reporter.send(PhaseBegan(at=time.time(), phase="load", rows=rows, sequences=sequences))
     tuned = load_onto_device(
-        lambda: adapter.load(plan, prepared.base, prepared.chosen, device, prepared.compute), device, plan.served_memory
+        lambda: adapter.load(plan, prepared.base, prepared.chosen, device, compute), device, plan.served_memory
     )
 
     reporter.phase("prepare")
@@ -147,7 +153,6 @@ def _trained(
     with Several(place, device) if place.of > 1 else ALONE as group:
         if prepared.start is not None:
             prepared.start.load_into(tuned)
-        fits = fits_of(device, lean=plan.lean)
         memory = Memory(tuned, device, prepared.train.longest, plan.served_memory, group, lean=plan.lean)
         sequences_tried = [sequence for item in prepared.train.items[:2] for sequence in item]
         reading = memory.within(lambda _: measure(tuned, sequences_tried, memory.precision))
@@ -156,17 +161,19 @@ def _trained(
         pieces = Pieces.of(prepared.recipe, plan.switches)
         hidden = partial(hidden_of, tuned, sequences_tried, memory.precision)
         dressed = memory.within(lambda _: dress(tuned, pieces, hidden))
-        prepared = prepared.as_read(tuned, reading, fits).dressed(dressed)
-        prepared.write(out)
-        memory.begin(fits[group.most(fits.index(prepared.recipe.begin.value))])
+        prepared = prepared.as_read(tuned, reading, task.fits).dressed(dressed)
+        prepared.write(task.out)
+        memory.begin(task.fits[group.most(task.fits.index(prepared.recipe.begin.value))])
         group.copy(adapter.trainable(tuned).values())
-        loop = _loop(plan, prepared, Forward(tuned, linear_head=reading.linear_head), reading, memory, reporter, stop)
-        loop.state.compute = prepared.compute.name if prepared.compute and device.type == "cpu" else None
+        loop = _loop(
+            plan, prepared, Forward(tuned, linear_head=reading.linear_head), reading, memory, reporter, task.stop
+        )
+        loop.state.compute = compute.name if device.type == "cpu" else None
         torch.manual_seed(plan.seed + 1)  # for dropout; the seed itself was used for the initial weights of the adapter
-        if resumed is not None:
-            loop.resume(resumed)
+        if task.resumed is not None:
+            loop.resume(task.resumed)
         group.same(loop.state.model_dump_json(), str(reading), tuned.config._attn_implementation)
-        if resumed is not None:  # and read by all: whoever hears of it may remove it
+        if task.resumed is not None:  # and read by all: whoever hears of it may remove it
             reporter.send(Resumed(at=time.time(), step=loop.state.step))
         loop.run()
     return prepared, loop
@@ -181,12 +188,9 @@ def _fits_in_four_bits(error: InputError, prepared: Prepared, resumed: Path | No
     return error.code == "out_of_memory" and recipe.automatic and recipe.quantization.value == "none" and taken <= 0
 
 
-def _processes(plan: Plan, prepared: Prepared, device: Any) -> int:
+def _processes(plan: Plan, prepared: Prepared, device: Any) -> Choice[int]:
     visible = torch.cuda.device_count() if device.type == "cuda" else None
-    processes = choose_processes(plan.gpus, prepared.chosen.batch_size.value, visible)
-    if plan.gpus != 1:
-        prepared.document["gpus"] = {"value": processes.value, "reason": processes.reason}
-    return processes.value
+    return choose_processes(plan.gpus, prepared.chosen.batch_size.value, visible)
 
 
 def _device(plan: Plan, number: int) -> Any:

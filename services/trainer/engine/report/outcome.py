@@ -72,6 +72,6 @@ def save(plan: Plan, prepared: Prepared, loop: Loop, result: TrainingResult, out
     adapter.save_adapter(loop.model, folder, plan, prepared.base)
     (folder / "README.md").write_text(model_card(result))
     if (graphs := loop.stepper.graphs) is not None:
-        prepared = prepared.recorded(graphs.outcome, given_up=graphs.refused is not None)
+        prepared = prepared.saying(cuda_graphs=(graphs.refused is None, graphs.outcome))
     prepared.with_outcome(result).write(out)
     (out / "result.json").write_text(json.dumps(result.model_dump(mode="json"), indent=2) + "\n")

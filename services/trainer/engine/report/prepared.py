@@ -43,8 +43,6 @@ class Prepared:
     encoded: dict[str, Dataset]
     """Both splits as they were read, by the field of the job that names them."""
     linear_head: bool = True
-    compute: Compute | None = None
-    """The type that the base computes in; None: it is not chosen yet."""
 
     @property
     def forecast(self) -> Forecast:
@@ -53,6 +51,11 @@ class Prepared:
     def write(self, out: Path) -> None:
         """Write `hyperparameters.json`."""
         (out / "hyperparameters.json").write_text(json.dumps(self.document, indent=2) + "\n")
+
+    def saying(self, **entries: tuple[JsonValue, str]) -> Prepared:
+        """The same with these in the document: each a value and its reason."""
+        said: dict[str, JsonValue] = {name: {"value": value, "reason": why} for name, (value, why) in entries.items()}
+        return replace(self, document={**self.document, **said})
 
     def with_recipe(self, planner: Planner, recipe: Recipe) -> Prepared:
         """The same, planned in another way."""
@@ -63,39 +66,29 @@ class Prepared:
 
     def computing(self, compute: Compute, attention: AttentionChoice) -> Prepared:
         """The same with the type that the base computes in, and the attention that suits it and the rows."""
-        said: dict[str, JsonValue] = {
-            "compute": {"value": compute.name, "reason": compute.reason},
-            "attention": {"value": attention.implementation, "reason": attention.reason},
-        }
-        suited = replace(self.base, attention=attention)
-        return replace(self, base=suited, compute=compute, document={**self.document, **said})
+        found = replace(self, base=replace(self.base, attention=attention))
+        return found.saying(
+            compute=(compute.name, compute.reason), attention=(attention.implementation, attention.reason)
+        )
 
     def as_read(self, model: Any, reading: Reading, fits: Sequence[Fit]) -> Prepared:
         """The same with what was measured of the loaded model. The quantization does not change any more."""
-        planner, recipe, document = self.planner, self.recipe, dict(self.document)
+        found, planner, recipe = replace(self, linear_head=reading.linear_head), self.planner, self.recipe
         if reading.unsuitable:
             reason = f"the kernel for packed rows did not suit the base: {reading.unsuitable}"
             implementation = model.config._attn_implementation
             planner = as_read(planner, implementation)
             recipe = planner.with_quantization(recipe.quantization, fits, automatic=recipe.automatic)
-            document["attention"] = {"value": implementation, "reason": reason}
-        document["packing"] = {"value": reading.packed, "reason": reading.reason}
+            found = found.saying(attention=(implementation, reason))
         head = "logits are made and dropped chunk by chunk"
         if not reading.linear_head:
             head = "the base's own does more than that"
-        document["linear_head"] = {"value": reading.linear_head, "reason": head}
-        found = replace(self, document=document, linear_head=reading.linear_head)
+        found = found.saying(packing=(reading.packed, reading.reason), linear_head=(reading.linear_head, head))
         return found.with_recipe(planner, recipe)
 
     def dressed(self, dressed: Dressed) -> Prepared:
         """The same with the pieces that the loaded model got."""
-        entries = {name: getattr(dressed, name) for name in ("fused_lora", "liger", "kernels")}
-        pieces: dict[str, JsonValue] = {name: {"value": has, "reason": why} for name, (has, why) in entries.items()}
-        return replace(self, document={**self.document, **pieces})
-
-    def recorded(self, outcome: str, *, given_up: bool) -> Prepared:
-        """The same with what came of the CUDA graphs."""
-        return replace(self, document={**self.document, "cuda_graphs": {"value": not given_up, "reason": outcome}})
+        return self.saying(**vars(dressed))
 
     def with_outcome(self, result: TrainingResult) -> Prepared:
         """The same with what became of the estimate."""
