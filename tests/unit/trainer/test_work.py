@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from services.inference.domain.adapter import config_problems, file_problems
-from services.trainer.domain.plan import parse_plan
+from services.trainer.domain.plan import Plan, parse_plan
 from services.trainer.engine.report.reporter import Reporter
 from services.trainer.engine.run import run
 from services.trainer.job.process import child_environment, safe_trace
@@ -161,18 +161,24 @@ async def test_an_adapter_changes_only_what_the_server_of_the_profile_can_change
     assert config["target_modules"] and all(name.endswith(("q_proj", "v_proj")) for name in config["target_modules"])
 
 
-@pytest.mark.parametrize("stored", [True, False])
-async def test_the_template_is_given_what_the_rows_were_checked_with(
-    stored: bool, store: FakeStore, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The profile says it, or the settings where an older validate service names none."""
-    plans = []
+@pytest.fixture
+def plans(monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
+    """Those that a training process is started with; none is."""
+    given: list[Plan] = []
 
     async def start(plan: Path, *_: Any, **__: Any) -> None:
-        plans.append(parse_plan(plan.read_bytes()))
+        given.append(parse_plan(plan.read_bytes()))
         raise TransientError("stopped by the test")
 
     monkeypatch.setattr("services.trainer.work.TrainingProcess.start", start)
+    return given
+
+
+@pytest.mark.parametrize("stored", [True, False])
+async def test_the_template_is_given_what_the_rows_were_checked_with(
+    stored: bool, store: FakeStore, settings: Settings, plans: list[Plan]
+) -> None:
+    """The profile says it, or the settings where an older validate service names none."""
     of_profile, of_settings = {"enable_thinking": False}, {"enable_thinking": True}
     profile = BaseProfile(
         digest="abc",
@@ -194,15 +200,8 @@ async def test_the_template_is_given_what_the_rows_were_checked_with(
     [({}, 1), ({"gpus": "auto"}, "auto"), ({"gpus": "2"}, 2), ({"gpus": 2, "gpu": "cpu"}, 1)],
 )
 async def test_a_training_uses_as_many_gpus_as_the_settings_say(
-    trainer: dict[str, Any], asked: int | str, store: FakeStore, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    trainer: dict[str, Any], asked: int | str, store: FakeStore, settings: Settings, plans: list[Plan]
 ) -> None:
-    plans = []
-
-    async def start(plan: Path, *_: Any, **__: Any) -> None:
-        plans.append(parse_plan(plan.read_bytes()))
-        raise TransientError("stopped by the test")
-
-    monkeypatch.setattr("services.trainer.work.TrainingProcess.start", start)
     of_trainer = {**settings.trainer.model_dump(), "gpu": None, **trainer}
     changed = settings.model_copy(update={"trainer": TrainerSettings.model_validate(of_trainer)})
     with pytest.raises(TransientError):

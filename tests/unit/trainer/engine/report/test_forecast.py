@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,42 +10,23 @@ import pytest
 import torch
 import transformers
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, LlamaConfig, MixtralConfig
+from transformers import LlamaConfig, MixtralConfig
 
 from services.trainer.domain.auto import Choice, Facts, choose
 from services.trainer.domain.memory_plan import ON_CPU, Load, Shape, Way, layer_bytes
 from services.trainer.domain.plan import Plan
 from services.trainer.engine.data.dataset import Dataset
 from services.trainer.engine.data.tokens import Example
-from services.trainer.engine.model.targets import layers_of
 from services.trainer.engine.report.forecast import data_facts, device_facts, planner_of, shape_of
 from services.trainer.engine.report.usage import assumed_cost
+from tests.unit.trainer.engine.report.bases import LLAMA_8B, facts_of
 
 pytestmark = pytest.mark.torch
 
 CPU = torch.device("cpu")
-LLAMA_8B = LlamaConfig(
-    vocab_size=128_256,
-    hidden_size=4096,
-    intermediate_size=14_336,
-    num_hidden_layers=32,
-    num_attention_heads=32,
-    num_key_value_heads=8,
-)
 SMALL = {"vocab_size": 512, "hidden_size": 128, "intermediate_size": 448, "num_hidden_layers": 2}
 SMALL |= {"num_attention_heads": 4, "num_key_value_heads": 1}
 PLAN = {"job_id": "j", "model": "m", "base": {"id": "b", "location": "b"}, "train": "t.jsonl"}
-
-
-def facts_of(config: Any) -> Any:
-    with torch.device("meta"):
-        skeleton = AutoModelForCausalLM.from_config(config)
-    layers = layers_of(skeleton, None)
-    parameters = sum(parameter.numel() for parameter in skeleton.parameters())
-    attention = SimpleNamespace(implementation="sdpa", reason="a test")
-    return SimpleNamespace(
-        config=config, layers=layers, linears=layers.linears, parameters=parameters, attention=attention
-    )
 
 
 def rows(*lengths: int) -> Dataset:

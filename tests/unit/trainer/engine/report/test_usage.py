@@ -2,39 +2,22 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, MixtralConfig
+from transformers import MixtralConfig
 
 from services.trainer.engine.data.dataset import Dataset
 from services.trainer.engine.data.tokens import Example
-from services.trainer.engine.model.targets import layers_of
 from services.trainer.engine.report.usage import cost_of, memory_in_use
+from tests.unit.trainer.engine.report.bases import LLAMA_8B, facts_of
 
 pytestmark = pytest.mark.torch
 
 GPU, CPU = torch.device("cuda", 0), torch.device("cpu")
-LLAMA_8B = LlamaConfig(
-    vocab_size=128_256,
-    hidden_size=4096,
-    intermediate_size=14_336,
-    num_hidden_layers=32,
-    num_attention_heads=32,
-    num_key_value_heads=8,
-)
 MIXTRAL = MixtralConfig(
     vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4, num_local_experts=2
 )
-
-
-def base(config: Any) -> Any:
-    with torch.device("meta"):
-        skeleton = AutoModelForCausalLM.from_config(config)
-    return SimpleNamespace(config=config, layers=layers_of(skeleton, None))
 
 
 def rows(*lengths: int, trained: float) -> Dataset:
@@ -49,7 +32,7 @@ def h100(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_cost_of_an_8b_shape_is_that_of_its_matrices_its_attention_and_its_trained_positions() -> None:
-    llama = base(LLAMA_8B)
+    llama = facts_of(LLAMA_8B)
     found = cost_of(llama, rows(400, 1600, trained=0.25), GPU)
     assert found is not None and found.peak == 989e12
     layers, head = 6_979_321_856, 128_256 * 4096
@@ -61,10 +44,10 @@ def test_the_cost_of_an_8b_shape_is_that_of_its_matrices_its_attention_and_its_t
 
 def test_there_is_no_mfu_where_it_would_be_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     some = rows(100, trained=1.0)
-    assert cost_of(base(MIXTRAL), some, GPU) is None, "a token meets only some of the experts"
-    assert cost_of(base(LLAMA_8B), some, CPU) is None
+    assert cost_of(facts_of(MIXTRAL), some, GPU) is None, "a token meets only some of the experts"
+    assert cost_of(facts_of(LLAMA_8B), some, CPU) is None
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Something New 9000")
-    assert cost_of(base(LLAMA_8B), some, GPU) is None
+    assert cost_of(facts_of(LLAMA_8B), some, GPU) is None
 
 
 def test_a_process_without_a_gpu_tells_its_own_memory() -> None:
