@@ -64,8 +64,8 @@ class Lora(StrictModel):
     ) = "all-linear"
     quantization: Auto | Literal["nf4", "fp8", "none"] = Field(default="auto", exclude_if=lambda value: value == "auto")
     """Of the base while it trains. `none` is bf16, as it is served (on a CPU maybe float32; results say which).
-    `auto`: `none` on a GPU that has the memory for it, else `nf4`; results say which. `fp8` needs compute capability 8.9. `auto` is not written, because
-    older services do not know it; they train in `nf4`, as ever."""
+    `auto`: `none` on a GPU that has the memory for it, else `nf4`; results say which. `fp8` needs compute capability
+    8.9. `auto` is not written, because older services do not know it; they train in `nf4`, as ever."""
 
 
 class Splits(StrictModel):
