@@ -195,14 +195,14 @@ def test_harmless_oddities_are_warnings(row: dict[str, Any], code: str, field: s
         ({"prompt": "a", "chosen": "b", "rejected": "c"}, "preference row of another tool"),
         ({"conversations": [{"from": "human", "value": "a"}]}, "ShareGPT"),
         ({"instruction": "a", "input": "", "output": "b"}, "Alpaca"),
-        ({"question": "a", "answer": "b"}, "none of the three"),
+        ({"question": "a", "answer": "b"}, "a question and its answer"),
     ],
 )
 def test_rows_of_other_tools_are_recognised(row: dict[str, Any], looks_like: str, run: Examine) -> None:
     first = run([row]).report.training.problems[0]
     assert first.code == "unknown_format"
     assert looks_like in first.message
-    assert '"messages"' in first.remedy
+    assert "tunestream mine" in first.remedy
 
 
 def test_messages_never_quote_the_text_of_a_conversation(run: Examine) -> None:
