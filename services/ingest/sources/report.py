@@ -53,7 +53,7 @@ class MiningReport(FrozenModel):
     def sentences(self) -> Iterator[str]:
         """The report in plain words, for people."""
         yield f"{self.name} was read as {self.words}: {FORMS[self.form]}{self._mapped()}."
-        made = f"{self.rows:,} rows became {self.examples:,} examples"
+        made = f"{_counted(self.rows, 'row')} became {_counted(self.examples, 'example')}"
         if self.group_by:
             made += f" (rows with the same {self.group_by} are one conversation"
             made += f", ordered by {self.order_by})" if self.order_by else ", in the order of the file)"
@@ -70,6 +70,10 @@ class MiningReport(FrozenModel):
         more = ", …" if left.rows > len(left.first) else ""
         detail = f": {left.detail}" if left.detail else ""
         return f"{left.rows:,} {left.words} ({self.unit} {shown}{more}{detail})"
+
+
+def _counted(number: int, name: str) -> str:
+    return f"{number:,} {name}{'' if number == 1 else 's'}"
 
 
 class Losses:

@@ -95,7 +95,13 @@ class Examples:
         Raises:
             LeftOut: nothing is asked, or nothing is answered.
         """
-        said = [message for turns in rows for message in turns]
+        said = list[Message]()
+        asked = None
+        for turns in rows:
+            # an export with several answers repeats the question beside each
+            again = [message for message in turns if message["role"] == "user"] == asked
+            said += [message for message in turns if message["role"] != "user"] if asked and again else turns
+            asked = [message for message in turns if message["role"] == "user"] or asked
         system = next((message["content"] for message in said if message["role"] == "system"), "")
         spoken = [message for message in said if message["role"] != "system"]
         if any(message["role"] == "tool" for message in spoken):

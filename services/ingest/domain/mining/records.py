@@ -70,12 +70,15 @@ def getter(column: str) -> Getter:
 
 
 def find(wanted: str, columns: Iterable[str]) -> str | None:
-    """The column of this name, whatever its case and separators; None: there is none."""
+    """The column of this name, whatever its case and separators, or the only one whose last word it is; None: there is
+    none. In a header of two rows, `Score` may be below a cell that belongs to its neighbours."""
     columns = list(columns)
     if wanted in columns:
         return wanted
     key = key_of(wanted)
-    return next((name for name in columns if key_of(name) == key), None)
+    same = next((name for name in columns if key_of(name) == key), None)
+    ends = [name for name in columns if key_of(name.rpartition(" ")[2]) == key]
+    return same or (ends[0] if len(ends) == 1 else None)
 
 
 def require(wanted: str, columns: list[str], param: str) -> str:

@@ -52,7 +52,9 @@ def encoding_of(path: Path, limits: Limits, source: Source) -> Encoding:
     """
     if source.encoding:
         try:
-            b"".decode(source.encoding)
+            b"any".decode(source.encoding)
+        except UnicodeError:
+            pass  # there is such an encoding
         except LookupError:
             raise refused(
                 f"source.encoding: there is no encoding {source.encoding!r}; utf-8, utf-16 and windows-1252 are usual",

@@ -59,8 +59,9 @@ def record_of(columns: list[str], cells: Cells) -> Record:
 
 
 def find_header(rows: Sequence[Cells], source: Source) -> Header:
-    """Find the header among the first rows of a table: the first row whose names are understood. There may be titles
-    above it, and it may consist of two rows, of which the upper one has merged cells.
+    """Find the header among the first rows of a table: the last row with names that are understood, which has more of
+    them than any above it. There may be titles above it, and it may consist of two rows, of which the upper one has
+    merged cells.
 
     Raises:
         InputError: no row is understood as a header.
@@ -69,6 +70,7 @@ def find_header(rows: Sequence[Cells], source: Source) -> Header:
     if widest > MOST_COLUMNS:
         raise refused(f"The table has {widest:,} columns; more than {MOST_COLUMNS:,} are not read.")
     problem: InputError | None = None
+    found: Header | None = None
     for index, row in enumerate(rows[:HEADER_ROWS]):
         filled = _filled(row)
         if filled < 2 or not all(_filled(each) < filled for each in rows[:index]):
@@ -83,7 +85,10 @@ def find_header(rows: Sequence[Cells], source: Source) -> Header:
                 problem = problem or error
                 continue
             notes = [f"the header is in row {index + 1}"] if index else []
-            return Header(index + 1, columns, form, notes)
+            found = Header(index + 1, columns, form, notes)
+            break
+    if found is not None:
+        return found
     if problem is None:
         raise refused("The table has fewer than two columns, so no question and answer; is the delimiter right?")
     raise problem
