@@ -45,6 +45,8 @@ def say(line: str) -> None:
 class Measured:
     report: MiningReport
     seconds: float
+    computing: float
+    """Seconds of a core."""
     peak: int
 
 
@@ -69,7 +71,8 @@ def mined(path: Path, out: Path, source: Source | None = None) -> Measured:
     _, _, usage = os.wait4(process.pid, 0)
     process.returncode = 0
     assert last.report is not None, last
-    return Measured(last.report, time.monotonic() - began, usage.ru_maxrss * 1024)
+    computing = usage.ru_utime + usage.ru_stime
+    return Measured(last.report, time.monotonic() - began, computing, usage.ru_maxrss * 1024)
 
 
 def written(path: Path, write: Callable[[Path], int]) -> int:
@@ -82,7 +85,7 @@ def show(measured: Measured, size: int) -> None:
     report = measured.report
     say(
         f"  {report.rows:,} rows, {report.examples:,} examples, {measured.seconds:.0f} s, "
-        f"{size / 1e6 / measured.seconds:.0f} MB/s, {report.rows / measured.seconds:,.0f} rows/s, "
+        f"of a core {size / 1e6 / measured.computing:.0f} MB/s and {report.rows / measured.computing:,.0f} rows/s, "
         f"peak {measured.peak / 2**20:.0f} MiB"
     )
 

@@ -20,7 +20,7 @@ from shared.errors import InputError
 
 STEP_SECONDS = 1.0
 WATCH_SECONDS = 0.2
-NICENESS = 10
+NICENESS = 5
 """The service and what else runs on this machine go first."""
 
 

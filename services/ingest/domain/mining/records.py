@@ -6,6 +6,7 @@ import json
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
+from functools import lru_cache
 from typing import Any
 
 from shared.errors import InputError
@@ -19,6 +20,7 @@ DEPTH = 4
 SHOWN_COLUMNS = 30
 
 
+@lru_cache(maxsize=4096)  # the same few words come in every row
 def key_of(name: str) -> str:
     """A name without case and separators: `Customer Message` and `customer_message` are the same."""
     return "".join(char for char in unicodedata.normalize("NFKC", name).casefold() if char.isalnum())

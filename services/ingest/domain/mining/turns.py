@@ -18,6 +18,8 @@ Answers = Literal["join", "first", "last"]
 ROLE_KEYS = ("role", "from", "author", "author_type", "sender_type", "sender", "speaker", "direction")
 TEXT_KEYS = ("content", "value", "text", "body", "message", "plain_body")
 NATIVE_ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
+WORD_CHARS = 64
+"""Of who speaks. What is longer is no role."""
 MOST_MESSAGES = 10_000
 BETWEEN = "\n\n"
 """Between two texts that become one turn."""
@@ -38,7 +40,7 @@ class Speakers:
         Raises:
             LeftOut: nobody knows it.
         """
-        key = key_of(text_of(word))
+        key = _word(word)
         found = self._own.get(key) or ROLES.get(key)
         if found is None:
             shown = text_of(word)[:40]
@@ -48,8 +50,12 @@ class Speakers:
         return found
 
     def knows(self, word: Any) -> bool:
-        key = key_of(text_of(word))
+        key = _word(word)
         return key in self._own or key in ROLES
+
+
+def _word(value: Any) -> str:
+    return key_of(text_of(value)[:WORD_CHARS])
 
 
 def is_messages(value: Any) -> bool:
@@ -170,7 +176,7 @@ def _read(item: Message, speakers: Speakers, calls: _Calls) -> list[Message]:
     role = speakers.role(word)
     text = _content(item[text_key]) if text_key else ""
     weight = {"weight": item["weight"]} if role == "assistant" and item.get("weight") in (0, 1) else {}
-    if key_of(text_of(word)) == "functioncall":
+    if _word(word) == "functioncall":
         return [{"role": "assistant", "tool_calls": [_call(text, calls)], **weight}]
     if role == "assistant" and (found := _CALL.findall(text)):
         said = _CALL.sub("", text).strip()
