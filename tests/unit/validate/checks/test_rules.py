@@ -190,6 +190,29 @@ def test_harmless_oddities_are_warnings(row: dict[str, Any], code: str, field: s
 
 
 @pytest.mark.parametrize(
+    "row",
+    [
+        chat(
+            USER, ANSWER, prompt_id="1", message="x", tool="zendesk", completions=[{"model": "m"}], metadata={"a": "b"}
+        ),
+        chat({**USER, "id": 7, "names": ["x"], "name": "Ann"}, {**ANSWER, "created": 1.5}),
+        {"prompt": "a", "completion": "b", "prompt_id": "1", "completions": ["c"], "prompts": "d"},
+        {
+            "input": {"messages": [USER]},
+            "preferred_completion": [ANSWER],
+            "non_preferred_completion": [{**ANSWER, "content": "worse"}],
+            "preferred_completions": 3,
+            "inputs": "x",
+            "prompt_id": "1",
+        },
+    ],
+)
+def test_columns_beside_the_known_ones_never_make_a_row_unreadable(row: dict[str, Any], run: Examine) -> None:
+    report = run([row]).report.training
+    assert [problem.code for problem in report.problems if problem.severity == "error"] == ["too_few_examples"]
+
+
+@pytest.mark.parametrize(
     ("row", "looks_like"),
     [
         ({"prompt": "a", "chosen": "b", "rejected": "c"}, "preference row of another tool"),
