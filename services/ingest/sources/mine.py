@@ -235,8 +235,12 @@ class _Miner:
             data = _JSON.encode(made).encode() + b"\n"
         except UnicodeEncodeError:
             raise LeftOut("not_text") from None
+        except RecursionError:
+            raise LeftOut("broken", "it is nested too deeply") from None
         except ValueError:
             raise LeftOut("broken", "it has a number that is not finite") from None
+        if b"\\u0000" in data:
+            raise LeftOut("not_text", "a NUL character")
         if len(data) > CELL_BYTES:
             raise LeftOut("too_large", f"{len(data) / 2**20:.0f} MiB")
         self._made += 1

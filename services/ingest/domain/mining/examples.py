@@ -9,7 +9,7 @@ from services.ingest.domain.mining import pairs
 from services.ingest.domain.mining.forms import Form
 from services.ingest.domain.mining.left_out import LeftOut
 from services.ingest.domain.mining.records import Record, getter, text_of
-from services.ingest.domain.mining.turns import BETWEEN, Message, Speakers, chat, messages_of
+from services.ingest.domain.mining.turns import BETWEEN, Message, Speakers, chat, is_messages, messages_of
 from shared.events import Source, Target
 
 BESIDE = ("tools", "functions", "parallel_tool_calls")
@@ -78,6 +78,14 @@ class Examples:
         if self.form.name == "messages":
             text = self._text("content", record)
             return [{"role": self._speakers.role(self._value("role", record)), "content": text}] if text else []
+        asked, answered = self._value("user", record), self._value("assistant", record)
+        if is_messages(asked) or is_messages(answered):  # both are parts of a conversation
+            said_so_far = [*pairs.prompt_of(asked, self._speakers), *pairs.answer_of(answered, self._speakers)]
+            return (
+                [{"role": "system", "content": text}, *said_so_far]
+                if (text := self._text("system", record))
+                else said_so_far
+            )
         said = {
             "system": self._text("system", record),
             "user": BETWEEN.join(filter(None, (self._text("user", record), self._text("context", record)))),
@@ -117,7 +125,7 @@ class Examples:
         return made
 
     def _preference(self, record: Record, chosen: Any, rejected: Any) -> dict[str, Any]:
-        prompt = pairs.prompt_of(self._value("user", record), self._speakers)
+        prompt = pairs.prompt_of(self._value("user", record) or self._value("messages", record), self._speakers)
         if (context := self._text("context", record)) and prompt:
             prompt[-1] = {**prompt[-1], "content": BETWEEN.join((text_of(prompt[-1].get("content")), context))}
         system = self._text("system", record) or self._source.system

@@ -292,8 +292,8 @@ def number(value: Any, name: str) -> float:
     Raises:
         LeftOut: it is none.
     """
-    if isinstance(value, int | float):
-        return float(value)
+    if isinstance(value, float):
+        return value
     text = text_of(value)
     if re.fullmatch(r"[+-]?\d+,\d{1,2}", text):
         text = text.replace(",", ".")

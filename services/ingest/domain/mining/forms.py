@@ -32,8 +32,8 @@ _NEEDS: dict[FormName, tuple[Target, ...]] = {
 }
 _USES: dict[FormName, tuple[Target, ...]] = {
     "native": (),
-    "preference": ("system", "user", "context", "chosen", "rejected"),
-    "ab": ("system", "user", "context", "answer_a", "answer_b", "preferred"),
+    "preference": ("system", "user", "messages", "context", "chosen", "rejected"),
+    "ab": ("system", "user", "messages", "context", "answer_a", "answer_b", "preferred"),
     "conversations": ("system", "messages"),
     "pairs": ("system", "user", "context", "assistant"),
     "messages": ("role", "content"),
@@ -117,6 +117,8 @@ def _found(
             found[target] = given[target]
         elif (column := usual(target, free)) is not None:
             found[target] = (column,)
+    if name in ("preference", "ab") and "user" in found and "messages" not in given:
+        found.pop("messages", None)  # the same again, with one of the answers
     if name == "pairs" and "assistant" not in found:
         found |= _labelled(columns, found, given)
     if not set(_NEEDS[name]) <= found.keys():

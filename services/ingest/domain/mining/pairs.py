@@ -24,7 +24,7 @@ def preference(
     Raises:
         LeftOut: nothing is asked, an answer is missing, or both are the same.
     """
-    better, worse = _said(chosen, speakers), _said(rejected, speakers)
+    better, worse = answer_of(chosen, speakers), answer_of(rejected, speakers)
     if not better or not worse:
         raise LeftOut("no_answer")
     if better == worse:
@@ -68,7 +68,7 @@ def first_is_better(choice: Any) -> bool:
     raise LeftOut("no_choice", f"{word!r} is neither A nor B" if word else "")
 
 
-def _said(value: Any, speakers: Speakers) -> list[Message]:
+def answer_of(value: Any, speakers: Speakers) -> list[Message]:
     """The messages of an answer: one, or a conversation that ends with it."""
     if isinstance(value, dict):
         value = [value]

@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any
 
+from services.ingest.domain.mining.left_out import LeftOut
 from shared.errors import InputError
 
 Record = Mapping[str, Any]
@@ -119,5 +120,8 @@ def text_of(value: Any) -> str:
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         return str(int(value))
     if isinstance(value, dict | list):
-        return json.dumps(value, ensure_ascii=False)
+        try:
+            return json.dumps(value, ensure_ascii=False)
+        except RecursionError:
+            raise LeftOut("broken", "it is nested too deeply") from None
     return str(value)

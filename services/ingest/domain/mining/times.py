@@ -32,8 +32,8 @@ class Order:
         """Numbers as they are, times in seconds; any other text as itself, which comes after all of them."""
         if value is None or isinstance(value, bool):
             return None
-        if isinstance(value, int | float):
-            return float(value)
+        if isinstance(value, float):
+            return value
         text = text_of(value)
         if not text:
             return None

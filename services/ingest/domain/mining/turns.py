@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from collections.abc import Mapping
@@ -68,11 +69,12 @@ def is_messages(value: Any) -> bool:
 
 
 def as_list(value: Any) -> list[Any]:
-    """A list, also if it is written as JSON in a cell; empty if it is none."""
+    """A list, also if it is written in a cell, as JSON or as Python writes it; empty if it is none."""
     if isinstance(value, str) and value.lstrip().startswith("["):
+        text = value.strip()
         try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
+            value = ast.literal_eval(text) if text.startswith("[{'") else json.loads(text)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
             return []
     return value if isinstance(value, list) else []
 

@@ -13,6 +13,8 @@ from services.ingest.sources.limits import CELL_BYTES, Limits, refused
 
 GZIP = b"\x1f\x8b"
 BUFFER = 2**18
+BOMB_BYTES, BOMB_RATIO = 2**30, 250
+"""An archive that unpacks to so much, and to so many times its size, is no text: rows that are much alike reach 50."""
 
 
 class Unpacked(io.RawIOBase):
@@ -46,6 +48,12 @@ class Unpacked(io.RawIOBase):
             raise refused(
                 f"The file unpacks to more than {self._limit / 2**30:g} GiB; drop it in several parts, or raise "
                 "TUNESTREAM_INGEST__MAX_UNPACKED_BYTES."
+            )
+        read = self._limit - self._left
+        if self.packed and read > BOMB_BYTES and read > BOMB_RATIO * self._size:
+            raise refused(
+                f"The archive unpacks to more than {BOMB_RATIO} times its size, which no text does; drop the file "
+                "without packing it if it is a dataset."
             )
         buffer[: len(data)] = data
         return len(data)

@@ -85,6 +85,11 @@ def test_alpaca_with_empty_inputs(run: Mine) -> None:
             "chosen": [{"role": "assistant", "content": "good"}],
             "rejected": [{"role": "assistant", "content": "bad"}],
         },
+        {
+            "conversations": [{"from": "human", "value": "p"}],
+            "chosen": {"from": "gpt", "value": "good"},
+            "rejected": {"from": "gpt", "value": "bad"},
+        },
         {"chosen": "\n\nHuman: p\n\nAssistant: good", "rejected": "\n\nHuman: p\n\nAssistant: bad"},
         {
             "conversations": [],
@@ -98,6 +103,26 @@ def test_preference_pairs(row: dict[str, Any], run: Mine) -> None:
     assert made["input"]["messages"] == [{"role": "user", "content": "p"}]
     assert made["preferred_completion"] == [{"role": "assistant", "content": "good"}]
     assert made["non_preferred_completion"] == [{"role": "assistant", "content": "bad"}]
+
+
+def test_prompts_and_completions_of_messages(run: Mine) -> None:
+    row = {"prompt": [{"role": "user", "content": "p"}], "completion": [{"role": "assistant", "content": "c"}]}
+    assert run("trl.jsonl", jsonl(row)).turns() == [("user", "p"), ("assistant", "c")]
+
+
+@pytest.mark.parametrize("write", [json.dumps, repr])
+def test_messages_that_are_written_in_a_cell(write: Any, run: Mine) -> None:
+    assert run("cells.jsonl", jsonl({"messages": write(CHAT["messages"])})).rows[0]["messages"] == CHAT["messages"]
+
+
+def test_values_that_no_text_and_no_number_can_be(run: Mine) -> None:
+    deep = "[" * 900 + "]" * 900
+    rows = jsonl({"question": "a", "answer": "b", "n": 1}, {"question": "a\0", "answer": "b", "n": 2})
+    found = run(
+        "odd.jsonl", rows + '{"question": "a", "answer": ' + deep + ', "n": ' + "9" * 500 + "}\n", filter="n > 0"
+    )
+    assert len(found.rows) >= 1
+    assert "a NUL character" in found.said
 
 
 def test_pairs_that_say_nothing_are_left_out(run: Mine) -> None:
@@ -168,6 +193,12 @@ def test_a_gzip_that_unpacks_to_more_than_is_allowed(run: Mine) -> None:
     assert len(run("bomb.jsonl.gz", bomb, Limits(unpacked_bytes=2**23)).rows) == 1
     with pytest.raises(InputError, match="MAX_UNPACKED_BYTES"):
         run("bomb.jsonl.gz", bomb, Limits(unpacked_bytes=2**21))
+
+
+def test_an_archive_that_is_no_text_ends_long_before_the_limit(run: Mine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.ingest.sources.readers.streams.BOMB_BYTES", 2**20)
+    with pytest.raises(InputError, match="250 times its size"):
+        run("bomb.csv.gz", gzip.compress(b"question,answer\n" + b"a,b\n" + b"\n" * 2**24))
 
 
 def test_a_gzip_that_ends_too_early(run: Mine) -> None:
