@@ -28,7 +28,7 @@ _STATUS_STYLES = {"succeeded": "green", "failed": "red", "cancelled": "red", "ru
 
 
 def submit(
-    file: Annotated[Path, typer.Argument(help="The dataset: one JSON object per line.")],
+    file: Annotated[Path, typer.Argument(help="The dataset, see `tunestream mine`.")],
     suffix: Annotated[str | None, typer.Option(help="A word in the name of the tuned model.")] = None,
     alias: Annotated[str | None, typer.Option(help="The name that moves to the model if it is better.")] = None,
     set_: Annotated[

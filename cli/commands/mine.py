@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -98,6 +100,25 @@ def mine(
         out.print(Text(f"{report.examples:,} examples are in {out_}", style="bold green"))
     else:
         err.print(f"--out FILE.jsonl writes them; `tunestream submit {file}` trains on them", markup=False)
+
+
+@contextmanager
+def as_rows(file: Path, source: Source | None) -> Iterator[Path]:
+    """The rows that a dropped file would be checked as: the file itself, or what ingest would make of it."""
+    from services.ingest.sources.limits import SAMPLE_BYTES  # noqa: PLC0415
+    from services.ingest.sources.readers.kinds import in_training_format  # noqa: PLC0415
+
+    source = source or _settings(file, None).source
+    with file.open("rb") as opened:
+        head = opened.read(SAMPLE_BYTES)
+    if in_training_format(head, file.name, source):
+        yield file
+        return
+    with tempfile.TemporaryDirectory(prefix="tunestream-mine-") as folder:
+        rows = Path(folder) / file.name
+        for sentence in _mined(file, rows, source).sentences():
+            err.print(Text(sentence, style="dim"), soft_wrap=True)
+        yield rows
 
 
 def _settings(file: Path, spec: Path | None) -> JobSpec:
