@@ -75,7 +75,7 @@ def mine(
     reading = read(path, name or path.name, source, limits)
     miner = _Miner(reading, source, on_progress)
     with out.open("wb") as file:
-        if isinstance(reading, JsonLines) and reading.form.name == "native" and source == Source(sheet=source.sheet):
+        if isinstance(reading, JsonLines) and reading.form.name == "native" and source == Source():
             miner.copy(reading, file)
         elif reading.form.grouped:
             with (

@@ -42,10 +42,6 @@ class _Json:
     def share(self) -> float:
         return self._unpacked.share if self._unpacked else 0.0
 
-    @property
-    def packed(self) -> bool:
-        return self._unpacked is not None and self._unpacked.packed
-
     def lines(self) -> Iterator[str]:
         self._unpacked, buffer = opened(self._path, self._limits)
         with buffer:
