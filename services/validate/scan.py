@@ -13,7 +13,7 @@ from services.validate.checks.base import Tally
 from services.validate.checks.duplicates import DUPLICATE
 from services.validate.checks.length import OVER_LENGTH
 from services.validate.domain.content import Row
-from services.validate.domain.findings import Finding, Problems
+from services.validate.domain.findings import Finding, OnFinding, Problems
 from services.validate.domain.formats import Format, detect, mixed_formats, unknown_format
 from services.validate.domain.links import Links
 from services.validate.domain.parse import parse
@@ -35,9 +35,11 @@ OnProgress = Callable[[FileRole, int, float], None]
 @dataclass
 class ScanControl:
     """The way to observe and stop a scan. `on_progress(role of the file, rows, share of its bytes)` is called for every
-    line, so it should be quick. The scan ends with `Cancelled` once `stop` is set."""
+    line, so it should be quick. `on_finding(line, finding)` is called for every finding, also for those that the report
+    only counts. The scan ends with `Cancelled` once `stop` is set."""
 
     on_progress: OnProgress = lambda role, rows, share: None
+    on_finding: OnFinding = lambda line, finding: None
     stop: threading.Event = field(default_factory=threading.Event)
 
     def advance(self, role: FileRole, rows: int, share: float) -> None:
@@ -90,7 +92,8 @@ def scan(
     """
     reader = Reader(source.path, limits.max_line_bytes)
     checks = checks_for(context)
-    state = _State(Problems(limits.max_problems), Tally(checks, limits.max_problems), context.format)
+    problems = Problems(limits.max_problems, control.on_finding)
+    state = _State(problems, Tally(checks, limits.max_problems), context.format)
     before, after = ([check for check in checks if check.needs_tokens is late] for late in (False, True))
     if finding := reader.sniff():
         state.problems.add(None, finding)
