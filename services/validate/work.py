@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from services.validate import metrics
+from services.validate import metrics, origin
 from services.validate.background import in_thread, publishing_progress
 from services.validate.check import Examined, examine, with_served, write_splits
 from services.validate.domain.report import error_of
@@ -73,11 +73,12 @@ class ValidateWork:
         with tempfile.TemporaryDirectory(prefix="tunestream-validate-") as name:
             folder = Path(name)
             with telemetry.span("validate.download"):
-                training = await self._download(job.dataset, folder / "dataset", "training_file")
+                training = await self._download(job.rows, folder / "dataset", "training_file", job.dataset)
                 validation = None
-                if job.validation_file is not None:
+                if job.validation_rows is not None:
                     path = folder / "validation_file"
-                    validation = await self._download(job.validation_file, path, "validation_file")
+                    named = job.validation_file or job.validation_rows
+                    validation = await self._download(job.validation_rows, path, "validation_file", named)
             async with publishing_progress(attempt, "checking", control, self.clock):
                 with telemetry.span("validate.load_tokenizer"):
                     tokenizer = await in_thread(lambda: self.load_tokenizer(location, job.base), control)
@@ -99,7 +100,7 @@ class ValidateWork:
             document = examined.report.model_dump_json(indent=1).encode()
             report = await self.objects.put(f"{attempt.prefix}report.json", document)
             if error := error_of(examined.report, f"{report.bucket}/{report.key}"):
-                raise error
+                raise origin.traced(error, examined.report, training, validation) if job.prepared else error
             profile = await ledger.save(self.objects, tokenizer.profile)
             async with publishing_progress(attempt, "splitting", control, self.clock):
                 with telemetry.span("validate.split"):
@@ -150,7 +151,8 @@ class ValidateWork:
         await attempt.progress(message=said)
         return compared
 
-    async def _download(self, reference: Reference, path: Path, param: str) -> Source:
+    async def _download(self, reference: Reference, path: Path, param: str, named: Reference) -> Source:
+        """Download the rows of a file. `named`: the file as its user knows it."""
         try:
             await self.objects.download(reference, path)
         except CorruptObject:
@@ -160,7 +162,7 @@ class ValidateWork:
                 "deleted. Upload it again to start a new job.",
                 param,
             ) from None
-        return Source(path, file_of_content(reference.key) or reference.key.rsplit("/", 1)[-1])
+        return Source(path, file_of_content(named.key) or named.key.rsplit("/", 1)[-1])
 
     async def _upload(self, examined: Examined, folder: Path, prefix: str) -> dict[str, Split]:
         return {

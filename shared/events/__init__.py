@@ -17,6 +17,7 @@ from shared.events.documents import (
     EventRecord,
     Job,
     KeyLimits,
+    Prepared,
     Quarantined,
     Retry,
     StageResult,
@@ -60,6 +61,7 @@ from shared.events.references import (
     Reference,
 )
 from shared.events.served import Served
+from shared.events.source import Source, Target
 from shared.events.spec import (
     Alias,
     Auto,
@@ -116,11 +118,13 @@ __all__ = [
     "ModelDeployed",
     "Origin",
     "Overfitting",
+    "Prepared",
     "ProgressState",
     "Quarantined",
     "Reference",
     "Retry",
     "Served",
+    "Source",
     "Split",
     "Splits",
     "StageName",
@@ -128,6 +132,7 @@ __all__ = [
     "StageResult",
     "StoredFile",
     "StrictModel",
+    "Target",
     "Tombstone",
     "TrainingCompleted",
 ]

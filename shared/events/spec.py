@@ -10,6 +10,7 @@ from shared.events import limits
 from shared.events.limits import JobId, Name, ShownName
 from shared.events.models import FrozenModel, StrictModel
 from shared.events.references import DatasetPointer
+from shared.events.source import Source
 
 Auto = Literal["auto"]
 Method = Literal["supervised", "dpo"]
@@ -150,6 +151,9 @@ class JobSpec(StrictModel):
     evaluation: Evaluation = Evaluation()
     gate: Gate = Gate()
     validation_file: DatasetPointer | None = None
+    source: Source | None = Field(default=None, exclude_if=lambda value: value is None)
+    """How a file becomes a dataset that is not in a training format yet: a table, or rows of another tool. None is not
+    written, because older services do not know it."""
     metadata: Metadata = {}
     """Keys of at most 64 characters and values of at most 512, as in the OpenAI API."""
     integrations: Annotated[tuple[Integration, ...], Field(max_length=limits.INTEGRATIONS)] = ()

@@ -100,12 +100,18 @@ def wrong_type(at: str, value: Any, wanted: str) -> Finding:
     return Finding("wrong_type", at, f"is {json_type(value)}", f"make it {wanted}")
 
 
+_LISTS = frozenset({"messages", "tools", "functions", "tool_calls", "preferred_completion", "non_preferred_completion"})
+"""Keys whose value is a list: a column `tool` that holds a word is another column."""
+
+
 def unknown_keys(value: dict[str, Any], known: frozenset[str], at: str) -> list[Finding]:
-    """Findings for unknown keys. Such a key is ignored with a warning; if it looks like a misspelt known key, it is an
-    error."""
+    """Findings for unknown keys. Such a key is ignored with a warning; if it looks like a misspelt key that the object
+    lacks, it is an error. Beside `prompt`, `prompt_id` is just another column."""
     findings = []
+    lacking = known - value.keys()
     for key in sorted(value.keys() - known):
-        if close := get_close_matches(key.lower(), known, n=1, cutoff=0.8):
+        close = get_close_matches(key.lower(), lacking, n=1, cutoff=0.8)
+        if close and (close[0] not in _LISTS or isinstance(value[key], list)):
             findings.append(
                 Finding("misspelt_key", join(at, short(key)), "is not a known key", f"did you mean '{close[0]}'?")
             )
