@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from services.validate.checks import Context
+from services.validate.columns import assign
 from services.validate.domain.findings import problem
 from services.validate.domain.formats import METHOD_OF
 from services.validate.domain.report import NO_TEST, FileRole, Report, SplitSize, failure, wrong_method
-from services.validate.domain.split import SPLITS, TRAIN, VALIDATION, assign, sizes
+from services.validate.domain.split import SPLITS, TRAIN, VALIDATION, sizes
 from services.validate.domain.statistics import estimate, max_length
 from services.validate.reader import Reader, Source
 from services.validate.scan import Scan, ScanControl, scan
@@ -157,9 +158,9 @@ def write_splits(
 
 def _usable(source: Source, role: FileRole, scanned: Scan, control: ScanControl) -> Iterator[bytes]:
     reader = Reader(source.path, scanned.report.size)  # the scan has limited their length
-    for line, raw in reader:
+    for index, (line, raw) in enumerate(reader.rows()):
         control.advance(role, line, reader.position / reader.size)
-        if scanned.usable[line - 1]:
+        if scanned.usable[index]:
             assert isinstance(raw, bytes)
             yield raw
 

@@ -25,12 +25,21 @@ from collections.abc import Callable
 from services.validate.checks.base import Check, Context
 from services.validate.checks.chat import Chat
 from services.validate.checks.completion import Completion
+from services.validate.checks.contradictions import Contradictions
 from services.validate.checks.duplicates import Duplicates
 from services.validate.checks.enough import Enough
 from services.validate.checks.length import Length
 from services.validate.checks.preference import Preference
 
-REGISTRY: tuple[Callable[[Context], Check], ...] = (Chat, Completion, Preference, Duplicates, Length, Enough)
+REGISTRY: tuple[Callable[[Context], Check], ...] = (
+    Chat,
+    Completion,
+    Preference,
+    Duplicates,
+    Contradictions,
+    Length,
+    Enough,
+)
 
 
 def checks_for(context: Context) -> list[Check]:
