@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -10,12 +11,15 @@ from pathlib import Path
 from services.validate.checks import Context
 from services.validate.domain.findings import problem
 from services.validate.domain.formats import METHOD_OF
-from services.validate.domain.report import NO_TEST, FileRole, Report, SplitSize, failure, wrong_method
+from services.validate.domain.report import NO_TEST, FileReport, FileRole, Report, SplitSize, failure, wrong_method
 from services.validate.domain.split import SPLITS, TRAIN, VALIDATION, assign, sizes
 from services.validate.domain.statistics import estimate, max_length
+from services.validate.domain.strata import stratified
+from services.validate.domain.survey.surveyed import Surveyed
 from services.validate.reader import Reader, Source
 from services.validate.scan import Scan, ScanControl, scan
 from services.validate.served import File, ask, not_asked
+from services.validate.survey import Survey, survey
 from services.validate.tokenizer import Tokenizer, load
 from shared.base import ProfileOverride
 from shared.events import JobSpec
@@ -57,13 +61,19 @@ def check(
         OSError: the file cannot be read.
     """
     tokenizer = load(base_location, base or base_location, override) if base_location else None
-    source, control = Source(path, path.name), ScanControl()
-    examined = examine(source, None, spec=spec, tokenizer=tokenizer, limits=limits, control=control)
-    if not examined.report.ok or tokenizer is None or render is None:
-        return examined.report
-    return with_served(
-        examined, source, None, tokenizer=tokenizer, render=render, seed=spec.seed, control=control
-    ).report
+    control = ScanControl()
+    with tempfile.TemporaryDirectory(prefix="tunestream-check-") as folder:
+        given = Source(path, path.name)
+        surveyed = survey(given, None, spec=spec, limits=limits, control=control, folder=Path(folder))
+        source = surveyed.training_file
+        examined = examine(
+            source, None, spec=spec, tokenizer=tokenizer, limits=limits, control=control, surveyed=surveyed
+        )
+        if not examined.report.ok or tokenizer is None or render is None:
+            return examined.report
+        return with_served(
+            examined, source, None, tokenizer=tokenizer, render=render, seed=spec.seed, control=control
+        ).report
 
 
 def examine(
@@ -74,16 +84,19 @@ def examine(
     tokenizer: Tokenizer | None,
     limits: ValidationSettings,
     control: ScanControl,
+    surveyed: Survey | None = None,
 ) -> Examined:
-    """Check a training file and the validation file of the job, if it has one; decide the split."""
+    """Check a training file and the validation file of the job, if it has one; decide the split. `surveyed`: what the
+    survey found in them; the files are those that it names."""
     wanted = spec.hyperparameters.max_length
     length = max_length(wanted, tokenizer.context, tokenizer.base) if tokenizer else None
     prompt_tokens = tokenizer.prompt_tokens if tokenizer else None
-    context = Context("training", spec, length, prompt_tokens)
+    context = Context("training", spec, length, prompt_tokens, surveyed=surveyed and surveyed.training)
     trained = scan(training, context, tokenizer=tokenizer, limits=limits, control=control)
     validated = None
     if validation is not None:
         own = Context("validation", spec, length, prompt_tokens, training=context, format=trained.report.format)
+        own.surveyed = surveyed and surveyed.validation
         validated = scan(validation, own, tokenizer=tokenizer, limits=limits, control=control)
     report = Report(
         ok=True,
@@ -94,8 +107,8 @@ def examine(
         max_length=length,
         over_length=spec.hyperparameters.over_length,
         seed=spec.seed,
-        training=trained.report,
-        validation=validated.report if validated else None,
+        training=_with_facts(trained.report, context.surveyed),
+        validation=_with_facts(validated.report, surveyed and surveyed.validation) if validated else None,
     )
     failed = (
         # the method is checked first: in a file for another method every row looks wrong
@@ -105,15 +118,23 @@ def examine(
     )
     if failed:
         return Examined(report.model_copy(update={"ok": False, "failure": failed}))
-    assignment = assign(trained.ranks, sizes(trained.report.usable, spec.splits, own_validation=validated is not None))
+    wanted_sizes = sizes(trained.report.usable, spec.splits, own_validation=validated is not None)
+    if context.strata:
+        assignment = stratified(trained.ranks, context.strata, wanted_sizes)
+    else:
+        assignment = assign(trained.ranks, wanted_sizes)
     splits = _split_sizes(trained, validated, assignment)
     found: dict[str, object] = {
         "splits": splits,
         "estimate": estimate(splits["train"].tokens, spec.hyperparameters) if tokenizer else None,
     }
     if spec.splits.test > 0 and "test" not in splits:
-        found["training"] = trained.report.with_warning(problem(None, NO_TEST))
+        found["training"] = report.training.with_warning(problem(None, NO_TEST))
     return Examined(report.model_copy(update=found), trained, validated, bytes(assignment))
+
+
+def _with_facts(report: FileReport, surveyed: Surveyed | None) -> FileReport:
+    return report.model_copy(update={"facts": surveyed.facts}) if surveyed else report
 
 
 def with_served(

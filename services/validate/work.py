@@ -17,6 +17,7 @@ from services.validate.domain.report import error_of
 from services.validate.reader import Source
 from services.validate.scan import ScanControl
 from services.validate.served import QUICK, Presence
+from services.validate.survey import survey
 from services.validate.tokenizer import Tokenizer, load
 from shared import disk, telemetry
 from shared.base import ledger
@@ -78,6 +79,20 @@ class ValidateWork:
                 if job.validation_file is not None:
                     path = folder / "validation_file"
                     validation = await self._download(job.validation_file, path, "validation_file")
+            async with publishing_progress(attempt, "surveying", control, self.clock, first="starting"):
+                with telemetry.span("validate.survey"):
+                    surveyed = await in_thread(
+                        lambda: survey(
+                            training,
+                            validation,
+                            spec=job.spec,
+                            limits=self.settings.validation,
+                            control=control,
+                            folder=folder,
+                        ),
+                        control,
+                    )
+            training, validation = surveyed.training_file, surveyed.validation_file
             async with publishing_progress(attempt, "checking", control, self.clock):
                 with telemetry.span("validate.load_tokenizer"):
                     tokenizer = await in_thread(lambda: self.load_tokenizer(location, job.base), control)
@@ -86,6 +101,7 @@ class ValidateWork:
                         lambda: examine(
                             training,
                             validation,
+                            surveyed=surveyed,
                             spec=job.spec,
                             tokenizer=tokenizer,
                             limits=self.settings.validation,
@@ -192,4 +208,5 @@ def _validated(
         estimated_seconds=found.estimate.seconds if found.estimate else None,
         base_profile=profile,
         served=Served.model_validate(found.served.model_dump()) if found.served else None,
+        task=found.training.facts.task if found.training.facts else None,
     )

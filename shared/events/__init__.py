@@ -63,6 +63,7 @@ from shared.events.served import Served
 from shared.events.spec import (
     Alias,
     Auto,
+    Checks,
     Evaluation,
     Gate,
     Hyperparameters,
@@ -70,7 +71,10 @@ from shared.events.spec import (
     Lora,
     Method,
     Origin,
+    Policy,
+    PrivacyPolicy,
     Splits,
+    TaskKind,
 )
 
 __all__ = [
@@ -87,6 +91,7 @@ __all__ = [
     "Auto",
     "CheckpointInfo",
     "CheckpointPermission",
+    "Checks",
     "Claim",
     "DatasetPointer",
     "DatasetUploaded",
@@ -116,6 +121,8 @@ __all__ = [
     "ModelDeployed",
     "Origin",
     "Overfitting",
+    "Policy",
+    "PrivacyPolicy",
     "ProgressState",
     "Quarantined",
     "Reference",
@@ -128,6 +135,7 @@ __all__ = [
     "StageResult",
     "StoredFile",
     "StrictModel",
+    "TaskKind",
     "Tombstone",
     "TrainingCompleted",
 ]

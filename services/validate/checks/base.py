@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -10,6 +11,7 @@ from services.validate.domain.content import Row
 from services.validate.domain.findings import Finding
 from services.validate.domain.formats import Format
 from services.validate.domain.report import Dropped, FileRole
+from services.validate.domain.survey.surveyed import Surveyed
 from shared.events import JobSpec
 
 
@@ -29,6 +31,10 @@ class Context:
     seen: dict[bytes, int] = field(default_factory=dict)
     groups: set[bytes] = field(default_factory=set)
     training: Context | None = None
+    surveyed: Surveyed | None = None
+    """What is known of the file before its rows are checked; None: nothing."""
+    strata: array[int] = field(default_factory=lambda: array("I"))
+    """Filled for a dataset of labels: a number for the label of each usable row."""
     format: Format | None = None
     """The format that the file must be in; None: that of its first row."""
 

@@ -10,6 +10,7 @@ from pydantic import Field
 from services.validate.domain.findings import Finding, Problem
 from services.validate.domain.formats import METHOD_OF, Format
 from services.validate.domain.statistics import Estimate, Tokens
+from services.validate.domain.survey.facts import Facts
 from shared.base import BaseProfile
 from shared.errors import InputError
 from shared.events import FrozenModel, Method, Served
@@ -60,6 +61,8 @@ class FileReport(FrozenModel):
     dropped: tuple[Dropped, ...] = ()
     """Every reason for which a check may drop rows, including those for which none was dropped."""
     tokens: Tokens | None
+    facts: Facts | None = None
+    """What the file is about; None: it is not JSONL at all."""
     errors: int
     warnings: int
     error_counts: dict[str, int]
