@@ -19,7 +19,7 @@ from services.validate.domain.survey.surveyed import Surveyed
 from services.validate.reader import Reader, Source
 from services.validate.scan import Scan, ScanControl, scan
 from services.validate.served import File, ask, not_asked
-from services.validate.survey import Survey, survey
+from services.validate.survey.survey import Survey, survey
 from services.validate.tokenizer import Tokenizer, load
 from shared.base import ProfileOverride
 from shared.events import JobSpec

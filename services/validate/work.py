@@ -17,7 +17,7 @@ from services.validate.domain.report import error_of
 from services.validate.reader import Source
 from services.validate.scan import ScanControl
 from services.validate.served import QUICK, Presence
-from services.validate.survey import survey
+from services.validate.survey.survey import survey
 from services.validate.tokenizer import Tokenizer, load
 from shared import disk, telemetry
 from shared.base import ledger

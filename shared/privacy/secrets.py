@@ -63,6 +63,7 @@ _FORMS: tuple[tuple[str, str, Kind], ...] = (
     (":AA", r"\d{8,10}:AA[A-Za-z0-9_-]{32,35}", "token"),
 )
 _KNOWN = tuple((part, re.compile(rf"(?<![A-Za-z0-9_]){form}(?![A-Za-z0-9])"), kind) for part, form, kind in _FORMS)
+_SHORTEST = 16
 _BLOCK = re.compile(
     r"-----BEGIN (?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----"
     r"(?:[^-]{0,20000}-----END (?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----)?"
@@ -95,8 +96,11 @@ _PLACEHOLDER = re.compile(
 def find_secrets(text: str) -> list[Span]:
     """Every place with a secret, in order and disjoint. A secret that is named by a word is only its value."""
     found: list[Span] = []
-    for part, form, kind in _KNOWN:
-        if part in text:
+    # all known forms are long; a text of ordinary words need not be searched for each of them
+    if max(map(len, text.split()), default=0) >= _SHORTEST:
+        for part, form, kind in _KNOWN:
+            if part not in text:
+                continue
             found += [Span(match.start(), match.end(), kind) for match in form.finditer(text) if _random(match[0])]
     if "-----BEGIN" in text:
         found += [Span(match.start(), match.end(), "private_key") for match in _BLOCK.finditer(text)]
@@ -126,11 +130,11 @@ def _named(text: str) -> Iterator[Span]:
     if len(lowered) != len(text):  # a few letters have two small ones
         lowered = "".join(small if len(small := each.lower()) == 1 else each for each in text)
     for word in _PASSWORD_WORDS:
-        for value, span in _assigned(text, lowered, word, "password"):
+        for value, span in _assigned(text, lowered, word, "password") if word in lowered else ():
             if any(each.isdigit() for each in value):
                 yield span
     for word in _TOKEN_WORDS:
-        for value, span in _assigned(text, lowered, word, "token"):
+        for value, span in _assigned(text, lowered, word, "token") if word in lowered else ():
             if _is_token(value):
                 yield span
 

@@ -2,7 +2,3 @@
 
 It finds what a single row does not show (near-duplicates, leaks, languages, the task), and what takes long to look for
 (personal data and secrets). The checks in `services/validate/checks` then know it for every line."""
-
-from services.validate.survey.survey import Survey, survey
-
-__all__ = ["Survey", "survey"]

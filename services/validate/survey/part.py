@@ -225,7 +225,8 @@ def _about(found: _Found, texts: Said, words: tuple[list[str], list[str]], line:
         found.lengths = found.lengths[:EXTREMES] + found.lengths[-EXTREMES:]
     if not texts.calls and refuses(answer):
         found.refusing.append(line)
-    asked = language_of(texts.question, words_of(texts.question[:400]))
+    one = len(texts.question) == len(texts.prompt)
+    asked = language_of(texts.question, words[0] if one else words_of(texts.question[:200]))
     told = language_of(answer, words[1]) if kind == "text" else None
     found.languages[asked or told or ""] += 1
     if asked is None and told is None and len(found.part.undecided) < EXTREMES and texts.question.strip():

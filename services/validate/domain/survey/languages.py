@@ -55,7 +55,7 @@ _SCRIPTS = (
     (0x0400, 0x04FF, "Russian"),
 )
 _UKRAINIAN = frozenset("іїєґІЇЄҐ")
-LATIN_TEXT = 40
+LATIN_TEXT = 24
 """Words that are looked at: more would not change the answer."""
 
 

@@ -27,6 +27,16 @@ _REFUSAL = re.compile(
 )
 
 
+# One of these is in every refusal. They are looked for first, because they are found ten times as fast.
+_HINTS = (
+    "sorry", "afraid", "apolog", "unfortunately", "model", "an ai", "can't", "can’t", "cannot", "unable", "decline",
+    "als ki", "intelligen", "leid", "qu'ia", "qu’ia", "désol", "desol", "lo siento", "una ia", "uma ia", "desculpe",
+    "sinto muito", "mi dispiace", "het spijt", "als taal", "een taal", "jako",
+    "язык", "извин", "作为", "抱歉", "申し", "言語",
+)  # fmt: skip
+
+
 def refuses(answer: str) -> bool:
     """Whether the answer begins with a refusal."""
-    return _REFUSAL.search(answer, 0, HEAD) is not None
+    head = answer[:HEAD].lower()
+    return any(hint in head for hint in _HINTS) and _REFUSAL.search(answer, 0, HEAD) is not None

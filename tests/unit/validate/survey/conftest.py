@@ -12,7 +12,7 @@ import pytest
 from services.validate.check import Examined, examine, write_splits
 from services.validate.reader import Source
 from services.validate.scan import ScanControl
-from services.validate.survey import survey
+from services.validate.survey.survey import survey
 from shared.events import JobSpec
 from shared.settings import ValidationSettings
 

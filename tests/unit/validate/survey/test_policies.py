@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.validate.survey.conftest import Checked, chat, texts, varied
+from tests.unit.validate.survey.conftest import Checked, chat, varied
 
 Check = Callable[..., Checked]
 MAIL = chat("My mail is jane.doe@mail.example.org, what now", "We wrote to jane.doe@mail.example.org today")
