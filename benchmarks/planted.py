@@ -273,9 +273,9 @@ def found(planted: Planted) -> dict[str, set[tuple[str, int]]]:
             path = Path(name) / f"{role}.jsonl"
             path.write_text("".join(json.dumps(row) + "\n" for row in rows))
             files.append(Source(path, path.name))
-        given = {"spec": spec, "limits": limits, "control": control}
-        surveyed = survey(files[0], files[1], folder=Path(name), **given)
-        report = examine(files[0], files[1], tokenizer=None, surveyed=surveyed, **given).report
+        one, two = files
+        surveyed = survey(one, two, spec=spec, limits=limits, control=control, folder=Path(name))
+        report = examine(one, two, spec=spec, tokenizer=None, limits=limits, control=control, surveyed=surveyed).report
     for role, file in (("training", report.training), ("validation", report.validation)):
         assert file is not None
         for dropped in file.dropped:

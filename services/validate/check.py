@@ -48,12 +48,13 @@ def check(
     override: ProfileOverride | None = None,
     render: RenderSettings | None = None,
     base: str | None = None,
+    html: Path | None = None,
 ) -> Report:
     """Check one training file.
 
     `base_location`: a folder or hub id of the base, whose tokenizer counts; None: nothing is tokenized. `override`:
-    what is set of the base's profile. `base`: the name by which users and servers know it. `render`: the render server
-    that good rows are compared with.
+    what is set of the base's profile. `html`: where the report is written as a page. `base`: the name by which users
+    and servers know it. `render`: the render server that good rows are compared with.
 
     Raises:
         InputError: the settings or the base are wrong. What is wrong with the file is in the report.
@@ -69,11 +70,15 @@ def check(
         examined = examine(
             source, None, spec=spec, tokenizer=tokenizer, limits=limits, control=control, surveyed=surveyed
         )
-        if not examined.report.ok or tokenizer is None or render is None:
-            return examined.report
-        return with_served(
-            examined, source, None, tokenizer=tokenizer, render=render, seed=spec.seed, control=control
-        ).report
+        if examined.report.ok and tokenizer is not None and render is not None:
+            examined = with_served(
+                examined, source, None, tokenizer=tokenizer, render=render, seed=spec.seed, control=control
+            )
+        if html is not None:
+            from services.validate.page.page import page  # noqa: PLC0415  # it shows rows that this module reads
+
+            html.write_text(page(examined, source, surveyed, tokenizer), encoding="utf-8")
+        return examined.report
 
 
 def examine(
@@ -91,12 +96,12 @@ def examine(
     wanted = spec.hyperparameters.max_length
     length = max_length(wanted, tokenizer.context, tokenizer.base) if tokenizer else None
     prompt_tokens = tokenizer.prompt_tokens if tokenizer else None
-    context = Context("training", spec, length, prompt_tokens, surveyed=surveyed and surveyed.training)
+    context = Context("training", spec, length, prompt_tokens, surveyed=surveyed.training if surveyed else None)
     trained = scan(training, context, tokenizer=tokenizer, limits=limits, control=control)
     validated = None
     if validation is not None:
         own = Context("validation", spec, length, prompt_tokens, training=context, format=trained.report.format)
-        own.surveyed = surveyed and surveyed.validation
+        own.surveyed = surveyed.validation if surveyed else None
         validated = scan(validation, own, tokenizer=tokenizer, limits=limits, control=control)
     report = Report(
         ok=True,
@@ -108,7 +113,7 @@ def examine(
         over_length=spec.hyperparameters.over_length,
         seed=spec.seed,
         training=_with_facts(trained.report, context.surveyed),
-        validation=_with_facts(validated.report, surveyed and surveyed.validation) if validated else None,
+        validation=_with_facts(validated.report, surveyed.validation if surveyed else None) if validated else None,
     )
     failed = (
         # the method is checked first: in a file for another method every row looks wrong
@@ -169,20 +174,21 @@ def write_splits(
     assert examined.training is not None, "a file with errors has no splits"
     with ExitStack() as stack:
         files = [stack.enter_context((folder / f"{split}.jsonl").open("wb")) for split in SPLITS]
-        for row, raw in enumerate(_usable(training, "training", examined.training, control)):
+        for row, (_, raw) in enumerate(usable_rows(training, "training", examined.training, control)):
             files[examined.assignment[row]].write(raw + b"\n")
         if validation is not None and examined.validation is not None:
-            for raw in _usable(validation, "validation", examined.validation, control):
+            for _, raw in usable_rows(validation, "validation", examined.validation, control):
                 files[VALIDATION].write(raw + b"\n")
 
 
-def _usable(source: Source, role: FileRole, scanned: Scan, control: ScanControl) -> Iterator[bytes]:
+def usable_rows(source: Source, role: FileRole, scanned: Scan, control: ScanControl) -> Iterator[tuple[int, bytes]]:
+    """Lines and bytes of the rows that passed all checks, in order."""
     reader = Reader(source.path, scanned.report.size)  # the scan has limited their length
     for line, raw in reader:
         control.advance(role, line, reader.position / reader.size)
         if scanned.usable[line - 1]:
             assert isinstance(raw, bytes)
-            yield raw
+            yield line, raw
 
 
 def _split_sizes(training: Scan, validation: Scan | None, assignment: Sequence[int]) -> dict[str, SplitSize]:

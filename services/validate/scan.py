@@ -19,7 +19,7 @@ from services.validate.domain.links import Links
 from services.validate.domain.parse import parse
 from services.validate.domain.report import BLANK, FileReport, FileRole
 from services.validate.domain.split import rank
-from services.validate.domain.statistics import distribution
+from services.validate.domain.statistics import distribution, doublings
 from services.validate.reader import Reader, Source
 from services.validate.tokenizer import Tokenizer
 from shared.errors import Cancelled
@@ -212,6 +212,7 @@ def _report(reader: Reader, name: str, state: _State) -> FileReport:
         over_length=problems.warning_counts[OVER_LENGTH] + problems.error_counts[OVER_LENGTH],
         dropped=tally.dropped,
         tokens=distribution(state.histogram),
+        token_sizes=doublings(state.histogram),
         errors=problems.error_counts.total(),
         warnings=problems.warning_counts.total(),
         error_counts=dict(problems.error_counts),

@@ -14,6 +14,7 @@ from services.validate import metrics
 from services.validate.background import in_thread, publishing_progress
 from services.validate.check import Examined, examine, with_served, write_splits
 from services.validate.domain.report import error_of
+from services.validate.page.page import page
 from services.validate.reader import Source
 from services.validate.scan import ScanControl
 from services.validate.served import QUICK, Presence
@@ -112,8 +113,10 @@ class ValidateWork:
             if examined.report.ok:
                 examined = await self._compared(attempt, examined, training, validation, tokenizer, control)
             metrics.count(examined.report)
+            html = await in_thread(lambda: page(examined, training, surveyed, tokenizer), control)
             document = examined.report.model_dump_json(indent=1).encode()
             report = await self.objects.put(f"{attempt.prefix}report.json", document)
+            shown = await self.objects.put(f"{attempt.prefix}report.html", html.encode())
             if error := error_of(examined.report, f"{report.bucket}/{report.key}"):
                 raise error
             profile = await ledger.save(self.objects, tokenizer.profile)
@@ -122,7 +125,7 @@ class ValidateWork:
                     await in_thread(lambda: write_splits(examined, training, validation, folder, control), control)
             with telemetry.span("validate.upload"):
                 splits = await self._upload(examined, folder, attempt.prefix)
-        return _validated(job, examined, splits, report, profile.digest)
+        return _validated(job, examined, splits, report, profile.digest).model_copy(update={"page": shown})
 
     async def _compared(
         self,

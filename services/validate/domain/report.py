@@ -61,6 +61,8 @@ class FileReport(FrozenModel):
     dropped: tuple[Dropped, ...] = ()
     """Every reason for which a check may drop rows, including those for which none was dropped."""
     tokens: Tokens | None
+    token_sizes: tuple[tuple[int, int], ...] = ()
+    """The histogram of tokens per row as pairs of (at least so many, rows), two for each doubling."""
     facts: Facts | None = None
     """What the file is about; None: it is not JSONL at all."""
     errors: int

@@ -7,12 +7,13 @@ from collections import Counter
 from itertools import pairwise
 from typing import get_args
 
+from services.validate.domain.statistics import doubling, in_order
 from services.validate.domain.survey.facts import Diversity, Facts, Lines
 from services.validate.domain.survey.surveyed import Surveyed
 from services.validate.domain.survey.task import MAX_LABELS, task_kind
 from services.validate.survey.by_model import languages_by_model
 from services.validate.survey.features import words_of
-from services.validate.survey.part import Part, size_bin
+from services.validate.survey.part import Part
 from shared.events import Checks, TaskKind
 from shared.privacy import Spotted
 
@@ -101,8 +102,8 @@ class Collected:
             refusals=self._lines("refusing"),
             private_kinds=dict(self._kinds.most_common()),
             diversity=self._diversity(),
-            prompt_sizes=_bins(self._sizes[0]),
-            answer_sizes=_bins(self._sizes[1]),
+            prompt_sizes=in_order(self._sizes[0]),
+            answer_sizes=in_order(self._sizes[1]),
             long_answers=self._outliers(self._longest, 1),
             short_answers=self._outliers(self._shortest, -1),
             **private,
@@ -165,17 +166,5 @@ class Collected:
             return bool(sign * (bin_ - mean) > FAR * deviation)
 
         count = sum(rows for bin_, rows in sizes.items() if far(bin_))
-        lines = sorted(line for size, line in extremes if far(size_bin(size)))
+        lines = sorted(line for size, line in extremes if far(doubling(size)))
         return Lines(rows=count, lines=tuple(lines[:SHOWN]))
-
-
-def _bins(sizes: Counter[int]) -> tuple[tuple[int, int], ...]:
-    """From the least to the greatest bin, with those between that are empty."""
-    if not sizes:
-        return ()
-    return tuple((_least(bin_), sizes.get(bin_, 0)) for bin_ in range(min(sizes), max(sizes) + 1))
-
-
-def _least(bin_: int) -> int:
-    """The fewest characters in a bin."""
-    return 0 if bin_ == 0 else round(2 ** (bin_ / 2))

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from services.validate.domain.parse import parse
+from services.validate.domain.statistics import doubling
 from services.validate.domain.survey.languages import language_of
 from services.validate.domain.survey.refusals import refuses
 from services.validate.domain.survey.said import Said, said
@@ -19,12 +20,13 @@ from services.validate.domain.survey.task import MAX_LABELS, label_of
 from services.validate.survey.features import BANDS, SIGNATURE, features, own, signatures, words_of
 from shared.privacy import PERSONAL, Kind, Span, find_personal, find_secrets, redacted, spot
 
-DETAILS = 30
+DETAILS = 200
 """Rows of one piece whose private places are described; of all, the lines are noted."""
 EXTREMES = 4
+UNDECIDED = 40
+"""Texts of one piece that are kept for a model of languages."""
 MIN_WORDS = 4
 """Rows of fewer words are too short to be nearly the same as others: they are the same, or not."""
-_BINS_PER_DOUBLING = 2
 _LINE = re.compile(rb"[^\r\n][^\n]*")
 _BOM = b"\xef\xbb\xbf"
 
@@ -77,7 +79,7 @@ class Part(msgspec.Struct):
     languages: dict[str, int] = {}
     prompt_sizes: dict[int, int] = {}
     answer_sizes: dict[int, int] = {}
-    """Half powers of two of the characters -> rows."""
+    """Bins of characters (`statistics.doubling`) -> rows."""
     longest: list[tuple[int, int]] = []
     shortest: list[tuple[int, int]] = []
     """Characters and line of the rows with the longest and shortest answers."""
@@ -218,7 +220,7 @@ def _about(found: _Found, texts: Said, words: tuple[list[str], list[str]], line:
         if len(found.labels) > MAX_LABELS:
             found.labels = None
     for sizes, text in zip(found.sizes, (texts.prompt, answer), strict=True):
-        sizes[size_bin(len(text))] += 1
+        sizes[doubling(len(text))] += 1
     found.lengths.append((len(answer), line))
     if len(found.lengths) > 4096:
         found.lengths.sort()
@@ -229,7 +231,7 @@ def _about(found: _Found, texts: Said, words: tuple[list[str], list[str]], line:
     asked = language_of(texts.question, words[0] if one else words_of(texts.question[:200]))
     told = language_of(answer, words[1]) if kind == "text" else None
     found.languages[asked or told or ""] += 1
-    if asked is None and told is None and len(found.part.undecided) < EXTREMES and texts.question.strip():
+    if asked is None and told is None and len(found.part.undecided) < UNDECIDED and texts.question.strip():
         found.part.undecided.append((line, texts.question[:200]))
     if asked and told and asked != told:
         found.mixed.append(line)
@@ -244,17 +246,6 @@ def _is_json(answer: str) -> bool:
     except (msgspec.DecodeError, RecursionError, ValueError):
         return False
     return True
-
-
-def size_bin(characters: int) -> int:
-    """The bin of the histogram: two for each doubling."""
-    return 0 if characters <= 0 else int(_BINS_PER_DOUBLING * (characters.bit_length() - 1)) + _half(characters)
-
-
-def _half(characters: int) -> int:
-    """Whether a number is in the upper half of its doubling, beyond the square root of two."""
-    low = 1 << (characters.bit_length() - 1)
-    return int(characters * characters >= 2 * low * low)
 
 
 def _replaced(data: bytes, replaced: list[tuple[int, int, bytes]]) -> bytes:
