@@ -167,7 +167,8 @@ def _random(value: str) -> bool:
         return False
     digits = sum(each.isdigit() for each in tail)
     # words with dashes between them have neither
-    return digits > 0 and (digits > 1 or _classes(tail.replace("-", "")) == 3) and _entropy(tail) >= 2.5
+    mixed = digits > 1 or (digits > 0 and _classes(tail.replace("-", "")) == 3) or not value.startswith("sk-")
+    return mixed and _entropy(tail) >= 2.5
 
 
 def _classes(value: str) -> int:

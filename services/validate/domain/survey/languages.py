@@ -16,7 +16,7 @@ _WORDS = {
     "habe mein meine sich auch wird bei oder aus nach haben sind war wenn aber ihre ihr noch nur mir",
     "French": "le la les et est une un des pas je vous de du que qui pour dans avec sur au ce il elle nous ne votre "
     "mon ma mes sont être avez plus par mais ou où cette comment pouvez suis bonjour",
-    "Spanish": "el los las y es una un de que no por para con en se lo mi su como más pero está qué cómo puedo tengo "
+    "Spanish": "saber va cuándo fue hay gustaría quiero necesito mis sus el los las y es una un de que no por para con en se lo mi su como más pero está qué cómo puedo tengo "
     "del al me te le hay son muy este esta o cuando donde gracias",
     "Portuguese": "o os as e é uma um de que não por para com em se meu minha seu sua como mais mas está você do da no "
     "na ao são muito este esta quando onde obrigado posso tenho foi",
