@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import tempfile
+from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from itertools import compress
 from pathlib import Path
 
 from services.validate.checks import Context
+from services.validate.columns import KEEP, assign
 from services.validate.domain.findings import problem
 from services.validate.domain.formats import METHOD_OF
 from services.validate.domain.report import NO_TEST, FileReport, FileRole, Report, SplitSize, failure, wrong_method
-from services.validate.domain.split import SPLITS, TRAIN, VALIDATION, assign, sizes
+from services.validate.domain.split import SPLITS, TRAIN, VALIDATION, sizes
 from services.validate.domain.statistics import estimate, max_length
 from services.validate.domain.strata import stratified
 from services.validate.domain.survey.surveyed import Surveyed
@@ -124,8 +127,9 @@ def examine(
     if failed:
         return Examined(report.model_copy(update={"ok": False, "failure": failed}))
     wanted_sizes = sizes(trained.report.usable, spec.splits, own_validation=validated is not None)
-    if context.strata:
-        assignment = stratified(trained.ranks, context.strata, wanted_sizes)
+    if surveyed and surveyed.training and surveyed.training.labels:
+        strata = array("I", compress(surveyed.training.labels, trained.usable))
+        assignment = stratified(trained.ranks, strata, wanted_sizes, KEEP)
     else:
         assignment = assign(trained.ranks, wanted_sizes)
     splits = _split_sizes(trained, validated, assignment)
@@ -184,9 +188,9 @@ def write_splits(
 def usable_rows(source: Source, role: FileRole, scanned: Scan, control: ScanControl) -> Iterator[tuple[int, bytes]]:
     """Lines and bytes of the rows that passed all checks, in order."""
     reader = Reader(source.path, scanned.report.size)  # the scan has limited their length
-    for line, raw in reader:
+    for index, (line, raw) in enumerate(reader.rows()):
         control.advance(role, line, reader.position / reader.size)
-        if scanned.usable[line - 1]:
+        if scanned.usable[index]:
             assert isinstance(raw, bytes)
             yield line, raw
 

@@ -26,6 +26,7 @@ from services.validate.checks.about import About
 from services.validate.checks.base import Check, Context
 from services.validate.checks.chat import Chat
 from services.validate.checks.completion import Completion
+from services.validate.checks.contradictions import Contradictions
 from services.validate.checks.duplicates import Duplicates
 from services.validate.checks.enough import Enough
 from services.validate.checks.length import Length
@@ -39,6 +40,7 @@ REGISTRY: tuple[Callable[[Context], Check], ...] = (
     Completion,
     Preference,
     Duplicates,
+    Contradictions,
     PersonalData,
     Secrets,
     Refusals,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from services.validate.checks.base import Check, Tally
-from services.validate.domain.content import Row
 from services.validate.domain.findings import Finding, short
 from services.validate.domain.survey.facts import Facts
 
@@ -21,18 +20,9 @@ NAMED = 5
 
 
 class About(Check):
-    """Findings about the whole file, from the figures of the survey. The labels of usable rows are noted for the
-    split."""
+    """Findings about the whole file, from the figures of the survey."""
 
     name = "about"
-    # after all checks that drop rows
-    needs_tokens = True
-
-    def row(self, row: Row) -> Iterable[Finding]:
-        surveyed = self.context.surveyed
-        if surveyed is not None and surveyed.labels:
-            self.context.strata.append(surveyed.label(row.line))
-        return ()
 
     def file(self, tally: Tally) -> Iterable[Finding]:
         surveyed = self.context.surveyed

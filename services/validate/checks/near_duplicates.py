@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
-from services.validate.checks.base import Check
+from services.validate.checks.base import Check, Context
 from services.validate.domain.content import Row
 from services.validate.domain.findings import Finding, Severity
-from services.validate.domain.links import Turn
-from services.validate.domain.survey.surveyed import Surveyed
+from services.validate.domain.survey.surveyed import Surveyed, places
+from services.validate.domain.turns import Turn
+from services.validate.plain import PlainRows
 
 NEAR_DUPLICATE, LEAK = "near_duplicate", "leak"
 
@@ -26,44 +27,58 @@ class NearDuplicates(Check):
     }
     # after all checks that drop rows: the first row of a cluster that is left is the one that stays
     needs_tokens = True
+    by_row = False
 
-    def __init__(self, *args: object, **kwargs: object) -> None:
-        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
         self._kept: dict[int, int] = {}
 
     def row(self, row: Row) -> Iterable[Finding]:
-        surveyed = self.context.surveyed
-        if surveyed is None:
+        if (surveyed := self.context.surveyed) is None:
             return ()
-        if (found := self._leak(row, surveyed)) is not None:
-            return (found,)
-        cluster = surveyed.cluster(row.line)
-        if cluster is None:
+        if (leak := self._leak(row.line, surveyed)) is not None:
+            return (leak,)
+        if (cluster := surveyed.cluster(row.line)) is None:
             return ()
-        first = self._kept.setdefault(cluster, row.line)
-        if first == row.line:
-            self._link(row, cluster)
-            return ()
+        row.turns = _linked(row.turns, row.group, cluster)
+        found = self._repeated(row.line, cluster)
+        return () if found is None else (found,)
+
+    def plain(self, rows: PlainRows) -> Iterator[tuple[int, Finding]]:
+        if (surveyed := self.context.surveyed) is None:
+            return
+        known = {*places(rows.lines, surveyed.leaked), *places(rows.lines, surveyed.members)}
+        for place in sorted(known):
+            row = rows.row(place)
+            for finding in self.row(row):
+                yield place, finding
+            if row.turns:
+                rows.turns[place] = row.turns
+
+    def _repeated(self, line: int, cluster: int) -> Finding | None:
+        first = self._kept.setdefault(cluster, line)
+        if first == line:
+            return None
         policy = self.context.spec.checks.near_duplicates
-        if policy != "drop":
-            self._link(row, cluster)
         text = f"is nearly the same as line {first}"
         remedy = "remove it, write another example, or set checks.near_duplicates to drop"
-        return (Finding(NEAR_DUPLICATE, "", text, remedy, _severity(policy), policy == "drop"),)
+        return Finding(NEAR_DUPLICATE, "", text, remedy, _severity(policy), policy == "drop")
 
-    def _leak(self, row: Row, surveyed: Surveyed) -> Finding | None:
-        line = surveyed.leak(row.line)
-        if line is None:
+    def _leak(self, line: int, surveyed: Surveyed) -> Finding | None:
+        if (trained := surveyed.leak(line)) is None:
             return None
         policy = self.context.spec.checks.leaks
-        text = f"is nearly the same as line {line} of the training file, so its loss shows nothing"
+        text = f"is nearly the same as line {trained} of the training file, so its loss shows nothing"
         remedy = "validate on other examples than you train on, or set checks.leaks to drop"
         return Finding(LEAK, "", text, remedy, _severity(policy), policy == "drop")
 
-    def _link(self, row: Row, cluster: int) -> None:
-        # a turn that all rows of the cluster teach, and no row without near-duplicates
-        asked = any(turn.trained and turn.asked for turn in row.turns)
-        row.turns = (*row.turns, Turn(_FIRST - cluster, trained=True, asked=asked))
+
+def _linked(turns: tuple[Turn, ...], group: bytes, cluster: int) -> tuple[Turn, ...]:
+    """The turns of a row and one more, which all rows of its cluster teach, and no other row."""
+    if not turns:
+        turns = (Turn(int.from_bytes(group[:8], "little"), trained=True),)
+    asked = any(turn.trained and turn.asked for turn in turns)
+    return (*turns, Turn(_FIRST - cluster, trained=True, asked=asked))
 
 
 _FIRST = 2**64 - 2

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
-from services.validate.checks.base import Check
-from services.validate.domain.content import Row
+from services.validate.checks.known import KnownLines
 from services.validate.domain.findings import Finding
-from services.validate.domain.survey.surveyed import Surveyed, holds
+from services.validate.domain.survey.surveyed import Surveyed
 from shared.events import PrivacyPolicy
 from shared.privacy import NAMES, PERSONAL, SECRET, Kind, Spotted
 
 
-class _Private(Check):
+class _Private(KnownLines):
     """What both checks have in common. The survey has looked for it in every row, and has replaced it where the job
     says so."""
 
@@ -22,27 +21,21 @@ class _Private(Check):
     words: ClassVar[str]
     danger: ClassVar[str]
 
-    def row(self, row: Row) -> Iterable[Finding]:
-        surveyed = self.context.surveyed
-        if surveyed is None or not holds(self._lines(surveyed), row.line):
-            return ()
-        places = [each for each in surveyed.private.get(row.line, ()) if each.kind in self.kinds]
+    def line(self, line: int, surveyed: Surveyed) -> Finding:
+        places = [each for each in surveyed.private.get(line, ()) if each.kind in self.kinds]
         policy: PrivacyPolicy = getattr(self.context.spec.checks, self.setting)
         field = places[0].field if places else ""
         told = _told(places) or self.words
         if policy == "redact":
             text, remedy = f"{told} was replaced by a placeholder", "nothing is to be done"
-            return (Finding(self.name, field, text, remedy, "warning"),)
+            return Finding(self.name, field, text, remedy, "warning")
         text = f"holds {told}, {self.danger}"
         if policy == "report":
             remedy = f"remove it, or set checks.{self.setting} to redact or drop"
-            return (Finding(self.name, field, text, remedy, "warning"),)
+            return Finding(self.name, field, text, remedy, "warning")
         if policy == "drop":
-            return (Finding(self.name, field, text, "remove it to train on the row", "warning", drops=True),)
-        return (Finding(self.name, field, text, f"remove it, or set checks.{self.setting} to redact or drop"),)
-
-    def _lines(self, surveyed: Surveyed) -> Sequence[int]:
-        raise NotImplementedError
+            return Finding(self.name, field, text, "remove it to train on the row", "warning", drops=True)
+        return Finding(self.name, field, text, f"remove it, or set checks.{self.setting} to redact or drop")
 
 
 class PersonalData(_Private):
@@ -55,7 +48,7 @@ class PersonalData(_Private):
     words = "personal data"
     danger = "which the model may repeat to anyone"
 
-    def _lines(self, surveyed: Surveyed) -> Sequence[int]:
+    def lines(self, surveyed: Surveyed) -> Sequence[int]:
         return surveyed.personal
 
 
@@ -69,7 +62,7 @@ class Secrets(_Private):
     words = "a secret"
     danger = "which the model may repeat to anyone; if it is in use, renew it"
 
-    def _lines(self, surveyed: Surveyed) -> Sequence[int]:
+    def lines(self, surveyed: Surveyed) -> Sequence[int]:
         return surveyed.secret
 
 

@@ -70,6 +70,13 @@ class Problems:
         if len(kept) < room:
             kept.append(problem(line, finding))
 
+    def add_run(self, first: int, count: int, warning: Finding) -> None:
+        """Count the same warning for `count` lines, the first of which is `first`. It takes no longer for more."""
+        shown = min(count, self.limit, MAX_WARNINGS)
+        for line in range(first, first + shown):
+            self.add(line, warning)
+        self.warning_counts[warning.code] += count - shown
+
 
 def problem(line: int | None, finding: Finding) -> Problem:
     return Problem(

@@ -44,6 +44,18 @@ class Dropped(FrozenModel):
         return f"{self.rows} {self.words}"
 
 
+class Contradictions(FrozenModel):
+    """Prompts of one file that are answered in different ways."""
+
+    prompts: int
+    rows: int
+    """Rows with such a prompt."""
+    prompts_of_many: int
+    """Prompts with three or more different answers."""
+    rows_of_many: int
+    """Rows with such a prompt."""
+
+
 class FileReport(FrozenModel):
     """One file. `usable` rows are those that go into the splits; every other row is a problem, dropped or blank."""
 
@@ -60,6 +72,8 @@ class FileReport(FrozenModel):
     over_length: int
     dropped: tuple[Dropped, ...] = ()
     """Every reason for which a check may drop rows, including those for which none was dropped."""
+    contradictions: Contradictions | None = None
+    """None: they were not counted, because the file has errors."""
     tokens: Tokens | None
     token_sizes: tuple[tuple[int, int], ...] = ()
     """The histogram of tokens per row as pairs of (at least so many, rows), two for each doubling."""

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
-from services.validate.domain.links import KEEP
 from services.validate.domain.split import TEST, TRAIN, VALIDATION, Sizes
 
 
-def stratified(ranks: Sequence[int], labels: Sequence[int], wanted: Sizes) -> bytearray:
+def stratified(ranks: Sequence[int], labels: Sequence[int], wanted: Sizes, kept: int) -> bytearray:
     """The index in `SPLITS` of every row's split, like `assign`: rows of one rank stay together, and the order of ranks
     decides which groups are taken first. `labels`: a number for the label of each row.
 
     Each label gives a split its share of the rows, by the method of largest remainders; at least one if it has rows
-    enough to be in all splits. A label that has one group is only trained on. A group of several labels counts as one
-    of its first row's. Sizes are as wanted, but where groups of several rows do not fit.
+    enough to be in all splits. A label that has one group is only trained on, and so are rows of the rank `kept`. A
+    group of several labels counts as one of its first row's. Sizes are as wanted, but where groups of several rows do
+    not fit.
     """
     groups: dict[int, list[int]] = defaultdict(list)
     for row, rank in enumerate(ranks):
@@ -23,7 +23,7 @@ def stratified(ranks: Sequence[int], labels: Sequence[int], wanted: Sizes) -> by
     assignment = bytearray(len(ranks))
     free: dict[int, list[list[int]]] = defaultdict(list)
     for rank in sorted(groups):
-        if rank != KEEP:
+        if rank != kept:
             free[labels[groups[rank][0]]].append(groups[rank])
     for split, target in ((TEST, wanted.test), (VALIDATION, wanted.validation)):
         rows = {label: sum(map(len, there)) for label, there in free.items() if len(there) > 1}

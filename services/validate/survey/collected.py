@@ -36,7 +36,7 @@ class Collected:
         self.rows = 0
         self.redacted = False
         self.near_lines = array("I")
-        self._of = {name: array("I") for name in ("row_lines", "personal", "secret", "refusing", "mixed")}
+        self._of = {name: array("I") for name in ("personal", "secret", "refusing", "mixed")}
         self._labels_of_rows = array("I")
         self._private: dict[int, tuple[Spotted, ...]] = {}
         self._kinds: Counter[str] = Counter()
@@ -53,8 +53,7 @@ class Collected:
         """Add the next piece."""
         before = self.lines + 1
         for name, lines in self._of.items():
-            if name != "row_lines" or self._labels is not None:
-                lines.extend(before + line for line in array("I", getattr(part, name)))
+            lines.extend(before + line for line in array("I", getattr(part, name)))
         self.near_lines.extend(before + line for line in array("I", part.near_lines))
         for row in part.private:
             if len(self._private) < DESCRIBED:
@@ -82,7 +81,7 @@ class Collected:
             self._labels_of_rows.frombytes(part.row_labels)
         if part.labels is None or len(self._labels) > MAX_LABELS:
             # free text: nobody needs the number of each row
-            self._labels, self._labels_of_rows, self._of["row_lines"] = None, array("I"), array("I")
+            self._labels, self._labels_of_rows = None, array("I")
 
     def surveyed(self, policies: Checks) -> Surveyed:
         """Everything but the near-duplicates."""
@@ -116,7 +115,6 @@ class Collected:
             private=self._private,
             redacted=frozenset(redacted),
             refusing=self._of["refusing"],
-            rows=self._of["row_lines"] if labels else array("I"),
             labels=self._labels_of_rows if labels else array("I"),
         )
 

@@ -61,9 +61,8 @@ class Part(msgspec.Struct):
 
     lines: int = 0
     rows: int = 0
-    row_lines: bytes = b""
     row_labels: bytes = b""
-    """The checksum of the answer of each row as a label."""
+    """The checksum of the answer of each row as a label; 0: it is none. Every line that is not blank is a row."""
     near_lines: bytes = b""
     bands: bytes = b""
     signatures: bytes = b""
@@ -96,7 +95,8 @@ class _Found:
 
     def __init__(self) -> None:
         self.part = Part(private=[], sampled=[], undecided=[])
-        self.lines, self.label_ids, self.near_lines = array("I"), array("I"), array("I")
+        self.rows = 0
+        self.label_ids, self.near_lines = array("I"), array("I")
         self.personal, self.secret, self.refusing, self.mixed = (array("I") for _ in range(4))
         self.prompts: list[set[str]] = []
         self.answers: list[set[str]] = []
@@ -120,6 +120,9 @@ def look(data: bytes, options: Options, *, first: bool = False) -> Part:
         raw = data[start:end].rstrip(b"\r")
         if first and start == 0:
             raw = raw.removeprefix(_BOM)
+        if not raw.strip():
+            continue
+        found.label_ids.append(0)
         if len(raw) > options.max_line_bytes:
             continue
         value = decoded(raw)
@@ -127,8 +130,8 @@ def look(data: bytes, options: Options, *, first: bool = False) -> Part:
             _row(found, value, raw, line, options, (start, end))
     part = found.part
     part.lines = data.count(b"\n") + (not data.endswith(b"\n"))
-    part.rows = len(found.lines)
-    part.row_lines, part.row_labels = found.lines.tobytes(), found.label_ids.tobytes()
+    part.rows = found.rows
+    part.row_labels = found.label_ids.tobytes()
     part.personal, part.secret = found.personal.tobytes(), found.secret.tobytes()
     part.refusing, part.mixed = found.refusing.tobytes(), found.mixed.tobytes()
     part.kinds, part.answers, part.languages = dict(found.kinds), dict(found.answer_kinds), dict(found.languages)
@@ -155,7 +158,7 @@ def decoded(raw: bytes) -> dict[str, Any] | None:
 
 
 def _row(found: _Found, value: dict[str, Any], raw: bytes, line: int, options: Options, place: tuple[int, int]) -> None:
-    found.lines.append(line)
+    found.rows += 1
     if (options.personal or options.secrets) and (private := _private(value, options)):
         _note(found, private, line)
         if (options.redact_personal or options.redact_secrets) and isinstance(strict := parse(raw), dict):
@@ -166,7 +169,6 @@ def _row(found: _Found, value: dict[str, Any], raw: bytes, line: int, options: O
                 value = clean
     texts = said(value)
     if texts is None:
-        found.label_ids.append(0)
         return
     if options.near or options.about:
         prompt, answer = words_of(texts.prompt), words_of(texts.answer)
@@ -178,8 +180,6 @@ def _row(found: _Found, value: dict[str, Any], raw: bytes, line: int, options: O
             _about(found, texts, (prompt, answer), line)
             if zlib.crc32(raw) < options.sample:
                 found.part.sampled.append((line, texts.question[:1000], texts.answer[:1000]))
-    if not options.about:
-        found.label_ids.append(0)
 
 
 def _private(value: dict[str, Any], options: Options) -> list[tuple[str, Kind, str]]:
@@ -214,11 +214,12 @@ def _about(found: _Found, texts: Said, words: tuple[list[str], list[str]], line:
     label = None if texts.calls else label_of(answer)
     kind = "tool_calls" if texts.calls else "structured" if _is_json(answer) else "labels" if label else "text"
     found.answer_kinds[kind] += 1
-    found.label_ids.append(zlib.crc32(label.encode()) if label and kind == "labels" else 0)
-    if kind == "labels" and label and found.labels is not None:
-        found.labels[label] += 1
-        if len(found.labels) > MAX_LABELS:
-            found.labels = None
+    if kind == "labels" and label:
+        found.label_ids[-1] = zlib.crc32(label.encode())
+        if found.labels is not None:
+            found.labels[label] += 1
+            if len(found.labels) > MAX_LABELS:
+                found.labels = None
     for sizes, text in zip(found.sizes, (texts.prompt, answer), strict=True):
         sizes[doubling(len(text))] += 1
     found.lengths.append((len(answer), line))

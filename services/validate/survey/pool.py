@@ -67,7 +67,7 @@ def looked_at(
 
 def _alone(piece: Chunk, options: Options) -> Part:
     if piece.too_long:
-        return Part(lines=1)
+        return Part(lines=1, row_labels=bytes(4))
     return look(read(options.path, piece.start, piece.end), options, first=piece.start == 0)
 
 
@@ -90,7 +90,7 @@ class _Worker:
         RuntimeError: the process died, as it does when memory runs out.
         """
         if piece.too_long:
-            return Part(lines=1)
+            return Part(lines=1, row_labels=bytes(4))
         assert self._process.stdin is not None and self._process.stdout is not None
         order = Order(piece.start, piece.end, self._options)
         self._options = None

@@ -58,7 +58,7 @@ def survey(
     """Look at every row of the files of a job, once. `folder`: where files with placeholders are written.
 
     Memory: 60 MB for each process, of which a small file has none; 24 bytes for each row that has near-duplicates; of a
-    dataset of labels 8 bytes for each row. On disk: 210 bytes for each row.
+    dataset of labels 4 bytes for each row. On disk: 210 bytes for each row.
 
     Raises:
         Cancelled: `control.stop` was set.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from services.validate.domain.survey.facts import Facts
@@ -22,7 +22,7 @@ class Surveyed:
     `private` describes the private places of the first rows that have some. `members` are the rows that have
     near-duplicates in this file or in the other one, `clusters` the line of the first row of each one's cluster.
     `leaked`: rows of a validation file with a near-duplicate in the training file, `leaked_from` its line there.
-    `labels`: a number for the label of each of `rows`; empty where the answers are no labels.
+    `labels`: a number for the label of every row, in order, 0 if it has none; empty where the answers are no labels.
     """
 
     facts: Facts
@@ -35,7 +35,6 @@ class Surveyed:
     leaked: array[int] = field(default_factory=_lines)
     leaked_from: array[int] = field(default_factory=_lines)
     refusing: array[int] = field(default_factory=_lines)
-    rows: array[int] = field(default_factory=_lines)
     labels: array[int] = field(default_factory=_lines)
 
     def cluster(self, line: int) -> int | None:
@@ -46,15 +45,21 @@ class Surveyed:
         """The line of the training file that is nearly the same as this line of the validation file."""
         return looked_up(self.leaked, self.leaked_from, line)
 
-    def label(self, line: int) -> int:
-        """A number for the label of a row; 0: it has none."""
-        return looked_up(self.rows, self.labels, line) or 0
-
 
 def holds(lines: Sequence[int], line: int) -> bool:
     """Whether a sorted sequence has a line."""
     at = bisect_left(lines, line)
     return at < len(lines) and lines[at] == line
+
+
+def places(lines: Sequence[int], wanted: Sequence[int]) -> Iterator[int]:
+    """Where in `lines` those stand that are `wanted`; both are sorted. It takes no time where none are."""
+    if not lines:
+        return
+    for line in wanted[bisect_left(wanted, lines[0]) : bisect_right(wanted, lines[-1])]:
+        at = bisect_left(lines, line)
+        if lines[at] == line:
+            yield at
 
 
 def looked_up(lines: Sequence[int], values: Sequence[int], line: int) -> int | None:
