@@ -14,7 +14,7 @@ from services.validate.checks.length import OVER_LENGTH
 from services.validate.domain.content import Row
 from services.validate.domain.findings import Finding, OnFinding, Problems
 from services.validate.domain.report import FileReport, FileRole
-from services.validate.domain.statistics import distribution
+from services.validate.domain.statistics import distribution, doublings
 from services.validate.intake import State, pieces
 from services.validate.plain import PlainRows
 from services.validate.reader import Reader, Source
@@ -81,6 +81,8 @@ def scan(
     state = State(problems, Tally(checks, limits.max_problems), context.spec.seed, context.format)
     of_rows = [check for check in checks if type(check).row is not Check.row]
     before, after = ([check for check in of_rows if check.needs_tokens is late] for late in (False, True))
+    if tokenizer is None:
+        before, after = of_rows, []
     if finding := reader.sniff():
         state.problems.add(None, finding)
     else:
@@ -214,6 +216,7 @@ def _report(reader: Reader, name: str, state: State) -> FileReport:
         dropped=tally.dropped,
         contradictions=tally.contradictions,
         tokens=distribution(state.histogram),
+        token_sizes=doublings(state.histogram),
         errors=problems.error_counts.total(),
         warnings=problems.warning_counts.total(),
         error_counts=dict(problems.error_counts),

@@ -65,6 +65,7 @@ from shared.events.source import Source, Target
 from shared.events.spec import (
     Alias,
     Auto,
+    Checks,
     Evaluation,
     Gate,
     Hyperparameters,
@@ -72,7 +73,10 @@ from shared.events.spec import (
     Lora,
     Method,
     Origin,
+    Policy,
+    PrivacyPolicy,
     Splits,
+    TaskKind,
 )
 
 __all__ = [
@@ -89,6 +93,7 @@ __all__ = [
     "Auto",
     "CheckpointInfo",
     "CheckpointPermission",
+    "Checks",
     "Claim",
     "DatasetPointer",
     "DatasetUploaded",
@@ -118,7 +123,9 @@ __all__ = [
     "ModelDeployed",
     "Origin",
     "Overfitting",
+    "Policy",
     "Prepared",
+    "PrivacyPolicy",
     "ProgressState",
     "Quarantined",
     "Reference",
@@ -133,6 +140,7 @@ __all__ = [
     "StoredFile",
     "StrictModel",
     "Target",
+    "TaskKind",
     "Tombstone",
     "TrainingCompleted",
 ]

@@ -22,7 +22,7 @@ from shared.events.limits import (
 from shared.events.models import FrozenModel
 from shared.events.references import DatasetPointer, FolderReference, Reference
 from shared.events.served import Served
-from shared.events.spec import JobSpec, Method, Origin
+from shared.events.spec import JobSpec, Method, Origin, TaskKind
 
 StageName = Literal["ingest", "validate", "trainer", "evaluator", "inference"]
 STAGE_NAMES: tuple[StageName, ...] = get_args(StageName)
@@ -96,6 +96,10 @@ class DatasetValidated(Event):
     """The digest of the base's profile that the rows were checked with, `bases/{digest}.json` in the system bucket."""
     served: Served | None = None
     """How the trained turns compare with what vLLM makes of them."""
+    task: TaskKind | None = None
+    """What the answers are: labels, JSON, tool calls or free text."""
+    page: Reference | None = None
+    """The report as a page."""
 
 
 class Overfitting(FrozenModel):

@@ -14,6 +14,7 @@ from shared.events.source import Source
 
 Auto = Literal["auto"]
 Method = Literal["supervised", "dpo"]
+TaskKind = Literal["labels", "structured", "tool_calls", "text"]
 Alias = Annotated[str, Field(max_length=64, pattern=r"^[\p{L}\p{N}][\p{L}\p{M}\p{N}._-]{0,63}$")]
 """Letters, marks and digits of every script, dots, dashes and underscores; the first is a letter or a digit."""
 
@@ -114,6 +115,27 @@ class Gate(StrictModel):
     promote: Literal["if_better", "always", "never"] = "if_better"
 
 
+Policy = Literal["report", "drop", "fail"]
+PrivacyPolicy = Literal["report", "redact", "drop", "fail"]
+
+
+class Checks(StrictModel):
+    """What happens to rows that can be trained on, but perhaps should not be. `report`: they are trained on, and the
+    report names them. `drop`: they are left out. `fail`: the job fails. `redact`: placeholders, such as `[EMAIL]`, take
+    the place of what is private, in all splits."""
+
+    personal_data: PrivacyPolicy = "report"
+    """E-mail addresses, phone, card and social security numbers, IBANs, IP addresses."""
+    secrets: PrivacyPolicy = "report"
+    """Keys, tokens, passwords, private keys."""
+    near_duplicates: Policy = "report"
+    """Rows that are nearly the same as an earlier one. They are always in one split."""
+    leaks: Policy = "report"
+    """Rows of the validation file that are nearly the same as one of the training file."""
+    refusals: Policy = "report"
+    """Answers such as "I'm sorry, but I can't help with that"."""
+
+
 class Wandb(StrictModel):
     """A run in Weights & Biases: its project, and what it is called there."""
 
@@ -148,6 +170,8 @@ class JobSpec(StrictModel):
     hyperparameters: Hyperparameters = Hyperparameters()
     lora: Lora = Lora()
     splits: Splits = Splits()
+    checks: Checks = Field(default=Checks(), exclude_if=lambda value: value == Checks())
+    """The default is not written, because older services do not know the field."""
     evaluation: Evaluation = Evaluation()
     gate: Gate = Gate()
     validation_file: DatasetPointer | None = None

@@ -10,6 +10,7 @@ from pydantic import Field
 from services.validate.domain.findings import Finding, Problem
 from services.validate.domain.formats import METHOD_OF, Format
 from services.validate.domain.statistics import Estimate, Tokens
+from services.validate.domain.survey.facts import Facts
 from shared.base import BaseProfile
 from shared.errors import InputError
 from shared.events import FrozenModel, Method, Served
@@ -74,6 +75,10 @@ class FileReport(FrozenModel):
     contradictions: Contradictions | None = None
     """None: they were not counted, because the file has errors."""
     tokens: Tokens | None
+    token_sizes: tuple[tuple[int, int], ...] = ()
+    """The histogram of tokens per row as pairs of (at least so many, rows), two for each doubling."""
+    facts: Facts | None = None
+    """What the file is about; None: it is not JSONL at all."""
     errors: int
     warnings: int
     error_counts: dict[str, int]

@@ -11,7 +11,18 @@ from shared.errors import InputError
 from shared.events import DatasetPointer, JobSpec, Reference
 from shared.events.limits import INTEGRATIONS, Name
 from shared.events.models import StrictModel
-from shared.events.spec import Alias, Evaluation, Gate, Hyperparameters, Integration, Lora, Metadata, Method, Splits
+from shared.events.spec import (
+    Alias,
+    Checks,
+    Evaluation,
+    Gate,
+    Hyperparameters,
+    Integration,
+    Lora,
+    Metadata,
+    Method,
+    Splits,
+)
 
 Promote = Literal["if_better", "always", "never"]
 
@@ -57,6 +68,7 @@ class CreateJob(StrictModel):
     integrations: Annotated[tuple[Integration, ...], Field(max_length=INTEGRATIONS)] = ()
     lora: Lora = Lora()
     splits: Splits = Splits()
+    checks: Checks = Checks()
     evaluation: Evaluation = Evaluation()
     gate: Gate = Gate()
     alias: Alias | None = None
@@ -94,6 +106,7 @@ class CreateJob(StrictModel):
             hyperparameters=self._hyperparameters(),
             lora=self.lora,
             splits=self.splits,
+            checks=self.checks,
             evaluation=self.evaluation,
             gate=self._gate(),
             validation_file=DatasetPointer.model_validate(validation.model_dump()) if validation else None,
