@@ -15,9 +15,10 @@ from services.evaluator.domain.answer_length import Limit
 from services.evaluator.domain.answers import Answer
 from services.evaluator.domain.edge_prompts import EdgeResult
 from services.evaluator.domain.evaluation import Evaluation, Row
-from services.evaluator.domain.forest_plot import forest_plot
 from services.evaluator.domain.gate import title
 from services.evaluator.domain.messages import content_text
+from services.evaluator.domain.pictures.forest_plot import forest_plot
+from services.evaluator.domain.pictures.heat_map import heat_map
 from services.evaluator.domain.tool_calls import ToolCall, as_lines, calls_of, written_calls
 from shared.events import Evaluation as EvaluationSettings
 from shared.events import FrozenModel, Gate, TrainingCompleted
@@ -60,6 +61,7 @@ def render(report: Report, curves: bytes | None) -> str:
         rows=sorted(evaluation.rows, key=lambda row: -abs(row.gain)),
         counts=_counts(evaluation.rows),
         forest=forest_plot(evaluation.over_base, evaluation.over_few_shot, chosen=evaluation.metric),
+        matrices={variant: heat_map(matrix) for variant, matrix in evaluation.confusion.items()},
         curves=f"data:image/png;base64,{base64.b64encode(curves).decode()}" if curves else None,
         style=Markup(style),  # both files are part of this package and hold no values
         script=Markup(script),

@@ -24,6 +24,7 @@ from services.evaluator.evaluate import evaluate
 from services.evaluator.progress import Progress
 from services.evaluator.reach import Reach
 from services.evaluator.report import Report, render
+from services.evaluator.scoring.structured import checked
 from shared import disk, telemetry
 from shared.base import BaseProfile
 from shared.base import ledger as profiles
@@ -68,6 +69,8 @@ class EvaluateWork:
     async def _evaluate(self, attempt: Attempt, http: httpx.AsyncClient, reach: Reach) -> Event:
         training = TrainingCompleted.model_validate(attempt.request)
         spec = attempt.job.spec
+        if spec.evaluation.json_schema is not None:
+            checked(spec.evaluation.json_schema)
         with telemetry.span("evaluator.load"):
             profile = await self._profile(training)
             # a template that loops over parts writes them as they are; for others the server puts line ends between
@@ -99,6 +102,7 @@ class EvaluateWork:
                 labels=dataset.labels,
                 gate=spec.gate,
                 seed=spec.seed,
+                schema=spec.evaluation.json_schema,
                 room=limit.tokens + limit.thinking,
                 test_wanted=spec.splits.test > 0,
             )

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from shared.events import limits
-from shared.events.limits import JobId, Name, ShownName
+from shared.events.limits import JobId, JsonObject, Name, ShownName
 from shared.events.models import FrozenModel, StrictModel
 from shared.events.references import DatasetPointer
 
@@ -87,6 +87,10 @@ class Evaluation(StrictModel):
     )
     """How many answers are asked for at a time; `auto`: as many as the endpoint has room for beside its users. `auto`
     is not written, because older services do not know it; they ask for 16."""
+    json_schema: JsonObject | None = Field(default=None, exclude_if=lambda value: value is None)
+    """The JSON schema that structured answers should match, as `json_schema.schema` in `response_format` of the OpenAI
+    API; None: that of the row's `response_format`, else the keys and types that all references have. None is not
+    written, because older services do not know the field."""
 
 
 class Gate(StrictModel):
@@ -98,15 +102,23 @@ class Gate(StrictModel):
             "rouge_1",
             "rouge_2",
             "rouge_l",
+            "bleu",
+            "chrf",
             "exact_match",
             "accuracy",
             "macro_f1",
             "tool_call_valid",
             "tool_call_name",
             "tool_call_arguments",
+            "json_valid",
+            "json_schema",
+            "json_fields",
+            "sql_valid",
+            "sql_match",
         ]
     ) = "auto"
-    """`auto`: right tool calls, accuracy or ROUGE-L, by what the references of the test split are."""
+    """`auto`: right tool calls, accuracy, right JSON fields, right SQL or ROUGE-L, by what the references of the test
+    split are. An older service refuses a job that names a metric which it does not know."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     min_delta: float = 0.0
     require_better_than_few_shot: bool = False

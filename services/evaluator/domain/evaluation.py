@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from services.evaluator.domain.answers import VARIANTS, Answer, Usage, Variant, usage
-from services.evaluator.domain.examples import Example, share_of_calls
+from services.evaluator.domain.answers import Answer, Usage, Variant, usage
+from services.evaluator.domain.examples import Example
 from services.evaluator.domain.gate import Measured, Verdict, gate_metric, judge
-from services.evaluator.domain.scoring import Kinds, per_example
+from services.evaluator.domain.kinds import Task
+from services.evaluator.domain.kinds.confusion import Confusion, confusion
 from services.evaluator.domain.scoring.stopping import fair_stop_share, stop_share
 from shared.events import FrozenModel, Gate, Interval
 
@@ -36,6 +37,10 @@ class Evaluation(FrozenModel):
     metric: str
     metric_reason: str
     labels: tuple[str, ...] | None
+    task: Task = Task()
+    """What the references are."""
+    confusion: Mapping[Variant, Confusion] = {}
+    """Of labels: by variant, which was given for which."""
     examples: int
     scores: dict[Variant, dict[str, float]]
     intervals: dict[Variant, dict[str, Interval]]
@@ -56,27 +61,13 @@ class Intervals(FrozenModel):
     """Empty if there was no few-shot variant."""
 
 
-def score_answers(
-    examples: Sequence[Example], answers: Mapping[Variant, Sequence[Answer]], kinds: Kinds
-) -> dict[Variant, list[dict[str, float]]]:
-    """Score every answer against the reference of its example, both as a client sees them."""
-    expected = [example.reply() for example in examples]
-    return {
-        variant: [
-            per_example(reply, answer.reply(), kinds) for reply, answer in zip(expected, answers[variant], strict=True)
-        ]
-        for variant in VARIANTS
-        if variant in answers
-    }
-
-
 def conclude(
     examples: Sequence[Example],
     answers: Mapping[Variant, Sequence[Answer]],
     scores: Scores,
     intervals: Intervals,
     *,
-    labels: tuple[str, ...] | None,
+    task: Task,
     gate: Gate,
     room: int | None = None,
     test_wanted: bool = False,
@@ -88,7 +79,7 @@ def conclude(
     """
     used = {variant: usage(answers[variant]) for variant in scores}
     cut = [answer for variant in scores for answer in answers[variant] if answer.cut_in_thoughts]
-    metric, metric_reason = gate_metric(gate, labels, share_of_calls(examples))
+    metric, metric_reason = gate_metric(gate, task)
     rows = _rows(examples, answers, scores, gain_on="accuracy" if metric == "macro_f1" else metric)
     totals = {
         variant: {
@@ -116,7 +107,9 @@ def conclude(
     return Evaluation(
         metric=metric,
         metric_reason=metric_reason,
-        labels=labels,
+        labels=task.labels,
+        task=task,
+        confusion=_confusions(examples, answers, task.labels) if task.labels and examples else {},
         examples=len(examples),
         scores=totals,
         intervals=intervals.variants,
@@ -142,3 +135,13 @@ def _rows(
         )
         for index, example in enumerate(examples)
     )
+
+
+def _confusions(
+    examples: Sequence[Example], answers: Mapping[Variant, Sequence[Answer]], labels: tuple[str, ...]
+) -> dict[Variant, Confusion]:
+    references = [example.reply().text for example in examples]
+    return {
+        variant: confusion(references, [answer.reply().text for answer in given], labels)
+        for variant, given in answers.items()
+    }

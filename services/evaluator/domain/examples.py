@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
+from services.evaluator.domain.kinds.structure import schema_in
 from services.evaluator.domain.messages import message_text
 from services.evaluator.domain.replies import Reply, reply_of
 from services.evaluator.domain.tool_calls import ToolCall, calls_of
@@ -30,6 +31,8 @@ class Example(FrozenModel):
     """The tool calls of the reference, which has a line for each."""
     thoughts: str = ""
     """The thoughts of the reference (`reasoning_content`), which are not compared."""
+    response_schema: dict[str, Any] | None = None
+    """The JSON schema of the row's `response_format`, if it has one."""
     answer: dict[str, Any] | None = None
     """Where the reference calls tools: the message itself, without thoughts, as a solved example shows it."""
 
@@ -58,13 +61,13 @@ def parse_row(raw: str | bytes, line: int, between: str = "\n") -> Example:
     if "input" in row:
         return _preference(row, line, between)
     if isinstance(row.get("prompt"), str) and isinstance(row.get("completion"), str):
-        return Example(line=line, prompt=row["prompt"], reference=row["completion"])
+        return Example(
+            line=line,
+            prompt=row["prompt"],
+            reference=row["completion"],
+            response_schema=schema_in(row.get("response_format")),
+        )
     return _refuse(line, "'messages'", "is missing; give messages, prompt and completion, or input and completions")
-
-
-def share_of_calls(examples: Sequence[Example]) -> float:
-    """The share of examples whose reference calls a tool, from 0 to 1; 0 without examples."""
-    return sum(bool(example.reply().calls) for example in examples) / max(len(examples), 1)
 
 
 def _chat(row: Mapping[str, Any], line: int, between: str) -> Example:
@@ -78,6 +81,7 @@ def _chat(row: Mapping[str, Any], line: int, between: str) -> Example:
         line=line,
         messages=tuple(sent_messages(messages[:last])),
         tools=tuple(sent_tools(row) or ()),
+        response_schema=schema_in(row.get("response_format")),
         reference=message_text(messages[last], between),
         tool_calls=calls_of(messages[last]),
         thoughts=_thoughts(messages[last]),

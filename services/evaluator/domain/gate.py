@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from services.evaluator.domain.labels import RULE
+from services.evaluator.domain.kinds import SHARE, Task
+from services.evaluator.domain.kinds.labels import RULE
 from services.evaluator.domain.scoring import TITLES
 from shared.events import FrozenModel, Gate, Interval
 
@@ -12,8 +13,6 @@ WHOSE = {"base": "the base", "few_shot": "the base with solved examples in its p
 
 MIN_EXAMPLES = 5
 MIN_STOP_SHARE = 0.5
-SHARE_OF_CALLS = 0.5
-"""From this share of references on that call a tool, right calls decide."""
 
 
 class Measured(FrozenModel):
@@ -59,15 +58,19 @@ def examples_needed(confidence: float) -> int:
     return next(count for count in range(MIN_EXAMPLES, 1_000) if 0.5**count <= tail or count == 999)
 
 
-def gate_metric(gate: Gate, labels: tuple[str, ...] | None, calls: float = 0.0) -> tuple[str, str]:
-    """The metric that decides, and the reason for this choice. `calls`: the share of references that call a tool."""
+def gate_metric(gate: Gate, task: Task) -> tuple[str, str]:
+    """The metric that decides, and the reason for this choice."""
     if gate.metric != "auto":
         return gate.metric, "gate.metric names it"
-    if calls >= SHARE_OF_CALLS:
-        return "tool_call_arguments", f"{calls:.0%} of the references call a tool (the rule: at least half)"
-    if labels is None:
-        return "rouge_l", f"the answers are free text ({RULE})"
-    return "accuracy", f"the answers are {len(labels)} labels ({RULE})"
+    if task.calls >= SHARE:
+        return "tool_call_arguments", f"{task.calls:.0%} of the references call a tool (the rule: at least half)"
+    if task.labels is not None:
+        return "accuracy", f"the answers are {len(task.labels)} labels ({RULE})"
+    if task.structured >= SHARE:
+        return "json_fields", f"{task.structured:.0%} of the references are JSON documents (the rule: at least half)"
+    if task.sql >= SHARE:
+        return "sql_match", f"{task.sql:.0%} of the references are SQL statements (the rule: at least half)"
+    return "rouge_l", f"the answers are free text ({RULE})"
 
 
 def judge(gate: Gate, measured: Measured) -> Verdict:

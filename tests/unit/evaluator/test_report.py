@@ -13,7 +13,7 @@ from services.evaluator.domain.answer_length import Limit
 from services.evaluator.domain.answers import Answer, Variant
 from services.evaluator.domain.edge_prompts import EDGE_PROMPTS, EdgeResult
 from services.evaluator.domain.examples import Example
-from services.evaluator.domain.forest_plot import LEFT, RIGHT, forest_plot
+from services.evaluator.domain.pictures.forest_plot import LEFT, RIGHT, forest_plot
 from services.evaluator.domain.tool_calls import ToolCall
 from services.evaluator.evaluate import evaluate
 from services.evaluator.report import Report, render

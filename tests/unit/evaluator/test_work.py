@@ -14,7 +14,7 @@ from services.evaluator import answers
 from services.evaluator.work import EvaluateWork
 from shared.base import BaseProfile
 from shared.conversation import ChatTemplate, sent_messages
-from shared.errors import TransientError
+from shared.errors import InputError, TransientError
 from shared.events import EvalCompleted, Job, JobProgress, Retry, Split
 from shared.settings import EvaluatorSettings, InferenceSettings, Settings
 from shared.stages.adoption import retry_of
@@ -163,6 +163,32 @@ async def test_labels_are_judged_by_accuracy_and_macro_f1() -> None:
     assert event.scores["base"]["macro_f1"] == pytest.approx(1 / 3)
     assert event.scores["tuned"]["macro_f1"] == 1.0
     assert any("stop" in request for request in model.requests)  # few-shot, by /v1/completions
+
+
+async def test_fifty_document_types_are_labels_and_the_report_shows_what_is_taken_for_what() -> None:
+    kinds = [f"type-{index}" for index in range(50)]
+    rows = [{"prompt": f"Document {index} ->", "completion": kinds[index % 50]} for index in range(250)]
+
+    def sorter(text: str) -> str:
+        number = int(text.split()[1]) if text.startswith("Document") else 0
+        return kinds[number % 50 if number % 50 != 7 else 8]
+
+    objects, model = FakeStore(), FakeModel(models(base=lambda text: "type-0", tuned=sorter))
+    event, _ = await run(objects, model, await request_for(objects, rows[:100], rows), evaluation={"few_shot": 0})
+    assert event.metric == "accuracy" and event.passed
+    assert event.scores["tuned"]["accuracy"] == 0.98
+    matrix = json.loads(await objects.read(event.report))["evaluation"]["confusion"]["tuned"]
+    assert sum(map(sum, matrix["counts"])) == 100
+    page = (await objects.read(event.html)).decode()
+    assert "2 of 2 “type-7” were answered “type-8”" in page and "<b>type-7</b> for type-8 (2 of 2)" in page
+
+
+async def test_a_schema_that_is_none_ends_the_job_before_anything_is_asked() -> None:
+    objects, model = FakeStore(), FakeModel(models())
+    request = await request_for(objects, chat_rows(CITIES), chat_rows(CITIES))
+    with pytest.raises(InputError, match=r"evaluation\.json_schema"):
+        await run(objects, model, request, evaluation={"json_schema": {"type": "strnig"}})
+    assert not model.requests
 
 
 async def test_a_perfect_classifier_that_thinks_first_has_accuracy_one_and_the_report_shows_its_thoughts() -> None:
