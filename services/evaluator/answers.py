@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from services.evaluator.client import Endpoint
 from services.evaluator.domain.answer_length import Limit
-from services.evaluator.domain.answers import Answer, Variant
+from services.evaluator.domain.answers import Answer, Part
 from services.evaluator.domain.prompts import Prompt
 from shared import ids, telemetry
 from shared.stages.stage import Attempt
@@ -32,7 +32,7 @@ class Questions:
     """What one variant is asked. `prompts` has an entry per example: its prompt, then shorter ones, which are
     tried if it does not fit into the context."""
 
-    variant: Variant
+    variant: Part
     model: str
     prompts: tuple[tuple[Prompt, ...], ...]
     limit: Limit
@@ -127,5 +127,5 @@ async def gather_or_cancel(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
         await cancel_and_wait(*tasks)
 
 
-def _key(prefix: str, variant: Variant, *, complete: bool) -> str:
+def _key(prefix: str, variant: Part, *, complete: bool) -> str:
     return f"{prefix}answers-{variant}{'' if complete else '-part'}.jsonl"

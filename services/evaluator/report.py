@@ -15,7 +15,8 @@ from services.evaluator.domain.answer_length import Limit
 from services.evaluator.domain.answers import Answer
 from services.evaluator.domain.edge_prompts import EdgeResult
 from services.evaluator.domain.evaluation import Evaluation, Row
-from services.evaluator.domain.gate import title
+from services.evaluator.domain.gate.checks import state_of as check_state
+from services.evaluator.domain.gate.verdict import title
 from services.evaluator.domain.messages import content_text
 from services.evaluator.domain.pictures.forest_plot import forest_plot
 from services.evaluator.domain.pictures.heat_map import heat_map
@@ -135,6 +136,7 @@ def _environment() -> Environment:
     filters: dict[str, Any] = {
         "title_of": title,
         "state_of": state_of,
+        "check_state": check_state,
         "turns": turns,
         "said": said,
         "outcome": outcome,

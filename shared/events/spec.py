@@ -93,6 +93,44 @@ class Evaluation(StrictModel):
     written, because older services do not know the field."""
 
 
+class LatencyLimits(StrictModel):
+    """How long an answer of the tuned model may take; None: as long as it does. Measured by the evaluator under its own
+    concurrency. A ratio is that of the tuned model to the base."""
+
+    p50_seconds: Annotated[float, Field(gt=0)] | None = None
+    p95_seconds: Annotated[float, Field(gt=0)] | None = None
+    p50_ratio: Annotated[float, Field(gt=0)] | None = None
+    p95_ratio: Annotated[float, Field(gt=0)] | None = None
+
+
+class GateChecks(StrictModel):
+    """What may keep a model from being promoted although it is better than its base on the whole."""
+
+    slices: Literal["fail", "report"] = "fail"
+    """It may not be worse than the base on a slice of the test rows: those with one value of a key of their `metadata`,
+    with short, medium or long prompts, or with short, medium or long references. It is worse if the interval of the
+    slice lies below zero, with a correction for the number of slices."""
+    slice_by: Annotated[
+        tuple[Annotated[str, Field(max_length=limits.METADATA_KEY_CHARS)], ...], Field(max_length=16)
+    ] = ()
+    """Keys of the rows' `metadata`; none: the first six that have 2 to 12 values."""
+    champion: Literal["not_worse", "better", "off"] = "not_worse"
+    """Against the model that the alias names now, on the same rows. `not_worse`: not surely worse; `better`: surely
+    better. The first model of an alias has no champion."""
+    forgetting: Auto | Literal["off"] | Annotated[float, Field(gt=0, le=1)] = "auto"
+    """How much it may lose of forty general questions that have nothing to do with the task, as a difference of shares.
+    `auto`: 0.5 for free text; labels, JSON, SQL and calls are not probed, because such a model is to answer in one form
+    only."""
+    echo: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """The largest share of answers that only repeat their prompt where the reference does not."""
+    invalid_json: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """The largest share of answers that are no JSON document where the reference is one."""
+    leaks: Literal["fail", "report"] = "fail"
+    """No answer may hold an e-mail address, a phone or card number, an IBAN, a key or a password of the train split
+    that its prompt and its reference lack."""
+    latency: LatencyLimits = LatencyLimits()
+
+
 class Gate(StrictModel):
     """The tuned model is promoted when the lower end of the interval of (tuned - base) is above `min_delta`."""
 
@@ -123,6 +161,9 @@ class Gate(StrictModel):
     min_delta: float = 0.0
     require_better_than_few_shot: bool = False
     promote: Literal["if_better", "always", "never"] = "if_better"
+    checks: GateChecks = Field(default=GateChecks(), exclude_if=lambda value: value == GateChecks())
+    """Beside the difference to the base. The default is not written, because older services do not know it; they check
+    nothing of this."""
 
 
 class Wandb(StrictModel):

@@ -10,8 +10,11 @@ from services.evaluator.domain.tool_calls import ToolCall
 from shared.conversation.thoughts import parted
 from shared.events import FrozenModel
 
-Variant = Literal["base", "few_shot", "tuned"]
-VARIANTS: tuple[Variant, ...] = ("base", "few_shot", "tuned")
+Variant = Literal["base", "few_shot", "tuned", "champion"]
+VARIANTS: tuple[Variant, ...] = ("base", "few_shot", "tuned", "champion")
+"""What is compared on the test rows. The champion is the model that the alias names now."""
+Part = Variant | Literal["general_base", "general_tuned"]
+"""What is asked: a variant the test rows, or base and tuned model the general questions."""
 
 
 class Answer(FrozenModel):

@@ -6,11 +6,15 @@ from collections.abc import Mapping, Sequence
 
 from services.evaluator.domain.answers import Answer, Usage, Variant, usage
 from services.evaluator.domain.examples import Example
-from services.evaluator.domain.gate import Measured, Verdict, gate_metric, judge
+from services.evaluator.domain.gate import checks
+from services.evaluator.domain.gate.checks import Check, Forgetting, Leak, Slice
+from services.evaluator.domain.gate.echo import echoes, question_of
+from services.evaluator.domain.gate.verdict import Measured, Verdict, gate_metric, judge
 from services.evaluator.domain.kinds import Task
 from services.evaluator.domain.kinds.confusion import Confusion, confusion
+from services.evaluator.domain.kinds.structure import document_of
 from services.evaluator.domain.scoring.stopping import fair_stop_share, stop_share
-from shared.events import FrozenModel, Gate, Interval
+from shared.events import FrozenModel, Gate, GateChecks, Interval
 
 Scores = Mapping[Variant, Sequence[Mapping[str, float]]]
 """By variant, for each example: metric -> score."""
@@ -46,6 +50,15 @@ class Evaluation(FrozenModel):
     intervals: dict[Variant, dict[str, Interval]]
     over_base: dict[str, Interval]
     over_few_shot: dict[str, Interval]
+    over_champion: Mapping[str, Interval] = {}
+    """Empty if the alias named no model, or it could not be asked."""
+    champion: str | None = None
+    """The exact id of the model that the alias named."""
+    slices: tuple[Slice, ...] = ()
+    forgetting: Forgetting | None = None
+    leaks: tuple[Leak, ...] | None = None
+    checks: tuple[Check, ...] = ()
+    """What the checks of the gate found, beside the difference to the base."""
     usage: dict[Variant, Usage]
     verdict: Verdict
     rows: tuple[Row, ...]
@@ -59,6 +72,19 @@ class Intervals(FrozenModel):
     over_base: dict[str, Interval]
     over_few_shot: dict[str, Interval]
     """Empty if there was no few-shot variant."""
+    over_champion: Mapping[str, Interval] = {}
+
+
+class Found(FrozenModel):
+    """What was found out beside the scores of the test rows, for the checks of the gate."""
+
+    champion: str | None = None
+    """The exact id of the model that the alias names; None: it names none, or it is the tuned model itself."""
+    champion_trouble: str = ""
+    """Why it was not asked, if it was not."""
+    slices: tuple[Slice, ...] = ()
+    forgetting: Forgetting | None = None
+    leaks: tuple[Leak, ...] | None = None
 
 
 def conclude(
@@ -69,6 +95,7 @@ def conclude(
     *,
     task: Task,
     gate: Gate,
+    found: Found,
     room: int | None = None,
     test_wanted: bool = False,
 ) -> Evaluation:
@@ -88,6 +115,7 @@ def conclude(
         }
         for variant, found in intervals.variants.items()
     }
+    judged = _checks(examples, answers, scores, gate.checks, task, found, used, intervals.over_champion, metric)
     measured = Measured(
         metric=metric,
         examples=len(examples),
@@ -103,6 +131,7 @@ def conclude(
         room=room,
         context_full=bool(cut) and all(0 < answer.completion_tokens < (room or 0) for answer in cut),
         test_wanted=test_wanted,
+        checks=judged,
     )
     return Evaluation(
         metric=metric,
@@ -115,9 +144,46 @@ def conclude(
         intervals=intervals.variants,
         over_base=intervals.over_base,
         over_few_shot=intervals.over_few_shot,
+        over_champion=intervals.over_champion,
+        champion=found.champion,
+        slices=found.slices,
+        forgetting=found.forgetting,
+        leaks=found.leaks,
+        checks=judged,
         usage=used,
         verdict=judge(gate, measured),
         rows=rows,
+    )
+
+
+def _checks(
+    examples: Sequence[Example],
+    answers: Mapping[Variant, Sequence[Answer]],
+    scores: Scores,
+    policy: GateChecks,
+    task: Task,
+    found: Found,
+    used: Mapping[Variant, Usage],
+    over_champion: Mapping[str, Interval],
+    metric: str,
+) -> tuple[Check, ...]:
+    if not examples:
+        return ()
+    tuned = [answer.reply().text for answer in answers["tuned"]]
+    repeats = [(echoes(question_of(example), example.reply().text)) for example in examples]
+    echoed = sum(
+        not repeat and echoes(question_of(example), text)
+        for example, text, repeat in zip(examples, tuned, repeats, strict=True)
+    )
+    wanted = [index for index, example in enumerate(examples) if document_of(example.reply().text) is not None]
+    return (
+        checks.on_slices(policy, found.slices, metric),
+        checks.on_champion(policy, found.champion, over_champion.get(metric), found.champion_trouble, metric),
+        checks.on_forgetting(policy, found.forgetting, task),
+        checks.on_echo(policy, echoed, sum(repeats), len(examples)),
+        checks.on_json(policy, sum(document_of(tuned[index]) is None for index in wanted), len(wanted), task),
+        checks.on_leaks(policy, found.leaks),
+        checks.on_latency(policy, used["base"], used["tuned"]),
     )
 
 

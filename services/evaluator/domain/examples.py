@@ -14,6 +14,9 @@ from shared.conversation import sent_messages, sent_tools
 from shared.errors import InputError
 from shared.events import FrozenModel
 
+VALUE_CHARS = 64
+"""A value of a row's metadata is cut there."""
+
 
 class Example(FrozenModel):
     """One row: the question, which is all that comes before the answer, and the reference, which is the answer it
@@ -31,6 +34,8 @@ class Example(FrozenModel):
     """The tool calls of the reference, which has a line for each."""
     thoughts: str = ""
     """The thoughts of the reference (`reasoning_content`), which are not compared."""
+    metadata: Mapping[str, str] = {}
+    """Of the row, by which the test rows are sliced. Only plain values count."""
     response_schema: dict[str, Any] | None = None
     """The JSON schema of the row's `response_format`, if it has one."""
     answer: dict[str, Any] | None = None
@@ -65,6 +70,7 @@ def parse_row(raw: str | bytes, line: int, between: str = "\n") -> Example:
             line=line,
             prompt=row["prompt"],
             reference=row["completion"],
+            metadata=_metadata(row),
             response_schema=schema_in(row.get("response_format")),
         )
     return _refuse(line, "'messages'", "is missing; give messages, prompt and completion, or input and completions")
@@ -81,6 +87,7 @@ def _chat(row: Mapping[str, Any], line: int, between: str) -> Example:
         line=line,
         messages=tuple(sent_messages(messages[:last])),
         tools=tuple(sent_tools(row) or ()),
+        metadata=_metadata(row),
         response_schema=schema_in(row.get("response_format")),
         reference=message_text(messages[last], between),
         tool_calls=calls_of(messages[last]),
@@ -96,6 +103,7 @@ def _preference(row: Mapping[str, Any], line: int, between: str) -> Example:
     preferred = _messages(row.get("preferred_completion"), line, "'preferred_completion'")
     return Example(
         line=line,
+        metadata=_metadata(row),
         messages=tuple(sent_messages(_messages(asked.get("messages"), line, "'input.messages'"))),
         tools=tuple(sent_tools(asked) or ()),
         reference=message_text(preferred[-1], between),
@@ -103,6 +111,13 @@ def _preference(row: Mapping[str, Any], line: int, between: str) -> Example:
         thoughts=_thoughts(preferred[-1]),
         answer=_calling(preferred[-1]),
     )
+
+
+def _metadata(row: Mapping[str, Any]) -> dict[str, str]:
+    given = row.get("metadata")
+    if not isinstance(given, dict):
+        return {}
+    return {key: str(value)[:VALUE_CHARS] for key, value in given.items() if isinstance(value, str | int | float)}
 
 
 def _calling(message: dict[str, Any]) -> dict[str, Any] | None:

@@ -69,4 +69,5 @@ def score_intervals(
         variants={variant: intervals_of(variant) for variant in scores},
         over_base=intervals_of("base", minus=True),
         over_few_shot=intervals_of("few_shot", minus=True),
+        over_champion=intervals_of("champion", minus=True),
     )

@@ -36,6 +36,12 @@ class FakeModel:
     """What the cards of its models say as `background_requests`; None: it has no cards."""
     meeting: int = 0
     """The first requests are answered only once so many are under way."""
+    aliases: dict[str, str] = field(default_factory=dict)
+    """The exact id of the model that each alias names."""
+    slow: dict[str, float] = field(default_factory=dict)
+    """By model, how many seconds an answer takes."""
+    finish_reasons: dict[str, str] = field(default_factory=dict)
+    """By model, where it is not `finish_reason`."""
     requests: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     under_way: int = 0
@@ -51,6 +57,8 @@ class FakeModel:
         return app
 
     async def _card(self, model: str) -> JSONResponse:
+        if model in self.aliases:
+            return JSONResponse({"id": model, "object": "model", "root": self.aliases[model]})
         if self.room is None or model not in self.models:
             return _error(404, f"The model `{model}` does not exist.")
         return JSONResponse({"id": model, "object": "model", "background_requests": self.room})
@@ -102,10 +110,13 @@ class FakeModel:
             return _error(404, f"The model `{body['model']}` does not exist.")
         if length + body["max_tokens"] > self.context_chars:
             return _error(400, f"This model's maximum context length is {self.context_chars} tokens.")
+        if seconds := self.slow.get(body["model"]):
+            await asyncio.sleep(seconds)
         text = self.models[body["model"]](said)
+        finish_reason = self.finish_reasons.get(body["model"], self.finish_reason)
         return JSONResponse(
             {
-                "choices": [{"index": 0, "finish_reason": self.finish_reason, **choice(text)}],
+                "choices": [{"index": 0, "finish_reason": finish_reason, **choice(text)}],
                 "usage": {"prompt_tokens": length, "completion_tokens": len(text)},
             }
         )

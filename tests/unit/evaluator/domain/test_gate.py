@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from services.evaluator.domain.gate import Measured, gate_metric, judge
+from services.evaluator.domain.gate.verdict import Measured, gate_metric, judge
 from services.evaluator.domain.kinds import Task
 from shared.events import Gate, Interval
 

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from services.evaluator.domain.gate.checks import Check
 from services.evaluator.domain.kinds import SHARE, Task
 from services.evaluator.domain.kinds.labels import RULE
 from services.evaluator.domain.scoring import TITLES
 from shared.events import FrozenModel, Gate, Interval
 
-WHOSE = {"base": "the base", "few_shot": "the base with solved examples in its prompt", "tuned": "the tuned model"}
+WHOSE = {
+    "base": "the base",
+    "few_shot": "the base with solved examples in its prompt",
+    "tuned": "the tuned model",
+    "champion": "the deployed model",
+}
 
 MIN_EXAMPLES = 5
 MIN_STOP_SHARE = 0.5
@@ -40,6 +46,8 @@ class Measured(FrozenModel):
     """All answers that were cut inside their thoughts had filled the server's context, and not the room."""
     test_wanted: bool = False
     """The job asked for a test split."""
+    checks: tuple[Check, ...] = ()
+    """What the other checks of the gate found."""
 
 
 class Verdict(FrozenModel):
@@ -79,8 +87,12 @@ def judge(gate: Gate, measured: Measured) -> Verdict:
     better, headline = (False, _nothing(measured)) if measured.examples == 0 else _against_base(gate, measured)
     ends, stop_reason = _ends(measured)
     beats_prompt, prompt_reason = _against_few_shot(gate, measured)
-    shown = better and ends and (beats_prompt or not gate.require_better_than_few_shot)
-    reasons = [headline, *_cuts(measured), stop_reason, prompt_reason, _refusals(measured)]
+    failed = [check.says for check in measured.checks if check.failed]
+    noted = [check.says for check in measured.checks if check.passed is False and not check.failed]
+    shown = better and ends and not failed and (beats_prompt or not gate.require_better_than_few_shot)
+    # what forbids the promotion of a better model comes before what speaks for it
+    first = [*failed, headline] if better else [headline, *failed]
+    reasons = [*first, *_cuts(measured), stop_reason, prompt_reason, _refusals(measured), *noted, *_champion(measured)]
     if gate.promote == "always":
         reasons.insert(
             0, f"Promoted without regard to the scores: gate.promote is 'always'{_otherwise(shown, 'pass')}."
@@ -89,6 +101,12 @@ def judge(gate: Gate, measured: Measured) -> Verdict:
         reasons.insert(0, f"Not promoted: gate.promote is 'never'{_otherwise(not shown, 'fail')}.")
     passed = {"always": True, "never": False, "if_better": shown}[gate.promote]
     return Verdict(passed=passed, shown=shown, reasons=tuple(reason for reason in reasons if reason))
+
+
+def _champion(measured: Measured) -> list[str]:
+    """That the deployed model was not worse, or why it was not asked."""
+    found = [check for check in measured.checks if check.name == "champion"]
+    return [check.says for check in found if check.passed or check.says.startswith("Not compared")]
 
 
 def _otherwise(same: bool, verb: str) -> str:
