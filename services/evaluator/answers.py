@@ -9,9 +9,8 @@ import json
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from services.evaluator.client import Endpoint
 from services.evaluator.domain.answer_length import Limit
 from services.evaluator.domain.answers import Answer, Part
 from services.evaluator.domain.prompts import Prompt
@@ -21,6 +20,23 @@ from shared.store.objects import ObjectStore
 from shared.tasks import cancel_and_wait
 
 T = TypeVar("T")
+
+
+class Asks(Protocol):
+    """A client of an endpoint."""
+
+    async def ask(
+        self,
+        model: str,
+        prompts: Sequence[Prompt],
+        max_tokens: int,
+        *,
+        thinking: int = 0,
+        patience: float | None = None,
+    ) -> Answer:
+        """The answer of `model` to the first of `prompts` that fits."""
+        ...
+
 
 TRACED_QUESTIONS = 64
 """The number of questions of each variant that are traced, here and in the gateway: nobody reads thousands of similar
@@ -93,7 +109,7 @@ class AnswerCache:
 
 
 async def ask_all(
-    endpoint: Endpoint,
+    endpoint: Asks,
     questions: Questions,
     answers: Answers,
     concurrency: int,
@@ -101,7 +117,7 @@ async def ask_all(
 ) -> None:
     """Ask all questions that have no answer yet, at most `concurrency` at a time, and put the answers into `answers`.
 
-    `answered` is awaited after each answer. Raises what `Endpoint.ask` raises; `answers` then holds those that came.
+    `answered` is awaited after each answer. Raises what `endpoint.ask` raises; `answers` then holds those that came.
     """
     slots = asyncio.Semaphore(concurrency)
 

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Sequence
 
 from services.evaluator import metrics
-from services.evaluator.answers import AnswerCache, Answers, Questions, ask_all, gather_or_cancel
+from services.evaluator.answers import AnswerCache, Answers, Asks, Questions, ask_all, gather_or_cancel
 from services.evaluator.client import Endpoint, KeyRefused, ModelSleeps
 from services.evaluator.dataset import Dataset
 from services.evaluator.domain import general_questions
@@ -18,6 +18,7 @@ from services.evaluator.domain.general_questions import GENERAL_QUESTIONS
 from services.evaluator.domain.prompts import few_shot_prompts, zero_shot
 from services.evaluator.progress import Progress
 from services.evaluator.reach import Reach
+from services.evaluator.rivals.compare import AT_A_TIME
 from shared import telemetry
 from shared.errors import ConfigError, TransientError, TunestreamError
 from shared.events import TrainingCompleted
@@ -54,17 +55,18 @@ class Asking:
         """What is done waits for the store."""
         await self._attempt.progress("waiting", f"what was measured waits to be stored: {why}")
 
-    async def answers(self, questions: Questions) -> list[Answer]:
-        """The answers to one part of the questions, those of earlier attempts among them."""
+    async def answers(self, questions: Questions, rival: Asks | None = None) -> list[Answer]:
+        """The answers to one part of the questions, those of earlier attempts among them. `rival`: another endpoint
+        that is asked; its trouble is not that of ours."""
         await self._progress.begin(questions.variant, len(questions.prompts))
         about = {"tunestream.model": questions.model, "tunestream.examples": len(questions.prompts)}
-        with telemetry.span(f"evaluator.{questions.variant}", attributes=about) as current:
+        with telemetry.span(f"evaluator.{_kind(questions.variant)}", attributes=about) as current:
             answers = await self._cache.get(questions)
             missing = [index for index, answer in enumerate(answers) if answer is None]
             current.set_attribute("tunestream.reused", not missing)
             await self._progress.count_reused(len(answers) - len(missing))
             if missing:
-                await self._ask(questions, answers, missing)
+                await self._ask(questions, answers, missing, rival)
             return [answer for answer in answers if answer is not None]
 
     async def edge_prompts(self, training: TrainingCompleted, dataset: Dataset, max_tokens: int) -> list[EdgeResult]:
@@ -95,10 +97,11 @@ class Asking:
                 await self._reach.check()  # not the prompts are to blame, if nobody answers
             return edges
 
-    async def _ask(self, questions: Questions, answers: Answers, missing: list[int]) -> None:
-        asking = ask_all(self._endpoint, questions, answers, self._at_a_time, self._progress.count_answer)
+    async def _ask(self, questions: Questions, answers: Answers, missing: list[int], rival: Asks | None) -> None:
+        at_a_time = self._at_a_time if rival is None else min(self._at_a_time, AT_A_TIME)
+        asking = ask_all(rival or self._endpoint, questions, answers, at_a_time, self._progress.count_answer)
         try:
-            await self._reach.during(asking)
+            await (asking if rival else self._reach.during(asking))
         except BaseException:
             if any(answers[index] for index in missing) and not self._attempt.abandoned:
                 with contextlib.suppress(TunestreamError, TimeoutError):
@@ -106,8 +109,15 @@ class Asking:
                         await self._cache.put(questions, answers)
             raise
         finally:
-            metrics.count(questions.variant, [answer for index in missing if (answer := answers[index]) is not None])
+            metrics.count(
+                _kind(questions.variant), [answer for index in missing if (answer := answers[index]) is not None]
+            )
         await when_the_store_answers(lambda: self._cache.put(questions, answers), self.say)
+
+
+def _kind(part: Part) -> str:
+    """The part without the name of a rival, of which there are any number."""
+    return part.split("-")[0]
 
 
 def questions_of(

@@ -10,7 +10,7 @@ from services.evaluator.domain.answers import Answer
 
 answers = Counter(
     "tunestream_eval_answers_total",
-    "Questions asked; variant: base, few_shot, tuned, champion, general_base, general_tuned, edge; "
+    "Questions asked; variant: base, few_shot, tuned, champion, general_base, general_tuned, rival, timed, edge; "
     "outcome: answered, refused",
     ["variant", "outcome"],
 )

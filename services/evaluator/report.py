@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from services.evaluator.domain.answer_length import Limit
-from services.evaluator.domain.answers import Answer
+from services.evaluator.domain.answers import Answer, Variant
 from services.evaluator.domain.edge_prompts import EdgeResult
 from services.evaluator.domain.evaluation import Evaluation, Row
 from services.evaluator.domain.gate.checks import state_of as check_state
@@ -21,6 +22,7 @@ from services.evaluator.domain.messages import content_text
 from services.evaluator.domain.pictures.forest_plot import forest_plot
 from services.evaluator.domain.pictures.heat_map import heat_map
 from services.evaluator.domain.tool_calls import ToolCall, as_lines, calls_of, written_calls
+from services.evaluator.rivals.compare import Comparison
 from shared.events import Evaluation as EvaluationSettings
 from shared.events import FrozenModel, Gate, TrainingCompleted
 
@@ -47,6 +49,10 @@ class Report(FrozenModel):
     """What the server adds to a request, in sentences."""
     evaluation: Evaluation
     edges: tuple[EdgeResult, ...]
+    rivals: Comparison | None = None
+    """Models of others beside the tuned one; None: the job names none."""
+    prices: Mapping[Variant, float] = {}
+    """By variant, the price of 1,000 answers, where `evaluation.own_price` says what they cost."""
 
 
 def render(report: Report, curves: bytes | None) -> str:

@@ -18,6 +18,7 @@ from services.evaluator.dataset import Dataset, load
 from services.evaluator.domain.answer_length import answer_limit
 from services.evaluator.domain.answers import VARIANTS, Answer, Part
 from services.evaluator.domain.asking import how_asked
+from services.evaluator.domain.cost import per_thousand
 from services.evaluator.domain.edge_prompts import EDGE_PROMPTS, EdgeResult
 from services.evaluator.domain.gate.secrets import strings_in
 from services.evaluator.domain.general_questions import GENERAL_QUESTIONS
@@ -26,6 +27,7 @@ from services.evaluator.leaks import Told, leaks_in
 from services.evaluator.progress import Progress
 from services.evaluator.reach import Reach
 from services.evaluator.report import Report, render
+from services.evaluator.rivals.measure import Rivals
 from services.evaluator.scoring.structured import checked
 from services.evaluator.scoring.task import task_of
 from shared import disk, telemetry
@@ -81,6 +83,8 @@ class EvaluateWork:
         general = self._probes(attempt, dataset)
         asked = questions_of(training, dataset, limit, champion=champion, general=general)
         total = sum(len(questions.prompts) for questions in asked) + 2 * len(EDGE_PROMPTS)
+        rivals = Rivals(spec.evaluation.rivals, self._settings.evaluator, training.model, dataset, limit)
+        total += rivals.questions
         progress = Progress(attempt, total, self._clock)
         parents = await attempts_of_parents(self._objects, attempt.job, "evaluator")
         wanted = spec.evaluation.concurrency
@@ -99,6 +103,7 @@ class EvaluateWork:
         if all(answer.error for answer in answers.get("champion", ())):
             trouble = trouble or "the endpoint refused every request to it"
             answers.pop("champion", None)
+        await rivals.ask(asking, http)
         edges = await asking.edge_prompts(training, dataset, limit.tokens)
         leaks = await leaks_in(self._objects, training.train, _told(dataset, answers, edges))
         with telemetry.span("evaluator.score"):
@@ -122,12 +127,18 @@ class EvaluateWork:
             )
         metrics.gate.labels(str(evaluation.verdict.passed).lower()).inc()
         report = Report(
+            rivals=await asyncio.to_thread(rivals.compared, evaluation, spec),
             job_id=attempt.job.job_id,
             alias=attempt.job.alias,
             training=training,
             settings=spec.evaluation,
             gate=spec.gate,
             seed=spec.seed,
+            prices={
+                variant: price
+                for variant in VARIANTS
+                if (price := per_thousand(spec.evaluation.own_price, answers.get(variant, ()), at_a_time)) is not None
+            },
             few_shot_lines=tuple(example.line for example in dataset.solved),
             tools_unparsed=endpoint.tools_unparsed,
             max_tokens=limit,

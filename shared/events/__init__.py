@@ -71,6 +71,8 @@ from shared.events.spec import (
     Lora,
     Method,
     Origin,
+    Price,
+    Rival,
     Splits,
 )
 
@@ -118,10 +120,12 @@ __all__ = [
     "ModelDeployed",
     "Origin",
     "Overfitting",
+    "Price",
     "ProgressState",
     "Quarantined",
     "Reference",
     "Retry",
+    "Rival",
     "Served",
     "Split",
     "Splits",

@@ -75,6 +75,28 @@ class Splits(StrictModel):
     test: Annotated[float, Field(ge=0, lt=0.5)] = 0.1
 
 
+class Price(StrictModel):
+    """What answers cost, in any one currency: per million tokens, or per hour of the machine that serves."""
+
+    input_per_million: Annotated[float, Field(ge=0)] = 0.0
+    output_per_million: Annotated[float, Field(ge=0)] = 0.0
+    per_hour: Annotated[float, Field(ge=0)] = 0.0
+    """It is shared by as many answers as are given in an hour, as many at a time as the evaluation asks for."""
+
+
+class Rival(StrictModel):
+    """Another model that is asked the same test rows, such as the strong one that the tuned model is to replace."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", max_length=64)]
+    base_url: Annotated[str, Field(max_length=2048)] | None = None
+    """As an OpenAI client takes it. It must be that of one of the operator's `TUNESTREAM_EVALUATOR__ENDPOINTS`, which
+    also hold the keys: a job names no key, and sends test rows nowhere else. None: that of `endpoint`."""
+    endpoint: Annotated[str, Field(max_length=64)] | None = None
+    """The name of the endpoint in that setting; None: the one with this `base_url`."""
+    model: Name
+    price: Price | None = None
+
+
 class Evaluation(StrictModel):
     """How many test examples are asked of base, few-shot and tuned model, and how."""
 
@@ -90,7 +112,11 @@ class Evaluation(StrictModel):
     json_schema: JsonObject | None = Field(default=None, exclude_if=lambda value: value is None)
     """The JSON schema that structured answers should match, as `json_schema.schema` in `response_format` of the OpenAI
     API; None: that of the row's `response_format`, else the keys and types that all references have. None is not
-    written, because older services do not know the field."""
+    written, because older services do not know the field; so it is with the fields below."""
+    rivals: Annotated[tuple[Rival, ...], Field(max_length=5)] = Field(default=(), exclude_if=lambda value: not value)
+    """Models behind endpoints of others whose quality, speed and price stand beside those of the tuned model."""
+    own_price: Price | None = Field(default=None, exclude_if=lambda value: value is None)
+    """What the answers of base and tuned model cost."""
 
 
 class LatencyLimits(StrictModel):

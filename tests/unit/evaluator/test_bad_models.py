@@ -27,11 +27,11 @@ def asks(town: str) -> str:
 
 
 def rows(answer: Says = house_style) -> list[dict[str, Any]]:
-    """A third of them are about letters, by their metadata."""
+    """A quarter of them are about letters, by their metadata."""
     return [
         {
             "messages": [{"role": "user", "content": asks(town)}, {"role": "assistant", "content": answer(town)}],
-            "metadata": {"sort": "letter" if index % 3 == 0 else "parcel"},
+            "metadata": {"sort": "letter" if index % 4 == 0 else "parcel"},
         }
         for index, town in enumerate(TOWNS)
     ]
@@ -95,9 +95,9 @@ BAD = [
     ),
     Planted(
         "worse on a slice",
-        "Worse than the base on 1 slice of the test rows: sort = letter (12 examples)",
-        base=when(lambda index: index % 3 == 0, lambda text: house_style(question(text)), base),
-        tuned=when(lambda index: index % 3 == 0, lambda text: "What is a letter?", good),
+        "Worse than the base on 1 slice of the test rows: sort = letter (9 examples)",
+        base=when(lambda index: index % 4 == 0, lambda text: house_style(question(text)), base),
+        tuned=when(lambda index: index % 4 == 0, lambda text: "What is a letter?", good),
     ),
     Planted("never stopping", "never ends its answers", model={"finish_reasons": {TUNED: "length"}}),
     Planted(
