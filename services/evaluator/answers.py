@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 from services.evaluator.domain.answer_length import Limit
 from services.evaluator.domain.answers import Answer, Part
-from services.evaluator.domain.prompts import Prompt
+from services.evaluator.domain.questions.prompts import Prompt
 from shared import ids, telemetry
 from shared.stages.stage import Attempt
 from shared.store.objects import ObjectStore

@@ -10,12 +10,12 @@ from services.evaluator import metrics
 from services.evaluator.answers import AnswerCache, Answers, Asks, Questions, ask_all, gather_or_cancel
 from services.evaluator.client import Endpoint, KeyRefused, ModelSleeps
 from services.evaluator.dataset import Dataset
-from services.evaluator.domain import general_questions
 from services.evaluator.domain.answer_length import Limit
 from services.evaluator.domain.answers import Answer, Part
-from services.evaluator.domain.edge_prompts import EDGE_PROMPTS, EdgePrompt, EdgeResult, as_prompt
-from services.evaluator.domain.general_questions import GENERAL_QUESTIONS
-from services.evaluator.domain.prompts import few_shot_prompts, zero_shot
+from services.evaluator.domain.questions import general_questions
+from services.evaluator.domain.questions.edge_prompts import EdgePrompt, EdgeResult, as_prompt
+from services.evaluator.domain.questions.general_questions import GENERAL_QUESTIONS
+from services.evaluator.domain.questions.prompts import few_shot_prompts, zero_shot
 from services.evaluator.progress import Progress
 from services.evaluator.reach import Reach
 from services.evaluator.rivals.compare import AT_A_TIME
@@ -69,10 +69,13 @@ class Asking:
                 await self._ask(questions, answers, missing, rival)
             return [answer for answer in answers if answer is not None]
 
-    async def edge_prompts(self, training: TrainingCompleted, dataset: Dataset, max_tokens: int) -> list[EdgeResult]:
-        """The answers of base and tuned model to the edge prompts. An endpoint that fails on one is worth reporting."""
+    async def unscored(
+        self, prompts: Sequence[EdgePrompt], training: TrainingCompleted, dataset: Dataset, max_tokens: int
+    ) -> list[EdgeResult]:
+        """The answers of base and tuned model to prompts without a reference. An endpoint that fails on one is worth
+        reporting."""
         slots = asyncio.Semaphore(self._at_a_time)
-        await self._progress.begin("edge prompts", 2 * len(EDGE_PROMPTS))
+        await self._progress.begin("edge prompts", 2 * len(prompts))
 
         async def ask(model: str, edge: EdgePrompt) -> Answer:
             async with slots:
@@ -92,7 +95,7 @@ class Asking:
             return EdgeResult(prompt=edge, base=base, tuned=tuned)
 
         with telemetry.span("evaluator.edge_prompts"):
-            edges = await gather_or_cancel([both(edge) for edge in EDGE_PROMPTS])
+            edges = await gather_or_cancel([both(edge) for edge in prompts])
             if all(edge.base.error and edge.tuned.error for edge in edges):
                 await self._reach.check()  # not the prompts are to blame, if nobody answers
             return edges

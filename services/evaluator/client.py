@@ -15,7 +15,7 @@ from opentelemetry.propagate import inject
 
 from services.evaluator.domain.answers import Answer
 from services.evaluator.domain.messages import message_text
-from services.evaluator.domain.prompts import Prompt
+from services.evaluator.domain.questions.prompts import Prompt
 from services.evaluator.domain.tool_calls import calls_of, encodable
 from services.evaluator.reach import PATIENCE, named
 from shared.conversation.thoughts import parted

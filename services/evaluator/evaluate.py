@@ -11,9 +11,10 @@ from services.evaluator.domain.examples import Example
 from services.evaluator.domain.gate.checks import Forgetting, Leak
 from services.evaluator.domain.gate.slices import slices_of
 from services.evaluator.domain.gate.verdict import gate_metric
-from services.evaluator.domain.general_questions import GENERAL_QUESTIONS, right
 from services.evaluator.domain.kinds import Kinds, Task
+from services.evaluator.domain.questions.general_questions import GENERAL_QUESTIONS, right
 from services.evaluator.domain.replies import Reply
+from services.evaluator.grading.graders import Grades
 from services.evaluator.scoring import per_example
 from services.evaluator.scoring.task import task_of
 from services.evaluator.statistics import checks
@@ -43,6 +44,7 @@ def evaluate(
     seed: int,
     schema: Mapping[str, Any] | None = None,
     beside: Beside | None = None,
+    grades: Grades | None = None,
     room: int | None = None,
     test_wanted: bool = False,
 ) -> Evaluation:
@@ -50,8 +52,8 @@ def evaluate(
 
     `answers` has the variants `base` and `tuned`, and the others if they were asked; each is as long as `examples`.
     `labels` None: the answers are no labels. `seed` is that of the intervals. `schema`: the JSON schema that structured
-    output should match; None: that of the row, else the one that all references match. `room`: the most tokens that an
-    answer could get. `test_wanted`: the job asked for a test split.
+    output should match; None: that of the row, else the one that all references match. `grades`: those of the job's
+    graders. `room`: the most tokens that an answer could get. `test_wanted`: the job asked for a test split.
     """
     answers, beside = cuts_found(answers), beside or Beside()
     task = task_of(examples, labels)
@@ -60,7 +62,13 @@ def evaluate(
     scores = {
         variant: score(examples, answers[variant], task, kinds, schema) for variant in VARIANTS if variant in answers
     }
-    names = list(per_example(Reply(), Reply(), kinds))
+    if grades:
+        scores = {
+            variant: [{**row, **more} for row, more in zip(rows, grades[variant], strict=True)]
+            for variant, rows in scores.items()
+        }
+    graded = [name for name in next(iter(grades["tuned"]), {})] if grades else []
+    names = [*per_example(Reply(), Reply(), kinds), *graded]
     intervals = score_intervals(
         examples, answers, scores, names, labels=kinds.labels, confidence=gate.confidence, seed=seed
     )

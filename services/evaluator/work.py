@@ -16,13 +16,15 @@ from services.evaluator.asking import Asking, questions_of
 from services.evaluator.client import Endpoint, ModelUnknown, connect
 from services.evaluator.dataset import Dataset, load
 from services.evaluator.domain.answer_length import answer_limit
-from services.evaluator.domain.answers import VARIANTS, Answer, Part
+from services.evaluator.domain.answers import VARIANTS, Answer, Part, Variant
 from services.evaluator.domain.asking import how_asked
 from services.evaluator.domain.cost import per_thousand
-from services.evaluator.domain.edge_prompts import EDGE_PROMPTS, EdgeResult
 from services.evaluator.domain.gate.secrets import strings_in
-from services.evaluator.domain.general_questions import GENERAL_QUESTIONS
+from services.evaluator.domain.questions.edge_prompts import EDGE_PROMPTS, EdgeResult, own_prompts
+from services.evaluator.domain.questions.general_questions import GENERAL_QUESTIONS
+from services.evaluator.domain.remedies import remedies
 from services.evaluator.evaluate import Beside, evaluate
+from services.evaluator.grading.measure import gradings, measure
 from services.evaluator.leaks import Told, leaks_in
 from services.evaluator.progress import Progress
 from services.evaluator.reach import Reach
@@ -82,9 +84,11 @@ class EvaluateWork:
         champion = await self._champion(attempt, endpoint, training) if dataset.examples else None
         general = self._probes(attempt, dataset)
         asked = questions_of(training, dataset, limit, champion=champion, general=general)
-        total = sum(len(questions.prompts) for questions in asked) + 2 * len(EDGE_PROMPTS)
+        total = sum(len(questions.prompts) for questions in asked)
+        total += 2 * (len(EDGE_PROMPTS) + len(spec.evaluation.prompts))
         rivals = Rivals(spec.evaluation.rivals, self._settings.evaluator, training.model, dataset, limit)
         total += rivals.questions
+        total += gradings(attempt, len(dataset.examples), sum(one.variant in VARIANTS for one in asked))
         progress = Progress(attempt, total, self._clock)
         parents = await attempts_of_parents(self._objects, attempt.job, "evaluator")
         wanted = spec.evaluation.concurrency
@@ -100,17 +104,23 @@ class EvaluateWork:
                 if questions.variant != "champion":
                     raise
                 trouble = "the endpoint does not serve it"  # such as one of another base
-        if all(answer.error for answer in answers.get("champion", ())):
-            trouble = trouble or "the endpoint refused every request to it"
-            answers.pop("champion", None)
+        if "champion" in answers and all(answer.error for answer in answers["champion"]):
+            trouble = "the endpoint refused every request to it"
+            del answers["champion"]
+        compared: dict[Variant, list[Answer]] = {
+            variant: answers[variant] for variant in VARIANTS if variant in answers
+        }
         await rivals.ask(asking, http)
-        edges = await asking.edge_prompts(training, dataset, limit.tokens)
+        prompts = (*EDGE_PROMPTS, *own_prompts(spec.evaluation.prompts))
+        edges = await asking.unscored(prompts, training, dataset, limit.tokens)
+        to_grade: dict[Part, list[Answer]] = dict(compared.items()) | rivals.answers
+        graded = await measure(attempt, self._objects, self._settings, progress, dataset.examples, to_grade)
         leaks = await leaks_in(self._objects, training.train, _told(dataset, answers, edges))
         with telemetry.span("evaluator.score"):
             evaluation = await asyncio.to_thread(
                 evaluate,
                 dataset.examples,
-                {variant: answers[variant] for variant in VARIANTS if variant in answers},
+                compared,
                 labels=dataset.labels,
                 gate=spec.gate,
                 seed=spec.seed,
@@ -122,18 +132,21 @@ class EvaluateWork:
                     general_tuned=answers.get("general_tuned", ()),
                     leaks=leaks,
                 ),
+                grades=graded.grades,
                 room=limit.tokens + limit.thinking,
                 test_wanted=spec.splits.test > 0,
             )
         metrics.gate.labels(str(evaluation.verdict.passed).lower()).inc()
         report = Report(
-            rivals=await asyncio.to_thread(rivals.compared, evaluation, spec),
+            rivals=await asyncio.to_thread(rivals.compared, evaluation, spec, graded.grades),
             job_id=attempt.job.job_id,
             alias=attempt.job.alias,
             training=training,
             settings=spec.evaluation,
             gate=spec.gate,
             seed=spec.seed,
+            grading=graded.grading,
+            pairwise=graded.pairwise,
             prices={
                 variant: price
                 for variant in VARIANTS
@@ -144,7 +157,9 @@ class EvaluateWork:
             max_tokens=limit,
             how_asked=how_asked(profile),
             evaluation=evaluation,
-            edges=tuple(edges),
+            edges=tuple(edges[: len(EDGE_PROMPTS)]),
+            own=tuple(edges[len(EDGE_PROMPTS) :]),
+            remedies=remedies(training),
         )
         with telemetry.span("evaluator.report"):
             html = await asyncio.to_thread(render, report, await self._curves(training))

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
+from shared.errors import InputError
 from shared.events import limits
 from shared.events.limits import JobId, JsonObject, Name, ShownName
 from shared.events.models import FrozenModel, StrictModel
 from shared.events.references import DatasetPointer
+from shared.graders.domain import graders as grading  # the module, because it needs the models of this package
 
 Auto = Literal["auto"]
 Method = Literal["supervised", "dpo"]
 Alias = Annotated[str, Field(max_length=64, pattern=r"^[\p{L}\p{N}][\p{L}\p{M}\p{N}._-]{0,63}$")]
 """Letters, marks and digits of every script, dots, dashes and underscores; the first is a letter or a digit."""
+
+GRADER = "grader:"
+"""The metrics of graders begin with it."""
 
 Metadata = Annotated[
     dict[
@@ -97,6 +102,16 @@ class Rival(StrictModel):
     price: Price | None = None
 
 
+class PairwiseJudge(StrictModel):
+    """Each pair of answers is shown twice, with positions swapped. A verdict counts if it is the same both times; the
+    share of these is the agreement."""
+
+    model: Name
+    """A model of this endpoint, or `{endpoint}/{model}` of one of the operator's `TUNESTREAM_EVALUATOR__ENDPOINTS`."""
+    criteria: Annotated[str, Field(max_length=limits.TEXT_CHARS)] = "correct, complete, clear, and as asked for"
+    """What makes an answer the better one."""
+
+
 class Evaluation(StrictModel):
     """How many test examples are asked of base, few-shot and tuned model, and how."""
 
@@ -115,8 +130,35 @@ class Evaluation(StrictModel):
     written, because older services do not know the field; so it is with the fields below."""
     rivals: Annotated[tuple[Rival, ...], Field(max_length=5)] = Field(default=(), exclude_if=lambda value: not value)
     """Models behind endpoints of others whose quality, speed and price stand beside those of the tuned model."""
+    graders: Annotated[tuple[JsonObject, ...], Field(max_length=8)] = Field(
+        default=(), exclude_if=lambda value: not value
+    )
+    """Graders in the form of the OpenAI API (`string_check`, `text_similarity`, `score_model`, `label_model`, `multi`).
+    Each is a metric, named `grader:{name}`, from 0 to 1. Templates name the row as `item.reference`, `item.prompt`,
+    `item.messages` and `item.metadata`, and the answer as `sample.output_text`. A model that grades is one of this
+    endpoint, or `{endpoint}/{model}` of one of the operator's `TUNESTREAM_EVALUATOR__ENDPOINTS`."""
+    judge: PairwiseJudge | None = Field(default=None, exclude_if=lambda value: value is None)
+    """A model that says which of two answers is better, that of the base or that of the tuned model."""
+    prompts: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=limits.TEXT_CHARS)], ...], Field(max_length=20)
+    ] = Field(default=(), exclude_if=lambda value: not value)
+    """Prompts of the user's own, asked of base and tuned model; the report shows the answers, unscored."""
     own_price: Price | None = Field(default=None, exclude_if=lambda value: value is None)
     """What the answers of base and tuned model cost."""
+
+    @field_validator("graders")
+    @classmethod
+    def _usable(cls, graders: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
+        """See now, and not when the training is over, that every grader can be run."""
+        try:
+            names = [
+                grading.parse(grader, strictly=True, where=f"graders[{at}]").name for at, grader in enumerate(graders)
+            ]
+        except InputError as error:
+            raise ValueError(error.message) from None
+        if len(set(names)) < len(names):
+            raise ValueError("two graders have the same name: give each a name of its own")
+        return graders
 
 
 class LatencyLimits(StrictModel):
@@ -180,6 +222,7 @@ class Gate(StrictModel):
             "sql_valid",
             "sql_match",
         ]
+        | Annotated[str, Field(pattern=r"^grader:.+$", max_length=limits.ID_CHARS)]
     ) = "auto"
     """`auto`: right tool calls, accuracy, right JSON fields, right SQL or ROUGE-L, by what the references of the test
     split are. An older service refuses a job that names a metric which it does not know."""
@@ -235,6 +278,21 @@ class JobSpec(StrictModel):
     """As in the OpenAI API; served if the deployment has a tracker of that kind."""
     rerun: Annotated[int, Field(ge=0, le=limits.MAX_RERUN)] = 0
     """Raise it to run the same dataset with the same settings again."""
+
+    @model_validator(mode="after")
+    def _grader_there(self) -> JobSpec:
+        if problem := metric_without_grader(self.gate, self.evaluation):
+            raise ValueError(problem)
+        return self
+
+
+def metric_without_grader(gate: Gate, evaluation: Evaluation) -> str:
+    """What is wrong if the gate decides by a grader that the evaluation lacks; empty: nothing."""
+    names = [f"{GRADER}{grader['name']}" for grader in evaluation.graders]
+    if not gate.metric.startswith(GRADER) or gate.metric in names:
+        return ""
+    known = ", ".join(names) or "none"
+    return f"gate.metric is {gate.metric}, but evaluation.graders has no grader of that name (there is {known})"
 
 
 class Origin(FrozenModel):

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 
 from services.evaluator.domain.answers import Answer
-from services.evaluator.domain.prompts import Prompt
+from services.evaluator.domain.questions.prompts import Prompt
 from services.evaluator.domain.tool_calls import as_lines, calls_of, encodable
 from shared.retry import Backoff
 from shared.settings.endpoints import ForeignEndpoint

@@ -13,6 +13,7 @@ from services.evaluator.domain.cost import Speed, per_thousand, speed_of
 from services.evaluator.domain.evaluation import Evaluation
 from services.evaluator.domain.examples import Example
 from services.evaluator.evaluate import score
+from services.evaluator.grading.graders import Grades
 from services.evaluator.statistics.macro_f1 import MacroF1
 from services.evaluator.statistics.sign_flips import Figure, intervals
 from shared.events import FrozenModel, Interval, Price, Rival
@@ -28,6 +29,8 @@ class Asked:
     """A rival's answers to the test rows, or why there are none."""
 
     rival: Rival
+    part: str = ""
+    """As its answers are kept."""
     answers: list[Answer] = field(default_factory=list)
     trouble: str = ""
 
@@ -66,15 +69,17 @@ def compare(
     schema: Mapping[str, Any] | None,
     price: Price | None,
     seed: int,
+    grades: Grades,
 ) -> Comparison:
-    """Score the rivals as the tuned model was scored. `timed`: streamed answers of the tuned model."""
+    """Score the rivals as the tuned model was scored, with the `grades` of the job's graders. `timed`: streamed answers
+    of the tuned model."""
     ours = per_thousand(price, [row.answers["tuned"].answer for row in evaluation.rows], AT_A_TIME)
     if price is not None and price.per_hour:
         ours = per_thousand(price, timed, AT_A_TIME)
     return Comparison(
         speed=speed_of(timed),
         per_thousand=ours,
-        rivals=tuple(_result(one, examples, evaluation, schema, ours, seed) for one in asked),
+        rivals=tuple(_result(one, examples, evaluation, schema, ours, seed, grades) for one in asked),
     )
 
 
@@ -85,12 +90,14 @@ def _result(
     schema: Mapping[str, Any] | None,
     ours: float | None,
     seed: int,
+    grades: Grades,
 ) -> RivalResult:
     about = {"name": asked.rival.name, "model": asked.rival.model}
     if asked.trouble:
         return RivalResult(**about, trouble=asked.trouble)
     kinds = evaluation.task.kinds(evaluation.metric)
     theirs = score(examples, asked.answers, evaluation.task, kinds, schema)
+    theirs = [{**row, **more} for row, more in zip(theirs, grades[asked.part], strict=True)]
     tuned = [row.answers["tuned"].scores for row in evaluation.rows]
     pairs = list(zip(tuned, theirs, strict=True))
     gains = {name: np.array([mine[name] - other[name] for mine, other in pairs]) for name in theirs[0]}

@@ -10,9 +10,10 @@ from services.evaluator.answers import Questions
 from services.evaluator.asking import Asking
 from services.evaluator.dataset import Dataset
 from services.evaluator.domain.answer_length import Limit
-from services.evaluator.domain.answers import Answer
+from services.evaluator.domain.answers import Answer, Part
 from services.evaluator.domain.evaluation import Evaluation
-from services.evaluator.domain.prompts import zero_shot
+from services.evaluator.domain.questions.prompts import zero_shot
+from services.evaluator.grading.graders import Grades
 from services.evaluator.rivals.allowed import endpoint_of
 from services.evaluator.rivals.client import RivalTrouble, StreamingEndpoint, foreign
 from services.evaluator.rivals.compare import TIMED, Asked, Comparison, compare
@@ -46,7 +47,7 @@ class Rivals:
     async def ask(self, asking: Asking, http: httpx.AsyncClient) -> None:
         """Ask them all. `http`: our own endpoint. The trouble of a rival is noted, and ends nothing."""
         for rival, questions in zip(self._rivals, self._questions, strict=True):
-            asked = Asked(rival)
+            asked = Asked(rival, questions.variant)
             self._asked.append(asked)
             try:
                 endpoint = endpoint_of(rival, self._settings.endpoints)
@@ -60,7 +61,12 @@ class Rivals:
             except RivalTrouble:  # its answers are there already, and only their time is missing
                 self._answers = []
 
-    def compared(self, evaluation: Evaluation, spec: JobSpec) -> Comparison | None:
+    @property
+    def answers(self) -> dict[Part, list[Answer]]:
+        """Those of the rivals that could be asked."""
+        return {asked.part: asked.answers for asked in self._asked if not asked.trouble}
+
+    def compared(self, evaluation: Evaluation, spec: JobSpec, grades: Grades) -> Comparison | None:
         """The comparison; None without rivals."""
         if not self._asked:
             return None
@@ -72,4 +78,5 @@ class Rivals:
             schema=spec.evaluation.json_schema,
             price=spec.evaluation.own_price,
             seed=spec.seed,
+            grades=grades,
         )

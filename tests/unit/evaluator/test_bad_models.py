@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from services.evaluator.domain.general_questions import GENERAL_QUESTIONS
+from services.evaluator.domain.questions.general_questions import GENERAL_QUESTIONS
 from tests.support.fakes.language_model import FakeModel
 from tests.support.fakes.store import FakeStore
 from tests.unit.evaluator.test_work import BASE, TUNED, house_style, question, request_for, run

@@ -143,6 +143,20 @@ async def test_what_each_variant_was_asked_is_below_its_span_in_the_jobs_trace(
     assert "Oslo" not in "".join(span.to_json() for span in spans.all)
 
 
+async def test_prompts_of_the_job_are_asked_of_base_and_tuned_model_and_remedies_follow_a_bad_training() -> None:
+    objects, model = FakeStore(), FakeModel(models())
+    overfitting = {"verdict": "overfitting", "reason": "it rose", "best_step": 10}
+    request = await request_for(
+        objects, chat_rows(CITIES), chat_rows(CITIES[:4]), overfitting=overfitting, steps=40, epochs=4
+    )
+    event, progress = await run(objects, model, request, evaluation={"prompts": ["What do you know of Lyon?"]})
+    report = json.loads(await objects.read(event.report))
+    assert [one["tuned"]["text"] for one in report["own"]] == [house_style("Lyon")]
+    assert len(report["edges"]) == 16 and progress[-1].step == progress[-1].total_steps
+    page = (await objects.read(event.html)).decode()
+    assert "What do you know of Lyon?" in page and "best at step 10 of 40, which is epoch 1 of 4" in page
+
+
 async def test_a_model_that_is_no_better_is_not_promoted() -> None:
     objects, model = FakeStore(), FakeModel(models(tuned=lambda text: "I do not know."))
     event, _ = await run(objects, model, await request_for(objects, chat_rows(CITIES), chat_rows(CITIES[:4])))

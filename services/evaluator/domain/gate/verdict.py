@@ -219,7 +219,7 @@ def _refusals(measured: Measured) -> str:
 
 def title(metric: str) -> str:
     """What a reader calls the metric: `rouge_l` is ROUGE-L."""
-    return TITLES.get(metric, metric)
+    return TITLES.get(metric, metric.removeprefix("grader:"))
 
 
 def in_words(interval: Interval) -> str:

@@ -1,1 +1,1 @@
-"""The pictures of the report, as geometry for SVG."""
+"""What the report draws: pictures as geometry for SVG, and differences of texts."""

@@ -11,7 +11,18 @@ from shared.errors import InputError
 from shared.events import DatasetPointer, JobSpec, Reference
 from shared.events.limits import INTEGRATIONS, Name
 from shared.events.models import StrictModel
-from shared.events.spec import Alias, Evaluation, Gate, Hyperparameters, Integration, Lora, Metadata, Method, Splits
+from shared.events.spec import (
+    Alias,
+    Evaluation,
+    Gate,
+    Hyperparameters,
+    Integration,
+    Lora,
+    Metadata,
+    Method,
+    Splits,
+    metric_without_grader,
+)
 
 Promote = Literal["if_better", "always", "never"]
 
@@ -85,6 +96,8 @@ class CreateJob(StrictModel):
         Raises:
             InputError: two fields of the body contradict each other.
         """
+        if problem := metric_without_grader(self.gate, self.evaluation):
+            raise InputError("invalid_value", f"{problem}.", "gate.metric")
         return JobSpec(
             model=self.model,
             method=self.method.type if self.method else None,

@@ -3,7 +3,7 @@ while it was tuned: the base and the tuned model are both asked all of them."""
 
 from __future__ import annotations
 
-from services.evaluator.domain.prompts import Prompt
+from services.evaluator.domain.questions.prompts import Prompt
 from services.evaluator.domain.replies import Reply
 from shared.events import FrozenModel
 from shared.scoring.words import words
