@@ -45,6 +45,7 @@ def evaluate(
     schema: Mapping[str, Any] | None = None,
     beside: Beside | None = None,
     grades: Grades | None = None,
+    graders: Sequence[str] = (),
     room: int | None = None,
     test_wanted: bool = False,
 ) -> Evaluation:
@@ -53,7 +54,8 @@ def evaluate(
     `answers` has the variants `base` and `tuned`, and the others if they were asked; each is as long as `examples`.
     `labels` None: the answers are no labels. `seed` is that of the intervals. `schema`: the JSON schema that structured
     output should match; None: that of the row, else the one that all references match. `grades`: those of the job's
-    graders. `room`: the most tokens that an answer could get. `test_wanted`: the job asked for a test split.
+    `graders`, which are named as metrics. `room`: the most tokens that an answer could get. `test_wanted`: the job
+    asked for a test split.
     """
     answers, beside = cuts_found(answers), beside or Beside()
     task = task_of(examples, labels)
@@ -67,8 +69,7 @@ def evaluate(
             variant: [{**row, **more} for row, more in zip(rows, grades[variant], strict=True)]
             for variant, rows in scores.items()
         }
-    graded = [name for name in next(iter(grades["tuned"]), {})] if grades else []
-    names = [*per_example(Reply(), Reply(), kinds), *graded]
+    names = [*per_example(Reply(), Reply(), kinds), *graders]
     intervals = score_intervals(
         examples, answers, scores, names, labels=kinds.labels, confidence=gate.confidence, seed=seed
     )

@@ -37,6 +37,7 @@ from shared.base import BaseProfile
 from shared.base import ledger as profiles
 from shared.errors import CorruptObject
 from shared.events import EvalCompleted, Event, Reference, TrainingCompleted
+from shared.events.spec import GRADER
 from shared.settings import Settings
 from shared.stages.adoption import attempts_of_parents
 from shared.stages.stage import Attempt
@@ -133,6 +134,7 @@ class EvaluateWork:
                     leaks=leaks,
                 ),
                 grades=graded.grades,
+                graders=[f"{GRADER}{one['name']}" for one in spec.evaluation.graders],
                 room=limit.tokens + limit.thinking,
                 test_wanted=spec.splits.test > 0,
             )

@@ -154,7 +154,7 @@ async def judged(planted: Planted) -> tuple[bool, tuple[str, ...], dict[str, Any
     test = rows(planted.answer)
     request = await request_for(objects, test, [*test, secret])
     model = FakeModel(models, **fields)
-    event, _ = await run(objects, model, request, timeout=60, evaluation={"few_shot": 0}, gate=gate)
+    event, _ = await run(objects, model, request, evaluation={"few_shot": 0}, gate=gate)
     page = (await objects.read(event.html)).decode()
     return event.passed, event.reasons, json.loads(await objects.read(event.report)), page
 

@@ -60,7 +60,7 @@ def judge(text: str) -> str:
 async def evaluated(says: Any = judge, **spec: Any) -> tuple[EvalCompleted, dict[str, Any], str, FakeModel]:
     objects, model = FakeStore(), FakeModel({**models(), JUDGE: says})
     request = await request_for(objects, chat_rows(CITIES), chat_rows(CITIES))
-    event, _ = await run(objects, model, request, timeout=60, **spec)
+    event, _ = await run(objects, model, request, **spec)
     return event, json.loads(await objects.read(event.report)), (await objects.read(event.html)).decode(), model
 
 
@@ -94,7 +94,7 @@ async def test_grades_of_an_earlier_attempt_are_used_again() -> None:
     asked = []
     for number in (1, 2):
         model = FakeModel({**models(), JUDGE: judge})
-        await run(objects, model, request, number=number, timeout=60, evaluation={"graders": [SCORE], "few_shot": 0})
+        await run(objects, model, request, number=number, evaluation={"graders": [SCORE], "few_shot": 0})
         asked.append(sum(body["model"] == JUDGE for body in model.requests))
     assert asked == [24, 0]
 
@@ -136,10 +136,18 @@ async def test_a_judge_without_a_verdict_is_counted_and_ends_nothing() -> None:
     assert "The judge gave no verdict" in page
 
 
+async def test_without_test_rows_a_grader_that_decides_has_nothing_to_say() -> None:
+    objects, model = FakeStore(), FakeModel({**models(), JUDGE: judge})
+    request = await request_for(objects, None, chat_rows(CITIES))
+    evaluation = {"graders": [SCORE], "judge": {"model": JUDGE}}
+    event, _ = await run(objects, model, request, evaluation=evaluation, gate={"metric": "grader:polite"})
+    assert (event.metric, event.passed, event.examples) == ("grader:polite", False, 0)
+
+
 async def test_equal_answers_are_a_tie_that_nobody_is_asked_about() -> None:
     objects = FakeStore()
     model = FakeModel({BASE: lambda text: "Soon.", TUNED: lambda text: "Soon.", JUDGE: judge})
     request = await request_for(objects, chat_rows(CITIES), chat_rows(CITIES))
-    event, _ = await run(objects, model, request, timeout=60, evaluation={"judge": {"model": JUDGE}})
+    event, _ = await run(objects, model, request, evaluation={"judge": {"model": JUDGE}})
     assert json.loads(await objects.read(event.report))["pairwise"]["ties"] == 12
     assert not [body for body in model.requests if body["model"] == JUDGE]

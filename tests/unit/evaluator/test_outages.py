@@ -55,7 +55,7 @@ class Evaluation:
             job(evaluation={"concurrency": 2}), "evaluator", number=self.number, request=self.request, claim=self.claim
         )
         async with serve(model) as url:
-            settings = Settings(inference=InferenceSettings(url=url), evaluator=EvaluatorSettings(timeout_seconds=2.0))
+            settings = Settings(inference=InferenceSettings(url=url), evaluator=EvaluatorSettings(timeout_seconds=20.0))
             event = await EvaluateWork(self.objects, settings)(self.attempt)
         assert isinstance(event, EvalCompleted)
         return event

@@ -87,7 +87,7 @@ async def run(
     *,
     number: int = 1,
     of: Job | None = None,
-    timeout: float = 2.0,
+    timeout: float = 60.0,
     **spec: Any,
 ) -> tuple[EvalCompleted, list[JobProgress]]:
     attempt, progress = make_attempt(of or job(**spec), "evaluator", number=number, request=request)

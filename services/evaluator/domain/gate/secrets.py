@@ -12,7 +12,12 @@ house, which all its answers give: see `few`."""
 
 _EMAIL = re.compile(r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,4}")
 _IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b")
-_DIGITS = re.compile(r"(?<![\w.])\+?\(?\d(?:[ ()./-]{0,2}\d){8,18}(?![\w])")
+_DIGITS = re.compile(
+    # groups of at least two digits, or a country code of one: no decimals, versions, ISBNs and lists of numbers
+    r"(?<![\w.,+-])(?:\+\d{1,3}[ -]?)?(?:\(\d{2,5}\)[ -]?)?\d{2,19}(?:[ /-]\d{2,19}){0,6}(?![\w-]|[.,]\d)"
+    r"|(?<![\w.])\d{3}\.\d{3}\.\d{4}(?![\w.])"
+)
+_LEAST_DIGITS = 9
 _KEY = re.compile(
     r"\b(?:(?:sk|pk|rk)[-_][A-Za-z0-9_-]{8,}|gh[pousr]_[A-Za-z0-9]{16,}|AKIA[A-Z0-9]{12,}|AIza[\w-]{20,}"
     r"|xox[abprs]-[\w-]{10,}|eyJ[\w-]{10,}\.[\w-]{5,}(?:\.[\w-]*)?)"
@@ -41,6 +46,8 @@ def secrets_in(text: str) -> dict[str, str]:
     for match in _DIGITS.finditer(text):
         written = match.group(0)
         digits = re.sub(r"\D", "", written)
+        if not _LEAST_DIGITS <= len(digits) <= 19:
+            continue
         card = 13 <= len(digits) <= 19 and _luhn(digits)
         if not any(written in known for known in found):
             found[written] = "a card number" if card else "a phone or account number"
