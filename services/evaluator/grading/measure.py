@@ -20,6 +20,8 @@ from shared.stages.stage import Attempt
 from shared.store.objects import ObjectStore
 
 KEPT = "grades.json"
+MOST_EARLIER = 10
+"""In how many earlier attempts grades are looked for, the newest first."""
 AT_A_TIME = 8
 """How many answers are graded at a time."""
 
@@ -83,7 +85,7 @@ async def _graded(
     examples: Sequence[Example],
     answers: Mapping[Part, Sequence[Answer]],
 ) -> Grades:
-    for prefix in attempt.earlier:
+    for prefix in attempt.earlier[:MOST_EARLIER]:
         if found := await objects.get(f"{prefix}{KEPT}"):
             graders.remember(found[0])
             break
