@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from cli.client import Json
 
-_NAMES = (("base", "base"), ("few_shot", "base with examples in its prompt"), ("tuned", "tuned"))
+_NAMES = (
+    ("base", "base"),
+    ("few_shot", "base with examples in its prompt"),
+    ("tuned", "tuned"),
+    ("champion", "deployed"),
+)
 
 
 def result_lines(job: Json) -> list[str]:

@@ -177,7 +177,7 @@ class EvalCompleted(Event):
     examples: Count
     metric: Name
     scores: Annotated[dict[Id, Annotated[dict[Id, float], Field(max_length=ITEMS)]], Field(max_length=ITEMS)]
-    """`{"base" | "few_shot" | "tuned": {metric: mean}}`."""
+    """`{"base" | "few_shot" | "tuned" | "champion": {metric: mean}}`."""
     delta: Interval
     passed: bool
     reasons: Annotated[tuple[Text, ...], Field(max_length=ITEMS)]

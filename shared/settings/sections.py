@@ -10,6 +10,7 @@ from pydantic_settings import NoDecode
 
 from shared.base.override import ProfileOverride
 from shared.errors import InputError
+from shared.settings.endpoints import ForeignEndpoint
 from shared.settings.values import ApiKeys, ReadableFile, json_object
 
 
@@ -281,6 +282,8 @@ class EvaluatorSettings(Section):
 
     api_key: SecretStr | None = None
     timeout_seconds: float = 300.0
+    endpoints: Annotated[dict[str, ForeignEndpoint], NoDecode, BeforeValidator(json_object)] = {}
+    """By name, the endpoints of others that jobs may name as rivals: `{"name": {"base_url": …, "api_key": …}}`."""
 
 
 class ApiSettings(Section):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.api.resources.graders.domain.templates import (
+from shared.graders.domain.templates import (
     BadTemplate,
     MissingVariable,
     SampleIsNoJson,

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
-from services.api.resources.graders.domain.graders import (
+from shared.errors import InputError
+from shared.graders.domain.graders import (
     Grader,
     LabelModel,
     Multi,
@@ -16,14 +17,14 @@ from services.api.resources.graders.domain.graders import (
     StringCheck,
     TextSimilarity,
 )
-from services.api.resources.graders.domain.outcome import Errors, Outcome, combined
-from services.api.resources.graders.domain.scores import (
+from shared.graders.domain.outcome import Errors, Outcome, combined
+from shared.graders.domain.scores import (
     MAX_COMPARED,
     TooLongToCompare,
     string_check,
     text_similarity,
 )
-from services.api.resources.graders.domain.templates import (
+from shared.graders.domain.templates import (
     MAX_FILLED,
     MissingVariable,
     SampleIsNoJson,
@@ -31,17 +32,35 @@ from services.api.resources.graders.domain.templates import (
     fill,
     variables,
 )
-from services.api.resources.graders.judge import Judge
-from shared.errors import InputError
+from shared.graders.judge import Asking
 
 _scoring = ThreadPoolExecutor(1, "graders")
 """One at a time: a comparison holds the memory of its texts many times over."""
 
 
+Texts: TypeAlias = list[str | list[str]]
+"""The filled texts of the messages to a model."""
+
+
+class Asks(Protocol):
+    """Asks a model that grades: `Judge`, or one that chooses between several."""
+
+    async def ask(self, grader: Asking, messages: Texts, headers: Mapping[str, bytes]) -> Outcome:
+        """The outcome of a grader whose templates are filled."""
+        ...
+
+
 async def run(
-    grader: Grader, sample: str, item: Mapping[str, Any], judge: Judge, headers: Mapping[str, bytes]
+    grader: Grader,
+    sample: str,
+    item: Mapping[str, Any],
+    judge: Asks,
+    headers: Mapping[str, bytes],
+    *,
+    labels: bool = False,
 ) -> Outcome:
     """The score of `sample`, which a model answered to `item` of a dataset. `headers`: who asks, for models that grade.
+    `labels`: label models run, too; in the API they do not.
 
     Raises:
         InputError: `text_too_long`, `unsupported_grader`.
@@ -49,9 +68,11 @@ async def run(
     loop = asyncio.get_running_loop()
     values = await loop.run_in_executor(_scoring, variables, item, sample)
     if not isinstance(grader, Multi):
-        return await _finished(grader, await _begun(grader, values, "grader"), judge, headers)
+        return await _finished(grader, await _begun(grader, values, "grader", labels), judge, headers)
     # first all that may refuse the request, so that no model is asked for nothing
-    begun = {name: await _begun(part, values, f"grader.graders.{name}") for name, part in grader.graders.items()}
+    begun = {
+        name: await _begun(part, values, f"grader.graders.{name}", labels) for name, part in grader.graders.items()
+    }
     async with asyncio.TaskGroup() as group:
         parts = {
             name: group.create_task(_finished(part, begun[name], judge, headers))
@@ -60,25 +81,21 @@ async def run(
     return combined(grader, {name: part.result() for name, part in parts.items()})
 
 
-Texts: TypeAlias = list[str | list[str]]
-"""The filled texts of the messages to a model."""
-
-
-async def _begun(grader: Single, values: Mapping[str, Any], where: str) -> Outcome | Texts:
+async def _begun(grader: Single, values: Mapping[str, Any], where: str, labels: bool) -> Outcome | Texts:
     """The outcome, or what the model has still to be asked."""
-    return await asyncio.get_running_loop().run_in_executor(_scoring, _guarded, grader, values, where)
+    return await asyncio.get_running_loop().run_in_executor(_scoring, _guarded, grader, values, where, labels)
 
 
-async def _finished(grader: Single, begun: Outcome | Texts, judge: Judge, headers: Mapping[str, bytes]) -> Outcome:
+async def _finished(grader: Single, begun: Outcome | Texts, judge: Asks, headers: Mapping[str, bytes]) -> Outcome:
     if isinstance(begun, Outcome):
         return begun
-    assert isinstance(grader, ScoreModel), "only a score_model asks a model"
+    assert isinstance(grader, ScoreModel | LabelModel), "no other grader asks a model"
     return await judge.ask(grader, begun, headers)
 
 
-def _guarded(grader: Single, values: Mapping[str, Any], where: str) -> Outcome | Texts:
+def _guarded(grader: Single, values: Mapping[str, Any], where: str, labels: bool) -> Outcome | Texts:
     try:
-        if isinstance(grader, ScoreModel):
+        if isinstance(grader, ScoreModel) or (labels and isinstance(grader, LabelModel)):
             return _messages(grader, values)
         return _scored(grader, values, where)
     except MissingVariable:
@@ -111,7 +128,7 @@ def _compared(grader: TextSimilarity, given: str, reference: str, where: str) ->
         raise InputError("text_too_long", message, where) from None
 
 
-def _messages(grader: ScoreModel, values: Mapping[str, Any]) -> Texts:
+def _messages(grader: Asking, values: Mapping[str, Any]) -> Texts:
     """The filled texts of all messages, which together are no longer than one text may be."""
     filled: Texts = []
     size = 0

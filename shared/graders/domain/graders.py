@@ -11,11 +11,11 @@ from typing import Annotated, Any, Literal, TypeAlias, cast
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails
 
-from services.api.resources.graders.domain import formula, templates
-from services.api.resources.graders.domain.formula import BadFormula
-from services.api.resources.graders.domain.templates import BadTemplate
 from shared.errors import InputError
-from shared.events import StrictModel
+from shared.events.models import StrictModel
+from shared.graders.domain import formula, templates
+from shared.graders.domain.formula import BadFormula
+from shared.graders.domain.templates import BadTemplate
 
 MAX_NAME = 256
 MAX_TEMPLATE = 2**18

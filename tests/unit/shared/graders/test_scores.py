@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.api.resources.graders.domain.graders import StringCheck, TextSimilarity
-from services.api.resources.graders.domain.scores import (
+from shared.graders.domain.graders import StringCheck, TextSimilarity
+from shared.graders.domain.scores import (
     MAX_COMPARED,
     TooLongToCompare,
     score_in,

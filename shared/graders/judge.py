@@ -1,18 +1,18 @@
-"""Asks a model of the inference endpoint for a score, as the client who runs the grader: with its key, in its
-project."""
+"""Asks a model for a score or a label. The API asks one of the inference endpoint as the client who runs the grader:
+with its key, in its project."""
 
 from __future__ import annotations
 
 import asyncio
 import ssl
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import httpx
 
-from services.api.resources.graders.domain.graders import ScoreModel
-from services.api.resources.graders.domain.outcome import Errors, Outcome, Usage
-from services.api.resources.graders.domain.scores import SCHEMA, score_in
+from shared.graders.domain.graders import LabelModel, ScoreModel
+from shared.graders.domain.outcome import Errors, Outcome, Usage
+from shared.graders.domain.scores import LABELS, SCHEMA, label_in, score_in
 
 TIMEOUT = 120.0
 """Seconds for one answer. A client waits 600 by default."""
@@ -22,19 +22,21 @@ MAX_ANSWER = 2**20
 """Bytes of an answer that are read."""
 DETAILS = 500
 NOT_OPENAI = "the endpoint's answer is not that of an OpenAI server"
-FORMAT = {"type": "json_schema", "json_schema": {"name": "score", "strict": True, "schema": SCHEMA}}
+
+Asking: TypeAlias = ScoreModel | LabelModel
+"""The graders that ask a model."""
 
 
 class Judge:
-    """A client of the endpoint at `url`, which is without `/v1`."""
+    """A client of the endpoint at `url`, which is without `/v1` unless `version` is empty."""
 
-    def __init__(self, url: str, *, timeout: float = TIMEOUT) -> None:
-        self._url = url.rstrip("/") + "/v1/chat/completions"
+    def __init__(self, url: str, *, timeout: float = TIMEOUT, version: str = "/v1") -> None:
+        self._url = f"{url.rstrip('/')}{version}/chat/completions"
         self._timeout = timeout
         # made once: it reads all certificates that the system trusts
         self._tls: ssl.SSLContext | bool = ssl.create_default_context() if url.startswith("https:") else False
 
-    async def ask(self, grader: ScoreModel, messages: list[str | list[str]], headers: Mapping[str, bytes]) -> Outcome:
+    async def ask(self, grader: Asking, messages: list[str | list[str]], headers: Mapping[str, bytes]) -> Outcome:
         """The outcome of a grader whose templates are filled: `messages` has one text, or the texts of its parts, for
         each of its messages. `headers` are those of the client that say who it is."""
         try:
@@ -78,9 +80,9 @@ def _server_error(details: str) -> dict[str, Any]:
     return {"model_grader_server_error": True, "model_grader_server_error_details": details[:DETAILS]}
 
 
-def _bodies(grader: ScoreModel, messages: list[str | list[str]]) -> list[dict[str, Any]]:
+def _bodies(grader: Asking, messages: list[str | list[str]]) -> list[dict[str, Any]]:
     """What the endpoint is asked, until it takes one: it may have a smaller context, or know no structured output."""
-    sampling = grader.sampling_params
+    sampling = grader.sampling_params if isinstance(grader, ScoreModel) else None
     given = sampling.model_dump(exclude_none=True) if sampling else {}
     tokens = given.pop("max_completions_tokens", None)
     limit = {} if tokens is None else {"max_completion_tokens": tokens}
@@ -97,11 +99,11 @@ def _bodies(grader: ScoreModel, messages: list[str | list[str]]) -> list[dict[st
         **given,
         **limit,
     }
-    in_form = {**plain, "response_format": FORMAT}
+    in_form = {**plain, "response_format": _form(grader)}
     return [*([] if limit else [{**in_form, "max_completion_tokens": DEFAULT_TOKENS}]), in_form, plain]
 
 
-def _outcome(grader: ScoreModel, status: int, answer: httpx.Response) -> Outcome:
+def _outcome(grader: Asking, status: int, answer: httpx.Response) -> Outcome:
     try:
         body = answer.json()
         if status != 200:
@@ -118,13 +120,32 @@ def _outcome(grader: ScoreModel, status: int, answer: httpx.Response) -> Outcome
         return Outcome(errors=Errors(**_server_error(details)))
     if refusal:
         return Outcome(errors=Errors(model_grader_refusal_error=True), usage=usage, sampled_model=model)
-    score = score_in(content)
-    lowest, highest = grader.limits
+    label = label_in(content, grader.labels) if isinstance(grader, LabelModel) else None
+    if isinstance(grader, LabelModel):
+        score = None if label is None else float(label in grader.passing_labels)
+        lowest, highest = 0.0, 1.0
+    else:
+        score = score_in(content)
+        lowest, highest = grader.limits
     if score is None or not lowest <= score <= highest:
         cut = score is None and choice.get("finish_reason") == "length"
         errors = Errors(model_grader_parse_error=True, truncated_observation_error=cut)
         return Outcome(errors=errors, usage=usage, sampled_model=model)
-    return Outcome(score, usage=usage, sampled_model=model)
+    return Outcome(score, usage=usage, sampled_model=model, label=label)
+
+
+def _form(grader: Asking) -> dict[str, Any]:
+    """What the answer should look like."""
+    if isinstance(grader, ScoreModel):
+        return {"type": "json_schema", "json_schema": {"name": "score", "strict": True, "schema": SCHEMA}}
+    name = LABELS[0]
+    schema = {
+        "type": "object",
+        "properties": {name: {"type": "string", "enum": grader.labels}},
+        "required": [name],
+        "additionalProperties": False,
+    }
+    return {"type": "json_schema", "json_schema": {"name": "label", "strict": True, "schema": schema}}
 
 
 def _usage(used: Any) -> Usage:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.api.resources.graders.domain.formula import MAX_DEPTH, BadFormula, NoResult, read
+from shared.graders.domain.formula import MAX_DEPTH, BadFormula, NoResult, read
 
 SCORES = {"a": 0.5, "b": 2.0, "c_1": -3.0}
 

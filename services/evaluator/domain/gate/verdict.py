@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from services.evaluator.domain.labels import RULE
+from services.evaluator.domain.gate.checks import Check
+from services.evaluator.domain.kinds import SHARE, Task
+from services.evaluator.domain.kinds.labels import RULE
 from services.evaluator.domain.scoring import TITLES
 from shared.events import FrozenModel, Gate, Interval
 
-WHOSE = {"base": "the base", "few_shot": "the base with solved examples in its prompt", "tuned": "the tuned model"}
+WHOSE = {
+    "base": "the base",
+    "few_shot": "the base with solved examples in its prompt",
+    "tuned": "the tuned model",
+    "champion": "the deployed model",
+}
 
 MIN_EXAMPLES = 5
 MIN_STOP_SHARE = 0.5
-SHARE_OF_CALLS = 0.5
-"""From this share of references on that call a tool, right calls decide."""
 
 
 class Measured(FrozenModel):
@@ -41,6 +46,8 @@ class Measured(FrozenModel):
     """All answers that were cut inside their thoughts had filled the server's context, and not the room."""
     test_wanted: bool = False
     """The job asked for a test split."""
+    checks: tuple[Check, ...] = ()
+    """What the other checks of the gate found."""
 
 
 class Verdict(FrozenModel):
@@ -59,15 +66,19 @@ def examples_needed(confidence: float) -> int:
     return next(count for count in range(MIN_EXAMPLES, 1_000) if 0.5**count <= tail or count == 999)
 
 
-def gate_metric(gate: Gate, labels: tuple[str, ...] | None, calls: float = 0.0) -> tuple[str, str]:
-    """The metric that decides, and the reason for this choice. `calls`: the share of references that call a tool."""
+def gate_metric(gate: Gate, task: Task) -> tuple[str, str]:
+    """The metric that decides, and the reason for this choice."""
     if gate.metric != "auto":
         return gate.metric, "gate.metric names it"
-    if calls >= SHARE_OF_CALLS:
-        return "tool_call_arguments", f"{calls:.0%} of the references call a tool (the rule: at least half)"
-    if labels is None:
-        return "rouge_l", f"the answers are free text ({RULE})"
-    return "accuracy", f"the answers are {len(labels)} labels ({RULE})"
+    if task.calls >= SHARE:
+        return "tool_call_arguments", f"{task.calls:.0%} of the references call a tool (the rule: at least half)"
+    if task.labels is not None:
+        return "accuracy", f"the answers are {len(task.labels)} labels ({RULE})"
+    if task.structured >= SHARE:
+        return "json_fields", f"{task.structured:.0%} of the references are JSON documents (the rule: at least half)"
+    if task.sql >= SHARE:
+        return "sql_match", f"{task.sql:.0%} of the references are SQL statements (the rule: at least half)"
+    return "rouge_l", f"the answers are free text ({RULE})"
 
 
 def judge(gate: Gate, measured: Measured) -> Verdict:
@@ -76,8 +87,12 @@ def judge(gate: Gate, measured: Measured) -> Verdict:
     better, headline = (False, _nothing(measured)) if measured.examples == 0 else _against_base(gate, measured)
     ends, stop_reason = _ends(measured)
     beats_prompt, prompt_reason = _against_few_shot(gate, measured)
-    shown = better and ends and (beats_prompt or not gate.require_better_than_few_shot)
-    reasons = [headline, *_cuts(measured), stop_reason, prompt_reason, _refusals(measured)]
+    failed = [check.says for check in measured.checks if check.failed]
+    noted = [check.says for check in measured.checks if check.passed is False and not check.failed]
+    shown = better and ends and not failed and (beats_prompt or not gate.require_better_than_few_shot)
+    # what forbids the promotion of a better model comes before what speaks for it
+    first = [*failed, headline] if better else [headline, *failed]
+    reasons = [*first, *_cuts(measured), stop_reason, prompt_reason, _refusals(measured), *noted, *_champion(measured)]
     if gate.promote == "always":
         reasons.insert(
             0, f"Promoted without regard to the scores: gate.promote is 'always'{_otherwise(shown, 'pass')}."
@@ -86,6 +101,12 @@ def judge(gate: Gate, measured: Measured) -> Verdict:
         reasons.insert(0, f"Not promoted: gate.promote is 'never'{_otherwise(not shown, 'fail')}.")
     passed = {"always": True, "never": False, "if_better": shown}[gate.promote]
     return Verdict(passed=passed, shown=shown, reasons=tuple(reason for reason in reasons if reason))
+
+
+def _champion(measured: Measured) -> list[str]:
+    """That the deployed model was not worse, or why it was not asked."""
+    found = [check for check in measured.checks if check.name == "champion"]
+    return [check.says for check in found if check.passed or check.says.startswith("Not compared")]
 
 
 def _otherwise(same: bool, verb: str) -> str:
@@ -198,7 +219,7 @@ def _refusals(measured: Measured) -> str:
 
 def title(metric: str) -> str:
     """What a reader calls the metric: `rouge_l` is ROUGE-L."""
-    return TITLES.get(metric, metric)
+    return TITLES.get(metric, metric.removeprefix("grader:"))
 
 
 def in_words(interval: Interval) -> str:

@@ -5,8 +5,10 @@ its task.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from services.evaluator.domain.answers import Answer
-from services.evaluator.domain.prompts import Prompt
+from services.evaluator.domain.questions.prompts import Prompt
 from shared.events import FrozenModel
 
 LONG_SENTENCES = 90
@@ -86,6 +88,14 @@ EDGE_PROMPTS: tuple[EdgePrompt, ...] = (
         text="The parcel has not arrived and nobody answers the telephone. " * LONG_SENTENCES,
     ),
 )
+
+
+def own_prompts(texts: Sequence[str]) -> tuple[EdgePrompt, ...]:
+    """Prompts of the user's own, to be asked and shown as the edge prompts are."""
+    return tuple(
+        EdgePrompt(name=f"prompt {number}", looks_at="of evaluation.prompts", text=text)
+        for number, text in enumerate(texts, 1)
+    )
 
 
 def as_prompt(edge: EdgePrompt, *, completion: bool) -> Prompt:

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from services.api.resources.graders.domain import formula
-from services.api.resources.graders.domain.formula import NoResult
-from services.api.resources.graders.domain.graders import Grader, Multi
+from shared.graders.domain import formula
+from shared.graders.domain.formula import NoResult
+from shared.graders.domain.graders import Grader, Multi
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,8 @@ class Outcome:
     """By model, of those that were asked."""
     sampled_model: str | None = None
     """The model that was asked, if it was one."""
+    label: str | None = None
+    """Of a label model, the label that it gave."""
 
 
 def combined(grader: Multi, parts: Mapping[str, Outcome]) -> Outcome:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from services.api.resources.graders.domain.graders import StringCheck, TextSimilarity
 from shared.conversation.thoughts import parted
+from shared.graders.domain.graders import StringCheck, TextSimilarity
 from shared.scoring.bleu import bleu, gleu
 from shared.scoring.fuzzy import fuzzy_match
 from shared.scoring.rouge import rouge_l, rouge_n
@@ -24,6 +24,8 @@ SCHEMA = {
     "additionalProperties": False,
 }
 """What a model that grades is to answer."""
+LABELS = ("label", "result", "answer", "verdict")
+"""Under which names a label is looked for; the first is what a model is asked for."""
 _MAX_READ = 10_000
 _NUMBER = r"[-+]?(?:[0-9]{1,30}(?:\.[0-9]{0,30})?|\.[0-9]{1,30})(?:[eE][-+]?[0-9]{1,3})?"
 _STANDS_ALONE = re.compile(rf"(?<![\w.,])({_NUMBER})(?!\w)(?![.,][0-9])(?:\s*(?:/|out of)\s*{_NUMBER}(?!\w))?")
@@ -87,6 +89,33 @@ def score_in(answer: str) -> float | None:
         elif len(alone := {float(number) for number in _STANDS_ALONE.findall(text)}) == 1:
             found = alone.pop()
     return found if found is not None and math.isfinite(found) else None
+
+
+def label_in(answer: str, labels: Sequence[str]) -> str | None:
+    """The label that a model gives: in a JSON object, alone, or the only one of them in the text. None: there is none,
+    or it is not clear which. Case does not matter, unless labels differ by nothing else."""
+    thoughts = parted(answer)
+    if thoughts.cut:
+        return None
+    text = thoughts.answer.strip()[-_MAX_READ:]
+    said = _label_in_json(text) or text
+    for same in (lambda label: label, str.casefold):
+        if exact := [label for label in labels if same(label) == same(said.strip(" \n\"'.*`"))]:
+            return exact[0]
+        found = {label for label in labels if re.search(rf"(?<!\w){re.escape(same(label))}(?!\w)", same(said))}
+        if len(found) == 1:
+            return found.pop()
+    return None
+
+
+def _label_in_json(text: str) -> str | None:
+    start, end = text.find("{"), text.rfind("}")
+    try:
+        value: Any = json.loads(text[start : end + 1])
+    except (ValueError, RecursionError):
+        return None
+    named = [value[name] for name in LABELS if isinstance(value, dict) and isinstance(value.get(name), str)]
+    return named[0] if named else None
 
 
 def _in_json(text: str) -> float | None:
