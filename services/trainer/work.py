@@ -20,6 +20,7 @@ from services.trainer.engine.messages import (
     Resumed,
     TrainingResult,
 )
+from services.trainer.engine.report.speeds import NAME as SPEEDS
 from services.trainer.job import folders, gpu_turn
 from services.trainer.job.ahead import ProcessAhead
 from services.trainer.job.found import Clock, Found, find_checkpoints
@@ -134,6 +135,7 @@ class TrainWork:
             resume_from=str(resume_from) if resume_from else None,
             start_from=str(start) if start else None,
             encoded=str(self._settings.trainer.work_dir.absolute() / "encoded"),
+            speeds=str(self._settings.trainer.work_dir.absolute() / SPEEDS),
             device="cpu" if self._settings.trainer.gpu == "cpu" else "auto",
             threads=self._settings.trainer.threads,
             gpus=1 if self._settings.trainer.gpu == "cpu" else self._settings.trainer.gpus,

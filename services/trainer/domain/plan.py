@@ -64,6 +64,8 @@ class Plan(StrictModel):
     """A folder with the adapter of an earlier run on the same base, in PEFT's format; None: a fresh adapter."""
     encoded: str | None = None
     """A folder that keeps the tokens of both files for other runs on the same rows; None: they are not kept."""
+    speeds: str | None = None
+    """A file that keeps what trainings took on this machine, for the estimates of others; None: it is not kept."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     gpus: Auto | Annotated[int, Field(ge=1)] = 1
     """On how many GPUs the run computes, with one process for each (on a CPU: how many processes). `auto`: all that are
@@ -101,6 +103,7 @@ class Plan(StrictModel):
             "resume_from",
             "start_from",
             "encoded",
+            "speeds",
             "device",
             "gpus",
             "threads",

@@ -88,6 +88,8 @@ class Loop:
         self.forecast = forecast
         self.estimated: Estimated | None = None
         self.best_adapter: dict[str, Any] | None = None
+        self.here = 0.0
+        """Seconds of the steps of this process."""
         self._under_way = 0
         """The step that was begun last."""
         self._kept = 0
@@ -146,7 +148,8 @@ class Loop:
                 self.reporter.phase(f"epoch {self.steps.position(self.state.step)[0] + 1}")
             row = self._step()
             self.writer.check()
-            self.state.seconds = seconds_before + time.monotonic() - began
+            self.here = time.monotonic() - began
+            self.state.seconds = seconds_before + self.here
             if row is None:
                 if self.state.step not in (first, self._kept):
                     self._checkpoint(self.reporter.rows()[-1])
