@@ -127,6 +127,8 @@ class TrainWork:
             served_linears=served_linears(job.base, profile),
             max_length=asked.max_length,
             seed=job.spec.seed,
+            budget=job.spec.budget,
+            price_per_gpu_hour=self._settings.trainer.price_per_gpu_hour,
             train_examples=asked.train.examples,
             train_tokens=asked.train.tokens,
             served=asked.served,

@@ -63,6 +63,7 @@ from shared.events.served import Served
 from shared.events.spec import (
     Alias,
     Auto,
+    Budget,
     Evaluation,
     Gate,
     Hyperparameters,
@@ -85,6 +86,7 @@ __all__ = [
     "Asked",
     "AttemptNumber",
     "Auto",
+    "Budget",
     "CheckpointInfo",
     "CheckpointPermission",
     "Claim",

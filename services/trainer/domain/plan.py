@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from shared.errors import InputError
-from shared.events import Auto, Hyperparameters, Lora, Method, Served, StrictModel
+from shared.events import Auto, Budget, Hyperparameters, Lora, Method, Served, StrictModel
 
 
 class Base(StrictModel):
@@ -42,6 +42,9 @@ class Plan(StrictModel):
     same job."""
     hyperparameters: Hyperparameters = Hyperparameters()
     lora: Lora = Lora()
+    budget: Budget | None = None
+    price_per_gpu_hour: Annotated[float, Field(ge=0)] | None = None
+    """For a budget of money."""
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
     """What the chat template is given beside messages and tools; the server is started with the same."""
     max_length: Annotated[int, Field(ge=8)] | None = None
@@ -104,6 +107,8 @@ class Plan(StrictModel):
             "start_from",
             "encoded",
             "speeds",
+            "budget",
+            "price_per_gpu_hour",
             "device",
             "gpus",
             "threads",

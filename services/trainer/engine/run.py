@@ -13,6 +13,7 @@ import torch
 import transformers
 
 from services.trainer.domain.auto import Choice, Chosen, choose_processes
+from services.trainer.domain.budget import Limits
 from services.trainer.domain.layers import heads_of
 from services.trainer.domain.memory_plan import Fit
 from services.trainer.domain.packing import RowShape, row_shape
@@ -44,6 +45,7 @@ from services.trainer.engine.report.forecast import device_facts, planner_of
 from services.trainer.engine.report.outcome import result_of, save, speed_of
 from services.trainer.engine.report.prepared import Prepared, of_the_base
 from services.trainer.engine.report.reporter import Reporter
+from services.trainer.engine.report.spending import Spending
 from services.trainer.engine.report.usage import cost_of, memory_in_use
 from services.trainer.engine.state import compute_of, quantization_of
 from services.trainer.engine.step import Stepper
@@ -174,9 +176,7 @@ def _trained(task: Task, prepared: Prepared, compute: Compute) -> tuple[Prepared
         prepared.write(task.out)
         memory.begin(task.fits[group.most(task.fits.index(prepared.recipe.begin.value))])
         group.copy(adapter.trainable(tuned).values())
-        loop = _loop(
-            plan, prepared, Forward(tuned, linear_head=reading.linear_head), reading, memory, reporter, task.stop
-        )
+        loop = _loop(task, prepared, Forward(tuned, linear_head=reading.linear_head), reading, memory)
         loop.state.compute = compute.name if device.type == "cpu" else None
         torch.manual_seed(plan.seed + 1)  # for dropout; the seed itself was used for the initial weights of the adapter
         if task.resumed is not None:
@@ -279,16 +279,8 @@ def _prepare(
     return found
 
 
-def _loop(
-    plan: Plan,
-    prepared: Prepared,
-    forward: Forward,
-    reading: Reading,
-    memory: Memory,
-    reporter: Reporter,
-    stop: Callable[[], bool],
-) -> Loop:
-    chosen = prepared.chosen
+def _loop(task: Task, prepared: Prepared, forward: Forward, reading: Reading, memory: Memory) -> Loop:
+    plan, stop, chosen = task.plan, task.stop, prepared.chosen
     objective: Objective = Supervised() if chosen.beta is None else Dpo(chosen.beta.value)
     graphs = prepared.recipe.cuda_graphs.value
     shape = _row_shape(forward.model, reading, memory, recorded=_recorded_multiple(prepared) if graphs else None)
@@ -306,7 +298,11 @@ def _loop(
         validator = Validator(forward, objective, validation, packer(validation), memory=memory, seed=plan.seed)
     start = prepared.start.sha256 if prepared.start else None
     cost = cost_of(prepared.base, train, memory.device, memory.group.size)
-    return Loop(plan, stepper, validator, reporter, start, cost, prepared.forecast)
+    spending = None
+    if plan.budget is not None:
+        limits = Limits(plan.budget, plan.price_per_gpu_hour, memory.group.size)
+        spending = Spending(limits, time.monotonic() - task.began)
+    return Loop(plan, stepper, validator, task.reporter, start, cost, prepared.forecast, spending)
 
 
 def _recorded_multiple(prepared: Prepared) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import JsonValue
 
+from services.trainer.domain.budget import Limits
 from services.trainer.domain.memory_plan import GIB, ON_CPU, ON_GPU
 from services.trainer.domain.plan import Plan
 from services.trainer.domain.recipe import Device
@@ -23,6 +24,7 @@ from services.trainer.estimate.prices import Cost, Prices
 from services.trainer.estimate.sizes import attention_of, is_known, sizes_of
 from shared.base import stop_ids
 from shared.base.reading import SmallFiles
+from shared.errors import InputError
 from shared.events import FrozenModel, JobSpec, Method
 
 USUAL_OTHER_SECONDS = 30.0
@@ -169,7 +171,10 @@ def estimate(
         other_seconds=other,
         speed=correction.reason,
         costs=tuple(costs),
-        notes=tuple(_notes(files, correction, device, training)),
+        notes=(
+            *_notes(files, correction, device, training),
+            *_over_budget(spec, prices, device, total, found.data.tokens),
+        ),
     )
 
 
@@ -212,6 +217,17 @@ def _rows(split: Dataset) -> Rows:
 
 def _said(choice: Any) -> dict[str, JsonValue]:
     return {"value": choice.value, "reason": choice.reason}
+
+
+def _over_budget(spec: JobSpec, prices: Prices, device: Device, seconds: float | None, tokens: int) -> Iterator[str]:
+    """Why the trainer would refuse the job for its budget."""
+    if spec.budget is None:
+        return
+    price = prices.gpus.get(short_name(device))
+    try:
+        Limits(spec.budget, price.per_hour if price else None).check(seconds, tokens)
+    except InputError as error:
+        yield error.message
 
 
 def _notes(files: SmallFiles, correction: Correction, device: Device, training: float | None) -> list[str]:
