@@ -32,7 +32,7 @@ from services.trainer.tracking.trackers import Trackers, makers
 from shared import disk, ids, telemetry
 from shared.base import ledger
 from shared.errors import ConfigError, CorruptObject, InputError, TransientError
-from shared.events import DatasetValidated, FolderReference, Job, Reference, TrainingCompleted
+from shared.events import DatasetValidated, FolderReference, Job, Reference, TrainingCompleted, TrainingUsage
 from shared.settings import Settings
 from shared.stages.adoption import attempts_of_parents
 from shared.stages.stage import Attempt
@@ -297,6 +297,9 @@ class TrainWork:
             seconds=result.seconds,
             skipped_steps=result.skipped_steps,
             diverged_at=result.diverged_at,
+            usage=TrainingUsage.model_validate(
+                result.model_dump(include=set(TrainingUsage.model_fields)) | {"device": result.device or "unknown"}
+            ),
             base_profile=asked.base_profile,
             served=asked.served,
             project=attempt.job.project,

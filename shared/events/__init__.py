@@ -49,6 +49,7 @@ from shared.events.events import (
     StageName,
     StageOutcome,
     TrainingCompleted,
+    TrainingUsage,
 )
 from shared.events.models import (
     FrozenModel,
@@ -132,4 +133,5 @@ __all__ = [
     "StrictModel",
     "Tombstone",
     "TrainingCompleted",
+    "TrainingUsage",
 ]

@@ -23,7 +23,7 @@ from services.trainer.engine.report.usage import memory_in_use
 
 def result_of(plan: Plan, prepared: Prepared, loop: Loop) -> TrainingResult:
     """Of a run that has come to its end."""
-    state = loop.state
+    state, price = loop.state, plan.price_per_gpu_hour
     measured = [row.train_loss for row in loop.reporter.rows() if row.train_loss is not None]
     last = measured[-loop.steps.per_epoch :]
     return TrainingResult(
@@ -56,6 +56,10 @@ def result_of(plan: Plan, prepared: Prepared, loop: Loop) -> TrainingResult:
         peak_memory_bytes=memory_in_use(loop.memory.device)[1],
         estimated_seconds=loop.estimated.seconds if loop.estimated else None,
         lowered=tuple(state.lowered),
+        device=prepared.known.device,
+        processes=prepared.known.processes,
+        tokens=state.tokens,
+        money=None if price is None else round(state.seconds / 3600 * prepared.known.processes * price, 6),
     )
 
 

@@ -14,19 +14,19 @@ from services.trainer.domain.utilization import Cost, peak_flops
 from services.trainer.engine.data.dataset import Dataset
 from services.trainer.engine.model.base import BaseFacts
 
-PAGE = resource.getpagesize()
-
 
 def memory_in_use(device: Any) -> tuple[int, int]:
     """Bytes of tensors on the GPU, now and the most so far; without a GPU, the memory of the process."""
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device), torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except (OSError, ValueError, IndexError):
-        return peak, peak  # no Linux
-    return pages * PAGE, max(peak, pages * PAGE)
+        status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        # not getrusage: its peak begins with that of the process that started this one
+        now, peak = (int(status[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM"))
+    except (OSError, ValueError, KeyError, IndexError):  # no Linux
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return peak, peak
+    return now, max(peak, now)
 
 
 def cost_of(base: BaseFacts, train: Dataset, device: Any, devices: int = 1) -> Cost | None:
