@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import typer
 
-from cli.commands import check, dlq, estimate, jobs, keys, models, quarantine, stack, trace
+from cli.commands import advise, check, dlq, estimate, jobs, keys, models, quarantine, stack, trace
 from cli.terminal import Group
 
 app = typer.Typer(
@@ -29,6 +29,7 @@ PANELS: dict[str, dict[str, Callable[..., None]]] = {
     "Jobs": {
         "check": check.check,
         "estimate": estimate.estimate,
+        "advise": advise.advise,
         "submit": jobs.submit,
         "watch": jobs.watch,
         "trace": trace.trace,

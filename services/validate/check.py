@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from services.validate.advising import advice_on
 from services.validate.checks import Context
 from services.validate.domain.findings import problem
 from services.validate.domain.formats import METHOD_OF
@@ -109,6 +110,7 @@ def examine(
     splits = _split_sizes(trained, validated, assignment)
     found: dict[str, object] = {
         "splits": splits,
+        "advice": advice_on(training, "training", trained, control),
         "estimate": estimate(splits["train"].tokens, spec.hyperparameters) if tokenizer else None,
     }
     if spec.splits.test > 0 and "test" not in splits:
