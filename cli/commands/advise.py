@@ -38,7 +38,9 @@ def advise(
         bool | None, typer.Option("--needs-sources/--no-sources", help="Whether answers must show their sources.")
     ] = None,
     changes: Annotated[str | None, typer.Option(help=f"How often right answers change: {', '.join(PACES)}.")] = None,
-    facts: Annotated[Path | None, typer.Option(help="A YAML file with the last three, instead of flags.")] = None,
+    facts: Annotated[
+        Path | None, typer.Option(help="A YAML file with the last three; by default FILE.advice.yaml, if it is there.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Draws the rows that are asked.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")] = False,
 ) -> None:
@@ -47,7 +49,8 @@ def advise(
     from services.validate.domain import advice  # noqa: PLC0415
 
     check_file(file)
-    asked = _asked(facts, requests_per_day, needs_sources, changes)
+    beside = file.with_suffix(".advice.yaml")
+    asked = _asked(facts or (beside if beside.is_file() else None), requests_per_day, needs_sources, changes)
     rows = _samples(file)
     before = _samples(check_file(previous)) if previous else None
     found = advice.facts_of(rows, before)

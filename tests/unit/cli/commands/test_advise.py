@@ -41,6 +41,9 @@ def test_flags_a_file_and_an_earlier_version_are_used(runner: CliRunner) -> None
     assert found["verdict"] == "retrieve" and found["facts"]["changed"] == 1.0
     assert found["asked"] == {"requests_per_day": 70, "needs_sources": True, "changes": "weekly"}
     assert len(found["not_measured"]) == 1
+    Path("changing_facts.advice.yaml").write_text("requests_per_day: 9\nchanges: daily\n")
+    beside = json.loads(invoke(runner, "advise", "changing_facts.jsonl", "--changes", "never", "--json").stdout)
+    assert beside["asked"] == {"requests_per_day": 9, "needs_sources": None, "changes": "never"}
 
 
 async def test_an_endpoint_is_asked_with_its_key(runner: CliRunner, monkeypatch: pytest.MonkeyPatch) -> None:
