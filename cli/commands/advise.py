@@ -51,9 +51,9 @@ def advise(
     check_file(file)
     beside = file.with_suffix(".advice.yaml")
     asked = _asked(facts or (beside if beside.is_file() else None), requests_per_day, needs_sources, changes)
-    rows = _samples(file)
-    before = _samples(check_file(previous)) if previous else None
-    found = advice.facts_of(rows, before)
+    rows, count = _samples(file)
+    before = _samples(check_file(previous))[0] if previous else None
+    found = advice.facts_of(rows, before, count)
     measured = _measure(rows, found, endpoint, model, examples, shots, seed) if endpoint else None
     result = advice.advise(found, asked, measured)
     if as_json:
@@ -62,15 +62,15 @@ def advise(
         show(result)
 
 
-def _samples(file: Path) -> list[Sample]:
-    """The usable rows of a file, as the validate stage sees them."""
+def _samples(file: Path) -> tuple[list[Sample], int]:
+    """The usable rows of a file, as the validate stage sees them, or an even share of them; and how many there are."""
     from services.validate.advising import samples_of  # noqa: PLC0415
 
     found, report = samples_of(file, spec=JobSpec(), limits=load_settings().validation)
     if not found:
         first = f": {report.problems[0]}" if report.problems else ""
         raise CliError(f"no row of {file} can be used{first}", f"`tunestream check {file}` lists all problems")
-    return found
+    return found, report.usable
 
 
 def _measure(

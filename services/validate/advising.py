@@ -13,14 +13,16 @@ from services.validate.scan import Scan, ScanControl, scan
 from shared.events import JobSpec
 from shared.settings import ValidationSettings
 
-MOST_ROWS = 20_000
-"""More rows hardly change the shares, and cost seconds."""
+IN_A_REPORT, MOST_ROWS = 2_000, 20_000
+"""So many rows are looked at for a report, which must not take longer than the checks; and where a person asks."""
+MOST_BYTES = 2**23
+"""And no more than this: rows may be long."""
 
 
 def advice_on(source: Source, role: FileRole, scanned: Scan, control: ScanControl) -> Advice | None:
     """What the rows alone say; None: none can be used."""
-    rows = samples(source, role, scanned, control)
-    return advise(facts_of(rows)) if rows else None
+    rows = samples(source, role, scanned, control, IN_A_REPORT)
+    return advise(facts_of(rows, of=scanned.report.usable)) if rows else None
 
 
 def samples_of(path: Path, *, spec: JobSpec, limits: ValidationSettings) -> tuple[list[Sample], FileReport]:
@@ -32,12 +34,12 @@ def samples_of(path: Path, *, spec: JobSpec, limits: ValidationSettings) -> tupl
     """
     source, control = Source(path, path.name), ScanControl()
     scanned = scan(source, Context("training", spec, None, None), tokenizer=None, limits=limits, control=control)
-    return samples(source, "training", scanned, control), scanned.report
+    return samples(source, "training", scanned, control, MOST_ROWS), scanned.report
 
 
-def samples(source: Source, role: FileRole, scanned: Scan, control: ScanControl) -> list[Sample]:
-    """At most `MOST_ROWS` of the usable rows, evenly spread."""
-    every = -(-scanned.report.usable // MOST_ROWS)
+def samples(source: Source, role: FileRole, scanned: Scan, control: ScanControl, most: int) -> list[Sample]:
+    """At most `most` of the usable rows, evenly spread."""
+    every = max(-(-scanned.report.usable // most), -(-scanned.report.size // MOST_BYTES))
     reader = Reader(source.path, scanned.report.size)  # the scan has limited their length
     found: list[Sample] = []
     seen = 0

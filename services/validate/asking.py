@@ -17,7 +17,7 @@ from services.validate.domain.advice.nearest import Nearest
 from shared.errors import InputError, TransientError
 
 CONCURRENCY, TRIES, SECONDS, PAUSE_SECONDS = 8, 3, 120.0, 1.0
-CHARS_A_TOKEN, HEADROOM, LEAST_TOKENS = 2, 1.5, 32
+CHARS_A_TOKEN, HEADROOM, LEAST_TOKENS, MOST_TOKENS = 2, 1.5, 32, 4096
 TRANSIENT = (408, 409, 429, 500, 502, 503, 504)
 
 
@@ -44,7 +44,7 @@ def measure(
     asked = random.Random(seed).sample(list(samples), min(examples, len(samples)))
     index = Nearest(samples)
     most = max(len(sample.answer) for sample in samples)
-    tokens = max(LEAST_TOKENS, int(most / CHARS_A_TOKEN * HEADROOM))
+    tokens = min(MOST_TOKENS, max(LEAST_TOKENS, int(most / CHARS_A_TOKEN * HEADROOM)))
     bodies = [_body(sample, sample.messages) for sample in asked]
     bodies += [_body(sample, _with_examples(sample, index.to(sample, shots))) for sample in asked if shots]
     headers = {"authorization": f"Bearer {key}"} if key else {}

@@ -34,6 +34,8 @@ class Facts(FrozenModel):
     """What was measured of the rows. Shares are from 0 to 1."""
 
     rows: int
+    """Those that were looked at, `of` so many."""
+    of: int = 0
     kind: Kind
     classes: int = 0
     """Different labels."""
@@ -52,23 +54,27 @@ class Facts(FrozenModel):
     compared: int = 0
 
 
-def facts_of(samples: Sequence[Sample], previous: Iterable[Sample] | None = None) -> Facts:
-    """Measure rows. `previous`: those of an earlier version of the dataset."""
+def facts_of(samples: Sequence[Sample], previous: Iterable[Sample] | None = None, of: int | None = None) -> Facts:
+    """Measure rows. `previous`: those of an earlier version of the dataset. `of`: how many rows there are, if these are
+    an even share of them."""
     if not samples:
-        return Facts(rows=0, kind="free text", patterns=0)
+        return Facts(rows=0, of=of or 0, kind="free text", patterns=0)
     kind, labels = _kind(samples)
+    prompts = [folded(sample.prompt) for sample in samples]
+    questions = [pattern(sample.question) for sample in samples]
     answers = defaultdict(set)
-    for sample in samples:
-        answers[folded(sample.prompt)].add(_comparable(sample))
-    contradicting = sum(len(answers[folded(sample.prompt)]) > 1 for sample in samples)
-    looked_up, facts = (0.0, ()) if kind == "labels" else _looked_up(samples)
+    for prompt, sample in zip(prompts, samples, strict=True):
+        answers[prompt].add(_comparable(sample))
+    contradicting = sum(len(answers[prompt]) > 1 for prompt in prompts)
+    looked_up, facts = (0.0, ()) if kind == "labels" else _looked_up(samples, prompts, questions)
     changed, compared = _changed(answers, previous)
     return Facts(
         rows=len(samples),
+        of=of or len(samples),
         kind=kind,
         classes=len(labels),
         smallest_class=min(labels.values(), default=0),
-        patterns=len({pattern(sample.question) for sample in samples}),
+        patterns=len(set(questions)),
         contradicting=contradicting,
         looked_up=round(looked_up, 3),
         examples_of_facts=facts,
@@ -106,17 +112,18 @@ def _comparable(sample: Sample) -> str:
     return folded(sample.answer)
 
 
-def _looked_up(samples: Sequence[Sample]) -> tuple[float, tuple[str, ...]]:
+def _looked_up(
+    samples: Sequence[Sample], prompts: Sequence[str], asked: Sequence[str]
+) -> tuple[float, tuple[str, ...]]:
     """The share of rows that need a fact from elsewhere, and a few of these facts."""
     names = not capitals_everywhere(" ".join(sample.answer for sample in samples[:SHOWN]))
     found = [facts_in(sample.answer, names=names) for sample in samples]
     questions: dict[str, set[str]] = defaultdict(set)
-    for sample, facts in zip(samples, found, strict=True):
+    for question, facts in zip(asked, found, strict=True):
         for fact in facts:
-            questions[fact].add(pattern(sample.question))
+            questions[fact].add(question)
     needing, shown = 0, list[str]()
-    for sample, facts in zip(samples, found, strict=True):
-        prompt = sample.prompt.lower()
+    for prompt, facts in zip(prompts, found, strict=True):
         rare = sorted(each for each in facts if len(questions[each]) < KNOWN_AFTER and each.lower() not in prompt)
         needing += bool(rare)
         shown += rare[:1] if len(shown) < 5 else []

@@ -10,9 +10,9 @@ from typing import Any
 
 NUMBER = re.compile(r"(?<![\w.])[$€£]?\d[\d.,:/-]*\d%?(?!\w)|[$€£]\d")
 """Prices, dates, times, versions, counts of two digits and more. A single digit is in every list of steps."""
-CODE = re.compile(r"\b(?=[\w-]*\d)(?=[\w-]*[A-Za-z])[A-Za-z0-9][A-Za-z0-9-]{3,}\b")
+CODE = re.compile(r"\b(?=[\w-]{0,40}\d)(?=[\w-]{0,40}[A-Za-z])[A-Za-z0-9][A-Za-z0-9-]{3,40}\b")
 """Order numbers and names of products, such as `X200` and `AB-1234`."""
-LINK = re.compile(r"https?://\S+|\b[\w.+-]+@[\w-]+\.\w{2,}\b")
+LINK = re.compile(r"https?://\S+|\b[\w.+-]{1,64}@[\w-]{1,64}\.\w{2,10}\b")
 NAME = re.compile(r"(?<=[a-z,;] )[A-Z][a-z]{2,}(?: [A-Z][a-z]+)*")
 """Capitals within a sentence. Where every noun has one, as in German, no names are looked for."""
 DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
@@ -20,6 +20,10 @@ MONTHS = (
     *("january", "february", "march", "april", "may", "june", "july"),
     *("august", "september", "october", "november", "december"),
 )
+
+
+MOST_CHARS = 10_000
+"""So much of an answer is searched for facts."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,7 @@ def pattern(text: str) -> str:
 def facts_in(text: str, *, names: bool = True) -> set[str]:
     """What of a text somebody has to know: numbers, prices, dates, codes, links and, where they can be told by their
     capitals, `names`."""
+    text = text[:MOST_CHARS]
     found = {match.strip(".,:/-") for match in NUMBER.findall(text)}
     found |= set(CODE.findall(text)) | {match.rstrip(".,)") for match in LINK.findall(text)}
     if names:

@@ -223,6 +223,8 @@ def _is_enough(measured: Measured) -> bool:
 
 
 def _unknown(facts: Facts, asked: Asked, measured: Measured | None) -> Iterator[str]:
+    if facts.of > facts.rows:
+        yield f"more than {facts.rows:,} of the {facts.of:,} rows: an even share was looked at, so pairs may be missed"
     if measured is None:
         yield "what a model answers without a training, with and without examples in its prompt (--endpoint, --model)"
     if facts.changed is None and asked.changes is None:

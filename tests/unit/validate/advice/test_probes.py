@@ -39,6 +39,13 @@ def test_where_every_noun_has_a_capital_no_names_are_looked_for() -> None:
     assert facts_of(named).looked_up == 1
 
 
+@pytest.mark.parametrize("piece", ["a.", "a-", "1", "A a", "1a", "a1-", "@", "[", "{"])
+def test_a_hostile_text_costs_no_more_than_another(piece: str) -> None:
+    text = piece * 100_000
+    assert facts_of([sample(text, text)] * 3).rows == 3
+    assert score("structured output", '{"a": 1}', text) == 0.0
+
+
 def test_a_fact_that_the_prompt_holds_or_many_answers_share_is_not_looked_up() -> None:
     asked = [sample(f"Where is order AB-{n:04}?", f"Order AB-{n:04} is on its way.") for n in range(40)]
     assert facts_of(asked).looked_up == 0

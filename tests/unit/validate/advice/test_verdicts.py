@@ -11,6 +11,7 @@ import pytest
 
 from examples.support import jsonl
 from examples.tasks.advice import DATASETS
+from services.validate import advising
 from services.validate.advising import samples_of
 from services.validate.asking import measure
 from services.validate.check import check
@@ -103,6 +104,18 @@ def test_the_report_of_a_file_holds_the_advice(tmp_path: Path) -> None:
         report = check(file, spec=JobSpec(), base_location=None, limits=ValidationSettings())
         assert report.advice is not None and report.advice.verdict == verdict
         assert Report.model_validate_json(report.model_dump_json()) == report
+
+
+def test_of_many_rows_an_even_share_is_looked_at_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(advising, "IN_A_REPORT", 50)
+    file = tmp_path / "rows.jsonl"
+    file.write_text(jsonl(DATASETS["fine_tune"]()))
+    found = check(file, spec=JobSpec(), base_location=None, limits=ValidationSettings()).advice
+    assert found is not None and (found.facts.rows, found.facts.of) == (48, 240)
+    assert "48 of the 240 rows" in found.not_measured[0]
+    monkeypatch.setattr(advising, "MOST_BYTES", file.stat().st_size // 10)
+    found = check(file, spec=JobSpec(), base_location=None, limits=ValidationSettings()).advice
+    assert found is not None and found.facts.rows <= 24
 
 
 def test_an_earlier_version_shows_how_fast_the_answers_change(tmp_path: Path) -> None:
