@@ -50,6 +50,7 @@ from shared.events.events import (
     StageName,
     StageOutcome,
     TrainingCompleted,
+    TrainingUsage,
 )
 from shared.events.models import (
     FrozenModel,
@@ -65,6 +66,7 @@ from shared.events.source import Source, Target
 from shared.events.spec import (
     Alias,
     Auto,
+    Budget,
     Checks,
     Evaluation,
     Gate,
@@ -94,6 +96,7 @@ __all__ = [
     "Asked",
     "AttemptNumber",
     "Auto",
+    "Budget",
     "CheckpointInfo",
     "CheckpointPermission",
     "Checks",
@@ -149,4 +152,5 @@ __all__ = [
     "TaskKind",
     "Tombstone",
     "TrainingCompleted",
+    "TrainingUsage",
 ]

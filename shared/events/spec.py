@@ -258,6 +258,19 @@ class Checks(StrictModel):
     """Answers such as "I'm sorry, but I can't help with that"."""
 
 
+class Budget(StrictModel):
+    """What the training of a job may spend, all attempts together. It is refused before its first step if it is
+    estimated to take more, and ends with a checkpoint when it has taken as much. A retry may spend as much again."""
+
+    seconds: Annotated[float, Field(gt=0, le=1e9)] | None = None
+    gpu_hours: Annotated[float, Field(gt=0, le=1e6)] | None = None
+    """Hours times the number of GPUs (on a CPU: of processes)."""
+    tokens: Annotated[int, Field(ge=1, le=10**15)] | None = None
+    """Of all epochs, without padding."""
+    money: Annotated[float, Field(gt=0, le=1e9)] | None = None
+    """In the currency of `TUNESTREAM_TRAINER__PRICE_PER_GPU_HOUR`, without which the job is refused."""
+
+
 class Wandb(StrictModel):
     """A run in Weights & Biases: its project, and what it is called there."""
 
@@ -304,6 +317,8 @@ class JobSpec(StrictModel):
     """Keys of at most 64 characters and values of at most 512, as in the OpenAI API."""
     integrations: Annotated[tuple[Integration, ...], Field(max_length=limits.INTEGRATIONS)] = ()
     """As in the OpenAI API; served if the deployment has a tracker of that kind."""
+    budget: Budget | None = Field(default=None, exclude_if=lambda value: value is None)
+    """None is not written, because older services do not know the field."""
     rerun: Annotated[int, Field(ge=0, le=limits.MAX_RERUN)] = 0
     """Raise it to run the same dataset with the same settings again."""
 

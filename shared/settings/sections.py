@@ -203,6 +203,9 @@ class TrainerSettings(Section):
     threads: int | None = None
     """CPU threads of the training process; None: torch decides."""
     work_dir: Path = Path(".tunestream/trainer")
+    price_per_gpu_hour: Annotated[float, Field(ge=0)] | None = None
+    """What an hour of one GPU of this machine costs, or of the machine if it has none, for budgets of money; None: not
+    known."""
     keep_checkpoints: int = 1
     """Of the checkpoints to continue from, how many stay in the store; the listed ones all stay."""
     process_ahead: bool = True
