@@ -43,7 +43,7 @@ def samples(source: Source, role: FileRole, scanned: Scan, control: ScanControl,
     reader = Reader(source.path, scanned.report.size)  # the scan has limited their length
     found: list[Sample] = []
     seen = 0
-    for line, raw in reader:
+    for line, raw in reader.rows():
         if line > len(scanned.usable) or not scanned.usable[line - 1]:
             continue
         seen += 1
