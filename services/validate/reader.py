@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from services.validate.domain.findings import Finding
 from services.validate.domain.sniff import HEAD_BYTES, sniff
 
-CHUNK = 2**20
+CHUNK = 2**18
 _BOM = b"\xef\xbb\xbf"
+_DENSE = 16  # bytes a line on average: below, most lines are probably blank
+_SPACE = re.compile(rb"\s*")
+_TO_BLANK = re.compile(rb"\n\s*\n")
 
 
 @dataclass(frozen=True)
@@ -21,15 +25,26 @@ class Source:
     name: str
 
 
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Some lines of a file, without their line ends. A line that is too long is a Finding. `first`: the number of the
+    first line, from 1. `data`: the bytes that hold the lines. `blank`: that many blank lines, and no others."""
+
+    first: int
+    lines: Sequence[bytes | Finding]
+    data: bytes = b""
+    blank: int = 0
+
+
 class Reader:
-    """Iterates over `(line number from 1, bytes without the line end)`. A line that is too long is a Finding instead of
-    bytes. `position` is the number of bytes read so far, `size` that of the file.
-    """
+    """Reads the blocks of a file. `position` is the number of bytes read so far, `size` that of the file."""
 
     def __init__(self, path: Path, max_line_bytes: int) -> None:
         self.path = path
         self.size = path.stat().st_size
         self.position = 0
+        self.lines = 0
+        """Lines read so far."""
         self._limit = max_line_bytes
 
     def sniff(self) -> Finding | None:
@@ -37,28 +52,84 @@ class Reader:
         with self.path.open("rb") as file:
             return sniff(file.read(HEAD_BYTES))
 
-    def __iter__(self) -> Iterator[tuple[int, bytes | Finding]]:
-        self.position = 0
-        number = 0
-        with self.path.open("rb", buffering=CHUNK) as file:
-            # one byte more than is allowed, and two for the line end
-            while raw := file.readline(self._limit + 3):
-                number += 1
-                self.position += len(raw)
-                whole = raw.endswith(b"\n")
-                if number == 1:
-                    raw = raw.removeprefix(_BOM)
-                raw = raw.rstrip(b"\r\n")
-                if len(raw) <= self._limit:
-                    yield number, raw
-                    continue
-                del raw  # frees up to 16 MiB before the rest of the line is skipped
-                while not whole and (rest := file.readline(CHUNK)):
-                    self.position += len(rest)
-                    whole = rest.endswith(b"\n")
-                yield number, self._too_long()
+    def rows(self) -> Iterator[tuple[int, bytes | Finding]]:
+        """Line number and bytes of every line that is not blank."""
+        for block in self.blocks():
+            for number, line in enumerate(block.lines, start=block.first):
+                if isinstance(line, Finding) or line.strip():
+                    yield number, line
 
-    def _too_long(self) -> Finding:
+    def blocks(self) -> Iterator[Block]:
+        """The whole file, from its beginning."""
+        self.position = self.lines = 0
+        begun: list[bytes] = []  # of a line whose end is not read yet
+        held, skipping = 0, False
+        with self.path.open("rb", buffering=0) as file:
+            while chunk := file.read(CHUNK):
+                self.position += len(chunk)
+                begin, end = 0, chunk.rfind(b"\n") + 1
+                if skipping and end:
+                    begin, skipping = chunk.find(b"\n") + 1, False
+                    yield self._too_long()
+                if begin < end:
+                    whole = chunk[begin:end]
+                    yield from self._read(b"".join((*begun, whole)) if begun else whole)
+                if end:
+                    begun, held = [], 0
+                if end < len(chunk) and not skipping:
+                    begun.append(chunk[end:])
+                    held += len(chunk) - end
+                    if held > self._limit + CHUNK:  # more than any line end may add
+                        begun, skipping = [], True
+        if skipping:
+            yield self._too_long()
+        elif begun:
+            yield from self._read(b"".join(begun))
+
+    def _read(self, data: bytes) -> Iterator[Block]:
+        """Blocks of whole lines."""
+        if not self.lines:
+            data = data.removeprefix(_BOM)
+        if data.isspace() or len(data) < data.count(b"\n") * _DENSE:
+            yield from self._sparse(data)
+        else:
+            yield self._block(data)
+
+    def _sparse(self, data: bytes) -> Iterator[Block]:
+        """The same for lines of which most are blank: runs of them, and what is between."""
+        begin = 0
+        while begin < len(data):
+            space = _SPACE.match(data, begin)
+            assert space is not None, "it matches nothing, too"
+            end = len(data) if space.end() == len(data) else data.rfind(b"\n", begin, space.end()) + 1
+            if end > begin:
+                blank = data.count(b"\n", begin, end) + (not data.endswith(b"\n", begin, end))
+                yield Block(self.lines + 1, (), blank=blank)
+                self.lines += blank
+                begin = end
+            if begin < len(data):
+                found = _TO_BLANK.search(data, begin)
+                end = found.start() + 1 if found else len(data)
+                yield self._block(data[begin:end])
+                begin = end
+
+    def _block(self, data: bytes) -> Block:
+        lines: list[bytes | Finding] = list(data.split(b"\n"))
+        if data.endswith(b"\n"):
+            lines.pop()
+        if b"\r" in data:
+            lines = [line.rstrip(b"\r") for line in lines if isinstance(line, bytes)]
+        if len(data) > self._limit:
+            lines = [line if len(line) <= self._limit else self._finding() for line in lines if isinstance(line, bytes)]
+        first = self.lines + 1
+        self.lines += len(lines)
+        return Block(first, lines, data)
+
+    def _too_long(self) -> Block:
+        self.lines += 1
+        return Block(self.lines, (self._finding(),))
+
+    def _finding(self) -> Finding:
         limit = f"{self._limit / 2**20:g} MiB" if self._limit >= 2**20 else f"{self._limit} bytes"
         return Finding(
             "line_too_long",

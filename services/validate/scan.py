@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from array import array
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -13,13 +12,11 @@ from services.validate.checks.base import Tally
 from services.validate.checks.duplicates import DUPLICATE
 from services.validate.checks.length import OVER_LENGTH
 from services.validate.domain.content import Row
-from services.validate.domain.findings import Finding, Problems
-from services.validate.domain.formats import Format, detect, mixed_formats, unknown_format
-from services.validate.domain.links import Links
-from services.validate.domain.parse import parse
-from services.validate.domain.report import BLANK, FileReport, FileRole
-from services.validate.domain.split import rank
-from services.validate.domain.statistics import distribution
+from services.validate.domain.findings import Finding, OnFinding, Problems
+from services.validate.domain.report import FileReport, FileRole
+from services.validate.domain.statistics import distribution, doublings
+from services.validate.intake import State, pieces
+from services.validate.plain import PlainRows
 from services.validate.reader import Reader, Source
 from services.validate.tokenizer import Tokenizer
 from shared.errors import Cancelled
@@ -34,10 +31,12 @@ OnProgress = Callable[[FileRole, int, float], None]
 
 @dataclass
 class ScanControl:
-    """The way to observe and stop a scan. `on_progress(role of the file, rows, share of its bytes)` is called for every
-    line, so it should be quick. The scan ends with `Cancelled` once `stop` is set."""
+    """The way to observe and stop a scan. `on_progress(role of the file, rows, share of its bytes)` is called several
+    times for each megabyte. `on_finding(line, finding)` is called for every finding, also for those that the report
+    only counts. The scan ends with `Cancelled` once `stop` is set."""
 
     on_progress: OnProgress = lambda role, rows, share: None
+    on_finding: OnFinding = lambda line, finding: None
     stop: threading.Event = field(default_factory=threading.Event)
 
     def advance(self, role: FileRole, rows: int, share: float) -> None:
@@ -53,9 +52,12 @@ class ScanControl:
 
 @dataclass
 class Scan:
-    """What a scan found. `usable` has a byte per line of the file: whether its row goes into the splits. `ranks` and
+    """What a scan found.
+
+    `usable` has a byte per row of the file (blank lines are none): whether it goes into the splits. `ranks` and
     `tokens` have an entry per usable row, in the order of the lines; rows of one rank stay in one split. `longest` is
-    the longest usable sequence. Of a row that is cut, `tokens` and `longest` count only what is left."""
+    the longest usable sequence. Of a row that is cut, `tokens` and `longest` count only what is left.
+    """
 
     report: FileReport
     usable: bytearray
@@ -64,25 +66,10 @@ class Scan:
     longest: int
 
 
-@dataclass
-class _State:
-    problems: Problems
-    tally: Tally
-    format: Format | None = None
-    format_line: int | None = None
-    blank: int = 0
-    usable: bytearray = field(default_factory=bytearray)
-    ranks: array[int] = field(default_factory=lambda: array("Q"))
-    links: Links = field(default_factory=Links)
-    tokens: array[int] = field(default_factory=lambda: array("L"))
-    histogram: Counter[int] = field(default_factory=Counter)
-    longest: int = 0
-
-
 def scan(
     source: Source, context: Context, *, tokenizer: Tokenizer | None, limits: ValidationSettings, control: ScanControl
 ) -> Scan:
-    """Read the file once. Memory: one batch of rows, and about 350 bytes per usable row (digests, rank, tokens).
+    """Read the file once. Memory: one batch of rows, and about 80 bytes per row (`columns`, ranks and tokens).
 
     Raises:
         Cancelled: `control.stop` was set.
@@ -90,8 +77,12 @@ def scan(
     """
     reader = Reader(source.path, limits.max_line_bytes)
     checks = checks_for(context)
-    state = _State(Problems(limits.max_problems), Tally(checks, limits.max_problems), context.format)
-    before, after = ([check for check in checks if check.needs_tokens is late] for late in (False, True))
+    problems = Problems(limits.max_problems, control.on_finding)
+    state = State(problems, Tally(checks, limits.max_problems), context.spec.seed, context.format)
+    of_rows = [check for check in checks if type(check).row is not Check.row]
+    before, after = ([check for check in of_rows if check.needs_tokens is late] for late in (False, True))
+    if tokenizer is None:
+        before, after = of_rows, []
     if finding := reader.sniff():
         state.problems.add(None, finding)
     else:
@@ -99,11 +90,16 @@ def scan(
         def advance() -> None:
             control.advance(context.role, state.tally.rows, reader.position / reader.size)
 
-        for batch in _batches(_rows(reader, state, advance), before, state):
-            measured = _measured(batch, tokenizer, state) if tokenizer else batch
-            for row in measured:
-                if _passes(row, after, state):
-                    _keep(row, context, state)
+        read = pieces(reader, state, advance)
+        if tokenizer is None:
+            for piece in read:
+                _keep_uncounted(_passed(piece, before, state), state)
+        else:
+            for batch in _batches(read, before, state):
+                advance()
+                for row in _measured(batch, tokenizer, state):
+                    if _passes(row, after, state.problems.add, state.tally):
+                        state.keep(row, context.max_length)
         advance()
         if not state.problems.errors:
             for check in checks:
@@ -113,54 +109,43 @@ def scan(
     return Scan(report, state.usable, state.links.ranks(state.ranks), state.tokens, state.longest)
 
 
-def _rows(reader: Reader, state: _State, advance: Callable[[], None]) -> Iterator[Row]:
-    """The rows that are JSON objects in the format of the file; all others are recorded as problems."""
-    for line, raw in reader:
-        advance()
-        state.usable.append(0)
-        if isinstance(raw, Finding):
-            state.tally.rows += 1
-            state.problems.add(line, raw)
-            continue
-        if not raw.strip():
-            state.blank += 1
-            state.problems.add(line, _BLANK)
-            continue
-        state.tally.rows += 1
-        value = parse(raw)
-        if isinstance(value, list):
-            for finding in value:
-                state.problems.add(line, finding)
-            continue
-        found = detect(value)
-        if state.format is None and found is not None:
-            state.format, state.format_line = found, line
-        if found is None or state.format is None:
-            state.problems.add(line, unknown_format(value, state.format))
-        elif found != state.format:
-            state.problems.add(line, mixed_formats(found, state.format, state.format_line))
-        else:
-            yield Row(line, value, state.format, len(raw))
+def _keep_uncounted(rows: PlainRows | list[Row], state: State) -> None:
+    if isinstance(rows, PlainRows):
+        state.keep_plain(rows)
+        return
+    for row in rows:
+        state.keep(row, None)
 
 
-_BLANK = Finding(BLANK, "", "the line is blank", "remove it", "warning")
-
-
-def _batches(rows: Iterator[Row], checks: list[Check], state: _State) -> Iterator[list[Row]]:
+def _batches(some: Iterator[Row | PlainRows], checks: list[Check], state: State) -> Iterator[list[Row]]:
     """Rows that pass `checks`, in batches; the last batch may be empty."""
     batch: list[Row] = []
     size = 0
-    for row in rows:
-        if _passes(row, checks, state):
-            batch.append(row)
-            size += row.size
-        if len(batch) >= BATCH_ROWS or size >= BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
+    for piece in some:
+        begin, count = 0, 1 if isinstance(piece, Row) else len(piece)
+        while begin < count:
+            part, begin = _first_part(piece, begin, BATCH_ROWS - len(batch), BATCH_BYTES - size)
+            passed = _passed(part, checks, state)
+            batch += passed.rows() if isinstance(passed, PlainRows) else passed
+            size = sum(row.size for row in batch)
+            if len(batch) >= BATCH_ROWS or size >= BATCH_BYTES:
+                yield batch
+                batch, size = [], 0
     yield batch
 
 
-def _measured(rows: list[Row], tokenizer: Tokenizer, state: _State) -> Iterator[Row]:
+def _first_part(piece: Row | PlainRows, begin: int, rows: int, size: int) -> tuple[Row | PlainRows, int]:
+    """As many of the rows from `begin` on as a batch has room for, and where the next ones begin."""
+    if isinstance(piece, Row):
+        return piece, 1
+    end = begin
+    while end < len(piece) and end - begin < rows and size > 0:
+        size -= len(piece.raw[end])
+        end += 1
+    return piece.part(begin, end), end
+
+
+def _measured(rows: list[Row], tokenizer: Tokenizer, state: State) -> Iterator[Row]:
     for row, measured in zip(rows, tokenizer.measure(rows), strict=True):
         if isinstance(measured, Finding):
             state.problems.add(row.line, measured)
@@ -170,39 +155,57 @@ def _measured(rows: list[Row], tokenizer: Tokenizer, state: _State) -> Iterator[
         yield row
 
 
-def _passes(row: Row, checks: list[Check], state: _State) -> bool:
+def _passed(piece: Row | PlainRows, checks: list[Check], state: State) -> list[Row] | PlainRows:
+    """The rows that no check refuses or drops."""
+    if isinstance(piece, Row):
+        return [piece] if _passes(piece, checks, state.problems.add, state.tally) else []
+    rows, found = piece, list[tuple[int, Finding]]()
+    by_row = [check for check in checks if check.by_row]
+    for check in checks:
+        if check.by_row or not (findings := list(check.plain(rows))):
+            continue
+        found += [(rows.lines[place], finding) for place, finding in findings]
+        refused = {place for place, finding in findings if _refuses(finding, check, rows.lines[place], state.tally)}
+        rows = rows.chosen([place for place in range(len(rows)) if place not in refused])
+    kept: list[Row] | PlainRows = rows
+    if by_row:
+
+        def note(line: int, finding: Finding) -> None:
+            found.append((line, finding))
+
+        kept = [row for row in rows.rows() if _passes(row, by_row, note, state.tally)]
+        found.sort(key=lambda pair: pair[0])
+    for line, finding in found:
+        state.problems.add(line, finding)
+    return kept
+
+
+def _passes(row: Row, checks: list[Check], note: Callable[[int, Finding], None], tally: Tally) -> bool:
     for check in checks:
         usable = True
         for finding in check.row(row):
-            state.problems.add(row.line, finding)
-            if finding.severity == "error":
-                usable = False
-            elif finding.drops:
-                usable = False
-                state.tally.drop(check, finding.code, row.line)
+            note(row.line, finding)
+            usable = not _refuses(finding, check, row.line, tally) and usable
         if not usable:
             return False
     return True
 
 
-def _keep(row: Row, context: Context, state: _State) -> None:
-    limit = context.max_length
-    state.tally.usable += 1
-    state.usable[row.line - 1] = 1
-    state.ranks.append(rank(context.spec.seed, row.group))
-    state.links.add(row.turns)
-    cut = [min(tokens, limit or tokens) for tokens in row.sequences]
-    state.tokens.append(sum(cut))
-    state.longest = max([state.longest, *cut])
+def _refuses(finding: Finding, check: Check, line: int, tally: Tally) -> bool:
+    if finding.severity == "error":
+        return True
+    if finding.drops:
+        tally.drop(check, finding.code, line)
+    return finding.drops
 
 
-def _report(reader: Reader, name: str, state: _State) -> FileReport:
+def _report(reader: Reader, name: str, state: State) -> FileReport:
     problems, tally = state.problems, state.tally
     duplicates = next((dropped for dropped in tally.dropped if dropped.code == DUPLICATE), None)
     return FileReport(
         name=name,
         size=reader.size,
-        lines=len(state.usable),
+        lines=reader.lines,
         blank_lines=state.blank,
         rows=tally.rows,
         usable=tally.usable,
@@ -211,7 +214,9 @@ def _report(reader: Reader, name: str, state: _State) -> FileReport:
         duplicate_lines=duplicates.lines if duplicates else (),
         over_length=problems.warning_counts[OVER_LENGTH] + problems.error_counts[OVER_LENGTH],
         dropped=tally.dropped,
+        contradictions=tally.contradictions,
         tokens=distribution(state.histogram),
+        token_sizes=doublings(state.histogram),
         errors=problems.error_counts.total(),
         warnings=problems.warning_counts.total(),
         error_counts=dict(problems.error_counts),

@@ -14,9 +14,11 @@ from services.validate import metrics, origin
 from services.validate.background import in_thread, publishing_progress
 from services.validate.check import Examined, examine, with_served, write_splits
 from services.validate.domain.report import error_of
+from services.validate.page.page import page
 from services.validate.reader import Source
 from services.validate.scan import ScanControl
 from services.validate.served import QUICK, Presence
+from services.validate.survey.survey import survey
 from services.validate.tokenizer import Tokenizer, load
 from shared import disk, telemetry
 from shared.base import ledger
@@ -79,6 +81,20 @@ class ValidateWork:
                     path = folder / "validation_file"
                     named = job.validation_file or job.validation_rows
                     validation = await self._download(job.validation_rows, path, "validation_file", named)
+            async with publishing_progress(attempt, "surveying", control, self.clock, first="starting"):
+                with telemetry.span("validate.survey"):
+                    surveyed = await in_thread(
+                        lambda: survey(
+                            training,
+                            validation,
+                            spec=job.spec,
+                            limits=self.settings.validation,
+                            control=control,
+                            folder=folder,
+                        ),
+                        control,
+                    )
+            training, validation = surveyed.training_file, surveyed.validation_file
             async with publishing_progress(attempt, "checking", control, self.clock):
                 with telemetry.span("validate.load_tokenizer"):
                     tokenizer = await in_thread(lambda: self.load_tokenizer(location, job.base), control)
@@ -87,6 +103,7 @@ class ValidateWork:
                         lambda: examine(
                             training,
                             validation,
+                            surveyed=surveyed,
                             spec=job.spec,
                             tokenizer=tokenizer,
                             limits=self.settings.validation,
@@ -97,8 +114,10 @@ class ValidateWork:
             if examined.report.ok:
                 examined = await self._compared(attempt, examined, training, validation, tokenizer, control)
             metrics.count(examined.report)
+            html = await in_thread(lambda: page(examined, training, surveyed, tokenizer), control)
             document = examined.report.model_dump_json(indent=1).encode()
             report = await self.objects.put(f"{attempt.prefix}report.json", document)
+            shown = await self.objects.put(f"{attempt.prefix}report.html", html.encode())
             if error := error_of(examined.report, f"{report.bucket}/{report.key}"):
                 raise origin.traced(error, examined.report, training, validation) if job.prepared else error
             profile = await ledger.save(self.objects, tokenizer.profile)
@@ -107,7 +126,7 @@ class ValidateWork:
                     await in_thread(lambda: write_splits(examined, training, validation, folder, control), control)
             with telemetry.span("validate.upload"):
                 splits = await self._upload(examined, folder, attempt.prefix)
-        return _validated(job, examined, splits, report, profile.digest)
+        return _validated(job, examined, splits, report, profile.digest).model_copy(update={"page": shown})
 
     async def _compared(
         self,
@@ -194,4 +213,5 @@ def _validated(
         estimated_seconds=found.estimate.seconds if found.estimate else None,
         base_profile=profile,
         served=Served.model_validate(found.served.model_dump()) if found.served else None,
+        task=found.training.facts.task if found.training.facts else None,
     )

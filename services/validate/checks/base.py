@@ -6,10 +6,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from services.validate.columns import Digests
 from services.validate.domain.content import Row
 from services.validate.domain.findings import Finding
 from services.validate.domain.formats import Format
-from services.validate.domain.report import Dropped, FileRole
+from services.validate.domain.report import Contradictions, Dropped, FileRole
+from services.validate.domain.survey.surveyed import Surveyed
+from services.validate.plain import PlainRows
 from shared.events import JobSpec
 
 
@@ -17,8 +20,8 @@ from shared.events import JobSpec
 class Context:
     """What checks know about the job and the file.
 
-    The duplicates check fills `seen` (digest of an example -> its line) and `groups`. The context of a validation file
-    has that of the training file in `training`.
+    The duplicates check fills `seen` (the digests of all examples, each with its line) and `groups`. The context of a
+    validation file has that of the training file in `training`.
     """
 
     role: FileRole
@@ -26,9 +29,11 @@ class Context:
     max_length: int | None = None
     prompt_tokens: Callable[[Row], int] | None = None
     """Tokens of a row before the first that is trained on; None without a base."""
-    seen: dict[bytes, int] = field(default_factory=dict)
-    groups: set[bytes] = field(default_factory=set)
+    seen: Digests = field(default_factory=Digests)
+    groups: Digests = field(default_factory=Digests)
     training: Context | None = None
+    surveyed: Surveyed | None = None
+    """What is known of the file before its rows are checked; None: nothing."""
     format: Format | None = None
     """The format that the file must be in; None: that of its first row."""
 
@@ -47,12 +52,20 @@ class Check:
     `{"duplicate": "are exact duplicates"}`."""
     needs_tokens: ClassVar[bool] = False
     """The check reads `row.sequences`, so it is called after the tokenizer."""
+    by_row: ClassVar[bool] = True
+    """False: plain rows (`Row.plain`), which most rows are, are not given to `row`, but many of them to `plain`. Only
+    the first checks of the registry may say so."""
 
     def __init__(self, context: Context) -> None:
         self.context = context
 
     def row(self, row: Row) -> Iterable[Finding]:
         """What is wrong with a row."""
+        return ()
+
+    def plain(self, rows: PlainRows) -> Iterable[tuple[int, Finding]]:
+        """What is wrong with some plain rows, each finding with the place of its row in `rows`. It must say what `row`
+        would say of each, in their order."""
         return ()
 
     def file(self, tally: Tally) -> Iterable[Finding]:
@@ -77,6 +90,7 @@ class Tally:
     def __init__(self, checks: Iterable[Check], max_lines: int) -> None:
         self.rows = 0
         self.usable = 0
+        self.contradictions: Contradictions | None = None
         self._max_lines = max_lines
         self._drops = {(check.name, code): _Drops(words) for check in checks for code, words in check.drops.items()}
 

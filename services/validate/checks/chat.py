@@ -17,9 +17,10 @@ class Chat(Check):
     """The rules of a chat row: messages, tools, and an assistant message at the end that is trained on."""
 
     name = "chat"
+    by_row = False
 
     def row(self, row: Row) -> Iterator[Finding]:
-        if row.format != "chat":
+        if row.format != "chat" or row.plain:
             return
         value = row.value
         if not value.keys() <= _KEYS:

@@ -15,6 +15,7 @@ class Completion(Check):
     """The rules of a completion row: both texts are there, and the completion is not empty."""
 
     name = "completion"
+    by_row = False
 
     def row(self, row: Row) -> Iterator[Finding]:
         if row.format != "completion":

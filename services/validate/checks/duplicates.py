@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import ClassVar
 
 from services.validate.checks.base import Check
-from services.validate.domain.content import Row, identify
+from services.validate.domain.content import Row
 from services.validate.domain.findings import Finding
+from services.validate.domain.identity import identify
+from services.validate.plain import PlainRows
 
 DUPLICATE = "duplicate"
 
@@ -17,18 +19,30 @@ class Duplicates(Check):
     splits would make the test worthless. To train on every example more often, a user raises `n_epochs`."""
 
     name = "duplicates"
+    by_row = False
     drops: ClassVar = {DUPLICATE: "are exact duplicates", "in_training_file": "are in the training file too"}
 
-    def row(self, row: Row) -> Iterator[Finding]:
-        identify(row)
+    def row(self, row: Row) -> Iterable[Finding]:
+        if not row.group:
+            identify(row)
         context = self.context
         if context.training is not None and context.training.holds(row.group):
             text, remedy = "this example is in the training file too", "validate on other examples than you train on"
-            yield Finding("in_training_file", "", text, remedy, "warning", drops=True)
-            return
-        first = context.seen.setdefault(row.example, row.line)
+            return (Finding("in_training_file", "", text, remedy, "warning", drops=True),)
+        first = context.seen.first(row.example, row.line)
         if first != row.line:
-            text, remedy = f"is the same example as line {first}", "remove it; raise n_epochs to train on it more often"
-            yield Finding(DUPLICATE, "", text, remedy, "warning", drops=True)
-        elif row.group != row.example:
-            context.groups.add(row.group)
+            return (_repeats(first),)
+        if row.group != row.example:
+            context.groups.first(row.group, row.line)
+        return ()
+
+    def plain(self, rows: PlainRows) -> Iterable[tuple[int, Finding]]:
+        if self.context.training is not None:
+            return [(place, found) for place in range(len(rows)) for found in self.row(rows.row(place))]
+        repeated = self.context.seen.first_of_many(rows.groups, rows.lines)
+        return [(place, _repeats(first)) for place, first in repeated]
+
+
+def _repeats(first: int) -> Finding:
+    text, remedy = f"is the same example as line {first}", "remove it; raise n_epochs to train on it more often"
+    return Finding(DUPLICATE, "", text, remedy, "warning", drops=True)

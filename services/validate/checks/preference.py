@@ -19,6 +19,7 @@ class Preference(Check):
     """The rules of a preference row: a conversation to answer, and two answers of one message each."""
 
     name = "preference"
+    by_row = False
 
     def row(self, row: Row) -> Iterator[Finding]:
         if row.format != "preference":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, Literal
@@ -33,6 +34,10 @@ class Finding:
     drops: bool = False
 
 
+OnFinding = Callable[[int | None, Finding], None]
+"""Is told of a finding and its line; None: it is of the whole file."""
+
+
 class Problem(FrozenModel):
     """A finding with its place. `line` counts from 1; None means the whole file."""
 
@@ -51,9 +56,11 @@ class Problem(FrozenModel):
 
 @dataclass
 class Problems:
-    """Counts every problem by code and keeps the first `limit` errors and the first warnings."""
+    """Counts every problem by code and keeps the first `limit` errors and the first warnings. `on_finding` is told of
+    all of them."""
 
     limit: int
+    on_finding: OnFinding = lambda line, finding: None
     errors: list[Problem] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
     error_counts: Counter[str] = field(default_factory=Counter)
@@ -61,6 +68,7 @@ class Problems:
 
     def add(self, line: int | None, finding: Finding) -> None:
         """Count a finding; keep it if there is room."""
+        self.on_finding(line, finding)
         if finding.severity == "error":
             self.error_counts[finding.code] += 1
             kept, room = self.errors, self.limit
@@ -69,6 +77,13 @@ class Problems:
             kept, room = self.warnings, min(self.limit, MAX_WARNINGS)
         if len(kept) < room:
             kept.append(problem(line, finding))
+
+    def add_run(self, first: int, count: int, warning: Finding) -> None:
+        """Count the same warning for `count` lines, the first of which is `first`. It takes no longer for more."""
+        shown = min(count, self.limit, MAX_WARNINGS)
+        for line in range(first, first + shown):
+            self.add(line, warning)
+        self.warning_counts[warning.code] += count - shown
 
 
 def problem(line: int | None, finding: Finding) -> Problem:

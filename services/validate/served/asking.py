@@ -64,8 +64,8 @@ def _rows(files: Sequence[File], chosen: frozenset[int] | None) -> Iterator[Aske
     for source, role, scanned in files:
         form = scanned.report.format
         assert form is not None, "a file with usable rows has a format"
-        for line, raw in Reader(source.path, scanned.report.size):
-            if not scanned.usable[line - 1]:
+        for place, (line, raw) in enumerate(Reader(source.path, scanned.report.size).rows()):
+            if not scanned.usable[place]:
                 continue
             index += 1
             if chosen is not None and index not in chosen:

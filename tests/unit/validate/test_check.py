@@ -219,11 +219,20 @@ def test_all_problems_are_counted_and_the_first_are_kept(run: Examine) -> None:
 def test_progress_is_reported_and_a_stopped_scan_ends(run: Examine, tmp_path: Path) -> None:
     progress: list[tuple[str, int, float]] = []
     control = ScanControl(on_progress=lambda role, rows, share: progress.append((role, rows, share)))
-    source: Source = write(tmp_path / "rows", chats(1200))
+    source: Source = write(tmp_path / "rows", chats(12_000))
     examine(source, None, spec=JobSpec(), tokenizer=None, limits=ValidationSettings(), control=control)
-    assert progress[-1] == ("training", 1200, 1.0)
-    assert progress == sorted(progress) and len(progress) > 1000
+    assert progress[-1] == ("training", 12_000, 1.0)
+    assert progress == sorted(progress) and len({rows for _, rows, _ in progress}) > 3
     control.stop.set()
     for content in (source, write(tmp_path / "bad", [b"no json"] * 100)):
         with pytest.raises(Cancelled):
             examine(content, None, spec=JobSpec(), tokenizer=None, limits=ValidationSettings(), control=control)
+
+
+def test_a_file_of_blank_lines_is_counted_and_not_listed(run: Examine) -> None:
+    rows = b"".join(json.dumps(row).encode() + b"\n" + b" \r\n" * 50_000 for row in chats(12))
+    examined = run(rows + b"\n" * 500_000 + b" ")
+    file = examined.report.training
+    assert (file.lines, file.blank_lines, file.rows, file.usable) == (1_100_013, 1_100_001, 12, 12)
+    assert [problem.line for problem in file.problems] == list(range(2, 102))
+    assert file.warning_counts == {"blank_line": 1_100_001}

@@ -178,9 +178,9 @@ def test_rows_that_all_hang_together_leave_no_test_and_the_report_says_so(run: E
     rows = [{"prompt": "Write a poem:", "completion": f" poem {number}"} for number in range(20)]
     report = run(rows).report
     assert (report.ok, {side: split.examples for side, split in report.splits.items()}) == (True, {"train": 20})
-    assert report.training.warning_counts == {"no_test_split": 1}
+    assert report.training.warning_counts["no_test_split"] == 1
     assert "gate.promote" in str(report.training.problems[-1])
-    assert run(rows, splits={"test": 0}).report.training.warnings == 0
+    assert "no_test_split" not in run(rows, splits={"test": 0}).report.training.warning_counts
 
 
 @st.composite

@@ -151,7 +151,14 @@ async def test_each_phase_has_a_span_without_any_text_of_the_user(
     dataset = objects.add("drops/canary.jsonl", lines(*completions(40)))
     await work(objects, settings)(attempt(dataset))
     assert [span.name for span in spans.all] == [
-        *("validate.download", "validate.load_tokenizer", "validate.check", "validate.split", "validate.upload")
+        *(
+            "validate.download",
+            "validate.survey",
+            "validate.load_tokenizer",
+            "validate.check",
+            "validate.split",
+            "validate.upload",
+        )
     ]
     assert "canary" not in "".join(span.to_json() for span in spans.all)
 

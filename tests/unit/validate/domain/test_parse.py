@@ -164,7 +164,7 @@ def test_what_the_parser_takes_every_strict_reader_takes(raw: bytes) -> None:
 def test_lines_come_without_their_ends_and_without_a_byte_order_mark(end: bytes, tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"\xef\xbb\xbfone" + end + b"two" + end + b"12345678" + end + b"last")
-    assert list(Reader(path, 8)) == [(1, b"one"), (2, b"two"), (3, b"12345678"), (4, b"last")]
+    assert list(Reader(path, 8).rows()) == [(1, b"one"), (2, b"two"), (3, b"12345678"), (4, b"last")]
 
 
 @pytest.mark.parametrize(("levels", "taken"), [(MAX_DEPTH, True), (MAX_DEPTH + 1, False)])

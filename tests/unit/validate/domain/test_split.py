@@ -7,8 +7,8 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.validate.domain.links import KEEP
-from services.validate.domain.split import SPLITS, TEST, TRAIN, VALIDATION, Sizes, assign, rank, sizes
+from services.validate.columns import KEEP, assign
+from services.validate.domain.split import SPLITS, TEST, TRAIN, VALIDATION, Sizes, rank, sizes
 from shared.events import Splits
 
 SHARES = st.floats(0, 0.49)

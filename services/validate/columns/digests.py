@@ -1,0 +1,150 @@
+"""The line at which each digest was first seen: a hash table of 23 to 31 bytes an entry, where a dict needs 140."""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_FEWEST = 8192
+_FULL, _GROWTH = 0.7, 1.35
+_SPARE = 64  # slots behind the last home; a table that fills them grows
+_FILLED = 1 << 63  # set in every key, since zero is an empty slot
+_HALF = 0xFFFFFFFF
+_CHUNK = 2**18  # slots that are moved at once
+_FEW = 48  # so many digests are quicker one by one
+_READ = struct.Struct("<QI").unpack_from
+_DIGEST = np.dtype([("key", "<u8"), ("more", "<u4"), ("rest", "<u4")])
+
+Array = NDArray[Any]
+
+
+class Digests:
+    """Remembers 95 bits of each digest of 16 bytes, and the line that it came with. That two of a billion share these
+    bits happens in one of 10**11 files.
+
+    Linear probing. Homes ascend with the keys, so a table is very nearly sorted, and growing is one pass over it.
+    """
+
+    def __init__(self) -> None:
+        self._free = self._homes = 0
+        self._keys, self._more, self._lines = array("Q"), array("I"), array("I")
+        self._resize(_FEWEST)
+
+    def first(self, digest: bytes, line: int) -> int:
+        """The line with which this digest came first; it is `line` if the digest is new."""
+        key: int
+        key, more = _READ(digest)
+        key |= _FILLED
+        slot = (key >> 31 & _HALF) * self._homes >> 32
+        while known := self._keys[slot]:
+            if known == key and self._more[slot] == more:
+                return self._lines[slot]
+            slot += 1
+        self._keys[slot], self._more[slot], self._lines[slot] = key, more, line
+        self._free -= 1
+        if self._free <= 0 or slot >= len(self._keys) - 2:
+            self._grow()
+        return line
+
+    def __contains__(self, digest: bytes) -> bool:
+        key, more = _READ(digest)
+        key |= _FILLED
+        slot = (key >> 31 & _HALF) * self._homes >> 32
+        while known := self._keys[slot]:
+            if known == key and self._more[slot] == more:
+                return True
+            slot += 1
+        return False
+
+    def first_of_many(self, digests: bytes, lines: Sequence[int]) -> list[tuple[int, int]]:
+        """The same for many digests, one after another, whose lines ascend: `(place, first line)` of those that are not
+        new."""
+        while self._free <= len(lines):
+            self._grow()
+        read = np.frombuffer(digests, _DIGEST)
+        key, more, line = read["key"] | np.uint64(_FILLED), read["more"], np.array(lines, np.uint32)
+        slot = self._homes_of(key)
+        keys, mores, firsts = self._arrays()
+        found: list[tuple[int, int]] = []
+        while len(line) > _FEW:
+            if int(slot.max()) >= len(keys) - 2:  # the slots behind the last home are used up
+                self._grow()
+                slot = self._homes_of(key)
+                keys, mores, firsts = self._arrays()
+            known = keys[slot]
+            empty = np.flatnonzero(known == 0)
+            if len(empty):
+                # of two that want one slot the first gets it: what is assigned last counts
+                turned = empty[::-1]
+                wanted = slot[turned]
+                keys[wanted], mores[wanted], firsts[wanted] = key[turned], more[turned], line[turned]
+                known = keys[slot]
+            own = firsts[slot] == line
+            self._free -= int(np.count_nonzero(own))
+            same = (known == key) & (mores[slot] == more)
+            repeated = np.flatnonzero(same & ~own)
+            found += zip(line[repeated].tolist(), firsts[slot[repeated]].tolist(), strict=True)
+            left = np.flatnonzero(~(same | own))
+            key, more, line, slot = key[left], more[left], line[left], slot[left] + 1
+        for one in np.flatnonzero(np.isin(np.array(lines, np.uint32), line)).tolist() if len(line) else ():
+            if (known_line := self.first(digests[one * 16 : one * 16 + 16], lines[one])) != lines[one]:
+                found.append((lines[one], known_line))
+        if not found:
+            return []
+        place_of = {number: place for place, number in enumerate(lines)}
+        return sorted((place_of[number], first) for number, first in found)
+
+    def _homes_of(self, key: Array) -> Array:
+        high = (key >> np.uint64(31)) & np.uint64(_HALF)
+        return ((high * np.uint64(self._homes)) >> np.uint64(32)).astype(np.int64)
+
+    def _arrays(self) -> tuple[Array, Array, Array]:
+        return (
+            np.frombuffer(self._keys, np.uint64),
+            np.frombuffer(self._more, np.uint32),
+            np.frombuffer(self._lines, np.uint32),
+        )
+
+    def _resize(self, homes: int) -> None:
+        slots = homes + _SPARE
+        self._homes = homes
+        self._free += int(homes * _FULL)
+        self._keys = array("Q", bytes(8)) * slots
+        self._more, self._lines = array("I", bytes(4)) * slots, array("I", bytes(4)) * slots
+
+    def _grow(self) -> None:
+        """Move all to a larger table, a part after another, so that little more than the new table is needed."""
+        old = self._arrays()
+        homes = self._homes
+        while True:
+            homes = int(homes * _GROWTH)
+            self._free = -int(np.count_nonzero(old[0]))
+            self._resize(homes)
+            if self._moved(old):
+                return
+
+    def _moved(self, old: tuple[Array, Array, Array]) -> bool:
+        new = self._arrays()
+        begin = free = 0
+        while begin < len(old[0]):
+            end = begin + _CHUNK
+            while end < len(old[0]) and old[0][end]:
+                end += 1  # what is between two empty slots belongs together
+            filled = begin + np.flatnonzero(old[0][begin:end])
+            begin = end
+            if not len(filled):
+                continue
+            filled = filled[np.argsort(old[0][filled], kind="stable")]
+            count = np.arange(len(filled))
+            slots = np.maximum.accumulate(np.maximum(self._homes_of(old[0][filled]) - count, free)) + count
+            free = int(slots[-1]) + 1
+            if free > len(new[0]) - 2:
+                return False
+            for one, other in zip(new, old, strict=True):
+                one[slots] = other[filled]
+        return True
