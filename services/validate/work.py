@@ -10,12 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from services.validate import metrics, origin
+from services.validate import metrics
 from services.validate.background import in_thread, publishing_progress
 from services.validate.check import Examined, examine, with_served, write_splits
-from services.validate.domain.report import error_of
+from services.validate.domain.report import Report, error_of
 from services.validate.page.page import page
-from services.validate.reader import Source
+from services.validate.reader import Source, source_row
 from services.validate.scan import ScanControl
 from services.validate.served import QUICK, Presence
 from services.validate.survey.survey import survey
@@ -119,7 +119,7 @@ class ValidateWork:
             report = await self.objects.put(f"{attempt.prefix}report.json", document)
             shown = await self.objects.put(f"{attempt.prefix}report.html", html.encode())
             if error := error_of(examined.report, f"{report.bucket}/{report.key}"):
-                raise origin.traced(error, examined.report, training, validation) if job.prepared else error
+                raise _traced(error, examined.report, training, validation) if job.prepared else error
             profile = await ledger.save(self.objects, tokenizer.profile)
             async with publishing_progress(attempt, "splitting", control, self.clock):
                 with telemetry.span("validate.split"):
@@ -215,3 +215,15 @@ def _validated(
         served=Served.model_validate(found.served.model_dump()) if found.served else None,
         task=found.training.facts.task if found.training.facts else None,
     )
+
+
+def _traced(error: InputError, report: Report, training: Source, validation: Source | None) -> InputError:
+    """The same error, with the row of the user's own file that it is about."""
+    of_validation = error.param == "validation_file" and report.validation is not None and validation is not None
+    file, source = (report.validation, validation) if of_validation else (report.training, training)
+    assert file is not None and source is not None
+    line = next((problem.line for problem in file.problems if problem.severity == "error" and problem.line), None)
+    row = source_row(source.path, line) if line else None
+    if row is None:
+        return error
+    return InputError(error.code, f"{error.message} Line {line} was made of row {row} of {source.name}.", error.param)

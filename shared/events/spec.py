@@ -311,8 +311,7 @@ class JobSpec(StrictModel):
     gate: Gate = Gate()
     validation_file: DatasetPointer | None = None
     source: Source | None = Field(default=None, exclude_if=lambda value: value is None)
-    """How a file becomes a dataset that is not in a training format yet: a table, or rows of another tool. None is not
-    written, because older services do not know it."""
+    """How a table, or rows of another tool, become a dataset. None is not written: older services do not know it."""
     metadata: Metadata = {}
     """Keys of at most 64 characters and values of at most 512, as in the OpenAI API."""
     integrations: Annotated[tuple[Integration, ...], Field(max_length=limits.INTEGRATIONS)] = ()
