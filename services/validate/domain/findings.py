@@ -16,6 +16,8 @@ Severity = Literal["error", "warning"]
 # Warnings have a list of their own, and a shorter one: a million rows with a harmless extra key must not push the one
 # error that matters out of the report. All of them are counted.
 MAX_WARNINGS = 100
+MAX_OF_A_CODE = 50
+"""Of these, so many may be of one code, so that none hides all others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,8 @@ class Problems:
         else:
             self.warning_counts[finding.code] += 1
             kept, room = self.warnings, min(self.limit, MAX_WARNINGS)
+            if self.warning_counts[finding.code] > MAX_OF_A_CODE:
+                return
         if len(kept) < room:
             kept.append(problem(line, finding))
 

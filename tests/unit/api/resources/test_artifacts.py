@@ -23,6 +23,7 @@ async def test_the_report_and_the_files_come_from_the_ledger(api: Api, history: 
         "results.csv": "results.csv of trainer",
         "report.json": "report.json of evaluator",
         "validation-report.json": "report.json of validate",
+        "validation-report.html": "report.html of validate",
     }
     assert job["evaluation"]["html"] == f"{URL}/jobs/{history.job_id}/report"
 
@@ -31,9 +32,12 @@ async def test_a_job_that_failed_in_validation_still_shows_its_report(api: Api) 
     bad = JobHistory(3)
     await bad.write_documents(api.objects, until="ingest")
     await api.objects.put(f"jobs/{bad.job_id}/validate/attempt-1/report.json", b'{"problems": []}')
+    await api.objects.put(f"jobs/{bad.job_id}/validate/attempt-1/report.html", b"<p>a page")
     await bad.finish(api.objects, "validate", bad.failed("validate", "invalid_training_file"), 2.0, "failed")
     job = await api.get(f"/jobs/{bad.job_id}")
-    assert job["files"] == ["validation-report.json"]
+    assert job["files"] == ["validation-report.html", "validation-report.json"]
+    page = await api.client.get(f"/jobs/{bad.job_id}/files/validation-report.html")
+    assert page.text == "<p>a page" and "sandbox" in page.headers["content-security-policy"]
     assert (await api.get(f"/jobs/{bad.job_id}/files/validation-report.json")) == {"problems": []}
 
 
