@@ -106,7 +106,7 @@ class Shape:
 class Way:
     """How a run computes. `attention`: `varlen`, `sdpa` or `eager`; the latter two know a matrix of all pairs of tokens
     of a row. `shares_keys`: its attention takes fewer heads of keys than of queries without copying them. `tuned_mlp`:
-    the MLP has an adapter, too."""
+    the MLP has an adapter, too. `shards`: among so many processes the layers of the base are divided."""
 
     quantization: str
     cuda: bool = True
@@ -116,6 +116,7 @@ class Way:
     shares_keys: bool = True
     linear_head: bool = True
     tuned_mlp: bool = True
+    shards: int = 1
 
 
 @dataclass(frozen=True)
@@ -177,10 +178,13 @@ def need(shape: Shape, adapter_parameters: int, load: Load, way: Way, *, recompu
 
 
 def weights(shape: Shape, way: Way) -> int:
-    """Bytes of the base. Only linear layers of the decoder are quantized: no embeddings, head, towers or experts."""
+    """Bytes of the base in a process. Only linear layers of the decoder are quantized, and divided: no embeddings,
+    head, towers or experts. Beside its part of them, a process has two whole layers."""
     scale = 1 if way.cuda or way.quantization == "nf4" else FLOAT32_SCALE
     others = (shape.parameters - shape.matmuls) * 2 * (1 if way.cuda else FLOAT32_SCALE)
-    return int(shape.matmuls * WEIGHT_BYTES[way.quantization] * scale + others)
+    layers = shape.matmuls * WEIGHT_BYTES[way.quantization] * scale
+    whole = 2 * layers / max(1, shape.layers) if way.shards > 1 else 0
+    return int(layers / way.shards + whole + others)
 
 
 def layer_bytes(shape: Shape, way: Way, load: Load) -> float:

@@ -88,12 +88,15 @@ class Recipe:
     begin: Choice[Fit]
     automatic: bool
     """Nobody asked for the quantization."""
+    sharded: Choice[bool]
+    """Whether the processes divide the base among them."""
 
     def document(self) -> dict[str, JsonValue]:
         """In the form of `Chosen.document`. The quantization is in that."""
         switches = {
             "fused_lora": self.fused_lora,
             "cuda_graphs": self.cuda_graphs,
+            "sharded": self.sharded,
         }
         found: dict[str, JsonValue] = {
             name: {"value": choice.value, "reason": choice.reason} for name, choice in switches.items()
@@ -107,7 +110,8 @@ class Recipe:
 @dataclass(frozen=True)
 class Planner:
     """Plans a run from what is known of it. `adapter`: parameters of the adapter. `tuned_mlp`: see `Way`. `repeats`:
-    what a micro-batch launches depends on the shape of its rows only: no pairs, no dropout."""
+    what a micro-batch launches depends on the shape of its rows only: no pairs, no dropout. `processes`: so many train
+    together, each on a GPU like `device`."""
 
     device: Device
     base: Base
@@ -116,28 +120,30 @@ class Planner:
     tuned_mlp: bool = True
     repeats: bool = True
     switches: Switches = ALL
+    processes: int = 1
 
     def plan(self, asked: str, fits: Sequence[Fit], *, kept: str | None = None) -> Recipe:
         """Choose. `asked`: `lora.quantization`. `fits`: what may be tried, the fastest first. `kept`: the quantization
         of the checkpoint that the run continues from.
 
         Raises:
-            InputError: fp8 was asked for, and cannot be computed here.
+            InputError: fp8 was asked for, and cannot be computed here; or the base does not fit on all GPUs together.
         """
         return self.with_quantization(self._quantization(asked, kept), fits, automatic=asked == "auto")
 
     def with_quantization(self, quantization: Choice[str], fits: Sequence[Fit], *, automatic: bool) -> Recipe:
         """The rest of the recipe for a quantization."""
         fused = self._fused()
-        way = self._way(quantization.value, fused=fused.value)
+        sharded = self._sharded(quantization.value, fits[-1])
+        way = self._way(quantization.value, fused=fused.value, sharded=sharded.value)
         begin = self._begin(way, fits)
         graphs = self._graphs(way, begin.value)
-        return Recipe(quantization, fused, graphs, begin, automatic)
+        return Recipe(quantization, fused, graphs, begin, automatic, sharded)
 
     def estimate(self, recipe: Recipe, fit: Fit, *, linear_head: bool = True) -> Estimate:
         """Memory and time of the run with this recipe, if `fit` is what it computes with."""
         way = replace(
-            self._way(recipe.quantization.value, fused=recipe.fused_lora.value),
+            self._way(recipe.quantization.value, fused=recipe.fused_lora.value, sharded=recipe.sharded.value),
             graphs=recipe.cuda_graphs.value,
             linear_head=linear_head,
         )
@@ -176,6 +182,31 @@ class Planner:
             return Choice(False, "switched off")
         return Choice(True, "base and adapter in one product, with a backward pass of its own")
 
+    def _sharded(self, quantization: str, leanest: Fit) -> Choice[bool]:
+        if self.processes == 1:
+            return Choice(False, "there is one process")
+        if self.switches.sharded is not None:
+            return Choice(self.switches.sharded, "as set")
+        if not self.device.cuda:
+            return Choice(False, "on a CPU all processes have the same memory")
+        whole, divided = (self._way(quantization, fused=self._fused().value, sharded=on) for on in (False, True))
+        wanted, free = self._need(whole, leanest).total, self.device.free
+        room = f"{_gib(wanted)} of the {_gib(free)} GiB that are free"
+        if wanted <= free:
+            return Choice(False, f"one GPU holds the base: at least {room}")
+        least = self._need(divided, leanest)
+        if (part := least.weights + least.adapter) > free:
+            smaller = "" if quantization == "nf4" else " or lora.quantization 'nf4'"
+            raise InputError(
+                "out_of_memory",
+                f"the base model does not fit on {self.processes} GPUs: divided among them, it takes, with the "
+                f"adapter, {_gib(part)} GiB of each, of which {_gib(free)} are free. Use more GPUs "
+                f"(TUNESTREAM_TRAINER__GPUS), choose a smaller base model{smaller}, or leave training more of the "
+                "GPUs, if others are on them too",
+                "model",
+            )
+        return Choice(True, f"one GPU does not hold the base: it would take at least {room}")
+
     def _begin(self, way: Way, fits: Sequence[Fit]) -> Choice[Fit]:
         if len(fits) == 1:
             return Choice(fits[0], "the only one on this device")
@@ -185,7 +216,7 @@ class Planner:
         return Choice(fits[at], f"{room}; where the search begins, before the first step")
 
     def _graphs(self, way: Way, fit: Fit) -> Choice[bool]:
-        if refused := self._not_recordable(fit):
+        if refused := self._not_recordable(way, fit):
             return Choice(False, refused)
         if self.switches.cuda_graphs:
             return Choice(True, "as set")
@@ -199,7 +230,7 @@ class Planner:
         price = f"launches take longer than the arithmetic; recording takes {GRAPH_SECONDS:.0f} s, saves {saved:.0f} s"
         return Choice(saved > GRAPH_SECONDS, price)
 
-    def _not_recordable(self, fit: Fit) -> str | None:
+    def _not_recordable(self, way: Way, fit: Fit) -> str | None:
         """Why what a micro-batch launches cannot be recorded; None: it can."""
         if not self.device.cuda:
             return "on a CPU, the layers run as they are"
@@ -209,6 +240,8 @@ class Planner:
             return "the base has experts, and how many tokens each gets differs"
         if self.base.attention != "varlen":
             return f"the base does not attend with the kernel for packed rows{self._because()}"
+        if way.shards > 1:
+            return "the weights of the base come from other GPUs meanwhile"
         if not self.repeats:
             return "dropout and preference pairs differ from micro-batch to micro-batch"
         if fit.recompute:
@@ -220,7 +253,7 @@ class Planner:
 
     # --- figures --------------------------------------------------------------------------------------------------
 
-    def _way(self, quantization: str, *, fused: bool) -> Way:
+    def _way(self, quantization: str, *, fused: bool, sharded: bool = False) -> Way:
         return Way(
             quantization,
             cuda=self.device.cuda,
@@ -228,6 +261,7 @@ class Planner:
             attention=self.base.attention,
             shares_keys=self.base.shares_keys,
             tuned_mlp=self.tuned_mlp,
+            shards=self.processes if sharded else 1,
         )
 
     def _need(self, way: Way, fit: Fit) -> Need:

@@ -55,9 +55,15 @@ class Forecast:
 
 
 def planner_of(
-    plan: Plan, facts: BaseFacts, chosen: Chosen, train: Dataset, validation: Dataset | None, device: Any
+    plan: Plan,
+    facts: BaseFacts,
+    chosen: Chosen,
+    train: Dataset,
+    validation: Dataset | None,
+    device: Any,
+    processes: int = 1,
 ) -> Planner:
-    """What is known of a run before its weights are loaded."""
+    """What is known of a run before its weights are loaded. `processes`: how many train together."""
     targets = targets_of(plan.lora, facts.linears)
     return Planner(
         device_facts(device),
@@ -74,6 +80,7 @@ def planner_of(
         tuned_mlp=any(part in name.rsplit(".", 1)[-1] for name in targets for part in MLP),
         repeats=chosen.beta is None and not chosen.lora_dropout.value,
         switches=plan.switches,
+        processes=processes,
     )
 
 

@@ -86,6 +86,18 @@ def test_weights_that_are_not_quantized_have_two_bytes_on_a_gpu_and_four_on_a_cp
     assert nf4 == pytest.approx(0.516 * SMOLLM2.matmuls + 2 * head)
 
 
+@pytest.mark.parametrize("quantization", ["nf4", "none", "fp8"])
+def test_a_process_has_its_part_of_the_layers_two_whole_ones_and_the_rest(quantization: str):
+    load = Load(100, 100)
+
+    def weights(shards: int) -> int:
+        return need(LLAMA_70B, 0, load, Way(quantization, shards=shards), recompute=False).weights
+
+    rest = 2 * (LLAMA_70B.parameters - LLAMA_70B.matmuls)
+    layers = weights(1) - rest
+    assert weights(4) == pytest.approx(layers / 4 + 2 * layers / 80 + rest)
+
+
 def test_the_search_begins_where_the_estimate_may_fit():
     needs = [Need(weights=size, adapter=0, kept=0, passing=0) for size in (100, 60, 30, 10)]
     found = [begin(needs, free) for free in (200, 85, 79, 50, 40, 24, 1)]
