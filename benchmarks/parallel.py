@@ -9,8 +9,8 @@ The engine is started as the trainer service starts it, on a base of random weig
 - `2, rows x 2`: on all of them, with as many rows in a step for each GPU as before. That is what a large batch is for.
 
 With `--mode sharded` the base is divided among the GPUs in two more trainings, `2, divided, same batch` and `2,
-divided, rows x 2`, which are compared with the same GPU. A base that one GPU does not hold (`--shape 70b`) is a row that
-says so in the first three, and the others have no ratio to `1`.
+divided, rows x 2`, which are compared with the same GPU. A base that one GPU does not hold (`--shape 70b`) is a row
+that says so in the first three, and the others have no ratio to `1`.
 
 It prints real tokens per second (padding does not count) of the steps after the warm-up, the ratio to one GPU, how much
 the losses differ from those of one GPU, and the peak of the first GPU's memory. On a machine without a GPU,

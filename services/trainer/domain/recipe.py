@@ -103,7 +103,7 @@ class Recipe:
         }
         reason = self.begin.reason
         found["micro_tokens"] = {"value": self.begin.value.micro_tokens, "reason": reason}
-        found["recompute"] = {"value": self.begin.value.recompute, "reason": reason}
+        found["recompute"] = {"value": self.begin.value.recomputed, "reason": reason}
         return found
 
 
@@ -151,8 +151,8 @@ class Planner:
         if (cost := self.base.cost) is not None:
             amount, shape = self._amount(fit), self.base.shape
             each = amount.tokens / max(1, amount.micro_batches)
-            speed = memory_plan.tokens_per_second(cost, shape, way, each, recompute=fit.recompute)
-            seconds = memory_plan.seconds(cost, shape, way, amount, recompute=fit.recompute)
+            speed = memory_plan.tokens_per_second(cost, shape, way, each, recompute=fit.again)
+            seconds = memory_plan.seconds(cost, shape, way, amount, recompute=fit.again)
         return Estimate(self._need(way, fit), speed, seconds)
 
     # --- choices --------------------------------------------------------------------------------------------------
@@ -224,7 +224,7 @@ class Planner:
         if cost is None or not self.data.tokens:
             return Choice(False, "how long the run takes is not known")
         each = amount.tokens / max(1, amount.micro_batches)
-        if not memory_plan.launch_bound(cost, self.base.shape, way, each, recompute=fit.recompute):
+        if not memory_plan.launch_bound(cost, self.base.shape, way, each, recompute=fit.again):
             return Choice(False, "the arithmetic takes longer than launching its kernels")
         saved = self._seconds(way, fit) - self._seconds(replace(way, graphs=True), fit)
         price = f"launches take longer than the arithmetic; recording takes {GRAPH_SECONDS:.0f} s, saves {saved:.0f} s"
@@ -267,7 +267,8 @@ class Planner:
     def _need(self, way: Way, fit: Fit) -> Need:
         tokens = self._micro(fit)
         row = tokens if way.attention == "varlen" else min(tokens, max(MASKED_GPU_ROW, self.data.longest))
-        return memory_plan.need(self.base.shape, self.adapter, Load(tokens, row), way, recompute=fit.recompute)
+        load = Load(tokens, row)
+        return memory_plan.need(self.base.shape, self.adapter, load, way, recompute=fit.recompute, part=fit.part)
 
     def _micro(self, fit: Fit) -> int:
         """The tokens of the largest micro-batch."""
@@ -281,7 +282,7 @@ class Planner:
     def _seconds(self, way: Way, fit: Fit) -> float:
         cost = self.base.cost
         assert cost is not None
-        return memory_plan.seconds(cost, self.base.shape, way, self._amount(fit), recompute=fit.recompute)
+        return memory_plan.seconds(cost, self.base.shape, way, self._amount(fit), recompute=fit.again)
 
 
 def check_fp8(device: Device) -> None:

@@ -104,15 +104,6 @@ def set_training(model: Any, training: bool) -> None:
             module.train()
 
 
-def recompute_activations(model: Any, on: bool) -> None:
-    """Gradient checkpointing: activations are computed again in the backward pass instead of kept."""
-    if on:
-        model.enable_input_require_grads()
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    else:
-        model.gradient_checkpointing_disable()
-
-
 def adapter_parameters(model: Any) -> dict[str, Any]:
     """The tensors of the adapter themselves, under PEFT's names for its files.
 

@@ -12,7 +12,7 @@ import torch
 
 from services.trainer.domain.memory_plan import LEAN_ON_CPU, ON_CPU, ON_GPU, Fit
 from services.trainer.engine import checkpoints
-from services.trainer.engine.model.adapter import recompute_activations
+from services.trainer.engine.model.recompute import recompute_activations
 from services.trainer.engine.parallel.group import ALONE, Group
 from services.trainer.engine.parallel.shards import Shards
 from shared.errors import InputError, TransientError
@@ -22,9 +22,9 @@ Item = TypeVar("Item")
 
 
 def fits_of(device: Any, *, lean: bool = False) -> tuple[Fit, ...]:
-    """What may be tried on a device, in this order. `lean`: only those that recompute activations."""
+    """What may be tried on a device, in this order. `lean`: only those that recompute all activations."""
     if lean:
-        return LEAN_ON_CPU if device.type == "cpu" else tuple(fit for fit in ON_GPU if fit.recompute)
+        return LEAN_ON_CPU if device.type == "cpu" else tuple(fit for fit in ON_GPU if fit.again == 1.0)
     return ON_CPU if device.type == "cpu" else ON_GPU
 
 
@@ -141,7 +141,7 @@ class Memory:
         self._fits = fits_of(device, lean=lean)
         self.fit = self._fits[0]
         if lean:
-            recompute_activations(model, True)
+            recompute_activations(model, "all")
 
     def begin(self, fit: Fit) -> None:
         """Let the search begin with this fit. One for another kind of device is ignored."""
@@ -153,7 +153,7 @@ class Memory:
         for another kind of device is ignored."""
         if fit in self._fits:
             self.fit = fit
-            recompute_activations(self.model, fit.recompute)
+            recompute_activations(self.model, fit.recomputed)
 
     def within(self, work: Callable[[int], T]) -> T:
         """Call `work(micro_tokens)`, again with the next smaller fit each time memory runs out.
@@ -171,6 +171,8 @@ class Memory:
             # The exception holds the tensors of the failed try: only after this block can they be freed.
             with suppress(torch.cuda.OutOfMemoryError):
                 done.append(work(self.fit.micro_tokens))
+            if not done and self.shards is not None and self.shards.torn:
+                raise self.exhausted(others(self.device))
             if not self.group.any(not done):
                 return done[0]
             done.clear()

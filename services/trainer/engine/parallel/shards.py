@@ -102,6 +102,11 @@ class Shards:
         """Of the layers that are together at a time."""
         return sum(buffer.numel() for buffer in self._buffers)
 
+    @property
+    def torn(self) -> bool:
+        """Whether a pass has not come to its end, so that the others would wait for this process in vain."""
+        return self._top < self._last or (self._returns and self._at > 0)
+
     def divide(self, number: int, weights: Sequence[Divisible]) -> list[ShardedWeight]:
         """Keep this process's part of a layer with these weights, and let go of the rest."""
         placed, pieces, end = [], [], 0

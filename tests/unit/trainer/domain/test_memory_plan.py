@@ -9,6 +9,7 @@ from services.trainer.domain.memory_plan import (
     Amount,
     Load,
     Need,
+    Part,
     Shape,
     Way,
     begin,
@@ -71,8 +72,13 @@ def test_what_takes_less_is_estimated_to_take_less(base: str, tokens: int, fused
         way = Way(quantization, fused=fused, attention=attention)
         return need(BASES[base], ADAPTERS[base], Load(tokens, tokens), way, recompute=recompute).total
 
+    def kept(part: Part | None) -> int:
+        way, load, recompute = Way("nf4", fused=fused), Load(tokens, tokens), part is not None
+        return need(BASES[base], ADAPTERS[base], load, way, recompute=recompute, part=part or "all").kept
+
     assert total("nf4") < total("none")
     assert total("nf4", recompute=True) < total("nf4")
+    assert kept(None) > kept("attention") > kept("half") > kept("all")
     assert total("none", tokens=tokens // 2) < total("none")
     assert total("none") <= total("none", attention="sdpa") < total("none", attention="eager")
 

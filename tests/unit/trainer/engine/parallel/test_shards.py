@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from services.trainer.engine.fast.dress import in_8_bits
 from services.trainer.engine.fast.fused import fuse
-from services.trainer.engine.model.adapter import recompute_activations
+from services.trainer.engine.model.recompute import recompute_activations
 from services.trainer.engine.parallel.group import Group
 from services.trainer.engine.parallel.loading import Divided, shards_of
 from services.trainer.engine.parallel.peers import Place
@@ -87,13 +87,13 @@ def whole(folder: Path, quantization: str, dtype: Any) -> Any:
     return model
 
 
-@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("recompute", ["none", "attention", "half", "all"])
 @pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize(
     ("quantization", "dtype"), [("nf4", torch.float32), ("none", torch.float64), ("fp8", torch.float64)]
 )
 def test_a_divided_base_has_the_gradients_of_a_whole_one(
-    folder: Path, quantization: str, dtype: Any, fused: bool, recompute: bool
+    folder: Path, quantization: str, dtype: Any, fused: bool, recompute: str
 ):
     model, _, both = divided(folder, quantization, dtype)
     reference = whole(folder, quantization, dtype)
