@@ -111,7 +111,7 @@ class Recipe:
 class Planner:
     """Plans a run from what is known of it. `adapter`: parameters of the adapter. `tuned_mlp`: see `Way`. `repeats`:
     what a micro-batch launches depends on the shape of its rows only: no pairs, no dropout. `processes`: so many train
-    together, each on a GPU like `device`."""
+    together, each on a GPU like `device`. `width`: bytes of a number that is computed with."""
 
     device: Device
     base: Base
@@ -121,6 +121,7 @@ class Planner:
     repeats: bool = True
     switches: Switches = ALL
     processes: int = 1
+    width: int = 2
 
     def plan(self, asked: str, fits: Sequence[Fit], *, kept: str | None = None) -> Recipe:
         """Choose. `asked`: `lora.quantization`. `fits`: what may be tried, the fastest first. `kept`: the quantization
@@ -262,11 +263,14 @@ class Planner:
             shares_keys=self.base.shares_keys,
             tuned_mlp=self.tuned_mlp,
             shards=self.processes if sharded else 1,
+            width=self.width,
         )
 
     def _need(self, way: Way, fit: Fit) -> Need:
         tokens = self._micro(fit)
-        row = tokens if way.attention == "varlen" else min(tokens, max(MASKED_GPU_ROW, self.data.longest))
+        row = tokens
+        if way.attention != "varlen":  # a row of a CPU is as long as the longest sequence
+            row = min(tokens, max(MASKED_GPU_ROW if way.cuda else 0, self.data.longest))
         load = Load(tokens, row)
         return memory_plan.need(self.base.shape, self.adapter, load, way, recompute=fit.recompute, part=fit.part)
 

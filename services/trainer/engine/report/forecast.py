@@ -94,6 +94,11 @@ def shares_keys(facts: BaseFacts, device: Any) -> bool:
     return varlen.shares_keys(device, torch.bfloat16, head_dim, heads // keys)
 
 
+def computing(planner: Planner, dtype: Any, implementation: str) -> Planner:
+    """The same, when it is certain what the base computes in, and with which attention."""
+    return replace(as_read(planner, implementation), width=dtype.itemsize)
+
+
 def as_read(planner: Planner, implementation: str) -> Planner:
     """The same after the weights were loaded, when it is certain how the model attends."""
     return replace(planner, base=replace(planner.base, attention=_attention(implementation)))
