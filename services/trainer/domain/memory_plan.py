@@ -17,7 +17,7 @@ from services.trainer.domain.utilization import Cost
 GIB = 2**30
 
 WEIGHT_BYTES: Mapping[str, float] = {"nf4": 0.516, "fp8": 2.0, "none": 2.0}
-"""Of a weight of a linear layer; `none`: in 16 bits. nf4: half a byte, a scale of one byte for 64 weights, and the scales
+"""Of a weight of a linear layer; `none`: in 16 bits. nf4: half a byte, a scale of one byte for 64 weights, and scales
 of these. fp8: one byte, twice, because forward and backward want different layouts. All others are like `none`."""
 OPTIMIZER_BYTES = 16
 """Of a parameter of the adapter: weight, gradient and two moments, in float32."""
