@@ -167,12 +167,13 @@ class Memory:
         """
         random_before = checkpoints.capture_random()
         while True:
+            rounds = 0 if self.shards is None else self.shards.rounds
             done: list[T] = []
             # The exception holds the tensors of the failed try: only after this block can they be freed.
             with suppress(torch.cuda.OutOfMemoryError):
                 done.append(work(self.fit.micro_tokens))
-            if not done and self.shards is not None and self.shards.torn:
-                raise self.exhausted(others(self.device))
+            if not done and self.shards is not None and self.shards.rounds == rounds:
+                raise self.exhausted(others(self.device))  # the others wait for this process within their passes
             if not self.group.any(not done):
                 return done[0]
             done.clear()

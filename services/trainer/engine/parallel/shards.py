@@ -91,6 +91,8 @@ class Shards:
         self._arrived: Callable[[], None] = lambda: None
         self._returns, self._top = False, self._last
         self._passes = 0
+        self.rounds = 0
+        """How often `each` was called."""
 
     @property
     def kept_bytes(self) -> int:
@@ -101,11 +103,6 @@ class Shards:
     def buffer_bytes(self) -> int:
         """Of the layers that are together at a time."""
         return sum(buffer.numel() for buffer in self._buffers)
-
-    @property
-    def torn(self) -> bool:
-        """Whether a pass has not come to its end, so that the others would wait for this process in vain."""
-        return self._top < self._last or (self._returns and self._at > 0)
 
     def divide(self, number: int, weights: Sequence[Divisible]) -> list[ShardedWeight]:
         """Keep this process's part of a layer with these weights, and let go of the rest."""
@@ -142,6 +139,7 @@ class Shards:
             OutOfMemoryError: of `work`, when the others do not wait for this process any more.
         """
         assert self._group is not None
+        self.rounds += 1
         wanted = self._passes + self._group.most(len(items))
         try:
             for item in items:

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from services.trainer.engine.fast.dress import in_8_bits
 from services.trainer.engine.fast.fused import fuse
+from services.trainer.engine.model.memory import Memory
 from services.trainer.engine.model.recompute import recompute_activations
 from services.trainer.engine.parallel.group import Group
 from services.trainer.engine.parallel.loading import Divided, shards_of
@@ -39,9 +40,15 @@ class Both(Group):
         self._parts = [[layer.part for layer in each._layers if layer is not None] for each in (first, second)]
         self.gathered: list[int] = []
         self.most_items = 0
+        self.agreed = 0
 
     def most(self, here: int) -> int:
+        self.agreed += 1
         return max(here, self.most_items)
+
+    def any(self, here: bool) -> bool:
+        self.agreed += 1
+        return here
 
     def gather(self, whole: Any, part: Any) -> Callable[[], None]:
         [number] = [at for parts in self._parts for at, each in enumerate(parts) if each is part]
@@ -207,3 +214,19 @@ def test_an_adapter_on_some_layers_only(folder: Path, module: str):
             parameter.requires_grad_(False)
     shards.each([1, 2], passes(model), returns=True)
     assert both.gathered == [0, 1, *PASS * 2]
+
+
+def test_memory_that_runs_out_where_the_others_would_wait_ends_the_training(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    model, shards, both = divided(folder, "none", torch.float32)
+    memory = Memory(model, torch.device("cpu"), longest=24, group=both, shards=shards)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (0, 24 * 2**30))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 24 * 2**30)
+
+    def work(_: int) -> None:
+        raise torch.cuda.OutOfMemoryError
+
+    with pytest.raises(InputError, match="one row of 24 tokens"):
+        memory.within(work)
+    assert not both.agreed
