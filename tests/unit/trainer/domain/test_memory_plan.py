@@ -70,6 +70,7 @@ def test_the_peak_is_near_what_was_measured(
         ("none", 2, "eager", 256, False, 2.60),
         ("none", 2, "eager", 256, True, 1.68),
         ("none", 4, "sdpa", 256, False, 3.24),
+        ("nf4", 2, "eager", 256, False, 2.62),
     ],
 )
 def test_the_peak_of_a_process_on_a_cpu_is_near_what_was_measured(
