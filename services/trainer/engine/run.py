@@ -143,11 +143,9 @@ def _trained(task: Task, prepared: Prepared, compute: Compute) -> tuple[Prepared
     plan, device, reporter, place = task.plan, task.device, task.reporter, task.place
     rows, sequences = len(prepared.train.rows), prepared.train.sequences
     reporter.send(PhaseBegan(at=time.time(), phase="load", rows=rows, sequences=sequences))
-    divided = place if prepared.recipe.sharded.value else None
+    load = partial(adapter.load, divided=place) if prepared.recipe.sharded.value else adapter.load
     tuned = load_onto_device(
-        lambda: adapter.load(plan, prepared.base, prepared.chosen, device, compute, divided),
-        device,
-        plan.served_memory,
+        lambda: load(plan, prepared.base, prepared.chosen, device, compute), device, plan.served_memory
     )
 
     reporter.phase("prepare")
