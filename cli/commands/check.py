@@ -12,6 +12,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from cli.commands.mine import as_rows
 from cli.jobs.base import caveats, words
 from cli.jobs.facts import lines
 from cli.jobs.figures import duration
@@ -37,7 +38,8 @@ SERVER_SECONDS = 3.0
 
 def check(
     file: Annotated[
-        Path | None, typer.Argument(help="The dataset: one JSON object per line. Without it, the base alone is shown.")
+        Path | None,
+        typer.Argument(help="The dataset, in any form that can be dropped. Without it, the base alone is shown."),
     ] = None,
     base: Annotated[str | None, typer.Option(help="The model whose tokenizer counts: a folder or a hub id.")] = None,
     method: Annotated[str | None, typer.Option(help="supervised or dpo; by default the rows decide.")] = None,
@@ -67,12 +69,15 @@ def check(
     if file is None:
         _show_base(path or model, model, override, as_json)
         return
-    with err.status("loading the tokenizer and checking …") if err.is_terminal else nullcontext():
+    with (
+        as_rows(file, spec.source) as rows,
+        err.status("loading the tokenizer and checking …") if err.is_terminal else nullcontext(),
+    ):
         from services.validate.check import check as validate  # noqa: PLC0415  # imports transformers: seconds
 
         try:
             report = validate(
-                file,
+                rows,
                 spec=spec,
                 base_location=path or model,
                 limits=settings.validation,
@@ -86,7 +91,7 @@ def check(
             if base is not None:
                 raise CliError(str(error), "give the folder of a model with --base, or try again") from None
             err.print(Text(f"{error}: tokens are not counted; --base FOLDER counts without a hub", style="yellow"))
-            report = validate(file, spec=spec, base_location=None, limits=settings.validation, html=html)
+            report = validate(rows, spec=spec, base_location=None, limits=settings.validation, html=html)
     if as_json:
         typer.echo(report.model_dump_json(indent=2))
     else:

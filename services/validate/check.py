@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
 
+from services.validate.advising import advice_on
 from services.validate.checks import Context
 from services.validate.columns import KEEP, assign
 from services.validate.domain.findings import problem
@@ -135,6 +136,7 @@ def examine(
     splits = _split_sizes(trained, validated, assignment)
     found: dict[str, object] = {
         "splits": splits,
+        "advice": advice_on(training, "training", trained, control),
         "estimate": estimate(splits["train"].tokens, spec.hyperparameters) if tokenizer else None,
     }
     if spec.splits.test > 0 and "test" not in splits:

@@ -12,7 +12,7 @@ from services.validate.checks.base import Tally
 from services.validate.checks.duplicates import DUPLICATE
 from services.validate.checks.length import OVER_LENGTH
 from services.validate.domain.content import Row
-from services.validate.domain.findings import Finding, Problems
+from services.validate.domain.findings import Finding, OnFinding, Problems
 from services.validate.domain.report import FileReport, FileRole
 from services.validate.domain.statistics import distribution, doublings
 from services.validate.intake import State, pieces
@@ -32,9 +32,11 @@ OnProgress = Callable[[FileRole, int, float], None]
 @dataclass
 class ScanControl:
     """The way to observe and stop a scan. `on_progress(role of the file, rows, share of its bytes)` is called several
-    times for each megabyte. The scan ends with `Cancelled` once `stop` is set."""
+    times for each megabyte. `on_finding(line, finding)` is called for every finding, also for those that the report
+    only counts. The scan ends with `Cancelled` once `stop` is set."""
 
     on_progress: OnProgress = lambda role, rows, share: None
+    on_finding: OnFinding = lambda line, finding: None
     stop: threading.Event = field(default_factory=threading.Event)
 
     def advance(self, role: FileRole, rows: int, share: float) -> None:
@@ -75,7 +77,8 @@ def scan(
     """
     reader = Reader(source.path, limits.max_line_bytes)
     checks = checks_for(context)
-    state = State(Problems(limits.max_problems), Tally(checks, limits.max_problems), context.spec.seed, context.format)
+    problems = Problems(limits.max_problems, control.on_finding)
+    state = State(problems, Tally(checks, limits.max_problems), context.spec.seed, context.format)
     of_rows = [check for check in checks if type(check).row is not Check.row]
     before, after = ([check for check in of_rows if check.needs_tokens is late] for late in (False, True))
     if tokenizer is None:

@@ -118,6 +118,24 @@ class CheckpointInfo(FrozenModel):
     valid_loss: float | None = None
 
 
+class TrainingUsage(FrozenModel):
+    """What a training took, beside what was estimated before its first step."""
+
+    device: Name
+    """Its name, such as `NVIDIA H100 80GB HBM3` or `CPU`."""
+    processes: Count = 1
+    """On how many such devices."""
+    tokens: Count = 0
+    """Read in all epochs, without padding."""
+    seconds: float
+    """Of all steps, validations and checkpoints."""
+    estimated_seconds: float | None = None
+    peak_memory_bytes: Count | None = None
+    estimated_memory_bytes: Count | None = None
+    money: float | None = None
+    """In the currency of the deployment; None: it has no price."""
+
+
 class TrainingCompleted(Event):
     """An adapter was trained; it is not evaluated yet."""
 
@@ -148,6 +166,8 @@ class TrainingCompleted(Event):
     """Steps that were not taken, because their loss or its gradient was not a finite number."""
     diverged_at: Count | None = None
     """The step at which training ended, because too many steps in a row were skipped; the best adapter was kept."""
+    usage: TrainingUsage | None = None
+    """What it took; None: of an older trainer."""
     project: ProjectId = DEFAULT_PROJECT
     """The project of the job."""
     base_profile: Id | None = None
@@ -177,7 +197,7 @@ class EvalCompleted(Event):
     examples: Count
     metric: Name
     scores: Annotated[dict[Id, Annotated[dict[Id, float], Field(max_length=ITEMS)]], Field(max_length=ITEMS)]
-    """`{"base" | "few_shot" | "tuned": {metric: mean}}`."""
+    """`{"base" | "few_shot" | "tuned" | "champion": {metric: mean}}`."""
     delta: Interval
     passed: bool
     reasons: Annotated[tuple[Text, ...], Field(max_length=ITEMS)]

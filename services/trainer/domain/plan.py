@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from shared.errors import InputError
-from shared.events import Auto, Hyperparameters, Lora, Method, Served, StrictModel
+from shared.events import Auto, Budget, Hyperparameters, Lora, Method, Served, StrictModel
 
 
 class Base(StrictModel):
@@ -42,6 +42,9 @@ class Plan(StrictModel):
     same job."""
     hyperparameters: Hyperparameters = Hyperparameters()
     lora: Lora = Lora()
+    budget: Budget | None = None
+    price_per_gpu_hour: Annotated[float, Field(ge=0)] | None = None
+    """For a budget of money."""
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
     """What the chat template is given beside messages and tools; the server is started with the same."""
     max_length: Annotated[int, Field(ge=8)] | None = None
@@ -64,6 +67,8 @@ class Plan(StrictModel):
     """A folder with the adapter of an earlier run on the same base, in PEFT's format; None: a fresh adapter."""
     encoded: str | None = None
     """A folder that keeps the tokens of both files for other runs on the same rows; None: they are not kept."""
+    speeds: str | None = None
+    """A file that keeps what trainings took on this machine, for the estimates of others; None: it is not kept."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     gpus: Auto | Annotated[int, Field(ge=1)] = 1
     """On how many GPUs the run computes, with one process for each (on a CPU: how many processes). `auto`: all that are
@@ -101,6 +106,9 @@ class Plan(StrictModel):
             "resume_from",
             "start_from",
             "encoded",
+            "speeds",
+            "budget",
+            "price_per_gpu_hour",
             "device",
             "gpus",
             "threads",

@@ -72,10 +72,18 @@ class Estimate:
     need: Need
     tokens_per_second: float | None
     seconds: float | None
+    memory: float = 1.0
+    """A factor for `need`, as it was measured."""
 
     @property
     def memory_bytes(self) -> int:
-        return self.need.total
+        return int(self.need.total * self.memory)
+
+    def corrected(self, *, seconds: float, memory: float) -> Estimate:
+        """The same with the factors that were measured."""
+        speed = None if self.tokens_per_second is None else self.tokens_per_second / seconds
+        took = None if self.seconds is None else self.seconds * seconds
+        return replace(self, tokens_per_second=speed, seconds=took, memory=memory)
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,13 @@ from typing import Any
 
 import torch
 
+from services.trainer.domain.schedule import QUICK_ROWS
 from services.trainer.engine.data.batches import Packer, epoch_order
 from services.trainer.engine.data.dataset import Dataset
 from services.trainer.engine.forward import Forward
 from services.trainer.engine.loss import Objective
 from services.trainer.engine.model.adapter import set_training
 from services.trainer.engine.model.memory import Memory
-
-QUICK_ROWS = 256  # size of the sample that is measured within an epoch; at the end of an epoch all rows are measured
 
 
 @dataclass(frozen=True)

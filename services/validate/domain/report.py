@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from services.validate.domain.advice import Advice
 from services.validate.domain.findings import Finding, Problem
 from services.validate.domain.formats import METHOD_OF, Format
 from services.validate.domain.statistics import Estimate, Tokens
@@ -142,6 +143,8 @@ class Report(FrozenModel):
     validation: FileReport | None = None
     splits: dict[str, SplitSize] = Field(default_factory=dict)
     estimate: Estimate | None = None
+    advice: Advice | None = None
+    """Whether to fine-tune at all, by the rows alone; `tunestream advise` measures more."""
     served: ServedCheck | None = None
     """None: the rows were not looked at as the server sees them, because something else is wrong with them, or no base
     was known."""

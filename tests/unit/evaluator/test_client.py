@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from services.evaluator.client import Endpoint, ModelSleeps, connect
-from services.evaluator.domain.prompts import Prompt
+from services.evaluator.domain.questions.prompts import Prompt
 from shared.errors import ConfigError, TransientError
 from shared.settings import EvaluatorSettings, InferenceSettings, Settings
 from tests.support.fakes.language_model import FakeModel, serve

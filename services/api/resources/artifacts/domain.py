@@ -8,6 +8,8 @@ from shared.stages.ledger import attempt_prefix
 
 VALIDATION_REPORT = "validation-report.json"
 VALIDATION_PAGE = "validation-report.html"
+MINING_REPORT, MINED = "mining-report.json", "mined.jsonl"
+"""What ingest made of a dataset in no training format, and what it left out."""
 OTHER_TYPE = "application/octet-stream"
 MEDIA_TYPES = {
     ".json": "application/json",
@@ -22,6 +24,9 @@ MEDIA_TYPES = {
 def references(state: JobState) -> dict[str, Reference]:
     """The files of the completed stages, by name."""
     found: dict[str, Reference] = {}
+    if state.manifest and (prepared := state.manifest.prepared):
+        found[MINING_REPORT] = prepared.report
+        found |= {MINED: prepared.dataset} if prepared.dataset else {}
     if validated := state.event_of(DatasetValidated):
         found[VALIDATION_REPORT] = validated.report
         if validated.page:

@@ -14,10 +14,11 @@ from safetensors.torch import save_file
 from transformers import BitsAndBytesConfig
 
 from services.trainer.domain.auto import Chosen
+from services.trainer.domain.layers import targets_of
 from services.trainer.domain.plan import Plan
 from services.trainer.engine.model.base import BaseFacts, loading
 from services.trainer.engine.model.compute import Compute, choose_compute
-from services.trainer.engine.model.targets import targets_for_peft, targets_of
+from services.trainer.engine.model.targets import targets_for_peft
 from shared.base import hub
 
 

@@ -22,6 +22,7 @@ from shared.events.spec import (
     Metadata,
     Method,
     Splits,
+    metric_without_grader,
 )
 
 Promote = Literal["if_better", "always", "never"]
@@ -97,6 +98,8 @@ class CreateJob(StrictModel):
         Raises:
             InputError: two fields of the body contradict each other.
         """
+        if problem := metric_without_grader(self.gate, self.evaluation):
+            raise InputError("invalid_value", f"{problem}.", "gate.metric")
         return JobSpec(
             model=self.model,
             method=self.method.type if self.method else None,

@@ -13,12 +13,15 @@ from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, MixtralConfig
 
 from services.trainer.domain.auto import Choice, Facts, choose
+from services.trainer.domain.layers import shape_of
 from services.trainer.domain.memory_plan import ON_CPU, Load, Shape, Way, layer_bytes
 from services.trainer.domain.plan import Plan
+from services.trainer.domain.recipe import Planner
+from services.trainer.engine.data.batches import epoch_order
 from services.trainer.engine.data.dataset import Dataset
 from services.trainer.engine.data.tokens import Example
-from services.trainer.engine.report.forecast import data_facts, device_facts, planner_of, shape_of
-from services.trainer.engine.report.usage import assumed_cost
+from services.trainer.engine.report.choices import choices, data_facts
+from services.trainer.engine.report.forecast import device_facts, planner_of
 from tests.unit.trainer.engine.report.bases import LLAMA_8B, facts_of
 
 pytestmark = pytest.mark.torch
@@ -34,16 +37,26 @@ def rows(*lengths: int) -> Dataset:
     return Dataset(tuple(((sequence,),) for sequence in made))
 
 
+def _shape(config: Any) -> Shape:
+    facts = facts_of(config)
+    return shape_of(config, facts.parameters, facts.layers)
+
+
+def _planner(facts: Any) -> Planner:
+    plan = Plan.model_validate({**PLAN, "lora": {"r": 8}})
+    return planner_of(plan, facts, choices(plan, facts.sizes, rows(10), None), CPU)
+
+
 def test_the_sizes_of_a_base_are_those_of_its_config():
-    found = shape_of(facts_of(LLAMA_8B))
+    found = _shape(LLAMA_8B)
     assert found == Shape(8_030_261_248, 6_979_321_856, 32, 4096, 32, 4096, 1024, 14_336, 128_256)
 
 
 def test_a_token_meets_only_some_experts_and_how_long_that_takes_is_not_known():
     mixtral = facts_of(MixtralConfig(**SMALL, num_local_experts=8, num_experts_per_tok=2))
-    assert shape_of(mixtral).intermediate == 2 * 448
-    assert assumed_cost(mixtral, rows(10), CPU) is None
-    assert assumed_cost(facts_of(LlamaConfig(**SMALL)), rows(10), CPU) is not None
+    assert shape_of(mixtral.config, mixtral.parameters, mixtral.layers).intermediate == 2 * 448
+    assert _planner(mixtral).base.cost is None
+    assert _planner(facts_of(LlamaConfig(**SMALL))).base.cost is not None
 
 
 @pytest.mark.parametrize(
@@ -59,9 +72,7 @@ def test_a_token_meets_only_some_experts_and_how_long_that_takes_is_not_known():
 def test_a_base_with_other_names_for_its_sizes_has_an_estimate_too(config: Any):
     plan = Plan.model_validate({**PLAN, "lora": {"r": 8}})
     facts = facts_of(config)
-    train = rows(30, 40)
-    chosen = choose(plan, Facts(2, 70, facts.parameters, 1000), Choice(64, ""))
-    planner = planner_of(plan, facts, chosen, train, None, CPU)
+    planner = planner_of(plan, facts, choices(plan, facts.sizes, rows(30, 40), None), CPU)
     found = planner.plan("auto", [fit := ON_CPU[0]])
     estimate = planner.estimate(found, fit)
     assert estimate.memory_bytes > 0
@@ -71,11 +82,11 @@ def test_a_base_with_other_names_for_its_sizes_has_an_estimate_too(config: Any):
 def test_the_data_say_how_much_is_read_in_all_and_at_most_in_a_step():
     plan = Plan.model_validate({**PLAN, "hyperparameters": {"n_epochs": 2, "batch_size": 2}, "lora": {"r": 8}})
     chosen = choose(plan, Facts(4, 100, 1000, 10, validation_examples=2), Choice(64, ""))
-    found = data_facts(plan, chosen, rows(10, 20, 30, 40), rows(5, 7))
+    found = data_facts(plan, chosen, rows(10, 20, 30, 40), rows(5, 7), epoch_order)
     assert (found.tokens, found.longest, found.steps) == (200, 40, 4)
     assert 50 <= found.most <= 70
     assert found.validated == 12 * 4
-    assert data_facts(plan, chosen, rows(10), None).validated == 0
+    assert data_facts(plan, chosen, rows(10), None, epoch_order).validated == 0
 
 
 def test_a_device_has_the_memory_of_the_machine_where_it_is_no_gpu():
