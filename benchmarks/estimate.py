@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -45,9 +46,15 @@ def main() -> None:
         examined = _splits(options.file, options.base, spec, folder)
         for number in range(options.runs):
             planned = _estimate(examined, options.base, spec, folder)
-            began = os.getloadavg()[0]
+            load, computed = os.getloadavg()[0], _computed()
             result = _train(examined, options.base, spec, folder, number)
-            _print(number, planned, examined, result, began)
+            _print(number, planned, examined, result, load, _computed() - computed)
+
+
+def _computed() -> float:
+    """Seconds that the cores have computed for the trainings so far: beside other work, they wait for longer."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _splits(file: Path, base: Path, spec: JobSpec, folder: Path) -> Examined:
@@ -97,7 +104,9 @@ def _train(examined: Examined, base: Path, spec: JobSpec, folder: Path, number: 
     return TrainingResult.model_validate_json((out / "result.json").read_bytes())
 
 
-def _print(number: int, planned: Estimate, examined: Examined, result: TrainingResult, load: float) -> None:
+def _print(
+    number: int, planned: Estimate, examined: Examined, result: TrainingResult, load: float, computed: float
+) -> None:
     rival = examined.report.estimate
     assert planned.training_seconds is not None and result.peak_memory_bytes is not None and rival is not None
     share = result.steps / result.total_steps
@@ -107,7 +116,7 @@ def _print(number: int, planned: Estimate, examined: Examined, result: TrainingR
         f"ratio {seconds / result.seconds:.2f} (validate's guess: {rival.seconds / result.seconds:.2f})  "
         f"memory {memory / 2**20:.0f} MiB estimated, {result.peak_memory_bytes / 2**20:.0f} MiB used, "
         f"ratio {memory / result.peak_memory_bytes:.2f}  "
-        f"load {load:.1f} before, {os.getloadavg()[0]:.1f} after  [{planned.speed}]",
+        f"computed for {computed:.0f} s  load {load:.1f} before, {os.getloadavg()[0]:.1f} after  [{planned.speed}]",
         flush=True,
     )
 

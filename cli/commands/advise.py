@@ -53,7 +53,7 @@ def advise(
     asked = _asked(facts or (beside if beside.is_file() else None), requests_per_day, needs_sources, changes)
     rows, count = _samples(file)
     before = _samples(check_file(previous))[0] if previous else None
-    found = advice.facts_of(rows, before, count)
+    found = advice.facts_of(rows, before, count, quoting=True)
     measured = _measure(rows, found, endpoint, model, examples, shots, seed) if endpoint else None
     result = advice.advise(found, asked, measured)
     if as_json:

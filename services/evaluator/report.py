@@ -84,6 +84,7 @@ def render(report: Report, curves: bytes | None) -> str:
         evaluation=evaluation,
         verdict=evaluation.verdict,
         slices=list(slices),
+        pairs={pair.line: pair for pair in report.pairwise.pairs} if report.pairwise else {},
         in_slices=in_slices,
         rows=sorted(evaluation.rows, key=lambda row: -abs(row.gain)),
         counts=_counts(evaluation.rows),

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from services.validate.checks import Context
 from services.validate.domain.advice import Advice, Sample, advise, facts_of, sample_of
-from services.validate.domain.report import FileReport, FileRole
+from services.validate.domain.report import FileReport
 from services.validate.reader import Reader, Source
 from services.validate.scan import Scan, ScanControl, scan
+from shared.errors import Cancelled
 from shared.events import JobSpec
 from shared.settings import ValidationSettings
 
@@ -19,9 +20,9 @@ MOST_BYTES = 2**23
 """And no more than this: rows may be long."""
 
 
-def advice_on(source: Source, role: FileRole, scanned: Scan, control: ScanControl) -> Advice | None:
+def advice_on(source: Source, scanned: Scan, control: ScanControl) -> Advice | None:
     """What the rows alone say; None: none can be used."""
-    rows = samples(source, role, scanned, control, IN_A_REPORT)
+    rows = samples(source, scanned, control, IN_A_REPORT)
     return advise(facts_of(rows, of=scanned.report.usable)) if rows else None
 
 
@@ -34,22 +35,23 @@ def samples_of(path: Path, *, spec: JobSpec, limits: ValidationSettings) -> tupl
     """
     source, control = Source(path, path.name), ScanControl()
     scanned = scan(source, Context("training", spec, None, None), tokenizer=None, limits=limits, control=control)
-    return samples(source, "training", scanned, control, MOST_ROWS), scanned.report
+    return samples(source, scanned, control, MOST_ROWS), scanned.report
 
 
-def samples(source: Source, role: FileRole, scanned: Scan, control: ScanControl, most: int) -> list[Sample]:
+def samples(source: Source, scanned: Scan, control: ScanControl, most: int) -> list[Sample]:
     """At most `most` of the usable rows, evenly spread."""
     every = max(-(-scanned.report.usable // most), -(-scanned.report.size // MOST_BYTES))
     reader = Reader(source.path, scanned.report.size)  # the scan has limited their length
     found: list[Sample] = []
     seen = 0
     for line, raw in reader.rows():
+        if control.stop.is_set():
+            raise Cancelled
         if line > len(scanned.usable) or not scanned.usable[line - 1]:
             continue
         seen += 1
         if (seen - 1) % every:
             continue
-        control.advance(role, line, reader.position / reader.size)
         assert isinstance(raw, bytes)
         if (sample := sample_of(json.loads(raw))) is not None:
             found.append(sample)

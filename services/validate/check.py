@@ -136,7 +136,7 @@ def examine(
     splits = _split_sizes(trained, validated, assignment)
     found: dict[str, object] = {
         "splits": splits,
-        "advice": advice_on(training, "training", trained, control),
+        "advice": advice_on(training, trained, control),
         "estimate": estimate(splits["train"].tokens, spec.hyperparameters) if tokenizer else None,
     }
     if spec.splits.test > 0 and "test" not in splits:

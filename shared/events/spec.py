@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from shared.errors import InputError
 from shared.events import limits
+from shared.events.json_schema import problem_in
 from shared.events.limits import JobId, JsonObject, Name, ShownName
 from shared.events.models import FrozenModel, StrictModel
 from shared.events.references import DatasetPointer
@@ -147,6 +148,17 @@ class Evaluation(StrictModel):
     """Prompts of the user's own, asked of base and tuned model; the report shows the answers, unscored."""
     own_price: Price | None = Field(default=None, exclude_if=lambda value: value is None)
     """What the answers of base and tuned model cost."""
+
+    @field_validator("json_schema")
+    @classmethod
+    def _readable(cls, schema: dict[str, Any] | None) -> dict[str, Any] | None:
+        try:
+            problem = "" if schema is None else problem_in(schema)
+        except RecursionError:
+            problem = "it is nested too deep"
+        if problem:
+            raise ValueError(problem)
+        return schema
 
     @field_validator("graders")
     @classmethod

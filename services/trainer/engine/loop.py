@@ -144,8 +144,7 @@ class Loop:
             self.reporter.send(self.estimated)
             if self.spending is not None:
                 tokens = self.forecast.planner.data.tokens
-                self.spending.check(self.state, self.steps.total, self.estimated, tokens)
-                self._stop_if_spent(None)
+                self._end(self.spending.refused(self.state, self.steps.total, self.estimated, tokens))
         self.memory.lowered = self._lowered
         self.reporter.follow(self.pace)
         first, seconds_before = self.state.step, self.state.seconds
@@ -174,21 +173,21 @@ class Loop:
                     self._checkpoint(row)
                 written = time.monotonic()
                 seconds_stopped = written - started
-            self._stop_if_spent(row)
+            if self.spending is not None and not self.over:
+                self._end(self.spending.over(self.state, self.steps.total), row)
 
-    def _stop_if_spent(self, row: StepRow | None) -> None:
-        """Raises:
-        InputError: `budget_spent`: the job has spent what it may, and a checkpoint was written.
+    def _end(self, error: InputError | None, row: StepRow | None = None) -> None:
+        """End all processes at the same step, if the budget of any is spent. `row`: of the last step, if one was taken.
+
+        Raises:
+            InputError: the error of this process, or the same in general.
         """
-        if self.spending is None or self.over:
-            return
-        error = self.spending.over(self.state, self.steps.total)
-        if not self.memory.group.any(error is not None):  # all processes end at the same step
+        if not self.memory.group.any(error is not None):
             return
         if row is not None and self.state.step != self._kept:
             self._checkpoint(row)
         self.writer.wait()
-        raise error or InputError("budget_spent", f"the budget is spent after step {self.state.step}", "budget")
+        raise error or InputError("budget_spent", f"the budget is spent at step {self.state.step}", "budget")
 
     def resume(self, folder: Path) -> None:
         """Restore the checkpoint in `folder`, so that `run` continues from there.

@@ -112,7 +112,9 @@ def _run(
         processes = _processes(plan, prepared, device)
         place = Place(0, processes.value, out / ".peers")
         if plan.gpus != 1:
-            prepared = prepared.on(processes.value).saying(gpus=(processes.value, processes.reason))
+            prepared = prepared.saying(gpus=(processes.value, processes.reason))
+    if place.of > 1:
+        prepared = prepared.on(place.of)
     task = Task(plan, out, reporter, stop, device, place, resumed, began)
     result = None
     try:

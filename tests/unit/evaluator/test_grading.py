@@ -121,6 +121,7 @@ async def test_a_judge_sees_each_pair_twice_with_positions_swapped() -> None:
     assert found["over_base"]["low"] == 1.0
     asked = [body["messages"] for body in model.requests if body["model"] == JUDGE]
     assert len(asked) == 24 and all("politeness" in messages[0]["content"] for messages in asked)
+    assert page.count(">judge: tuned</span>") == 12
     assert "<b>12</b> better than the base" in page and "the judge said the same of 100 %" in page
 
 

@@ -204,7 +204,7 @@ async def test_a_schema_that_is_none_ends_the_job_before_anything_is_asked() -> 
     objects, model = FakeStore(), FakeModel(models())
     request = await request_for(objects, chat_rows(CITIES), chat_rows(CITIES))
     with pytest.raises(InputError, match=r"evaluation\.json_schema"):
-        await run(objects, model, request, evaluation={"json_schema": {"type": "strnig"}})
+        await run(objects, model, request, evaluation={"json_schema": {"maxLength": "many"}})
     assert not model.requests
 
 

@@ -17,22 +17,20 @@ class Spending:
     limits: Limits
     prepared_seconds: float
 
-    def check(self, state: State, total: int, estimated: Estimated, tokens: int) -> None:
-        """Before the first step of a job. `total`: all steps; `tokens`: of all of them.
-
-        Raises:
-            InputError: `unknown_price` or `budget_too_small`.
-        """
-        if state.step != state.job_began[0]:  # an earlier attempt has asked
-            return
+    def refused(self, state: State, total: int, estimated: Estimated, tokens: int) -> InputError | None:
+        """The error of a job that may not begin; None: it may. `total`: all steps; `tokens`: of all of them."""
+        if state.step != state.job_began[0]:  # an earlier attempt has begun it
+            return self.over(state, total)
         left = 1 - state.step / total
         needed = None if estimated.seconds is None else self.prepared_seconds + estimated.seconds * left
-        self.limits.check(needed, round(tokens * left))
+        try:
+            self.limits.check(needed, round(tokens * left))
+        except InputError as error:
+            return error
+        return None
 
     def over(self, state: State, total: int) -> InputError | None:
         """The error that ends the training after a step; None: there is something left."""
-        begun, seconds, tokens = state.job_began
-        if state.step == begun:
-            return None
+        _, seconds, tokens = state.job_began
         used = self.prepared_seconds + state.seconds - seconds
         return self.limits.spent(used, state.tokens - tokens, state.step, total)

@@ -3,6 +3,7 @@ each other, and answers that need what the prompt does not hold."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -54,9 +55,15 @@ class Facts(FrozenModel):
     compared: int = 0
 
 
-def facts_of(samples: Sequence[Sample], previous: Iterable[Sample] | None = None, of: int | None = None) -> Facts:
+def facts_of(
+    samples: Sequence[Sample],
+    previous: Iterable[Sample] | None = None,
+    of: int | None = None,
+    *,
+    quoting: bool = False,
+) -> Facts:
     """Measure rows. `previous`: those of an earlier version of the dataset. `of`: how many rows there are, if these are
-    an even share of them."""
+    an even share of them. `quoting`: a few facts of the answers are quoted; reports hold no text of rows."""
     if not samples:
         return Facts(rows=0, of=of or 0, kind="free text", patterns=0)
     kind, labels = _kind(samples)
@@ -77,7 +84,7 @@ def facts_of(samples: Sequence[Sample], previous: Iterable[Sample] | None = None
         patterns=len(set(questions)),
         contradicting=contradicting,
         looked_up=round(looked_up, 3),
-        examples_of_facts=facts,
+        examples_of_facts=facts if quoting else (),
         alike=round(_alike(samples), 3),
         changed=None if changed is None else round(changed, 3),
         compared=compared,
@@ -108,7 +115,8 @@ def _is_json(text: str) -> bool:
 
 def _comparable(sample: Sample) -> str:
     if _is_json(sample.answer):
-        return json.dumps(json.loads(sample.answer), sort_keys=True)
+        with contextlib.suppress(RecursionError):
+            return json.dumps(json.loads(sample.answer), sort_keys=True)
     return folded(sample.answer)
 
 

@@ -138,8 +138,9 @@ def _for_data(facts: Facts) -> Iterator[Reason]:
 
 def _for_retrieval(facts: Facts, asked: Asked) -> Iterator[Reason]:
     if facts.looked_up >= LOOKED_UP:
-        shown = ", ".join(facts.examples_of_facts[:3])
-        words = f"{facts.looked_up:.0%} of the answers hold facts that the prompt does not ({shown}): look them up"
+        quoted = ", ".join(facts.examples_of_facts[:3])
+        shown = f" ({quoted})" if quoted else ""
+        words = f"{facts.looked_up:.0%} of the answers hold facts that the prompt does not{shown}: look them up"
         yield Reason(speaks_for="retrieve", words=words)
     if facts.changed is not None and facts.changed >= CHANGED:
         words = (

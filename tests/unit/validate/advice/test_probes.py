@@ -53,7 +53,8 @@ def test_a_fact_that_the_prompt_holds_or_many_answers_share_is_not_looked_up() -
     assert facts_of(same * 2).looked_up == 0
     other = [sample(f"What does the {word} cost?", f"It costs ${n + 20}.95.") for n, word in enumerate("abcdefghijkl")]
     found = facts_of(other)
-    assert found.looked_up == 1 and found.examples_of_facts[0].startswith("$")
+    assert found.looked_up == 1 and found.examples_of_facts == ()
+    assert facts_of(other, quoting=True).examples_of_facts[0].startswith("$")
 
 
 @pytest.mark.parametrize(
