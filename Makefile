@@ -128,7 +128,7 @@ prove-storage: install $(TINY)/config.json ## 50 jobs with retention on: what is
 	$(BIN)/pytest -s tests/proofs/test_storage.py
 
 prove-uploads: install ## 2 GB through the Uploads API: the memory of the api service
-	$(BIN)/python -m benchmarks.uploads --gb 2
+	$(BIN)/python -m benchmarks.http.uploads --gb 2
 
 prove-mining: install ## 2 GB of gzipped JSON lines, and of a table of scattered conversations: the memory of the process that reads them
 	$(BIN)/pytest -s tests/proofs/test_mining.py

@@ -24,6 +24,8 @@ class Switches(StrictModel):
     fused_lora: bool | None = None
     cuda_graphs: bool | None = None
     liger: bool | None = None
+    sharded: bool | None = None
+    """Whether the processes of a training divide the base among them."""
 
 
 class Plan(StrictModel):
@@ -85,10 +87,11 @@ class Plan(StrictModel):
     compute: Literal["float32", "bfloat16"] | None = None
     """What the base computes in, as the leader of several processes has chosen; None: the process chooses."""
 
-    def as_chosen(self, quantization: str, compute: str) -> Plan:
+    def as_chosen(self, quantization: str, compute: str, *, sharded: bool) -> Plan:
         """The plan of the processes that train beside the one that has chosen these."""
         lora = self.lora.model_copy(update={"quantization": quantization})
-        return self.model_copy(update={"lora": lora, "compute": compute})
+        switches = self.switches.model_copy(update={"sharded": sharded})
+        return self.model_copy(update={"lora": lora, "compute": compute, "switches": switches})
 
     def identity(self) -> dict[str, Any]:
         """What two plans must have in common for one to continue from a checkpoint of the other. Paths, the device and

@@ -80,7 +80,7 @@ class Loop:
             self.checkpoint_at,
             clocked=plan.checkpoint_every == "auto",
             cost=cost,
-            recomputes=lambda: self.memory.fit.recompute,
+            recomputes=lambda: self.memory.fit.again,
         )
         self.snapshots = Snapshots(self.model, stepper.optimizer, self.memory.device)
         self.writer = Writer()

@@ -38,6 +38,7 @@ from services.trainer.engine.model.memory import Memory, fits_of, forget_failed_
 from services.trainer.engine.model.start import read_start
 from services.trainer.engine.model.targets import check_servable
 from services.trainer.engine.parallel.group import ALONE, Several
+from services.trainer.engine.parallel.loading import shards_of
 from services.trainer.engine.parallel.peers import Peers, Place
 from services.trainer.engine.report import speeds
 from services.trainer.engine.report.choices import choices
@@ -109,10 +110,7 @@ def _run(
     reporter.send(HyperparametersChosen.model_validate({"at": time.time(), **_named(prepared.chosen)}))
 
     if place is None:
-        processes = _processes(plan, prepared, device)
-        place = Place(0, processes.value, out / ".peers")
-        if plan.gpus != 1:
-            prepared = prepared.saying(gpus=(processes.value, processes.reason))
+        place = Place(0, prepared.planner.processes, out / ".peers")
     if place.of > 1:
         prepared = prepared.on(place.of)
     task = Task(plan, out, reporter, stop, device, place, resumed, began)
@@ -140,7 +138,8 @@ def _attempt(task: Task, prepared: Prepared) -> TrainingResult:
     bfloat16_on_cpu = device.type == "cpu" and compute.name == BFLOAT16
     attention = for_short_rows(prepared.base.attention, prepared.train.longest, bfloat16_on_cpu=bfloat16_on_cpu)
     prepared = prepared.computing(compute, attention)
-    alike = plan.as_chosen(prepared.chosen.quantization.value, compute.name)
+    recipe = prepared.recipe
+    alike = plan.as_chosen(recipe.quantization.value, compute.name, sharded=recipe.sharded.value)
     with Peers(task.place, alike, partial(kept.hand_over, prepared.encoded), task.reporter) as peers:
         prepared, loop = _trained(replace(task, plan=alike, stop=peers.stopping(task.stop)), prepared, compute)
         task.reporter.phase("save")
@@ -157,8 +156,9 @@ def _trained(task: Task, prepared: Prepared, compute: Compute) -> tuple[Prepared
     plan, device, reporter, place = task.plan, task.device, task.reporter, task.place
     rows, sequences = len(prepared.train.rows), prepared.train.sequences
     reporter.send(PhaseBegan(at=time.time(), phase="load", rows=rows, sequences=sequences))
+    load = partial(adapter.load, divided=place) if prepared.recipe.sharded.value else adapter.load
     tuned = load_onto_device(
-        lambda: adapter.load(plan, prepared.base, prepared.chosen, device, compute), device, plan.served_memory
+        lambda: load(plan, prepared.base, prepared.chosen, device, compute), device, plan.served_memory
     )
 
     reporter.phase("prepare")
@@ -166,7 +166,10 @@ def _trained(task: Task, prepared: Prepared, compute: Compute) -> tuple[Prepared
     with Several(place, device) if place.of > 1 else ALONE as group:
         if prepared.start is not None:
             prepared.start.load_into(tuned)
-        memory = Memory(tuned, device, prepared.train.longest, plan.served_memory, group, lean=plan.lean)
+        if (shards := shards_of(tuned)) is not None:
+            shards.join(group, tuned)
+        longest = prepared.train.longest
+        memory = Memory(tuned, device, longest, plan.served_memory, group, lean=plan.lean, shards=shards)
         sequences_tried = [sequence for item in prepared.train.items[:2] for sequence in item]
         reading = memory.within(lambda _: measure(tuned, sequences_tried, memory.precision))
         if not plan.packed:
@@ -199,9 +202,9 @@ def _fits_in_four_bits(error: InputError, prepared: Prepared, resumed: Path | No
     return error.code == "out_of_memory" and recipe.automatic and recipe.quantization.value == "none" and taken <= 0
 
 
-def _processes(plan: Plan, prepared: Prepared, device: Any) -> Choice[int]:
+def _processes(plan: Plan, chosen: Chosen, device: Any) -> Choice[int]:
     visible = torch.cuda.device_count() if device.type == "cuda" else None
-    return choose_processes(plan.gpus, prepared.chosen.batch_size.value, visible)
+    return choose_processes(plan.gpus, chosen.batch_size.value, visible)
 
 
 def _device(plan: Plan, number: int) -> Any:
@@ -268,7 +271,8 @@ def _prepare(
     made = choices(plan, facts.sizes, train, validation, begun)
     chosen = made.chosen
     check_servable(plan.lora, chosen.lora_r.value, plan.max_lora_rank, facts.linears, plan.served_linears)
-    planner = planner_of(plan, facts, made, device)
+    processes = _processes(plan, chosen, device)
+    planner = planner_of(plan, facts, made, device, processes.value)
     recipe = planner.plan(
         plan.lora.quantization, fits_of(device, lean=plan.lean), kept=quantization_of(resumed) if resumed else None
     )
@@ -277,6 +281,8 @@ def _prepare(
         facts, start, made.train, made.validation, chosen, planner, recipe, of_the_base(plan, facts), encoded, known
     )
     found = found.with_recipe(planner, recipe)
+    if plan.gpus != 1:
+        found = found.saying(gpus=(processes.value, processes.reason))
     found.write(out)
     return found
 

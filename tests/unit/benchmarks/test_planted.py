@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.planted import KINDS, WANTED, plant, scores
+from benchmarks.datasets.planted import KINDS, WANTED, plant, scores
 
 
 @pytest.mark.parametrize("seed", [1, 2])

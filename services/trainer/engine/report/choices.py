@@ -86,9 +86,10 @@ def planner(
     attention: str,
     shares_keys: bool,
     lacks: tuple[str, ...] = (),
+    processes: int = 1,
 ) -> Planner:
     """What is known of a run before its weights are loaded. `peak`: FLOP/s of the device; `attention`, `shares_keys`,
-    `lacks`: see `Base` and `Way`."""
+    `lacks`: see `Base` and `Way`; `processes`: how many train together."""
     linears, train = sizes.layers.linears, made.train
     targets = targets_of(plan.lora, linears)
     cost = cost_of_token(
@@ -114,6 +115,7 @@ def planner(
         tuned_mlp=any(part in name.rsplit(".", 1)[-1] for name in targets for part in MLP),
         repeats=made.chosen.beta is None and not made.chosen.lora_dropout.value,
         switches=plan.switches,
+        processes=processes,
     )
 
 

@@ -60,8 +60,8 @@ class Forecast:
         }
 
 
-def planner_of(plan: Plan, facts: BaseFacts, made: Choices, device: Any) -> Planner:
-    """What is known of a run before its weights are loaded."""
+def planner_of(plan: Plan, facts: BaseFacts, made: Choices, device: Any, processes: int = 1) -> Planner:
+    """What is known of a run before its weights are loaded. `processes`: how many train together."""
     return choices.planner(
         plan,
         facts.sizes,
@@ -72,6 +72,7 @@ def planner_of(plan: Plan, facts: BaseFacts, made: Choices, device: Any) -> Plan
         attention=_attention(facts.attention.implementation),
         shares_keys=device.type == "cuda" and shares_keys(facts, device),
         lacks=(facts.attention.reason,),
+        processes=processes,
     )
 
 
@@ -83,6 +84,11 @@ def shares_keys(facts: BaseFacts, device: Any) -> bool:
         return False
     keys = getattr(config, "num_key_value_heads", None) or heads
     return varlen.shares_keys(device, torch.bfloat16, head_dim, heads // keys)
+
+
+def computing(planner: Planner, dtype: Any, implementation: str) -> Planner:
+    """The same, when it is certain what the base computes in, and with which attention."""
+    return replace(as_read(planner, implementation), width=dtype.itemsize)
 
 
 def as_read(planner: Planner, implementation: str) -> Planner:

@@ -25,7 +25,7 @@ from services.trainer.engine.model.compute import Compute
 from services.trainer.engine.model.measured import Reading
 from services.trainer.engine.model.start import Start
 from services.trainer.engine.report.card import compared
-from services.trainer.engine.report.forecast import Forecast, as_read
+from services.trainer.engine.report.forecast import Forecast, as_read, computing
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,8 @@ class Prepared:
 
     def computing(self, compute: Compute, attention: AttentionChoice) -> Prepared:
         """The same with the type that the base computes in, and the attention that suits it and the rows."""
-        found = replace(self, base=replace(self.base, attention=attention))
+        planner = computing(self.planner, compute.dtype, attention.implementation)
+        found = replace(self, base=replace(self.base, attention=attention), planner=planner)
         return found.saying(
             compute=(compute.name, compute.reason), attention=(attention.implementation, attention.reason)
         )

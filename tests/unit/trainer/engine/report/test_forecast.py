@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from services.trainer.domain.recipe import Planner
 from services.trainer.engine.data.batches import epoch_order
 from services.trainer.engine.data.dataset import Dataset
 from services.trainer.engine.data.tokens import Example
+from services.trainer.engine.fast.fused import fuse
 from services.trainer.engine.report.choices import choices, data_facts
 from services.trainer.engine.report.forecast import device_facts, planner_of
 from tests.unit.trainer.engine.report.bases import LLAMA_8B, facts_of
@@ -94,16 +95,20 @@ def test_a_device_has_the_memory_of_the_machine_where_it_is_no_gpu():
     assert not found.cuda and found.total >= found.free > 0
 
 
+@pytest.mark.parametrize(("fused", "dtype"), [(False, torch.bfloat16), (True, torch.bfloat16), (True, torch.float32)])
 @pytest.mark.parametrize("inner", [192, 448])
 @pytest.mark.parametrize("keys", [1, 4])
-def test_a_layer_saves_what_the_formula_says(tmp_path: Path, inner: int, keys: int):
-    """PEFT's layers over bf16 weights, as on a GPU, but for attention, whose keys are not copied here."""
+def test_a_layer_saves_what_the_formula_says(inner: int, keys: int, fused: bool, dtype: Any):
+    """Fused layers as on a CPU, and PEFT's over bf16 weights, as on a GPU, but for attention, whose keys are not copied
+    here."""
 
     def saved(layers: int, tokens: int = 256) -> int:
         config = {**SMALL, "intermediate_size": inner, "num_key_value_heads": keys, "num_hidden_layers": layers}
-        model = transformers.LlamaForCausalLM(LlamaConfig(**config)).to(torch.bfloat16)
+        model = transformers.LlamaForCausalLM(LlamaConfig(**config)).to(dtype)
         model.requires_grad_(False)
         tuned = get_peft_model(model, LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM"))
+        if fused:
+            fuse(tuned)
         weights = {parameter.untyped_storage().data_ptr() for parameter in tuned.parameters()}
         found: dict[int, int] = {}
         kept = []
@@ -116,10 +121,12 @@ def test_a_layer_saves_what_the_formula_says(tmp_path: Path, inner: int, keys: i
             return tensor
 
         tokens_of_a_row = torch.zeros(1, tokens, dtype=torch.int64)
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), torch.autocast("cpu"):
+        precision = nullcontext() if fused else torch.autocast("cpu")
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), precision:
             tuned.base_model.model.model(input_ids=tokens_of_a_row, use_cache=False)
         return sum(found.values())
 
     shape = Shape(0, 0, 1, 128, 4, 128, 32 * keys, inner, 512)
-    expected = layer_bytes(shape, Way("none", cuda=False), Load(256, 256))
+    way = Way("none", cuda=False, fused=fused, width=dtype.itemsize)
+    expected = layer_bytes(shape, way, Load(256, 256))
     assert (saved(3) - saved(2)) / 256 == pytest.approx(expected, rel=0.1)

@@ -1,4 +1,4 @@
-"""Measures what the gateway adds to a request: `python -m benchmarks.gateway`.
+"""Measures what the gateway adds to a request: `python -m benchmarks.http.gateway`.
 
 A stub of vLLM answers at once. The same requests go to it directly, through our gateway, and through LiteLLM's proxy in
 the same run, streamed and not. It is installed apart, because it pins packages that we use in other versions:
@@ -29,7 +29,7 @@ from pathlib import Path
 import psutil
 import uvicorn
 
-from benchmarks.http_load import KEY, MODEL, Connection, closed_loop, fixed_rate, request, run_stub, until_ready
+from benchmarks.http.load import KEY, MODEL, Connection, closed_loop, fixed_rate, request, run_stub, until_ready
 from services.inference.app import build
 from shared.kafka import lag
 from shared.kafka.bus import Bus
@@ -168,7 +168,7 @@ async def open_streams(targets: list[Target], count: int, seconds: float) -> Non
 @contextmanager
 def servers(litellm: Path) -> Iterator[list[Target]]:
     """The stub, our gateway in front of it, and LiteLLM's proxy in front of it if it is installed."""
-    us = [sys.executable, "-m", "benchmarks.gateway"]
+    us = [sys.executable, "-m", "benchmarks.http.gateway"]
     ports = [_free_port() for _ in range(3)]
     stub = str(ports[0])
     commands = {

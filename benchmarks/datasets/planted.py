@@ -1,7 +1,7 @@
 """Plants problems among clean rows and counts what the checks find: near-duplicates, leaks, secrets, personal data.
 
-    python -m benchmarks.planted                   # 200 of each in 20,000 rows
-    python -m benchmarks.planted --rows 5000 --each 50 --seed 3
+    python -m benchmarks.datasets.planted                   # 200 of each in 20,000 rows
+    python -m benchmarks.datasets.planted --rows 5000 --each 50 --seed 3
 
 Clean rows hold what only looks like a problem: order numbers, dates, versions, prices, UUIDs, hashes, code. The command
 ends with 1 if recall or precision of a kind is below 0.95. Further kinds, such as contradictions, register in `KINDS`.

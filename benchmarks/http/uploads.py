@@ -1,4 +1,4 @@
-"""Proves that the size of an upload costs no memory: `python -m benchmarks.uploads --gb 2`.
+"""Proves that the size of an upload costs no memory: `python -m benchmarks.http.uploads --gb 2`.
 
 The official client sends a file through the Uploads API, in parallel parts, to the api service as a process of its own
 over the real embedded store. Then it reads the file back, and compares the digests. The most resident memory that the

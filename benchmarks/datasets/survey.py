@@ -1,7 +1,7 @@
 """How quick the survey is, part by part, against named rivals in the same run.
 
-    python -m benchmarks.survey                  # 4,000 rows of 750 bytes
-    python -m benchmarks.survey --rows 20000 --processes
+    python -m benchmarks.datasets.survey                  # 4,000 rows of 750 bytes
+    python -m benchmarks.datasets.survey --rows 20000 --processes
 
 Rates are rows for each second of one core (CPU time, so that a busy machine changes little). Each part reads the rows
 from their bytes and does all that the survey does for it. `--processes` adds the wall time of the whole survey on all
@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.planted import Clean, contents
+from benchmarks.datasets.planted import Clean, contents
 from services.validate.reader import Source
 from services.validate.scan import ScanControl
 from services.validate.survey.features import HALF, features, words_of
