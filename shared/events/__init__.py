@@ -6,6 +6,7 @@ fields are added; readers ignore fields that they do not know. See docs/architec
 
 from __future__ import annotations
 
+from shared.events.checks import Checks, Policy, PrivacyPolicy
 from shared.events.documents import (
     ApiKey,
     Asked,
@@ -67,7 +68,6 @@ from shared.events.spec import (
     Alias,
     Auto,
     Budget,
-    Checks,
     Evaluation,
     Gate,
     GateChecks,
@@ -76,9 +76,7 @@ from shared.events.spec import (
     Lora,
     Method,
     Origin,
-    Policy,
     Price,
-    PrivacyPolicy,
     Rival,
     Splits,
     TaskKind,

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from shared.errors import InputError
 from shared.events import limits
+from shared.events.checks import Checks
 from shared.events.integrations import Integration
 from shared.events.json_schema import problem_in
 from shared.events.limits import JobId, JsonObject, Name, ShownName
@@ -248,27 +249,6 @@ class Gate(StrictModel):
     checks: GateChecks = Field(default=GateChecks(), exclude_if=lambda value: value == GateChecks())
     """Beside the difference to the base. The default is not written, because older services do not know it; they check
     nothing of this."""
-
-
-Policy = Literal["report", "drop", "fail"]
-PrivacyPolicy = Literal["report", "redact", "drop", "fail"]
-
-
-class Checks(StrictModel):
-    """What happens to rows that can be trained on, but perhaps should not be. `report`: they are trained on, and the
-    report names them. `drop`: they are left out. `fail`: the job fails. `redact`: placeholders, such as `[EMAIL]`, take
-    the place of what is private, in all splits."""
-
-    personal_data: PrivacyPolicy = "report"
-    """E-mail addresses, phone, card and social security numbers, IBANs, IP addresses."""
-    secrets: PrivacyPolicy = "report"
-    """Keys, tokens, passwords, private keys."""
-    near_duplicates: Policy = "report"
-    """Rows that are nearly the same as an earlier one. They are always in one split."""
-    leaks: Policy = "report"
-    """Rows of the validation file that are nearly the same as one of the training file."""
-    refusals: Policy = "report"
-    """Answers such as "I'm sorry, but I can't help with that"."""
 
 
 class Budget(StrictModel):

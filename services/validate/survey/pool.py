@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
@@ -26,7 +26,7 @@ _ROOT = Path(__file__).parents[3]
 
 def looked_at(
     pieces: Iterable[Chunk], options: Options, size: int, stop: threading.Event
-) -> Iterator[tuple[Chunk, Part]]:
+) -> Generator[tuple[Chunk, Part]]:
     """Every piece with what it holds, in order. It ends early once `stop` is set. `size`: bytes of the file."""
     processes = min(len(os.sched_getaffinity(0)), MOST_PROCESSES)
     if size < WORTH_IT or processes < 2:
@@ -47,22 +47,24 @@ def looked_at(
         finally:
             idle.put(worker)
 
+    threads = ThreadPoolExecutor(processes, thread_name_prefix="survey")
+    waiting: deque[tuple[Chunk, Future[Part]]] = deque()
     try:
-        with ThreadPoolExecutor(processes, thread_name_prefix="survey") as threads:
-            waiting: deque[tuple[Chunk, Future[Part]]] = deque()
-            for piece in pieces:
-                if stop.is_set():
-                    break
-                waiting.append((piece, threads.submit(ask, piece)))
-                if len(waiting) > 2 * processes:
-                    done, future = waiting.popleft()
-                    yield done, future.result()
-            while waiting and not stop.is_set():
+        for piece in pieces:
+            if stop.is_set():
+                return
+            waiting.append((piece, threads.submit(ask, piece)))
+            if len(waiting) > 2 * processes:
                 done, future = waiting.popleft()
                 yield done, future.result()
+        while waiting and not stop.is_set():
+            done, future = waiting.popleft()
+            yield done, future.result()
     finally:
+        # the processes go first: a thread that waits for one then ends
         for worker in workers:
             worker.close()
+        threads.shutdown(cancel_futures=True)
 
 
 def _alone(piece: Chunk, options: Options) -> Part:

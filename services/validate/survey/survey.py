@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -105,12 +105,13 @@ def _surveyed(
     found = Collected()
     with clean.open("wb") if clean else nullcontext() as out, source.path.open("rb") as original:
         pieces = chunks(source.path, options.max_line_bytes)
-        for piece, part in looked_at(pieces, options, size, control.stop):
-            clusters.add(part.bands, part.signatures)
-            found.add(part)
-            if out is not None:
-                _write(out, original, piece.start, piece.end, part.redacted)
-            control.advance(role, found.rows, piece.end / size)
+        with closing(looked_at(pieces, options, size, control.stop)) as parts:
+            for piece, part in parts:
+                clusters.add(part.bands, part.signatures)
+                found.add(part)
+                if out is not None:
+                    _write(out, original, piece.start, piece.end, part.redacted)
+                control.advance(role, found.rows, piece.end / size)
     if control.stop.is_set():
         raise Cancelled
     return found
