@@ -32,7 +32,7 @@ HEAD_CHUNK, HEAD_BYTES, PLAIN_HEAD_BYTES = 4096, 6, 16
 where the base's own head is used, for all positions at once."""
 MASK_BYTES, EAGER_BYTES = 2, 8
 """Of a pair of tokens of a row: in the mask; and in scores and weights of eager attention, for each layer and head."""
-FLOAT32_SCALE, PROCESS_BYTES = 2, int(0.8 * GIB)
+FLOAT32_SCALE, PROCESS_BYTES = 2, int(1.05 * GIB)
 """On a CPU numbers are in float32, so twice as large; and all memory of the process counts, also torch's own."""
 
 EFFICIENCY: Mapping[tuple[str, bool], float] = {
