@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import typer
 
-from cli.commands import check, curate, dlq, jobs, keys, models, quarantine, stack, trace
+from cli.commands import check, curate, dlq, jobs, keys, models, quarantine, stack, synthesize, trace
 from cli.terminal import Group
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ PANELS: dict[str, dict[str, Callable[..., None]]] = {
         "env": stack.env,
     },
     "Jobs": {
+        "synthesize": synthesize.synthesize,
         "check": check.check,
         "curate": curate.curate,
         "submit": jobs.submit,
