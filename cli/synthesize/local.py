@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cli.terminal import CliError
-from services.ingest.domain.synthesis import results
+from services.ingest.domain.synthesis import places, results
 from services.ingest.domain.synthesis.history import History
 from services.ingest.domain.synthesis.plan import Seed
 from services.ingest.domain.synthesis.spec import Endpoint, SynthesisSpec
 from services.ingest.synthesis.journal import FileJournal
 from services.ingest.synthesis.run import Outcome, Synthesis
-from services.ingest.synthesis.spec_file import ENDINGS, parse_seeds, parse_spec
+from services.ingest.synthesis.spec_file import parse_seeds, parse_spec
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,7 @@ class Files:
     @classmethod
     def of(cls, spec: Path, out: Path | None) -> Files:
         """By default the dataset is `NAME.jsonl` beside `NAME.synthesis.yaml`."""
-        name = next((spec.name.removesuffix(end) for end in ENDINGS if spec.name.endswith(end)), spec.stem)
-        return cls(spec, out or spec.with_name(f"{name}.jsonl"))
+        return cls(spec, out or spec.with_name(places.dataset_key(spec.name)))
 
     @property
     def journal(self) -> Path:

@@ -48,6 +48,8 @@ from shared.events.events import (
     Split,
     StageName,
     StageOutcome,
+    SynthesisProgress,
+    SynthesisRequested,
     TrainingCompleted,
 )
 from shared.events.models import (
@@ -128,6 +130,8 @@ __all__ = [
     "StageResult",
     "StoredFile",
     "StrictModel",
+    "SynthesisProgress",
+    "SynthesisRequested",
     "Tombstone",
     "TrainingCompleted",
 ]

@@ -11,7 +11,6 @@ from shared import strict_json
 from shared.errors import InputError
 
 CODE = "invalid_synthesis"
-ENDINGS = (".synthesis.yaml", ".synthesis.yml")
 MAX_SEEDS = 1000
 MAX_SEED_BYTES = 2**22
 HINT = "`task: …`, `scenarios: […]`, `count: 100`, `model: …`, `endpoint: {base_url: …}` and `budget: {tokens: …}`"

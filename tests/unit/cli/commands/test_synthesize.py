@@ -17,16 +17,17 @@ import yaml
 from typer.testing import CliRunner
 
 from cli.main import app
+from services.ingest.domain.synthesis import results
 from services.ingest.domain.synthesis.history import ENTRY, Answered, Asked
 from tests.support.fakes.language_model import FakeModel, serve
-from tests.unit.ingest.synthesis.world import spec, writer
+from tests.unit.ingest.synthesis.world import run, spec, writer
 
 ROWS = 200
 REPOSITORY = Path(__file__).parents[4]
 
 
-def write_spec(url: str = "http://127.0.0.1:9", **changes: Any) -> Path:
-    values = spec(url, count=ROWS, concurrency=8, **changes).model_dump(mode="json", exclude_defaults=True)
+def write_spec(url: str = "http://127.0.0.1:9", count: int = 40, **changes: Any) -> Path:
+    values = spec(url, count=count, concurrency=8, **changes).model_dump(mode="json", exclude_defaults=True)
     path = Path("support.synthesis.yaml")
     path.write_text(yaml.safe_dump(values))
     return path
@@ -68,7 +69,7 @@ def rows() -> list[dict[str, Any]]:
 async def test_a_synthesis_that_is_killed_half_way_asks_for_nothing_twice_that_was_answered() -> None:
     model = FakeModel({"strong": writer})
     async with serve(model) as url:
-        path = write_spec(url)
+        path = write_spec(url, ROWS)
         half = 3 * ROWS // 2
         code, _ = await synthesize(str(path), until=lambda: len(model.requests) >= half)
         assert code == -signal.SIGKILL
@@ -92,12 +93,8 @@ async def test_a_synthesis_that_is_killed_half_way_asks_for_nothing_twice_that_w
     assert report["requests_without_reply"] <= 8
 
     # an unbroken run makes the same rows
-    broken, model.requests = rows(), []
-    async with serve(model) as url:
-        write_spec(url)
-        code, _ = await synthesize(str(path), "--out", "whole.jsonl")
-    assert [json.loads(line) for line in Path("whole.jsonl").read_text().splitlines()] == broken
-    assert len(model.requests) == 3 * ROWS
+    _, journal = await run(FakeModel({"strong": writer}), count=ROWS, concurrency=8)
+    assert rows() == [json.loads(line) for line in results.rows(spec(count=ROWS), journal.history)]
 
 
 @pytest.mark.parametrize("kill", [signal.SIGTERM, signal.SIGINT])
@@ -105,16 +102,16 @@ async def test_a_synthesis_that_is_stopped_spends_no_request_twice(kill: signal.
     model = FakeModel({"strong": writer})
     async with serve(model) as url:
         path = write_spec(url)
-        code, said = await synthesize(str(path), until=lambda: len(model.requests) >= 100, kill=kill)
+        code, said = await synthesize(str(path), until=lambda: len(model.requests) >= 40, kill=kill)
         assert code == 130, said
         assert "run the same command to go on" in said
         made = len(rows())
-        assert 0 < made < ROWS
+        assert 0 < made < 40
         code, _ = await synthesize(str(path))
     assert code == 0
-    assert len(rows()) == ROWS
+    assert len(rows()) == 40
     assert set(bodies(model).values()) == {1}
-    assert len(model.requests) == 3 * ROWS
+    assert len(model.requests) == 3 * 40
 
 
 async def test_the_server_may_be_away_for_a_while() -> None:
@@ -122,7 +119,7 @@ async def test_the_server_may_be_away_for_a_while() -> None:
     async with serve(model) as url:
         code, said = await synthesize(str(write_spec(url, judge=None)))
     assert code == 0, said
-    assert len(rows()) == ROWS
+    assert len(rows()) == 40
 
 
 # --- without a server -------------------------------------------------------------------------------------------------

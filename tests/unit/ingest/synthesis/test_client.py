@@ -102,16 +102,16 @@ async def test_a_connection_that_breaks_may_have_cost_something() -> None:
         return Response(GOOD)
 
     async with Server(app).running() as server:
-        async with ChatClient(Endpoint(base_url=f"{server.url}/v1"), None, 5.0) as client:
-            with pytest.raises(Unavailable) as raised:
-                await client.complete(BODY)
+        client = ChatClient(Endpoint(base_url=f"{server.url}/v1"), None, 5.0)
+        with pytest.raises(Unavailable) as raised:
+            await client.complete(BODY)
     assert raised.value.spent
 
 
 @pytest.mark.parametrize(
     ("answer", "param", "said"),
     [
-        ((401, error("Incorrect API key provided"), {}), "endpoint.key", "variable STRONG_KEY (Incorrect API key provided)"),
+        ((401, error("Incorrect API key provided"), {}), "endpoint.key", "STRONG_KEY (Incorrect API key provided)"),
         ((404, error("no such model"), {}), "endpoint", "does not know the model m (no such model); correct `model`"),
         ((429, error("You exceeded your quota", "insufficient_quota"), {}), "endpoint", "gives no credit"),
         ((402, error("Payment required"), {}), "endpoint", "gives no credit"),

@@ -20,9 +20,7 @@ def test_a_query_with_small_changes_is_one(text: str) -> None:
     assert near.like(text) == QUERY
 
 
-@pytest.mark.parametrize(
-    "text", ["", "?", "Can I have my money back?", "My parcel arrived on Monday, broken. What now?"]
-)
+@pytest.mark.parametrize("text", ["", "?", "Can I have my money back?", "My parcel arrived on Monday, broken."])
 def test_another_query_is_none(text: str) -> None:
     near = NearDuplicates(0.7)
     near.add("first", QUERY)
