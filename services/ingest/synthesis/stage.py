@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import json
 import logging
-import time
 from collections.abc import Iterable, Mapping
 
 from pydantic import SecretStr
@@ -15,14 +14,15 @@ from pydantic import SecretStr
 from services.ingest.domain.synthesis import places, results
 from services.ingest.domain.synthesis.plan import Seed
 from services.ingest.domain.synthesis.spec import Endpoint, SynthesisSpec
+from services.ingest.quarantine import Item, Quarantine
 from services.ingest.synthesis.progress import Progress
 from services.ingest.synthesis.run import Outcome, Synthesis
 from services.ingest.synthesis.spec_file import CODE, parse_seeds, parse_spec
 from services.ingest.synthesis.stored_journal import StoredJournal
+from shared.drops import place_of
 from shared.errors import ConfigError, InputError, LeaseLost, StoreRefused, TransientError
 from shared.events import SynthesisRequested
 from shared.kafka.bus import Delivery
-from shared.retry import Backoff
 from shared.settings import SynthesisSettings
 from shared.stages.lease import Claims
 from shared.stages.ledger import Entry
@@ -37,7 +37,6 @@ AT_A_TIME = 4
 """Specs that one process works on. They mostly wait for their endpoints."""
 STOP_SECONDS = 8.0
 """For the replies that are under way when the service stops; a process has 10 seconds by default."""
-FAILED_PAUSES = Backoff(10.0, 600.0)
 
 
 class SynthesisStage:
@@ -65,8 +64,7 @@ class SynthesisStage:
         """The ETag of each spec in the bucket."""
         self._settled: dict[str, str] = {}
         """The ETag of each spec that is done, or that cannot be done as it is."""
-        self._later: dict[str, tuple[int, float]] = {}
-        """The failures in a row of a spec, and when it is tried again."""
+        self._quarantine = Quarantine(objects)
         self._working: dict[str, tuple[asyncio.Task[None], list[Synthesis]]] = {}
 
     def listed(self, listing: Iterable[Entry]) -> None:
@@ -94,12 +92,13 @@ class SynthesisStage:
             raise InputError("file_not_found", f"There is no object {pointer.bucket}/{pointer.key}.", "spec")
         self._specs[pointer.key] = found[1]
         self._settled.pop(pointer.key, None)
-        self._later.pop(pointer.key, None)
         self._bell.set()
 
     async def run(self) -> None:
         """Work until cancelled. Then the replies under way are waited for, and what is begun goes on elsewhere, or here
         after a restart."""
+        with contextlib.suppress(TransientError):
+            await self._quarantine.load()
         try:
             while True:
                 self._bell.clear()
@@ -118,14 +117,18 @@ class SynthesisStage:
             await cancel_and_wait(*tasks)
 
     def _may_begin(self, key: str, etag: str) -> bool:
-        waits = self._later.get(key, (0, 0.0))[1] > time.monotonic()
         full = len(self._working) >= AT_A_TIME
-        return not (waits or full or key in self._working or self._settled.get(key) == etag)
+        settled = self._settled.get(key) == etag
+        return not (full or settled or key in self._working or self._quarantine.waits(self._item(key, etag)))
+
+    def _item(self, key: str, etag: str) -> Item:
+        place = place_of(self._bucket.bucket, key)
+        return Item("drop", f"synthesis {key} {etag}", place, origin=place, version=etag)
 
     async def _look(self, key: str, etag: str, running: list[Synthesis]) -> None:
         """Make the dataset of a spec, unless it is made, or another owner works on it."""
         prefix = places.prefix_of(self._bucket.bucket, key)
-        progress = Progress(self._bus, self._bucket.bucket, key, etag)
+        progress, item = Progress(self._bus, self._bucket.bucket, key, etag), self._item(key, etag)
         try:
             if await self._is_done(prefix, etag):
                 self._settled[key] = etag
@@ -141,7 +144,7 @@ class SynthesisStage:
                         await lease.certain()
                         await self._objects.put(f"{prefix}done.json", json.dumps({"etag": etag}).encode())
                         self._settled[key] = etag
-                self._later.pop(key, None)
+                        await self._quarantine.solved(item)
             finally:
                 with contextlib.suppress(LeaseLost, TransientError, ConfigError, StoreRefused):
                     await lease.give_back()
@@ -149,15 +152,15 @@ class SynthesisStage:
             log.warning("a synthesis cannot be made", extra={"reason": error.code})
             self._settled[key] = etag
             await progress.tell("failed", f"{error.param}: {error.message}" if error.param else error.message)
+            with contextlib.suppress(TransientError, ConfigError, StoreRefused):
+                await self._quarantine.final(item, error)
         except LeaseLost:
             log.warning("another replica works on a synthesis")
         except Exception as error:
-            failures = self._later.get(key, (0, 0.0))[0] + 1
-            self._later[key] = (failures, time.monotonic() + FAILED_PAUSES.jittered(failures))
             expected = isinstance(error, TransientError | ConfigError | StoreRefused)
-            log.warning(
-                "a synthesis waits", extra={"reason": type(error).__name__}, exc_info=None if expected else error
-            )
+            if not expected:
+                log.exception("a synthesis cannot be made now")
+            await self._quarantine.later(item, error)
             await progress.tell("waiting", str(error) if expected else "an unexpected error; the log of ingest has it")
         finally:
             self._working.pop(key, None)

@@ -20,6 +20,7 @@ from shared.errors import InputError, LeaseLost
 from shared.events import DatasetPointer, SynthesisProgress, SynthesisRequested
 from shared.kafka.bus import Delivery
 from shared.settings import SynthesisSettings
+from shared.stages import quarantine
 from shared.tasks import cancel_and_wait
 from tests.support.fakes.bus import FakeBus
 from tests.support.fakes.language_model import FakeModel, serve
@@ -76,6 +77,11 @@ class World:
 
     async def has_asked(self, count: int) -> None:
         assert len(self.model.requests) >= count
+
+    async def quarantined(self, count: int) -> None:
+        """Make sure that so many unsolved entries tell of the spec."""
+        held = [each for each in (await quarantine.read_all(self.store)).values() if each.solved_at is None]
+        assert [each.place for each in held] == [f"s3://datasets/{KEY}"] * count
 
     def rows(self, key: str = "team/support.jsonl") -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.datasets.held[key].data.splitlines()]
@@ -161,9 +167,11 @@ async def test_a_spec_that_is_wrong_is_told_once_and_tried_again_when_it_changes
     async with world.replica() as stage:
         [failed] = await world.told("failed")
         assert "scenarios: Field required" in failed.message
+        await eventually(lambda: world.quarantined(1), AssertionError)
         world.drop()
         stage.listed(await world.datasets.list(""))
         await world.told("completed")
+        await eventually(lambda: world.quarantined(0), AssertionError)
     assert len(await world.told("failed")) == 1
 
 
