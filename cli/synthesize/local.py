@@ -20,6 +20,7 @@ from services.ingest.domain.synthesis.spec import Endpoint, SynthesisSpec
 from services.ingest.synthesis.journal import FileJournal
 from services.ingest.synthesis.run import Outcome, Synthesis
 from services.ingest.synthesis.spec_file import parse_seeds, parse_spec
+from shared import disk
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,10 @@ class Files:
         """Refuse to write over what no synthesis has made.
 
         Raises:
-            CliError: there is such a file.
+            CliError: there is such a file, or no folder for it.
         """
+        if not self.out.parent.is_dir():
+            raise CliError(f"there is no folder {self.out.parent}", "make it, or name another file with --out")
         if self.out.exists() and not self.journal.exists():
             raise CliError(f"{self.out} is there, and no synthesis has made it", "name another file with --out")
 
@@ -134,5 +137,6 @@ def _read(path: Path) -> bytes:
 
 def _write(path: Path, content: bytes) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_bytes(content)
-    partial.replace(path)
+    with disk.writing(path.parent, "--out"):
+        partial.write_bytes(content)
+        partial.replace(path)

@@ -94,13 +94,13 @@ class Synthesis:
 
     async def _begin(self, history: History) -> None:
         digest = self._spec.digest([[seed.query, seed.answer] for seed in self._seeds])
-        if history.digest is None:
+        if history.digest is None or (history.digest != digest and not history.requests):
             await self._journal.append(Begun(digest=digest))
         elif history.digest != digest:
             raise InputError(
                 "other_synthesis",
-                "what was made so far belongs to other settings: only count, attempts, budget, prices, limits and "
-                "address may change. Give the new settings another name, or change them back.",
+                "what was made so far belongs to other settings: only count, attempts, budget, prices, limits, "
+                "address, max_tokens and temperature may change. Give the new settings another name, or undo this.",
             )
         if self._near:
             for number, seed in enumerate(self._seeds):

@@ -190,18 +190,13 @@ class SynthesisSpec(StrictModel):
         return self
 
     def digest(self, seeds: Any) -> str:
-        """It changes with everything that the requests and the decisions about their replies depend on: with these,
-        what was made so far would not belong to what is still to be made. `count`, budget, prices, limits, address and
-        the number of attempts may change between two runs."""
-        asked = self.model_dump(
-            mode="json",
-            exclude={
-                "count": True, "budget": True, "prices": True, "concurrency": True, "requests_per_minute": True,
-                "tokens_per_minute": True, "timeout_seconds": True, "attempts": True, "endpoint": True, "seeds": True,
-                "judge": {"endpoint", "prices"},
-            },
-        )  # fmt: skip
-        return ids.derive("synthesis", asked, seeds)
+        """It changes with everything that the requests and the decisions about their replies depend on: with others,
+        what was made so far would not belong to what is still to be made. `count`, budget, prices, limits, address,
+        attempts, `max_tokens` and `temperature` may change between two runs."""
+        what = ("task", "system", "scenarios", "vary", "model", "near_duplicates", "seed")
+        asked = self.model_dump(mode="json", include=set(what))
+        judged = self.judge.model_dump(mode="json", include={"model", "min_score"}) if self.judge else None
+        return ids.derive("synthesis", asked, judged, seeds)
 
 
 Step = Literal["query", "answer", "judge"]

@@ -152,6 +152,12 @@ def test_a_file_that_no_synthesis_has_made_is_not_written_over() -> None:
     assert Path("support.jsonl").read_text() == "mine\n"
 
 
+def test_a_folder_that_is_missing_is_named() -> None:
+    result = invoke(str(write_spec()), "--out", "none/a.jsonl")
+    assert result.exit_code == 1
+    assert "there is no folder none" in result.output
+
+
 def test_seeds_that_are_missing_are_named() -> None:
     result = invoke(str(write_spec(seeds="seeds.jsonl")))
     assert result.exit_code == 1

@@ -273,6 +273,13 @@ async def test_a_journal_of_other_settings_is_refused() -> None:
         await run(strong(), journal, system="Be rude.")
 
 
+async def test_settings_may_change_as_long_as_nothing_was_paid_for() -> None:
+    outcome, journal = await run(strong(failures=[(401, {})] * 9))
+    assert outcome.end == "failed"
+    outcome, _ = await run(strong(), journal, system="Be brief.")
+    assert outcome.end == "complete"
+
+
 # --- kills --------------------------------------------------------------------------------------------------------
 
 

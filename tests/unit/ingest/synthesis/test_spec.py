@@ -87,7 +87,14 @@ def test_seeds_come_as_messages_or_as_prompt_and_completion() -> None:
 def test_what_changes_no_request_may_change_between_two_runs() -> None:
     first = spec().digest([])
     same = spec(
-        count=99, budget={"tokens": 5}, prices=None, concurrency=1, endpoint={"base_url": "http://other"}, attempts=9
+        max_tokens={"answer": 5},
+        temperature={"query": 0},
+        count=99,
+        budget={"tokens": 5},
+        prices=None,
+        concurrency=1,
+        endpoint={"base_url": "http://other"},
+        attempts=9,
     )
     assert same.digest([]) == first
     assert spec(system="Be brief.").digest([]) != first
