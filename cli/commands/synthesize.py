@@ -6,9 +6,10 @@ import asyncio
 import time
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 from rich.text import Text
 
 from cli.terminal import INTERRUPTED, err, out
@@ -63,19 +64,18 @@ def _preview(files: Files) -> None:
 
 
 def _run(files: Files) -> None:
-    from cli.synthesize.figures import line  # noqa: PLC0415
     from cli.synthesize.local import synthesize as make  # noqa: PLC0415
 
     with err.status("asking …") if err.is_terminal else nullcontext() as status:
-        told = time.monotonic()
+        told, waited = time.monotonic(), False
 
-        def progress(*figures: Any) -> None:
-            nonlocal told
+        def progress(line: str, waits: bool) -> None:
+            nonlocal told, waited
             if status is not None:
-                status.update(line(*figures))
-            elif time.monotonic() - told >= SECONDS_A_LINE:
-                told = time.monotonic()
-                err.print(Text(line(*figures)))
+                status.update(escape(line))
+            elif time.monotonic() - told >= SECONDS_A_LINE or (waits and not waited):
+                told, waited = time.monotonic(), waits
+                err.print(Text(line))
 
         spec, history, outcome = asyncio.run(make(files, progress))
     _tell(files, spec, history, outcome)

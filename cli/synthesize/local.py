@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cli.terminal import CliError
+from cli.synthesize import figures
+from cli.terminal import CliError, printable
 from services.ingest.domain.synthesis import places, results
 from services.ingest.domain.synthesis.history import History
 from services.ingest.domain.synthesis.plan import Seed
@@ -73,11 +74,9 @@ class Files:
         _write(self.report, json.dumps(report, indent=2, ensure_ascii=False).encode() + b"\n")
 
 
-async def synthesize(
-    files: Files, progress: Callable[[SynthesisSpec, History, float, int], None]
-) -> tuple[SynthesisSpec, History, Outcome]:
+async def synthesize(files: Files, progress: Callable[[str, bool], None]) -> tuple[SynthesisSpec, History, Outcome]:
     """Make the rows that are missing. Ctrl-C and SIGTERM end the run when the requests under way are answered; a second
-    one ends it at once. `progress` gets the spec, the history, the seconds, and the rows before this run.
+    one ends it at once. `progress` gets a line of figures, and whether it says that the endpoint is waited for.
 
     Raises:
         InputError, CliError: the spec or the journal is wrong, or another process works on it.
@@ -87,13 +86,13 @@ async def synthesize(
     began = time.monotonic()
     with FileJournal(files.journal) as journal:
         before = results.made(spec, journal.history)
-        synthesis = Synthesis(
-            spec,
-            seeds,
-            journal,
-            key_of=key_of,
-            progress=lambda history: progress(spec, history, time.monotonic() - began, before),
-        )
+
+        def tell(history: History) -> None:
+            line = figures.line(spec, history, time.monotonic() - began, before)
+            waits = synthesis.waiting_for
+            progress(f"{line}  waiting: {printable(waits)}" if waits else line, waits is not None)
+
+        synthesis = Synthesis(spec, seeds, journal, key_of=key_of, progress=tell)
         with _stopping(synthesis.stop):
             outcome = await synthesis.run()
         files.write(spec, journal.history, outcome)

@@ -41,6 +41,10 @@ class Asking:
     purse: Purse
     stopping: asyncio.Event
     clock: Callable[[], float]
+    changed: Callable[[], None] = lambda: None
+    """Called when `waiting_for` changes."""
+    waiting_for: str | None = None
+    """Why the endpoint did not answer the last request."""
     _works: set[Step] = field(default_factory=set)
     """The steps of which a request was answered: then the next one that is refused is to blame itself."""
 
@@ -87,6 +91,7 @@ class Asking:
             try:
                 reply = await server.client.complete(prompt.body(server.model))
             except Unavailable as error:
+                self._wait_for(str(error))
                 patient = server.pace.failed(began, error.wait)
                 if not error.spent:
                     ticket.tokens = 0
@@ -103,6 +108,7 @@ class Asking:
                 await self._unspent(asked, who)
                 raise error.reason from None
             server.pace.succeeded()
+            self._wait_for(None)
             self._works.add(prompt.step)
             known = reply.input_tokens is not None and reply.output_tokens is not None
             real = cost(reply.input_tokens or 0, reply.output_tokens or 0, server.prices) if known else price
@@ -117,6 +123,11 @@ class Asking:
             )
             await self.journal.append(answered)
             return answered
+
+    def _wait_for(self, trouble: str | None) -> None:
+        if trouble != self.waiting_for:
+            self.waiting_for = trouble
+            self.changed()
 
     async def _unspent(self, asked: Asked, who: object) -> None:
         self.purse.unspent(who, asked.cost)

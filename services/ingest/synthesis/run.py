@@ -53,7 +53,8 @@ class Synthesis:
         clock: Callable[[], float] = time.monotonic,
         progress: Callable[[History], None] = lambda history: None,
     ) -> None:
-        """`key_of` knows the API key of an endpoint. `progress` is called after each reply and each decision."""
+        """`key_of` knows the API key of an endpoint. `progress` is called after each reply and each decision,
+        and when `waiting_for` changes."""
         self._spec = spec
         self._seeds = tuple(seeds)
         self._journal = journal
@@ -64,11 +65,16 @@ class Synthesis:
         self._ended: End | None = None
         self._error: Exception | None = None
         self._near = NearDuplicates(spec.near_duplicates) if spec.near_duplicates else None
-        self._asking: Asking
+        self._asking: Asking | None = None
 
     def stop(self) -> None:
         """Send no more requests; what is under way is still waited for and kept."""
         self._stopping.set()
+
+    @property
+    def waiting_for(self) -> str | None:
+        """Why the endpoint did not answer the last request; None if it did."""
+        return self._asking.waiting_for if self._asking else None
 
     async def run(self) -> Outcome:
         """Make rows until the end. What fails is in the outcome.
@@ -82,15 +88,18 @@ class Synthesis:
         async with AsyncExitStack() as stack:
             purse = Purse(self._spec.budget, history)
             servers = await self._servers(stack)
-            self._asking = Asking(servers, self._journal, purse, self._stopping, self._clock)
+            asking = self._asking = Asking(servers, self._journal, purse, self._stopping, self._clock, self._tell)
             slots = self._open_slots(history)
-            workers = [asyncio.create_task(self._work(slots, purse)) for _ in range(self._spec.concurrency)]
+            workers = [asyncio.create_task(self._work(slots, asking, purse)) for _ in range(self._spec.concurrency)]
             try:
                 await asyncio.gather(*workers)
             finally:
                 await cancel_and_wait(*workers)
         end = self._ended or ("stopped" if self._stopping.is_set() else "complete")
         return Outcome(end, self._clock() - began, len(history.kept) - before, self._error)
+
+    def _tell(self) -> None:
+        self._progress(self._journal.history)
 
     async def _begin(self, history: History) -> None:
         digest = self._spec.digest([[seed.query, seed.answer] for seed in self._seeds])
@@ -139,12 +148,12 @@ class Synthesis:
             if slot not in history.kept and history.attempts(slot) < self._spec.attempts
         )
 
-    async def _work(self, slots: Iterator[int], purse: Purse) -> None:
+    async def _work(self, slots: Iterator[int], asking: Asking, purse: Purse) -> None:
         for slot in slots:
             if self._stopping.is_set() or self._ended:
                 return
             try:
-                await self._row(slot, purse)
+                await self._row(slot, asking, purse)
             except Stopped:
                 return
             except BudgetReached:
@@ -157,12 +166,12 @@ class Synthesis:
                 self.stop()
                 return
 
-    async def _row(self, slot: int, purse: Purse) -> None:
+    async def _row(self, slot: int, asking: Asking, purse: Purse) -> None:
         history = self._journal.history
         while (attempt := history.attempts(slot)) < self._spec.attempts:
             take = plan.take(self._spec, self._seeds, slot, attempt)
             try:
-                await self._attempt(take, purse)
+                await self._attempt(take, asking, purse)
                 return
             except Refused as refused:
                 if self._near:
@@ -171,10 +180,10 @@ class Synthesis:
                     Dropped(slot=slot, attempt=attempt, reason=refused.reason, detail=str(refused))
                 )
             finally:
-                self._progress(history)
+                self._tell()
 
-    async def _attempt(self, take: Take, purse: Purse) -> None:
-        expected = {prompt.step: self._asking.most(prompt) for prompt in prompts.expected(self._spec, take)}
+    async def _attempt(self, take: Take, asking: Asking, purse: Purse) -> None:
+        expected = {prompt.step: asking.most(prompt) for prompt in prompts.expected(self._spec, take)}
         open_steps = [step for step in expected if take.id_of(step) not in self._journal.history.answers]
         owner = (take.slot, take.attempt)
         async with purse.holding(owner, total(expected[step] for step in open_steps)):
@@ -182,8 +191,8 @@ class Synthesis:
             async def ask(prompt: Prompt) -> tuple[str, str | None]:
                 later = list(expected)[list(expected).index(prompt.step) + 1 :]
                 rest = total(expected[step] for step in later if step in open_steps)
-                answered = await self._asking.ask(prompt, owner, rest)
-                self._progress(self._journal.history)
+                answered = await asking.ask(prompt, owner, rest)
+                self._tell()
                 return answered.text, answered.finish_reason
 
             asked = replies.message(self._text("query", *await ask(prompts.query(self._spec, take))))

@@ -119,6 +119,8 @@ async def test_the_server_may_be_away_for_a_while() -> None:
     async with serve(model) as url:
         code, said = await synthesize(str(write_spec(url, judge=None)))
     assert code == 0, said
+    assert "waiting: http://127.0.0.1" in said
+    assert "answers 503 (try later)" in said
     assert len(rows()) == 40
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections import Counter
@@ -17,6 +18,7 @@ from services.ingest.domain.synthesis.plan import Seed
 from services.ingest.synthesis.run import Synthesis
 from shared.errors import InputError, TransientError
 from tests.support.fakes.language_model import FakeModel
+from tests.support.waiting import until
 from tests.unit.ingest.synthesis.world import JUDGED, MemoryJournal, run, spec, words, writer
 
 NOW = {"retry-after": "0"}
@@ -241,6 +243,19 @@ async def test_a_request_that_is_refused_ends_the_run_only_if_it_is_the_first_of
     assert journal.history.reasons() == {"refused by the endpoint": 1}
 
 
+async def test_it_is_told_what_the_run_waits_for() -> None:
+    def started(synthesis: Synthesis) -> None:
+        running.append(synthesis)
+
+    running: list[Synthesis] = []
+    told: list[str | None] = []
+    await run(
+        strong(failures=[(503, NOW)]), started=started, progress=lambda history: told.append(running[0].waiting_for)
+    )
+    assert "answers 503 (try later)" in str(told[0])
+    assert told[-1] is None
+
+
 async def test_an_endpoint_that_asks_for_too_long_a_pause_ends_the_run() -> None:
     outcome, journal = await run(strong(failures=[(429, {"retry-after": "86400"})] * 9))
     assert isinstance(outcome.error, TransientError)
@@ -306,6 +321,33 @@ async def test_wherever_a_run_is_killed_the_next_one_asks_for_nothing_that_was_a
         assert len(resumed.history.kept) == 4
         assert all(resumed.history.kept[kept.slot] == kept for kept in decided)
         assert resumed.history.used.tokens >= spent.tokens - left.history.unanswered.tokens
+
+
+async def test_what_the_server_has_counted_is_within_the_budget_after_any_number_of_kills_and_lost_replies() -> None:
+    counted = 0
+
+    def counting(said: str) -> str:
+        nonlocal counted
+        reply = writer(said)
+        body = next(body for body in model.requests if body["messages"][-1]["content"] == said)
+        counted += sum(len(message["content"]) for message in body["messages"]) + len(reply)
+        return reply
+
+    budget = {"tokens": 120_000}
+    lines: list[bytes] = []
+    model, ends = strong(counting), []
+    while ends[-1:] != ["budget"]:
+        model.failures += [(500, NOW), (429, NOW)]
+        killed_at = len(model.requests) + 17
+        task = asyncio.create_task(run(model, MemoryJournal(lines), count=100, budget=budget))
+        await until(lambda task=task, at=killed_at: task.done() or len(model.requests) >= at, "a kill", 60)
+        task.cancel()
+        [ended] = await asyncio.gather(task, return_exceptions=True)
+        ends.append("killed" if isinstance(ended, BaseException) else ended[0].end)
+    assert ends.count("killed") >= 3
+    left = MemoryJournal(lines)
+    assert counted <= left.history.used.tokens <= budget["tokens"]
+    assert len(left.history.kept) > 20
 
 
 async def test_the_journal_says_what_may_be_spent_before_it_is_and_what_came_before_it_is_used() -> None:
