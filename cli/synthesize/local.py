@@ -23,6 +23,9 @@ from services.ingest.synthesis.run import Outcome, Synthesis
 from services.ingest.synthesis.spec_file import parse_seeds, parse_spec
 from shared import disk
 
+SECONDS_A_LOOK = 0.2
+"""Between two lines of progress: the figures of many thousand rows take a while to count."""
+
 
 @dataclass(frozen=True)
 class Files:
@@ -87,9 +90,16 @@ async def synthesize(files: Files, progress: Callable[[str, bool], None]) -> tup
     with FileJournal(files.journal) as journal:
         before = results.made(spec, journal.history)
 
+        told = 0.0
+        waited: str | None = None
+
         def tell(history: History) -> None:
-            line = figures.line(spec, history, time.monotonic() - began, before)
-            waits = synthesis.waiting_for
+            nonlocal told, waited
+            now, waits = time.monotonic(), synthesis.waiting_for
+            if now - told < SECONDS_A_LOOK and waits == waited:
+                return
+            told, waited = now, waits
+            line = figures.line(spec, history, now - began, before)
             progress(f"{line}  waiting: {printable(waits)}" if waits else line, waits is not None)
 
         synthesis = Synthesis(spec, seeds, journal, key_of=key_of, progress=tell)

@@ -22,21 +22,22 @@ class NearDuplicates:
         self._threshold = threshold
         self._index = RMinHashLSH(threshold, PERMUTATIONS, BANDS)
         self._numbers = itertools.count()
-        self._texts: dict[int, tuple[str, frozenset[str]]] = {}
+        self._texts: dict[int, str] = {}
+        """Their pieces would take a hundred times as much memory, and are only needed of the few that are proposed."""
         self._by_owner: dict[object, int] = {}
 
     def like(self, text: str) -> str | None:
         """The query that `text` resembles most, if any does that much."""
         pieces = _pieces(text)
         near = (self._texts[number] for number in self._index.query(_minhash(pieces)))
-        found = max(((_jaccard(pieces, others), other) for other, others in near), default=(0.0, None))
+        found = max(((_jaccard(pieces, _pieces(other)), other) for other in near), default=(0.0, None))
         return found[1] if found[0] >= self._threshold else None
 
     def add(self, owner: object, text: str) -> None:
         """Compare later queries with `text`, too."""
-        number, pieces = next(self._numbers), _pieces(text)
-        self._index.insert(number, _minhash(pieces))
-        self._texts[number] = (text, pieces)
+        number = next(self._numbers)
+        self._index.insert(number, _minhash(_pieces(text)))
+        self._texts[number] = text
         self._by_owner[owner] = number
 
     def remove(self, owner: object) -> None:

@@ -32,22 +32,28 @@ class Progress:
         self._spec = DatasetPointer(bucket=bucket, key=key)
         self._name = ids.derive("synthesis", bucket, key)
         self._etag = etag
-        self._figures: dict[str, int | float | None] = {}
+        self._latest: tuple[SynthesisSpec, History] | None = None
 
     def keep(self, spec: SynthesisSpec) -> Callable[[History], None]:
-        """What notes the figures of a run."""
+        """What notes that a run has something to tell."""
 
         def note(history: History) -> None:
-            used = history.used
-            self._figures = {
-                "made": results.made(spec, history),
-                "wanted": spec.count,
-                "refused": sum(history.reasons().values()),
-                "tokens": used.tokens,
-                "money": used.money if spec.prices else None,
-            }
+            self._latest = (spec, history)
 
         return note
+
+    def _figures(self) -> dict[str, int | float | None]:
+        if self._latest is None:
+            return {}
+        spec, history = self._latest
+        used = history.used
+        return {
+            "made": results.made(spec, history),
+            "wanted": spec.count,
+            "refused": sum(history.reasons().values()),
+            "tokens": used.tokens,
+            "money": used.money if spec.prices else None,
+        }
 
     @asynccontextmanager
     async def telling(self) -> AsyncIterator[None]:
@@ -57,8 +63,8 @@ class Progress:
             told: dict[str, int | float | None] = {}
             while True:
                 await asyncio.sleep(SECONDS)
-                if told != self._figures:
-                    told = self._figures
+                if told != (figures := self._figures()):
+                    told = figures
                     await self.tell("running", "")
 
         async with in_background(tell()):
@@ -66,16 +72,17 @@ class Progress:
 
     async def tell(self, state: State, message: str, dataset: str | None = None) -> None:
         """Publish an event. Never raises because the bus is away."""
+        figures = self._figures()
         event = SynthesisProgress.model_validate(
             {
                 "spec": self._spec,
                 "state": state,
                 "message": message,
                 "dataset": {"bucket": self._spec.bucket, "key": dataset} if dataset else None,
-                **self._figures,
+                **figures,
             }
         )
-        ce_id = ids.event_id(self._name, event.topic, self._etag, state, message, self._figures)
+        ce_id = ids.event_id(self._name, event.topic, self._etag, state, message, figures)
         try:
             await self._bus.publish(event, ce_id=ce_id, subject=self._name)
         except (TransientError, ConfigError, EventRefused) as error:
