@@ -111,7 +111,7 @@ async def test_a_bad_dataset_ends_the_job_and_leaves_its_report(objects: FakeSto
     )
     report = json.loads(objects.held[key].data)
     assert [problem["line"] for problem in report["training"]["problems"]] == [12, 12]
-    assert set(objects.held) == {"d", key}
+    assert set(objects.held) == {"d", key, key.replace(".json", ".html")}
 
 
 async def test_a_file_of_the_api_is_named_by_its_id(objects: FakeStore, settings: Settings) -> None:
