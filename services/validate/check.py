@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from services.validate.domain.formats import METHOD_OF
 from services.validate.domain.report import NO_TEST, FileRole, Report, SplitSize, failure, wrong_method
 from services.validate.domain.split import SPLITS, TRAIN, VALIDATION, sizes
 from services.validate.domain.statistics import estimate, max_length
+from services.validate.intake import REPAIRED, read_again
 from services.validate.reader import Reader, Source
 from services.validate.scan import Scan, ScanControl, scan
 from services.validate.served import File, ask, not_asked
@@ -145,7 +147,8 @@ def with_served(
 def write_splits(
     examined: Examined, training: Source, validation: Source | None, folder: Path, control: ScanControl
 ) -> None:
-    """Write `train.jsonl`, `validation.jsonl` and `test.jsonl` into `folder`: the rows byte for byte, one per line."""
+    """Write `train.jsonl`, `validation.jsonl` and `test.jsonl` into `folder`: the rows byte for byte, one per line, but
+    for those that are repaired."""
     assert examined.training is not None, "a file with errors has no splits"
     with ExitStack() as stack:
         files = [stack.enter_context((folder / f"{split}.jsonl").open("wb")) for split in SPLITS]
@@ -160,9 +163,16 @@ def _usable(source: Source, role: FileRole, scanned: Scan, control: ScanControl)
     reader = Reader(source.path, scanned.report.size)  # the scan has limited their length
     for index, (line, raw) in enumerate(reader.rows()):
         control.advance(role, line, reader.position / reader.size)
-        if scanned.usable[index]:
+        if use := scanned.usable[index]:
             assert isinstance(raw, bytes)
-            yield raw
+            yield raw if use != REPAIRED else _repaired(line, raw, scanned)
+
+
+def _repaired(line: int, raw: bytes, scanned: Scan) -> bytes:
+    form = scanned.report.format
+    assert form is not None, "a file with usable rows has a format"
+    row = read_again(line, raw, form)
+    return json.dumps(row.value, ensure_ascii=False).encode()
 
 
 def _split_sizes(training: Scan, validation: Scan | None, assignment: Sequence[int]) -> dict[str, SplitSize]:

@@ -52,7 +52,8 @@ class ScanControl:
 class Scan:
     """What a scan found.
 
-    `usable` has a byte per row of the file (blank lines are none): whether it goes into the splits. `ranks` and
+    `usable` has a byte per row of the file (blank lines are none): whether it goes into the splits, 2 where it is
+    repaired. `ranks` and
     `tokens` have an entry per usable row, in the order of the lines; rows of one rank stay in one split. `longest` is
     the longest usable sequence. Of a row that is cut, `tokens` and `longest` count only what is left.
     """

@@ -32,6 +32,8 @@ class Row:
     prompt: int | None = None
     answer = 0
     sequences: tuple[int, ...] = ()
+    repaired = False
+    """Its `value` is not what its line holds: see `domain/repair.py`."""
 
     def __init__(
         self, line: int, value: dict[str, Any] | None, format: Format, size: int = 0, raw: bytes = b""
