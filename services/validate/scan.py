@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from array import array
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from services.validate.checks import Check, Context, checks_for
@@ -91,11 +92,9 @@ def scan(
             for piece in read:
                 _keep_uncounted(_passed(piece, before, state), state)
         else:
-            for batch in _batches(read, before, state):
-                advance()
-                for row in _measured(batch, tokenizer, state):
-                    if _passes(row, after, state.problems.add, state.tally):
-                        state.keep(row, context.max_length)
+            for row in _measured(_batches(read, before, state), tokenizer, state, advance):
+                if _passes(row, after, state.problems.add, state.tally):
+                    state.keep(row, context.max_length)
         advance()
         if not state.problems.errors:
             for check in checks:
@@ -122,8 +121,9 @@ def _batches(some: Iterator[Row | PlainRows], checks: list[Check], state: State)
         while begin < count:
             part, begin = _first_part(piece, begin, BATCH_ROWS - len(batch), BATCH_BYTES - size)
             passed = _passed(part, checks, state)
-            batch += passed.rows() if isinstance(passed, PlainRows) else passed
-            size = sum(row.size for row in batch)
+            rows = list(passed.rows()) if isinstance(passed, PlainRows) else passed
+            batch += rows
+            size += sum(row.size for row in rows)
             if len(batch) >= BATCH_ROWS or size >= BATCH_BYTES:
                 yield batch
                 batch, size = [], 0
@@ -141,13 +141,40 @@ def _first_part(piece: Row | PlainRows, begin: int, rows: int, size: int) -> tup
     return piece.part(begin, end), end
 
 
-def _measured(rows: list[Row], tokenizer: Tokenizer, state: State) -> Iterator[Row]:
-    for row, measured in zip(rows, tokenizer.measure(rows), strict=True):
-        if isinstance(measured, Finding):
-            state.problems.add(row.line, measured)
+def _measured(
+    batches: Iterator[list[Row]], tokenizer: Tokenizer, state: State, advance: Callable[[], None]
+) -> Iterator[Row]:
+    """The rows that the base can be trained on, with their tokens.
+
+    One batch is tokenized in a thread, on all cores, while the next is read. What is found while reading ahead is held
+    back, so that problems come in the same order as without a thread.
+    """
+    problems = state.problems
+    with ThreadPoolExecutor(1, thread_name_prefix="tokenize") as pool:
+        batch: list[Row] | None = []
+        pending: Future[list[tuple[int, ...] | Finding]] | None = None
+        while batch is not None:
+            state.problems = Problems(problems.limit)
+            following = next(batches, None)
+            ahead, state.problems = state.problems, problems
+            if pending is not None:
+                yield from _told(batch, pending.result(), state)
+            problems.merge(ahead)
+            batch = following
+            if batch:
+                advance()
+                pending = pool.submit(tokenizer.measure, batch)
+            else:
+                pending = None
+
+
+def _told(rows: list[Row], measured: list[tuple[int, ...] | Finding], state: State) -> Iterator[Row]:
+    for row, found in zip(rows, measured, strict=True):
+        if isinstance(found, Finding):
+            state.problems.add(row.line, found)
             continue
-        row.sequences = measured
-        state.histogram[sum(measured)] += 1
+        row.sequences = found
+        state.histogram[sum(found)] += 1
         yield row
 
 

@@ -77,6 +77,13 @@ class Problems:
             self.add(line, warning)
         self.warning_counts[warning.code] += count - shown
 
+    def merge(self, later: Problems) -> None:
+        """Add what was found after these. Both have the same limit."""
+        self.errors += later.errors[: self.limit - len(self.errors)]
+        self.warnings += later.warnings[: min(self.limit, MAX_WARNINGS) - len(self.warnings)]
+        self.error_counts += later.error_counts
+        self.warning_counts += later.warning_counts
+
 
 def problem(line: int | None, finding: Finding) -> Problem:
     return Problem(
