@@ -26,7 +26,7 @@ PIN := $(BIN)/uv pip compile --quiet --no-emit-index-url --no-annotate --no-head
 $(if $(filter tiny-base smollm2,$(BASE)),,$(error BASE is "$(BASE)", but must be tiny-base or smollm2; TUNESTREAM_MODEL__ID names other bases))
 
 .DEFAULT_GOAL := help
-.PHONY: help install docs demo up down full full-down secrets check test test-full lint unit sim wiring e2e prove-outages prove-storage prove-uploads clients prove-clients chaos chaos-full constraints clean
+.PHONY: help install docs demo up down full full-down secrets check test test-full lint unit sim wiring e2e prove-outages prove-storage prove-uploads prove-mining clients prove-clients chaos chaos-full constraints clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -128,7 +128,10 @@ prove-storage: install $(TINY)/config.json ## 50 jobs with retention on: what is
 	$(BIN)/pytest -s tests/proofs/test_storage.py
 
 prove-uploads: install ## 2 GB through the Uploads API: the memory of the api service
-	$(BIN)/python -m benchmarks.uploads --gb 2
+	$(BIN)/python -m benchmarks.http.uploads --gb 2
+
+prove-mining: install ## 2 GB of gzipped JSON lines, and of a table of scattered conversations: the memory of the process that reads them
+	$(BIN)/pytest -s tests/proofs/test_mining.py
 
 clients: install $(TINY)/config.json ## The official OpenAI clients, old and new, Python and Node, drive a running stack
 	$(BIN)/pytest -s tests/clients

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from services.evaluator.domain.gate import examples_needed
+from services.evaluator.domain.gate.verdict import examples_needed
 from services.evaluator.statistics.macro_f1 import MacroF1
 from services.evaluator.statistics.sign_flips import Figure, Floats, intervals
 

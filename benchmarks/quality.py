@@ -3,17 +3,17 @@
 The demo's dataset (examples/support.jsonl, split as its job splits it) is trained on with each mode and each seed,
 through the engine as a job runs it, without early stopping. The seed decides the adapter's first weights and the order
 of the rows; all modes see the same. The modes: `bf16`, `nf4`, `fp8`, by the quantization of the base, with several
-documents in a row, and `bf16-unpacked`, `nf4-unpacked`, `fp8-unpacked`, with one. A mode that fails is a row that says
-why.
+documents in a row, and `bf16-unpacked`, `nf4-unpacked`, `fp8-unpacked`, with one. `-float32` or `-bfloat16` behind a
+mode is what it computes in on a CPU; without them the engine chooses. A mode that fails is a row that says why.
 
 It draws the losses of training and validation as one picture (a line for the mean of the seeds, a band from the lowest
 to the highest), and prints the validation loss at the end: mean and standard deviation over the seeds, and the distance
-of the mean from that of `bf16`. That is noise if it is at most two standard errors of the difference of two such means,
-2 · s · √(2/n), with s of the n seeds of `bf16`. `by seed` is the largest distance from the run of `bf16` with the same
-seed.
+of the mean from that of the reference, `bf16` or the one that `--reference` names. That is noise if it is at most two
+standard errors of the difference of two such means, 2 · s · √(2/n), with s of the n seeds of the reference. `by seed`
+is the largest distance from the run of the reference with the same seed.
 
-`python -m examples.smollm2` makes the base. On a CPU, where `bf16` is float32, `--base .cache/tiny-base --modes
-nf4,bf16 --steps 2` tries the calls.
+`python -m examples.smollm2` makes the base. `--base .cache/tiny-base --modes nf4,bf16 --steps 2` tries the calls on a
+CPU; `--modes nf4-float32,nf4-bfloat16 --reference nf4-float32` compares what a CPU computes in.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ from typing import Any
 DATASET = Path(__file__).parents[1] / "examples" / "support.jsonl"
 REFERENCE = "bf16"
 QUANTIZATION = {"bf16": "none", "nf4": "nf4", "fp8": "fp8"}
-MODES = (*QUANTIZATION, *(f"{name}-unpacked" for name in QUANTIZATION))
+USUAL = (*QUANTIZATION, *(f"{name}-unpacked" for name in QUANTIZATION))
+COMPUTE = ("float32", "bfloat16")
+MODES = (*USUAL, *(f"{mode}-{compute}" for mode in USUAL for compute in COMPUTE))
 Curve = list[tuple[int, float]]
 """Steps, and the loss at each."""
 
@@ -63,7 +65,8 @@ def main() -> None:
         prog="python -m benchmarks.quality", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--base", type=Path, default=Path(".cache/smollm2"), help="the folder of the base")
-    parser.add_argument("--modes", default=",".join(MODES), help="which, with commas between them (default: all)")
+    parser.add_argument("--modes", default=",".join(USUAL), help="with commas between them (default: all of a GPU)")
+    parser.add_argument("--reference", default=REFERENCE, choices=MODES, help=f"default {REFERENCE}", metavar="MODE")
     parser.add_argument("--seeds", default="1,2,3", help="with commas between them (default 1,2,3)")
     parser.add_argument("--epochs", type=int, default=3, help="default 3, which are 168 steps")
     parser.add_argument("--steps", type=int, help="so many steps of one epoch instead, to try the calls")
@@ -94,7 +97,7 @@ def main() -> None:
                     run = found[mode][seed]
                     print(f"{mode}, seed {seed}: {run.final:.4f} in {run.seconds:.0f} s", file=sys.stderr, flush=True)
                 save(options, rows, found, failed)
-    print("\n".join(table(found, failed)))
+    print("\n".join(table(found, failed, options.reference)))
 
 
 def split(folder: Path, steps: int | None) -> dict[str, int]:
@@ -124,7 +127,7 @@ def trained(mode: str, seed: int, options: argparse.Namespace, folder: Path) -> 
     from services.trainer.engine.report.reporter import Reporter  # noqa: PLC0415
     from services.trainer.engine.run import run  # noqa: PLC0415
 
-    quantization, _, unpacked = mode.partition("-")
+    quantization, *changes = mode.split("-")
     plan = Plan.model_validate(
         {
             "job_id": "ftjob-benchmark",
@@ -138,7 +141,8 @@ def trained(mode: str, seed: int, options: argparse.Namespace, folder: Path) -> 
                 "early_stopping_patience": 0,
             },
             "lora": {"quantization": QUANTIZATION[quantization]},
-            "packed": not unpacked,
+            "packed": "unpacked" not in changes,
+            "compute": next((name for name in COMPUTE if name in changes), None),
             "seed": seed,
             "checkpoint_every": 10_000,
             "eval_every": 1 if options.steps else 14,  # four times an epoch
@@ -204,18 +208,20 @@ def verdict(runs: dict[int, Trained], reference: dict[int, Trained]) -> Verdict:
     return Verdict(len(finals), mean, spread, statistics.mean(distances), allowed, max(distances, key=abs))
 
 
-def table(found: Found, failed: dict[str, str]) -> list[str]:
+def table(found: Found, failed: dict[str, str], reference: str = REFERENCE) -> list[str]:
     """The lines of the table."""
-    title = f"{'mode':14} {'seeds':>5} {'valid loss':>10} {'± s':>7} {'- bf16':>8} {'allowed':>8} {'by seed':>8}"
-    lines = [f"{title}  within the noise of bf16's seeds"]
+    width = max(14, *map(len, found), *map(len, failed))
+    title = f"{'mode':{width}} {'seeds':>5} {'valid loss':>10} {'± s':>7} {'distance':>8} {'allowed':>8} {'by seed':>8}"
+    lines = [f"{title}  within the noise of the seeds of {reference}"]
     for mode, runs in found.items():
-        made = verdict(runs, found.get(REFERENCE, {}))
+        made = verdict(runs, found.get(reference, {}))
         answer = {None: "-", True: "yes", False: "no"}[made.within_noise]
         lines.append(
-            f"{mode:14} {made.seeds:5} {made.mean:10.4f} {_short(made.spread):>7} {_short(made.distance, sign='+'):>8} "
-            f"{_short(made.allowed):>8} {_short(made.by_seed, sign='+'):>8}  {answer}"
+            f"{mode:{width}} {made.seeds:5} {made.mean:10.4f} {_short(made.spread):>7} "
+            f"{_short(made.distance, sign='+'):>8} {_short(made.allowed):>8} {_short(made.by_seed, sign='+'):>8}"
+            f"  {answer}"
         )
-    return [*lines, *(f"{mode:14} failed: {why}" for mode, why in failed.items())]
+    return [*lines, *(f"{mode:{width}} failed: {why}" for mode, why in failed.items())]
 
 
 def _short(value: float | None, sign: str = "") -> str:
@@ -227,7 +233,10 @@ def save(options: argparse.Namespace, rows: dict[str, int], found: Found, failed
     if options.json:
         modes = {
             mode: {
-                "verdict": {**vars(made := verdict(runs, found.get(REFERENCE, {}))), "within_noise": made.within_noise},
+                "verdict": {
+                    **vars(made := verdict(runs, found.get(options.reference, {}))),
+                    "within_noise": made.within_noise,
+                },
                 "runs": {str(seed): vars(run) for seed, run in runs.items()},
             }
             for mode, runs in found.items()
@@ -248,7 +257,7 @@ def draw(found: Found, title: str, path: Path) -> None:
     FigureCanvasAgg(figure)
     sides = figure.subplots(1, 2)
     for number, (mode, runs) in enumerate(found.items()):
-        look = {"color": f"C{MODES.index(mode) % len(QUANTIZATION)}", "label": mode}
+        look = {"color": f"C{MODES.index(mode) % len(QUANTIZATION) if mode in USUAL else number}", "label": mode}
         look["linestyle"] = "--" if mode.endswith("-unpacked") else "-"
         for axes, curves in zip(
             sides, ([_smooth(run) for run in runs.values()], [run.valid for run in runs.values()]), strict=True

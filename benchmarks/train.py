@@ -48,6 +48,8 @@ from benchmarks.rivals.clock import Clock
 from benchmarks.rivals.work import ALPHA, RANK, RATE, Work, write_base
 
 SHAPES: dict[str, dict[str, Any]] = {
+    "70b": {"hidden_size": 8192, "intermediate_size": 28672, "num_hidden_layers": 80, "num_attention_heads": 64,
+            "num_key_value_heads": 8, "vocab_size": 128256},
     "8b": {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
            "num_key_value_heads": 8, "vocab_size": 128256},
     "1b": {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32,
@@ -57,7 +59,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "tiny": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
              "num_key_value_heads": 2, "vocab_size": 512},
 }  # fmt: skip
-"""Those of Llama 3.1 8B, Llama 3.2 1B and SmolLM2 135M, and one to try the calls with."""
+"""Those of Llama 3.1 70B and 8B, Llama 3.2 1B and SmolLM2 135M, and one to try the calls with."""
 Figures = dict[str, Any]
 OURS: dict[str, dict[str, Any]] = {
     "nf4": {"lora": {"quantization": "nf4"}},

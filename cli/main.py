@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import typer
 
-from cli.commands import check, dlq, jobs, keys, models, quarantine, stack, trace
+from cli.commands import advise, check, curate, dlq, estimate, jobs, keys, mine, models, quarantine, stack, trace
 from cli.terminal import Group
 
 app = typer.Typer(
@@ -26,8 +26,14 @@ PANELS: dict[str, dict[str, Callable[..., None]]] = {
         "logs": stack.show_logs,
         "env": stack.env,
     },
-    "Jobs": {
+    "Datasets": {
+        "mine": mine.mine,
         "check": check.check,
+        "advise": advise.advise,
+        "estimate": estimate.estimate,
+        "curate": curate.curate,
+    },
+    "Jobs": {
         "submit": jobs.submit,
         "watch": jobs.watch,
         "trace": trace.trace,

@@ -33,6 +33,11 @@ def columns(first: str, *others: str) -> Table:
     return table
 
 
+def printable(text: str) -> str:
+    """The text with control characters escaped, so that a terminal shows them instead of obeying."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
 class CliError(Exception):
     """Ends the command with two lines: what is wrong, and what to do."""
 

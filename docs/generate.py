@@ -1,5 +1,6 @@
 """Writes `docs/schemas/`, `docs/asyncapi.json` and the tables of `docs/events.md` from `shared/events/`,
-`docs/metrics.md` from the metrics of the services, and `docs/openapi/` from their routes. A test fails when they
+`docs/metrics.md` from the metrics of the services, `docs/openapi/` from their routes, and the table of
+`docs/hardware.md` from the plan of a training. A test fails when they
 differ."""
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from docs import metrics, openapi, tables
+from services.trainer.estimate import table
 from shared.events import EVENTS, Event
 
 HERE = Path(__file__).parent
@@ -86,7 +88,16 @@ def _operations(event: type[Event]) -> dict[str, Any]:
 def page() -> str:
     """`docs/events.md` with its generated tables. The prose around them is written by hand."""
     made = {"topics": tables.topics(), **{event.topic: tables.fields(event) for event in EVENTS}}
-    return MARKED.sub(lambda found: f"{found[1]}\n{made[found[2]]}\n{found[3]}", (HERE / "events.md").read_text())
+    return _filled("events.md", made)
+
+
+def hardware() -> str:
+    """`docs/hardware.md` with its generated table."""
+    return _filled("hardware.md", {"hardware": f"{table.markdown()}\n\n{table.EXPLAINED}"})
+
+
+def _filled(name: str, made: dict[str, str]) -> str:
+    return MARKED.sub(lambda found: f"{found[1]}\n{made[found[2]]}\n{found[3]}", (HERE / name).read_text())
 
 
 @cache
@@ -96,7 +107,7 @@ def documents() -> dict[str, str]:
     files["asyncapi.json"] = asyncapi()
     files |= {f"openapi/{service}.json": document for service, document in openapi.documents().items()}
     texts = {name: json.dumps(content, indent=2, sort_keys=True) + "\n" for name, content in files.items()}
-    return {**texts, "events.md": page(), "metrics.md": metrics.page()}
+    return {**texts, "events.md": page(), "metrics.md": metrics.page(), "hardware.md": hardware()}
 
 
 def main() -> None:

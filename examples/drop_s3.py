@@ -16,7 +16,7 @@ from botocore.config import Config  # type: ignore[import-untyped]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Put a dataset into the bucket; the drop itself starts the job.")
-    parser.add_argument("file", type=Path, help="the dataset, for example support.jsonl")
+    parser.add_argument("file", type=Path, help="the dataset, for example support.jsonl or tickets.csv")
     parser.add_argument("--key", help="name in the bucket (default: the name of the file)")
     parser.add_argument("--bucket", default="datasets")
     parser.add_argument("--job", type=Path, help="job settings in YAML; goes up first, as NAME.job.yaml")
@@ -30,7 +30,7 @@ def main() -> None:
     )
     # The settings must be in the bucket when ingest sees the dataset, so they go first.
     if options.job:
-        s3.upload_file(str(options.job), options.bucket, f"{key.rpartition('.')[0]}.job.yaml")
+        s3.upload_file(str(options.job), options.bucket, f"{key.removesuffix('.gz').rpartition('.')[0]}.job.yaml")
     s3.upload_file(str(options.file), options.bucket, key)
     print(f"s3://{options.bucket}/{key}")
 

@@ -27,12 +27,18 @@ Kind = Literal["drop", "event"]
 _PROJECT_FOLDER = re.compile(r"projects/(?P<project>[A-Za-z0-9][A-Za-z0-9_-]{0,63})/")
 
 
+def stem_of(key: str) -> str:
+    """The key of a dataset without its ending, `.csv.gz` for example."""
+    stem, ending = posixpath.splitext(key)
+    return posixpath.splitext(stem)[0] if ending.lower() == ".gz" else stem
+
+
 def sidecars_of(key: str) -> tuple[str, ...]:
     """The keys where the job's settings may be: `name.job.yaml` beside `name.jsonl`. The first that exists counts.
 
     A key that is too long for the store is left out; nothing can be there.
     """
-    stem = posixpath.splitext(key)[0]
+    stem = stem_of(key)
     return tuple(stem + ending for ending in SIDECAR_ENDINGS if len((stem + ending).encode()) <= MAX_KEY_BYTES)
 
 

@@ -36,6 +36,35 @@ async def try_within(step: Callable[[], Awaitable[object]], seconds: float) -> N
             await step()
 
 
+class Patience:
+    """Waits a while for steps of a loop. One that takes longer goes on beside the loop, so that the others do not wait
+    for it. `failed` is called with what such a step raises in the end."""
+
+    def __init__(self, seconds: float, failed: Callable[[Exception], None]) -> None:
+        self._seconds = seconds
+        self._failed = failed
+        self._running: set[asyncio.Task[Any]] = set()
+
+    async def wait(self, step: Coroutine[Any, Any, T], otherwise: T) -> T:
+        """The result of `step`; `otherwise` if it is not there yet. If the caller is cancelled, so is the step."""
+        task = asyncio.create_task(step)
+        try:
+            await asyncio.wait({task}, timeout=self._seconds)
+        except asyncio.CancelledError:
+            await cancel_and_wait(task)
+            raise
+        if task.done():
+            return task.result()
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+        return otherwise
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._running.discard(task)
+        if not task.cancelled() and isinstance(error := task.exception(), Exception):
+            self._failed(error)
+
+
 @asynccontextmanager
 async def in_background(coroutine: Coroutine[Any, Any, T]) -> AsyncIterator[asyncio.Task[T]]:
     """Run `coroutine` as a task beside the block. When the block is left, the task is cancelled and has ended."""

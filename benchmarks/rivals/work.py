@@ -81,6 +81,7 @@ def write_base(folder: Path, shape: dict[str, Any]) -> None:
     """Write a Llama of random bfloat16 weights, with a tokenizer that has a token for each byte. The folder is complete
     or absent."""
     import torch  # noqa: PLC0415 - nothing is imported here that Unsloth patches, or that is slow
+    from safetensors.torch import save_file  # noqa: PLC0415
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers  # noqa: PLC0415
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast  # noqa: PLC0415
 
@@ -102,9 +103,30 @@ def write_base(folder: Path, shape: dict[str, Any]) -> None:
         **shape, max_position_embeddings=context, rope_theta=500_000.0, bos_token_id=words.index(special[0]),
         eos_token_id=words.index(special[1]), pad_token_id=words.index(special[2]),
     )  # fmt: skip
-    torch.manual_seed(0)
-    torch.set_default_dtype(torch.bfloat16)
-    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
-        LlamaForCausalLM(config).save_pretrained(building)
-    torch.set_default_dtype(torch.float32)
+    config.dtype = torch.bfloat16
+    with torch.device("meta"):
+        model = LlamaForCausalLM(config)
+    config.architectures = [type(model).__name__]
+    config.save_pretrained(building)
+    model.generation_config.save_pretrained(building)
+    files: dict[str, list[str]] = {}
+    for name in dict(model.named_parameters()):  # of what is tied, the first
+        file = f"model-{name.split('layers.')[-1].split('.')[0]:0>5}.safetensors"
+        files.setdefault(file, []).append(name)
+    generator = torch.Generator("cuda" if torch.cuda.is_available() else "cpu").manual_seed(0)
+    for file, names in files.items():  # a layer at a time, because a device need not hold them all
+        weights = {name: _random(model.get_parameter(name), config.initializer_range, generator) for name in names}
+        save_file(weights, building / file, metadata={"format": "pt"})
+    index = {"metadata": {}, "weight_map": {name: file for file, names in files.items() for name in names}}
+    (building / "model.safetensors.index.json").write_text(json.dumps(index))
     building.rename(folder)
+
+
+def _random(like: Any, deviation: float, generator: Any) -> Any:
+    """A weight as Llama initializes it: those of norms are one."""
+    import torch  # noqa: PLC0415
+
+    if like.dim() == 1:
+        return torch.ones(like.shape, dtype=torch.bfloat16)
+    made = torch.empty(like.shape, dtype=torch.bfloat16, device=generator.device)
+    return made.normal_(0.0, deviation, generator=generator).cpu()

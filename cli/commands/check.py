@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +12,9 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from cli.commands.mine import as_rows
 from cli.jobs.base import caveats, words
+from cli.jobs.facts import lines
 from cli.jobs.figures import duration
 from cli.jobs.spec import build
 from cli.jobs.submit import check_file
@@ -23,22 +27,26 @@ from shared.errors import TransientError
 from shared.settings import load_settings
 
 if TYPE_CHECKING:
+    from services.validate.domain.findings import Problem
     from services.validate.domain.report import FileReport, Report
     from shared.base import BaseProfile, ProfileOverride
 
 SHOWN_PROBLEMS = 50
+SHOWN_OF_A_KIND = 8
 SERVER_SECONDS = 3.0
 
 
 def check(
     file: Annotated[
-        Path | None, typer.Argument(help="The dataset: one JSON object per line. Without it, the base alone is shown.")
+        Path | None,
+        typer.Argument(help="The dataset, in any form that can be dropped. Without it, the base alone is shown."),
     ] = None,
     base: Annotated[str | None, typer.Option(help="The model whose tokenizer counts: a folder or a hub id.")] = None,
     method: Annotated[str | None, typer.Option(help="supervised or dpo; by default the rows decide.")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="A setting of the job, such as hyperparameters.max_length=512.")
     ] = None,
+    html: Annotated[Path | None, typer.Option(help="Write the report as a page, with plots, to this file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole report as JSON, and nothing else.")] = False,
     folder: StateOption = DEFAULT_STATE,
 ) -> None:
@@ -61,12 +69,15 @@ def check(
     if file is None:
         _show_base(path or model, model, override, as_json)
         return
-    with err.status("loading the tokenizer and checking …") if err.is_terminal else nullcontext():
+    with (
+        as_rows(file, spec.source) as rows,
+        err.status("loading the tokenizer and checking …") if err.is_terminal else nullcontext(),
+    ):
         from services.validate.check import check as validate  # noqa: PLC0415  # imports transformers: seconds
 
         try:
             report = validate(
-                file,
+                rows,
                 spec=spec,
                 base_location=path or model,
                 limits=settings.validation,
@@ -74,16 +85,19 @@ def check(
                 # a person waits for this answer, and a server that is still starting can be asked again
                 render=settings.render.model_copy(update={"start_timeout_seconds": SERVER_SECONDS}),
                 base=model,
+                html=html,
             )
         except TransientError as error:
             if base is not None:
                 raise CliError(str(error), "give the folder of a model with --base, or try again") from None
             err.print(Text(f"{error}: tokens are not counted; --base FOLDER counts without a hub", style="yellow"))
-            report = validate(file, spec=spec, base_location=None, limits=settings.validation)
+            report = validate(rows, spec=spec, base_location=None, limits=settings.validation, html=html)
     if as_json:
         typer.echo(report.model_dump_json(indent=2))
     else:
         _show(report)
+        if html is not None:
+            out.print(Text(f"the report as a page: {html}", style="dim"))
     if not report.ok:
         raise typer.Exit(1)
 
@@ -120,10 +134,13 @@ def _show(report: Report) -> None:
         out.print()
     training = report.training
     if training.problems:
-        out.print(_problems(training))
-        shown = min(SHOWN_PROBLEMS, len(training.problems))
-        if (more := training.errors + training.warnings - shown) > 0:
-            out.print(Text(f"… and {more} more; --json has the first {len(training.problems)}", style="dim"))
+        shown = _shown(training)
+        out.print(_problems(shown))
+        if (more := training.errors + training.warnings - len(shown)) > 0:
+            kinds = ", ".join(f"{code} {count:,}" for code, count in training.warning_counts.items())
+            out.print(Text(f"… and {more:,} more; --json has the first {len(training.problems)}", style="dim"))
+            if kinds:
+                out.print(Text(f"warnings by kind: {kinds}", style="dim"), soft_wrap=True)
         out.print()
     out.print(_table(_facts(report)))
     if report.ok:
@@ -133,9 +150,20 @@ def _show(report: Report) -> None:
         out.print(Text(f"{training.name} cannot be trained on: {reason}", style="bold red"), soft_wrap=True)
 
 
-def _problems(file: FileReport) -> Table:
+def _shown(file: FileReport) -> list[Problem]:
+    """The first errors, and of each kind of warning a few, so that no kind hides the others."""
+    kinds: Counter[str] = Counter()
+    shown = []
+    for problem in file.problems:
+        kinds[problem.code] += problem.severity == "warning"
+        if kinds[problem.code] <= SHOWN_OF_A_KIND:
+            shown.append(problem)
+    return shown[:SHOWN_PROBLEMS]
+
+
+def _problems(problems: Sequence[Problem]) -> Table:
     table = columns("line", "field", "problem", "remedy")
-    for problem in file.problems[:SHOWN_PROBLEMS]:
+    for problem in problems:
         style = "red" if problem.severity == "error" else "yellow"
         table.add_row(
             str(problem.line or ""),
@@ -162,6 +190,8 @@ def _facts(report: Report) -> dict[str, str]:
         )
         facts["tokenizer"] = report.base
         facts["too long"] = f"{file.over_length:,} of more than {report.max_length:,} tokens ({report.over_length})"
+    if file.facts:
+        facts |= lines(file.facts)
     if report.served or report.ok:
         facts["as served"] = report.served or "not compared with the server: no tokens were counted"
     if left_out := [str(dropped) for dropped in file.dropped if dropped.rows]:

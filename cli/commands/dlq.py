@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from cli.dlq.letter import Letter, Summary, pretty, printable
+from cli.dlq.letter import Letter, Summary, pretty
 from cli.target import TargetOption, resolve
-from cli.terminal import CliError, columns, err, out, say
+from cli.terminal import CliError, columns, err, out, printable, say
 
 if TYPE_CHECKING:
     from cli.dlq.topics import DeadLetters

@@ -18,17 +18,17 @@ from cli.jobs import submit as submission
 from cli.jobs.figures import duration
 from cli.jobs.follow import Snapshot, failure, follow
 from cli.jobs.result import result_lines
-from cli.jobs.spec import build
+from cli.jobs.spec import build, read_file
 from cli.jobs.view import LiveView, PlainView, notes_of
 from cli.target import Target, TargetOption, resolve
-from cli.terminal import INTERRUPTED, CliError, columns, err, out
+from cli.terminal import INTERRUPTED, columns, err, out
 from shared.events import RUNNER_STAGES
 
 _STATUS_STYLES = {"succeeded": "green", "failed": "red", "cancelled": "red", "running": "yellow", "paused": "magenta"}
 
 
 def submit(
-    file: Annotated[Path, typer.Argument(help="The dataset: one JSON object per line.")],
+    file: Annotated[Path, typer.Argument(help="The dataset, see `tunestream mine`.")],
     suffix: Annotated[str | None, typer.Option(help="A word in the name of the tuned model.")] = None,
     alias: Annotated[str | None, typer.Option(help="The name that moves to the model if it is better.")] = None,
     set_: Annotated[
@@ -45,7 +45,7 @@ def submit(
     key = submission.dataset_key(submission.check_file(file), name)
     if validation:
         submission.check_file(validation)
-    job_spec = build(_read(spec), set_ or (), {"suffix": suffix, "alias": alias, "rerun": rerun})
+    job_spec = build(read_file(spec), set_ or (), {"suffix": suffix, "alias": alias, "rerun": rerun})
     from shared.store.objects import ObjectStore  # noqa: PLC0415  # half a second that `watch` and `jobs` need not pay
 
     target = resolve(folder)
@@ -165,13 +165,3 @@ def _watch(target: Target, job: str, *, expected: bool) -> None:
         raise failure(last.job)
     for number, line in enumerate(result_lines(last.job)):
         out.print(Text(line, style="bold green" if number == 0 and last.job.get("deployment") else ""), soft_wrap=True)
-
-
-def _read(path: Path | None) -> str | None:
-    if path is None:
-        return None
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise CliError(f"--spec {path}: {reason}") from None

@@ -11,9 +11,8 @@ import typer
 from rich.text import Text
 
 from cli.client import Client
-from cli.dlq.letter import printable
 from cli.target import TargetOption, resolve
-from cli.terminal import columns, err, out
+from cli.terminal import columns, err, out, printable
 
 app = typer.Typer(no_args_is_help=True, help="API keys, for which a key with the right `admin` is needed.")
 

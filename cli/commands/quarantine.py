@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from cli.dlq.letter import printable
 from cli.target import TargetOption, resolve
-from cli.terminal import CliError, columns, err, out
+from cli.terminal import CliError, columns, err, out, printable
 
 if TYPE_CHECKING:
     from shared.events import Quarantined

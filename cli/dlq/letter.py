@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from cli.terminal import printable
 from shared.events import BY_TOPIC
 from shared.kafka import envelope
 from shared.kafka.envelope import DLQ_PREFIX, DLQ_SUFFIX
@@ -127,11 +128,6 @@ class Summary:
             "newest": self.newest,
             "reasons": dict(self.reasons),
         }
-
-
-def printable(text: str) -> str:
-    """The text with control characters escaped, so that a terminal shows them instead of obeying."""
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
 def pretty(value: bytes | None) -> str:

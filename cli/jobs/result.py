@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from cli.client import Json
+from collections.abc import Callable
+from typing import Any
 
-_NAMES = (("base", "base"), ("few_shot", "base with examples in its prompt"), ("tuned", "tuned"))
+from cli.client import Json
+from cli.jobs.figures import GIB, duration, is_number
+
+_NAMES = (
+    ("base", "base"),
+    ("few_shot", "base with examples in its prompt"),
+    ("tuned", "tuned"),
+    ("champion", "deployed"),
+)
 
 
 def result_lines(job: Json) -> list[str]:
@@ -30,9 +39,34 @@ def result_lines(job: Json) -> list[str]:
         lines.append(f"report: {evaluation.get('html') or 'none'}")
     if served := (job.get("validation") or {}).get("as_served"):
         lines.append(f"as served: {served}")
+    if took := usage_line((job.get("training") or {}).get("usage")):
+        lines.append(took)
     if model := job.get("fine_tuned_model"):
         lines.append(f'ask it: tunestream chat "{_callable_name(job, model)}"')
     return lines
+
+
+def usage_line(usage: Any) -> str:
+    """What the training took beside its estimate; empty if nobody knows."""
+    if not isinstance(usage, dict) or not is_number(usage.get("seconds")):
+        return ""
+    parts = [duration(usage["seconds"]) + _estimated(usage.get("estimated_seconds"), duration)]
+    if is_number(usage.get("peak_memory_bytes")):
+        parts.append(_gib(usage["peak_memory_bytes"]) + _estimated(usage.get("estimated_memory_bytes"), _gib))
+    if usage.get("tokens"):
+        parts.append(f"{usage['tokens']:,} tokens")
+    if is_number(usage.get("money")):
+        parts.append(f"{usage['money']:.2g} of money")
+    count = f"{usage['processes']} x " if usage.get("processes", 1) != 1 else ""
+    return f"training took: {', '.join(parts)} on {count}{usage.get('device') or 'an unknown device'}"
+
+
+def _estimated(amount: Any, words: Callable[[float], str]) -> str:
+    return f" (estimated {words(amount)})" if is_number(amount) else ""
+
+
+def _gib(size: float) -> str:
+    return f"{size / GIB:.1f} GiB"
 
 
 def _headline(job: Json) -> str:

@@ -1,9 +1,10 @@
-"""The settings of a job from flags and a file. Pure. An error names the field and the values that it may have."""
+"""The settings of a job from flags and a file. An error names the field and the values that it may have."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin
 
@@ -32,6 +33,17 @@ def build(document: str | None, assignments: Sequence[str], flags: Mapping[str, 
         return JobSpec.model_validate(values)
     except ValidationError as error:
         raise CliError(_explain(error), "`tunestream submit --help` and docs list the settings") from None
+
+
+def read_file(path: Path | None) -> str | None:
+    """The text of a settings file; None: there is none to read."""
+    if path is None:
+        return None
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise CliError(f"--spec {path}: {reason}") from None
 
 
 def to_yaml(spec: JobSpec) -> bytes:

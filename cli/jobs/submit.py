@@ -12,7 +12,7 @@ from cli.jobs.spec import to_yaml
 from cli.terminal import CliError
 from services.ingest.domain.datasets import DATASET_ENDINGS, is_dataset
 from shared import ids
-from shared.drops import sidecars_of
+from shared.drops import sidecars_of, stem_of
 from shared.errors import InputError
 from shared.events import DatasetPointer, JobSpec, Reference
 
@@ -30,7 +30,8 @@ def dataset_key(file: Path, name: str | None) -> str:
     if not is_dataset(key) or key.startswith("/"):
         endings = ", ".join(DATASET_ENDINGS)
         raise CliError(
-            f"{key}: only names that end with {endings} and begin with a letter or digit are accepted",
+            f"{key}: only names that end with {endings} (or these and .gz) and begin with a letter or digit "
+            "are accepted",
             "convert the file, or give it another name with --name",
         )
     return key
@@ -74,7 +75,7 @@ async def submit(
 async def _upload_validation(datasets: ObjectStore, file: Path, key: str) -> DatasetPointer:
     folder, name = posixpath.split(key)
     # because of the underscore, ingest does not make a job of it
-    target = posixpath.join(folder, f"_{posixpath.splitext(name)[0]}.validation.jsonl")
+    target = posixpath.join(folder, f"_{stem_of(name)}.validation{file.name[len(stem_of(file.name)) :] or '.jsonl'}")
     reference = await datasets.upload(target, file)
     return DatasetPointer(bucket=reference.bucket, key=reference.key, sha256=reference.sha256)
 
@@ -91,7 +92,7 @@ async def _present(datasets: ObjectStore, key: str) -> Reference | None:
 async def _write_settings(datasets: ObjectStore, key: str, spec: JobSpec) -> None:
     """Write the sidecar, unless all settings are defaults, and delete sidecars of earlier submissions."""
     wanted = sidecars_of(key)[0] if ids.chosen_settings(spec) else None
-    there = {entry.key for entry in await datasets.list(posixpath.splitext(key)[0])}
+    there = {entry.key for entry in await datasets.list(stem_of(key))}
     if wanted:
         document = to_yaml(spec)
         found = await datasets.get(wanted) if wanted in there else None

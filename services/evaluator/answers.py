@@ -9,18 +9,34 @@ import json
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from services.evaluator.client import Endpoint
 from services.evaluator.domain.answer_length import Limit
-from services.evaluator.domain.answers import Answer, Variant
-from services.evaluator.domain.prompts import Prompt
+from services.evaluator.domain.answers import Answer, Part
+from services.evaluator.domain.questions.prompts import Prompt
 from shared import ids, telemetry
 from shared.stages.stage import Attempt
 from shared.store.objects import ObjectStore
 from shared.tasks import cancel_and_wait
 
 T = TypeVar("T")
+
+
+class Asks(Protocol):
+    """A client of an endpoint."""
+
+    async def ask(
+        self,
+        model: str,
+        prompts: Sequence[Prompt],
+        max_tokens: int,
+        *,
+        thinking: int = 0,
+        patience: float | None = None,
+    ) -> Answer:
+        """The answer of `model` to the first of `prompts` that fits."""
+        ...
+
 
 TRACED_QUESTIONS = 64
 """The number of questions of each variant that are traced, here and in the gateway: nobody reads thousands of similar
@@ -32,7 +48,7 @@ class Questions:
     """What one variant is asked. `prompts` has an entry per example: its prompt, then shorter ones, which are
     tried if it does not fit into the context."""
 
-    variant: Variant
+    variant: Part
     model: str
     prompts: tuple[tuple[Prompt, ...], ...]
     limit: Limit
@@ -93,7 +109,7 @@ class AnswerCache:
 
 
 async def ask_all(
-    endpoint: Endpoint,
+    endpoint: Asks,
     questions: Questions,
     answers: Answers,
     concurrency: int,
@@ -101,7 +117,7 @@ async def ask_all(
 ) -> None:
     """Ask all questions that have no answer yet, at most `concurrency` at a time, and put the answers into `answers`.
 
-    `answered` is awaited after each answer. Raises what `Endpoint.ask` raises; `answers` then holds those that came.
+    `answered` is awaited after each answer. Raises what `endpoint.ask` raises; `answers` then holds those that came.
     """
     slots = asyncio.Semaphore(concurrency)
 
@@ -127,5 +143,5 @@ async def gather_or_cancel(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
         await cancel_and_wait(*tasks)
 
 
-def _key(prefix: str, variant: Variant, *, complete: bool) -> str:
+def _key(prefix: str, variant: Part, *, complete: bool) -> str:
     return f"{prefix}answers-{variant}{'' if complete else '-part'}.jsonl"

@@ -8,13 +8,14 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 from opentelemetry.propagate import inject
 
 from services.evaluator.domain.answers import Answer
 from services.evaluator.domain.messages import message_text
-from services.evaluator.domain.prompts import Prompt
+from services.evaluator.domain.questions.prompts import Prompt
 from services.evaluator.domain.tool_calls import calls_of, encodable
 from services.evaluator.reach import PATIENCE, named
 from shared.conversation.thoughts import parted
@@ -39,6 +40,10 @@ _TOOL_CHOICE = re.compile(r"tool[ _-]choice", re.IGNORECASE)
 
 class ModelSleeps(TransientError):
     """The endpoint works, but a training has its GPU."""
+
+
+class ModelUnknown(ConfigError):
+    """The endpoint does not know the model."""
 
 
 class KeyRefused(ConfigError):
@@ -99,7 +104,8 @@ class Endpoint:
             ModelSleeps: a training has the GPU.
             TransientError: the endpoint was busy or broken for too long; `patience` replaces both limits.
             KeyRefused: the endpoint does not accept the API key.
-            ConfigError: the endpoint does not know the model, or does not speak the OpenAI protocol.
+            ModelUnknown: the endpoint does not know the model.
+            ConfigError: the endpoint does not speak the OpenAI protocol.
         """
         try:
             return await self._asked(model, prompts, max_tokens, thinking, patience)
@@ -114,6 +120,24 @@ class Endpoint:
         except (httpx.HTTPError, ValueError, LookupError, TypeError):  # an endpoint of others
             return AT_A_TIME
         return min(said, MOST_AT_A_TIME) if isinstance(said, int) and said >= 1 else AT_A_TIME
+
+    async def champion(self, alias: str) -> str | None:
+        """The exact id of the model that the alias names; None: it names none, or the endpoint knows no aliases.
+
+        Raises:
+            TransientError: the endpoint does not say. A model must not be promoted over one that nobody looked for.
+        """
+        try:
+            response = await self._http.get(f"/models/{quote(alias, safe='')}", headers=PREFER)
+        except httpx.HTTPError as error:
+            raise TransientError(f"{named(self._http)} does not answer: {type(error).__name__}") from None
+        if response.status_code in BUSY or response.status_code >= 500:
+            raise TransientError(f"{named(self._http)} answers {response.status_code}")
+        try:
+            root = response.json()["root"]
+        except (ValueError, LookupError, TypeError):
+            return None
+        return root if isinstance(root, str) and root != alias and not response.is_error else None
 
     async def _asked(
         self, model: str, prompts: Sequence[Prompt], max_tokens: int, thinking: int, patience: float | None
@@ -135,7 +159,7 @@ class Endpoint:
             if not longer.is_error:
                 response, seconds = longer, took
         if response.status_code == 404:
-            raise ConfigError(
+            raise ModelUnknown(
                 f"{named(self._http)} does not know the model {model}: it must be that of this stack, with the same "
                 "TUNESTREAM_MODEL__ID and object store"
             )

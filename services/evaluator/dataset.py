@@ -14,7 +14,7 @@ import numpy as np
 
 from services.evaluator.domain.answer_length import Lengths, lengths_of
 from services.evaluator.domain.examples import Example, parse_row
-from services.evaluator.domain.labels import find_labels
+from services.evaluator.domain.kinds.labels import find_labels
 from shared.events import Evaluation, Split
 from shared.store.objects import ObjectStore
 

@@ -10,7 +10,8 @@ from services.evaluator.domain.answers import Answer
 
 answers = Counter(
     "tunestream_eval_answers_total",
-    "Questions asked; variant: base, few_shot, tuned, edge; outcome: answered, refused",
+    "Questions asked; variant: base, few_shot, tuned, champion, general_base, general_tuned, rival, timed, edge; "
+    "outcome: answered, refused",
     ["variant", "outcome"],
 )
 gate = Counter("tunestream_eval_gate_total", "Verdicts of the gate; passed: true, false", ["passed"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,20 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from services.evaluator.domain.answer_length import Limit
-from services.evaluator.domain.answers import Answer
-from services.evaluator.domain.edge_prompts import EdgeResult
+from services.evaluator.domain.answers import Answer, Variant
 from services.evaluator.domain.evaluation import Evaluation, Row
-from services.evaluator.domain.forest_plot import forest_plot
-from services.evaluator.domain.gate import title
+from services.evaluator.domain.gate.checks import state_of as check_state
+from services.evaluator.domain.gate.slices import slices_of
+from services.evaluator.domain.gate.verdict import title
 from services.evaluator.domain.messages import content_text
+from services.evaluator.domain.pictures.forest_plot import forest_plot
+from services.evaluator.domain.pictures.heat_map import heat_map
+from services.evaluator.domain.pictures.word_diff import Change, word_diff
+from services.evaluator.domain.questions.edge_prompts import EdgeResult
 from services.evaluator.domain.tool_calls import ToolCall, as_lines, calls_of, written_calls
+from services.evaluator.grading.graders import Grading
+from services.evaluator.grading.pairwise import Pairwise
+from services.evaluator.rivals.compare import Comparison
 from shared.events import Evaluation as EvaluationSettings
 from shared.events import FrozenModel, Gate, TrainingCompleted
 
@@ -45,6 +53,18 @@ class Report(FrozenModel):
     """What the server adds to a request, in sentences."""
     evaluation: Evaluation
     edges: tuple[EdgeResult, ...]
+    own: tuple[EdgeResult, ...] = ()
+    """The answers to the prompts of the user's own, `evaluation.prompts`."""
+    remedies: tuple[str, ...] = ()
+    """What to change after a training that over- or underfitted."""
+    rivals: Comparison | None = None
+    """Models of others beside the tuned one; None: the job names none."""
+    grading: Grading | None = None
+    """What the job's graders could not grade; None: it has none."""
+    pairwise: Pairwise | None = None
+    """What a judge said of the answers of base and tuned model; None: the job names none."""
+    prices: Mapping[Variant, float] = {}
+    """By variant, the price of 1,000 answers, where `evaluation.own_price` says what they cost."""
 
 
 def render(report: Report, curves: bytes | None) -> str:
@@ -52,14 +72,24 @@ def render(report: Report, curves: bytes | None) -> str:
     environment = _environment()
     script, style = (environment.get_template(name).render() for name in ("report.js.j2", "report.css.j2"))
     evaluation = report.evaluation
+    slices = slices_of([row.example for row in evaluation.rows], report.gate.checks.slice_by)
+    members = [set(chosen) for chosen in slices.values()]
+    in_slices = {
+        row.example.line: " ".join(str(place) for place, chosen in enumerate(members) if index in chosen)
+        for index, row in enumerate(evaluation.rows)
+    }
     return environment.get_template("report.html.j2").render(
         report=report,
         training=report.training,
         evaluation=evaluation,
         verdict=evaluation.verdict,
+        slices=list(slices),
+        pairs={pair.line: pair for pair in report.pairwise.pairs} if report.pairwise else {},
+        in_slices=in_slices,
         rows=sorted(evaluation.rows, key=lambda row: -abs(row.gain)),
         counts=_counts(evaluation.rows),
         forest=forest_plot(evaluation.over_base, evaluation.over_few_shot, chosen=evaluation.metric),
+        matrices={variant: heat_map(matrix) for variant, matrix in evaluation.confusion.items()},
         curves=f"data:image/png;base64,{base64.b64encode(curves).decode()}" if curves else None,
         style=Markup(style),  # both files are part of this package and hold no values
         script=Markup(script),
@@ -110,6 +140,16 @@ def outcome(answer: Answer) -> str:
     return "cut at the limit" if answer.finish_reason == "length" else "answered"
 
 
+def changes(row: Row) -> tuple[Change, ...] | None:
+    """What the tuned model says differently than the base; None where there is no text to compare, or too much."""
+    base, tuned = row.answers["base"].answer, row.answers["tuned"].answer
+    if base.error is not None or tuned.error is not None or base.text == tuned.text:
+        return None
+    if base.reply().calls or tuned.reply().calls:  # calls are shown as calls, which tells more
+        return None
+    return word_diff(base.text, tuned.text)
+
+
 def shortened(text: str, limit: int = SHOWN_CHARS) -> str:
     """The first `limit` characters, and how many more there are."""
     return text if len(text) <= limit else f"{text[:limit]}… ({len(text) - limit:,} more characters)"
@@ -133,6 +173,8 @@ def _environment() -> Environment:
     filters: dict[str, Any] = {
         "title_of": title,
         "state_of": state_of,
+        "check_state": check_state,
+        "diff": changes,
         "turns": turns,
         "said": said,
         "outcome": outcome,

@@ -4,42 +4,45 @@ report."""
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import httpx
 
 from services.evaluator import metrics
-from services.evaluator.answers import AnswerCache, Answers, Questions, ask_all, gather_or_cancel
-from services.evaluator.client import Endpoint, KeyRefused, ModelSleeps, connect
+from services.evaluator.answers import AnswerCache
+from services.evaluator.asking import Asking, questions_of
+from services.evaluator.client import Endpoint, ModelUnknown, connect
 from services.evaluator.dataset import Dataset, load
-from services.evaluator.domain.answer_length import Limit, answer_limit
-from services.evaluator.domain.answers import Answer, Variant
+from services.evaluator.domain.answer_length import answer_limit
+from services.evaluator.domain.answers import VARIANTS, Answer, Part, Variant
 from services.evaluator.domain.asking import how_asked
-from services.evaluator.domain.edge_prompts import EDGE_PROMPTS, EdgePrompt, EdgeResult, as_prompt
-from services.evaluator.domain.prompts import few_shot_prompts, zero_shot
-from services.evaluator.evaluate import evaluate
+from services.evaluator.domain.cost import per_thousand
+from services.evaluator.domain.gate.secrets import strings_in
+from services.evaluator.domain.questions.edge_prompts import EDGE_PROMPTS, EdgeResult, own_prompts
+from services.evaluator.domain.questions.general_questions import GENERAL_QUESTIONS
+from services.evaluator.domain.remedies import remedies
+from services.evaluator.evaluate import Beside, evaluate
+from services.evaluator.grading.measure import gradings, measure
+from services.evaluator.leaks import Told, leaks_in
 from services.evaluator.progress import Progress
 from services.evaluator.reach import Reach
 from services.evaluator.report import Report, render
+from services.evaluator.rivals.measure import Rivals
+from services.evaluator.scoring.structured import checked
+from services.evaluator.scoring.task import task_of
 from shared import disk, telemetry
 from shared.base import BaseProfile
 from shared.base import ledger as profiles
-from shared.errors import ConfigError, CorruptObject, TransientError, TunestreamError
+from shared.errors import CorruptObject
 from shared.events import EvalCompleted, Event, Reference, TrainingCompleted
+from shared.events.spec import GRADER
 from shared.settings import Settings
 from shared.stages.adoption import attempts_of_parents
 from shared.stages.stage import Attempt
 from shared.store.objects import ObjectStore
 from shared.store.patience import when_the_store_answers
-
-KEEP_SECONDS = 5.0
-"""How long an attempt that ends early may take to store the answers that it has."""
-EDGE_PATIENCE = 30.0
-"""In seconds. It is short, because an endpoint that fails on an edge prompt is worth reporting, not worth waiting
-for."""
 
 
 class EvaluateWork:
@@ -68,6 +71,8 @@ class EvaluateWork:
     async def _evaluate(self, attempt: Attempt, http: httpx.AsyncClient, reach: Reach) -> Event:
         training = TrainingCompleted.model_validate(attempt.request)
         spec = attempt.job.spec
+        if spec.evaluation.json_schema is not None:
+            checked(spec.evaluation.json_schema)
         with telemetry.span("evaluator.load"):
             profile = await self._profile(training)
             # a template that loops over parts writes them as they are; for others the server puts line ends between
@@ -76,46 +81,87 @@ class EvaluateWork:
                 self._objects, training.test, training.train, spec.evaluation, spec.seed, between=between
             )
         limit = answer_limit(spec.evaluation.max_tokens, dataset.lengths)
-        asked = _questions(training, dataset, limit)
-        progress = Progress(attempt, len(dataset.examples) * len(asked) + 2 * len(EDGE_PROMPTS), self._clock)
         endpoint = Endpoint(http, patience=self._settings.evaluator.timeout_seconds)
+        champion = await self._champion(attempt, endpoint, training) if dataset.examples else None
+        general = self._probes(attempt, dataset)
+        asked = questions_of(training, dataset, limit, champion=champion, general=general)
+        total = sum(len(questions.prompts) for questions in asked)
+        total += 2 * (len(EDGE_PROMPTS) + len(spec.evaluation.prompts))
+        rivals = Rivals(spec.evaluation.rivals, self._settings.evaluator, training.model, dataset, limit)
+        total += rivals.questions
+        total += gradings(attempt, len(dataset.examples), sum(one.variant in VARIANTS for one in asked))
+        progress = Progress(attempt, total, self._clock)
         parents = await attempts_of_parents(self._objects, attempt.job, "evaluator")
         wanted = spec.evaluation.concurrency
         at_a_time = await endpoint.room(training.base) if wanted == "auto" else wanted
         cache = AnswerCache(self._objects, attempt, parents)
-        asking = _Asking(attempt, endpoint, reach, cache, progress, at_a_time)
-        answers: dict[Variant, list[Answer]] = {}
+        asking = Asking(attempt, endpoint, reach, cache, progress, at_a_time)
+        answers: dict[Part, list[Answer]] = {}
+        trouble = ""
         for questions in asked:
-            answers[questions.variant] = await asking.answers(questions)
-        with telemetry.span("evaluator.edge_prompts"):
-            edges = await self._edge_prompts(attempt, endpoint, progress, training, dataset, limit.tokens, at_a_time)
-            if all(edge.base.error and edge.tuned.error for edge in edges):
-                await reach.check()  # not the prompts are to blame, if nobody answers
+            try:
+                answers[questions.variant] = await asking.answers(questions)
+            except ModelUnknown:
+                if questions.variant != "champion":
+                    raise
+                trouble = "the endpoint does not serve it"  # such as one of another base
+        if "champion" in answers and all(answer.error for answer in answers["champion"]):
+            trouble = "the endpoint refused every request to it"
+            del answers["champion"]
+        compared: dict[Variant, list[Answer]] = {
+            variant: answers[variant] for variant in VARIANTS if variant in answers
+        }
+        await rivals.ask(asking, http)
+        prompts = (*EDGE_PROMPTS, *own_prompts(spec.evaluation.prompts))
+        edges = await asking.unscored(prompts, training, dataset, limit.tokens)
+        to_grade: dict[Part, list[Answer]] = dict(compared.items()) | rivals.answers
+        graded = await measure(attempt, self._objects, self._settings, progress, dataset.examples, to_grade)
+        leaks = await leaks_in(self._objects, training.train, _told(dataset, answers, edges))
         with telemetry.span("evaluator.score"):
             evaluation = await asyncio.to_thread(
                 evaluate,
                 dataset.examples,
-                answers,
+                compared,
                 labels=dataset.labels,
                 gate=spec.gate,
                 seed=spec.seed,
+                schema=spec.evaluation.json_schema,
+                beside=Beside(
+                    champion=champion,
+                    champion_trouble=trouble,
+                    general_base=answers.get("general_base", ()),
+                    general_tuned=answers.get("general_tuned", ()),
+                    leaks=leaks,
+                ),
+                grades=graded.grades,
+                graders=[f"{GRADER}{one['name']}" for one in spec.evaluation.graders],
                 room=limit.tokens + limit.thinking,
                 test_wanted=spec.splits.test > 0,
             )
         metrics.gate.labels(str(evaluation.verdict.passed).lower()).inc()
         report = Report(
+            rivals=await asyncio.to_thread(rivals.compared, evaluation, spec, graded.grades),
             job_id=attempt.job.job_id,
             alias=attempt.job.alias,
             training=training,
             settings=spec.evaluation,
             gate=spec.gate,
             seed=spec.seed,
+            grading=graded.grading,
+            pairwise=graded.pairwise,
+            prices={
+                variant: price
+                for variant in VARIANTS
+                if (price := per_thousand(spec.evaluation.own_price, answers.get(variant, ()), at_a_time)) is not None
+            },
             few_shot_lines=tuple(example.line for example in dataset.solved),
             tools_unparsed=endpoint.tools_unparsed,
             max_tokens=limit,
             how_asked=how_asked(profile),
             evaluation=evaluation,
-            edges=tuple(edges),
+            edges=tuple(edges[: len(EDGE_PROMPTS)]),
+            own=tuple(edges[len(EDGE_PROMPTS) :]),
+            remedies=remedies(training),
         )
         with telemetry.span("evaluator.report"):
             html = await asyncio.to_thread(render, report, await self._curves(training))
@@ -144,37 +190,19 @@ class EvaluateWork:
             await self._objects.put(f"{attempt.prefix}report.html", page),
         )
 
-    async def _edge_prompts(
-        self,
-        attempt: Attempt,
-        endpoint: Endpoint,
-        progress: Progress,
-        training: TrainingCompleted,
-        dataset: Dataset,
-        max_tokens: int,
-        at_a_time: int,
-    ) -> list[EdgeResult]:
-        slots = asyncio.Semaphore(at_a_time)
-        await progress.begin("edge prompts", 2 * len(EDGE_PROMPTS))
+    async def _champion(self, attempt: Attempt, endpoint: Endpoint, training: TrainingCompleted) -> str | None:
+        """The model that the alias names, if it is another one than those that are compared anyway."""
+        if attempt.job.spec.gate.checks.champion == "off":
+            return None
+        named = await endpoint.champion(attempt.job.alias)
+        return None if named in (training.base, training.model) else named
 
-        async def ask(model: str, edge: EdgePrompt) -> Answer:
-            async with slots:
-                try:
-                    prompt = as_prompt(edge, completion=dataset.completion)
-                    answer = await endpoint.ask(model, [prompt], max_tokens, patience=EDGE_PATIENCE)
-                except (ModelSleeps, KeyRefused):
-                    raise
-                except (TransientError, ConfigError) as error:
-                    answer = Answer(error=str(error))
-            metrics.count("edge", [answer])
-            await progress.count_answer()
-            return answer
-
-        async def both(edge: EdgePrompt) -> EdgeResult:
-            base, tuned = await gather_or_cancel([ask(training.base, edge), ask(training.model, edge)])
-            return EdgeResult(prompt=edge, base=base, tuned=tuned)
-
-        return await gather_or_cancel([both(edge) for edge in EDGE_PROMPTS])
+    def _probes(self, attempt: Attempt, dataset: Dataset) -> bool:
+        """Whether the general questions are asked."""
+        wanted = attempt.job.spec.gate.checks.forgetting
+        if wanted == "auto":
+            return bool(dataset.examples) and task_of(dataset.examples, dataset.labels).free_text
+        return bool(dataset.examples) and wanted != "off"
 
     async def _profile(self, training: TrainingCompleted) -> BaseProfile | None:
         """What is known of the base; None if an older service trained the model, or nobody could read the base."""
@@ -192,62 +220,14 @@ class EvaluateWork:
             return None
 
 
-class _Asking:
-    """Asks the questions of one attempt, and loses no answer that came."""
-
-    def __init__(
-        self,
-        attempt: Attempt,
-        endpoint: Endpoint,
-        reach: Reach,
-        cache: AnswerCache,
-        progress: Progress,
-        at_a_time: int,
-    ) -> None:
-        self._attempt = attempt
-        self._endpoint = endpoint
-        self._reach = reach
-        self._cache = cache
-        self._progress = progress
-        self._at_a_time = at_a_time
-
-    async def say(self, why: str) -> None:
-        """What is done waits for the store."""
-        await self._attempt.progress("waiting", f"what was measured waits to be stored: {why}")
-
-    async def answers(self, questions: Questions) -> list[Answer]:
-        """The answers of one variant, those of earlier attempts among them."""
-        await self._progress.begin(questions.variant, len(questions.prompts))
-        about = {"tunestream.model": questions.model, "tunestream.examples": len(questions.prompts)}
-        with telemetry.span(f"evaluator.{questions.variant}", attributes=about) as current:
-            answers = await self._cache.get(questions)
-            missing = [index for index, answer in enumerate(answers) if answer is None]
-            current.set_attribute("tunestream.reused", not missing)
-            await self._progress.count_reused(len(answers) - len(missing))
-            if missing:
-                await self._ask(questions, answers, missing)
-            return [answer for answer in answers if answer is not None]
-
-    async def _ask(self, questions: Questions, answers: Answers, missing: list[int]) -> None:
-        asking = ask_all(self._endpoint, questions, answers, self._at_a_time, self._progress.count_answer)
-        try:
-            await self._reach.during(asking)
-        except BaseException:
-            if any(answers[index] for index in missing) and not self._attempt.abandoned:
-                with contextlib.suppress(TunestreamError, TimeoutError):
-                    async with asyncio.timeout(KEEP_SECONDS):
-                        await self._cache.put(questions, answers)
-            raise
-        finally:
-            metrics.count(questions.variant, [answer for index in missing if (answer := answers[index]) is not None])
-        await when_the_store_answers(lambda: self._cache.put(questions, answers), self.say)
-
-
-def _questions(training: TrainingCompleted, dataset: Dataset, limit: Limit) -> list[Questions]:
-    """What each variant is asked. Without solved examples there is no few-shot variant."""
-    plain = tuple((zero_shot(example),) for example in dataset.examples)
-    shown = tuple(few_shot_prompts(example, dataset.solved) for example in dataset.examples)
-    base = Questions("base", training.base, plain, limit)
-    few_shot = Questions("few_shot", training.base, shown, limit)
-    tuned = Questions("tuned", training.model, plain, limit)
-    return [base, few_shot, tuned] if dataset.solved else [base, tuned]
+def _told(dataset: Dataset, answers: Mapping[Part, Sequence[Answer]], edges: Sequence[EdgeResult]) -> Iterator[Told]:
+    """Every answer of the tuned model, with what it may hold: what stands in its prompt, in its reference, or in the
+    answer of the base, which knows nothing of the training."""
+    for example, base, tuned in zip(dataset.examples, answers["base"], answers["tuned"], strict=True):
+        asked = [example.prompt or "", *strings_in(list(example.messages))]
+        yield Told(f"test line {example.line}", tuned.text, "\n".join([*asked, example.reference, base.text]))
+    general = zip(GENERAL_QUESTIONS, answers.get("general_base", ()), answers.get("general_tuned", ()), strict=False)
+    for question, base, tuned in general:
+        yield Told(f"the general question “{question.text}”", tuned.text, f"{question.text}\n{base.text}")
+    for edge in edges:
+        yield Told(f"the edge prompt “{edge.prompt.name}”", edge.tuned.text, f"{edge.prompt.text}\n{edge.base.text}")

@@ -8,6 +8,7 @@ from services.ingest.deduplicator import Deduplicator
 from services.ingest.inbox import Inbox
 from services.ingest.intake import Intake
 from services.ingest.notifications import BucketNotifications
+from services.ingest.preparation import Preparation
 from services.ingest.requests import Requests
 from services.ingest.sweep import Sweep
 from shared.events import DatasetUploaded, JobControl
@@ -18,12 +19,13 @@ def build(context: Context) -> Parts:
     """Connect the parts of the service."""
     settings, bucket = context.settings, context.objects.at(context.settings.store.datasets_bucket)
     announcer = Announcer(context.objects, context.bus)
-    intake = Intake(context.objects, announcer, settings)
+    preparation = Preparation(context.objects, settings.ingest)
+    intake = Intake(context.objects, announcer, settings, preparation)
     deduplicator = Deduplicator(context.objects, intake, announcer, bucket.bucket)
     inbox = Inbox(context.objects, intake, deduplicator)
     sweep = Sweep(bucket, deduplicator, settings.ingest)
     notifications = BucketNotifications(bucket, deduplicator)
-    requests = Requests(context.objects, context.bus)
+    requests = Requests(context.objects, context.bus, preparation)
     context.bus.subscribe(DatasetUploaded, inbox.announced)
     context.bus.subscribe(JobControl, requests.rung)
     if topic := settings.ingest.notifications_topic:

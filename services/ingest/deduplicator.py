@@ -23,9 +23,12 @@ from shared.errors import AlreadyExists, ConfigError, InputError, StoreRefused, 
 from shared.events import DatasetPointer, Origin
 from shared.stages.ledger import Entry
 from shared.store.objects import ObjectStore
+from shared.tasks import Patience
 
 log = logging.getLogger(__name__)
 
+PATIENCE_SECONDS = 2.0
+"""A dataset that takes longer, because it is large or has to be converted, is handled beside the others."""
 RELOAD_SECONDS = 600.0
 """Between two listings of all markers: they show what another replica left unpublished when it ended for good."""
 
@@ -47,7 +50,9 @@ class Deduplicator:
         announcer: Announcer,
         datasets_bucket: str,
         timer: Callable[[], float] = time.monotonic,
+        patience: float = PATIENCE_SECONDS,
     ) -> None:
+        self._patience = Patience(patience, _failed)
         self._objects = objects
         self._intake = intake
         self._announcer = announcer
@@ -108,7 +113,8 @@ class Deduplicator:
     async def handle_new(self, item: Item, make: Callable[[], Awaitable[Made]]) -> bool:
         """Call `make` and return True; return False if the item was handled before, is being handled, or has to wait.
 
-        Whatever is wrong with the item, only the item is put off or put into quarantine.
+        Whatever is wrong with the item, only the item is put off or put into quarantine. One that takes long is handled
+        on while the caller goes on with the next.
 
         Raises:
             StoreUnavailable, StoreRefused, ConfigError: the store fails as a whole, so the next item would fail, too.
@@ -117,6 +123,9 @@ class Deduplicator:
         if {name, item.id} & self._seen or name in self._underway or self._quarantine.waits(item):
             return False
         self._underway.add(name)
+        return await self._patience.wait(self._guarded(item, make), otherwise=True)
+
+    async def _guarded(self, item: Item, make: Callable[[], Awaitable[Made]]) -> bool:
         try:
             return await self._handle(item, make)
         except Gone:
@@ -129,7 +138,7 @@ class Deduplicator:
             await self._quarantine.later(item, error)
             return True
         finally:
-            self._underway.discard(name)
+            self._underway.discard(item.name)
 
     async def _handle(self, item: Item, make: Callable[[], Awaitable[Made]]) -> bool:
         if await self._objects.exists(SEEN + item.name):
@@ -159,3 +168,8 @@ class Deduplicator:
     def _remember(self, name: str) -> None:
         self._seen.add(name)
         self._new.add(name)
+
+
+def _failed(error: Exception) -> None:
+    """The store as a whole fails, which the caller's next step finds, too."""
+    log.warning("a dataset that takes long is left to the next sweep", extra={"reason": type(error).__name__})

@@ -12,19 +12,17 @@ from services.ingest.announcer import Announcer
 from services.ingest.domain import datasets
 from services.ingest.domain.failures import UNREADABLE
 from services.ingest.job_settings import CODE, MAX_BYTES, parse_spec, too_large
+from services.ingest.preparation import Preparation
 from shared import telemetry
 from shared.drops import project_of, sidecars_of
 from shared.errors import AlreadyExists, ConfigError, InputError, StoreRefused
 from shared.events import (
     DatasetPointer,
-    Event,
     FolderReference,
     Job,
-    JobFailed,
     JobSpec,
     Origin,
     Reference,
-    StageOutcome,
     StageResult,
 )
 from shared.jobs import manifest, models
@@ -71,8 +69,11 @@ class Made:
 class Intake:
     """Makes jobs. It writes manifest, result and event in this order, so that no accepted dataset is lost."""
 
-    def __init__(self, objects: ObjectStore, announcer: Announcer, settings: Settings) -> None:
+    def __init__(
+        self, objects: ObjectStore, announcer: Announcer, settings: Settings, preparation: Preparation | None = None
+    ) -> None:
         self._objects = objects
+        self._preparation = preparation or Preparation(objects, settings.ingest)
         self._announcer = announcer
         self._settings = settings
 
@@ -99,27 +100,27 @@ class Intake:
         dataset = await self._describe(pointer)
         request = await self._read_request(pointer) if spec is None else self._request(spec)
         request = await self._resolve(request, validation_file, project_of(dataset.key))
-        job, created = await self._create_manifest(
-            manifest.job_of(
-                dataset,
-                request.spec,
-                validation_file=request.validation,
-                base=request.base,
-                start_from=request.start_from,
-                notes=request.notes,
-                organization=self._settings.model.organization,
-                origin=origin,
-                traceparent=root.traceparent,
-                now=self._objects.now(),
-                salt=request.salt,
-            )
+        wanted = manifest.job_of(
+            dataset,
+            request.spec,
+            validation_file=request.validation,
+            base=request.base,
+            start_from=request.start_from,
+            notes=request.notes,
+            organization=self._settings.model.organization,
+            origin=origin,
+            traceparent=root.traceparent,
+            now=self._objects.now(),
+            salt=request.salt,
         )
+        wanted, problem = await self._prepared(wanted, request.problem)
+        job, created = await self._create_manifest(wanted)
         if created:
             root.emit(job.job_id)
         # the span began together with the root, but its trace is known only now: an existing job keeps its first trace
         about = {"tunestream.job_id": job.job_id}
         with telemetry.span("ingest", job.traceparent, at=root.at, attributes=about) as current:
-            result = await self._commit(job, request.problem)
+            result = await self._commit(job, problem)
             telemetry.set_outcome(current, result.outcome)
             return Made(job, await self._announcer.announce(result))
 
@@ -190,6 +191,15 @@ class Intake:
             message = f"{wanted.bucket}/{wanted.key} may not be read here; put it beside the dataset."
             raise InputError("invalid_validation_file", message, "validation_file") from None
 
+    async def _prepared(self, job: Job, problem: InputError | None) -> tuple[Job, InputError | None]:
+        """The job with files that the validator reads, unless there is a problem already, or the job exists."""
+        if problem or await self._objects.exists(job_key(job.job_id)):
+            return job, problem
+        try:
+            return await self._preparation.prepare(job), None
+        except InputError as error:
+            return job, error
+
     async def _create_manifest(self, job: Job) -> tuple[Job, bool]:
         """Create the manifest unless it exists. Returns the job as the ledger has it, and whether this call created
         it."""
@@ -207,11 +217,6 @@ class Intake:
 
     async def _commit(self, job: Job, problem: InputError | None) -> StageResult:
         """Commit ingest's result. Returns the one in the ledger; another replica may have decided it."""
-        event: Event = manifest.uploaded(job)
-        if problem:
-            event = JobFailed(
-                job_id=job.job_id, stage="ingest", code=problem.code, message=problem.message, param=problem.param
-            )
-        outcome: StageOutcome = "failed" if problem else "completed"
+        outcome, event = manifest.decided(job, problem)
         owner, now = self._announcer.owner, self._objects.now()
         return await outbox.commit(self._objects, outbox.result_of(job.job_id, "ingest", 1, owner, outcome, event, now))

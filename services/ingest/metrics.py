@@ -17,6 +17,11 @@ taken = Counter(
 notifications = Counter(
     "tunestream_ingest_notifications_total", "Bucket notifications; outcome: read, unreadable", ["outcome"]
 )
+mined = Counter(
+    "tunestream_ingest_mined_total",
+    "Files that were not in a training format; outcome: what they were (pairs, messages, …), or refused",
+    ["outcome"],
+)
 seconds = Histogram(
     "tunestream_ingest_seconds",
     "From a dropped object's modification to its job",

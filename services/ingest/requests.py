@@ -16,9 +16,10 @@ from collections.abc import Awaitable, Callable
 
 from pydantic import ValidationError
 
+from services.ingest.preparation import Preparation
 from services.ingest.sweep import report
 from shared import ids, telemetry
-from shared.errors import AlreadyExists, ConfigError, StoreRefused, TransientError
+from shared.errors import AlreadyExists, ConfigError, InputError, StoreRefused, TransientError
 from shared.events import Asked, Job, JobControl, Quarantined, Retry, StageResult
 from shared.jobs import manifest
 from shared.kafka.bus import Delivery
@@ -28,7 +29,7 @@ from shared.stages.adoption import retry_of
 from shared.stages.ledger import ASKED, RETRIES, job_key, published_key
 from shared.stages.publisher import Publisher
 from shared.store.objects import ObjectStore
-from shared.tasks import wait_for_event
+from shared.tasks import Patience, wait_for_event
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,8 @@ POLL_SECONDS = 2.0
 IDLE_SECONDS = 30.0
 """Otherwise: the event of a request rings the bell, and a listing finds the one whose event was lost."""
 FAILED_PAUSES = Backoff(POLL_SECONDS, 30.0)
+PATIENCE_SECONDS = 2.0
+"""A job whose files have to be converted takes longer, and is made beside the others."""
 KINDS = {ASKED: ("job", "ask for the job again"), RETRIES: ("retry", "ask for the retry again with `tunestream retry`")}
 """By prefix: what a request in quarantine is called, and what to do about it."""
 
@@ -44,7 +47,16 @@ KINDS = {ASKED: ("job", "ask for the job again"), RETRIES: ("retry", "ask for th
 class Requests:
     """Makes one job of each request. Every step may be repeated without harm."""
 
-    def __init__(self, objects: ObjectStore, bus: Publisher) -> None:
+    def __init__(
+        self,
+        objects: ObjectStore,
+        bus: Publisher,
+        preparation: Preparation | None = None,
+        patience: float = PATIENCE_SECONDS,
+    ) -> None:
+        self._preparation = preparation
+        self._patience = Patience(patience, lambda error: report("a request for a job waits", error))
+        self._underway: set[str] = set()
         self._objects = objects
         self._bus = bus
         self._bell = asyncio.Event()
@@ -86,11 +98,20 @@ class Requests:
         keys = [entry.key for entry in listed]
         self._done &= set(keys)  # the janitor deletes requests that were handled long ago
         for key in keys:
-            if key not in self._done and key not in self._unpublished:
-                await self._guarded(key, self._make)
+            if key not in self._done | self._unpublished.keys() | self._underway:
+                self._underway.add(key)
+                await self._patience.wait(self._made(key), otherwise=None)
         for key in list(self._unpublished):
             await self._guarded(key, self._publish)
         self._open = bool(self._unpublished) or not self._done.issuperset(keys)
+
+    async def _made(self, key: str) -> None:
+        try:
+            await self._guarded(key, self._make)
+        finally:
+            self._underway.discard(key)
+        if key in self._unpublished:
+            self._bell.set()  # if it took long, nobody publishes it otherwise
 
     async def _guarded(self, key: str, step: Callable[[str], Awaitable[None]]) -> None:
         """Take one step of one request. What goes wrong with it must not stop the others."""
@@ -135,6 +156,7 @@ class Requests:
         place = dataset.bucket, dataset.key, dataset.sha256
         if job_id != job.job_id or job_id != ids.job_id(*place, ids.as_derived(job_id, *place, job.spec)):
             raise ValueError("a request for a job is not under the id of its job")
+        job, problem = await self._prepared(job)
         try:
             await self._objects.create(job_key(job_id), job.model_dump_json().encode())
             if root:
@@ -144,9 +166,20 @@ class Requests:
             job = Job.model_validate_json(await self._read(job_key(job_id)))
         at = root.at if root else None
         with telemetry.span("ingest", job.traceparent, at=at, attributes={"tunestream.job_id": job_id}):
-            event, now = manifest.uploaded(job), self._objects.now()
-            mine = outbox.result_of(job_id, "ingest", 1, self._owner, "completed", event, now)
+            outcome, event = manifest.decided(job, problem)
+            mine = outbox.result_of(job_id, "ingest", 1, self._owner, outcome, event, self._objects.now())
             self._unpublished[key] = await outbox.commit(self._objects, mine)
+
+    async def _prepared(self, job: Job) -> tuple[Job, InputError | None]:
+        """The job with files that the validator reads; a retry has those of its parent."""
+        if self._preparation is None or job.prepared or job.origin.from_stage:
+            return job, None
+        if await self._objects.exists(job_key(job.job_id)):
+            return job, None
+        try:
+            return await self._preparation.prepare(job), None
+        except InputError as error:
+            return job, error
 
     async def _retry(self, key: str) -> tuple[telemetry.JobRoot, Job]:
         """The manifest of a retry, and the root of its trace."""

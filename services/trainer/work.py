@@ -20,6 +20,7 @@ from services.trainer.engine.messages import (
     Resumed,
     TrainingResult,
 )
+from services.trainer.engine.report.speeds import NAME as SPEEDS
 from services.trainer.job import folders, gpu_turn
 from services.trainer.job.ahead import ProcessAhead
 from services.trainer.job.found import Clock, Found, find_checkpoints
@@ -31,7 +32,7 @@ from services.trainer.tracking.trackers import Trackers, makers
 from shared import disk, ids, telemetry
 from shared.base import ledger
 from shared.errors import ConfigError, CorruptObject, InputError, TransientError
-from shared.events import DatasetValidated, FolderReference, Job, Reference, TrainingCompleted
+from shared.events import DatasetValidated, FolderReference, Job, Reference, TrainingCompleted, TrainingUsage
 from shared.settings import Settings
 from shared.stages.adoption import attempts_of_parents
 from shared.stages.stage import Attempt
@@ -126,6 +127,8 @@ class TrainWork:
             served_linears=served_linears(job.base, profile),
             max_length=asked.max_length,
             seed=job.spec.seed,
+            budget=job.spec.budget,
+            price_per_gpu_hour=self._settings.trainer.price_per_gpu_hour,
             train_examples=asked.train.examples,
             train_tokens=asked.train.tokens,
             served=asked.served,
@@ -134,6 +137,7 @@ class TrainWork:
             resume_from=str(resume_from) if resume_from else None,
             start_from=str(start) if start else None,
             encoded=str(self._settings.trainer.work_dir.absolute() / "encoded"),
+            speeds=str(self._settings.trainer.work_dir.absolute() / SPEEDS),
             device="cpu" if self._settings.trainer.gpu == "cpu" else "auto",
             threads=self._settings.trainer.threads,
             gpus=1 if self._settings.trainer.gpu == "cpu" else self._settings.trainer.gpus,
@@ -293,6 +297,9 @@ class TrainWork:
             seconds=result.seconds,
             skipped_steps=result.skipped_steps,
             diverged_at=result.diverged_at,
+            usage=TrainingUsage.model_validate(
+                result.model_dump(include=set(TrainingUsage.model_fields)) | {"device": result.device or "unknown"}
+            ),
             base_profile=asked.base_profile,
             served=asked.served,
             project=attempt.job.project,

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import json
+import tempfile
+from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from itertools import compress
 from pathlib import Path
 
+from services.validate.advising import advice_on
 from services.validate.checks import Context
-from services.validate.columns import assign
+from services.validate.columns import KEEP, assign
 from services.validate.domain.findings import problem
 from services.validate.domain.formats import METHOD_OF
-from services.validate.domain.report import NO_TEST, FileRole, Report, SplitSize, failure, wrong_method
+from services.validate.domain.report import NO_TEST, FileReport, FileRole, Report, SplitSize, failure, wrong_method
 from services.validate.domain.split import SPLITS, TRAIN, VALIDATION, sizes
 from services.validate.domain.statistics import estimate, max_length
+from services.validate.domain.strata import stratified
+from services.validate.domain.survey.surveyed import Surveyed
 from services.validate.intake import REPAIRED, read_again
 from services.validate.reader import Reader, Source
 from services.validate.scan import Scan, ScanControl, scan
 from services.validate.served import File, ask, not_asked
+from services.validate.survey.survey import Survey, survey
 from services.validate.tokenizer import Tokenizer, load
 from shared.base import ProfileOverride
 from shared.events import JobSpec
@@ -47,12 +54,13 @@ def check(
     override: ProfileOverride | None = None,
     render: RenderSettings | None = None,
     base: str | None = None,
+    html: Path | None = None,
 ) -> Report:
     """Check one training file.
 
     `base_location`: a folder or hub id of the base, whose tokenizer counts; None: nothing is tokenized. `override`:
-    what is set of the base's profile. `base`: the name by which users and servers know it. `render`: the render server
-    that good rows are compared with.
+    what is set of the base's profile. `html`: where the report is written as a page. `base`: the name by which users
+    and servers know it. `render`: the render server that good rows are compared with.
 
     Raises:
         InputError: the settings or the base are wrong. What is wrong with the file is in the report.
@@ -60,13 +68,23 @@ def check(
         OSError: the file cannot be read.
     """
     tokenizer = load(base_location, base or base_location, override) if base_location else None
-    source, control = Source(path, path.name), ScanControl()
-    examined = examine(source, None, spec=spec, tokenizer=tokenizer, limits=limits, control=control)
-    if not examined.report.ok or tokenizer is None or render is None:
+    control = ScanControl()
+    with tempfile.TemporaryDirectory(prefix="tunestream-check-") as folder:
+        given = Source(path, path.name)
+        surveyed = survey(given, None, spec=spec, limits=limits, control=control, folder=Path(folder))
+        source = surveyed.training_file
+        examined = examine(
+            source, None, spec=spec, tokenizer=tokenizer, limits=limits, control=control, surveyed=surveyed
+        )
+        if examined.report.ok and tokenizer is not None and render is not None:
+            examined = with_served(
+                examined, source, None, tokenizer=tokenizer, render=render, seed=spec.seed, control=control
+            )
+        if html is not None:
+            from services.validate.page.page import page  # noqa: PLC0415  # it shows rows that this module reads
+
+            html.write_text(page(examined, source, surveyed, tokenizer), encoding="utf-8")
         return examined.report
-    return with_served(
-        examined, source, None, tokenizer=tokenizer, render=render, seed=spec.seed, control=control
-    ).report
 
 
 def examine(
@@ -77,16 +95,19 @@ def examine(
     tokenizer: Tokenizer | None,
     limits: ValidationSettings,
     control: ScanControl,
+    surveyed: Survey | None = None,
 ) -> Examined:
-    """Check a training file and the validation file of the job, if it has one; decide the split."""
+    """Check a training file and the validation file of the job, if it has one; decide the split. `surveyed`: what the
+    survey found in them; the files are those that it names."""
     wanted = spec.hyperparameters.max_length
     length = max_length(wanted, tokenizer.context, tokenizer.base) if tokenizer else None
     prompt_tokens = tokenizer.prompt_tokens if tokenizer else None
-    context = Context("training", spec, length, prompt_tokens)
+    context = Context("training", spec, length, prompt_tokens, surveyed=surveyed.training if surveyed else None)
     trained = scan(training, context, tokenizer=tokenizer, limits=limits, control=control)
     validated = None
     if validation is not None:
         own = Context("validation", spec, length, prompt_tokens, training=context, format=trained.report.format)
+        own.surveyed = surveyed.validation if surveyed else None
         validated = scan(validation, own, tokenizer=tokenizer, limits=limits, control=control)
     report = Report(
         ok=True,
@@ -97,8 +118,8 @@ def examine(
         max_length=length,
         over_length=spec.hyperparameters.over_length,
         seed=spec.seed,
-        training=trained.report,
-        validation=validated.report if validated else None,
+        training=_with_facts(trained.report, context.surveyed),
+        validation=_with_facts(validated.report, surveyed.validation if surveyed else None) if validated else None,
     )
     failed = (
         # the method is checked first: in a file for another method every row looks wrong
@@ -108,15 +129,25 @@ def examine(
     )
     if failed:
         return Examined(report.model_copy(update={"ok": False, "failure": failed}))
-    assignment = assign(trained.ranks, sizes(trained.report.usable, spec.splits, own_validation=validated is not None))
+    wanted_sizes = sizes(trained.report.usable, spec.splits, own_validation=validated is not None)
+    if surveyed and surveyed.training and surveyed.training.labels:
+        strata = array("I", compress(surveyed.training.labels, trained.usable))
+        assignment = stratified(trained.ranks, strata, wanted_sizes, KEEP)
+    else:
+        assignment = assign(trained.ranks, wanted_sizes)
     splits = _split_sizes(trained, validated, assignment)
     found: dict[str, object] = {
         "splits": splits,
+        "advice": advice_on(training, trained, control),
         "estimate": estimate(splits["train"].tokens, spec.hyperparameters) if tokenizer else None,
     }
     if spec.splits.test > 0 and "test" not in splits:
-        found["training"] = trained.report.with_warning(problem(None, NO_TEST))
+        found["training"] = report.training.with_warning(problem(None, NO_TEST))
     return Examined(report.model_copy(update=found), trained, validated, bytes(assignment))
+
+
+def _with_facts(report: FileReport, surveyed: Surveyed | None) -> FileReport:
+    return report.model_copy(update={"facts": surveyed.facts}) if surveyed else report
 
 
 def with_served(
@@ -152,20 +183,21 @@ def write_splits(
     assert examined.training is not None, "a file with errors has no splits"
     with ExitStack() as stack:
         files = [stack.enter_context((folder / f"{split}.jsonl").open("wb")) for split in SPLITS]
-        for row, raw in enumerate(_usable(training, "training", examined.training, control)):
+        for row, (_, raw) in enumerate(usable_rows(training, "training", examined.training, control)):
             files[examined.assignment[row]].write(raw + b"\n")
         if validation is not None and examined.validation is not None:
-            for raw in _usable(validation, "validation", examined.validation, control):
+            for _, raw in usable_rows(validation, "validation", examined.validation, control):
                 files[VALIDATION].write(raw + b"\n")
 
 
-def _usable(source: Source, role: FileRole, scanned: Scan, control: ScanControl) -> Iterator[bytes]:
+def usable_rows(source: Source, role: FileRole, scanned: Scan, control: ScanControl) -> Iterator[tuple[int, bytes]]:
+    """Lines and bytes of the rows that passed all checks, in order."""
     reader = Reader(source.path, scanned.report.size)  # the scan has limited their length
     for index, (line, raw) in enumerate(reader.rows()):
         control.advance(role, line, reader.position / reader.size)
         if use := scanned.usable[index]:
             assert isinstance(raw, bytes)
-            yield raw if use != REPAIRED else _repaired(line, raw, scanned)
+            yield line, raw if use != REPAIRED else _repaired(line, raw, scanned)
 
 
 def _repaired(line: int, raw: bytes, scanned: Scan) -> bytes:

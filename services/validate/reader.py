@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -142,3 +144,17 @@ class Reader:
             f"the line is longer than {limit}",
             "split the example, put one example on each line, or raise TUNESTREAM_VALIDATION__MAX_LINE_BYTES",
         )
+
+
+SOURCE_ROW = "source_row"
+
+
+def source_row(path: Path, line: int) -> str | None:
+    """Which row of the user's own file ingest has made the row on a line (from 1) of; None: the row does not say."""
+    with path.open("rb") as file:
+        raw = next(itertools.islice(file, line - 1, None), b"")
+    try:
+        found = json.loads(raw)["metadata"][SOURCE_ROW]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return found if isinstance(found, str) else None

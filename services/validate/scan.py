@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from array import array
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from services.validate.checks import Check, Context, checks_for
@@ -13,9 +12,9 @@ from services.validate.checks.base import Tally
 from services.validate.checks.duplicates import DUPLICATE
 from services.validate.checks.length import OVER_LENGTH
 from services.validate.domain.content import Row
-from services.validate.domain.findings import Finding, Problems
+from services.validate.domain.findings import Finding, OnFinding, Problems
 from services.validate.domain.report import FileReport, FileRole
-from services.validate.domain.statistics import distribution
+from services.validate.domain.statistics import distribution, doublings
 from services.validate.intake import State, pieces
 from services.validate.plain import PlainRows
 from services.validate.reader import Reader, Source
@@ -33,9 +32,11 @@ OnProgress = Callable[[FileRole, int, float], None]
 @dataclass
 class ScanControl:
     """The way to observe and stop a scan. `on_progress(role of the file, rows, share of its bytes)` is called several
-    times for each megabyte. The scan ends with `Cancelled` once `stop` is set."""
+    times for each megabyte. `on_finding(line, finding)` is called for every finding, also for those that the report
+    only counts. The scan ends with `Cancelled` once `stop` is set."""
 
     on_progress: OnProgress = lambda role, rows, share: None
+    on_finding: OnFinding = lambda line, finding: None
     stop: threading.Event = field(default_factory=threading.Event)
 
     def advance(self, role: FileRole, rows: int, share: float) -> None:
@@ -54,9 +55,9 @@ class Scan:
     """What a scan found.
 
     `usable` has a byte per row of the file (blank lines are none): whether it goes into the splits, 2 where it is
-    repaired. `ranks` and
-    `tokens` have an entry per usable row, in the order of the lines; rows of one rank stay in one split. `longest` is
-    the longest usable sequence. Of a row that is cut, `tokens` and `longest` count only what is left.
+    repaired. `ranks` and `tokens` have an entry per usable row, in the order of the lines; rows of one rank stay in one
+    split. `longest` is the longest usable sequence. Of a row that is cut, `tokens` and `longest` count only what is
+    left.
     """
 
     report: FileReport
@@ -77,9 +78,12 @@ def scan(
     """
     reader = Reader(source.path, limits.max_line_bytes)
     checks = checks_for(context)
-    state = State(Problems(limits.max_problems), Tally(checks, limits.max_problems), context.spec.seed, context.format)
+    problems = Problems(limits.max_problems, control.on_finding)
+    state = State(problems, Tally(checks, limits.max_problems), context.spec.seed, context.format)
     of_rows = [check for check in checks if type(check).row is not Check.row]
     before, after = ([check for check in of_rows if check.needs_tokens is late] for late in (False, True))
+    if tokenizer is None:
+        before, after = of_rows, []
     if finding := reader.sniff():
         state.problems.add(None, finding)
     else:
@@ -92,9 +96,11 @@ def scan(
             for piece in read:
                 _keep_uncounted(_passed(piece, before, state), state)
         else:
-            for row in _measured(_batches(read, before, state), tokenizer, state, advance):
-                if _passes(row, after, state.problems.add, state.tally):
-                    state.keep(row, context.max_length)
+            for batch in _batches(read, before, state):
+                advance()
+                for row in _measured(batch, tokenizer, state):
+                    if _passes(row, after, state.problems.add, state.tally):
+                        state.keep(row, context.max_length)
         advance()
         if not state.problems.errors:
             for check in checks:
@@ -141,40 +147,13 @@ def _first_part(piece: Row | PlainRows, begin: int, rows: int, size: int) -> tup
     return piece.part(begin, end), end
 
 
-def _measured(
-    batches: Iterator[list[Row]], tokenizer: Tokenizer, state: State, advance: Callable[[], None]
-) -> Iterator[Row]:
-    """The rows that the base can be trained on, with their tokens.
-
-    One batch is tokenized in a thread, on all cores, while the next is read. What is found while reading ahead is held
-    back, so that problems come in the same order as without a thread.
-    """
-    problems = state.problems
-    with ThreadPoolExecutor(1, thread_name_prefix="tokenize") as pool:
-        batch: list[Row] | None = []
-        pending: Future[list[tuple[int, ...] | Finding]] | None = None
-        while batch is not None:
-            state.problems = Problems(problems.limit)
-            following = next(batches, None)
-            ahead, state.problems = state.problems, problems
-            if pending is not None:
-                yield from _told(batch, pending.result(), state)
-            problems.merge(ahead)
-            batch = following
-            if batch:
-                advance()
-                pending = pool.submit(tokenizer.measure, batch)
-            else:
-                pending = None
-
-
-def _told(rows: list[Row], measured: list[tuple[int, ...] | Finding], state: State) -> Iterator[Row]:
-    for row, found in zip(rows, measured, strict=True):
-        if isinstance(found, Finding):
-            state.problems.add(row.line, found)
+def _measured(rows: list[Row], tokenizer: Tokenizer, state: State) -> Iterator[Row]:
+    for row, measured in zip(rows, tokenizer.measure(rows), strict=True):
+        if isinstance(measured, Finding):
+            state.problems.add(row.line, measured)
             continue
-        row.sequences = found
-        state.histogram[sum(found)] += 1
+        row.sequences = measured
+        state.histogram[sum(measured)] += 1
         yield row
 
 
@@ -239,6 +218,7 @@ def _report(reader: Reader, name: str, state: State) -> FileReport:
         dropped=tally.dropped,
         contradictions=tally.contradictions,
         tokens=distribution(state.histogram),
+        token_sizes=doublings(state.histogram),
         errors=problems.error_counts.total(),
         warnings=problems.warning_counts.total(),
         error_counts=dict(problems.error_counts),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from itertools import groupby
 from typing import Any, Protocol
 
 from services.validate.domain.content import Row, conversations, input_of
@@ -54,6 +55,11 @@ class Tokenizer(Protocol):
 
     def piece(self, token: int) -> tuple[str, bool]:
         """The text of one token, and whether it is an added token, which stands for no text of a user."""
+        ...
+
+    def decoded(self, row: Row) -> list[list[tuple[str, bool]]]:
+        """The sequences that a row is trained as, each as runs of text and whether the run is trained on. The row must
+        have been measured."""
         ...
 
 
@@ -120,6 +126,15 @@ class BaseTokenizer:
     def piece(self, token: int) -> tuple[str, bool]:
         text = self._tokenizer.decode([token], skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return str(text), token in self._tokenizer.added_tokens_decoder
+
+    def decoded(self, row: Row) -> list[list[tuple[str, bool]]]:
+        return [
+            [
+                (self._tokenizer.decode([token for token, _ in run], skip_special_tokens=False), trained)
+                for trained, run in groupby(zip(made.ids, made.trained, strict=True), key=lambda pair: pair[1])
+            ]
+            for made in self._sequences(row, self._sides(row))
+        ]
 
     def _turn(
         self,

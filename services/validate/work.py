@@ -13,10 +13,12 @@ from typing import Protocol
 from services.validate import metrics
 from services.validate.background import in_thread, publishing_progress
 from services.validate.check import Examined, examine, with_served, write_splits
-from services.validate.domain.report import error_of
-from services.validate.reader import Source
+from services.validate.domain.report import Report, error_of
+from services.validate.page.page import page
+from services.validate.reader import Source, source_row
 from services.validate.scan import ScanControl
 from services.validate.served import QUICK, Presence
+from services.validate.survey.survey import survey
 from services.validate.tokenizer import Tokenizer, load
 from shared import disk, telemetry
 from shared.base import ledger
@@ -73,11 +75,26 @@ class ValidateWork:
         with tempfile.TemporaryDirectory(prefix="tunestream-validate-") as name:
             folder = Path(name)
             with telemetry.span("validate.download"):
-                training = await self._download(job.dataset, folder / "dataset", "training_file")
+                training = await self._download(job.rows, folder / "dataset", "training_file", job.dataset)
                 validation = None
-                if job.validation_file is not None:
+                if job.validation_rows is not None:
                     path = folder / "validation_file"
-                    validation = await self._download(job.validation_file, path, "validation_file")
+                    named = job.validation_file or job.validation_rows
+                    validation = await self._download(job.validation_rows, path, "validation_file", named)
+            async with publishing_progress(attempt, "surveying", control, self.clock, first="starting"):
+                with telemetry.span("validate.survey"):
+                    surveyed = await in_thread(
+                        lambda: survey(
+                            training,
+                            validation,
+                            spec=job.spec,
+                            limits=self.settings.validation,
+                            control=control,
+                            folder=folder,
+                        ),
+                        control,
+                    )
+            training, validation = surveyed.training_file, surveyed.validation_file
             async with publishing_progress(attempt, "checking", control, self.clock):
                 with telemetry.span("validate.load_tokenizer"):
                     tokenizer = await in_thread(lambda: self.load_tokenizer(location, job.base), control)
@@ -86,6 +103,7 @@ class ValidateWork:
                         lambda: examine(
                             training,
                             validation,
+                            surveyed=surveyed,
                             spec=job.spec,
                             tokenizer=tokenizer,
                             limits=self.settings.validation,
@@ -96,17 +114,19 @@ class ValidateWork:
             if examined.report.ok:
                 examined = await self._compared(attempt, examined, training, validation, tokenizer, control)
             metrics.count(examined.report)
+            html = await in_thread(lambda: page(examined, training, surveyed, tokenizer), control)
             document = examined.report.model_dump_json(indent=1).encode()
             report = await self.objects.put(f"{attempt.prefix}report.json", document)
+            shown = await self.objects.put(f"{attempt.prefix}report.html", html.encode())
             if error := error_of(examined.report, f"{report.bucket}/{report.key}"):
-                raise error
+                raise _traced(error, examined.report, training, validation) if job.prepared else error
             profile = await ledger.save(self.objects, tokenizer.profile)
             async with publishing_progress(attempt, "splitting", control, self.clock):
                 with telemetry.span("validate.split"):
                     await in_thread(lambda: write_splits(examined, training, validation, folder, control), control)
             with telemetry.span("validate.upload"):
                 splits = await self._upload(examined, folder, attempt.prefix)
-        return _validated(job, examined, splits, report, profile.digest)
+        return _validated(job, examined, splits, report, profile.digest).model_copy(update={"page": shown})
 
     async def _compared(
         self,
@@ -150,7 +170,8 @@ class ValidateWork:
         await attempt.progress(message=said)
         return compared
 
-    async def _download(self, reference: Reference, path: Path, param: str) -> Source:
+    async def _download(self, reference: Reference, path: Path, param: str, named: Reference) -> Source:
+        """Download the rows of a file. `named`: the file as its user knows it."""
         try:
             await self.objects.download(reference, path)
         except CorruptObject:
@@ -160,7 +181,7 @@ class ValidateWork:
                 "deleted. Upload it again to start a new job.",
                 param,
             ) from None
-        return Source(path, file_of_content(reference.key) or reference.key.rsplit("/", 1)[-1])
+        return Source(path, file_of_content(named.key) or named.key.rsplit("/", 1)[-1])
 
     async def _upload(self, examined: Examined, folder: Path, prefix: str) -> dict[str, Split]:
         return {
@@ -192,4 +213,17 @@ def _validated(
         estimated_seconds=found.estimate.seconds if found.estimate else None,
         base_profile=profile,
         served=Served.model_validate(found.served.model_dump()) if found.served else None,
+        task=found.training.facts.task if found.training.facts else None,
     )
+
+
+def _traced(error: InputError, report: Report, training: Source, validation: Source | None) -> InputError:
+    """The same error, with the row of the user's own file that it is about."""
+    of_validation = error.param == "validation_file" and report.validation is not None and validation is not None
+    file, source = (report.validation, validation) if of_validation else (report.training, training)
+    assert file is not None and source is not None
+    line = next((problem.line for problem in file.problems if problem.severity == "error" and problem.line), None)
+    row = source_row(source.path, line) if line else None
+    if row is None:
+        return error
+    return InputError(error.code, f"{error.message} Line {line} was made of row {row} of {source.name}.", error.param)

@@ -28,6 +28,16 @@ AttemptNumber = Annotated[int, Field(validation_alias=AliasChoices("attempt", "e
 """Which attempt at a stage, from 1. Older documents call it `epoch`."""
 
 
+class Prepared(FrozenModel):
+    """What ingest made of files that were not in a training format: rows of chats, preference pairs or completions."""
+
+    dataset: Reference | None = None
+    """None: the job's dataset was in a training format."""
+    validation_file: Reference | None = None
+    report: Reference
+    """What was read how, and what was left out and why."""
+
+
 class Job(FrozenModel):
     """`jobs/{job_id}/job.json`, created once by ingest: the settings of the job, its origin and its dataset."""
 
@@ -50,6 +60,18 @@ class Job(FrozenModel):
     """Only keys of this project see the job, its model and its alias."""
     notes: tuple[Text, ...] = ()
     """What its user should know of how the request was understood. The history of the job begins with them."""
+    prepared: Prepared | None = None
+    """None: the files are read as they are."""
+
+    @property
+    def rows(self) -> Reference:
+        """The rows to train on: what ingest made of the dataset, else the dataset itself."""
+        return (self.prepared and self.prepared.dataset) or self.dataset
+
+    @property
+    def validation_rows(self) -> Reference | None:
+        """As `rows`, of the validation file."""
+        return (self.prepared and self.prepared.validation_file) or self.validation_file
 
     @property
     def adopts(self) -> tuple[StageName, ...]:

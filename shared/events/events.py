@@ -22,7 +22,7 @@ from shared.events.limits import (
 from shared.events.models import FrozenModel
 from shared.events.references import DatasetPointer, FolderReference, Reference
 from shared.events.served import Served
-from shared.events.spec import JobSpec, Method, Origin
+from shared.events.spec import JobSpec, Method, Origin, TaskKind
 
 StageName = Literal["ingest", "validate", "trainer", "evaluator", "inference"]
 STAGE_NAMES: tuple[StageName, ...] = get_args(StageName)
@@ -96,6 +96,10 @@ class DatasetValidated(Event):
     """The digest of the base's profile that the rows were checked with, `bases/{digest}.json` in the system bucket."""
     served: Served | None = None
     """How the trained turns compare with what vLLM makes of them."""
+    task: TaskKind | None = None
+    """What the answers are: labels, JSON, tool calls or free text."""
+    page: Reference | None = None
+    """The report as a page."""
 
 
 class Overfitting(FrozenModel):
@@ -112,6 +116,24 @@ class CheckpointInfo(FrozenModel):
     prefix: Name
     train_loss: float | None = None
     valid_loss: float | None = None
+
+
+class TrainingUsage(FrozenModel):
+    """What a training took, beside what was estimated before its first step."""
+
+    device: Name
+    """Its name, such as `NVIDIA H100 80GB HBM3` or `CPU`."""
+    processes: Count = 1
+    """On how many such devices."""
+    tokens: Count = 0
+    """Read in all epochs, without padding."""
+    seconds: float
+    """Of all steps, validations and checkpoints."""
+    estimated_seconds: float | None = None
+    peak_memory_bytes: Count | None = None
+    estimated_memory_bytes: Count | None = None
+    money: float | None = None
+    """In the currency of the deployment; None: it has no price."""
 
 
 class TrainingCompleted(Event):
@@ -144,6 +166,8 @@ class TrainingCompleted(Event):
     """Steps that were not taken, because their loss or its gradient was not a finite number."""
     diverged_at: Count | None = None
     """The step at which training ended, because too many steps in a row were skipped; the best adapter was kept."""
+    usage: TrainingUsage | None = None
+    """What it took; None: of an older trainer."""
     project: ProjectId = DEFAULT_PROJECT
     """The project of the job."""
     base_profile: Id | None = None
@@ -173,7 +197,7 @@ class EvalCompleted(Event):
     examples: Count
     metric: Name
     scores: Annotated[dict[Id, Annotated[dict[Id, float], Field(max_length=ITEMS)]], Field(max_length=ITEMS)]
-    """`{"base" | "few_shot" | "tuned": {metric: mean}}`."""
+    """`{"base" | "few_shot" | "tuned" | "champion": {metric: mean}}`."""
     delta: Interval
     passed: bool
     reasons: Annotated[tuple[Text, ...], Field(max_length=ITEMS)]

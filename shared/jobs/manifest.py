@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-import posixpath
-
 from shared import ids
-from shared.drops import project_of
-from shared.events import DatasetPointer, DatasetUploaded, FolderReference, Job, JobSpec, Origin, Reference
+from shared.drops import project_of, stem_of
+from shared.errors import InputError
+from shared.events import (
+    DatasetPointer,
+    DatasetUploaded,
+    Event,
+    FolderReference,
+    Job,
+    JobFailed,
+    JobSpec,
+    Origin,
+    Reference,
+    StageOutcome,
+)
 from shared.events.limits import DEFAULT_PROJECT
 
 
@@ -56,7 +66,7 @@ def job_of(
 def _place(key: str) -> str:
     """Folders and name without its ending. Folders that begin with `_` or `.` only keep sweeps away from a dataset, and
     `projects/{id}/` is the project, which an alias belongs to anyway."""
-    *folders, name = posixpath.splitext(key)[0].split("/")
+    *folders, name = stem_of(key).split("/")
     if project_of(key) != DEFAULT_PROJECT:
         folders = folders[2:]
     return "/".join([*(folder for folder in folders if not folder.startswith(("_", "."))), name])
@@ -71,6 +81,14 @@ def uploaded(job: Job) -> DatasetUploaded:
         spec=job.spec,
         origin=job.origin,
     )
+
+
+def decided(job: Job, problem: InputError | None) -> tuple[StageOutcome, Event]:
+    """How ingest ends for a job, and its event. `problem`: why the job fails."""
+    if problem is None:
+        return "completed", uploaded(job)
+    code, message, param = problem.code, problem.message, problem.param
+    return "failed", JobFailed(job_id=job.job_id, stage="ingest", code=code, message=message, param=param)
 
 
 def _pointer(reference: Reference) -> DatasetPointer:

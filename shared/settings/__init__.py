@@ -7,6 +7,7 @@ precedence over `.env`, and both have precedence over files.
 
 from __future__ import annotations
 
+from shared.settings.ingest import IngestSettings
 from shared.settings.load import (
     PREFIX,
     RENAMED,
@@ -20,7 +21,6 @@ from shared.settings.sections import (
     GpuSettings,
     HealthSettings,
     InferenceSettings,
-    IngestSettings,
     JanitorSettings,
     ModelSettings,
     RenderSettings,

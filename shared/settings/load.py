@@ -18,6 +18,7 @@ from pydantic_settings import (
 )
 
 from shared.errors import ConfigError
+from shared.settings.ingest import IngestSettings
 from shared.settings.sections import (
     ApiSettings,
     BusSettings,
@@ -25,7 +26,6 @@ from shared.settings.sections import (
     GpuSettings,
     HealthSettings,
     InferenceSettings,
-    IngestSettings,
     JanitorSettings,
     ModelSettings,
     RenderSettings,

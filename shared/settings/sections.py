@@ -10,6 +10,7 @@ from pydantic_settings import NoDecode
 
 from shared.base.override import ProfileOverride
 from shared.errors import InputError
+from shared.settings.endpoints import ForeignEndpoint
 from shared.settings.values import ApiKeys, ReadableFile, json_object
 
 
@@ -167,17 +168,6 @@ class StageSettings(Section):
     max_backoff_seconds: float = 60.0
 
 
-class IngestSettings(Section):
-    """How dropped datasets are found."""
-
-    notifications_topic: str | None = None
-    """The topic of the store's bucket notifications; None: only the sweep finds dropped files."""
-    sweep_seconds: float = 2.0
-    """The shortest pause between two sweeps; a large, idle bucket is listed less often."""
-    settle_seconds: float = 1.0
-    """An object younger than this must look the same in two sweeps before it is taken: it may be overwritten again."""
-
-
 class ValidationSettings(Section):
     """The limits of the validator."""
 
@@ -196,6 +186,9 @@ class TrainerSettings(Section):
     threads: int | None = None
     """CPU threads of the training process; None: torch decides."""
     work_dir: Path = Path(".tunestream/trainer")
+    price_per_gpu_hour: Annotated[float, Field(ge=0)] | None = None
+    """What an hour of one GPU of this machine costs, or of the machine if it has none, for budgets of money; None: not
+    known."""
     keep_checkpoints: int = 1
     """Of the checkpoints to continue from, how many stay in the store; the listed ones all stay."""
     process_ahead: bool = True
@@ -275,6 +268,8 @@ class EvaluatorSettings(Section):
 
     api_key: SecretStr | None = None
     timeout_seconds: float = 300.0
+    endpoints: Annotated[dict[str, ForeignEndpoint], NoDecode, BeforeValidator(json_object)] = {}
+    """By name, the endpoints of others that jobs may name as rivals: `{"name": {"base_url": …, "api_key": …}}`."""
 
 
 class ApiSettings(Section):

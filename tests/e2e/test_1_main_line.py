@@ -102,6 +102,17 @@ def test_a_strangers_bare_message_runs_a_job(stack: StackUnderTest, job: dict) -
     assert ended["evaluation"]["metric"] == "accuracy"
 
 
+def test_a_help_desk_export_runs_from_drop_to_deployed(stack: StackUnderTest, job: dict) -> None:
+    script, table = ROOT / "examples" / "drop_s3.py", ROOT / "examples" / "tickets.csv"
+    command = [sys.executable, script, table, "--job", table.with_suffix(".job.yaml")]
+    subprocess.run(command, env=environment(stack), check=True, cwd=ROOT)
+    ended = stack.ended("tickets.csv", 420)
+    assert ended["status"] == "succeeded", ended["error"]
+    assert ended["deployment"]["alias"] == "tickets", ended["evaluation"]["reasons"]
+    events = stack.get(f"/jobs/{ended['id']}/events?limit=1000&order=asc")["data"]
+    assert any("do not meet the filter" in event["message"] for event in events)
+
+
 def test_the_same_drop_again_is_the_same_job(stack: StackUnderTest, dataset: Path, job: dict) -> None:
     done = stack.tunestream("submit", str(dataset), "--spec", str(dataset.with_suffix(".job.yaml")))
     assert job["id"] in done.stdout

@@ -15,7 +15,7 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
-from benchmarks.uploads import measure
+from benchmarks.http.uploads import measure
 from services.api.app import make_app
 from services.api.database import ProjectionDatabase
 from services.api.janitor.files import StoredFiles

@@ -10,8 +10,12 @@ from services.evaluator.domain.tool_calls import ToolCall
 from shared.conversation.thoughts import parted
 from shared.events import FrozenModel
 
-Variant = Literal["base", "few_shot", "tuned"]
-VARIANTS: tuple[Variant, ...] = ("base", "few_shot", "tuned")
+Variant = Literal["base", "few_shot", "tuned", "champion"]
+VARIANTS: tuple[Variant, ...] = ("base", "few_shot", "tuned", "champion")
+"""What is compared on the test rows. The champion is the model that the alias names now."""
+Part = str
+"""What is asked, as its answers are kept: a `Variant` the test rows, `general_base` and `general_tuned` the general
+questions, `rival-{number}-{name}` the test rows, `timed` some of them again."""
 
 
 class Answer(FrozenModel):
@@ -30,6 +34,8 @@ class Answer(FrozenModel):
     prompt_tokens: int = 0
     completion_tokens: int = 0
     latency_seconds: float = 0.0
+    first_token_seconds: float | None = None
+    """Of an answer that was streamed."""
 
     def reply(self) -> Reply:
         """What is scored: the answer as a client sees it."""
@@ -72,12 +78,12 @@ def usage(answers: Sequence[Answer]) -> Usage:
         cut_in_thoughts=sum(answer.cut_in_thoughts for answer in answers),
         prompt_tokens=sum(answer.prompt_tokens for answer in answers),
         completion_tokens=sum(answer.completion_tokens for answer in answers),
-        latency_median=_quantile(latencies, 0.5),
-        latency_p95=_quantile(latencies, 0.95),
+        latency_median=quantile(latencies, 0.5),
+        latency_p95=quantile(latencies, 0.95),
     )
 
 
-def _quantile(values: Sequence[float], share: float) -> float:
+def quantile(values: Sequence[float], share: float) -> float:
     """The quantile of `values`, interpolated linearly. `share` is between 0 and 1."""
     ordered = sorted(values)
     position = share * (len(ordered) - 1)

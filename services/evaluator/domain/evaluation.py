@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from services.evaluator.domain.answers import VARIANTS, Answer, Usage, Variant, usage
-from services.evaluator.domain.examples import Example, share_of_calls
-from services.evaluator.domain.gate import Measured, Verdict, gate_metric, judge
-from services.evaluator.domain.scoring import Kinds, per_example
+from services.evaluator.domain.answers import Answer, Usage, Variant, usage
+from services.evaluator.domain.examples import Example
+from services.evaluator.domain.gate import checks
+from services.evaluator.domain.gate.checks import Check, Forgetting, Leak, Slice
+from services.evaluator.domain.gate.echo import echoes, question_of
+from services.evaluator.domain.gate.verdict import Measured, Verdict, gate_metric, judge
+from services.evaluator.domain.kinds import Task
+from services.evaluator.domain.kinds.confusion import Confusion, confusion
+from services.evaluator.domain.kinds.structure import document_of
 from services.evaluator.domain.scoring.stopping import fair_stop_share, stop_share
-from shared.events import FrozenModel, Gate, Interval
+from shared.events import FrozenModel, Gate, GateChecks, Interval
 
 Scores = Mapping[Variant, Sequence[Mapping[str, float]]]
 """By variant, for each example: metric -> score."""
@@ -36,11 +41,24 @@ class Evaluation(FrozenModel):
     metric: str
     metric_reason: str
     labels: tuple[str, ...] | None
+    task: Task = Task()
+    """What the references are."""
+    confusion: Mapping[Variant, Confusion] = {}
+    """Of labels: by variant, which was given for which."""
     examples: int
     scores: dict[Variant, dict[str, float]]
     intervals: dict[Variant, dict[str, Interval]]
     over_base: dict[str, Interval]
     over_few_shot: dict[str, Interval]
+    over_champion: Mapping[str, Interval] = {}
+    """Empty if the alias named no model, or it could not be asked."""
+    champion: str | None = None
+    """The exact id of the model that the alias named."""
+    slices: tuple[Slice, ...] = ()
+    forgetting: Forgetting | None = None
+    leaks: tuple[Leak, ...] | None = None
+    checks: tuple[Check, ...] = ()
+    """What the checks of the gate found, beside the difference to the base."""
     usage: dict[Variant, Usage]
     verdict: Verdict
     rows: tuple[Row, ...]
@@ -54,20 +72,19 @@ class Intervals(FrozenModel):
     over_base: dict[str, Interval]
     over_few_shot: dict[str, Interval]
     """Empty if there was no few-shot variant."""
+    over_champion: Mapping[str, Interval] = {}
 
 
-def score_answers(
-    examples: Sequence[Example], answers: Mapping[Variant, Sequence[Answer]], kinds: Kinds
-) -> dict[Variant, list[dict[str, float]]]:
-    """Score every answer against the reference of its example, both as a client sees them."""
-    expected = [example.reply() for example in examples]
-    return {
-        variant: [
-            per_example(reply, answer.reply(), kinds) for reply, answer in zip(expected, answers[variant], strict=True)
-        ]
-        for variant in VARIANTS
-        if variant in answers
-    }
+class Found(FrozenModel):
+    """What was found out beside the scores of the test rows, for the checks of the gate."""
+
+    champion: str | None = None
+    """The exact id of the model that the alias names; None: it names none, or it is the tuned model itself."""
+    champion_trouble: str = ""
+    """Why it was not asked, if it was not."""
+    slices: tuple[Slice, ...] = ()
+    forgetting: Forgetting | None = None
+    leaks: tuple[Leak, ...] | None = None
 
 
 def conclude(
@@ -76,8 +93,9 @@ def conclude(
     scores: Scores,
     intervals: Intervals,
     *,
-    labels: tuple[str, ...] | None,
+    task: Task,
     gate: Gate,
+    found: Found,
     room: int | None = None,
     test_wanted: bool = False,
 ) -> Evaluation:
@@ -88,7 +106,7 @@ def conclude(
     """
     used = {variant: usage(answers[variant]) for variant in scores}
     cut = [answer for variant in scores for answer in answers[variant] if answer.cut_in_thoughts]
-    metric, metric_reason = gate_metric(gate, labels, share_of_calls(examples))
+    metric, metric_reason = gate_metric(gate, task)
     rows = _rows(examples, answers, scores, gain_on="accuracy" if metric == "macro_f1" else metric)
     totals = {
         variant: {
@@ -97,6 +115,7 @@ def conclude(
         }
         for variant, found in intervals.variants.items()
     }
+    judged = _checks(examples, answers, scores, gate.checks, task, found, used, intervals.over_champion, metric)
     measured = Measured(
         metric=metric,
         examples=len(examples),
@@ -112,19 +131,59 @@ def conclude(
         room=room,
         context_full=bool(cut) and all(0 < answer.completion_tokens < (room or 0) for answer in cut),
         test_wanted=test_wanted,
+        checks=judged,
     )
     return Evaluation(
         metric=metric,
         metric_reason=metric_reason,
-        labels=labels,
+        labels=task.labels,
+        task=task,
+        confusion=_confusions(examples, answers, task.labels) if task.labels and examples else {},
         examples=len(examples),
         scores=totals,
         intervals=intervals.variants,
         over_base=intervals.over_base,
         over_few_shot=intervals.over_few_shot,
+        over_champion=intervals.over_champion,
+        champion=found.champion,
+        slices=found.slices,
+        forgetting=found.forgetting,
+        leaks=found.leaks,
+        checks=judged,
         usage=used,
         verdict=judge(gate, measured),
         rows=rows,
+    )
+
+
+def _checks(
+    examples: Sequence[Example],
+    answers: Mapping[Variant, Sequence[Answer]],
+    scores: Scores,
+    policy: GateChecks,
+    task: Task,
+    found: Found,
+    used: Mapping[Variant, Usage],
+    over_champion: Mapping[str, Interval],
+    metric: str,
+) -> tuple[Check, ...]:
+    if not examples:
+        return ()
+    tuned = [answer.reply().text for answer in answers["tuned"]]
+    repeats = [(echoes(question_of(example), example.reply().text)) for example in examples]
+    echoed = sum(
+        not repeat and echoes(question_of(example), text)
+        for example, text, repeat in zip(examples, tuned, repeats, strict=True)
+    )
+    wanted = [index for index, example in enumerate(examples) if document_of(example.reply().text) is not None]
+    return (
+        checks.on_slices(policy, found.slices, metric),
+        checks.on_champion(policy, found.champion, over_champion.get(metric), found.champion_trouble, metric),
+        checks.on_forgetting(policy, found.forgetting, task),
+        checks.on_echo(policy, echoed, sum(repeats), len(examples)),
+        checks.on_json(policy, sum(document_of(tuned[index]) is None for index in wanted), len(wanted), task),
+        checks.on_leaks(policy, found.leaks),
+        checks.on_latency(policy, used["base"], used["tuned"]),
     )
 
 
@@ -142,3 +201,13 @@ def _rows(
         )
         for index, example in enumerate(examples)
     )
+
+
+def _confusions(
+    examples: Sequence[Example], answers: Mapping[Variant, Sequence[Answer]], labels: tuple[str, ...]
+) -> dict[Variant, Confusion]:
+    references = [example.reply().text for example in examples]
+    return {
+        variant: confusion(references, [answer.reply().text for answer in given], labels)
+        for variant, given in answers.items()
+    }

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
+from services.evaluator.domain.kinds.structure import schema_in
 from services.evaluator.domain.messages import message_text
 from services.evaluator.domain.replies import Reply, reply_of
 from services.evaluator.domain.tool_calls import ToolCall, calls_of
 from shared.conversation import sent_messages, sent_tools
 from shared.errors import InputError
 from shared.events import FrozenModel
+
+VALUE_CHARS = 64
+"""A value of a row's metadata is cut there."""
 
 
 class Example(FrozenModel):
@@ -30,6 +34,10 @@ class Example(FrozenModel):
     """The tool calls of the reference, which has a line for each."""
     thoughts: str = ""
     """The thoughts of the reference (`reasoning_content`), which are not compared."""
+    metadata: Mapping[str, str] = {}
+    """Of the row, by which the test rows are sliced. Only plain values count."""
+    response_schema: dict[str, Any] | None = None
+    """The JSON schema of the row's `response_format`, if it has one."""
     answer: dict[str, Any] | None = None
     """Where the reference calls tools: the message itself, without thoughts, as a solved example shows it."""
 
@@ -58,13 +66,14 @@ def parse_row(raw: str | bytes, line: int, between: str = "\n") -> Example:
     if "input" in row:
         return _preference(row, line, between)
     if isinstance(row.get("prompt"), str) and isinstance(row.get("completion"), str):
-        return Example(line=line, prompt=row["prompt"], reference=row["completion"])
+        return Example(
+            line=line,
+            prompt=row["prompt"],
+            reference=row["completion"],
+            metadata=_metadata(row),
+            response_schema=schema_in(row.get("response_format")),
+        )
     return _refuse(line, "'messages'", "is missing; give messages, prompt and completion, or input and completions")
-
-
-def share_of_calls(examples: Sequence[Example]) -> float:
-    """The share of examples whose reference calls a tool, from 0 to 1; 0 without examples."""
-    return sum(bool(example.reply().calls) for example in examples) / max(len(examples), 1)
 
 
 def _chat(row: Mapping[str, Any], line: int, between: str) -> Example:
@@ -78,6 +87,8 @@ def _chat(row: Mapping[str, Any], line: int, between: str) -> Example:
         line=line,
         messages=tuple(sent_messages(messages[:last])),
         tools=tuple(sent_tools(row) or ()),
+        metadata=_metadata(row),
+        response_schema=schema_in(row.get("response_format")),
         reference=message_text(messages[last], between),
         tool_calls=calls_of(messages[last]),
         thoughts=_thoughts(messages[last]),
@@ -92,6 +103,7 @@ def _preference(row: Mapping[str, Any], line: int, between: str) -> Example:
     preferred = _messages(row.get("preferred_completion"), line, "'preferred_completion'")
     return Example(
         line=line,
+        metadata=_metadata(row),
         messages=tuple(sent_messages(_messages(asked.get("messages"), line, "'input.messages'"))),
         tools=tuple(sent_tools(asked) or ()),
         reference=message_text(preferred[-1], between),
@@ -99,6 +111,13 @@ def _preference(row: Mapping[str, Any], line: int, between: str) -> Example:
         thoughts=_thoughts(preferred[-1]),
         answer=_calling(preferred[-1]),
     )
+
+
+def _metadata(row: Mapping[str, Any]) -> dict[str, str]:
+    given = row.get("metadata")
+    if not isinstance(given, dict):
+        return {}
+    return {key: str(value)[:VALUE_CHARS] for key, value in given.items() if isinstance(value, str | int | float)}
 
 
 def _calling(message: dict[str, Any]) -> dict[str, Any] | None:

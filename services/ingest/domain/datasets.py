@@ -5,13 +5,14 @@ from __future__ import annotations
 import posixpath
 
 from services.ingest.domain.failures import UNREADABLE
-from shared.drops import SIDECAR_ENDINGS, project_of
+from shared.drops import SIDECAR_ENDINGS, project_of, stem_of
 from shared.errors import InputError
 from shared.events import DatasetPointer
 from shared.events.limits import DEFAULT_PROJECT
 from shared.stages.ledger import Entry
 
-DATASET_ENDINGS = (".jsonl", ".ndjson", ".json")
+DATASET_ENDINGS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".xlsx")
+"""Each may be followed by `.gz`."""
 PARTIAL_ENDINGS = (".part", ".partial", ".tmp", ".crdownload", ".filepart", ".swp", "~")
 
 BUSY_SECONDS = 10.0  # seconds after a drop in which another one is likely
@@ -26,7 +27,7 @@ def is_dataset(key: str) -> bool:
     name = posixpath.basename(key).lower()
     if any(part.startswith((".", "_")) for part in key.split("/")) or name.endswith(PARTIAL_ENDINGS + SIDECAR_ENDINGS):
         return False
-    return name.endswith(DATASET_ENDINGS)
+    return name.removesuffix(".gz").endswith(DATASET_ENDINGS)
 
 
 def check_dataset(dataset: DatasetPointer, system_bucket: str) -> None:
@@ -69,7 +70,7 @@ def too_long_for_files(key: str) -> bool:
 
 def sidecar_prefix(key: str) -> str:
     """The longest prefix that all sidecars of a dataset have."""
-    return posixpath.splitext(key)[0] + posixpath.commonprefix(SIDECAR_ENDINGS)
+    return stem_of(key) + posixpath.commonprefix(SIDECAR_ENDINGS)
 
 
 def settled(entry: Entry, before: str | None, now: float, settle_seconds: float) -> bool:

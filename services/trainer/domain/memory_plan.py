@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -16,24 +17,22 @@ from services.trainer.domain.utilization import Cost
 GIB = 2**30
 
 WEIGHT_BYTES: Mapping[str, float] = {"nf4": 0.516, "fp8": 2.0, "none": 2.0}
-"""Of a weight of a linear layer on a GPU. nf4: half a byte, a scale of one byte for 64 weights, and the scales of
-these. fp8: one byte, twice, because forward and backward want different layouts. All other weights have two bytes."""
+"""Of a weight of a linear layer; `none`: in 16 bits. nf4: half a byte, a scale of one byte for 64 weights, and scales
+of these. fp8: one byte, twice, because forward and backward want different layouts. All others are like `none`."""
 OPTIMIZER_BYTES = 16
 """Of a parameter of the adapter: weight, gradient and two moments, in float32."""
-KEPT = 2
-"""Bytes of a kept activation, in bfloat16 on a GPU."""
 NORM = 4
-"""Bytes of what a norm that is not fused keeps of its input, in float32."""
+"""Bytes of what a norm that is not one kernel keeps of its input, in float32."""
 PLAIN_EXTRA = 1.4
 """What PEFT's own layers keep in fact, as a multiple of what the formula says. Measured: 1.7 for 8 G parameters, 1.1
 for 135 M; not explained yet."""
 HEAD_CHUNK, HEAD_BYTES, PLAIN_HEAD_BYTES = 4096, 6, 16
 """So many positions get their logits at a time (`engine/fast/head.py`), in so many bytes for each logit; and the bytes
 where the base's own head is used, for all positions at once."""
-MASK_BYTES, EAGER_BYTES = 2, 8
-"""Of a pair of tokens of a row: in the mask; and in scores and weights of eager attention, for each layer and head."""
-FLOAT32_SCALE, PROCESS_BYTES = 2, int(0.8 * GIB)
-"""On a CPU numbers are in float32, so twice as large; and all memory of the process counts, also torch's own."""
+EAGER_BYTES = 8
+"""Of a pair of tokens of a row, in scores and weights of eager attention, for each layer and head."""
+PROCESS_BYTES = int(1.05 * GIB)
+"""On a CPU all memory of the process counts, also that of torch and of what was freed."""
 
 EFFICIENCY: Mapping[tuple[str, bool], float] = {
     # (quantization, fused LoRA)
@@ -57,24 +56,44 @@ FORWARD_SHARE = 0.5
 """How long a token is validated, as a share of how long it is trained on."""
 
 
+Part = Literal["attention", "half", "all"]
+"""What is recomputed: the attention of each layer, every second layer, or all layers."""
+AGAIN: Mapping[Part, float] = {"attention": 0.2, "half": 0.5, "all": 1.0}
+"""The share of the forward pass that this is. Of a Llama's products, attention has a fifth."""
+
+
 class Fit(BaseModel):
     """`micro_tokens`: computed tokens per micro-batch, padding among them (0: one sequence or pair at a time).
-    `recompute`: gradient checkpointing."""
+    `recompute`: gradient checkpointing, of this `part`."""
 
     model_config = ConfigDict(frozen=True)
 
     micro_tokens: int
     recompute: bool
+    part: Part = "all"
+
+    @property
+    def again(self) -> float:
+        """The share of the forward pass that is computed twice."""
+        return AGAIN[self.part] if self.recompute else 0.0
+
+    @property
+    def recomputed(self) -> str:
+        """What is recomputed, in a word."""
+        return self.part if self.recompute else "none"
 
 
 ON_CPU = (Fit(micro_tokens=1024, recompute=False),)  # larger micro-batches are not faster here
 LEAN_ON_CPU = (Fit(micro_tokens=1024, recompute=True),)
 ON_GPU = (
     # Fastest first. Keeping activations beats large micro-batches down to about 4k tokens; below, dequantizing all
-    # 4-bit weights once per micro-batch costs more than recomputing.
+    # 4-bit weights once per micro-batch costs more than recomputing. Attention has a seventh of what a layer keeps,
+    # more where it sees a matrix of all pairs of tokens.
     Fit(micro_tokens=16384, recompute=False),
     Fit(micro_tokens=8192, recompute=False),
     Fit(micro_tokens=4096, recompute=False),
+    Fit(micro_tokens=4096, recompute=True, part="attention"),
+    Fit(micro_tokens=4096, recompute=True, part="half"),
     Fit(micro_tokens=8192, recompute=True),
     Fit(micro_tokens=4096, recompute=True),
     Fit(micro_tokens=2048, recompute=True),
@@ -106,7 +125,8 @@ class Shape:
 class Way:
     """How a run computes. `attention`: `varlen`, `sdpa` or `eager`; the latter two know a matrix of all pairs of tokens
     of a row. `shares_keys`: its attention takes fewer heads of keys than of queries without copying them. `tuned_mlp`:
-    the MLP has an adapter, too."""
+    the MLP has an adapter, too. `shards`: among so many processes the layers of the base are divided. `width`: bytes of
+    a number that is computed with, 2 or 4."""
 
     quantization: str
     cuda: bool = True
@@ -116,6 +136,8 @@ class Way:
     shares_keys: bool = True
     linear_head: bool = True
     tuned_mlp: bool = True
+    shards: int = 1
+    width: int = 2
 
 
 @dataclass(frozen=True)
@@ -152,35 +174,43 @@ class Amount:
     micro_batches: int
 
 
-def need(shape: Shape, adapter_parameters: int, load: Load, way: Way, *, recompute: bool) -> Need:
-    """The memory of a training at its peak.
+def need(shape: Shape, adapter_parameters: int, load: Load, way: Way, *, recompute: bool, part: Part = "all") -> Need:
+    """The memory of a training at its peak. `recompute`, `part`: as in `Fit`.
 
-    Kept: what each layer saves for its backward pass; with recomputation only its input. Passing: the logits of a
-    chunk, or the gradients of what one layer has saved, whichever is larger, because they come one after the other.
-    With recomputation that layer also has to save what it had not kept. Besides, an nf4 matrix in 16 bits, and the mask
-    of sdpa.
+    Kept: what each layer saves for its backward pass; with recomputation only its input, or all but what its attention
+    saves. Passing: the logits of a chunk, or the gradients of what one layer has saved, whichever is larger, because
+    they come one after the other. With recomputation that layer also has to save what it had not kept. Besides, an nf4
+    matrix that is not quantized for a moment, and the mask of sdpa.
     """
-    scale = 1 if way.cuda else FLOAT32_SCALE
-    saved = layer_bytes(shape, way, load) * load.tokens * scale
-    kept = KEPT * shape.hidden * load.tokens * scale if recompute else saved
+    saved = layer_bytes(shape, way, load) * load.tokens
+    kept, again = shape.layers * saved, 0.0
+    if recompute and part == "attention":
+        again = attention_bytes(shape, way, load) * load.tokens
+        kept -= shape.layers * again
+    elif recompute:
+        again = saved
+        layers = shape.layers if part == "all" else (shape.layers + 1) // 2
+        kept -= layers * (saved - way.width * shape.hidden * load.tokens)
     chunk = min(load.tokens, HEAD_CHUNK) if way.linear_head else load.tokens
     logits = chunk * shape.vocabulary * (HEAD_BYTES if way.linear_head else PLAIN_HEAD_BYTES)
-    matrix = KEPT * shape.hidden * shape.intermediate * scale if way.quantization == "nf4" else 0
-    mask = 0 if way.attention == "varlen" else MASK_BYTES * load.tokens * load.row * scale
+    matrix = way.width * shape.hidden * shape.intermediate if way.quantization == "nf4" else 0
+    mask = 0 if way.attention == "varlen" else way.width * load.tokens * load.row
     return Need(
         weights=weights(shape, way),
         adapter=adapter_parameters * OPTIMIZER_BYTES,
-        kept=int(shape.layers * kept),
-        passing=int(max(logits, 2 * saved if recompute else saved) + matrix + mask),
+        kept=int(kept),
+        passing=int(max(logits, saved + again) + matrix + mask),
         process=0 if way.cuda else PROCESS_BYTES,
     )
 
 
 def weights(shape: Shape, way: Way) -> int:
-    """Bytes of the base. Only linear layers of the decoder are quantized: no embeddings, head, towers or experts."""
-    scale = 1 if way.cuda or way.quantization == "nf4" else FLOAT32_SCALE
-    others = (shape.parameters - shape.matmuls) * 2 * (1 if way.cuda else FLOAT32_SCALE)
-    return int(shape.matmuls * WEIGHT_BYTES[way.quantization] * scale + others)
+    """Bytes of the base in a process. Only linear layers of the decoder are quantized, and divided: no embeddings,
+    head, towers or experts. Beside its part of them, a process has two whole layers."""
+    others = (shape.parameters - shape.matmuls) * way.width
+    layers = shape.matmuls * (way.width if way.quantization == "none" else WEIGHT_BYTES[way.quantization])
+    whole = 2 * layers / max(1, shape.layers) if way.shards > 1 else 0
+    return int(layers / way.shards + whole + others)
 
 
 def layer_bytes(shape: Shape, way: Way, load: Load) -> float:
@@ -188,23 +218,38 @@ def layer_bytes(shape: Shape, way: Way, load: Load) -> float:
 
     With H the width of the model, Q and K those of queries and keys, and I that of the MLP, a Llama layer saves
 
-    - the inputs of both norms: 2 H, in float32 unless they are fused;
+    - the inputs of both norms: 2 H, in float32 unless they are one kernel, as on a GPU;
     - the inputs of the adapter's products: H for q, k and v, H for gate and up, I for down; the one for o is the
       attention's output. PEFT's layers over weights that are not quantized keep a copy for each product: 5 H, Q and I;
     - what attention needs: Q + 2 K, or 3 Q where keys are copied for their queries, and its output Q;
-    - gate and up: 2 I, and without fused layers also the activated gate: I.
+    - gate and up: 2 I, and the activated gate, too, unless they are one kernel: I.
     """
-    hidden, queries, inner = shape.hidden, shape.attention, shape.intermediate
-    keys = shape.keys if way.shares_keys and way.attention == "varlen" else queries
-    copies = not way.fused and way.quantization == "none"
-    inputs = 5 * hidden + queries if copies else 2 * hidden
+    hidden, inner = shape.hidden, shape.intermediate
+    inputs = (3 if _copies(way) else 2) * hidden
     inputs += inner if way.tuned_mlp else 0
-    attention = queries + 2 * keys + queries
-    mlp = 2 * inner if way.fused else 3 * inner
-    found = KEPT * (inputs + attention + mlp) + (KEPT if way.fused else NORM) * 2 * hidden
+    kernels = way.fused and way.cuda
+    mlp = 2 * inner if kernels else 3 * inner
+    found = way.width * (inputs + mlp) + (way.width if kernels else NORM) * 2 * hidden
+    return found * _extra(way) + attention_bytes(shape, way, load)
+
+
+def attention_bytes(shape: Shape, way: Way, load: Load) -> float:
+    """Those of them that are not kept if attention is recomputed from its input."""
+    queries = shape.attention
+    keys = shape.keys if way.shares_keys and way.attention == "varlen" else queries
+    inputs = 2 * shape.hidden + queries if _copies(way) else 0
+    found = way.width * (inputs + queries + 2 * keys + queries)
     if way.attention == "eager":
         found += EAGER_BYTES * shape.heads * load.row
-    return float(found) if way.fused or not way.cuda else found * PLAIN_EXTRA
+    return found * _extra(way)
+
+
+def _copies(way: Way) -> bool:
+    return not way.fused and way.quantization == "none"
+
+
+def _extra(way: Way) -> float:
+    return 1.0 if way.fused or not way.cuda else PLAIN_EXTRA
 
 
 def begin(needs: Sequence[Need], free: int, optimism: float = 1.25) -> int:
@@ -213,17 +258,18 @@ def begin(needs: Sequence[Need], free: int, optimism: float = 1.25) -> int:
     return next((at for at, each in enumerate(needs) if each.total <= free * optimism), len(needs) - 1)
 
 
-def tokens_per_second(cost: Cost, shape: Shape, way: Way, tokens: float, *, recompute: bool) -> float:
-    """The speed at micro-batches of so many `tokens`. `cost`: of a token; its peak is that of the device."""
+def tokens_per_second(cost: Cost, shape: Shape, way: Way, tokens: float, *, recompute: float) -> float:
+    """The speed at micro-batches of so many `tokens`. `cost`: of a token; its peak is that of the device. `recompute`:
+    the share of the forward pass that is done again."""
     return tokens / max(_arithmetic(cost, way, tokens, recompute), _launches(shape, way, recompute))
 
 
-def launch_bound(cost: Cost, shape: Shape, way: Way, tokens: float, *, recompute: bool) -> bool:
+def launch_bound(cost: Cost, shape: Shape, way: Way, tokens: float, *, recompute: float) -> bool:
     """Whether launching the kernels of a micro-batch takes longer than computing them."""
     return _launches(shape, way, recompute) > _arithmetic(cost, way, tokens, recompute)
 
 
-def seconds(cost: Cost, shape: Shape, way: Way, amount: Amount, *, recompute: bool) -> float:
+def seconds(cost: Cost, shape: Shape, way: Way, amount: Amount, *, recompute: float) -> float:
     """How long all steps take, with the validations between them."""
     if not amount.tokens:
         return 0.0
@@ -246,12 +292,12 @@ def shortage_in_words(step: int, micro_tokens: int, *, recompute: bool) -> str:
     return f"memory ran out at step {step}: done again with {size}, activations {how}"
 
 
-def _arithmetic(cost: Cost, way: Way, tokens: float, recompute: bool) -> float:
+def _arithmetic(cost: Cost, way: Way, tokens: float, recompute: float) -> float:
     share = EFFICIENCY.get((way.quantization, way.fused), EFFICIENCY["nf4", False])
     return tokens * cost.flops(recompute=recompute) / (cost.peak * (share if way.cuda else 1.0))
 
 
-def _launches(shape: Shape, way: Way, recompute: bool) -> float:
+def _launches(shape: Shape, way: Way, recompute: float) -> float:
     if not way.cuda:
         return shape.layers * CPU_CALL_SECONDS
-    return shape.layers * LAUNCH_SECONDS * (1.3 if recompute else 1.0) * (GRAPH_LAUNCH if way.graphs else 1.0)
+    return shape.layers * LAUNCH_SECONDS * (1 + 0.3 * recompute) * (GRAPH_LAUNCH if way.graphs else 1.0)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from shared.errors import InputError
-from shared.events import Auto, Hyperparameters, Lora, Method, Served, StrictModel
+from shared.events import Auto, Budget, Hyperparameters, Lora, Method, Served, StrictModel
 
 
 class Base(StrictModel):
@@ -24,6 +24,8 @@ class Switches(StrictModel):
     fused_lora: bool | None = None
     cuda_graphs: bool | None = None
     liger: bool | None = None
+    sharded: bool | None = None
+    """Whether the processes of a training divide the base among them."""
 
 
 class Plan(StrictModel):
@@ -42,6 +44,9 @@ class Plan(StrictModel):
     same job."""
     hyperparameters: Hyperparameters = Hyperparameters()
     lora: Lora = Lora()
+    budget: Budget | None = None
+    price_per_gpu_hour: Annotated[float, Field(ge=0)] | None = None
+    """For a budget of money."""
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
     """What the chat template is given beside messages and tools; the server is started with the same."""
     max_length: Annotated[int, Field(ge=8)] | None = None
@@ -64,6 +69,8 @@ class Plan(StrictModel):
     """A folder with the adapter of an earlier run on the same base, in PEFT's format; None: a fresh adapter."""
     encoded: str | None = None
     """A folder that keeps the tokens of both files for other runs on the same rows; None: they are not kept."""
+    speeds: str | None = None
+    """A file that keeps what trainings took on this machine, for the estimates of others; None: it is not kept."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     gpus: Auto | Annotated[int, Field(ge=1)] = 1
     """On how many GPUs the run computes, with one process for each (on a CPU: how many processes). `auto`: all that are
@@ -80,10 +87,11 @@ class Plan(StrictModel):
     compute: Literal["float32", "bfloat16"] | None = None
     """What the base computes in, as the leader of several processes has chosen; None: the process chooses."""
 
-    def as_chosen(self, quantization: str, compute: str) -> Plan:
+    def as_chosen(self, quantization: str, compute: str, *, sharded: bool) -> Plan:
         """The plan of the processes that train beside the one that has chosen these."""
         lora = self.lora.model_copy(update={"quantization": quantization})
-        return self.model_copy(update={"lora": lora, "compute": compute})
+        switches = self.switches.model_copy(update={"sharded": sharded})
+        return self.model_copy(update={"lora": lora, "compute": compute, "switches": switches})
 
     def identity(self) -> dict[str, Any]:
         """What two plans must have in common for one to continue from a checkpoint of the other. Paths, the device and
@@ -101,6 +109,9 @@ class Plan(StrictModel):
             "resume_from",
             "start_from",
             "encoded",
+            "speeds",
+            "budget",
+            "price_per_gpu_hour",
             "device",
             "gpus",
             "threads",

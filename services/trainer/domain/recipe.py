@@ -72,10 +72,18 @@ class Estimate:
     need: Need
     tokens_per_second: float | None
     seconds: float | None
+    memory: float = 1.0
+    """A factor for `need`, as it was measured."""
 
     @property
     def memory_bytes(self) -> int:
-        return self.need.total
+        return int(self.need.total * self.memory)
+
+    def corrected(self, *, seconds: float, memory: float) -> Estimate:
+        """The same with the factors that were measured."""
+        speed = None if self.tokens_per_second is None else self.tokens_per_second / seconds
+        took = None if self.seconds is None else self.seconds * seconds
+        return replace(self, tokens_per_second=speed, seconds=took, memory=memory)
 
 
 @dataclass(frozen=True)
@@ -88,26 +96,30 @@ class Recipe:
     begin: Choice[Fit]
     automatic: bool
     """Nobody asked for the quantization."""
+    sharded: Choice[bool]
+    """Whether the processes divide the base among them."""
 
     def document(self) -> dict[str, JsonValue]:
         """In the form of `Chosen.document`. The quantization is in that."""
         switches = {
             "fused_lora": self.fused_lora,
             "cuda_graphs": self.cuda_graphs,
+            "sharded": self.sharded,
         }
         found: dict[str, JsonValue] = {
             name: {"value": choice.value, "reason": choice.reason} for name, choice in switches.items()
         }
         reason = self.begin.reason
         found["micro_tokens"] = {"value": self.begin.value.micro_tokens, "reason": reason}
-        found["recompute"] = {"value": self.begin.value.recompute, "reason": reason}
+        found["recompute"] = {"value": self.begin.value.recomputed, "reason": reason}
         return found
 
 
 @dataclass(frozen=True)
 class Planner:
     """Plans a run from what is known of it. `adapter`: parameters of the adapter. `tuned_mlp`: see `Way`. `repeats`:
-    what a micro-batch launches depends on the shape of its rows only: no pairs, no dropout."""
+    what a micro-batch launches depends on the shape of its rows only: no pairs, no dropout. `processes`: so many train
+    together, each on a GPU like `device`. `width`: bytes of a number that is computed with."""
 
     device: Device
     base: Base
@@ -116,28 +128,31 @@ class Planner:
     tuned_mlp: bool = True
     repeats: bool = True
     switches: Switches = ALL
+    processes: int = 1
+    width: int = 2
 
     def plan(self, asked: str, fits: Sequence[Fit], *, kept: str | None = None) -> Recipe:
         """Choose. `asked`: `lora.quantization`. `fits`: what may be tried, the fastest first. `kept`: the quantization
         of the checkpoint that the run continues from.
 
         Raises:
-            InputError: fp8 was asked for, and cannot be computed here.
+            InputError: fp8 was asked for, and cannot be computed here; or the base does not fit on all GPUs together.
         """
         return self.with_quantization(self._quantization(asked, kept), fits, automatic=asked == "auto")
 
     def with_quantization(self, quantization: Choice[str], fits: Sequence[Fit], *, automatic: bool) -> Recipe:
         """The rest of the recipe for a quantization."""
         fused = self._fused()
-        way = self._way(quantization.value, fused=fused.value)
+        sharded = self._sharded(quantization.value, fits[-1])
+        way = self._way(quantization.value, fused=fused.value, sharded=sharded.value)
         begin = self._begin(way, fits)
         graphs = self._graphs(way, begin.value)
-        return Recipe(quantization, fused, graphs, begin, automatic)
+        return Recipe(quantization, fused, graphs, begin, automatic, sharded)
 
     def estimate(self, recipe: Recipe, fit: Fit, *, linear_head: bool = True) -> Estimate:
         """Memory and time of the run with this recipe, if `fit` is what it computes with."""
         way = replace(
-            self._way(recipe.quantization.value, fused=recipe.fused_lora.value),
+            self._way(recipe.quantization.value, fused=recipe.fused_lora.value, sharded=recipe.sharded.value),
             graphs=recipe.cuda_graphs.value,
             linear_head=linear_head,
         )
@@ -145,8 +160,8 @@ class Planner:
         if (cost := self.base.cost) is not None:
             amount, shape = self._amount(fit), self.base.shape
             each = amount.tokens / max(1, amount.micro_batches)
-            speed = memory_plan.tokens_per_second(cost, shape, way, each, recompute=fit.recompute)
-            seconds = memory_plan.seconds(cost, shape, way, amount, recompute=fit.recompute)
+            speed = memory_plan.tokens_per_second(cost, shape, way, each, recompute=fit.again)
+            seconds = memory_plan.seconds(cost, shape, way, amount, recompute=fit.again)
         return Estimate(self._need(way, fit), speed, seconds)
 
     # --- choices --------------------------------------------------------------------------------------------------
@@ -176,6 +191,31 @@ class Planner:
             return Choice(False, "switched off")
         return Choice(True, "base and adapter in one product, with a backward pass of its own")
 
+    def _sharded(self, quantization: str, leanest: Fit) -> Choice[bool]:
+        if self.processes == 1:
+            return Choice(False, "there is one process")
+        if self.switches.sharded is not None:
+            return Choice(self.switches.sharded, "as set")
+        if not self.device.cuda:
+            return Choice(False, "on a CPU all processes have the same memory")
+        whole, divided = (self._way(quantization, fused=self._fused().value, sharded=on) for on in (False, True))
+        wanted, free = self._need(whole, leanest).total, self.device.free
+        room = f"{_gib(wanted)} of the {_gib(free)} GiB that are free"
+        if wanted <= free:
+            return Choice(False, f"one GPU holds the base: at least {room}")
+        least = self._need(divided, leanest)
+        if (part := least.weights + least.adapter) > free:
+            smaller = "" if quantization == "nf4" else " or lora.quantization 'nf4'"
+            raise InputError(
+                "out_of_memory",
+                f"the base model does not fit on {self.processes} GPUs: divided among them, it takes, with the "
+                f"adapter, {_gib(part)} GiB of each, of which {_gib(free)} are free. Use more GPUs "
+                f"(TUNESTREAM_TRAINER__GPUS), choose a smaller base model{smaller}, or leave training more of the "
+                "GPUs, if others are on them too",
+                "model",
+            )
+        return Choice(True, f"one GPU does not hold the base: it would take at least {room}")
+
     def _begin(self, way: Way, fits: Sequence[Fit]) -> Choice[Fit]:
         if len(fits) == 1:
             return Choice(fits[0], "the only one on this device")
@@ -185,7 +225,7 @@ class Planner:
         return Choice(fits[at], f"{room}; where the search begins, before the first step")
 
     def _graphs(self, way: Way, fit: Fit) -> Choice[bool]:
-        if refused := self._not_recordable(fit):
+        if refused := self._not_recordable(way, fit):
             return Choice(False, refused)
         if self.switches.cuda_graphs:
             return Choice(True, "as set")
@@ -193,13 +233,13 @@ class Planner:
         if cost is None or not self.data.tokens:
             return Choice(False, "how long the run takes is not known")
         each = amount.tokens / max(1, amount.micro_batches)
-        if not memory_plan.launch_bound(cost, self.base.shape, way, each, recompute=fit.recompute):
+        if not memory_plan.launch_bound(cost, self.base.shape, way, each, recompute=fit.again):
             return Choice(False, "the arithmetic takes longer than launching its kernels")
         saved = self._seconds(way, fit) - self._seconds(replace(way, graphs=True), fit)
         price = f"launches take longer than the arithmetic; recording takes {GRAPH_SECONDS:.0f} s, saves {saved:.0f} s"
         return Choice(saved > GRAPH_SECONDS, price)
 
-    def _not_recordable(self, fit: Fit) -> str | None:
+    def _not_recordable(self, way: Way, fit: Fit) -> str | None:
         """Why what a micro-batch launches cannot be recorded; None: it can."""
         if not self.device.cuda:
             return "on a CPU, the layers run as they are"
@@ -209,6 +249,8 @@ class Planner:
             return "the base has experts, and how many tokens each gets differs"
         if self.base.attention != "varlen":
             return f"the base does not attend with the kernel for packed rows{self._because()}"
+        if way.shards > 1:
+            return "the weights of the base come from other GPUs meanwhile"
         if not self.repeats:
             return "dropout and preference pairs differ from micro-batch to micro-batch"
         if fit.recompute:
@@ -220,7 +262,7 @@ class Planner:
 
     # --- figures --------------------------------------------------------------------------------------------------
 
-    def _way(self, quantization: str, *, fused: bool) -> Way:
+    def _way(self, quantization: str, *, fused: bool, sharded: bool = False) -> Way:
         return Way(
             quantization,
             cuda=self.device.cuda,
@@ -228,12 +270,17 @@ class Planner:
             attention=self.base.attention,
             shares_keys=self.base.shares_keys,
             tuned_mlp=self.tuned_mlp,
+            shards=self.processes if sharded else 1,
+            width=self.width,
         )
 
     def _need(self, way: Way, fit: Fit) -> Need:
         tokens = self._micro(fit)
-        row = tokens if way.attention == "varlen" else min(tokens, max(MASKED_GPU_ROW, self.data.longest))
-        return memory_plan.need(self.base.shape, self.adapter, Load(tokens, row), way, recompute=fit.recompute)
+        row = tokens
+        if way.attention != "varlen":  # a row of a CPU is as long as the longest sequence
+            row = min(tokens, max(MASKED_GPU_ROW if way.cuda else 0, self.data.longest))
+        load = Load(tokens, row)
+        return memory_plan.need(self.base.shape, self.adapter, load, way, recompute=fit.recompute, part=fit.part)
 
     def _micro(self, fit: Fit) -> int:
         """The tokens of the largest micro-batch."""
@@ -247,7 +294,7 @@ class Planner:
     def _seconds(self, way: Way, fit: Fit) -> float:
         cost = self.base.cost
         assert cost is not None
-        return memory_plan.seconds(cost, self.base.shape, way, self._amount(fit), recompute=fit.recompute)
+        return memory_plan.seconds(cost, self.base.shape, way, self._amount(fit), recompute=fit.again)
 
 
 def check_fp8(device: Device) -> None:

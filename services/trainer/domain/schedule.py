@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 VALIDATIONS_PER_RUN = 10
+QUICK_ROWS = 256  # size of the sample that is measured within an epoch; at the end of an epoch all rows are measured
 MOST_LISTED = 10  # each stays in the store as long as its job
 CHECKPOINT_SECONDS = 30.0
 CHECKPOINT_SHARE = 0.05  # the largest share of the time that training may stop for checkpoints

@@ -61,14 +61,14 @@ class Cost:
     attention: float
     peak: float
 
-    def flops(self, *, recompute: bool) -> float:
+    def flops(self, *, recompute: float) -> float:
         """The FLOPs of a token, forward and backward. A frozen matrix has no gradient of its own: two FLOPs forward and
-        two backward per parameter, and two more where the forward pass is done again. Attention costs twice as much
-        backward as forward. The adapter's own products are left out: about one percent."""
-        again = 1 if recompute else 0
-        return (4 + 2 * again) * self.matmuls + (3 + again) * self.attention
+        two backward per parameter, and two more where the forward pass is done again: `recompute`, as a share of it.
+        Attention costs twice as much backward as forward. The adapter's own products are left out: about one percent.
+        """
+        return (4 + 2 * recompute) * self.matmuls + (3 + recompute) * self.attention
 
-    def mfu(self, tokens_per_second: float, *, recompute: bool) -> float:
+    def mfu(self, tokens_per_second: float, *, recompute: float) -> float:
         """The share of the peak at this speed; with a base in 8 bits it may be above 1."""
         return tokens_per_second * self.flops(recompute=recompute) / self.peak
 

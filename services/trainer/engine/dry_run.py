@@ -21,8 +21,12 @@ def dry_run(stepper: Stepper) -> None:
     def attempt(micro_tokens: int) -> None:
         set_training(stepper.model, True)
         allocate_moments(stepper)
-        for micro in worst(stepper, micro_tokens):
+
+        def go_through(micro: MicroBatch) -> bool:
             stepper.backward(stepper.packer.pack(micro), weight=1)
+            return True
+
+        stepper.memory.each(worst(stepper, micro_tokens), go_through, returns=True)
 
     random_before = checkpoints.capture_random()
     stepper.memory.within(attempt)

@@ -30,6 +30,7 @@ from services.trainer.engine.model.adapter import adapter_config, adapter_tensor
 from services.trainer.engine.report.forecast import Forecast
 from services.trainer.engine.report.pace import Pace
 from services.trainer.engine.report.reporter import Reporter
+from services.trainer.engine.report.spending import Spending
 from services.trainer.engine.snapshot import Snapshots
 from services.trainer.engine.state import State, read_state
 from services.trainer.engine.step import Stepper
@@ -49,7 +50,7 @@ class Interrupted(Exception):
 class Loop:
     """One run. `validator` is None if there is no validation data; `start` is the digest of the adapter that the run
     starts from, None if that is a fresh one. `cost`: of a token, None if the device's peak is not known. `forecast`:
-    what to tell of memory and time before the first step."""
+    what to tell of memory and time before the first step. `spending`: of the budget; None: there is none."""
 
     def __init__(
         self,
@@ -60,6 +61,7 @@ class Loop:
         start: str | None = None,
         cost: Cost | None = None,
         forecast: Forecast | None = None,
+        spending: Spending | None = None,
     ) -> None:
         self.plan = plan
         self.stepper = stepper
@@ -78,16 +80,20 @@ class Loop:
             self.checkpoint_at,
             clocked=plan.checkpoint_every == "auto",
             cost=cost,
-            recomputes=lambda: self.memory.fit.recompute,
+            recomputes=lambda: self.memory.fit.again,
         )
         self.snapshots = Snapshots(self.model, stepper.optimizer, self.memory.device)
         self.writer = Writer()
         data = [len(stepper.train.rows), stepper.train.tokens]
         chosen = stepper.chosen.values()
         self.state = State(identity={**plan.identity(), "chosen": chosen, "data": data, "start": start})
+        self.state = self.state.of_job(plan.job_id)
         self.forecast = forecast
+        self.spending = spending
         self.estimated: Estimated | None = None
         self.best_adapter: dict[str, Any] | None = None
+        self.here = 0.0
+        """Seconds of the steps of this process."""
         self._under_way = 0
         """The step that was begun last."""
         self._kept = 0
@@ -136,6 +142,9 @@ class Loop:
         if self.forecast is not None:
             self.estimated = self.forecast.message(self.memory.fit, self.state.step)
             self.reporter.send(self.estimated)
+            if self.spending is not None:
+                tokens = self.forecast.planner.data.tokens
+                self._end(self.spending.refused(self.state, self.steps.total, self.estimated, tokens))
         self.memory.lowered = self._lowered
         self.reporter.follow(self.pace)
         first, seconds_before = self.state.step, self.state.seconds
@@ -146,7 +155,8 @@ class Loop:
                 self.reporter.phase(f"epoch {self.steps.position(self.state.step)[0] + 1}")
             row = self._step()
             self.writer.check()
-            self.state.seconds = seconds_before + time.monotonic() - began
+            self.here = time.monotonic() - began
+            self.state.seconds = seconds_before + self.here
             if row is None:
                 if self.state.step not in (first, self._kept):
                     self._checkpoint(self.reporter.rows()[-1])
@@ -163,6 +173,21 @@ class Loop:
                     self._checkpoint(row)
                 written = time.monotonic()
                 seconds_stopped = written - started
+            if self.spending is not None and not self.over:
+                self._end(self.spending.over(self.state, self.steps.total), row)
+
+    def _end(self, error: InputError | None, row: StepRow | None = None) -> None:
+        """End all processes at the same step, if the budget of any is spent. `row`: of the last step, if one was taken.
+
+        Raises:
+            InputError: the error of this process, or the same in general.
+        """
+        if not self.memory.group.any(error is not None):
+            return
+        if row is not None and self.state.step != self._kept:
+            self._checkpoint(row)
+        self.writer.wait()
+        raise error or InputError("budget_spent", f"the budget is spent at step {self.state.step}", "budget")
 
     def resume(self, folder: Path) -> None:
         """Restore the checkpoint in `folder`, so that `run` continues from there.
@@ -178,7 +203,7 @@ class Loop:
                 "the checkpoint is of an adapter on other layers: start anew without resume_from",
                 "resume_from",
             )
-        self.state = state
+        self.state = state.of_job(self.plan.job_id)
         checkpoints.restore(self.model, self.stepper.optimizer, tensors)
         self.best_adapter = tensors.get("best")
         if self.state.fit is not None:
@@ -197,6 +222,7 @@ class Loop:
         self.pace.end_step(state.step, stepped.tokens)
         state.fit = self.memory.fit
         state.trained_tokens += stepped.trained_tokens
+        state.tokens += stepped.tokens
         measured: dict[str, Any] = {"skipped": True}
         if stepped.skipped:
             state.skipped += 1

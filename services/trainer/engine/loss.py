@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 import torch.nn.functional as F
 
+from services.trainer.domain.packing import MicroBatch
 from services.trainer.engine.data.batches import Batch, Packer
 from services.trainer.engine.data.dataset import Item
 from services.trainer.engine.forward import Forward
@@ -96,10 +97,14 @@ def preferences(forward: Forward, packer: Packer, memory: Memory) -> tuple[float
 
     def measure(micro_tokens: int) -> Any:
         found = torch.zeros(len(pairs), dtype=torch.float64)
-        for micro in packer.plan(memory.group.split(pairs, packer.lengths), micro_tokens):
+
+        def read(micro: MicroBatch) -> bool:
             batch = packer.pack(micro).to(memory.device)
             with memory.precision():
                 found[list(micro.items)] = _preference(forward, batch).cpu().double()
+            return True
+
+        memory.each(packer.plan(memory.group.split(pairs, packer.lengths), micro_tokens), read)
         return found.to(memory.device)
 
     set_training(forward.model, False)

@@ -97,6 +97,13 @@ class TrainingResult(FrozenModel):
     """Of all steps and validations; None: not known, as with experts."""
     lowered: tuple[Lowered, ...] = ()
     """How often memory ran out after the first step."""
+    device: str = ""
+    """Its name; and on how many such devices."""
+    processes: int = 1
+    tokens: int = 0
+    """Read in all steps, without padding."""
+    money: float | None = None
+    """What the seconds cost, if a price was given."""
 
 
 class ErrorDocument(FrozenModel):

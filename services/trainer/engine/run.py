@@ -12,11 +12,14 @@ from typing import Any
 import torch
 import transformers
 
-from services.trainer.domain.auto import Choice, Chosen, Facts, choose, choose_max_length, choose_processes
+from services.trainer.domain.auto import Choice, Chosen, choose_processes
+from services.trainer.domain.budget import Limits
+from services.trainer.domain.layers import heads_of
 from services.trainer.domain.memory_plan import Fit
 from services.trainer.domain.packing import RowShape, row_shape
 from services.trainer.domain.plan import Plan
 from services.trainer.domain.recipe import check_fp8
+from services.trainer.domain.speeds import Known
 from services.trainer.engine import checkpoints
 from services.trainer.engine.data import kept
 from services.trainer.engine.data.batches import SLOTS, Packer
@@ -28,18 +31,22 @@ from services.trainer.engine.loop import Loop
 from services.trainer.engine.loss import Dpo, Objective, Supervised, preferences
 from services.trainer.engine.messages import HyperparametersChosen, PhaseBegan, Resumed, Started, TrainingResult
 from services.trainer.engine.model import adapter, base
-from services.trainer.engine.model.attention import for_short_rows, heads_of
+from services.trainer.engine.model.attention import for_short_rows
 from services.trainer.engine.model.compute import BFLOAT16, Compute, choose_compute
 from services.trainer.engine.model.measured import Reading, hidden_of, measure
 from services.trainer.engine.model.memory import Memory, fits_of, forget_failed_try, gpu_in_use, load_onto_device
 from services.trainer.engine.model.start import read_start
-from services.trainer.engine.model.targets import check_servable, targets_of
+from services.trainer.engine.model.targets import check_servable
 from services.trainer.engine.parallel.group import ALONE, Several
+from services.trainer.engine.parallel.loading import shards_of
 from services.trainer.engine.parallel.peers import Peers, Place
+from services.trainer.engine.report import speeds
+from services.trainer.engine.report.choices import choices
 from services.trainer.engine.report.forecast import device_facts, planner_of
-from services.trainer.engine.report.outcome import result_of, save
+from services.trainer.engine.report.outcome import result_of, save, speed_of
 from services.trainer.engine.report.prepared import Prepared, of_the_base
 from services.trainer.engine.report.reporter import Reporter
+from services.trainer.engine.report.spending import Spending
 from services.trainer.engine.report.usage import cost_of, memory_in_use
 from services.trainer.engine.state import compute_of, quantization_of
 from services.trainer.engine.step import Stepper
@@ -59,6 +66,8 @@ class Task:
     device: Any
     place: Place
     resumed: Path | None
+    began: float
+    """By the monotonic clock."""
 
     @property
     def fits(self) -> tuple[Fit, ...]:
@@ -87,6 +96,7 @@ def run(
 def _run(
     plan: Plan, out: Path, reporter: Reporter, stop: Callable[[], bool], device: Any, place: Place | None
 ) -> TrainingResult:
+    began = time.monotonic()
     _configure_torch(plan, device)
     reporter.send(Started(at=time.time(), device=str(device), model=plan.model, base=plan.base.id, method=plan.method))
     if plan.lora.quantization == "fp8":
@@ -100,11 +110,10 @@ def _run(
     reporter.send(HyperparametersChosen.model_validate({"at": time.time(), **_named(prepared.chosen)}))
 
     if place is None:
-        processes = _processes(plan, prepared, device)
-        place = Place(0, processes.value, out / ".peers")
-        if plan.gpus != 1:
-            prepared = prepared.saying(gpus=(processes.value, processes.reason))
-    task = Task(plan, out, reporter, stop, device, place, resumed)
+        place = Place(0, prepared.planner.processes, out / ".peers")
+    if place.of > 1:
+        prepared = prepared.on(place.of)
+    task = Task(plan, out, reporter, stop, device, place, resumed, began)
     result = None
     try:
         result = _attempt(task, prepared)
@@ -129,13 +138,16 @@ def _attempt(task: Task, prepared: Prepared) -> TrainingResult:
     bfloat16_on_cpu = device.type == "cpu" and compute.name == BFLOAT16
     attention = for_short_rows(prepared.base.attention, prepared.train.longest, bfloat16_on_cpu=bfloat16_on_cpu)
     prepared = prepared.computing(compute, attention)
-    alike = plan.as_chosen(prepared.chosen.quantization.value, compute.name)
+    recipe = prepared.recipe
+    alike = plan.as_chosen(recipe.quantization.value, compute.name, sharded=recipe.sharded.value)
     with Peers(task.place, alike, partial(kept.hand_over, prepared.encoded), task.reporter) as peers:
         prepared, loop = _trained(replace(task, plan=alike, stop=peers.stopping(task.stop)), prepared, compute)
         task.reporter.phase("save")
         result = result_of(plan, prepared, loop)
         if task.place.number == 0:
             save(plan, prepared, loop, result, task.out)
+            if plan.speeds and (speed := speed_of(prepared, result, loop, time.monotonic() - task.began)) is not None:
+                speeds.add(plan.speeds, speed)
     return result
 
 
@@ -144,8 +156,9 @@ def _trained(task: Task, prepared: Prepared, compute: Compute) -> tuple[Prepared
     plan, device, reporter, place = task.plan, task.device, task.reporter, task.place
     rows, sequences = len(prepared.train.rows), prepared.train.sequences
     reporter.send(PhaseBegan(at=time.time(), phase="load", rows=rows, sequences=sequences))
+    load = partial(adapter.load, divided=place) if prepared.recipe.sharded.value else adapter.load
     tuned = load_onto_device(
-        lambda: adapter.load(plan, prepared.base, prepared.chosen, device, compute), device, plan.served_memory
+        lambda: load(plan, prepared.base, prepared.chosen, device, compute), device, plan.served_memory
     )
 
     reporter.phase("prepare")
@@ -153,7 +166,10 @@ def _trained(task: Task, prepared: Prepared, compute: Compute) -> tuple[Prepared
     with Several(place, device) if place.of > 1 else ALONE as group:
         if prepared.start is not None:
             prepared.start.load_into(tuned)
-        memory = Memory(tuned, device, prepared.train.longest, plan.served_memory, group, lean=plan.lean)
+        if (shards := shards_of(tuned)) is not None:
+            shards.join(group, tuned)
+        longest = prepared.train.longest
+        memory = Memory(tuned, device, longest, plan.served_memory, group, lean=plan.lean, shards=shards)
         sequences_tried = [sequence for item in prepared.train.items[:2] for sequence in item]
         reading = memory.within(lambda _: measure(tuned, sequences_tried, memory.precision))
         if not plan.packed:
@@ -165,9 +181,7 @@ def _trained(task: Task, prepared: Prepared, compute: Compute) -> tuple[Prepared
         prepared.write(task.out)
         memory.begin(task.fits[group.most(task.fits.index(prepared.recipe.begin.value))])
         group.copy(adapter.trainable(tuned).values())
-        loop = _loop(
-            plan, prepared, Forward(tuned, linear_head=reading.linear_head), reading, memory, reporter, task.stop
-        )
+        loop = _loop(task, prepared, Forward(tuned, linear_head=reading.linear_head), reading, memory)
         loop.state.compute = compute.name if device.type == "cpu" else None
         torch.manual_seed(plan.seed + 1)  # for dropout; the seed itself was used for the initial weights of the adapter
         if task.resumed is not None:
@@ -188,9 +202,9 @@ def _fits_in_four_bits(error: InputError, prepared: Prepared, resumed: Path | No
     return error.code == "out_of_memory" and recipe.automatic and recipe.quantization.value == "none" and taken <= 0
 
 
-def _processes(plan: Plan, prepared: Prepared, device: Any) -> Choice[int]:
+def _processes(plan: Plan, chosen: Chosen, device: Any) -> Choice[int]:
     visible = torch.cuda.device_count() if device.type == "cuda" else None
-    return choose_processes(plan.gpus, prepared.chosen.batch_size.value, visible)
+    return choose_processes(plan.gpus, chosen.batch_size.value, visible)
 
 
 def _device(plan: Plan, number: int) -> Any:
@@ -253,44 +267,28 @@ def _prepare(
     if plan.validation:
         validation = read(Path(plan.validation), "validation_file", reporter.count, handed)
         encoded["validation_file"] = validation
-    longest = max(train.longest, validation.longest if validation else 0)
-    max_length = choose_max_length(plan, facts.context, longest)
-    policy = plan.hyperparameters.over_length
-    train = train.limited(max_length.value, policy, "training_file")
-    if validation is not None:
-        validation = validation.limited(max_length.value, policy, "validation_file")
-    measured = Facts(
-        examples=len(train.rows),
-        trained_tokens=train.trained_tokens,
-        parameters=facts.parameters,
-        parameters_per_rank=sum(facts.linears[name] for name in targets_of(plan.lora, facts.linears)),
-        validation_examples=len(validation.rows) if validation else 0,
-        start_rank=start.rank if start else None,
-        start_alpha=start.alpha if start else None,
-        start_rslora=start.rslora if start else None,
-    )
-    chosen = choose(plan, measured, max_length)
+    begun = (start.rank, start.alpha, start.rslora) if start else (None, None, None)
+    made = choices(plan, facts.sizes, train, validation, begun)
+    chosen = made.chosen
     check_servable(plan.lora, chosen.lora_r.value, plan.max_lora_rank, facts.linears, plan.served_linears)
-    planner = planner_of(plan, facts, chosen, train, validation, device)
+    processes = _processes(plan, chosen, device)
+    planner = planner_of(plan, facts, made, device, processes.value)
     recipe = planner.plan(
         plan.lora.quantization, fits_of(device, lean=plan.lean), kept=quantization_of(resumed) if resumed else None
     )
-    found = Prepared(facts, start, train, validation, chosen, planner, recipe, of_the_base(plan, facts), encoded)
+    known = Known(tuple(speeds.read(plan.speeds)), planner.device.name, plan.base.id, facts.parameters)
+    found = Prepared(
+        facts, start, made.train, made.validation, chosen, planner, recipe, of_the_base(plan, facts), encoded, known
+    )
     found = found.with_recipe(planner, recipe)
+    if plan.gpus != 1:
+        found = found.saying(gpus=(processes.value, processes.reason))
     found.write(out)
     return found
 
 
-def _loop(
-    plan: Plan,
-    prepared: Prepared,
-    forward: Forward,
-    reading: Reading,
-    memory: Memory,
-    reporter: Reporter,
-    stop: Callable[[], bool],
-) -> Loop:
-    chosen = prepared.chosen
+def _loop(task: Task, prepared: Prepared, forward: Forward, reading: Reading, memory: Memory) -> Loop:
+    plan, stop, chosen = task.plan, task.stop, prepared.chosen
     objective: Objective = Supervised() if chosen.beta is None else Dpo(chosen.beta.value)
     graphs = prepared.recipe.cuda_graphs.value
     shape = _row_shape(forward.model, reading, memory, recorded=_recorded_multiple(prepared) if graphs else None)
@@ -308,7 +306,11 @@ def _loop(
         validator = Validator(forward, objective, validation, packer(validation), memory=memory, seed=plan.seed)
     start = prepared.start.sha256 if prepared.start else None
     cost = cost_of(prepared.base, train, memory.device, memory.group.size)
-    return Loop(plan, stepper, validator, reporter, start, cost, prepared.forecast)
+    spending = None
+    if plan.budget is not None:
+        limits = Limits(plan.budget, plan.price_per_gpu_hour, memory.group.size)
+        spending = Spending(limits, time.monotonic() - task.began)
+    return Loop(plan, stepper, validator, task.reporter, start, cost, prepared.forecast, spending)
 
 
 def _recorded_multiple(prepared: Prepared) -> int:

@@ -36,6 +36,8 @@ class State(BaseModel):
     """Steps that did not change the adapter, because their loss or gradient was not a finite number."""
     skipped_in_a_row: int = 0
     trained_tokens: int = 0
+    tokens: int = 0
+    """Of all steps, without padding."""
     seconds: float = 0.0
     fit: Fit | None = None
     lowered: list[Lowered] = []
@@ -43,6 +45,16 @@ class State(BaseModel):
     compute: str | None = None
     """What the base computes in on a CPU, where that is chosen; None: on a GPU, or in an earlier version."""
     checkpoints: list[CheckpointInfo] = []
+    job: str | None = None
+    """The job whose budget counts; `job_began`: the step, seconds and tokens at which it began, if it continues the
+    training of another one."""
+    job_began: tuple[int, float, int] = (0, 0.0, 0)
+
+    def of_job(self, job: str) -> State:
+        """The same, continued by this job: what another one has spent does not count."""
+        if self.job == job:
+            return self
+        return self.model_copy(update={"job": job, "job_began": (self.step, self.seconds, self.tokens)})
 
     @property
     def changed(self) -> bool:

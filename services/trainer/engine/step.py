@@ -159,12 +159,17 @@ class Stepper:
         batches = self._ahead.take((step, micro_tokens), following)
         weight = sum(self.objective.weight(self.train.items[item]) for item in self.items(step))
         total = torch.zeros(4, dtype=torch.float64, device=self.memory.device)
-        for batch in batches:
+
+        def go_through(batch: Batch) -> bool:
             if self.stop():
-                return None
+                return False
             sums = self.backward(batch, weight)
             total[0] += sums.loss.detach()
             total[1] += sums.correct
+            return True
+
+        if not self.memory.each(batches, go_through, returns=True):
+            return None
         total[2] += sum(batch.real_tokens for batch in batches)
         total[3] += sum(batch.trained_tokens for batch in batches)
         return _Gathered(total, weight, self.group.gradients(self.parameters))

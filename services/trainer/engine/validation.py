@@ -7,14 +7,14 @@ from typing import Any
 
 import torch
 
+from services.trainer.domain.packing import MicroBatch
+from services.trainer.domain.schedule import QUICK_ROWS
 from services.trainer.engine.data.batches import Packer, epoch_order
 from services.trainer.engine.data.dataset import Dataset
 from services.trainer.engine.forward import Forward
 from services.trainer.engine.loss import Objective
 from services.trainer.engine.model.adapter import set_training
 from services.trainer.engine.model.memory import Memory
-
-QUICK_ROWS = 256  # size of the sample that is measured within an epoch; at the end of an epoch all rows are measured
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,13 @@ class Validator:
         """The part of this process: what was correct, then the loss of each item of the set; of others it is 0."""
         found = torch.zeros(1 + len(self.packer.items), dtype=torch.float64)
         mine = self.memory.group.split(self.validation.items_of(rows), self.packer.lengths)
-        for micro in self.packer.plan(mine, micro_tokens):
+
+        def read(micro: MicroBatch) -> bool:
             with self.memory.precision():
                 each = self.objective.each(self.forward, self.packer.pack(micro).to(self.memory.device))
             found[[1 + item for item in micro.items]] = each.loss.cpu().double()
             found[0] += each.correct.cpu()
+            return True
+
+        self.memory.each(self.packer.plan(mine, micro_tokens), read)
         return found.to(self.memory.device)

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from services.validate.checks.about import About
 from services.validate.checks.base import Check, Context
 from services.validate.checks.chat import Chat
 from services.validate.checks.completion import Completion
@@ -29,7 +30,10 @@ from services.validate.checks.contradictions import Contradictions
 from services.validate.checks.duplicates import Duplicates
 from services.validate.checks.enough import Enough
 from services.validate.checks.length import Length
+from services.validate.checks.near_duplicates import NearDuplicates
 from services.validate.checks.preference import Preference
+from services.validate.checks.private import PersonalData, Secrets
+from services.validate.checks.refusals import Refusals
 
 REGISTRY: tuple[Callable[[Context], Check], ...] = (
     Chat,
@@ -37,7 +41,12 @@ REGISTRY: tuple[Callable[[Context], Check], ...] = (
     Preference,
     Duplicates,
     Contradictions,
+    PersonalData,
+    Secrets,
+    Refusals,
     Length,
+    NearDuplicates,
+    About,
     Enough,
 )
 

@@ -11,6 +11,7 @@ from services.validate.domain.content import Row
 from services.validate.domain.findings import Finding
 from services.validate.domain.formats import Format
 from services.validate.domain.report import Contradictions, Dropped, FileRole
+from services.validate.domain.survey.surveyed import Surveyed
 from services.validate.plain import PlainRows
 from shared.events import JobSpec
 
@@ -31,6 +32,8 @@ class Context:
     seen: Digests = field(default_factory=Digests)
     groups: Digests = field(default_factory=Digests)
     training: Context | None = None
+    surveyed: Surveyed | None = None
+    """What is known of the file before its rows are checked; None: nothing."""
     format: Format | None = None
     """The format that the file must be in; None: that of its first row."""
 

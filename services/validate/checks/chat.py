@@ -10,7 +10,7 @@ from services.validate.domain.content import Row
 from services.validate.domain.findings import Finding, short, unknown_keys
 from services.validate.domain.tools import called_names, offered_names
 
-_KEYS = frozenset({"messages", "tools", "functions", "parallel_tool_calls"})
+_KEYS = frozenset({"messages", "tools", "functions", "parallel_tool_calls", "metadata"})
 
 
 class Chat(Check):

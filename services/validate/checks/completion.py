@@ -8,7 +8,7 @@ from services.validate.checks.base import Check
 from services.validate.domain.content import Row
 from services.validate.domain.findings import Finding, missing, unknown_keys, wrong_type
 
-_KEYS = frozenset({"prompt", "completion"})
+_KEYS = frozenset({"prompt", "completion", "metadata"})
 
 
 class Completion(Check):

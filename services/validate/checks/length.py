@@ -21,6 +21,7 @@ class Length(Check):
         "nothing_left_to_learn": "are all prompt within max_length",
     }
     needs_tokens = True
+    by_row = False  # plain rows come here only where nothing was tokenized
 
     def row(self, row: Row) -> Iterator[Finding]:
         limit = self.context.max_length

@@ -10,7 +10,7 @@ from services.validate.domain import chat_messages as rules
 from services.validate.domain.content import Row
 from services.validate.domain.findings import Finding, missing, unknown_keys, wrong_type
 
-_KEYS = frozenset({"input", "preferred_completion", "non_preferred_completion"})
+_KEYS = frozenset({"input", "preferred_completion", "non_preferred_completion", "metadata"})
 _INPUT_KEYS = frozenset({"messages", "tools", "parallel_tool_calls"})
 _ANSWER = "a list of exactly one assistant message"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, Literal
@@ -15,6 +16,8 @@ Severity = Literal["error", "warning"]
 # Warnings have a list of their own, and a shorter one: a million rows with a harmless extra key must not push the one
 # error that matters out of the report. All of them are counted.
 MAX_WARNINGS = 100
+MAX_OF_A_CODE = 50
+"""Of these, so many may be of one code, so that none hides all others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,10 @@ class Finding:
     remedy: str
     severity: Severity = "error"
     drops: bool = False
+
+
+OnFinding = Callable[[int | None, Finding], None]
+"""Is told of a finding and its line; None: it is of the whole file."""
 
 
 class Problem(FrozenModel):
@@ -51,9 +58,11 @@ class Problem(FrozenModel):
 
 @dataclass
 class Problems:
-    """Counts every problem by code and keeps the first `limit` errors and the first warnings."""
+    """Counts every problem by code and keeps the first `limit` errors and the first warnings. `on_finding` is told of
+    all of them."""
 
     limit: int
+    on_finding: OnFinding = lambda line, finding: None
     errors: list[Problem] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
     error_counts: Counter[str] = field(default_factory=Counter)
@@ -61,12 +70,15 @@ class Problems:
 
     def add(self, line: int | None, finding: Finding) -> None:
         """Count a finding; keep it if there is room."""
+        self.on_finding(line, finding)
         if finding.severity == "error":
             self.error_counts[finding.code] += 1
             kept, room = self.errors, self.limit
         else:
             self.warning_counts[finding.code] += 1
             kept, room = self.warnings, min(self.limit, MAX_WARNINGS)
+            if self.warning_counts[finding.code] > MAX_OF_A_CODE:
+                return
         if len(kept) < room:
             kept.append(problem(line, finding))
 
@@ -76,13 +88,6 @@ class Problems:
         for line in range(first, first + shown):
             self.add(line, warning)
         self.warning_counts[warning.code] += count - shown
-
-    def merge(self, later: Problems) -> None:
-        """Add what was found after these. Both have the same limit."""
-        self.errors += later.errors[: self.limit - len(self.errors)]
-        self.warnings += later.warnings[: min(self.limit, MAX_WARNINGS) - len(self.warnings)]
-        self.error_counts += later.error_counts
-        self.warning_counts += later.warning_counts
 
 
 def problem(line: int | None, finding: Finding) -> Problem:
@@ -106,12 +111,18 @@ def wrong_type(at: str, value: Any, wanted: str) -> Finding:
     return Finding("wrong_type", at, f"is {json_type(value)}", f"make it {wanted}")
 
 
+_LISTS = frozenset({"messages", "tools", "functions", "tool_calls", "preferred_completion", "non_preferred_completion"})
+"""Keys whose value is a list: a column `tool` that holds a word is another column."""
+
+
 def unknown_keys(value: dict[str, Any], known: frozenset[str], at: str) -> list[Finding]:
-    """Findings for unknown keys. Such a key is ignored with a warning; if it looks like a misspelt known key, it is an
-    error."""
+    """Findings for unknown keys. Such a key is ignored with a warning; if it looks like a misspelt key that the object
+    lacks, it is an error. Beside `prompt`, `prompt_id` is just another column."""
     findings = []
+    lacking = known - value.keys()
     for key in sorted(value.keys() - known):
-        if close := get_close_matches(key.lower(), known, n=1, cutoff=0.8):
+        close = get_close_matches(key.lower(), lacking, n=1, cutoff=0.8)
+        if close and (close[0] not in _LISTS or isinstance(value[key], list)):
             findings.append(
                 Finding("misspelt_key", join(at, short(key)), "is not a known key", f"did you mean '{close[0]}'?")
             )

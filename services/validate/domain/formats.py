@@ -26,12 +26,17 @@ _FOREIGN: tuple[tuple[frozenset[str], str], ...] = (
     (frozenset({"chosen", "rejected"}), "a preference row of another tool"),
     (frozenset({"conversations"}), "a ShareGPT row"),
     (frozenset({"instruction", "output"}), "an Alpaca row"),
-    (frozenset({"text"}), "plain text"),
+    (frozenset({"question", "answer"}), "a question and its answer"),
 )
+_TEXT = "text"
 
 _EXPECTED = (
     'give it "messages" (chat), "prompt" and "completion", or '
-    '"input", "preferred_completion" and "non_preferred_completion"'
+    '"input", "preferred_completion" and "non_preferred_completion"; or say in the settings which column is what, '
+    "such as `source: {columns: {user: COLUMN, assistant: COLUMN}}`"
+)
+_MINE = (
+    "a dropped file of such rows is converted by itself if its first row is one; `tunestream mine FILE` does it here"
 )
 
 
@@ -46,7 +51,11 @@ def unknown_format(row: dict[str, Any], expected: Format | None) -> Finding:
     """The finding for a row that `detect` does not know. `expected` is the format of the rows before it."""
     for keys, what in _FOREIGN:
         if keys <= row.keys():
-            return Finding("unknown_format", "", f"looks like {what}", f"convert it: {_EXPECTED}")
+            return Finding("unknown_format", "", f"looks like {what}", _MINE)
+    if _TEXT in row:
+        return Finding(
+            "unknown_format", "", "looks like plain text", f"say what is asked and what is answered: {_EXPECTED}"
+        )
     for key in row:
         if close := get_close_matches(key.lower(), _ALL_MARKS, n=1, cutoff=0.8):
             return Finding("misspelt_key", short(key), "is not a known key", f"did you mean '{close[0]}'?")

@@ -7,9 +7,11 @@ from typing import Literal
 
 from pydantic import Field
 
+from services.validate.domain.advice import Advice
 from services.validate.domain.findings import Finding, Problem
 from services.validate.domain.formats import METHOD_OF, Format
 from services.validate.domain.statistics import Estimate, Tokens
+from services.validate.domain.survey.facts import Facts
 from shared.base import BaseProfile
 from shared.errors import InputError
 from shared.events import FrozenModel, Method, Served
@@ -74,6 +76,10 @@ class FileReport(FrozenModel):
     contradictions: Contradictions | None = None
     """None: they were not counted, because the file has errors."""
     tokens: Tokens | None
+    token_sizes: tuple[tuple[int, int], ...] = ()
+    """The histogram of tokens per row as pairs of (at least so many, rows), two for each doubling."""
+    facts: Facts | None = None
+    """What the file is about; None: it is not JSONL at all."""
     errors: int
     warnings: int
     error_counts: dict[str, int]
@@ -137,6 +143,8 @@ class Report(FrozenModel):
     validation: FileReport | None = None
     splits: dict[str, SplitSize] = Field(default_factory=dict)
     estimate: Estimate | None = None
+    advice: Advice | None = None
+    """Whether to fine-tune at all, by the rows alone; `tunestream advise` measures more."""
     served: ServedCheck | None = None
     """None: the rows were not looked at as the server sees them, because something else is wrong with them, or no base
     was known."""

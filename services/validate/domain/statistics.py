@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from math import ceil
+from math import ceil, isqrt
 
 from shared.errors import InputError
 from shared.events import Auto, FrozenModel, Hyperparameters
@@ -64,6 +64,32 @@ def distribution(histogram: Counter[int]) -> Tokens | None:
         p95=percentile(0.95),
         max=lengths[-1],
     )
+
+
+def doublings(histogram: Counter[int]) -> tuple[tuple[int, int], ...]:
+    """A histogram with two bins for each doubling, as `in_order`."""
+    bins: Counter[int] = Counter()
+    for value, rows in histogram.items():
+        bins[doubling(value)] += rows
+    return in_order(bins)
+
+
+def in_order(bins: Counter[int]) -> tuple[tuple[int, int], ...]:
+    """Bins with the rows of each, as pairs of (least value, rows), from the first to the last that has rows."""
+    return tuple((least(bin_), bins.get(bin_, 0)) for bin_ in range(min(bins), max(bins) + 1)) if bins else ()
+
+
+def doubling(value: int) -> int:
+    """The bin of a value: two for each doubling, divided at the square root of two."""
+    if value <= 1:
+        return 0
+    low = 1 << (value.bit_length() - 1)
+    return 2 * (value.bit_length() - 1) + int(value * value >= 2 * low * low)
+
+
+def least(bin_: int) -> int:
+    """The least value of a bin."""
+    return isqrt((1 << bin_) - 1) + 1 if bin_ else 0
 
 
 def max_length(wanted: int | Auto, context: int | None, base: str) -> int:

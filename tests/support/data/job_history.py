@@ -95,6 +95,8 @@ class JobHistory:
             test=split.model_copy(update={"examples": 20, "tokens": 200}),
             report=self._artifact("validate", "report.json"),
             served=Served(rows=80, turns=80, server="0.32.0", template="3f2a91c07b1e"),
+            task="text",
+            page=self._artifact("validate", "report.html"),
         )
 
     @property

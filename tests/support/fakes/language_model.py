@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 
 from tests.support.fakes.servers import Server
 
@@ -36,6 +37,14 @@ class FakeModel:
     """What the cards of its models say as `background_requests`; None: it has no cards."""
     meeting: int = 0
     """The first requests are answered only once so many are under way."""
+    aliases: dict[str, str] = field(default_factory=dict)
+    """The exact id of the model that each alias names."""
+    slow: dict[str, float] = field(default_factory=dict)
+    """By model, how many seconds an answer takes."""
+    finish_reasons: dict[str, str] = field(default_factory=dict)
+    """By model, where it is not `finish_reason`."""
+    refuses: frozenset[str] = frozenset()
+    """Parameters that requests may not have."""
     requests: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     under_way: int = 0
@@ -51,6 +60,8 @@ class FakeModel:
         return app
 
     async def _card(self, model: str) -> JSONResponse:
+        if model in self.aliases:
+            return JSONResponse({"id": model, "object": "model", "root": self.aliases[model]})
         if self.room is None or model not in self.models:
             return _error(404, f"The model `{model}` does not exist.")
         return JSONResponse({"id": model, "object": "model", "background_requests": self.room})
@@ -60,7 +71,7 @@ class FakeModel:
             return JSONResponse({"detail": "Not Found"}, 404)
         return JSONResponse({"problems": self.problems}, 503 if self.problems else 200)
 
-    async def _chat(self, request: Request) -> JSONResponse:
+    async def _chat(self, request: Request) -> Response:
         body = await request.json()
         if body.get("tools") and body.get("tool_choice") == "auto" and not self.tool_parser:
             return _error(400, '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set')
@@ -70,13 +81,13 @@ class FakeModel:
             request, body, said, length, lambda text: {"message": {"role": "assistant", "content": text}}
         )
 
-    async def _completions(self, request: Request) -> JSONResponse:
+    async def _completions(self, request: Request) -> Response:
         body = await request.json()
         return await self._answer(request, body, body["prompt"], len(body["prompt"]), lambda text: {"text": text})
 
     async def _answer(
         self, request: Request, body: dict[str, Any], said: str, length: int, choice: Callable[[str], dict[str, Any]]
-    ) -> JSONResponse:
+    ) -> Response:
         self.requests.append(body)
         self.headers.append(dict(request.headers))
         self.under_way += 1
@@ -100,15 +111,34 @@ class FakeModel:
             return _error(status, "try later", headers)
         if body["model"] not in self.models:
             return _error(404, f"The model `{body['model']}` does not exist.")
-        if length + body["max_tokens"] > self.context_chars:
+        if length + body.get("max_tokens", 0) > self.context_chars:
             return _error(400, f"This model's maximum context length is {self.context_chars} tokens.")
+        if seconds := self.slow.get(body["model"]):
+            await asyncio.sleep(seconds)
+        if self.refuses & body.keys():
+            return _error(400, f"Unsupported parameter: '{min(self.refuses & body.keys())}'.")
         text = self.models[body["model"]](said)
+        finish_reason = self.finish_reasons.get(body["model"], self.finish_reason)
+        if body.get("stream"):
+            return _streamed(text, finish_reason, {"prompt_tokens": length, "completion_tokens": len(text)})
         return JSONResponse(
             {
-                "choices": [{"index": 0, "finish_reason": self.finish_reason, **choice(text)}],
+                "choices": [{"index": 0, "finish_reason": finish_reason, **choice(text)}],
                 "usage": {"prompt_tokens": length, "completion_tokens": len(text)},
             }
         )
+
+
+def _streamed(text: str, finish_reason: str, usage: dict[str, int]) -> Response:
+    half = len(text) // 2
+    events: list[dict[str, Any]] = [
+        {"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]},
+        *({"choices": [{"index": 0, "delta": {"content": part}, "text": part}]} for part in (text[:half], text[half:])),
+        {"choices": [{"index": 0, "delta": {}, "finish_reason": finish_reason}]},
+        {"choices": [], "usage": usage},
+    ]
+    lines = [f"data: {json.dumps(event)}\n\n" for event in events]
+    return Response("".join([*lines, "data: [DONE]\n\n"]), media_type="text/event-stream")
 
 
 def _error(status: int, message: str, headers: dict[str, str] | None = None, code: str | None = None) -> JSONResponse:

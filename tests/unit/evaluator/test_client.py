@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from services.evaluator.client import Endpoint, ModelSleeps, connect
-from services.evaluator.domain.prompts import Prompt
+from services.evaluator.domain.questions.prompts import Prompt
 from shared.errors import ConfigError, TransientError
 from shared.settings import EvaluatorSettings, InferenceSettings, Settings
 from tests.support.fakes.language_model import FakeModel, serve
@@ -268,3 +268,35 @@ async def test_half_an_emoji_in_an_answer_can_be_written_to_a_file() -> None:
     async with httpx.AsyncClient(transport=httpx.MockTransport(half), base_url="http://x/v1") as http:
         answer = await Endpoint(http, patience=1).ask("m", (Prompt(text="x"),), 32)
     assert answer.text.encode().decode() == "cut \ufffd"
+
+
+# --- the deployed model ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("response", "champion"),
+    [
+        (httpx.Response(200, json={"id": "support", "root": "ft:base:org::1"}), "ft:base:org::1"),
+        (httpx.Response(200, json={"id": "café", "root": "café"}), None),
+        (httpx.Response(200, json={"id": "support"}), None),  # a server that knows no aliases
+        (httpx.Response(404, json={"error": {"message": "no"}}), None),
+        (httpx.Response(405, text="no"), None),
+    ],
+)
+async def test_the_deployed_model_is_the_one_that_the_alias_names(
+    response: httpx.Response, champion: str | None
+) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        assert request.url.raw_path == b"/v1/models/caf%C3%A9"
+        return response
+
+    async with httpx.AsyncClient(base_url="http://x/v1", transport=httpx.MockTransport(answer)) as http:
+        assert await Endpoint(http, patience=1).champion("café") == champion
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+async def test_an_endpoint_that_does_not_say_what_is_deployed_is_asked_again_later(status: int) -> None:
+    transport = httpx.MockTransport(lambda request: httpx.Response(status))
+    async with httpx.AsyncClient(base_url="http://x/v1", transport=transport) as http:
+        with pytest.raises(TransientError, match=str(status)):
+            await Endpoint(http, patience=1).champion("support")

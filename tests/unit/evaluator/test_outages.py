@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 
 from services.evaluator import reach
 from services.evaluator.client import ModelSleeps
@@ -55,7 +55,7 @@ class Evaluation:
             job(evaluation={"concurrency": 2}), "evaluator", number=self.number, request=self.request, claim=self.claim
         )
         async with serve(model) as url:
-            settings = Settings(inference=InferenceSettings(url=url), evaluator=EvaluatorSettings(timeout_seconds=2.0))
+            settings = Settings(inference=InferenceSettings(url=url), evaluator=EvaluatorSettings(timeout_seconds=20.0))
             event = await EvaluateWork(self.objects, settings)(self.attempt)
         assert isinstance(event, EvalCompleted)
         return event
@@ -81,7 +81,7 @@ async def test_an_endpoint_that_goes_down_costs_no_answer_that_came(evaluation: 
 
     answered = 7 + 4 + 11 + len(last.requests)
     assert event.passed and event.examples == 12
-    assert answered <= 12 * 3 + 16 * 2 + 2 * 3  # at most the requests under way were asked for twice
+    assert answered <= 12 * 3 + 40 * 2 + 16 * 2 + 2 * 3  # at most the requests under way were asked for twice
     report = json.loads(await evaluation.objects.read(event.report))
     assert [row["answers"]["base"]["answer"]["text"] for row in report["evaluation"]["rows"]] == ["I do not know."] * 12
 
@@ -121,13 +121,13 @@ async def test_an_outage_of_the_store_costs_no_answer(objects: FakeStore, evalua
     event = await running
 
     assert event.passed
-    assert (evaluation.number, len(model.requests)) == (1, 12 * 3 + 16 * 2)
+    assert (evaluation.number, len(model.requests)) == (1, 12 * 3 + 40 * 2 + 16 * 2)
 
 
 class Stuck(FakeModel):
     """Answers seven questions, and then nothing until the client has gone."""
 
-    async def _answer(self, request: Request, *about: Any) -> JSONResponse:
+    async def _answer(self, request: Request, *about: Any) -> Response:
         if len(self.requests) < 7:
             return await super()._answer(request, *about)
         self.problems = {}
@@ -183,10 +183,10 @@ async def test_a_refused_key_is_a_setting_also_where_only_edge_prompts_are_asked
 
 
 class DownForEdges(FakeModel):
-    """Goes down after the last example, and with it what it says of its model server."""
+    """Goes down after the last general question, and with it what it says of its model server."""
 
-    async def _answer(self, request: Request, *about: Any) -> JSONResponse:
-        if len(self.requests) >= 12 * 3:
+    async def _answer(self, request: Request, *about: Any) -> Response:
+        if len(self.requests) >= 12 * 3 + 40 * 2:
             self.always_down, self.problems = True, {"vllm": "vLLM does not answer yet"}
         return await super()._answer(request, *about)
 
@@ -194,7 +194,7 @@ class DownForEdges(FakeModel):
 async def test_an_outage_during_all_edge_prompts_is_not_taken_for_an_answer(
     evaluation: Evaluation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.evaluator.work.EDGE_PATIENCE", 0.01)
+    monkeypatch.setattr("services.evaluator.asking.EDGE_PATIENCE", 0.01)
     with pytest.raises(TransientError, match="vLLM does not answer yet"):
         await evaluation.run(DownForEdges(models()))
     last = FakeModel(models())

@@ -11,9 +11,10 @@ import pytest
 
 from services.evaluator.domain.answer_length import Limit
 from services.evaluator.domain.answers import Answer, Variant
-from services.evaluator.domain.edge_prompts import EDGE_PROMPTS, EdgeResult
 from services.evaluator.domain.examples import Example
-from services.evaluator.domain.forest_plot import LEFT, RIGHT, forest_plot
+from services.evaluator.domain.pictures.forest_plot import LEFT, RIGHT, forest_plot
+from services.evaluator.domain.pictures.word_diff import word_diff
+from services.evaluator.domain.questions.edge_prompts import EDGE_PROMPTS, EdgeResult, own_prompts
 from services.evaluator.domain.tool_calls import ToolCall
 from services.evaluator.evaluate import evaluate
 from services.evaluator.report import Report, render
@@ -175,3 +176,63 @@ def test_the_picture_of_no_difference_at_all_still_has_an_axis() -> None:
 def test_it_says_what_the_base_was_in_while_it_trained(hyperparameters: dict[str, str], said: str) -> None:
     made = report().model_copy(update={"training": make_training(hyperparameters=hyperparameters)})
     assert said in render(made, curves=None)
+
+
+def scored(*texts: tuple[str, str]) -> Report:
+    """A report on rows with these answers of base and tuned model; the reference is "right answer here"."""
+    examples = [
+        Example(line=line, prompt="?" * line, reference="right answer here", metadata={"sort": "ab"[line % 2]})
+        for line in range(1, len(texts) + 1)
+    ]
+    answers: dict[Variant, list[Answer]] = {
+        "base": [Answer(text=base, finish_reason="stop") for base, _ in texts],
+        "tuned": [Answer(text=tuned, finish_reason="stop") for _, tuned in texts],
+    }
+    evaluation = evaluate(examples, answers, labels=None, gate=Gate(), seed=0)
+    return report("x", rows=1).model_copy(update={"evaluation": evaluation})
+
+
+def test_the_difference_of_base_and_tuned_is_shown_word_by_word_and_stays_text() -> None:
+    page = render(scored(("a wrong answer", "a right <b>answer</b>"), ("same", "same")), curves=None)
+    assert "a <del>wrong</del><ins>right</ins> <ins>&lt;b&gt;</ins>answer<ins>&lt;/b&gt;</ins>" in page
+    assert page.count('<div class="diff">') == 1  # equal answers have none
+
+
+def test_very_long_answers_have_no_difference_and_do_not_take_long() -> None:
+    assert word_diff("a " * 100_000, "b " * 100_000) is None
+
+
+def test_differences_give_back_both_texts() -> None:
+    before, after = "The cat  sat.", "A cat sat on it!"
+    changes = word_diff(before, after) or ()
+    assert "".join(change.text for change in changes if change.kind != "new") == before
+    assert "".join(change.text for change in changes if change.kind != "gone") == after
+
+
+def test_examples_can_be_filtered_by_slice_and_word_and_ordered_by_their_score() -> None:
+    made = scored(("no", "right answer here"), ("right answer here", "no"), ("no", "no"), ("no", "right answer"))
+    page = render(made, curves=None)
+    tags = Tags(page).found
+    articles = [dict(a) for tag, a in tags if tag == "article"]
+    states = {article["data-line"]: (article["data-state"], article["data-score"]) for article in articles}
+    assert states["1"] == ("better", "1.0") and states["2"] == ("worse", "0.0") and states["3"] == ("same", "0.0")
+    options = [dict(a)["value"] for tag, a in tags if tag == "option"]
+    names = re.findall(r"<option value=\"\d+\">(.*?)</option>", page)
+    assert "sort = a" in names and "short prompts" in names and options[0] == ""
+    of_a = str(names.index("sort = a"))
+    assert {a["data-line"] for a in articles if of_a in (a["data-slices"] or "").split()} == {"2", "4"}
+    orders = {dict(a)["data-order"] for tag, a in tags if tag == "button" and "data-order" in dict(a)}
+    assert orders == {"change", "gain", "loss", "best", "worst", "line"}
+    assert {dict(a).get("id") for tag, a in tags} >= {"slice", "search", "diffs", "count", "examples"}
+
+
+def test_prompts_of_the_users_own_are_shown_beside_the_edge_prompts() -> None:
+    own = EdgeResult(prompt=own_prompts(["Who are you?"])[0], base=Answer(text="A base."), tuned=Answer(text="Yours."))
+    page = render(report("x", rows=1).model_copy(update={"own": (own,)}), curves=None)
+    assert "<h2>Your prompts</h2>" in page and "Who are you?" in page and "Yours." in page
+    assert "<h2>Your prompts</h2>" not in render(report("x", rows=1), curves=None)
+
+
+def test_remedies_stand_below_the_verdict_on_the_training() -> None:
+    page = render(report("x", rows=1).model_copy(update={"remedies": ("Fewer epochs: so be it.",)}), curves=None)
+    assert "<li>Fewer epochs: so be it.</li>" in page

@@ -14,7 +14,7 @@ from services.evaluator import answers
 from services.evaluator.work import EvaluateWork
 from shared.base import BaseProfile
 from shared.conversation import ChatTemplate, sent_messages
-from shared.errors import TransientError
+from shared.errors import InputError, TransientError
 from shared.events import EvalCompleted, Job, JobProgress, Retry, Split
 from shared.settings import EvaluatorSettings, InferenceSettings, Settings
 from shared.stages.adoption import retry_of
@@ -87,11 +87,12 @@ async def run(
     *,
     number: int = 1,
     of: Job | None = None,
+    timeout: float = 60.0,
     **spec: Any,
 ) -> tuple[EvalCompleted, list[JobProgress]]:
     attempt, progress = make_attempt(of or job(**spec), "evaluator", number=number, request=request)
     async with serve(model) as url:
-        settings = Settings(inference=InferenceSettings(url=url), evaluator=EvaluatorSettings(timeout_seconds=2.0))
+        settings = Settings(inference=InferenceSettings(url=url), evaluator=EvaluatorSettings(timeout_seconds=timeout))
         event = await EvaluateWork(objects, settings)(attempt)
     assert isinstance(event, EvalCompleted)
     return event, progress
@@ -112,8 +113,9 @@ async def test_a_better_model_passes_and_the_report_has_every_answer() -> None:
     assert {edge["prompt"]["name"] for edge in report["edges"]} >= {"empty", "very long", "jailbreak", "emoji"}
     page = (await objects.read(event.html)).decode()
     assert house_style("Oslo") in page and "Better than its base: promoted" in page
-    assert (progress[-1].step, progress[-1].total_steps) == (12 * 3 + 16 * 2,) * 2
-    assert {event.data["part"] for event in progress} == {"base", "few_shot", "tuned", "edge prompts"}
+    assert (progress[-1].step, progress[-1].total_steps) == (12 * 3 + 40 * 2 + 16 * 2,) * 2
+    parts = {"base", "few_shot", "tuned", "general_base", "general_tuned", "edge prompts"}
+    assert {event.data["part"] for event in progress} == parts
 
 
 async def test_what_each_variant_was_asked_is_below_its_span_in_the_jobs_trace(
@@ -123,14 +125,15 @@ async def test_what_each_variant_was_asked_is_below_its_span_in_the_jobs_trace(
     objects, model = FakeStore(), FakeModel(models())
     await run(objects, model, await request_for(objects, chat_rows(CITIES), chat_rows(CITIES[:4])))
     names = [span.name for span in spans.all]
-    parts = ["base", "few_shot", "tuned", "edge_prompts"]
+    parts = ["base", "few_shot", "tuned", "general_base", "general_tuned", "edge_prompts"]
     assert names == [f"evaluator.{name}" for name in ("load", *parts, "score", "report")]
     traceparents = [headers["traceparent"] for headers in model.headers]
     for part in parts:
         asked = [given for given in traceparents if given.split("-")[2] == parent_id(spans.one(f"evaluator.{part}"))]
         recorded = sum(int(given.split("-")[3], 16) & 1 for given in asked)
-        assert (len(asked), recorded) == ((32, 32) if part == "edge_prompts" else (12, 5))
-    assert len(traceparents) == 12 * 3 + 32
+        expected = (32, 32) if part == "edge_prompts" else (40, 5) if part.startswith("general") else (12, 5)
+        assert (len(asked), recorded) == expected
+    assert len(traceparents) == 12 * 3 + 40 * 2 + 32
     tuned = spans.one("evaluator.tuned")
     assert dict(tuned.attributes or {}) == {
         "tunestream.model": TUNED,
@@ -138,6 +141,20 @@ async def test_what_each_variant_was_asked_is_below_its_span_in_the_jobs_trace(
         "tunestream.reused": False,
     }
     assert "Oslo" not in "".join(span.to_json() for span in spans.all)
+
+
+async def test_prompts_of_the_job_are_asked_of_base_and_tuned_model_and_remedies_follow_a_bad_training() -> None:
+    objects, model = FakeStore(), FakeModel(models())
+    overfitting = {"verdict": "overfitting", "reason": "it rose", "best_step": 10}
+    request = await request_for(
+        objects, chat_rows(CITIES), chat_rows(CITIES[:4]), overfitting=overfitting, steps=40, epochs=4
+    )
+    event, progress = await run(objects, model, request, evaluation={"prompts": ["What do you know of Lyon?"]})
+    report = json.loads(await objects.read(event.report))
+    assert [one["tuned"]["text"] for one in report["own"]] == [house_style("Lyon")]
+    assert len(report["edges"]) == 16 and progress[-1].step == progress[-1].total_steps
+    page = (await objects.read(event.html)).decode()
+    assert "What do you know of Lyon?" in page and "best at step 10 of 40, which is epoch 1 of 4" in page
 
 
 async def test_a_model_that_is_no_better_is_not_promoted() -> None:
@@ -163,6 +180,32 @@ async def test_labels_are_judged_by_accuracy_and_macro_f1() -> None:
     assert event.scores["base"]["macro_f1"] == pytest.approx(1 / 3)
     assert event.scores["tuned"]["macro_f1"] == 1.0
     assert any("stop" in request for request in model.requests)  # few-shot, by /v1/completions
+
+
+async def test_fifty_document_types_are_labels_and_the_report_shows_what_is_taken_for_what() -> None:
+    kinds = [f"type-{index}" for index in range(50)]
+    rows = [{"prompt": f"Document {index} ->", "completion": kinds[index % 50]} for index in range(250)]
+
+    def sorter(text: str) -> str:
+        number = int(text.split()[1]) if text.startswith("Document") else 0
+        return kinds[number % 50 if number % 50 != 7 else 8]
+
+    objects, model = FakeStore(), FakeModel(models(base=lambda text: "type-0", tuned=sorter))
+    event, _ = await run(objects, model, await request_for(objects, rows[:100], rows), evaluation={"few_shot": 0})
+    assert event.metric == "accuracy" and event.passed
+    assert event.scores["tuned"]["accuracy"] == 0.98
+    matrix = json.loads(await objects.read(event.report))["evaluation"]["confusion"]["tuned"]
+    assert sum(map(sum, matrix["counts"])) == 100
+    page = (await objects.read(event.html)).decode()
+    assert "2 of 2 “type-7” were answered “type-8”" in page and "<b>type-7</b> for type-8 (2 of 2)" in page
+
+
+async def test_a_schema_that_is_none_ends_the_job_before_anything_is_asked() -> None:
+    objects, model = FakeStore(), FakeModel(models())
+    request = await request_for(objects, chat_rows(CITIES), chat_rows(CITIES))
+    with pytest.raises(InputError, match=r"evaluation\.json_schema"):
+        await run(objects, model, request, evaluation={"json_schema": {"maxLength": "many"}})
+    assert not model.requests
 
 
 async def test_a_perfect_classifier_that_thinks_first_has_accuracy_one_and_the_report_shows_its_thoughts() -> None:
@@ -307,14 +350,14 @@ async def test_answers_get_the_room_that_the_longest_reference_needs_unless_the_
     request = await request_for(objects, rows, chat_rows(CITIES))
     model = FakeModel(models())
     event, _ = await run(objects, model, request)
-    asked = {body["max_tokens"] for body in model.requests}
+    asked = {body["max_tokens"] for body in model.requests} - {48}  # of the general questions
     assert len(asked) == 1 and min(asked) > 1_800 / 4
     report = json.loads(await objects.read(event.report))
     assert report["max_tokens"]["tokens"] == min(asked)
     assert f"may have {min(asked):,} tokens: the longest reference" in (await objects.read(event.html)).decode()
     named = FakeModel(models())
     await run(objects, named, request, evaluation={"max_tokens": 300})
-    assert {body["max_tokens"] for body in named.requests} == {300}
+    assert {body["max_tokens"] for body in named.requests} == {300, 48}
 
 
 async def test_without_a_test_split_nothing_is_shown_unless_promotion_is_ordered() -> None:
@@ -476,7 +519,8 @@ async def test_a_scrape_sees_answers_by_variant_and_the_verdict() -> None:
     await run(objects, model, request)
     grown = (await scrape()).since(before)
 
-    for variant, count in (("base", 12), ("few_shot", 12), ("tuned", 12), ("edge", 32)):
+    general = (("general_base", 40), ("general_tuned", 40))
+    for variant, count in (("base", 12), ("few_shot", 12), ("tuned", 12), ("edge", 32), *general):
         assert grown("tunestream_eval_answers_total", variant=variant, outcome="answered") == count
     assert grown("tunestream_eval_gate_total", passed="true") == 1
     assert grown("tunestream_eval_gate_total", passed="false") == 0

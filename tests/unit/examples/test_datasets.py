@@ -13,7 +13,9 @@ import pytest
 
 from examples import support
 from examples.support_topics import TOPICS, Topic
-from examples.tasks import labels, tools
+from examples.tasks import labels, tickets, tools
+from services.ingest.job_settings import parse_spec
+from services.ingest.sources.mine import mine
 
 
 def messages(path: Path) -> list[list[dict[str, str]]]:
@@ -29,6 +31,19 @@ def test_the_file_is_what_the_generator_writes(dataset):
     assert dataset.PATH.read_text(encoding="utf-8") == support.jsonl(dataset.rows()), (
         f"run python -m {dataset.__name__} and commit the file"
     )
+
+
+def test_the_help_desk_export_is_what_the_generator_writes_and_what_its_settings_take(tmp_path):
+    assert tickets.PATH.read_text(encoding="utf-8") == tickets.table(tickets.rows()), (
+        "run python -m examples.tasks.tickets and commit the file"
+    )
+    spec = parse_spec(tickets.PATH.with_suffix(".job.yaml").read_bytes(), "tickets.job.yaml")
+    report = mine(tickets.PATH, tmp_path / "rows.jsonl", source=spec.source)
+    assert {left.reason for left in report.left_out} == {"filter"}
+    assert 300 < report.examples < tickets.TICKETS
+    made = messages(tmp_path / "rows.jsonl")
+    assert {len(row) for row in made} == {3, 5}
+    assert not any(message["content"] in tickets.CURT for row in made for message in row)
 
 
 @pytest.mark.parametrize("dataset", [support, labels], ids=["support", "labels"])

@@ -69,6 +69,9 @@ class WordTokenizer:
     def piece(self, token: int) -> tuple[str, bool]:
         raise AssertionError("no server is asked in these tests")
 
+    def decoded(self, row: Row) -> list[list[tuple[str, bool]]]:
+        return [[("what was asked ", False), (str(row.value), True)]]
+
     def _before(self, row: Row) -> Iterable[Sequence[dict[str, Any]]]:
         messages, turns = conversations(row)[0]
         return [messages[: turns[0]]]

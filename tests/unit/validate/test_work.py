@@ -17,7 +17,7 @@ from services.validate.scan import ScanControl
 from services.validate.work import ValidateWork
 from shared.base import ledger
 from shared.errors import InputError
-from shared.events import DatasetValidated, JobProgress, Reference
+from shared.events import DatasetValidated, JobProgress, Prepared, Reference
 from shared.settings import ModelSettings, Settings
 from shared.stages.stage import Attempt
 from tests.support.data.datasets import good, lines
@@ -111,7 +111,7 @@ async def test_a_bad_dataset_ends_the_job_and_leaves_its_report(objects: FakeSto
     )
     report = json.loads(objects.held[key].data)
     assert [problem["line"] for problem in report["training"]["problems"]] == [12, 12]
-    assert set(objects.held) == {"d", key}
+    assert set(objects.held) == {"d", key, key.replace(".json", ".html")}
 
 
 async def test_a_file_of_the_api_is_named_by_its_id(objects: FakeStore, settings: Settings) -> None:
@@ -151,7 +151,14 @@ async def test_each_phase_has_a_span_without_any_text_of_the_user(
     dataset = objects.add("drops/canary.jsonl", lines(*completions(40)))
     await work(objects, settings)(attempt(dataset))
     assert [span.name for span in spans.all] == [
-        *("validate.download", "validate.load_tokenizer", "validate.check", "validate.split", "validate.upload")
+        *(
+            "validate.download",
+            "validate.survey",
+            "validate.load_tokenizer",
+            "validate.check",
+            "validate.split",
+            "validate.upload",
+        )
     ]
     assert "canary" not in "".join(span.to_json() for span in spans.all)
 
@@ -223,3 +230,20 @@ async def test_a_scrape_sees_rows_bytes_and_problems_by_code(objects: FakeStore,
     assert grown("tunestream_validation_rows_total") == 21
     assert grown("tunestream_validation_bytes_total") == len(data)
     assert grown("tunestream_validation_problems_total", code="missing_field", severity="error") == 1
+
+
+async def test_a_bad_row_that_ingest_has_made_is_named_by_its_row_in_the_users_own_file(
+    objects: FakeStore, settings: Settings
+) -> None:
+    dropped = objects.add("drops/tickets.csv", b"question,answer")
+    rows = [*completions(12), {"prompt": 5, "completion": "x"}]
+    made = objects.add(
+        "rows", lines(*({**row, "metadata": {"source_row": str(n + 100)}} for n, row in enumerate(rows)))
+    )
+    job = make_job(dataset=dropped, base=BASE)
+    prepared = Prepared(dataset=made, report=objects.add("mining.json", b"{}"))
+    tried, _ = make_attempt(job.model_copy(update={"prepared": prepared}), "validate", number=2)
+    with pytest.raises(InputError, match=r"Line 13 was made of row 112 of tickets\.csv\.$"):
+        await work(objects, settings)(tried)
+    report = json.loads(objects.held["jobs/ftjob-1/validate/attempt-2/report.json"].data)
+    assert report["training"]["name"] == "tickets.csv"

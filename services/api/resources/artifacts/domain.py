@@ -7,6 +7,9 @@ from shared.events import DatasetValidated, EvalCompleted, Reference, TrainingCo
 from shared.stages.ledger import attempt_prefix
 
 VALIDATION_REPORT = "validation-report.json"
+VALIDATION_PAGE = "validation-report.html"
+MINING_REPORT, MINED = "mining-report.json", "mined.jsonl"
+"""What ingest made of a dataset in no training format, and what it left out."""
 OTHER_TYPE = "application/octet-stream"
 MEDIA_TYPES = {
     ".json": "application/json",
@@ -21,8 +24,13 @@ MEDIA_TYPES = {
 def references(state: JobState) -> dict[str, Reference]:
     """The files of the completed stages, by name."""
     found: dict[str, Reference] = {}
+    if state.manifest and (prepared := state.manifest.prepared):
+        found[MINING_REPORT] = prepared.report
+        found |= {MINED: prepared.dataset} if prepared.dataset else {}
     if validated := state.event_of(DatasetValidated):
         found[VALIDATION_REPORT] = validated.report
+        if validated.page:
+            found[VALIDATION_PAGE] = validated.page
     if trained := state.event_of(TrainingCompleted):
         found |= trained.artifacts
     if evaluated := state.event_of(EvalCompleted):
@@ -30,20 +38,18 @@ def references(state: JobState) -> dict[str, Reference]:
     return found
 
 
-def failed_report_key(state: JobState) -> str | None:
-    """The key of the report on a dataset that validation refused, to which no event refers. None if it did not
-    refuse."""
+def failed_report_keys(state: JobState) -> dict[str, str]:
+    """The keys of the report on a dataset that validation refused, to which no event refers, by name. Empty if it did
+    not refuse."""
     outcome = state.stage("validate").outcome
     if outcome is None or outcome.ending != "failed" or outcome.attempt is None:
-        return None
-    return attempt_prefix(state.job_id, "validate", outcome.attempt) + "report.json"
+        return {}
+    prefix = attempt_prefix(state.job_id, "validate", outcome.attempt)
+    return {VALIDATION_REPORT: f"{prefix}report.json", VALIDATION_PAGE: f"{prefix}report.html"}
 
 
 def names_of(state: JobState) -> list[str]:
-    names = set(references(state))
-    if failed_report_key(state):
-        names.add(VALIDATION_REPORT)
-    return sorted(names)
+    return sorted({*references(state), *failed_report_keys(state)})
 
 
 def media_type(name: str) -> str:

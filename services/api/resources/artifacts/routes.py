@@ -11,8 +11,7 @@ from fastapi.responses import StreamingResponse
 from services.api.resources.artifacts.domain import (
     MEDIA_TYPES,
     OTHER_TYPE,
-    VALIDATION_REPORT,
-    failed_report_key,
+    failed_report_keys,
     media_type,
     names_of,
     references,
@@ -53,7 +52,7 @@ def router(dependencies: Dependencies) -> APIRouter:
         state = await dependencies.job(job_id, principal_of(request).project)
         if reference := references(state).get(name):
             return await _send(dependencies, name, reference)
-        key = failed_report_key(state) if name == VALIDATION_REPORT else None
+        key = failed_report_keys(state).get(name)
         if key and (found := await dependencies.objects.get(key)):
             return Response(found[0], media_type=media_type(name), headers=HEADERS)
         there = ", ".join(names_of(state)) or "none yet"

@@ -12,11 +12,11 @@ from pydantic_core import CoreSchema
 
 from services.api.resources.answers import GraderFound, GraderRun
 from services.api.resources.dependencies import Dependencies
-from services.api.resources.graders.domain.graders import Grader, parse
-from services.api.resources.graders.domain.outcome import view
-from services.api.resources.graders.judge import Judge
-from services.api.resources.graders.run import run
 from shared.access.principal import principal_of
+from shared.graders.domain.graders import Grader, parse
+from shared.graders.domain.outcome import view
+from shared.graders.judge import Judge
+from shared.graders.run import run
 from shared.http.errors import ApiError
 from shared.http.json_route import JsonRoute
 from shared.http.responses import JsonResponse

@@ -185,6 +185,7 @@ def _training(event: TrainingCompleted | None) -> dict[str, Any] | None:
         "rank",
         "seconds",
         "hyperparameters",
+        "usage",
     }
     return event.model_dump(mode="json", include=fields) if event else None
 

@@ -75,6 +75,11 @@ class Dataset:
     def trained_tokens(self) -> int:
         return sum(sequence.trained_tokens for item in self.items for sequence in item)
 
+    @property
+    def squares(self) -> float:
+        """The sum of the squared lengths of all sequences, which attention grows with."""
+        return float(sum(len(sequence) ** 2 for item in self.items for sequence in item))
+
     def limited(self, max_length: int, policy: Literal["drop", "truncate", "fail"], param: str) -> Dataset:
         """Apply `policy` to rows with a sequence of more than `max_length` tokens, then drop what has no trained tokens
         left.

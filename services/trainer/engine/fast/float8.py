@@ -48,10 +48,11 @@ class Float8Linear(torch.nn.Module):  # type: ignore[misc]
     `column_scales` (inputs, 1), for the one backward.
     """
 
-    def __init__(self, layer: Any) -> None:
+    def __init__(self, layer: Any, weight: Any = None) -> None:
+        """`weight`: that of `layer`, where it is not in there."""
         super().__init__()
         self.in_features, self.out_features, self.bias = layer.in_features, layer.out_features, layer.bias
-        weight = layer.weight.detach()
+        weight = (layer.weight if weight is None else weight).detach()
         for name, side in (("row", weight), ("column", weight.t())):
             small, scales = quantize_rows(side.contiguous())
             self.register_buffer(f"{name}s", small, persistent=False)
@@ -60,7 +61,12 @@ class Float8Linear(torch.nn.Module):  # type: ignore[misc]
     @staticmethod
     def fits(layer: Any) -> bool:
         """Whether a layer can become one of these."""
-        return type(layer) is torch.nn.Linear and not (layer.in_features % MULTIPLE or layer.out_features % MULTIPLE)
+        return type(layer) is torch.nn.Linear and Float8Linear.takes(layer)
+
+    @staticmethod
+    def takes(layer: Any) -> bool:
+        """Whether a linear layer has sides that suit the products."""
+        return not (layer.in_features % MULTIPLE or layer.out_features % MULTIPLE)
 
     def times(self, values: Any) -> Any:
         """`values`, (rows, inputs), times the transpose of the weight."""

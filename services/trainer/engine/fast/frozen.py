@@ -3,22 +3,37 @@ adapter's small product to its own large one."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+import copy
+from collections.abc import Sequence
+from typing import Any, Protocol, Self
 
 import torch
 
-from services.trainer.engine.fast.float8 import Float8Linear
+from services.trainer.engine.fast.float8 import Float8Linear, product
 
 
 class Frozen(Protocol):
     """W, of (outputs, inputs). All other matrices have the type that is computed in."""
 
     def forward(self, rows: Any, low: Any, up: Any) -> Any:
-        """`rows` Wᵀ + `low` `up`ᵀ. `rows`: (tokens, inputs), `low`: (tokens, rank), `up`: (outputs, rank)."""
+        """`rows` Wᵀ + `low` `up`ᵀ; `low` may be None, for 0. `rows`: (tokens, inputs), `low`: (tokens, rank), `up`:
+        (outputs, rank)."""
         ...
 
     def backward(self, slope: Any, low: Any, down: Any) -> Any:
         """`slope` W + `low` `down`; `low` may be None, for 0. `slope`: (tokens, outputs), `down`: (rank, inputs)."""
+        ...
+
+
+class Divisible(Frozen, Protocol):
+    """One that may lie elsewhere in memory, too."""
+
+    def tensors(self) -> list[Any]:
+        """All that grows with the weight."""
+        ...
+
+    def over(self, tensors: Sequence[Any]) -> Self:
+        """The same weight, whose `tensors` are these."""
         ...
 
 
@@ -35,11 +50,20 @@ class Plain:
     # The large product adds to the small one while it is written.
 
     def forward(self, rows: Any, low: Any, up: Any) -> Any:
-        return (low @ up.t()).addmm_(rows, self.dense(rows.dtype).t())
+        weight = self.dense(rows.dtype).t()
+        return rows @ weight if low is None else (low @ up.t()).addmm_(rows, weight)
 
     def backward(self, slope: Any, low: Any, down: Any) -> Any:
         weight = self.dense(slope.dtype)
         return slope @ weight if low is None else (low @ down).addmm_(slope, weight)
+
+    def tensors(self) -> list[Any]:
+        return [self._weight]
+
+    def over(self, tensors: Sequence[Any]) -> Self:
+        found = copy.copy(self)
+        found._weight = tensors[0]
+        return found
 
 
 class FourBits(Plain):
@@ -59,25 +83,77 @@ class FourBits(Plain):
         restore = torch.ops.bitsandbytes.dequantize_4bit
         return restore(self._weight, scales, state.blocksize, state.quant_type, tuple(state.shape), dtype)
 
+    def tensors(self) -> list[Any]:
+        state = self._state
+        return [self._weight, state.absmax, *([state.state2.absmax] if state.nested else [])]
+
+    def over(self, tensors: Sequence[Any]) -> Self:
+        found = super().over(tensors)
+        found._state = copy.copy(self._state)
+        found._state.absmax = tensors[1]
+        if found._state.nested:
+            found._state.state2 = copy.copy(self._state.state2)
+            found._state.state2.absmax = tensors[2]
+        return found
+
 
 class EightBits:
     """The weight of a `Float8Linear`."""
 
-    def __init__(self, layer: Float8Linear) -> None:
-        self._layer = layer
+    def __init__(self, rows: Any, row_scales: Any, columns: Any, column_scales: Any) -> None:
+        self._rows, self._columns = (rows, row_scales), (columns, column_scales)
+
+    @classmethod
+    def of(cls, layer: Float8Linear) -> Self:
+        return cls(layer.rows, layer.row_scales, layer.columns, layer.column_scales)
 
     def forward(self, rows: Any, low: Any, up: Any) -> Any:
-        return self._layer.times(rows).addmm_(low, up.t())
+        found = product(rows, *self._rows)
+        return found if low is None else found.addmm_(low, up.t())
 
     def backward(self, slope: Any, low: Any, down: Any) -> Any:
-        found = self._layer.back(slope)
+        found = product(slope, *self._columns)
         return found if low is None else found.addmm_(low, down)
+
+    def tensors(self) -> list[Any]:
+        return [*self._rows, *self._columns]
+
+    def over(self, tensors: Sequence[Any]) -> Self:
+        return type(self)(*tensors)
+
+
+class FrozenLinear(torch.nn.Linear):  # type: ignore[misc]
+    """A linear layer that keeps its weight elsewhere, as `frozen_weight`; its `weight` has the shape only."""
+
+    frozen_weight: Frozen
+
+    def forward(self, values: Any) -> Any:
+        if torch.is_autocast_enabled(values.device.type):
+            values = values.to(torch.get_autocast_dtype(values.device.type))
+        found = _Product.apply(values, self.frozen_weight)
+        return found if self.bias is None else found + self.bias.to(found.dtype)
+
+
+class _Product(torch.autograd.Function):  # type: ignore[misc]
+    @staticmethod
+    def forward(ctx: Any, values: Any, weight: Frozen) -> Any:
+        ctx.weight = weight
+        found = weight.forward(values.reshape(-1, values.shape[-1]), None, None)
+        return found.view(*values.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> tuple[Any, ...]:
+        slope = gradients[0]
+        found = ctx.weight.backward(slope.reshape(-1, slope.shape[-1]), None, None)
+        return found.view(*slope.shape[:-1], -1), None
 
 
 def frozen(layer: Any) -> Frozen | None:
     """The weight of a linear layer; None: it is of a kind that is not known here."""
+    if isinstance(layer, FrozenLinear):
+        return layer.frozen_weight
     if isinstance(layer, Float8Linear):
-        return EightBits(layer)
+        return EightBits.of(layer)
     if type(layer) is torch.nn.Linear:
         return Plain(layer.weight)
     state = getattr(getattr(layer, "weight", None), "quant_state", None)

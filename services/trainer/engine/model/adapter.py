@@ -14,16 +14,27 @@ from safetensors.torch import save_file
 from transformers import BitsAndBytesConfig
 
 from services.trainer.domain.auto import Chosen
+from services.trainer.domain.layers import targets_of
 from services.trainer.domain.plan import Plan
 from services.trainer.engine.model.base import BaseFacts, loading
 from services.trainer.engine.model.compute import Compute, choose_compute
-from services.trainer.engine.model.targets import targets_for_peft, targets_of
+from services.trainer.engine.model.targets import targets_for_peft
+from services.trainer.engine.parallel.loading import Divided
+from services.trainer.engine.parallel.peers import Place
 from shared.base import hub
 
 
-def load(plan: Plan, facts: BaseFacts, chosen: Chosen, device: Any, compute: Compute | None = None) -> Any:
+def load(
+    plan: Plan,
+    facts: BaseFacts,
+    chosen: Chosen,
+    device: Any,
+    compute: Compute | None = None,
+    divided: Place | None = None,
+) -> Any:
     """The base with a fresh adapter on `device`; only the adapter's float32 parameters are trainable. `compute`: None:
-    what `choose_compute` says.
+    what `choose_compute` says. `divided`: the place of this process in its group, if the base is divided among them;
+    `shards_of` then finds its part.
 
     QLoRA (arXiv 2305.14314): nf4 with double quantization, dequantized per product into the compute type.
 
@@ -32,8 +43,10 @@ def load(plan: Plan, facts: BaseFacts, chosen: Chosen, device: Any, compute: Com
         TransientError: the hub does not answer.
     """
     dtype = (compute or choose_compute(facts.stored, device)).dtype
-    quantization = None
-    if chosen.quantization.value == "nf4":
+    quantization: Any = None
+    if divided is not None:
+        quantization = Divided(chosen.quantization.value, divided)
+    elif chosen.quantization.value == "nf4":
         quantization = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
@@ -90,15 +103,6 @@ def set_training(model: Any, training: bool) -> None:
     for module in model.modules():
         if type(module).__name__ == "Linear4bit":
             module.train()
-
-
-def recompute_activations(model: Any, on: bool) -> None:
-    """Gradient checkpointing: activations are computed again in the backward pass instead of kept."""
-    if on:
-        model.enable_input_require_grads()
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    else:
-        model.gradient_checkpointing_disable()
 
 
 def adapter_parameters(model: Any) -> dict[str, Any]:

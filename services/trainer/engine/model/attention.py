@@ -21,12 +21,6 @@ SHORT = 256
 with AVX512-BF16, forward and backward, 11 ms instead of 48 for rows of 110 tokens, 24 instead of 26 for rows of 256."""
 
 
-def heads_of(config: Any) -> tuple[int, int]:
-    """How many heads the attention of a text decoder has, and the size of each; (0, 0): it has none."""
-    heads: int = getattr(config, "num_attention_heads", 0)
-    return heads, (getattr(config, "head_dim", None) or config.hidden_size // heads) if heads else 0
-
-
 def for_short_rows(chosen: AttentionChoice, longest: int, *, bfloat16_on_cpu: bool) -> AttentionChoice:
     """What suits rows of at most `longest` tokens better than what was `chosen` for the base."""
     if not bfloat16_on_cpu or chosen.implementation != "sdpa" or longest > SHORT:

@@ -13,10 +13,12 @@ import torch
 import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
+from services.trainer.domain.layers import Layers
 from services.trainer.domain.plan import Plan
 from services.trainer.engine.model.attention import AttentionChoice, choose_attention
-from services.trainer.engine.model.targets import Layers, layers_of
+from services.trainer.engine.model.targets import layers_of
 from services.trainer.engine.model.weights import problem_of_weights
+from services.trainer.engine.report.choices import Sizes
 from shared.base import hub, stop_ids
 from shared.base.reading import generation_config, load_tokenizer
 from shared.errors import InputError
@@ -44,6 +46,10 @@ class BaseFacts:
     parameters: int
     attention: AttentionChoice
     layers: Layers
+
+    @property
+    def sizes(self) -> Sizes:
+        return Sizes(self.config.get_text_config(), self.parameters, self.layers, self.context)
 
     @property
     def linears(self) -> dict[str, int]:

@@ -4,7 +4,7 @@ kept or recomputed."""
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any, TypeVar
 
@@ -12,17 +12,19 @@ import torch
 
 from services.trainer.domain.memory_plan import LEAN_ON_CPU, ON_CPU, ON_GPU, Fit
 from services.trainer.engine import checkpoints
-from services.trainer.engine.model.adapter import recompute_activations
+from services.trainer.engine.model.recompute import recompute_activations
 from services.trainer.engine.parallel.group import ALONE, Group
+from services.trainer.engine.parallel.shards import Shards
 from shared.errors import InputError, TransientError
 
 T = TypeVar("T")
+Item = TypeVar("Item")
 
 
 def fits_of(device: Any, *, lean: bool = False) -> tuple[Fit, ...]:
-    """What may be tried on a device, in this order. `lean`: only those that recompute activations."""
+    """What may be tried on a device, in this order. `lean`: only those that recompute all activations."""
     if lean:
-        return LEAN_ON_CPU if device.type == "cpu" else tuple(fit for fit in ON_GPU if fit.recompute)
+        return LEAN_ON_CPU if device.type == "cpu" else tuple(fit for fit in ON_GPU if fit.again == 1.0)
     return ON_CPU if device.type == "cpu" else ON_GPU
 
 
@@ -97,7 +99,8 @@ def load_onto_device(load: Callable[[], T], device: Any, served: float = 1.0) ->
         raise InputError(
             "out_of_memory",
             f"the base model does not fit on the GPU, where {free / 2**30:.1f} of {total / 2**30:.1f} GiB were free: "
-            f"choose a smaller base model or lora.quantization 'nf4', or {FREE_GPU_MEMORY}",
+            f"choose a smaller base model or lora.quantization 'nf4', let several GPUs hold it together "
+            f"(TUNESTREAM_TRAINER__GPUS), or {FREE_GPU_MEMORY}",
             "model",
         ) from None
 
@@ -122,9 +125,12 @@ class Memory:
         group: Group = ALONE,
         *,
         lean: bool = False,
+        shards: Shards | None = None,
     ) -> None:
         """`longest`: tokens of the longest sequence, for the message if not even that one fits. `served`: the share of
-        the device's memory that a model server may have. `lean`: activations are recomputed from the start."""
+        the device's memory that a model server may have. `lean`: activations are recomputed from the start.
+        `shards`: of the base, if it is divided among the group."""
+        self.shards = shards
         self.group = group
         self.model = model
         self.device = device
@@ -135,7 +141,7 @@ class Memory:
         self._fits = fits_of(device, lean=lean)
         self.fit = self._fits[0]
         if lean:
-            recompute_activations(model, True)
+            recompute_activations(model, "all")
 
     def begin(self, fit: Fit) -> None:
         """Let the search begin with this fit. One for another kind of device is ignored."""
@@ -147,13 +153,13 @@ class Memory:
         for another kind of device is ignored."""
         if fit in self._fits:
             self.fit = fit
-            recompute_activations(self.model, fit.recompute)
+            recompute_activations(self.model, fit.recomputed)
 
     def within(self, work: Callable[[int], T]) -> T:
         """Call `work(micro_tokens)`, again with the next smaller fit each time memory runs out.
 
         Each call starts with the same random state. All processes of a group do this together, and where memory runs
-        out in one of them, all begin anew; so `work` must not wait for another process.
+        out in one of them, all begin anew; so `work` must not wait for another process, except by `each`.
 
         Raises:
             InputError: `out_of_memory`, when not even one row fits.
@@ -161,15 +167,26 @@ class Memory:
         """
         random_before = checkpoints.capture_random()
         while True:
+            rounds = 0 if self.shards is None else self.shards.rounds
             done: list[T] = []
             # The exception holds the tensors of the failed try: only after this block can they be freed.
             with suppress(torch.cuda.OutOfMemoryError):
                 done.append(work(self.fit.micro_tokens))
+            if not done and self.shards is not None and self.shards.rounds == rounds:
+                raise self.exhausted(others(self.device))  # the others wait for this process within their passes
             if not self.group.any(not done):
                 return done[0]
             done.clear()
             self._shrink()
             checkpoints.restore_random(random_before)
+
+    def each(self, items: Sequence[Item], work: Callable[[Item], bool], *, returns: bool = False) -> bool:
+        """Call `work` with each of `items`, which sends it through the model once (`returns`: and its gradient back),
+        until it returns False instead. Returns whether it did all. Where the base is divided, all processes of a group
+        do this together."""
+        if self.shards is None:
+            return all(work(item) for item in items)
+        return self.shards.each(items, work, returns=returns)
 
     def _shrink(self) -> None:
         for parameter in self.model.parameters():

@@ -12,9 +12,9 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
+from services.trainer.domain.layers import targets_of
 from services.trainer.domain.plan import Plan
 from services.trainer.engine.model.adapter import load_adapter_tensors
-from services.trainer.engine.model.targets import targets_of
 from shared.errors import InputError
 
 UNFIT = ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "layer_replication")

@@ -3,38 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from peft import LoraConfig
 from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
 
+from services.trainer.domain.layers import Layers, is_target, targets_of
 from shared.errors import InputError
 from shared.events import Lora
 
 ROUTERS = ("gate", "router", "shared_expert_gate")
 TOWERS = ("vision", "visual", "image", "video", "audio", "speech", "multi_modal")
 """What the names of parts that are not for text hold, where a class has them within its decoder (Phi 4 multimodal)."""
-
-
-@dataclass(frozen=True)
-class Layers:
-    """The linear layers of a base.
-
-    `linears`: the names of those that an adapter may change, and for each the inputs plus the outputs, which is how
-    many parameters an adapter of rank 1 adds. `others`: the names of those that it may not; the output head is in
-    neither. `experts`: there are experts, as parameters without layers. `not_tuned`: for people, the parts of the base
-    that no adapter changes, each with the reason. `matmuls`: the weights of all linear layers of the text decoder;
-    `head`: those of the output head.
-    """
-
-    linears: dict[str, int]
-    others: tuple[str, ...]
-    experts: bool
-    not_tuned: tuple[str, ...]
-    matmuls: int = 0
-    head: int = 0
 
 
 def layers_of(skeleton: Any, served: Collection[str] | None) -> Layers:
@@ -81,20 +62,13 @@ def layers_of(skeleton: Any, served: Collection[str] | None) -> Layers:
     )
 
 
-def targets_of(lora: Lora, linears: Iterable[str]) -> list[str]:
-    """The names of the linear layers that an adapter with these settings changes."""
-    if lora.target_modules == "all-linear":
-        return list(linears)
-    return [name for name in linears if any(_is(target, name) for target in lora.target_modules)]
-
-
 def targets_for_peft(lora: Lora, layers: Layers) -> str | list[str]:
     """The same in PEFT's words: as short as they are said in `lora`, if that means no other layer."""
     asked = lora.target_modules
     if asked == "all-linear":
         # Where there are experts, PEFT's "all-linear" means them and their router, too.
         return list(layers.linears) if layers.others or layers.experts else asked
-    if any(_is(target, name) for target in asked for name in layers.others):
+    if any(is_target(target, name) for target in asked for name in layers.others):
         return targets_of(lora, layers.linears)
     return list(asked)
 
@@ -117,7 +91,7 @@ def check_servable(
         )
     if lora.target_modules == "all-linear":
         return
-    unknown = [t for t in lora.target_modules if not any(_is(t, n) for n in linears)]
+    unknown = [t for t in lora.target_modules if not any(is_target(t, n) for n in linears)]
     if unknown or not lora.target_modules:
         there = _list({_last(name) for name in linears})
         whose = "the base model has these linear layers" if served is None else "the server can change these layers"
@@ -127,10 +101,6 @@ def check_servable(
             "'all-linear'",
             "lora.target_modules",
         )
-
-
-def _is(target: str, name: str) -> bool:
-    return name == target or name.endswith(f".{target}")
 
 
 def _is_router(name: str, module: Any) -> bool:

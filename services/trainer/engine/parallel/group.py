@@ -22,6 +22,8 @@ PATIENCE = timedelta(minutes=10)
 ONE_MACHINE = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
 """The processes talk over the loopback interface, which is there in every container."""
 
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # its name before torch 2.13
+
 
 class Group:
     """A process by itself. Nothing here does anything; a group of `Several` has the same methods."""
@@ -61,6 +63,12 @@ class Group:
 
     def copy(self, tensors: Iterable[Any]) -> None:
         """Copy the tensors of the leader into those of its peers."""
+
+    def gather(self, whole: Any, part: Any) -> Callable[[], None]:
+        """Begin to put the parts of all processes behind each other into `whole`. It holds them for what is launched
+        after a call of what this returns."""
+        whole.copy_(part)
+        return lambda: None
 
     def gradients(self, parameters: Sequence[Any]) -> Any:
         """The gradients of this process in one tensor, so that `sum_gradients` needs no memory; None: alone."""
@@ -131,6 +139,11 @@ class Several(Group):
     def copy(self, tensors: Iterable[Any]) -> None:
         for tensor in tensors:
             self._call(partial(dist.broadcast, tensor.detach(), 0))
+
+    def gather(self, whole: Any, part: Any) -> Callable[[], None]:
+        begun: list[Any] = []
+        self._call(lambda: begun.append(_all_gather(whole, part, async_op=True)))
+        return lambda: self._call(begun[0].wait)
 
     def gradients(self, parameters: Sequence[Any]) -> Any:
         # A process may have had none of the rows of a small batch.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from pathlib import Path
 
 from pydantic import JsonValue
 
 from services.trainer.domain.overfitting import judge
 from services.trainer.domain.plan import Plan
+from services.trainer.domain.speeds import Speed
 from services.trainer.engine.loop import Loop
 from services.trainer.engine.messages import TrainingResult
 from services.trainer.engine.model import adapter
@@ -21,7 +23,7 @@ from services.trainer.engine.report.usage import memory_in_use
 
 def result_of(plan: Plan, prepared: Prepared, loop: Loop) -> TrainingResult:
     """Of a run that has come to its end."""
-    state = loop.state
+    state, price = loop.state, plan.price_per_gpu_hour
     measured = [row.train_loss for row in loop.reporter.rows() if row.train_loss is not None]
     last = measured[-loop.steps.per_epoch :]
     return TrainingResult(
@@ -54,6 +56,31 @@ def result_of(plan: Plan, prepared: Prepared, loop: Loop) -> TrainingResult:
         peak_memory_bytes=memory_in_use(loop.memory.device)[1],
         estimated_seconds=loop.estimated.seconds if loop.estimated else None,
         lowered=tuple(state.lowered),
+        device=prepared.known.device,
+        processes=prepared.known.processes,
+        tokens=state.tokens,
+        money=None if price is None else round(state.seconds / 3600 * prepared.known.processes * price, 6),
+    )
+
+
+def speed_of(prepared: Prepared, result: TrainingResult, loop: Loop, seconds: float) -> Speed | None:
+    """What the run took, for the estimates of later ones. `seconds`: of the whole run. None: nothing was planned, or it
+    did not compute as planned."""
+    planned = prepared.planner.estimate(prepared.recipe, loop.memory.fit, linear_head=prepared.linear_head)
+    share = result.steps / result.total_steps
+    if not planned.seconds or not result.seconds or result.lowered or result.diverged_at is not None:
+        return None
+    return Speed(
+        device=prepared.known.device,
+        processes=prepared.known.processes,
+        base=prepared.known.base,
+        parameters=prepared.known.parameters,
+        quantization=prepared.recipe.quantization.value,
+        seconds=round(result.seconds / (planned.seconds * share), 4),
+        memory=round((result.peak_memory_bytes or planned.memory_bytes) / planned.memory_bytes, 4),
+        tokens_per_second=round(prepared.planner.data.tokens * share / result.seconds, 1),
+        other_seconds=round(max(0.0, seconds - loop.here), 1),
+        at=time.time(),
     )
 
 

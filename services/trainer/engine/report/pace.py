@@ -28,12 +28,12 @@ class Pace:
         *,
         clocked: bool = False,
         cost: Cost | None = None,
-        recomputes: Callable[[], bool] = lambda: False,
+        recomputes: Callable[[], float] = lambda: 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`total`: all steps. `validations`: the tokens of each validation, by its step. `checkpoints`: the steps after
         which one is written; `clocked`: the clock asks for more. `cost`: None on a device whose peak is not known.
-        `recomputes`: whether activations are recomputed at the moment."""
+        `recomputes`: the share of the forward pass that is done again at the moment."""
         self.total = total
         self.step = 0
         self._clock, self._clocked = clock, clocked

@@ -11,9 +11,11 @@ from typing import Any
 from pydantic import JsonValue
 
 from services.trainer.domain.auto import Chosen
+from services.trainer.domain.layers import targets_of
 from services.trainer.domain.memory_plan import Fit
 from services.trainer.domain.plan import Plan
 from services.trainer.domain.recipe import Planner, Recipe
+from services.trainer.domain.speeds import Known
 from services.trainer.engine.data.dataset import Dataset
 from services.trainer.engine.fast.dress import Dressed
 from services.trainer.engine.messages import TrainingResult
@@ -22,14 +24,14 @@ from services.trainer.engine.model.base import BaseFacts
 from services.trainer.engine.model.compute import Compute
 from services.trainer.engine.model.measured import Reading
 from services.trainer.engine.model.start import Start
-from services.trainer.engine.model.targets import targets_of
 from services.trainer.engine.report.card import compared
-from services.trainer.engine.report.forecast import Forecast, as_read
+from services.trainer.engine.report.forecast import Forecast, as_read, computing
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What is known of a run. `linear_head`: see `Reading`; it is assumed until it is measured."""
+    """What is known of a run. `known`: what earlier ones took on this machine. `linear_head`: see `Reading`; it is
+    assumed until it is measured."""
 
     base: BaseFacts
     start: Start | None
@@ -42,15 +44,21 @@ class Prepared:
     """What `hyperparameters.json` holds."""
     encoded: dict[str, Dataset]
     """Both splits as they were read, by the field of the job that names them."""
+    known: Known
     linear_head: bool = True
 
     @property
     def forecast(self) -> Forecast:
-        return Forecast(self.planner, self.recipe, self.linear_head)
+        correction = self.known.correction(self.recipe.quantization.value)
+        return Forecast(self.planner, self.recipe, self.linear_head, correction)
 
     def write(self, out: Path) -> None:
         """Write `hyperparameters.json`."""
         (out / "hyperparameters.json").write_text(json.dumps(self.document, indent=2) + "\n")
+
+    def on(self, processes: int) -> Prepared:
+        """The same in so many processes."""
+        return replace(self, known=replace(self.known, processes=processes)).with_recipe(self.planner, self.recipe)
 
     def saying(self, **entries: tuple[JsonValue, str]) -> Prepared:
         """The same with these in the document: each a value and its reason."""
@@ -66,7 +74,8 @@ class Prepared:
 
     def computing(self, compute: Compute, attention: AttentionChoice) -> Prepared:
         """The same with the type that the base computes in, and the attention that suits it and the rows."""
-        found = replace(self, base=replace(self.base, attention=attention))
+        planner = computing(self.planner, compute.dtype, attention.implementation)
+        found = replace(self, base=replace(self.base, attention=attention), planner=planner)
         return found.saying(
             compute=(compute.name, compute.reason), attention=(attention.implementation, attention.reason)
         )

@@ -8,50 +8,45 @@ from typing import Any
 
 import torch
 
+from services.trainer.domain.layers import cost_of_token
 from services.trainer.domain.memory_plan import CPU_FLOPS, UNKNOWN_PEAK
-from services.trainer.domain.utilization import Cost, attention_flops, peak_flops
+from services.trainer.domain.utilization import Cost, peak_flops
 from services.trainer.engine.data.dataset import Dataset
-from services.trainer.engine.model.attention import heads_of
 from services.trainer.engine.model.base import BaseFacts
-
-PAGE = resource.getpagesize()
 
 
 def memory_in_use(device: Any) -> tuple[int, int]:
     """Bytes of tensors on the GPU, now and the most so far; without a GPU, the memory of the process."""
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device), torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except (OSError, ValueError, IndexError):
-        return peak, peak  # no Linux
-    return pages * PAGE, max(peak, pages * PAGE)
+        status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        # not getrusage: its peak begins with that of the process that started this one
+        now, peak = (int(status[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM"))
+    except (OSError, ValueError, KeyError, IndexError):  # no Linux
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return peak, peak
+    return now, max(peak, now)
 
 
 def cost_of(base: BaseFacts, train: Dataset, device: Any, devices: int = 1) -> Cost | None:
     """What a token of the training costs on average, on so many devices of that kind. None: there is no GPU, or its
     peak is not known; or there are experts, of which a token meets only some."""
     peak = peak_flops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
-    return None if peak is None else _cost(base, train, peak * devices)
-
-
-def assumed_cost(base: BaseFacts, train: Dataset, device: Any) -> Cost | None:
-    """The same for an estimate of the time: where the peak is not known, it is assumed."""
-    if device.type != "cuda":
-        return _cost(base, train, CPU_FLOPS)
-    return _cost(base, train, peak_flops(torch.cuda.get_device_name(device)) or UNKNOWN_PEAK)
-
-
-def _cost(base: BaseFacts, train: Dataset, peak: float) -> Cost | None:
-    if base.layers.experts or not train.tokens:
+    if peak is None:
         return None
-    config = base.config.get_text_config()
-    heads, head_dim = heads_of(config)
-    kinds = getattr(config, "layer_types", None)
-    layers = sum("attention" in kind for kind in kinds) if kinds else getattr(config, "num_hidden_layers", 0)
-    squares = float(sum(len(sequence) ** 2 for item in train.items for sequence in item))
-    # logits are computed only where the next token is trained on
-    head = base.layers.head * train.trained_tokens / train.tokens
-    attention = attention_flops(squares, train.tokens, layers, heads * head_dim)
-    return Cost(base.layers.matmuls + head, attention, peak)
+    return cost_of_token(
+        base.config.get_text_config(),
+        base.layers,
+        squares=train.squares,
+        tokens=train.tokens,
+        trained_tokens=train.trained_tokens,
+        peak=peak * devices,
+    )
+
+
+def assumed_peak(device: Any) -> float:
+    """FLOP/s for an estimate of the time: where the peak is not known, it is assumed."""
+    if device.type != "cuda":
+        return CPU_FLOPS
+    return peak_flops(torch.cuda.get_device_name(device)) or UNKNOWN_PEAK

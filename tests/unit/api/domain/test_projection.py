@@ -217,7 +217,14 @@ def test_the_view_has_what_a_client_is_promised() -> None:
         "endpoint": "http://127.0.0.1:8000/v1",
         "traffic": 1.0,
     }
-    assert shown["files"] == ["curves.png", "report.html", "report.json", "results.csv", "validation-report.json"]
+    assert shown["files"] == [
+        "curves.png",
+        "report.html",
+        "report.json",
+        "results.csv",
+        "validation-report.html",
+        "validation-report.json",
+    ]
 
 
 # --- the history --------------------------------------------------------------------------------------------------

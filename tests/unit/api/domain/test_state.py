@@ -7,7 +7,7 @@ import json
 
 from services.api.domain.projection import Manifest, Occurred, project
 from services.api.domain.state import JobState
-from services.api.resources.artifacts.domain import failed_report_key
+from services.api.resources.artifacts.domain import VALIDATION_REPORT, failed_report_keys
 from tests.support.data.job_history import T0, JobHistory
 
 HISTORY = JobHistory()
@@ -22,4 +22,4 @@ def test_an_attempt_that_was_kept_as_epoch_still_leads_to_its_validation_report(
     old = JobState.model_validate_json(kept.replace('"attempt":2', '"epoch":2'))
 
     assert old == state
-    assert failed_report_key(old) == f"jobs/{HISTORY.job_id}/validate/attempt-2/report.json"
+    assert failed_report_keys(old)[VALIDATION_REPORT] == f"jobs/{HISTORY.job_id}/validate/attempt-2/report.json"

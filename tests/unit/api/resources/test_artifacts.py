@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from shared.events import Prepared
 from tests.support.data.job_history import JobHistory
 from tests.unit.api.conftest import URL, Api, error_of
 
@@ -22,6 +23,7 @@ async def test_the_report_and_the_files_come_from_the_ledger(api: Api, history: 
         "results.csv": "results.csv of trainer",
         "report.json": "report.json of evaluator",
         "validation-report.json": "report.json of validate",
+        "validation-report.html": "report.html of validate",
     }
     assert job["evaluation"]["html"] == f"{URL}/jobs/{history.job_id}/report"
 
@@ -30,10 +32,29 @@ async def test_a_job_that_failed_in_validation_still_shows_its_report(api: Api) 
     bad = JobHistory(3)
     await bad.write_documents(api.objects, until="ingest")
     await api.objects.put(f"jobs/{bad.job_id}/validate/attempt-1/report.json", b'{"problems": []}')
+    await api.objects.put(f"jobs/{bad.job_id}/validate/attempt-1/report.html", b"<p>a page")
     await bad.finish(api.objects, "validate", bad.failed("validate", "invalid_training_file"), 2.0, "failed")
     job = await api.get(f"/jobs/{bad.job_id}")
-    assert job["files"] == ["validation-report.json"]
+    assert job["files"] == ["validation-report.html", "validation-report.json"]
+    page = await api.client.get(f"/jobs/{bad.job_id}/files/validation-report.html")
+    assert page.text == "<p>a page" and "sandbox" in page.headers["content-security-policy"]
     assert (await api.get(f"/jobs/{bad.job_id}/files/validation-report.json")) == {"problems": []}
+
+
+async def test_what_ingest_made_of_a_table_can_be_read(api: Api) -> None:
+    mined = JobHistory(4)
+    prefix = f"jobs/{mined.job_id}/ingest/attempt-1/"
+    prepared = Prepared(
+        dataset=await api.objects.put(f"{prefix}dataset-1.jsonl", b"rows"),
+        report=await api.objects.put(f"{prefix}mining.json", b"{}"),
+    )
+    mined.job = mined.job.model_copy(update={"prepared": prepared, "notes": ("2 have no answer (line 3, 4)",)})
+    await mined.write_documents(api.objects, until="ingest")
+    job = await api.get(f"/jobs/{mined.job_id}")
+    assert job["files"] == ["mined.jsonl", "mining-report.json"]
+    assert (await api.client.get(f"/jobs/{mined.job_id}/files/mined.jsonl")).text == "rows"
+    events = (await api.get(f"/jobs/{mined.job_id}/events"))["data"]
+    assert "2 have no answer (line 3, 4)" in [event["message"] for event in events]
 
 
 @pytest.mark.parametrize("path", ["report", "files/curves.png", "files/..%2f..%2fjob.json"])

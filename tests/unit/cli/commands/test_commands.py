@@ -165,6 +165,15 @@ def test_check_of_a_bad_file_names_line_field_and_remedy(runner: CliRunner) -> N
 
 
 @pytest.mark.usefixtures("no_tokenizer")
+def test_check_of_a_table_checks_what_would_become_of_it(runner: CliRunner) -> None:
+    Path("faq.csv").write_text("question,answer\n" + "".join(f"q{n},a{n}\n" for n in range(12)) + "q,\n")
+    result = invoke(runner, "check", "faq.csv")
+    assert result.exit_code == 0, result.stderr
+    assert "12, usable 12" in result.stdout
+    assert "1 have no answer (line 14)" in result.stderr
+
+
+@pytest.mark.usefixtures("no_tokenizer")
 def test_check_as_json_is_json_and_nothing_else(runner: CliRunner) -> None:
     Path("bad.jsonl").write_text(GOOD + "\n{\n")
     result = invoke(runner, "check", "bad.jsonl", "--json")

@@ -126,7 +126,7 @@ async def test_a_validation_file_is_referred_to_and_is_no_dataset(
     assert await ids_of_ingest(datasets) == {"team/support.jsonl": job}
 
 
-@pytest.mark.parametrize("name", ["rows.csv", "_rows.jsonl", ".rows.jsonl", "rows.jsonl.part", "/rows.jsonl", "rows"])
+@pytest.mark.parametrize("name", ["rows.txt", "_rows.jsonl", ".rows.jsonl", "rows.jsonl.part", "/rows.jsonl", "rows"])
 def test_a_name_that_ingest_would_ignore_is_refused(name: str) -> None:
     with pytest.raises(CliError, match=r"only names that end with \.jsonl"):
         dataset_key(Path("whatever"), name)

@@ -391,6 +391,17 @@ def test_a_promoted_model_is_shown_with_scores_interval_and_how_to_ask_it() -> N
     assert lines[-1] == 'ask it: tunestream chat "support"'
 
 
+def test_what_the_training_took_stands_beside_its_estimate() -> None:
+    usage = {"device": "NVIDIA L4", "processes": 2, "tokens": 12_345, "seconds": 90.0, "estimated_seconds": 80.0}
+    usage |= {"peak_memory_bytes": 3 * 2**30, "estimated_memory_bytes": 2 * 2**30, "money": 0.05}
+    lines = result_lines(done() | {"training": {"usage": usage}})
+    assert (
+        "training took: 1 min 30 s (estimated 1 min 20 s), 3.0 GiB (estimated 2.0 GiB), 12,345 tokens, "
+        "0.05 of money on 2 x NVIDIA L4"
+    ) in lines
+    assert not any("took" in line for line in result_lines(done() | {"training": {"usage": None}}))
+
+
 def test_a_model_that_was_not_promoted_is_shown_with_the_reasons() -> None:
     lines = result_lines(done(promoted=False))
     assert lines[0].startswith(f"not promoted: {TUNED}")

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from services.evaluator.domain.edge_prompts import EDGE_PROMPTS, EdgePrompt
+from services.evaluator.domain.questions.edge_prompts import EDGE_PROMPTS, EdgePrompt
 
 NAMES = [edge.name for edge in EDGE_PROMPTS]
 

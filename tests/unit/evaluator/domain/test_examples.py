@@ -9,7 +9,7 @@ import pytest
 
 from services.evaluator.dataset import choose
 from services.evaluator.domain.examples import Example, parse_row
-from services.evaluator.domain.prompts import SEPARATOR, few_shot, few_shot_prompts, zero_shot
+from services.evaluator.domain.questions.prompts import SEPARATOR, few_shot, few_shot_prompts, zero_shot
 from shared.errors import InputError
 
 

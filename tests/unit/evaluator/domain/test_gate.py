@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from services.evaluator.domain.gate import Measured, gate_metric, judge
+from services.evaluator.domain.gate.verdict import Measured, gate_metric, judge
+from services.evaluator.domain.kinds import Task
 from shared.events import Gate, Interval
 
 
@@ -134,12 +135,20 @@ def test_refused_requests_are_counted_in_the_reasons() -> None:
 
 
 def test_the_metric_is_accuracy_for_labels_and_rouge_l_for_text_unless_named() -> None:
-    assert gate_metric(Gate(), ("a", "b"))[0] == "accuracy"
-    assert gate_metric(Gate(), None)[0] == "rouge_l"
-    assert gate_metric(Gate(metric="macro_f1"), None)[0] == "macro_f1"
+    assert gate_metric(Gate(), Task(labels=("a", "b")))[0] == "accuracy"
+    assert gate_metric(Gate(), Task())[0] == "rouge_l"
+    assert gate_metric(Gate(metric="macro_f1"), Task())[0] == "macro_f1"
 
 
 def test_the_metric_is_right_calls_where_at_least_half_of_the_references_call_a_tool() -> None:
-    assert gate_metric(Gate(), None, 0.5)[0] == "tool_call_arguments"
-    assert gate_metric(Gate(), ("a", "b"), 0.4)[0] == "accuracy"
-    assert gate_metric(Gate(metric="tool_call_name"), None)[0] == "tool_call_name"
+    assert gate_metric(Gate(), Task(calls=0.5))[0] == "tool_call_arguments"
+    assert gate_metric(Gate(), Task(labels=("a", "b"), calls=0.4))[0] == "accuracy"
+    assert gate_metric(Gate(metric="tool_call_name"), Task())[0] == "tool_call_name"
+
+
+@pytest.mark.parametrize(
+    ("task", "metric"),
+    [(Task(structured=0.5), "json_fields"), (Task(sql=0.6), "sql_match"), (Task(sql=0.4), "rouge_l")],
+)
+def test_the_metric_of_structured_output_is_its_fields_and_of_sql_the_statement(task: Task, metric: str) -> None:
+    assert gate_metric(Gate(), task)[0] == metric

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from services.evaluator.domain.examples import parse_row
+from services.evaluator.domain.kinds import Kinds
 from services.evaluator.domain.messages import message_text
 from services.evaluator.domain.replies import Reply, reply_of, spoken
-from services.evaluator.domain.scoring import Kinds, per_example
 from services.evaluator.domain.tool_calls import ToolCall, calls_of
+from services.evaluator.scoring import per_example
 
 
 @pytest.mark.parametrize(

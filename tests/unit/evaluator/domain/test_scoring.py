@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 
 from services.evaluator.domain.answers import Answer
-from services.evaluator.domain.labels import find_labels
+from services.evaluator.domain.kinds.labels import find_labels
 from services.evaluator.domain.replies import Reply
 from services.evaluator.domain.scoring.accuracy import accuracy, label_of
 from services.evaluator.domain.scoring.exact_match import exact_match
@@ -122,7 +122,7 @@ def test_labels_are_found_in_few_short_repeated_answers() -> None:
 @pytest.mark.parametrize(
     "references",
     [
-        [f"label {index}" for index in range(21)] * 10,  # too many
+        [f"label {index}" for index in range(251)] * 10,  # too many
         ["yes", "a rather long answer of seven words"] * 10,  # too long
         ["yes", "no", "maybe"] * 4,  # too few rows for each
         ["yes"] * 100,  # nothing to choose between

@@ -9,6 +9,7 @@ from services.trainer.domain.memory_plan import (
     Amount,
     Load,
     Need,
+    Part,
     Shape,
     Way,
     begin,
@@ -63,6 +64,24 @@ def test_the_peak_is_near_what_was_measured(
     assert found.total / GIB == pytest.approx(measured, rel=within)
 
 
+@pytest.mark.parametrize(
+    ("quantization", "width", "attention", "row", "recompute", "measured"),
+    [
+        ("none", 2, "eager", 256, False, 2.60),
+        ("none", 2, "eager", 256, True, 1.68),
+        ("none", 4, "sdpa", 256, False, 3.24),
+        ("nf4", 2, "eager", 256, False, 2.62),
+    ],
+)
+def test_the_peak_of_a_process_on_a_cpu_is_near_what_was_measured(
+    quantization: str, width: int, attention: str, row: int, recompute: bool, measured: float
+):
+    """SmolLM2 in micro-batches of 1,024 tokens: the memory of the whole process."""
+    way = Way(quantization, cuda=False, fused=True, attention=attention, shares_keys=False, width=width)
+    found = need(SMOLLM2, ADAPTERS["135M"], Load(1024, row), way, recompute=recompute)
+    assert found.total / GIB == pytest.approx(measured, rel=0.2)
+
+
 @pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("base", BASES)
 @pytest.mark.parametrize("tokens", [64, 2048, 16_384])
@@ -71,19 +90,36 @@ def test_what_takes_less_is_estimated_to_take_less(base: str, tokens: int, fused
         way = Way(quantization, fused=fused, attention=attention)
         return need(BASES[base], ADAPTERS[base], Load(tokens, tokens), way, recompute=recompute).total
 
+    def kept(part: Part | None) -> int:
+        way, load, recompute = Way("nf4", fused=fused), Load(tokens, tokens), part is not None
+        return need(BASES[base], ADAPTERS[base], load, way, recompute=recompute, part=part or "all").kept
+
     assert total("nf4") < total("none")
     assert total("nf4", recompute=True) < total("nf4")
+    assert kept(None) > kept("attention") > kept("half") > kept("all")
     assert total("none", tokens=tokens // 2) < total("none")
     assert total("none") <= total("none", attention="sdpa") < total("none", attention="eager")
 
 
-def test_weights_that_are_not_quantized_have_two_bytes_on_a_gpu_and_four_on_a_cpu():
+def test_weights_that_are_not_quantized_have_the_bytes_of_what_is_computed_in():
     load = Load(100, 100)
-    gpu, cpu = (need(SMOLLM2, 0, load, Way("none", cuda=cuda), recompute=False).weights for cuda in (True, False))
-    assert (gpu, cpu) == (2 * SMOLLM2.parameters, 4 * SMOLLM2.parameters)
+    half, full = (need(SMOLLM2, 0, load, Way("none", width=width), recompute=False).weights for width in (2, 4))
+    assert (half, full) == (2 * SMOLLM2.parameters, 4 * SMOLLM2.parameters)
     nf4 = need(SMOLLM2, 0, load, Way("nf4"), recompute=False).weights
     head = SMOLLM2.parameters - SMOLLM2.matmuls
     assert nf4 == pytest.approx(0.516 * SMOLLM2.matmuls + 2 * head)
+
+
+@pytest.mark.parametrize("quantization", ["nf4", "none", "fp8"])
+def test_a_process_has_its_part_of_the_layers_two_whole_ones_and_the_rest(quantization: str):
+    load = Load(100, 100)
+
+    def weights(shards: int) -> int:
+        return need(LLAMA_70B, 0, load, Way(quantization, shards=shards), recompute=False).weights
+
+    rest = 2 * (LLAMA_70B.parameters - LLAMA_70B.matmuls)
+    layers = weights(1) - rest
+    assert weights(4) == pytest.approx(layers / 4 + 2 * layers / 80 + rest)
 
 
 def test_the_search_begins_where_the_estimate_may_fit():

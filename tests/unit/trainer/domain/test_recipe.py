@@ -121,11 +121,11 @@ def test_a_continued_run_keeps_what_auto_was_if_it_can(gpu: str, free: int, kept
         ("H200", "8B", ON_GPU[0]),
         ("H100", "8B", ON_GPU[0]),
         ("A100-40", "8B", ON_GPU[2]),
-        ("4090", "8B", ON_GPU[3]),
+        ("4090", "8B", ON_GPU[4]),
         ("4090", "135M", ON_GPU[0]),
         ("A100-40", "1B", ON_GPU[0]),
-        ("H100", "70B", ON_GPU[3]),
-        ("4090", "70B", ON_GPU[6]),
+        ("H100", "70B", ON_GPU[4]),
+        ("4090", "70B", ON_GPU[8]),
     ],
 )
 def test_the_search_for_what_fits_begins_near_what_does(gpu: str, base: str, begins: Fit):
@@ -193,9 +193,42 @@ def test_a_piece_that_is_switched_off_is_not_used_and_one_that_is_asked_for_is()
     assert (found.value, found.reason) == (True, "as set")
 
 
+@pytest.mark.parametrize(
+    ("gpu", "base", "asked", "processes", "divided", "why"),
+    [
+        ("4090", "8B", "auto", 1, False, "there is one process"),
+        ("4090", "8B", "auto", 2, False, "one GPU holds the base: at least"),
+        ("4090", "70B", "auto", 4, True, r"one GPU does not hold the base: .* at least [\d.]+ of the 23.0 GiB"),
+        ("H100", "70B", "auto", 2, False, "one GPU holds the base"),
+        ("H100", "70B", "none", 4, True, "one GPU does not hold the base"),
+        ("CPU", "70B", "auto", 2, False, "on a CPU all processes have the same memory"),
+    ],
+)
+def test_a_base_is_divided_where_one_gpu_does_not_hold_it(
+    gpu: str, base: str, asked: str, processes: int, divided: bool, why: str
+):
+    made = replace(planner(gpu, base), processes=processes)
+    found = made.plan(asked, ON_GPU if gpu in GPUS else ON_CPU)
+    assert found.sharded.value is divided
+    assert re.search(why, found.sharded.reason)
+    if divided:
+        assert not found.cuda_graphs.value
+        assert made.estimate(found, ON_GPU[-1]).memory_bytes < made.device.free
+        alone = replace(made, processes=1).plan(asked, ON_GPU)
+        assert made.estimate(alone, ON_GPU[-1]).memory_bytes > made.device.free
+
+
+def test_a_base_that_all_gpus_together_do_not_hold_is_refused_with_what_to_change():
+    with pytest.raises(
+        InputError, match=r"on 2 GPUs: divided .* [\d.]+ GiB of each, of which 39.0 are free.*TRAINER__GPUS.*or.*nf4"
+    ) as caught:
+        replace(planner("A100-40", "70B"), processes=2).plan("none", ON_GPU)
+    assert (caught.value.code, caught.value.param) == ("out_of_memory", "model")
+
+
 def test_the_document_has_a_reason_for_each_value():
     document = recipe("H100", "8B").document()
-    assert set(document) == {"fused_lora", "cuda_graphs", "micro_tokens", "recompute"}
+    assert set(document) == {"fused_lora", "cuda_graphs", "sharded", "micro_tokens", "recompute"}
     assert all(isinstance(entry, dict) and entry["reason"] for entry in document.values())
 
 

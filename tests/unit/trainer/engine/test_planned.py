@@ -54,8 +54,9 @@ def test_recipe_and_estimate_are_told_before_the_first_step_and_compared_at_the_
     found = document(tmp_path / "out")
     assert found["quantization"] == {"value": "nf4", "reason": "on a CPU, where it takes the least memory"}
     assert found["fused_lora"]["value"] is True
-    for name in ("liger", "cuda_graphs", "recompute"):
+    for name in ("liger", "cuda_graphs"):
         assert found[name]["value"] is False and found[name]["reason"]
+    assert found["recompute"]["value"] == "none" and found["recompute"]["reason"]
     assert found["micro_tokens"]["value"] == 1024
     assert (found["estimate"]["value"]["memory_bytes"], result.estimated_memory_bytes) == 2 * (estimate.memory_bytes,)
     assert result.hyperparameters["quantization"] == "nf4", "what was chosen, not what was asked for"

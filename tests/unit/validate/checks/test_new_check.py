@@ -39,13 +39,11 @@ def test_the_report_has_its_name_its_count_and_its_words(run: Examine) -> None:
     report = run([*ROWS, *completions(1, 50), completions(1)[0]]).report
     assert report.ok and report.training.usable == 10
     counts = {(dropped.check, dropped.code): dropped.rows for dropped in report.training.dropped}
-    assert counts == {
+    assert {reason: rows for reason, rows in counts.items() if rows} == {
         ("duplicates", "duplicate"): 1,
-        ("duplicates", "in_training_file"): 0,
-        ("length", "over_length"): 0,
-        ("length", "nothing_left_to_learn"): 0,
         ("greetings", "greeting"): 3,
     }
+    assert counts["length", "over_length"] == 0  # a reason that a check declares is there without rows, too
     written = report.model_dump(mode="json")["training"]
     assert written["dropped"][-1] == {
         "check": "greetings",

@@ -191,19 +191,42 @@ def test_harmless_oddities_are_warnings(row: dict[str, Any], code: str, field: s
 
 
 @pytest.mark.parametrize(
+    "row",
+    [
+        chat(
+            USER, ANSWER, prompt_id="1", message="x", tool="zendesk", completions=[{"model": "m"}], metadata={"a": "b"}
+        ),
+        chat({**USER, "id": 7, "names": ["x"], "name": "Ann"}, {**ANSWER, "created": 1.5}),
+        {"prompt": "a", "completion": "b", "prompt_id": "1", "completions": ["c"], "prompts": "d"},
+        {
+            "input": {"messages": [USER]},
+            "preferred_completion": [ANSWER],
+            "non_preferred_completion": [{**ANSWER, "content": "worse"}],
+            "preferred_completions": 3,
+            "inputs": "x",
+            "prompt_id": "1",
+        },
+    ],
+)
+def test_columns_beside_the_known_ones_never_make_a_row_unreadable(row: dict[str, Any], run: Examine) -> None:
+    report = run([row]).report.training
+    assert [problem.code for problem in report.problems if problem.severity == "error"] == ["too_few_examples"]
+
+
+@pytest.mark.parametrize(
     ("row", "looks_like"),
     [
         ({"prompt": "a", "chosen": "b", "rejected": "c"}, "preference row of another tool"),
         ({"conversations": [{"from": "human", "value": "a"}]}, "ShareGPT"),
         ({"instruction": "a", "input": "", "output": "b"}, "Alpaca"),
-        ({"question": "a", "answer": "b"}, "none of the three"),
+        ({"question": "a", "answer": "b"}, "a question and its answer"),
     ],
 )
 def test_rows_of_other_tools_are_recognised(row: dict[str, Any], looks_like: str, run: Examine) -> None:
     first = run([row]).report.training.problems[0]
     assert first.code == "unknown_format"
     assert looks_like in first.message
-    assert '"messages"' in first.remedy
+    assert "tunestream mine" in first.remedy
 
 
 def test_messages_never_quote_the_text_of_a_conversation(run: Examine) -> None:

@@ -11,7 +11,19 @@ from shared.errors import InputError
 from shared.events import DatasetPointer, JobSpec, Reference
 from shared.events.limits import INTEGRATIONS, Name
 from shared.events.models import StrictModel
-from shared.events.spec import Alias, Evaluation, Gate, Hyperparameters, Integration, Lora, Metadata, Method, Splits
+from shared.events.spec import (
+    Alias,
+    Checks,
+    Evaluation,
+    Gate,
+    Hyperparameters,
+    Integration,
+    Lora,
+    Metadata,
+    Method,
+    Splits,
+    metric_without_grader,
+)
 
 Promote = Literal["if_better", "always", "never"]
 
@@ -57,6 +69,7 @@ class CreateJob(StrictModel):
     integrations: Annotated[tuple[Integration, ...], Field(max_length=INTEGRATIONS)] = ()
     lora: Lora = Lora()
     splits: Splits = Splits()
+    checks: Checks = Checks()
     evaluation: Evaluation = Evaluation()
     gate: Gate = Gate()
     alias: Alias | None = None
@@ -85,6 +98,8 @@ class CreateJob(StrictModel):
         Raises:
             InputError: two fields of the body contradict each other.
         """
+        if problem := metric_without_grader(self.gate, self.evaluation):
+            raise InputError("invalid_value", f"{problem}.", "gate.metric")
         return JobSpec(
             model=self.model,
             method=self.method.type if self.method else None,
@@ -94,6 +109,7 @@ class CreateJob(StrictModel):
             hyperparameters=self._hyperparameters(),
             lora=self.lora,
             splits=self.splits,
+            checks=self.checks,
             evaluation=self.evaluation,
             gate=self._gate(),
             validation_file=DatasetPointer.model_validate(validation.model_dump()) if validation else None,

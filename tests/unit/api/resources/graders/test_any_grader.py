@@ -8,10 +8,10 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.api.resources.graders.domain.graders import parse
-from services.api.resources.graders.domain.templates import variables
-from services.api.resources.graders.run import _guarded
 from shared.errors import InputError
+from shared.graders.domain.graders import parse
+from shared.graders.domain.templates import variables
+from shared.graders.run import _guarded
 from tests.unit.api.resources.graders.test_validate import FULL_SCORE, LABEL, MULTI, ONE, PYTHON, STRING, TEXT
 
 JSON = st.recursive(

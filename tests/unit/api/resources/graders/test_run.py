@@ -11,8 +11,8 @@ from starlette.responses import PlainTextResponse, Response
 
 from services.api.app import make_app
 from services.api.resources.dependencies import Dependencies
-from services.api.resources.graders.domain.graders import ScoreModel
-from services.api.resources.graders.judge import MAX_ANSWER, Judge
+from shared.graders.domain.graders import ScoreModel
+from shared.graders.judge import MAX_ANSWER, Judge
 from tests.support.fakes.servers import Server, refusing_port
 from tests.unit.api.conftest import URL, Api, error_of
 from tests.unit.api.resources.graders.conftest import KEY, Graders, answered, refused

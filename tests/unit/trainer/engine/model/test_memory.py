@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from services.trainer.domain.memory_plan import ON_GPU, Fit
+from services.trainer.engine.model import memory as module
 from services.trainer.engine.model.memory import Memory, gpu_in_use, load_onto_device
 from shared.errors import InputError, TransientError
 
@@ -16,17 +17,14 @@ pytestmark = pytest.mark.torch
 
 
 class Model(torch.nn.Linear):
-    """Notes whether activations are recomputed."""
+    """Notes which activations are recomputed."""
 
-    recompute = False
+    recomputed = "none"
 
-    def enable_input_require_grads(self) -> None: ...
 
-    def gradient_checkpointing_enable(self, **_: Any) -> None:
-        self.recompute = True
-
-    def gradient_checkpointing_disable(self) -> None:
-        self.recompute = False
+@pytest.fixture(autouse=True)
+def noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "recompute_activations", lambda model, what: setattr(model, "recomputed", what))
 
 
 @pytest.fixture
@@ -35,10 +33,10 @@ def memory() -> Memory:
 
 
 def test_micro_batches_shrink_until_they_fit(memory: Memory):
-    tried: list[tuple[Fit, bool]] = []
+    tried: list[tuple[Fit, str]] = []
 
     def work(micro_tokens: int) -> float:
-        tried.append((memory.fit, memory.model.recompute))
+        tried.append((memory.fit, memory.model.recomputed))
         drawn = float(torch.rand(()))
         if micro_tokens > 2048:
             raise torch.cuda.OutOfMemoryError
@@ -47,7 +45,7 @@ def test_micro_batches_shrink_until_they_fit(memory: Memory):
     torch.manual_seed(3)
     drawn = memory.within(work)
     assert [fit for fit, _ in tried] == list(ON_GPU[: len(tried)])
-    assert all(recompute == fit.recompute for fit, recompute in tried)
+    assert all(recomputed == fit.recomputed for fit, recomputed in tried)
     assert memory.fit == Fit(micro_tokens=2048, recompute=True)
     torch.manual_seed(3)
     assert drawn == float(torch.rand(()))  # what the failed tries drew was undone
@@ -60,7 +58,7 @@ def test_a_lean_run_recomputes_from_the_start(device: str):
     tried: list[bool] = []
 
     def work(micro_tokens: int) -> int:
-        tried.append(memory.fit.recompute and memory.model.recompute)
+        tried.append(memory.fit.again == 1.0 and memory.model.recomputed == "all")
         if device == "cuda" and micro_tokens > 4096:
             raise torch.cuda.OutOfMemoryError
         return micro_tokens
@@ -129,6 +127,6 @@ def test_a_base_that_does_not_fit_beside_vllm_is_told_with_what_is_free(monkeypa
 def test_a_continued_run_takes_the_fit_it_had(memory: Memory):
     memory.use(Fit(micro_tokens=8192, recompute=True))
     assert memory.within(lambda micro_tokens: micro_tokens) == 8192
-    assert memory.model.recompute
+    assert memory.model.recomputed == "all"
     memory.use(Fit(micro_tokens=5, recompute=False))  # of another kind of device
     assert memory.fit.micro_tokens == 8192

@@ -9,6 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from services.trainer.engine.model.targets import layers_of
+from services.trainer.engine.report.choices import Sizes
 
 LLAMA_8B = LlamaConfig(
     vocab_size=128_256,
@@ -28,5 +29,10 @@ def facts_of(config: Any) -> Any:
     parameters = sum(parameter.numel() for parameter in skeleton.parameters())
     attention = SimpleNamespace(implementation="sdpa", reason="a test")
     return SimpleNamespace(
-        config=config, layers=layers, linears=layers.linears, parameters=parameters, attention=attention
+        config=config,
+        layers=layers,
+        linears=layers.linears,
+        parameters=parameters,
+        attention=attention,
+        sizes=Sizes(config, parameters, layers, None),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -13,12 +13,16 @@ from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, MixtralConfig
 
 from services.trainer.domain.auto import Choice, Facts, choose
+from services.trainer.domain.layers import shape_of
 from services.trainer.domain.memory_plan import ON_CPU, Load, Shape, Way, layer_bytes
 from services.trainer.domain.plan import Plan
+from services.trainer.domain.recipe import Planner
+from services.trainer.engine.data.batches import epoch_order
 from services.trainer.engine.data.dataset import Dataset
 from services.trainer.engine.data.tokens import Example
-from services.trainer.engine.report.forecast import data_facts, device_facts, planner_of, shape_of
-from services.trainer.engine.report.usage import assumed_cost
+from services.trainer.engine.fast.fused import fuse
+from services.trainer.engine.report.choices import choices, data_facts
+from services.trainer.engine.report.forecast import device_facts, planner_of
 from tests.unit.trainer.engine.report.bases import LLAMA_8B, facts_of
 
 pytestmark = pytest.mark.torch
@@ -34,16 +38,26 @@ def rows(*lengths: int) -> Dataset:
     return Dataset(tuple(((sequence,),) for sequence in made))
 
 
+def _shape(config: Any) -> Shape:
+    facts = facts_of(config)
+    return shape_of(config, facts.parameters, facts.layers)
+
+
+def _planner(facts: Any) -> Planner:
+    plan = Plan.model_validate({**PLAN, "lora": {"r": 8}})
+    return planner_of(plan, facts, choices(plan, facts.sizes, rows(10), None), CPU)
+
+
 def test_the_sizes_of_a_base_are_those_of_its_config():
-    found = shape_of(facts_of(LLAMA_8B))
+    found = _shape(LLAMA_8B)
     assert found == Shape(8_030_261_248, 6_979_321_856, 32, 4096, 32, 4096, 1024, 14_336, 128_256)
 
 
 def test_a_token_meets_only_some_experts_and_how_long_that_takes_is_not_known():
     mixtral = facts_of(MixtralConfig(**SMALL, num_local_experts=8, num_experts_per_tok=2))
-    assert shape_of(mixtral).intermediate == 2 * 448
-    assert assumed_cost(mixtral, rows(10), CPU) is None
-    assert assumed_cost(facts_of(LlamaConfig(**SMALL)), rows(10), CPU) is not None
+    assert shape_of(mixtral.config, mixtral.parameters, mixtral.layers).intermediate == 2 * 448
+    assert _planner(mixtral).base.cost is None
+    assert _planner(facts_of(LlamaConfig(**SMALL))).base.cost is not None
 
 
 @pytest.mark.parametrize(
@@ -59,9 +73,7 @@ def test_a_token_meets_only_some_experts_and_how_long_that_takes_is_not_known():
 def test_a_base_with_other_names_for_its_sizes_has_an_estimate_too(config: Any):
     plan = Plan.model_validate({**PLAN, "lora": {"r": 8}})
     facts = facts_of(config)
-    train = rows(30, 40)
-    chosen = choose(plan, Facts(2, 70, facts.parameters, 1000), Choice(64, ""))
-    planner = planner_of(plan, facts, chosen, train, None, CPU)
+    planner = planner_of(plan, facts, choices(plan, facts.sizes, rows(30, 40), None), CPU)
     found = planner.plan("auto", [fit := ON_CPU[0]])
     estimate = planner.estimate(found, fit)
     assert estimate.memory_bytes > 0
@@ -71,11 +83,11 @@ def test_a_base_with_other_names_for_its_sizes_has_an_estimate_too(config: Any):
 def test_the_data_say_how_much_is_read_in_all_and_at_most_in_a_step():
     plan = Plan.model_validate({**PLAN, "hyperparameters": {"n_epochs": 2, "batch_size": 2}, "lora": {"r": 8}})
     chosen = choose(plan, Facts(4, 100, 1000, 10, validation_examples=2), Choice(64, ""))
-    found = data_facts(plan, chosen, rows(10, 20, 30, 40), rows(5, 7))
+    found = data_facts(plan, chosen, rows(10, 20, 30, 40), rows(5, 7), epoch_order)
     assert (found.tokens, found.longest, found.steps) == (200, 40, 4)
     assert 50 <= found.most <= 70
     assert found.validated == 12 * 4
-    assert data_facts(plan, chosen, rows(10), None).validated == 0
+    assert data_facts(plan, chosen, rows(10), None, epoch_order).validated == 0
 
 
 def test_a_device_has_the_memory_of_the_machine_where_it_is_no_gpu():
@@ -83,16 +95,20 @@ def test_a_device_has_the_memory_of_the_machine_where_it_is_no_gpu():
     assert not found.cuda and found.total >= found.free > 0
 
 
+@pytest.mark.parametrize(("fused", "dtype"), [(False, torch.bfloat16), (True, torch.bfloat16), (True, torch.float32)])
 @pytest.mark.parametrize("inner", [192, 448])
 @pytest.mark.parametrize("keys", [1, 4])
-def test_a_layer_saves_what_the_formula_says(tmp_path: Path, inner: int, keys: int):
-    """PEFT's layers over bf16 weights, as on a GPU, but for attention, whose keys are not copied here."""
+def test_a_layer_saves_what_the_formula_says(inner: int, keys: int, fused: bool, dtype: Any):
+    """Fused layers as on a CPU, and PEFT's over bf16 weights, as on a GPU, but for attention, whose keys are not copied
+    here."""
 
     def saved(layers: int, tokens: int = 256) -> int:
         config = {**SMALL, "intermediate_size": inner, "num_key_value_heads": keys, "num_hidden_layers": layers}
-        model = transformers.LlamaForCausalLM(LlamaConfig(**config)).to(torch.bfloat16)
+        model = transformers.LlamaForCausalLM(LlamaConfig(**config)).to(dtype)
         model.requires_grad_(False)
         tuned = get_peft_model(model, LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM"))
+        if fused:
+            fuse(tuned)
         weights = {parameter.untyped_storage().data_ptr() for parameter in tuned.parameters()}
         found: dict[int, int] = {}
         kept = []
@@ -105,10 +121,12 @@ def test_a_layer_saves_what_the_formula_says(tmp_path: Path, inner: int, keys: i
             return tensor
 
         tokens_of_a_row = torch.zeros(1, tokens, dtype=torch.int64)
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), torch.autocast("cpu"):
+        precision = nullcontext() if fused else torch.autocast("cpu")
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), precision:
             tuned.base_model.model.model(input_ids=tokens_of_a_row, use_cache=False)
         return sum(found.values())
 
     shape = Shape(0, 0, 1, 128, 4, 128, 32 * keys, inner, 512)
-    expected = layer_bytes(shape, Way("none", cuda=False), Load(256, 256))
+    way = Way("none", cuda=False, fused=fused, width=dtype.itemsize)
+    expected = layer_bytes(shape, way, Load(256, 256))
     assert (saved(3) - saved(2)) / 256 == pytest.approx(expected, rel=0.1)

@@ -1,0 +1,1 @@
+"""Benchmarks of what users call over HTTP, and the load for them."""

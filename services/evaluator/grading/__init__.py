@@ -1,0 +1,1 @@
+"""Graders of the job as metrics, and a judge of pairs of answers."""

@@ -1,0 +1,1 @@
+"""One reader for each kind of file: it finds the columns, and gives numbered rows."""

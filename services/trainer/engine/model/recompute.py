@@ -1,0 +1,46 @@
+"""Gradient checkpointing: activations are computed again in the backward pass instead of kept. Of all layers, of every
+second one, or of the attention in each: less memory for more time, in this order reversed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.utils.checkpoint import checkpoint
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+
+def recompute_activations(model: Any, what: str) -> None:
+    """`what`: `none`, `attention`, `half` or `all`. A layer that does not call its attention `…Attention`, as recurrent
+    ones do, keeps it."""
+    for module in model.modules():
+        if isinstance(vars(module).get("forward"), _Again):
+            del module.forward
+    if what == "none":
+        model.gradient_checkpointing_disable()
+        return
+    if what == "attention":
+        model.gradient_checkpointing_disable()
+        within = "\0"
+        for name, module in model.named_modules():
+            if type(module).__name__.endswith("Attention") and not name.startswith(within):
+                module.forward, within = _Again(module), f"{name}."
+        return
+    model.enable_input_require_grads()
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if what == "half":
+        layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+        for layer in layers[1::2]:
+            layer.gradient_checkpointing = False
+
+
+class _Again:
+    """The forward pass of a module, which is done again before the backward one."""
+
+    def __init__(self, module: Any) -> None:
+        self._module, self._forward = module, module.forward
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        if not self._module.training or not torch.is_grad_enabled():
+            return self._forward(*arguments, **options)
+        return checkpoint(self._forward, *arguments, use_reentrant=False, **options)

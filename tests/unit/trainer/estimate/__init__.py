@@ -1,0 +1,1 @@
+"""Tests of the estimate before a job."""
