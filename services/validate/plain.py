@@ -28,10 +28,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from services.validate.domain.content import Row
+from services.validate.domain.content import Row, Turn
 from services.validate.domain.findings import Finding
 from services.validate.domain.identity import DIGEST_BYTES, NO_TOOLS, Reading
-from services.validate.domain.turns import Turn
 
 Role = Literal["system", "developer", "user", "assistant"]
 

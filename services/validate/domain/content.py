@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 from services.validate.domain.formats import Format
-from services.validate.domain.turns import Turn
 from shared.conversation import sent_messages
+
+
+class Turn(NamedTuple):
+    """A turn of the assistant after everything that was said before it. `digest`: 64 bits of both; two turns that share
+    it by accident only make one group of two. `trained`: the row teaches this turn. `asked`: a question comes before
+    it."""
+
+    digest: int
+    trained: bool
+    asked: bool = True
 
 
 class Row:
