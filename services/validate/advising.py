@@ -44,10 +44,10 @@ def samples(source: Source, scanned: Scan, control: ScanControl, most: int) -> l
     reader = Reader(source.path, scanned.report.size)  # the scan has limited their length
     found: list[Sample] = []
     seen = 0
-    for line, raw in reader.rows():
+    for place, (_, raw) in enumerate(reader.rows()):
         if control.stop.is_set():
             raise Cancelled
-        if line > len(scanned.usable) or not scanned.usable[line - 1]:
+        if not scanned.usable[place]:
             continue
         seen += 1
         if (seen - 1) % every:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from array import array
 from collections.abc import Iterator, Sequence
@@ -20,6 +21,7 @@ from services.validate.domain.split import SPLITS, TRAIN, VALIDATION, sizes
 from services.validate.domain.statistics import estimate, max_length
 from services.validate.domain.strata import stratified
 from services.validate.domain.survey.surveyed import Surveyed
+from services.validate.intake import REPAIRED, read_again
 from services.validate.reader import Reader, Source
 from services.validate.scan import Scan, ScanControl, scan
 from services.validate.served import File, ask, not_asked
@@ -176,7 +178,8 @@ def with_served(
 def write_splits(
     examined: Examined, training: Source, validation: Source | None, folder: Path, control: ScanControl
 ) -> None:
-    """Write `train.jsonl`, `validation.jsonl` and `test.jsonl` into `folder`: the rows byte for byte, one per line."""
+    """Write `train.jsonl`, `validation.jsonl` and `test.jsonl` into `folder`: the rows byte for byte, one per line, but
+    for those that are repaired."""
     assert examined.training is not None, "a file with errors has no splits"
     with ExitStack() as stack:
         files = [stack.enter_context((folder / f"{split}.jsonl").open("wb")) for split in SPLITS]
@@ -192,9 +195,16 @@ def usable_rows(source: Source, role: FileRole, scanned: Scan, control: ScanCont
     reader = Reader(source.path, scanned.report.size)  # the scan has limited their length
     for index, (line, raw) in enumerate(reader.rows()):
         control.advance(role, line, reader.position / reader.size)
-        if scanned.usable[index]:
+        if use := scanned.usable[index]:
             assert isinstance(raw, bytes)
-            yield line, raw
+            yield line, raw if use != REPAIRED else _repaired(line, raw, scanned)
+
+
+def _repaired(line: int, raw: bytes, scanned: Scan) -> bytes:
+    form = scanned.report.format
+    assert form is not None, "a file with usable rows has a format"
+    row = read_again(line, raw, form)
+    return json.dumps(row.value, ensure_ascii=False).encode()
 
 
 def _split_sizes(training: Scan, validation: Scan | None, assignment: Sequence[int]) -> dict[str, SplitSize]:

@@ -14,6 +14,7 @@ from services.validate.domain.findings import Finding, Problems
 from services.validate.domain.formats import Format, detect, mixed_formats, unknown_format
 from services.validate.domain.identity import DIGEST_BYTES
 from services.validate.domain.parse import parse
+from services.validate.domain.repair import repair
 from services.validate.domain.report import BLANK
 from services.validate.domain.split import ranks_of
 from services.validate.plain import PlainRows, plain_rows
@@ -22,6 +23,8 @@ from services.validate.reader import Reader
 Lines = Sequence[bytes | Finding]
 
 _BLANK = Finding(BLANK, "", "the line is blank", "remove it", "warning")
+REPAIRED = 2
+"""Of `State.usable`: the row is usable, but not as its line has it."""
 _SHORT = 16  # so few plain rows between others are quicker one by one
 
 
@@ -52,7 +55,7 @@ class State:
     def keep(self, row: Row, limit: int | None) -> None:
         """Take a usable row. `limit`: tokens of a sequence; what is beyond is cut."""
         self.tally.usable += 1
-        self.usable[row.index] = 1
+        self.usable[row.index] = REPAIRED if row.repaired else 1
         self.ranks.frombytes(ranks_of(self.seed, [row.group]))
         if row.turns:
             self.links.add(row.turns)
@@ -141,3 +144,12 @@ def _row(line: int, raw: bytes | Finding, state: State) -> Row | None:
         row.index = index
         return row
     return None
+
+
+def read_again(line: int, raw: bytes, form: Format) -> Row:
+    """A usable row that was read before, repaired if it must be."""
+    value = parse(raw)
+    assert isinstance(value, dict), "the row was read before"
+    row = Row(line, value, form, len(raw))
+    repair(row)
+    return row

@@ -8,7 +8,7 @@ digests that `domain.identity` gives. A test compares both ways on all kinds of 
 What makes it quick: msgspec reads and writes; what can be asked of many rows at once is asked of all bytes of a block,
 with numpy.
 
-- Texts stay as they are in the line. So that they are canonical, no escape but the short ones may be in them (lines
+- Texts stay as they are in the line. So that they are canonical, no escape but the short ones may be in them (blocks
   with others are read as texts and written again), and the block must be UTF-8.
 - msgspec takes a key that an object has twice. Each object is written again with every key once, so that a row with a
   second key has more quotes than what is written of it. That holds if no escape stands for a quote or for a letter.
@@ -19,7 +19,7 @@ with numpy.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Literal
@@ -28,10 +28,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from services.validate.domain.content import Row
+from services.validate.domain.content import Row, Turn
 from services.validate.domain.findings import Finding
 from services.validate.domain.identity import DIGEST_BYTES, NO_TOOLS, Reading
-from services.validate.domain.turns import Turn
 
 Role = Literal["system", "developer", "user", "assistant"]
 
@@ -135,7 +134,7 @@ def plain_rows(lines: Sequence[bytes | Finding], block: bytes, first: int) -> Pl
     `first`: the number of the first line."""
     if not block.isascii() and not _is_utf8(block):
         return None
-    places, canonical, ends = _written(lines, escaped=_ESCAPED.search(block) is not None)
+    places, canonical, ends = _written(lines, block)
     if not places:
         return None
     form = _Form(canonical, ends)
@@ -161,20 +160,16 @@ def plain_rows(lines: Sequence[bytes | Finding], block: bytes, first: int) -> Pl
     )
 
 
-def _written(lines: Sequence[bytes | Finding], *, escaped: bool) -> tuple[list[int], bytes, list[int]]:
+def _written(lines: Sequence[bytes | Finding], block: bytes) -> tuple[list[int], bytes, list[int]]:
     """The places of the lines that have the form, what `identity` hashes of each, one after another, and their ends."""
+    read: Callable[[bytes], _RawRow | _TextRow] = _read_text if _ESCAPED.search(block) else _read_raw
+    unclear = _UNCLEAR.search(block) is not None
     places, written, ends = [], bytearray(), []
     for place, line in enumerate(lines):
-        if not line or line.__class__ is not bytes:
+        if line.__class__ is not bytes or (unclear and _UNCLEAR.search(line)):
             continue
-        row: _RawRow | _TextRow
         try:
-            if escaped and _ESCAPED.search(line):
-                if _UNCLEAR.search(line):
-                    continue
-                row = _read_text(line)
-            else:
-                row = _read_raw(line)
+            row = read(line)
         except _NOT_READ:
             continue
         if row.messages:
@@ -208,15 +203,17 @@ class _Form:
         self._begins = np.concatenate(([0], self._ends[:-1]))
         last = np.searchsorted(keys, self._ends)
         first = np.concatenate(([0], last[:-1]))
-        self._answers = _counts(roles & (head == _ASSISTANT), first, last)
+        self._answers = _counts(roles & (head == _ASSISTANT), first)
         self.right = (
-            (_counts(roles & (head == _USER), first, last) > 0)
+            (_counts(roles & (head == _USER), first) > 0)
             & (head[last - 1] == _ASSISTANT)
             & (last - first > 2)  # more than one message
         )
         doubtful = keys[~begins_text | _UNSURE[head]]
-        unsure = np.unique(np.searchsorted(self._ends, doubtful, side="right"))
-        self.unsure = unsure[self.right[unsure]].tolist()
+        self.unsure: list[int] = []
+        if len(doubtful):
+            unsure = np.unique(np.searchsorted(self._ends, doubtful, side="right"))
+            self.unsure = unsure[self.right[unsure]].tolist()
         self._content, self._role = keys[last - 2], keys[last - 1]
 
     def bounds(self, number: int) -> tuple[int, int]:
@@ -229,6 +226,8 @@ class _Form:
         prompt_ends = self._content - (len(_BETWEEN) - 2)
         text_ends = self._role - len('","role')
         parts = (self._begins, self._ends, prompt_ends, self._content + 3, text_ends, self._answers)
+        if self.right.all():
+            return tuple(part.tolist() for part in parts)
         return tuple(part[self.right].tolist() for part in parts)
 
 
@@ -247,10 +246,9 @@ def _places(quotes: NDArray[np.bool_], colons: NDArray[np.bool_]) -> Numbers:
     return found
 
 
-def _counts(marked: NDArray[np.bool_], first: Numbers, last: Numbers) -> Numbers:
-    """How many are marked of those from `first` to `last`, for each pair of them."""
-    counts = np.concatenate(([0], np.cumsum(marked)))
-    found: Numbers = counts[last] - counts[first]
+def _counts(marked: NDArray[np.bool_], first: Numbers) -> Numbers:
+    """How many are marked from each of `first` to the next."""
+    found: Numbers = np.add.reduceat(marked.view(np.int8), first, dtype=np.int64)
     return found
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from services.validate.domain.findings import Finding
 from services.validate.domain.sniff import HEAD_BYTES, sniff
 
-CHUNK = 2**18
+CHUNK = 2**19
 _BOM = b"\xef\xbb\xbf"
 _DENSE = 16  # bytes a line on average: below, most lines are probably blank
 _SPACE = re.compile(rb"\s*")
@@ -92,7 +92,9 @@ class Reader:
         """Blocks of whole lines."""
         if not self.lines:
             data = data.removeprefix(_BOM)
-        if data.isspace() or len(data) < data.count(b"\n") * _DENSE:
+        if data.isspace():
+            yield self._blank(data.count(b"\n") + (not data.endswith(b"\n")))
+        elif len(data) < data.count(b"\n") * _DENSE:
             yield from self._sparse(data)
         else:
             yield self._block(data)
@@ -105,15 +107,18 @@ class Reader:
             assert space is not None, "it matches nothing, too"
             end = len(data) if space.end() == len(data) else data.rfind(b"\n", begin, space.end()) + 1
             if end > begin:
-                blank = data.count(b"\n", begin, end) + (not data.endswith(b"\n", begin, end))
-                yield Block(self.lines + 1, (), blank=blank)
-                self.lines += blank
+                yield self._blank(data.count(b"\n", begin, end) + (not data.endswith(b"\n", begin, end)))
                 begin = end
             if begin < len(data):
                 found = _TO_BLANK.search(data, begin)
                 end = found.start() + 1 if found else len(data)
                 yield self._block(data[begin:end])
                 begin = end
+
+    def _blank(self, lines: int) -> Block:
+        first = self.lines + 1
+        self.lines += lines
+        return Block(first, (), blank=lines)
 
     def _block(self, data: bytes) -> Block:
         lines: list[bytes | Finding] = list(data.split(b"\n"))

@@ -54,9 +54,10 @@ class ScanControl:
 class Scan:
     """What a scan found.
 
-    `usable` has a byte per row of the file (blank lines are none): whether it goes into the splits. `ranks` and
-    `tokens` have an entry per usable row, in the order of the lines; rows of one rank stay in one split. `longest` is
-    the longest usable sequence. Of a row that is cut, `tokens` and `longest` count only what is left.
+    `usable` has a byte per row of the file (blank lines are none): whether it goes into the splits, 2 where it is
+    repaired. `ranks` and `tokens` have an entry per usable row, in the order of the lines; rows of one rank stay in one
+    split. `longest` is the longest usable sequence. Of a row that is cut, `tokens` and `longest` count only what is
+    left.
     """
 
     report: FileReport
@@ -126,8 +127,9 @@ def _batches(some: Iterator[Row | PlainRows], checks: list[Check], state: State)
         while begin < count:
             part, begin = _first_part(piece, begin, BATCH_ROWS - len(batch), BATCH_BYTES - size)
             passed = _passed(part, checks, state)
-            batch += passed.rows() if isinstance(passed, PlainRows) else passed
-            size = sum(row.size for row in batch)
+            rows = list(passed.rows()) if isinstance(passed, PlainRows) else passed
+            batch += rows
+            size += sum(row.size for row in rows)
             if len(batch) >= BATCH_ROWS or size >= BATCH_BYTES:
                 yield batch
                 batch, size = [], 0

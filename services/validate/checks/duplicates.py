@@ -9,6 +9,7 @@ from services.validate.checks.base import Check
 from services.validate.domain.content import Row
 from services.validate.domain.findings import Finding
 from services.validate.domain.identity import identify
+from services.validate.domain.repair import repair
 from services.validate.plain import PlainRows
 
 DUPLICATE = "duplicate"
@@ -24,6 +25,7 @@ class Duplicates(Check):
 
     def row(self, row: Row) -> Iterable[Finding]:
         if not row.group:
+            repair(row)
             identify(row)
         context = self.context
         if context.training is not None and context.training.holds(row.group):

@@ -7,10 +7,9 @@ from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
 from services.validate.checks.base import Check, Context
-from services.validate.domain.content import Row
+from services.validate.domain.content import Row, Turn
 from services.validate.domain.findings import Finding, Severity
 from services.validate.domain.survey.surveyed import Surveyed, places
-from services.validate.domain.turns import Turn
 from services.validate.plain import PlainRows
 
 NEAR_DUPLICATE, LEAK = "near_duplicate", "leak"

@@ -68,36 +68,32 @@ class Digests:
             self._grow()
         read = np.frombuffer(digests, _DIGEST)
         key, more, line = read["key"] | np.uint64(_FILLED), read["more"], np.array(lines, np.uint32)
-        slot = self._homes_of(key)
+        place, slot = np.arange(len(line)), self._homes_of(key)
         keys, mores, firsts = self._arrays()
         found: list[tuple[int, int]] = []
-        while len(line) > _FEW:
+        while len(place) > _FEW:
             if int(slot.max()) >= len(keys) - 2:  # the slots behind the last home are used up
                 self._grow()
                 slot = self._homes_of(key)
                 keys, mores, firsts = self._arrays()
-            known = keys[slot]
-            empty = np.flatnonzero(known == 0)
+            empty = np.flatnonzero(keys[slot] == 0)
             if len(empty):
                 # of two that want one slot the first gets it: what is assigned last counts
                 turned = empty[::-1]
                 wanted = slot[turned]
                 keys[wanted], mores[wanted], firsts[wanted] = key[turned], more[turned], line[turned]
-                known = keys[slot]
             own = firsts[slot] == line
             self._free -= int(np.count_nonzero(own))
-            same = (known == key) & (mores[slot] == more)
-            repeated = np.flatnonzero(same & ~own)
-            found += zip(line[repeated].tolist(), firsts[slot[repeated]].tolist(), strict=True)
-            left = np.flatnonzero(~(same | own))
-            key, more, line, slot = key[left], more[left], line[left], slot[left] + 1
-        for one in np.flatnonzero(np.isin(np.array(lines, np.uint32), line)).tolist() if len(line) else ():
-            if (known_line := self.first(digests[one * 16 : one * 16 + 16], lines[one])) != lines[one]:
-                found.append((lines[one], known_line))
-        if not found:
-            return []
-        place_of = {number: place for place, number in enumerate(lines)}
-        return sorted((place_of[number], first) for number, first in found)
+            done = own | ((keys[slot] == key) & (mores[slot] == more))
+            repeated = np.flatnonzero(done & ~own)
+            if len(repeated):
+                found += zip(place[repeated].tolist(), firsts[slot[repeated]].tolist(), strict=True)
+            left = np.flatnonzero(~done)
+            key, more, line, place, slot = key[left], more[left], line[left], place[left], slot[left] + 1
+        for one in place.tolist():
+            if (first := self.first(digests[one * 16 : one * 16 + 16], lines[one])) != lines[one]:
+                found.append((one, first))
+        return sorted(found)
 
     def _homes_of(self, key: Array) -> Array:
         high = (key >> np.uint64(31)) & np.uint64(_HALF)

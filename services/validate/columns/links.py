@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from services.validate.domain.turns import Turn
+from services.validate.domain.content import Turn
 
 KEEP = 2**64 - 1
 """The rank of rows that are always trained on."""

@@ -86,7 +86,7 @@ def _assistant(message: dict[str, Any], at: str, calls: set[str]) -> Iterator[Fi
         yield Finding("invalid_weight", f"{at}.weight", "is neither 0 nor 1", "use 0 (do not train on it) or 1")
     acts = False
     if message.get("tool_calls") is not None:
-        acts = True
+        acts = message["tool_calls"] != []
         yield from tool_calls(message["tool_calls"], f"{at}.tool_calls", calls)
     if message.get("function_call") is not None:
         acts = True
@@ -94,11 +94,20 @@ def _assistant(message: dict[str, Any], at: str, calls: set[str]) -> Iterator[Fi
     text = message.get("content")
     if isinstance(text, str) and text.strip():
         return
-    if not acts and (text is None or is_empty(text)):
+    if not acts and (text is None or is_empty(text)) and refusal_of(message):
+        text, remedy = "is a refusal without content, and is trained on as the answer", "write it as the content"
+        yield Finding("refusal_as_answer", f"{at}.refusal", text, remedy, "warning")
+    elif not acts and (text is None or is_empty(text)):
         place, remedy = f"{at}.content", "write the answer to learn, or add tool_calls"
         yield Finding("empty_assistant", place, "the assistant says nothing", remedy)
     elif text is not None:
         yield from content(message, at, required=False, may_be_empty=True)
+
+
+def refusal_of(message: dict[str, Any]) -> str:
+    """The refusal of an assistant message; empty: it has none."""
+    refusal = message.get("refusal")
+    return refusal if isinstance(refusal, str) and refusal.strip() else ""
 
 
 def _tool(message: dict[str, Any], at: str, calls: set[str]) -> Iterator[Finding]:

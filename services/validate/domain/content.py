@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 from services.validate.domain.formats import Format
-from services.validate.domain.turns import Turn
 from shared.conversation import sent_messages
+
+
+class Turn(NamedTuple):
+    """A turn of the assistant after everything that was said before it. `digest`: 64 bits of both; two turns that share
+    it by accident only make one group of two. `trained`: the row teaches this turn. `asked`: a question comes before
+    it."""
+
+    digest: int
+    trained: bool
+    asked: bool = True
 
 
 class Row:
@@ -32,6 +41,8 @@ class Row:
     prompt: int | None = None
     answer = 0
     sequences: tuple[int, ...] = ()
+    repaired = False
+    """Its `value` is not what its line holds: see `domain/repair.py`."""
 
     def __init__(
         self, line: int, value: dict[str, Any] | None, format: Format, size: int = 0, raw: bytes = b""

@@ -7,8 +7,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from services.validate.domain.content import Row, input_of
-from services.validate.domain.turns import Turn
+from services.validate.domain.content import Row, Turn, input_of
 from shared.conversation import TEMPLATE_FIELDS, text_of
 from shared.ids import canonical
 

@@ -83,7 +83,8 @@ def tool_calls(value: Any, at: str, ids: set[str]) -> Iterator[Finding]:
         yield wrong_type(at, value, "a list of tool calls")
         return
     if not value:
-        yield Finding("empty_tool_calls", at, "is an empty list", "add a call, or remove the key")
+        yield Finding("empty_tool_calls", at, "is an empty list and is left out", "remove the key", "warning")
+    own: set[str] = set()
     for index, call in enumerate(value):
         place = f"{at}[{index}]"
         if not isinstance(call, dict):
@@ -93,13 +94,18 @@ def tool_calls(value: Any, at: str, ids: set[str]) -> Iterator[Finding]:
         identity = call.get("id")
         if not isinstance(identity, str) or not identity:
             yield Finding("invalid_tool_call", f"{place}.id", "is not an id", "give every call an id of its own")
-        elif identity in ids:
+        elif identity in own:
             yield Finding("invalid_tool_call", f"{place}.id", "is the id of an earlier call too", "make it unique")
-        else:
-            ids.add(identity)
+        elif identity in ids:
+            # logs number the calls of each turn anew; results belong to the latest call with their id
+            text = "is the id of a call of an earlier turn too"
+            yield Finding("repeated_call_id", f"{place}.id", text, "make it unique", "warning")
+        if isinstance(identity, str):
+            own.add(identity)
         if call.get("type") != "function":
             yield Finding("invalid_tool_call", f"{place}.type", "is not 'function'", 'set it to "function"')
         yield from function_call(call.get("function"), f"{place}.function")
+    ids |= own
 
 
 def function_call(value: Any, at: str) -> Iterator[Finding]:
@@ -113,11 +119,19 @@ def function_call(value: Any, at: str) -> Iterator[Finding]:
         yield missing(at, "arguments", 'add the arguments as JSON text, "{}" when there are none')
         return
     arguments, place = value["arguments"], f"{at}.arguments"
-    if not isinstance(arguments, str):
+    if is_blank(arguments):
+        text = 'is empty and is trained on as "{}"'
+        yield Finding("empty_arguments", place, text, 'write "{}" when there are none', "warning")
+    elif not isinstance(arguments, str):
         yield wrong_type(place, arguments, "JSON text in a string (json.dumps of the arguments)")
     elif (problem := _not_an_object(arguments)) is not None:
         remedy = 'write it with json.dumps, for example "{\\"city\\": \\"Rome\\"}"'
         yield Finding("invalid_arguments", place, f"is not the JSON text of an object: {problem}", remedy)
+
+
+def is_blank(arguments: Any) -> bool:
+    """Whether arguments are none at all, which servers take for an empty object."""
+    return arguments is None or (isinstance(arguments, str) and not arguments.strip())
 
 
 def _name(value: dict[str, Any], at: str) -> Iterator[Finding]:

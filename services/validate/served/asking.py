@@ -5,10 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from services.validate.domain.content import Row
-from services.validate.domain.parse import parse
 from services.validate.domain.report import FileRole, ServedCheck
 from services.validate.domain.served import sample
+from services.validate.intake import read_again
 from services.validate.reader import Reader, Source
 from services.validate.scan import Scan, ScanControl
 from services.validate.served.client import RenderServer, Silent, Unasked
@@ -45,7 +44,7 @@ def ask(
             return not_asked(tokenizer, reason)
         except Unasked as error:
             return not_asked(tokenizer, str(error))
-        usable = sum(sum(scanned.usable) for _, _, scanned in files)
+        usable = sum(scanned.report.usable for _, _, scanned in files)
         due = min(usable, render.rows)
         return compare(
             _rows(files, sample(usable, render.rows, seed)),
@@ -71,6 +70,4 @@ def _rows(files: Sequence[File], chosen: frozenset[int] | None) -> Iterator[Aske
             if chosen is not None and index not in chosen:
                 continue
             assert isinstance(raw, bytes)
-            value = parse(raw)
-            assert isinstance(value, dict), "the row was read before"
-            yield Asked(role, Row(line, value, form, len(raw)))
+            yield Asked(role, read_again(line, raw, form))

@@ -88,7 +88,8 @@ def test_good_rows_have_no_problems(row: dict[str, Any], run: Examine) -> None:
         ({"mesages": [USER, ANSWER]}, "misspelt_key", "mesages"),
         (chat(USER, RESULT, ANSWER), "unknown_tool_call", "messages[1].tool_call_id"),
         (chat(USER, CALLING, {"role": "tool", "content": "x"}, ANSWER), "missing_field", "messages[2].tool_call_id"),
-        (chat(USER, {"role": "assistant", "tool_calls": []}), "empty_tool_calls", "messages[1].tool_calls"),
+        (chat(USER, {"role": "assistant", "tool_calls": []}), "empty_assistant", "messages[1].content"),
+        (chat(USER, {"role": "assistant", "refusal": " "}), "empty_assistant", "messages[1].content"),
         (
             chat(USER, {"role": "assistant", "tool_calls": [CALL, CALL]}),
             "invalid_tool_call",
