@@ -6,7 +6,21 @@ from collections.abc import Callable
 
 import typer
 
-from cli.commands import advise, check, curate, dlq, estimate, jobs, keys, mine, models, quarantine, stack, trace
+from cli.commands import (
+    advise,
+    check,
+    curate,
+    dlq,
+    estimate,
+    jobs,
+    keys,
+    mine,
+    models,
+    quarantine,
+    stack,
+    synthesize,
+    trace,
+)
 from cli.terminal import Group
 
 app = typer.Typer(
@@ -27,6 +41,7 @@ PANELS: dict[str, dict[str, Callable[..., None]]] = {
         "env": stack.env,
     },
     "Datasets": {
+        "synthesize": synthesize.synthesize,
         "mine": mine.mine,
         "check": check.check,
         "advise": advise.advise,

@@ -11,7 +11,8 @@ from services.ingest.notifications import BucketNotifications
 from services.ingest.preparation import Preparation
 from services.ingest.requests import Requests
 from services.ingest.sweep import Sweep
-from shared.events import DatasetUploaded, JobControl
+from services.ingest.synthesis.stage import SynthesisStage
+from shared.events import DatasetUploaded, JobControl, SynthesisRequested
 from shared.service import Context, Parts, run
 
 
@@ -23,14 +24,23 @@ def build(context: Context) -> Parts:
     intake = Intake(context.objects, announcer, settings, preparation)
     deduplicator = Deduplicator(context.objects, intake, announcer, bucket.bucket)
     inbox = Inbox(context.objects, intake, deduplicator)
-    sweep = Sweep(bucket, deduplicator, settings.ingest)
+    synthesis = SynthesisStage(
+        context.objects,
+        bucket,
+        context.bus,
+        settings.synthesis,
+        owner=announcer.owner,
+        lease_seconds=settings.stage.lease_seconds,
+    )
+    sweep = Sweep(bucket, deduplicator, settings.ingest, listed=synthesis.listed)
     notifications = BucketNotifications(bucket, deduplicator)
     requests = Requests(context.objects, context.bus, preparation)
     context.bus.subscribe(DatasetUploaded, inbox.announced)
     context.bus.subscribe(JobControl, requests.rung)
+    context.bus.subscribe(SynthesisRequested, synthesis.requested)
     if topic := settings.ingest.notifications_topic:
         context.bus.subscribe_raw(topic, notifications.received)
-    return Parts(background=(announcer.run, inbox.run, sweep.run, notifications.run, requests.run))
+    return Parts(background=(announcer.run, inbox.run, sweep.run, notifications.run, requests.run, synthesis.run))
 
 
 def main() -> None:

@@ -4,14 +4,16 @@ settings, or an error that names what to correct."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from shared.errors import InputError
 from shared.events import JobSpec
+
+Spec = TypeVar("Spec", bound=BaseModel)
 
 CODE = "invalid_job_settings"
 MAX_BYTES = 64 * 2**10
@@ -28,15 +30,31 @@ def parse_spec(text: bytes, where: str) -> JobSpec:
     Raises:
         InputError: names the field and what is wrong with it. Nothing else is raised, whatever the text holds.
     """
+    return parse(JobSpec, text, where, CODE, "`suffix: support`")
+
+
+def parse(model: type[Spec], text: bytes, where: str, code: str, example: str) -> Spec:
+    """Parse the YAML of any settings. `example`: lines that would be right, for an error.
+
+    Raises:
+        InputError: as `parse_spec`, with the code `code`.
+    """
+    try:
+        return _parsed(model, text, where, example)
+    except InputError as error:
+        raise InputError(code, error.message, error.param) from None
+
+
+def _parsed(model: type[Spec], text: bytes, where: str, example: str) -> Spec:
     if len(text) > MAX_BYTES:
         raise too_large(where)
     data = _read(text, where)
     if not isinstance(data, dict):
-        raise InputError(CODE, f"{where}: write `field: value` lines, for example `suffix: support`.")
+        raise InputError(CODE, f"{where}: write `field: value` lines, for example {example}.")
     try:
-        spec = JobSpec.model_validate(data)
+        spec = model.model_validate(data)
         # what cannot be read back from the ledger must not get into it
-        JobSpec.model_validate_json(spec.model_dump_json())
+        model.model_validate_json(spec.model_dump_json())
     except ValidationError as error:
         problems = error.errors(include_url=False, include_input=False, include_context=False)
         fields = [_short(".".join(str(part) for part in problem["loc"])) for problem in problems]

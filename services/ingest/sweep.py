@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from services.ingest import metrics
 from services.ingest.deduplicator import Deduplicator
@@ -28,10 +28,13 @@ class Sweep:
         deduplicator: Deduplicator,
         settings: IngestSettings,
         timer: Callable[[], float] = time.monotonic,
+        listed: Callable[[Sequence[Entry]], None] = lambda listing: None,
     ) -> None:
+        """`listed` is told of everything that a sweep finds in the bucket."""
         self._bucket = bucket
         self._deduplicator = deduplicator
         self._settings = settings
+        self._listed = listed
         self._timer = timer
         self._etags: dict[str, str] = {}
         """The ETags of the last sweep: they show whether an object is still being overwritten."""
@@ -66,6 +69,7 @@ class Sweep:
         """
         await self._deduplicator.load()
         listing = await self._bucket.list("")
+        self._listed(listing)
         before, self._etags = self._etags, {entry.key: entry.etag for entry in listing}
         found = False
         for entry in listing:

@@ -50,6 +50,8 @@ from shared.events.events import (
     Split,
     StageName,
     StageOutcome,
+    SynthesisProgress,
+    SynthesisRequested,
     TrainingCompleted,
     TrainingUsage,
 )
@@ -146,6 +148,8 @@ __all__ = [
     "StageResult",
     "StoredFile",
     "StrictModel",
+    "SynthesisProgress",
+    "SynthesisRequested",
     "Target",
     "TaskKind",
     "Tombstone",

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from shared.errors import InputError
 from shared.events import limits
 from shared.events.checks import Checks
+from shared.events.integrations import Integration
 from shared.events.json_schema import problem_in
 from shared.events.limits import JobId, JsonObject, Name, ShownName
 from shared.events.models import FrozenModel, StrictModel
@@ -261,24 +262,6 @@ class Budget(StrictModel):
     """Of all epochs, without padding."""
     money: Annotated[float, Field(gt=0, le=1e9)] | None = None
     """In the currency of `TUNESTREAM_TRAINER__PRICE_PER_GPU_HOUR`, without which the job is refused."""
-
-
-class Wandb(StrictModel):
-    """A run in Weights & Biases: its project, and what it is called there."""
-
-    project: Annotated[str, Field(max_length=limits.INTEGRATION_CHARS)]
-    name: Annotated[str, Field(max_length=limits.INTEGRATION_CHARS)] | None = None
-    """None: the id of the job."""
-    entity: Annotated[str, Field(max_length=limits.INTEGRATION_CHARS)] | None = None
-    """A team or a user; None: that of the key."""
-    tags: Annotated[tuple[Annotated[str, Field(max_length=64)], ...], Field(max_length=50)] = ()
-
-
-class Integration(StrictModel):
-    """Another system that is told of the training."""
-
-    type: Literal["wandb"]
-    wandb: Wandb
 
 
 class JobSpec(StrictModel):

@@ -34,6 +34,7 @@ from shared.settings.sections import (
     VllmSettings,
     WebhookSettings,
 )
+from shared.settings.synthesis import SynthesisSettings
 from shared.settings.tracking import TrackingSettings
 from shared.settings.values import ApiKeys, ReadableFile
 
@@ -57,6 +58,7 @@ __all__ = [
     "Settings",
     "StageSettings",
     "StoreSettings",
+    "SynthesisSettings",
     "TelemetrySettings",
     "TrackingSettings",
     "TrainerSettings",

@@ -38,6 +38,7 @@ from shared.settings.sections import (
     VllmSettings,
     WebhookSettings,
 )
+from shared.settings.synthesis import SynthesisSettings
 from shared.settings.tracking import TrackingSettings
 
 log = logging.getLogger(__name__)
@@ -66,6 +67,7 @@ class Settings(BaseSettings):
     model: ModelSettings = ModelSettings()
     stage: StageSettings = StageSettings()
     ingest: IngestSettings = IngestSettings()
+    synthesis: SynthesisSettings = SynthesisSettings()
     validation: ValidationSettings = ValidationSettings()
     trainer: TrainerSettings = TrainerSettings()
     gpu: GpuSettings = GpuSettings()

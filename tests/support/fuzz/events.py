@@ -12,7 +12,8 @@ from shared.events import BY_TOPIC, Event, JobControl
 from tests.support.data.job_history import JobHistory
 from tests.support.fuzz.values import broken, bucket, mutated, no_key, noise
 
-TOPICS = tuple(topic for topic in BY_TOPIC if topic not in ("inference.logged", "inference.feedback", "model.degraded"))
+_UNREAD = ("inference.logged", "inference.feedback", "model.degraded", "synthesis.progress")
+TOPICS = tuple(topic for topic in BY_TOPIC if topic not in _UNREAD)
 """Those that a service reads."""
 UPLOADS = "dataset.uploaded"
 PLACE = "_fuzz/"

@@ -130,7 +130,8 @@ def test_it_becomes_a_dataset_that_can_be_trained_on(name: str, tmp_path: Path) 
     assert (made.examples, made.left_out) == (ROWS, ())
     report = check(out, spec=JobSpec(), base_location=None, limits=ValidationSettings())
     assert report.ok, report.failure
-    assert (report.training.usable, report.training.warnings) == (ROWS, 0)
+    assert "unknown_key" not in report.training.warning_counts
+    assert (report.training.usable, report.training.errors) == (ROWS, 0)
     assert report.method == ("dpo" if name == "pairs.jsonl" else "supervised")
 
 

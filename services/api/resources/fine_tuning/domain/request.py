@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from shared.errors import InputError
 from shared.events import DatasetPointer, JobSpec, Reference
 from shared.events.checks import Checks
+from shared.events.integrations import Integration
 from shared.events.limits import INTEGRATIONS, Name
 from shared.events.models import StrictModel
 from shared.events.spec import (
@@ -17,7 +18,6 @@ from shared.events.spec import (
     Evaluation,
     Gate,
     Hyperparameters,
-    Integration,
     Lora,
     Metadata,
     Method,

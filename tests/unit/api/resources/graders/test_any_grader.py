@@ -45,13 +45,13 @@ CHANGED = st.sampled_from(GRADERS).flatmap(
 )
 
 
-@given(JSON | CHANGED, st.booleans(), st.text(max_size=8), JSON)
-def test_any_grader_is_read_or_refused(value: Any, strictly: bool, sample: str, item: Any) -> None:
+@given(JSON | CHANGED, st.booleans(), st.booleans(), st.text(max_size=8), JSON)
+def test_any_grader_is_read_or_refused(value: Any, strictly: bool, labels: bool, sample: str, item: Any) -> None:
     try:
         grader = parse(value, strictly=strictly)
         values = variables(item if isinstance(item, dict) else {"answer": item}, sample)
         for part in grader.graders.values() if grader.type == "multi" else [grader]:
-            _guarded(part, values, "grader")
+            _guarded(part, values, "grader", labels)
     except InputError as refused:
         assert refused.param is not None and refused.param.startswith("grader")
         assert refused.message.startswith(refused.param)
