@@ -97,6 +97,8 @@ async def test_the_longest_row_is_the_longest_that_is_used(
 async def test_a_split_without_a_share_is_not_made(objects: FakeStore, settings: Settings) -> None:
     event = await work(objects, settings)(attempt(objects.add("d", good(10)), splits={"validation": 0, "test": 0}))
     assert (event.train.examples, event.validation, event.test) == (10, None, None)
+    assert event.task == "text" and event.page
+    assert b"Can be trained on" in objects.held[event.page.key].data
 
 
 async def test_a_bad_dataset_ends_the_job_and_leaves_its_report(objects: FakeStore, settings: Settings) -> None:
@@ -111,7 +113,8 @@ async def test_a_bad_dataset_ends_the_job_and_leaves_its_report(objects: FakeSto
     )
     report = json.loads(objects.held[key].data)
     assert [problem["line"] for problem in report["training"]["problems"]] == [12, 12]
-    assert set(objects.held) == {"d", key, key.replace(".json", ".html")}
+    page = key.replace(".json", ".html")
+    assert set(objects.held) == {"d", key, page} and b"Cannot be trained on" in objects.held[page].data
 
 
 async def test_a_file_of_the_api_is_named_by_its_id(objects: FakeStore, settings: Settings) -> None:
