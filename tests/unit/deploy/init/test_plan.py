@@ -42,6 +42,8 @@ def test_a_stranger_may_announce_and_listen_and_nothing_else() -> None:
     mine = {rule[1:] for rule in plan.rules(STACK.kafka) if rule.user == "stranger"}
     assert mine == {
         ("topic", "dataset.uploaded", False, "WRITE"),
+        ("topic", "synthesis.requested", False, "WRITE"),
+        ("topic", "synthesis.progress", False, "READ"),
         ("topic", "model.deployed", False, "READ"),
         ("topic", "job.progress", False, "READ"),
         ("topic", "job.failed", False, "READ"),
