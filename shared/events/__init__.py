@@ -25,18 +25,23 @@ from shared.events.documents import (
     StoredFile,
     Tombstone,
 )
-from shared.events.events import (
-    BY_TOPIC,
-    EVENTS,
+from shared.events.event import (
     NEXT_STAGE,
     RUNNER_STAGES,
     SERVICES,
     STAGE_NAMES,
+    Event,
+    ProgressState,
+    StageName,
+    StageOutcome,
+)
+from shared.events.events import (
+    BY_TOPIC,
+    EVENTS,
     CheckpointInfo,
     DatasetUploaded,
     DatasetValidated,
     EvalCompleted,
-    Event,
     InferenceFeedback,
     InferenceLogged,
     Interval,
@@ -46,12 +51,7 @@ from shared.events.events import (
     ModelDegraded,
     ModelDeployed,
     Overfitting,
-    ProgressState,
     Split,
-    StageName,
-    StageOutcome,
-    SynthesisProgress,
-    SynthesisRequested,
     TrainingCompleted,
     TrainingUsage,
 )
@@ -83,6 +83,7 @@ from shared.events.spec import (
     Splits,
     TaskKind,
 )
+from shared.events.synthesis import SynthesisProgress, SynthesisRequested
 
 __all__ = [
     "BY_TOPIC",

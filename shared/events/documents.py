@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 from pydantic import AliasChoices, Field, model_validator
 
-from shared.events.events import BY_TOPIC, RUNNER_STAGES, Event, StageName, StageOutcome
+from shared.events.event import RUNNER_STAGES, Event, StageName, StageOutcome
+from shared.events.events import BY_TOPIC
 from shared.events.limits import (
     DEFAULT_PROJECT,
     FileId,

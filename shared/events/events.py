@@ -1,12 +1,12 @@
-"""The events, one class per topic, and the names of the stages and services that send and read them."""
+"""The events of jobs and of the models that they make, one class per topic, and the list of all events."""
 
 from __future__ import annotations
 
-from itertools import pairwise
-from typing import Annotated, ClassVar, Literal, get_args
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from shared.events.event import RUNNER_STAGES, STAGE_NAMES, Event, ProgressState, StageName
 from shared.events.limits import (
     DEFAULT_PROJECT,
     ITEMS,
@@ -23,33 +23,7 @@ from shared.events.models import FrozenModel
 from shared.events.references import DatasetPointer, FolderReference, Reference
 from shared.events.served import Served
 from shared.events.spec import JobSpec, Method, Origin, TaskKind
-
-StageName = Literal["ingest", "validate", "trainer", "evaluator", "inference"]
-STAGE_NAMES: tuple[StageName, ...] = get_args(StageName)
-"""The stages in the order in which a job passes them. Each is also the name of a service."""
-RUNNER_STAGES = STAGE_NAMES[1:]
-"""The stages that `shared/stages/runner.py` runs; ingest only makes the job."""
-NEXT_STAGE: dict[StageName, StageName] = dict(pairwise(STAGE_NAMES))
-"""The stage that goes on where a stage ends; the last one has none."""
-SERVICES = (*STAGE_NAMES, "api")
-StageOutcome = Literal["completed", "failed", "cancelled"]
-"""How a stage ends."""
-ProgressState = Literal["started", "running", "checkpoint", "retrying", "waiting", "completed", "not_promoted"]
-"""What `job.progress` says of a stage. `waiting`: something outside is unavailable, or a setting is wrong; the message
-says what, and the stage goes on when it is mended."""
-
-
-class Event(FrozenModel):
-    """Base of all events. The CloudEvents type is made from `topic`: `tunestream.{topic}.v1`."""
-
-    topic: ClassVar[str]
-    sent_by: ClassVar[tuple[str, ...]]
-    read_by: ClassVar[tuple[str, ...]]
-    """Names of services; `anyone` stands for programs that are not part of Tunestream."""
-
-    @classmethod
-    def ce_type(cls) -> str:
-        return f"tunestream.{cls.topic}.v1"
+from shared.events.synthesis import SynthesisProgress, SynthesisRequested
 
 
 class DatasetUploaded(Event):
@@ -318,38 +292,6 @@ class ModelDegraded(Event):
     model: Name
     alert: Name
     figures: Annotated[dict[Id, float], Field(max_length=ITEMS)] = {}
-
-
-class SynthesisRequested(Event):
-    """Make the dataset of a spec that is in the bucket now, instead of after ingest's next sweep."""
-
-    topic: ClassVar[str] = "synthesis.requested"
-    sent_by = ("anyone",)
-    read_by = ("ingest",)
-    spec: DatasetPointer
-    """`NAME.synthesis.yaml` in the bucket for datasets."""
-
-
-class SynthesisProgress(Event):
-    """How far a synthesis is. Its end is a dataset in the bucket, which becomes an ordinary `dataset.uploaded`."""
-
-    topic: ClassVar[str] = "synthesis.progress"
-    sent_by = ("ingest",)
-    read_by = ("anyone",)
-    spec: DatasetPointer
-    state: Literal["started", "running", "waiting", "completed", "failed"] | Id
-    """`waiting`: something outside is unavailable; the message says what. `failed`: the spec has to be changed."""
-    message: Text = ""
-    made: Count = 0
-    """Rows."""
-    wanted: Count = 0
-    refused: Count = 0
-    """Attempts that made no row."""
-    tokens: Count = 0
-    """The most that may have been used so far."""
-    money: float | None = None
-    """In the currency of the spec's prices."""
-    dataset: DatasetPointer | None = None
 
 
 EVENTS: tuple[type[Event], ...] = (
