@@ -74,7 +74,7 @@ async def test_a_difference_ends_the_job_with_its_line_and_keeps_the_report(
     key = f"{attempt.prefix}report.json"
     report = json.loads(objects.held[key].data)
     assert report["ok"] is False and report["served"]["first"]["line"] == 1
-    assert set(objects.held) == {"d", key}
+    assert set(objects.held) == {"d", key, f"{attempt.prefix}report.html"}
 
 
 async def test_without_a_server_event_and_history_say_so(objects: FakeStore, stage: Run) -> None:
