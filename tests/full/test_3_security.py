@@ -293,11 +293,13 @@ def test_containers_are_not_root_and_cannot_write_their_own_files(stack: FullSta
 
 
 def test_images_without_torch_are_small(stack: FullStack) -> None:
-    """Under 400 MB with the public python:3.11-slim-bookworm, which has 130 MB; so 270 MB of our own."""
+    """Under 400 MB with the public python:3.11-slim-bookworm, which has 130 MB; so 270 MB of our own. Tables (polars)
+    cost ingest 150 MB more, languages (lingua) as much in validate."""
     base = _layers("python:3.11-slim-bookworm")
-    for service in ("ingest", "validate", "evaluator", "api", "inference"):
+    limits = {"ingest": 420e6, "validate": 420e6, "evaluator": 270e6, "api": 270e6, "inference": 270e6}
+    for service, limit in limits.items():
         own = _layers(f"tunestream/{service}")[len(base) :]
-        assert sum(own) < 270e6, f"{service}: {sum(own) / 1e6:.0f} MB"
+        assert sum(own) < limit, f"{service}: {sum(own) / 1e6:.0f} MB"
 
 
 def _layers(image: str) -> list[int]:
