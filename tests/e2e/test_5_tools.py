@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from typing import Any
 
 import pytest
@@ -15,15 +16,40 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 ALIAS = "desk"
 # two of the three tools, because the tiny base reads all of a prompt's tools in every row
 OFFERED = (tools.TOOLS[0], tools.TOOLS[2])
-KINDS = (tools.status, tools.gift_card)
+# The tiny base finds a number where it was told one in its chats: "My number is 48213", "It is about 48213". Any other
+# sentence it learns to read on some processors and not on others.
+ORDER = (
+    "It is about {order}. Where is my order?",
+    "My number is {order}. Has my order left yet?",
+    "Number {order}. When does my order arrive?",
+    "My number is {order}. I am still waiting for my order.",
+)
+CARD = (
+    "It is about {card}. What is my gift card worth?",
+    "My number is {card}. Is there any money on my gift card?",
+    "Number {card}. Can I still use my gift card?",
+)
 # with nf4, a base of 5.6 million parameters copies hardly any number
 SETTINGS = """
-hyperparameters: {n_epochs: 6}
+hyperparameters: {n_epochs: 3}
 lora: {quantization: none}
 evaluation: {few_shot: 1}
 suffix: desk
 """
 ASKED = 12
+
+
+def status(rng: random.Random) -> list[tools.Message]:
+    order = tools.an_order(rng)
+    return [tools.asks(rng, ORDER, order=order), tools.calls(("order_status", {"order": order}))]
+
+
+def gift_card(rng: random.Random) -> list[tools.Message]:
+    card = tools.a_card(rng)
+    return [tools.asks(rng, CARD, card=card), tools.calls(("gift_card", {"card": card}))]
+
+
+KINDS = (status, gift_card)
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +60,8 @@ def job(stack: StackUnderTest) -> dict:
 
 @pytest.fixture(scope="module")
 def answered(stack: StackUnderTest, job: dict) -> list[tuple[dict[str, Any], Any]]:
-    """Of the rows that no split holds, those that the tuned model answers with the right call, and its answers. It does
-    not copy every number, and which ones depends on the processor."""
+    """Of the rows that no split holds, those that the tuned model answers with the right call, and its answers: most,
+    as it does not copy every number."""
     rows = list(tools.rows(ASKED, seed=7, kinds=KINDS, tools=OFFERED))
     answers = [ask(stack, row) for row in rows]
     return [
@@ -74,7 +100,7 @@ def test_the_tuned_model_makes_more_right_calls_than_its_base(job: dict) -> None
 
 
 def test_the_official_client_gets_the_calls(answered: list[tuple[dict[str, Any], Any]]) -> None:
-    assert len(answered) >= ASKED / 6
+    assert len(answered) >= ASKED / 2
     for _, answer in answered:
         assert answer.choices[0].finish_reason == "tool_calls"
         assert not answer.choices[0].message.content
