@@ -6,6 +6,7 @@ import json
 import re
 import tempfile
 from collections.abc import Callable
+from itertools import accumulate
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -20,6 +21,7 @@ from services.validate.domain.content import Row
 from services.validate.domain.identity import identify
 from services.validate.domain.parse import parse
 from services.validate.plain import plain_rows
+from services.validate.reader import Block
 from services.validate.scan import ScanControl
 from shared.events import JobSpec
 from shared.settings import ValidationSettings
@@ -89,6 +91,10 @@ def rows(draw: st.DrawFn) -> bytes:
     return text.encode("utf-8", "surrogatepass").replace(b"\n", b" ")
 
 
+def block_of(lines: list[bytes]) -> Block:
+    return Block(1, b"\n".join(lines), [end - 1 for end in accumulate(len(line) + 1 for line in lines)])
+
+
 Outcome = tuple[dict[str, Any], bytes, list[int], list[int]]
 
 
@@ -117,7 +123,7 @@ def both() -> Compare:
     def compare(lines: list[bytes], validation: list[bytes] | None = None) -> Outcome:
         quick = outcome(lines, validation)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(intake, "plain_rows", lambda lines, block, first: None)
+            patch.setattr(intake, "plain_rows", lambda block: None)
             thorough = outcome(lines, validation)
         assert quick == thorough
         return quick
@@ -137,8 +143,7 @@ def test_whatever_the_rows_both_ways_find_the_same(both: Compare, some: list[byt
 @given(st.lists(rows(), min_size=1, max_size=12))
 @settings(max_examples=100, deadline=None)
 def test_a_row_that_passes_the_quick_way_is_what_the_rules_say_of_it(some: list[bytes]) -> None:
-    block = b"\n".join(some)
-    found = plain_rows(some, block, 1)
+    found = plain_rows(block_of(some))
     if found is None:
         return
     found.indexes = range(len(found))
@@ -189,7 +194,7 @@ def test_usual_rows_do_pass_the_quick_way() -> None:
     for ascii_only in (True, False):
         for separators in ((", ", ": "), (",", ":")):
             lines = [json.dumps(row, ensure_ascii=ascii_only, separators=separators).encode() for row in values]
-            found = plain_rows(lines, b"\n".join(lines), 1)
+            found = plain_rows(block_of(lines))
             assert found is not None and len(found) == len(values)
 
 
