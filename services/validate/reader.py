@@ -9,16 +9,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from services.validate.domain.findings import Finding
 from services.validate.domain.sniff import HEAD_BYTES, sniff
 
 CHUNK = 2**19
 _BOM = b"\xef\xbb\xbf"
 _DENSE = 16  # bytes a line on average: below, most lines are probably blank
-_NEWLINE = 10
 _RETURNS = re.compile(rb"\r+(?=\n|\Z)")
 _SPACE = re.compile(rb"\s*")
 _TO_BLANK = re.compile(rb"\n\s*\n")
@@ -160,7 +156,10 @@ class Reader:
         return Block(first, blank=lines)
 
     def _block(self, data: bytes) -> Block:
-        ends = places(np.frombuffer(data, np.uint8) == _NEWLINE).tolist()
+        ends, end = list[int](), data.find(b"\n")
+        while end >= 0:
+            ends.append(end)
+            end = data.find(b"\n", end + 1)
         if not data.endswith(b"\n"):
             ends.append(len(data))
         first = self.lines + 1
@@ -181,18 +180,6 @@ class Reader:
             f"the line is longer than {limit}",
             "split the example, put one example on each line, or raise TUNESTREAM_VALIDATION__MAX_LINE_BYTES",
         )
-
-
-def places(marked: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Where few marks of many are: they become bits, of which 64 and then 8 are looked at together."""
-    bits = np.packbits(marked, bitorder="little")
-    marks = np.zeros(-(-len(bits) // 8) * 8, np.uint8)
-    marks[: len(bits)] = bits
-    eights = (np.flatnonzero(marks.view(np.uint64))[:, None] * 8 + np.arange(8)).ravel()
-    eights = eights[marks[eights] != 0]
-    number, bit = np.nonzero(np.unpackbits(marks[eights, None], axis=1, bitorder="little").view(bool))
-    found: NDArray[np.int64] = eights[number] * 8 + bit
-    return found
 
 
 SOURCE_ROW = "source_row"

@@ -66,7 +66,8 @@ def plain_rows(block: Block) -> PlainRows | None:
         digests.append(sha256(whole).digest())
         prompts.append(hash(prompt))
         answers.append(text_hash(answer))
-        quotes.append(_QUOTES_OF_ROW + _QUOTES_OF_MESSAGE * len(messages) + whole.count(_QUOTE))
+        quoted = whole.count(_QUOTE) if _QUOTE in whole else 0  # to find none is ten times as fast as to count
+        quotes.append(_QUOTES_OF_ROW + _QUOTES_OF_MESSAGE * len(messages) + quoted)
     if not places:
         return None
     groups = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)[:, :DIGEST_BYTES].tobytes()
