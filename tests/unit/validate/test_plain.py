@@ -202,3 +202,31 @@ def test_a_key_that_is_there_twice_is_found_among_many_good_rows(both: Compare) 
     twice = b'{"messages":[{"role":"user","role":"user","content":"a"},{"role":"assistant","content":"b"}]}'
     report, *_ = both([*GOOD, twice, *GOOD])
     assert report["training"]["error_counts"] == {"duplicate_key": 1}
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        (rb'"role":"user","content":"\u0022\u0022\u0022\u0022"', "duplicate_key"),
+        (rb'"content":"\u0022\u0022","content":"\\u0022"', "duplicate_key"),
+        (b'"content":"\xff"', "invalid_utf8"),
+        (rb'"content":"a\u0000b"', "nul_character"),
+        (rb'"content":"\ud83d"', "lone_surrogate"),
+    ],
+)
+def test_what_hides_behind_escapes_is_found_among_many_good_rows(content: bytes, code: str, both: Compare) -> None:
+    hidden = b'{"messages":[{"role":"user",' + content + b'},{"role":"assistant","content":"\\u0022b"}]}'
+    report, *_ = both([*GOOD, hidden, *GOOD])
+    assert report["training"]["error_counts"] == {code: 1}
+
+
+def test_case_and_outer_space_make_no_other_answer_on_either_way(both: Compare) -> None:
+    def row(answer: str) -> bytes:
+        return json.dumps(
+            {"messages": [{"role": "user", "content": "é"}, {"role": "assistant", "content": answer}]}
+        ).encode()
+
+    report, *_ = both([*GOOD, row("Yes, a cafe"), row(" yes, A CAFE "), *GOOD])
+    assert report["training"]["contradictions"]["prompts"] == 0
+    report, *_ = both([*GOOD, row("Yes"), row("No"), *GOOD])
+    assert report["training"]["contradictions"]["prompts"] == 1
