@@ -1,10 +1,11 @@
-"""Plants problems among clean rows and counts what the checks find: near-duplicates, leaks, secrets, personal data.
+"""Plants problems among clean rows and counts what the checks find: near-duplicates, leaks, secrets, personal data,
+contradictions.
 
     python -m benchmarks.datasets.planted                   # 200 of each in 20,000 rows
     python -m benchmarks.datasets.planted --rows 5000 --each 50 --seed 3
 
 Clean rows hold what only looks like a problem: order numbers, dates, versions, prices, UUIDs, hashes, code. The command
-ends with 1 if recall or precision of a kind is below 0.95. Further kinds, such as contradictions, register in `KINDS`.
+ends with 1 if recall or precision of a kind is below 0.95. Further kinds register in `KINDS`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import re
 import string
 import sys
 import tempfile
@@ -22,6 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from services.validate.check import examine
+from services.validate.checks.contradictions import CONTRADICTION
+from services.validate.domain.findings import Finding
 from services.validate.reader import Source
 from services.validate.scan import ScanControl
 from services.validate.survey.survey import survey
@@ -223,11 +227,27 @@ def _personal(planted: Planted, clean: Clean, each: int) -> None:
     _put(planted, "personal_data", [_within(clean.row(), personal(clean.dice), clean) for _ in range(each)], clean)
 
 
+def _contradictions(planted: Planted, clean: Clean, each: int) -> None:
+    """Questions of clean rows with another answer. As many questions come again with the same answer in capitals, which
+    is nearly a duplicate and no contradiction."""
+    half = len(planted.training) // 2
+    chosen = clean.dice.sample(range(half), 2 * each)
+    repeated, asked = chosen[:each], chosen[each:]
+    rows = [contents(planted.training[place]) for place in repeated]
+    duplicates = planted.truth.get("near_duplicate", set())
+    _put(planted, "near_duplicate", [chat(question, answer.upper()) for question, answer in rows], clean)
+    planted.truth["near_duplicate"] |= duplicates
+    rows = [contents(planted.training[place]) for place in asked]
+    _put(planted, CONTRADICTION, [chat(question, contents(clean.row())[1]) for question, _ in rows], clean)
+    planted.truth[CONTRADICTION] |= {("training", place + 1) for place in asked}
+
+
 KINDS: dict[str, Plant] = {
     "near_duplicate": _near_duplicates,
     "leak": _leaks,
     "secrets": _secrets,
     "personal_data": _personal,
+    CONTRADICTION: _contradictions,
 }
 """By the code of the finding."""
 
@@ -262,11 +282,18 @@ def plant(rows: int, each: int, seed: int) -> Planted:
 
 
 def found(planted: Planted) -> dict[str, set[tuple[str, int]]]:
-    """The lines that the checks name, by code. Every policy is `drop`, because the report lists all dropped lines."""
+    """The lines that the checks name, by code. Every policy is `drop`, because the report lists all dropped lines.
+    Contradictions are not dropped: their findings name the lines."""
     lines: dict[str, set[tuple[str, int]]] = {}
     policies = ("personal_data", "secrets", "near_duplicates", "leaks", "refusals")
     spec = JobSpec.model_validate({"checks": dict.fromkeys(policies, "drop")})
-    limits, control = ValidationSettings(max_problems=10**6), ScanControl()
+
+    def note(_: int | None, finding: Finding) -> None:
+        if finding.code == CONTRADICTION:
+            named = re.findall(r"\d+", finding.message.partition(" answer ")[0])
+            lines.setdefault(CONTRADICTION, set()).update(("training", int(line)) for line in named)
+
+    limits, control = ValidationSettings(max_problems=10**6), ScanControl(on_finding=note)
     with tempfile.TemporaryDirectory(prefix="tunestream-planted-") as name:
         files = []
         for role, rows in (("training", planted.training), ("validation", planted.validation)):
@@ -302,9 +329,9 @@ def main() -> None:
     begin = time.perf_counter()
     all_scores = scores(planted)
     print(f"{given.rows:,} clean rows, {given.each} problems of each kind, {time.perf_counter() - begin:.1f} s")
-    print(f"{'kind':<16}{'planted':>8}{'found':>8}{'recall':>8}{'precision':>11}")
+    print(f"{'kind':<24}{'planted':>8}{'found':>8}{'recall':>8}{'precision':>11}")
     for kind, score in all_scores.items():
-        print(f"{kind:<16}{score.planted:>8}{score.found:>8}{score.recall:>8.3f}{score.precision:>11.3f}")
+        print(f"{kind:<24}{score.planted:>8}{score.found:>8}{score.recall:>8.3f}{score.precision:>11.3f}")
     if any(min(score.recall, score.precision) < WANTED for score in all_scores.values()):
         sys.exit(1)
 

@@ -1,19 +1,24 @@
-"""The most memory that a check needs, for files of several sizes, each in a process of its own."""
+"""The most memory that a whole check needs, near-duplicates and the processes of the survey included, for files of
+several sizes, each checked by a process of its own."""
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import sys
+import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.validate.data import write_size
-from benchmarks.validate.ways import ours
+from services.validate.check import check
+from shared.events import JobSpec
+from shared.settings import ValidationSettings
 
 BASE_MB, ROW_BYTES = 200, 64
 """What is allowed: so many MB, and so many bytes a row."""
+EVERY = 0.1
+"""Seconds between two looks at the memory."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +39,42 @@ def peaks(sizes: list[int], folder: Path) -> list[Peak]:
     found = []
     for size in sizes:
         path = write_size(folder / "rows.jsonl", size * 10**6)
-        command = [sys.executable, "-m", "benchmarks.validate.memory", str(path)]
-        said = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-        found.append(Peak(path.stat().st_size / 1e6, said["rows"], said["peak"]))
+        found.append(_peak(path))
         path.unlink()
     return found
+
+
+def _peak(path: Path) -> Peak:
+    command = [sys.executable, "-m", "benchmarks.validate.memory", str(path)]
+    most = 0
+    with tempfile.TemporaryFile("w+") as said, subprocess.Popen(command, stdout=said) as process:
+        while True:
+            most = max(most, sum(map(_resident, [process.pid, *_children(process.pid)])))
+            try:
+                process.wait(EVERY)
+                break
+            except subprocess.TimeoutExpired:
+                continue
+        assert process.returncode == 0
+        said.seek(0)
+        return Peak(path.stat().st_size / 1e6, int(said.read()), most / 1e6)
+
+
+def _resident(process: int) -> int:
+    """Bytes of a process in memory; pages that it shares with others count in part."""
+    try:
+        found = re.search(r"^Pss:\s+(\d+) kB", Path(f"/proc/{process}/smaps_rollup").read_text(), re.MULTILINE)
+    except OSError:  # it has ended
+        return 0
+    return int(found[1]) * 1024 if found else 0
+
+
+def _children(process: int) -> list[int]:
+    try:
+        files = list(Path(f"/proc/{process}/task").glob("*/children"))
+        return [int(child) for file in files for child in file.read_text().split()]
+    except OSError:
+        return []
 
 
 def draw(found: list[Peak], path: Path) -> None:
@@ -64,8 +100,6 @@ def as_json(found: list[Peak]) -> list[dict[str, float]]:
 
 
 if __name__ == "__main__":
-    checked = ours(Path(sys.argv[1]))
-    # not `ru_maxrss`, which a process inherits from the one that started it
-    most = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert most is not None, "Linux says it"
-    print(json.dumps({"rows": checked, "peak": int(most[1]) * 1024 / 1e6}))
+    report = check(Path(sys.argv[1]), spec=JobSpec(), base_location=None, limits=ValidationSettings())
+    assert report.ok
+    print(report.training.rows if report.training else 0)

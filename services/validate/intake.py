@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from services.validate.checks.base import Tally
 from services.validate.columns import Links
 from services.validate.domain.content import Row
 from services.validate.domain.findings import Finding, Problems
 from services.validate.domain.formats import Format, detect, mixed_formats, unknown_format
-from services.validate.domain.identity import DIGEST_BYTES
 from services.validate.domain.parse import parse
 from services.validate.domain.repair import repair
 from services.validate.domain.report import BLANK
-from services.validate.domain.split import ranks_of
 from services.validate.plain import PlainRows, plain_rows
-from services.validate.reader import Reader
-
-Lines = Sequence[bytes | Finding]
+from services.validate.reader import Block, Reader
 
 _BLANK = Finding(BLANK, "", "the line is blank", "remove it", "warning")
 REPAIRED = 2
@@ -30,16 +28,16 @@ _SHORT = 16  # so few plain rows between others are quicker one by one
 
 @dataclass
 class State:
-    """What is known of a file while it is read. The arrays have an entry per usable row, `usable` a byte per row."""
+    """What is known of a file while it is read. The arrays have an entry per usable row, `usable` a byte per row.
+    `groups` has the first 8 bytes of each row's group."""
 
     problems: Problems
     tally: Tally
-    seed: int
     format: Format | None = None
     format_line: int | None = None
     blank: int = 0
     usable: bytearray = field(default_factory=bytearray)
-    ranks: array[int] = field(default_factory=lambda: array("Q"))
+    groups: array[int] = field(default_factory=lambda: array("Q"))
     links: Links = field(default_factory=Links)
     tokens: array[int] = field(default_factory=lambda: array("I"))
     histogram: Counter[int] = field(default_factory=Counter)
@@ -56,7 +54,7 @@ class State:
         """Take a usable row. `limit`: tokens of a sequence; what is beyond is cut."""
         self.tally.usable += 1
         self.usable[row.index] = REPAIRED if row.repaired else 1
-        self.ranks.frombytes(ranks_of(self.seed, [row.group]))
+        self.groups.frombytes(row.group[:8])
         if row.turns:
             self.links.add(row.turns)
         else:
@@ -69,10 +67,12 @@ class State:
         """Take usable rows that were not tokenized."""
         count = len(rows)
         self.tally.usable += count
-        for index in rows.indexes:
-            self.usable[index] = 1
-        groups = (rows.groups[begin : begin + DIGEST_BYTES] for begin in range(0, len(rows.groups), DIGEST_BYTES))
-        self.ranks.frombytes(ranks_of(self.seed, groups))
+        if isinstance(rows.indexes, range):
+            self.usable[rows.indexes.start : rows.indexes.stop] = b"\1" * count
+        else:
+            for index in rows.indexes:
+                self.usable[index] = 1
+        self.groups.frombytes(np.frombuffer(rows.groups, np.uint64)[::2].tobytes())
         self.links.add_answers(rows.groups, rows.turns)
         self.tokens.frombytes(bytes(count * self.tokens.itemsize))
 
@@ -86,21 +86,21 @@ def pieces(reader: Reader, state: State, advance: Callable[[], None]) -> Iterato
             state.blank += block.blank
             state.problems.add_run(block.first, block.blank, _BLANK)
             continue
-        first, lines = block.first, block.lines
+        rest = block
         if state.format is None:  # the first row tells it
-            yield from _each(first, lines[:1], state)
-            first, lines = first + 1, lines[1:]
-        plain = plain_rows(lines, block.data, first) if state.format == "chat" else None
-        yield from _each(first, lines, state) if plain is None else _mixed(first, lines, plain, state)
+            yield from _each(block, 0, 1, state)
+            rest = block.after(1)
+        plain = plain_rows(rest) if state.format == "chat" else None
+        yield from _each(rest, 0, None, state) if plain is None else _mixed(rest, plain, state)
 
 
-def _mixed(first: int, lines: Lines, plain: PlainRows, state: State) -> Iterator[Row | PlainRows]:
-    """The rows of some lines, of which some are plain, in their order. `first`: the number of the first line."""
-    line, begin = first, 0
+def _mixed(block: Block, plain: PlainRows, state: State) -> Iterator[Row | PlainRows]:
+    """The rows of a block, of which some are plain, in their order."""
+    place, begin = 0, 0
     while begin < len(plain):
-        yield from _each(line, lines[line - first : plain.lines[begin] - first], state)
-        end = begin + 1
-        while end < len(plain) and plain.lines[end] == plain.lines[end - 1] + 1:
+        yield from _each(block, place, plain.places[begin], state)
+        end = len(plain) if len(plain) == len(block.ends) else begin + 1
+        while end < len(plain) and plain.places[end] == plain.places[end - 1] + 1:
             end += 1
         run = plain if end - begin == len(plain) else plain.part(begin, end)
         run.indexes = state.begin(len(run))
@@ -108,12 +108,13 @@ def _mixed(first: int, lines: Lines, plain: PlainRows, state: State) -> Iterator
             yield from run.rows()
         else:
             yield run
-        line, begin = plain.lines[end - 1] + 1, end
-    yield from _each(line, lines[line - first :], state)
+        place, begin = plain.places[end - 1] + 1, end
+    yield from _each(block, place, None, state)
 
 
-def _each(first: int, lines: Lines, state: State) -> Iterator[Row]:
-    for line, raw in enumerate(lines, start=first):
+def _each(block: Block, begin: int, end: int | None, state: State) -> Iterator[Row]:
+    """The rows of the lines from place `begin` to `end`."""
+    for line, raw in enumerate(block.lines(begin, end), start=block.first + begin):
         if (row := _row(line, raw, state)) is not None:
             yield row
 

@@ -6,7 +6,7 @@ import itertools
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from services.validate.domain.findings import Finding
@@ -15,6 +15,7 @@ from services.validate.domain.sniff import HEAD_BYTES, sniff
 CHUNK = 2**19
 _BOM = b"\xef\xbb\xbf"
 _DENSE = 16  # bytes a line on average: below, most lines are probably blank
+_RETURNS = re.compile(rb"\r+(?=\n|\Z)")
 _SPACE = re.compile(rb"\s*")
 _TO_BLANK = re.compile(rb"\n\s*\n")
 
@@ -29,13 +30,42 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Some lines of a file, without their line ends. A line that is too long is a Finding. `first`: the number of the
-    first line, from 1. `data`: the bytes that hold the lines. `blank`: that many blank lines, and no others."""
+    """Some lines of a file. `first`: the number of the first line, from 1. `data`: the lines, with `\\n` between them.
+    `ends`: where each ends. `blank`: that many blank lines, and no others. `too_long`: what there is to say of lines
+    longer than `limit` bytes; None: there are none. Of a line that was not even read, `data` has nothing.
+    """
 
     first: int
-    lines: Sequence[bytes | Finding]
     data: bytes = b""
+    ends: Sequence[int] = ()
     blank: int = 0
+    limit: int = 0
+    too_long: Finding | None = None
+
+    @property
+    def read_whole(self) -> bool:
+        """Whether no line can be too long."""
+        return self.too_long is None
+
+    def line(self, place: int) -> bytes:
+        """A line that is not too long, without its end."""
+        return self.data[self.ends[place - 1] + 1 if place else 0 : self.ends[place]]
+
+    def lines(self, begin: int = 0, end: int | None = None) -> Iterator[bytes | Finding]:
+        """The lines from place `begin` to `end`, without their line ends."""
+        start = self.ends[begin - 1] + 1 if begin else 0
+        for stop in self.ends[begin:end]:
+            if self.too_long is not None and stop - start > self.limit:
+                yield self.too_long
+            else:
+                yield self.data[start:stop]
+            start = stop + 1
+
+    def after(self, lines: int) -> Block:
+        """The block without its first lines."""
+        start = self.ends[lines - 1] + 1
+        ends = [end - start for end in self.ends[lines:]]
+        return replace(self, first=self.first + lines, data=self.data[start:], ends=ends)
 
 
 class Reader:
@@ -57,7 +87,7 @@ class Reader:
     def rows(self) -> Iterator[tuple[int, bytes | Finding]]:
         """Line number and bytes of every line that is not blank."""
         for block in self.blocks():
-            for number, line in enumerate(block.lines, start=block.first):
+            for number, line in enumerate(block.lines(), start=block.first):
                 if isinstance(line, Finding) or line.strip():
                     yield number, line
 
@@ -94,10 +124,15 @@ class Reader:
             data = data.removeprefix(_BOM)
         if data.isspace():
             yield self._blank(data.count(b"\n") + (not data.endswith(b"\n")))
-        elif len(data) < data.count(b"\n") * _DENSE:
+            return
+        if b"\r" in data:
+            data = _RETURNS.sub(b"", data)
+        block = self._block(data)
+        if len(data) < len(block.ends) * _DENSE:
+            self.lines -= len(block.ends)
             yield from self._sparse(data)
         else:
-            yield self._block(data)
+            yield block
 
     def _sparse(self, data: bytes) -> Iterator[Block]:
         """The same for lines of which most are blank: runs of them, and what is between."""
@@ -118,23 +153,24 @@ class Reader:
     def _blank(self, lines: int) -> Block:
         first = self.lines + 1
         self.lines += lines
-        return Block(first, (), blank=lines)
+        return Block(first, blank=lines)
 
     def _block(self, data: bytes) -> Block:
-        lines: list[bytes | Finding] = list(data.split(b"\n"))
-        if data.endswith(b"\n"):
-            lines.pop()
-        if b"\r" in data:
-            lines = [line.rstrip(b"\r") for line in lines if isinstance(line, bytes)]
-        if len(data) > self._limit:
-            lines = [line if len(line) <= self._limit else self._finding() for line in lines if isinstance(line, bytes)]
+        ends, end = list[int](), data.find(b"\n")
+        while end >= 0:
+            ends.append(end)
+            end = data.find(b"\n", end + 1)
+        if not data.endswith(b"\n"):
+            ends.append(len(data))
         first = self.lines + 1
-        self.lines += len(lines)
-        return Block(first, lines, data)
+        self.lines += len(ends)
+        return Block(
+            first, data, ends, limit=self._limit, too_long=self._finding() if len(data) > self._limit else None
+        )
 
     def _too_long(self) -> Block:
         self.lines += 1
-        return Block(self.lines, (self._finding(),))
+        return Block(self.lines, ends=[self._limit + 1], limit=self._limit, too_long=self._finding())
 
     def _finding(self) -> Finding:
         limit = f"{self._limit / 2**20:g} MiB" if self._limit >= 2**20 else f"{self._limit} bytes"

@@ -11,6 +11,7 @@ from services.validate.checks import Check, Context, checks_for
 from services.validate.checks.base import Tally
 from services.validate.checks.duplicates import DUPLICATE
 from services.validate.checks.length import OVER_LENGTH
+from services.validate.columns import ranks_of
 from services.validate.domain.content import Row
 from services.validate.domain.findings import Finding, OnFinding, Problems
 from services.validate.domain.report import FileReport, FileRole
@@ -79,7 +80,7 @@ def scan(
     reader = Reader(source.path, limits.max_line_bytes)
     checks = checks_for(context)
     problems = Problems(limits.max_problems, control.on_finding)
-    state = State(problems, Tally(checks, limits.max_problems), context.spec.seed, context.format)
+    state = State(problems, Tally(checks, limits.max_problems), context.format)
     of_rows = [check for check in checks if type(check).row is not Check.row]
     before, after = ([check for check in of_rows if check.needs_tokens is late] for late in (False, True))
     if tokenizer is None:
@@ -107,7 +108,8 @@ def scan(
                 for finding in check.file(state.tally):
                     state.problems.add(None, finding)
     report = _report(reader, source.name, state)
-    return Scan(report, state.usable, state.links.ranks(state.ranks), state.tokens, state.longest)
+    ranks = state.links.ranks(ranks_of(context.spec.seed, state.groups))
+    return Scan(report, state.usable, ranks, state.tokens, state.longest)
 
 
 def _keep_uncounted(rows: PlainRows | list[Row], state: State) -> None:
@@ -142,7 +144,7 @@ def _first_part(piece: Row | PlainRows, begin: int, rows: int, size: int) -> tup
         return piece, 1
     end = begin
     while end < len(piece) and end - begin < rows and size > 0:
-        size -= len(piece.raw[end])
+        size -= len(piece.raw(end))
         end += 1
     return piece.part(begin, end), end
 

@@ -8,6 +8,6 @@ from __future__ import annotations
 from services.validate.columns.answers import Answers, Disagreement
 from services.validate.columns.digests import Digests
 from services.validate.columns.links import KEEP, Links
-from services.validate.columns.split import assign
+from services.validate.columns.split import assign, ranks_of
 
-__all__ = ["KEEP", "Answers", "Digests", "Disagreement", "Links", "assign"]
+__all__ = ["KEEP", "Answers", "Digests", "Disagreement", "Links", "assign", "ranks_of"]

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_FEWEST = 8192
+_FEWEST = 2**16
 _FULL, _GROWTH = 0.7, 1.35
+_SMALL, _LOOSE = 2**19, 0.25
+"""A table of so few homes is kept sparse, since that is quicker, and doubles: its memory does not count."""
 _SPARE = 64  # slots behind the last home; a table that fills them grows
 _FILLED = 1 << 63  # set in every key, since zero is an empty slot
 _HALF = 0xFFFFFFFF
@@ -109,7 +111,7 @@ class Digests:
     def _resize(self, homes: int) -> None:
         slots = homes + _SPARE
         self._homes = homes
-        self._free += int(homes * _FULL)
+        self._free += int(homes * (_LOOSE if homes <= _SMALL else _FULL))
         self._keys = array("Q", bytes(8)) * slots
         self._more, self._lines = array("I", bytes(4)) * slots, array("I", bytes(4)) * slots
 
@@ -118,7 +120,7 @@ class Digests:
         old = self._arrays()
         homes = self._homes
         while True:
-            homes = int(homes * _GROWTH)
+            homes = int(homes * (_GROWTH if homes > _SMALL else 2))
             self._free = -int(np.count_nonzero(old[0]))
             self._resize(homes)
             if self._moved(old):

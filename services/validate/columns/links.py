@@ -94,8 +94,9 @@ class Links:
                 self.add(turns[place])
             begin = place + 1
 
-    def ranks(self, ranks: Sequence[int]) -> array[int]:
-        """The rank of every row's group, from the ranks of the rows. It does not depend on the order of the rows.
+    def ranks(self, found: array[int]) -> array[int]:
+        """The rank of every row's group, from the ranks of the rows, which are `found` and become the result. It does
+        not depend on the order of the rows.
 
         A row that is alone keeps its own rank. A group has a rank of its own: the lowest of its members would put
         large groups first. The rank of a group that is always trained on is `KEEP`.
@@ -105,7 +106,6 @@ class Links:
         self._join_all(parents, self._trained, readers=True)
         kept_openings = self._join_all(parents, self._openings, readers=False)
         kept = {_root(parents, row) for row in kept_openings}
-        found = array("Q", ranks)
         lowest = np.frombuffer(found, np.uint64) if found else np.empty(0, np.uint64)
         roots = np.frombuffer(parents, np.uint32) if parents else np.empty(0, np.uint32)
         while len(roots) and np.any(roots[roots] != roots):

@@ -6,6 +6,7 @@ import json
 import re
 import tempfile
 from collections.abc import Callable
+from itertools import accumulate
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -20,6 +21,7 @@ from services.validate.domain.content import Row
 from services.validate.domain.identity import identify
 from services.validate.domain.parse import parse
 from services.validate.plain import plain_rows
+from services.validate.reader import Block
 from services.validate.scan import ScanControl
 from shared.events import JobSpec
 from shared.settings import ValidationSettings
@@ -89,6 +91,10 @@ def rows(draw: st.DrawFn) -> bytes:
     return text.encode("utf-8", "surrogatepass").replace(b"\n", b" ")
 
 
+def block_of(lines: list[bytes]) -> Block:
+    return Block(1, b"\n".join(lines), [end - 1 for end in accumulate(len(line) + 1 for line in lines)])
+
+
 Outcome = tuple[dict[str, Any], bytes, list[int], list[int]]
 
 
@@ -117,7 +123,7 @@ def both() -> Compare:
     def compare(lines: list[bytes], validation: list[bytes] | None = None) -> Outcome:
         quick = outcome(lines, validation)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(intake, "plain_rows", lambda lines, block, first: None)
+            patch.setattr(intake, "plain_rows", lambda block: None)
             thorough = outcome(lines, validation)
         assert quick == thorough
         return quick
@@ -137,8 +143,7 @@ def test_whatever_the_rows_both_ways_find_the_same(both: Compare, some: list[byt
 @given(st.lists(rows(), min_size=1, max_size=12))
 @settings(max_examples=100, deadline=None)
 def test_a_row_that_passes_the_quick_way_is_what_the_rules_say_of_it(some: list[bytes]) -> None:
-    block = b"\n".join(some)
-    found = plain_rows(some, block, 1)
+    found = plain_rows(block_of(some))
     if found is None:
         return
     found.indexes = range(len(found))
@@ -189,7 +194,7 @@ def test_usual_rows_do_pass_the_quick_way() -> None:
     for ascii_only in (True, False):
         for separators in ((", ", ": "), (",", ":")):
             lines = [json.dumps(row, ensure_ascii=ascii_only, separators=separators).encode() for row in values]
-            found = plain_rows(lines, b"\n".join(lines), 1)
+            found = plain_rows(block_of(lines))
             assert found is not None and len(found) == len(values)
 
 
@@ -197,3 +202,31 @@ def test_a_key_that_is_there_twice_is_found_among_many_good_rows(both: Compare) 
     twice = b'{"messages":[{"role":"user","role":"user","content":"a"},{"role":"assistant","content":"b"}]}'
     report, *_ = both([*GOOD, twice, *GOOD])
     assert report["training"]["error_counts"] == {"duplicate_key": 1}
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        (rb'"role":"user","content":"\u0022\u0022\u0022\u0022"', "duplicate_key"),
+        (rb'"content":"\u0022\u0022","content":"\\u0022"', "duplicate_key"),
+        (b'"content":"\xff"', "invalid_utf8"),
+        (rb'"content":"a\u0000b"', "nul_character"),
+        (rb'"content":"\ud83d"', "lone_surrogate"),
+    ],
+)
+def test_what_hides_behind_escapes_is_found_among_many_good_rows(content: bytes, code: str, both: Compare) -> None:
+    hidden = b'{"messages":[{"role":"user",' + content + b'},{"role":"assistant","content":"\\u0022b"}]}'
+    report, *_ = both([*GOOD, hidden, *GOOD])
+    assert report["training"]["error_counts"] == {code: 1}
+
+
+def test_case_and_outer_space_make_no_other_answer_on_either_way(both: Compare) -> None:
+    def row(answer: str) -> bytes:
+        return json.dumps(
+            {"messages": [{"role": "user", "content": "é"}, {"role": "assistant", "content": answer}]}
+        ).encode()
+
+    report, *_ = both([*GOOD, row("Yes, a cafe"), row(" yes, A CAFE "), *GOOD])
+    assert report["training"]["contradictions"]["prompts"] == 0
+    report, *_ = both([*GOOD, row("Yes"), row("No"), *GOOD])
+    assert report["training"]["contradictions"]["prompts"] == 1
