@@ -35,6 +35,15 @@ def test_sharegpt(run: Mine) -> None:
     assert "'martian'" in found.said
 
 
+def test_turns_that_are_cut_off_are_counted(run: Mine) -> None:
+    greeted = share(("gpt", "Welcome"), ("human", "Hi"), ("gpt", "Hello"), ("human", "Bye"))
+    called = share(("human", "q"), ("function_call", '{"name": "f", "arguments": {}}'), ("tool", "4"), ("human", "?"))
+    found = run("dump.jsonl", jsonl(share(("human", "q"), ("gpt", "a")), greeted, called))
+    assert "3 turns after the last answer of 2 examples (line 2, 3)" in found.said
+    assert "1 turn before the first question of 1 example (line 2)" in found.said
+    assert [(cut.turns, cut.examples, cut.first) for cut in found.report.cut] == [(3, 2, (2, 3)), (1, 1, (2,))]
+
+
 @pytest.mark.parametrize(
     "turns",
     [
