@@ -42,7 +42,7 @@ def read(path: Path, name: str, source: Source, limits: Limits) -> Reading:
     Raises:
         InputError: it cannot be read, or nothing says which column is what.
     """
-    match kind_of(head_of(path, limits, SAMPLE_BYTES), name):
+    match kind_of(head_of(path, limits, SAMPLE_BYTES), name, source):
         case "parquet":
             return Parquet(path, source, limits)
         case "excel":

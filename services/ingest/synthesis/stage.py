@@ -151,7 +151,7 @@ class SynthesisStage:
         except InputError as error:
             log.warning("a synthesis cannot be made", extra={"reason": error.code})
             self._settled[key] = etag
-            await progress.tell("failed", f"{error.param}: {error.message}" if error.param else error.message)
+            await progress.tell("failed", error.with_field)
             with contextlib.suppress(TransientError, ConfigError, StoreRefused):
                 await self._quarantine.final(item, error)
         except LeaseLost:

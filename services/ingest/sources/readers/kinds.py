@@ -6,6 +6,7 @@ import json
 import posixpath
 from typing import Any, Literal
 
+from services.ingest.domain.mining.documents import wraps_rows
 from services.ingest.domain.mining.forms import form_of, native
 from services.ingest.domain.mining.records import columns_of
 from services.ingest.sources.limits import SAMPLE_ROWS, refused
@@ -30,7 +31,7 @@ _REFUSED: tuple[tuple[bytes, str, str], ...] = (
 )
 
 
-def kind_of(head: bytes, name: str) -> Kind:
+def kind_of(head: bytes, name: str, source: Source) -> Kind:
     """The kind of a file; `head`: its first bytes, unpacked.
 
     Raises:
@@ -54,7 +55,7 @@ def kind_of(head: bytes, name: str) -> Kind:
     if first.startswith("["):
         return "json"
     if first.startswith("{"):
-        return "jsonl" if _rows(text, 1) or _plain(name).endswith((".jsonl", ".ndjson")) else "json"
+        return "json" if _is_document(text, name, source) else "jsonl"
     return "delimited"
 
 
@@ -78,11 +79,22 @@ def in_training_format(head: bytes, name: str, source: Source | None) -> bool:
         return not (first == "{" and _plain(name).endswith(".json"))
     if native(rows[:1]):
         return True
+    if _is_document(text, name, Source()):
+        return False
     try:
         form_of(columns_of(rows), rows, Source())
     except InputError:
         return True
     return False
+
+
+def _is_document(text: str, name: str, source: Source) -> bool:
+    """Whether a file that begins with an object is one document; `text`: its beginning."""
+    rows, named = _rows(text, 1), _plain(name)
+    if not rows:
+        return not named.endswith((".jsonl", ".ndjson"))
+    alone = "\n" not in text.strip()
+    return alone and (named.endswith(".json") or wraps_rows(rows[0], source))
 
 
 def _plain(name: str) -> str:
