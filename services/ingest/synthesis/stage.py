@@ -234,8 +234,8 @@ class SynthesisStage:
             wanted = getattr(budget, name)
             if most is not None and (wanted is None or wanted > most):
                 message = (
-                    f"at most {most:,} are allowed for one spec; write `budget: {{{name}: {most}}}` or less, or ask the "
-                    f"operator to raise TUNESTREAM_SYNTHESIS__MAX_{name.upper()}."
+                    f"at most {most:,} are allowed for one spec; write `budget: {{{name}: {most}}}` or less, or ask "
+                    f"the operator to raise TUNESTREAM_SYNTHESIS__MAX_{name.upper()}."
                 )
                 raise InputError(CODE, message, f"budget.{name}")
 
