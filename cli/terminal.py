@@ -61,7 +61,7 @@ class Group(TyperGroup):
             say(str(error), NO_STACK)
             raise Exit(1) from None
         except InputError as error:
-            say(f"{error.param}: {error.message}" if error.param else error.message, "")
+            say(error.with_field, "")
             raise Exit(1) from None
         except TunestreamError as error:
             say(str(error), "")

@@ -38,6 +38,12 @@ class InputError(TunestreamError):
         self.message = message
         self.param = param
 
+    @property
+    def with_field(self) -> str:
+        """The message with the field before it, if the message does not begin with it."""
+        named = not self.param or self.message.startswith(self.param)
+        return self.message if named else f"{self.param}: {self.message}"
+
 
 class TransientError(TunestreamError):
     """Something outside is unavailable for now; the same call may succeed later."""

@@ -15,7 +15,6 @@ from rich.text import Text
 from cli.commands.mine import as_rows
 from cli.jobs.base import caveats, words
 from cli.jobs.facts import lines
-from cli.jobs.figures import duration
 from cli.jobs.spec import build
 from cli.jobs.submit import check_file
 from cli.stack import state
@@ -198,8 +197,11 @@ def _facts(report: Report) -> dict[str, str]:
         facts["left out"] = ", ".join(left_out)
     if report.splits:
         facts["split"] = ", ".join(f"{name} {split.examples:,}" for name, split in report.splits.items())
-    if guess := report.estimate:
-        facts["estimate"] = f"{duration(guess.seconds)} ({guess.reason})"
+    if trained := report.estimate:
+        epochs = f"{trained.epochs} epoch{'' if trained.epochs == 1 else 's'}"
+        facts["to train"] = (
+            f"{trained.training_tokens:,} tokens in {epochs}; `tunestream estimate` says how long it takes"
+        )
     return {name: str(value) for name, value in facts.items() if value is not None}
 
 

@@ -1,1 +1,1 @@
-"""Scores of one text against another, pure functions from 0 to 1: ROUGE, BLEU, GLEU, fuzzy matching."""
+"""Scores of one text against another, pure functions from 0 to 1: ROUGE, BLEU, GLEU, fuzzy matching; and labels."""

@@ -12,3 +12,8 @@ class SynthesisSettings(Section):
 
     keys: dict[str, SecretStr | None] = Field(default_factory=dict)
     """The API key of each endpoint, by its `base_url`; null: it wants none. Specs that name others are refused."""
+    max_tokens: int | None = Field(default=None, gt=0)
+    """The largest budget of tokens that a spec may have. Specs with a larger one, or without one, are refused."""
+    max_money: float | None = Field(default=None, gt=0)
+    """The same of money, in the currency of the spec. A spec states its prices itself: `max_tokens` holds whatever they
+    are."""

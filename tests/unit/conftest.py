@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -12,6 +15,23 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from tests.support.fakes.clock import Clock
 from tests.support.fakes.store import FakeStore
 from tests.support.spans import Spans
+
+
+@cache
+def _let_hypothesis_read_the_project() -> None:
+    """At one of its first draws, hypothesis reads the constants of all imported modules. With the whole project
+    that takes a second or more, and would count as an example that is too slow to draw."""
+
+    @settings(database=None, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(st.text(), st.integers())
+    def draw(_text: str, _number: int) -> None: ...
+
+    draw()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if hasattr(getattr(item, "obj", None), "hypothesis"):
+        _let_hypothesis_read_the_project()
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from services.evaluator.domain.scoring.accuracy import label_of
 from services.evaluator.statistics.sign_flips import Figure, Floats
+from shared.scoring.labels import label_of
 
 
 class MacroF1:

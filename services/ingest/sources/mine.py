@@ -22,7 +22,7 @@ from services.ingest.sources.readers.kinds import kind_of
 from services.ingest.sources.readers.parquet import Parquet
 from services.ingest.sources.readers.streams import head_of
 from services.ingest.sources.readers.table import Reading
-from services.ingest.sources.report import SHOWN_COLUMNS, SHOWN_EXAMPLES, Losses, MiningReport
+from services.ingest.sources.report import SHOWN_COLUMNS, SHOWN_EXAMPLES, Cuts, Losses, MiningReport
 from shared.errors import InputError
 from shared.events import Source
 
@@ -42,7 +42,7 @@ def read(path: Path, name: str, source: Source, limits: Limits) -> Reading:
     Raises:
         InputError: it cannot be read, or nothing says which column is what.
     """
-    match kind_of(head_of(path, limits, SAMPLE_BYTES), name):
+    match kind_of(head_of(path, limits, SAMPLE_BYTES), name, source):
         case "parquet":
             return Parquet(path, source, limits)
         case "excel":
@@ -101,6 +101,7 @@ class _Miner:
         self._examples = Examples(reading.form, source)
         self._filter = Filter(source.filter, reading.columns) if source.filter else None
         self._losses = Losses()
+        self._cuts = Cuts()
         self._notes = list(reading.notes)
         self._rows = self._made = 0
         self._first: list[dict[str, Any]] = []
@@ -244,6 +245,7 @@ class _Miner:
         if len(data) > CELL_BYTES:
             raise LeftOut("too_large", f"{len(data) / 2**20:.0f} MiB")
         self._made += 1
+        self._cuts.add(numbers[0], self._examples.cut)
         if keep:
             self._show(data)
         return data
@@ -276,6 +278,7 @@ class _Miner:
             rows=self._rows,
             examples=self._made,
             left_out=self._losses.report(),
+            cut=self._cuts.report(),
             notes=tuple(self._notes),
             first=tuple(self._first),
         )

@@ -7,6 +7,7 @@ from typing import Any
 
 from services.ingest.domain.mining.forms import FORMS, FormName
 from services.ingest.domain.mining.left_out import WORDS, LeftOut, Reason
+from services.ingest.domain.mining.turns import Cut
 from shared.events import FrozenModel
 
 SHOWN_ROWS = 5
@@ -28,6 +29,18 @@ class LeftOutRows(FrozenModel):
     """What it was in the first of them."""
 
 
+class CutTurns(FrozenModel):
+    """The turns at one end of conversations that were cut off. The rest of each became an example."""
+
+    words: str
+    """They follow the number of turns: `after the last answer`."""
+    turns: int
+    examples: int
+    """Those that the turns were cut off of."""
+    first: tuple[int, ...]
+    """The rows that the first of them begin with."""
+
+
 class MiningReport(FrozenModel):
     """What was made of one file."""
 
@@ -46,6 +59,7 @@ class MiningReport(FrozenModel):
     rows: int
     examples: int
     left_out: tuple[LeftOutRows, ...] = ()
+    cut: tuple[CutTurns, ...] = ()
     notes: tuple[str, ...] = ()
     first: tuple[dict[str, Any], ...] = ()
     """The first examples, as they are trained on."""
@@ -58,6 +72,8 @@ class MiningReport(FrozenModel):
             made += f" (rows with the same {self.group_by} are one conversation"
             made += f", ordered by {self.order_by})" if self.order_by else ", in the order of the file)"
         yield f"{made}." if not self.left_out else f"{made}; left out: {'; '.join(map(self._why, self.left_out))}."
+        if self.cut:
+            yield f"Cut off: {'; '.join(map(self._where, self.cut))}."
         for note in self.notes:
             yield f"{note[:1].upper()}{note[1:]}."
 
@@ -66,10 +82,15 @@ class MiningReport(FrozenModel):
         return f" ({', '.join(parts)})" if parts else ""
 
     def _why(self, left: LeftOutRows) -> str:
-        shown = ", ".join(f"{number:,}" for number in left.first)
-        more = ", …" if left.rows > len(left.first) else ""
         detail = f": {left.detail}" if left.detail else ""
-        return f"{left.rows:,} {left.words} ({self.unit} {shown}{more}{detail})"
+        return f"{left.rows:,} {left.words} ({self._rows(left.first, left.rows)}{detail})"
+
+    def _where(self, cut: CutTurns) -> str:
+        where = self._rows(cut.first, cut.examples)
+        return f"{_counted(cut.turns, 'turn')} {cut.words} of {_counted(cut.examples, 'example')} ({where})"
+
+    def _rows(self, first: tuple[int, ...], count: int) -> str:
+        return f"{self.unit} {', '.join(f'{number:,}' for number in first)}{', …' if count > len(first) else ''}"
 
 
 def _counted(number: int, name: str) -> str:
@@ -108,3 +129,27 @@ class Losses:
             for reason, (rows, first, detail) in self._rows.items()
         ]
         return tuple(sorted(found, key=lambda left: -left.rows))
+
+
+class Cuts:
+    """Counts the turns that are cut off of examples."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, tuple[int, int, list[int]]] = {}
+
+    def add(self, number: int, cut: Cut) -> None:
+        """Count what was cut off of an example that begins with the row `number`."""
+        for words, turns in (("before the first question", cut.unasked), ("after the last answer", cut.unanswered)):
+            if turns:
+                so_far, examples, first = self._found.get(words, (0, 0, []))
+                if len(first) < SHOWN_ROWS:
+                    first.append(number)
+                self._found[words] = so_far + turns, examples + 1, first
+
+    def report(self) -> tuple[CutTurns, ...]:
+        """Most turns first."""
+        found = [
+            CutTurns(words=words, turns=turns, examples=examples, first=tuple(sorted(first)))
+            for words, (turns, examples, first) in self._found.items()
+        ]
+        return tuple(sorted(found, key=lambda cut: -cut.turns))

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from services.ingest.domain.synthesis import places, results
 from services.ingest.domain.synthesis.plan import Seed
-from services.ingest.domain.synthesis.spec import Endpoint, SynthesisSpec
+from services.ingest.domain.synthesis.spec import Budget, Endpoint, SynthesisSpec
 from services.ingest.quarantine import Item, Quarantine
 from services.ingest.synthesis.progress import Progress
 from services.ingest.synthesis.run import Outcome, Synthesis
@@ -55,6 +55,7 @@ class SynthesisStage:
         self._objects = objects
         self._bucket = bucket
         self._bus = bus
+        self._most = {"tokens": settings.max_tokens, "money": settings.max_money}
         self._keys: Mapping[str, SecretStr | None] = {url.rstrip("/"): key for url, key in settings.keys.items()}
         self._owner = owner
         self._lease_seconds = lease_seconds
@@ -151,7 +152,7 @@ class SynthesisStage:
         except InputError as error:
             log.warning("a synthesis cannot be made", extra={"reason": error.code})
             self._settled[key] = etag
-            await progress.tell("failed", f"{error.param}: {error.message}" if error.param else error.message)
+            await progress.tell("failed", error.with_field)
             with contextlib.suppress(TransientError, ConfigError, StoreRefused):
                 await self._quarantine.final(item, error)
         except LeaseLost:
@@ -180,6 +181,7 @@ class SynthesisStage:
         if found is None or found[1] != etag:
             return False
         spec = parse_spec(found[0], key)
+        self._allow(spec.budget)
         seeds = await self._seeds(key, spec)
         dataset = places.dataset_key(key)
         if not await self._objects.exists(f"{prefix}dataset.json") and await self._bucket.exists(dataset):
@@ -221,6 +223,21 @@ class SynthesisStage:
         if found is None:
             raise TransientError(f"there is no object {self._bucket.bucket}/{place}, which `seeds` names; put it there")
         return parse_seeds(found[0], place)
+
+    def _allow(self, budget: Budget) -> None:
+        """Whoever may drop a spec spends no more than the operator allows.
+
+        Raises:
+            InputError: the budget is larger, or leaves it open.
+        """
+        for name, most in self._most.items():
+            wanted = getattr(budget, name)
+            if most is not None and (wanted is None or wanted > most):
+                message = (
+                    f"at most {most:,} are allowed for one spec; write `budget: {{{name}: {most}}}` or less, or ask "
+                    f"the operator to raise TUNESTREAM_SYNTHESIS__MAX_{name.upper()}."
+                )
+                raise InputError(CODE, message, f"budget.{name}")
 
     def _key_of(self, endpoint: Endpoint) -> str | None:
         """The API key of an endpoint. Only the operator's endpoints are asked: whoever may drop a spec may neither send

@@ -10,12 +10,13 @@ from typing import get_args
 from services.validate.domain.statistics import doubling, in_order
 from services.validate.domain.survey.facts import Diversity, Facts, Lines
 from services.validate.domain.survey.surveyed import Surveyed
-from services.validate.domain.survey.task import MAX_LABELS, task_kind
+from services.validate.domain.survey.task import task_kind
 from services.validate.survey.by_model import languages_by_model
 from services.validate.survey.features import words_of
 from services.validate.survey.part import Part
 from shared.events import Checks, TaskKind
 from shared.privacy import Spotted
+from shared.scoring.labels import MAX_LABELS
 
 SHOWN = 20
 """Lines that a figure names."""

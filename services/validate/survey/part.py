@@ -16,9 +16,9 @@ from services.validate.domain.statistics import doubling
 from services.validate.domain.survey.languages import language_of
 from services.validate.domain.survey.refusals import refuses
 from services.validate.domain.survey.said import Said, said
-from services.validate.domain.survey.task import MAX_LABELS, label_of
 from services.validate.survey.features import BANDS, SIGNATURE, features, own, signatures, words_of
 from shared.privacy import PERSONAL, Kind, Span, find_personal, find_secrets, redacted, spot
+from shared.scoring.labels import MAX_LABELS, short_label_of
 
 DETAILS = 200
 """Rows of one piece whose private places are described; of all, the lines are noted."""
@@ -211,7 +211,7 @@ def _note(found: _Found, private: list[tuple[str, Kind, str]], line: int) -> Non
 
 def _about(found: _Found, texts: Said, words: tuple[list[str], list[str]], line: int) -> None:
     answer = texts.answer
-    label = None if texts.calls else label_of(answer)
+    label = None if texts.calls else short_label_of(answer)
     kind = "tool_calls" if texts.calls else "structured" if _is_json(answer) else "labels" if label else "text"
     found.answer_kinds[kind] += 1
     if kind == "labels" and label:

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 from services.evaluator.domain.gate.checks import Check
 from services.evaluator.domain.kinds import SHARE, Task
-from services.evaluator.domain.kinds.labels import RULE
 from services.evaluator.domain.scoring import TITLES
 from shared.events import FrozenModel, Gate, Interval
+from shared.scoring.labels import RULE
 
 WHOSE = {
     "base": "the base",

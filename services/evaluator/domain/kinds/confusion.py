@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from services.evaluator.domain.scoring.accuracy import label_of
 from shared.events import FrozenModel
+from shared.scoring.labels import label_of
 
 OTHER = "(another answer)"
 

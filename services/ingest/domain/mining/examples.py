@@ -9,7 +9,7 @@ from services.ingest.domain.mining import pairs
 from services.ingest.domain.mining.forms import Form
 from services.ingest.domain.mining.left_out import LeftOut
 from services.ingest.domain.mining.records import Record, getter, text_of
-from services.ingest.domain.mining.turns import BETWEEN, Message, Speakers, chat, is_messages, messages_of
+from services.ingest.domain.mining.turns import BETWEEN, Cut, Message, Speakers, chat, is_messages, messages_of
 from shared.events import Source, Target
 
 BESIDE = ("tools", "functions", "parallel_tool_calls")
@@ -22,6 +22,8 @@ class Examples:
 
     def __init__(self, form: Form, source: Source) -> None:
         self.form = form
+        self.cut = Cut()
+        """What was cut off of the conversation that became the last example."""
         self._source = source
         self._speakers = Speakers(source.roles)
         self._read = {target: [getter(name) for name in names] for target, names in form.columns.items()}
@@ -35,11 +37,13 @@ class Examples:
         Raises:
             LeftOut: it is none.
         """
+        self.cut = Cut()
         match self.form.name:
             case "native":
                 return self._native(record)
             case "conversations":
-                messages = messages_of(self._value("messages", record), self._speakers, self._source.answers)
+                said = self._value("messages", record)
+                messages, self.cut = messages_of(said, self._speakers, self._source.answers)
                 beside = {key: record[key] for key in BESIDE if record.get(key)}
                 return {"messages": self._with_system(messages, self._text("system", record)), **beside}
             case "preference":
@@ -114,7 +118,8 @@ class Examples:
         spoken = [message for message in said if message["role"] != "system"]
         if any(message["role"] == "tool" for message in spoken):
             raise LeftOut("tool_calls", "a result comes without a call before it")
-        return {"messages": self._with_system(chat(spoken, self._source.answers), system)}
+        messages, self.cut = chat(spoken, self._source.answers)
+        return {"messages": self._with_system(messages, system)}
 
     # --- helpers
 

@@ -6,7 +6,7 @@ import ast
 import json
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from services.ingest.domain.mining.left_out import LeftOut
 from services.ingest.domain.mining.names import ROLES
@@ -27,6 +27,15 @@ BETWEEN = "\n\n"
 
 _CALL = re.compile(r"<tool_call>\s*(.*?)\s*</tool_call>", re.DOTALL)
 _RESPONSE = re.compile(r"^\s*<tool_response>\s*(.*?)\s*</tool_response>\s*$", re.DOTALL)
+
+
+class Cut(NamedTuple):
+    """How many turns of a conversation nobody can learn from, so that they were cut off."""
+
+    unasked: int = 0
+    """Before the first question."""
+    unanswered: int = 0
+    """After the last answer."""
 
 
 class Speakers:
@@ -79,8 +88,8 @@ def as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def messages_of(value: Any, speakers: Speakers, answers: Answers) -> list[Message]:
-    """The messages of a chat that ends with an answer.
+def messages_of(value: Any, speakers: Speakers, answers: Answers) -> tuple[list[Message], Cut]:
+    """The messages of a chat that ends with an answer, and what was cut off.
 
     Raises:
         LeftOut: they cannot be trained on.
@@ -99,9 +108,9 @@ def raw_messages(value: Any, speakers: Speakers) -> list[list[Message]]:
     return [list(_read(item, speakers, calls)) for item in items]
 
 
-def chat(messages: list[Message], answers: Answers) -> list[Message]:
-    """A conversation that a model can learn from: turns of one speaker are one turn, nothing comes before the first
-    question or after the last answer.
+def chat(messages: list[Message], answers: Answers) -> tuple[list[Message], Cut]:
+    """A conversation that a model can learn from, and what was cut off: turns of one speaker are one turn, nothing
+    comes before the first question or after the last answer.
 
     Raises:
         LeftOut: nothing is asked, or nothing is answered.
@@ -123,7 +132,7 @@ def chat(messages: list[Message], answers: Answers) -> list[Message]:
         raise LeftOut("no_question")
     if end == begin:
         raise LeftOut("no_answer")
-    return joined[:first] + joined[begin:end]
+    return joined[:first] + joined[begin:end], Cut(begin - first, len(joined) - end)
 
 
 def _joins(before: Message, message: Message) -> bool:

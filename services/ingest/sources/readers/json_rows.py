@@ -8,15 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from services.ingest.domain.mining.documents import Rows, rows_at, rows_in
 from services.ingest.domain.mining.forms import form_of
 from services.ingest.domain.mining.left_out import LeftOut
 from services.ingest.domain.mining.records import Record, columns_of
-from services.ingest.domain.mining.turns import is_messages
 from services.ingest.sources.limits import CELL_BYTES, Limits, refused
 from services.ingest.sources.readers.encodings import Encoding, encoding_of
 from services.ingest.sources.readers.scanner import Scanner
 from services.ingest.sources.readers.streams import Unpacked, lines, opened, pieces
 from services.ingest.sources.readers.table import Row, sample_of
+from shared.errors import InputError
 from shared.events import Source
 
 
@@ -77,14 +78,33 @@ class JsonDocument(_Json):
     form_words = "a JSON document"
 
     def __init__(self, path: Path, source: Source, limits: Limits) -> None:
-        self._records = tuple(source.records.split(".")) if source.records else None
-        super().__init__(path, source, limits)
+        self._source = source
+        self._found: Rows | None = None
+        try:
+            super().__init__(path, source, limits)
+        except InputError as error:
+            if self._found is None or self._found.place is None or source.records:
+                raise
+            raise InputError(error.code, f"{error.message} {self._where(self._found)}", error.param) from None
+        if self._found and self._found.place:
+            self.words += f", the list {self._found.place} in it"
+            if self._found.rest:
+                self.notes.append(self._where(self._found).removesuffix("."))
+
+    @staticmethod
+    def _where(found: Rows) -> str:
+        taken = f"The rows are those of the list {found.place}"
+        if not found.rest:
+            return f"{taken} in the document."
+        return (
+            f"{taken}; the document has other lists: {found.rest}. `source: {{records: NAME}}` names the one to take."
+        )
 
     def rows(self) -> Iterator[Row]:
         scanner = Scanner(self._chunks())
         first = scanner.peek()
         if first == "[":
-            if self._records:
+            if self._source.records:
                 raise refused("source.records: the document is a list itself; leave it out", "source.records")
             items = scanner.items()
         elif first == "{":
@@ -102,42 +122,16 @@ class JsonDocument(_Json):
     def _in_object(self, scanner: Scanner) -> Iterator[Any]:
         """The rows of a document that begins with an object. A small one is read as a whole; of a large one only the
         list that is looked for."""
+        records = self._source.records
         whole = scanner.value_within(CELL_BYTES)
         if whole is None:
-            return scanner.find_list(self._records)
+            return scanner.find_list(tuple(records.split(".")) if records else None)
         if scanner.peek():  # objects one after the other
             return itertools.chain(whole, _following(scanner))
-        return iter(_rows_in(whole[0], self._records))
+        self._found = rows_at(whole[0], records) if records else rows_in(whole[0], self._source)
+        return iter(self._found.items)
 
 
 def _following(scanner: Scanner) -> Iterator[Any]:
     while scanner.peek():
         yield scanner.value()
-
-
-def _rows_in(document: dict[str, Any], path: tuple[str, ...] | None) -> list[Any]:
-    """The rows in a document: the list that `path` names, else the longest list of objects, else objects by name."""
-    if path is not None:
-        found: Any = document
-        for part in path:
-            found = found.get(part) if isinstance(found, dict) else None
-        if not isinstance(found, list):
-            names = ", ".join(list(document)[:30])
-            raise refused(
-                f"source.records: there is no list {'.'.join(path)!r}; the document has {names}", "source.records"
-            )
-        return found
-    lists = [each for each in _lists(document, 3) if not is_messages(each)]
-    if lists:
-        return max(lists, key=len)
-    if len(document) > 1 and all(isinstance(value, dict) for value in document.values()):
-        return list(document.values())  # objects by their ids
-    return [document]
-
-
-def _lists(value: dict[str, Any], depth: int) -> Iterator[list[Any]]:
-    for each in value.values():
-        if isinstance(each, list) and each and isinstance(each[0], dict):
-            yield each
-        elif isinstance(each, dict) and depth > 1:
-            yield from _lists(each, depth - 1)

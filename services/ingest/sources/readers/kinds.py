@@ -6,31 +6,33 @@ import json
 import posixpath
 from typing import Any, Literal
 
+from services.ingest.domain.mining.documents import wraps_rows
 from services.ingest.domain.mining.forms import form_of, native
 from services.ingest.domain.mining.records import columns_of
 from services.ingest.sources.limits import SAMPLE_ROWS, refused
 from services.ingest.sources.readers.encodings import WINDOWS, marked
-from services.ingest.sources.readers.streams import GZIP
 from shared.errors import InputError
 from shared.events import Source
+from shared.files.signatures import WORDS, Sort, sort_of
 
 Kind = Literal["delimited", "json", "jsonl", "parquet", "excel"]
 
 TABLES = (".csv", ".tsv", ".parquet", ".xlsx")
 """Endings of files that are never in a training format."""
 
-_REFUSED: tuple[tuple[bytes, str, str], ...] = (
-    (b"\x28\xb5\x2f\xfd", "a zstd archive", "unpack it, or pack it with gzip"),
-    (b"BZh", "a bzip2 archive", "unpack it, or pack it with gzip"),
-    (b"\xfd7zXZ", "an xz archive", "unpack it, or pack it with gzip"),
-    (b"ARROW1", "an Arrow file", "write it as Parquet"),
-    (b"%PDF", "a PDF document", "drop a table or JSON"),
-    (b"\xd0\xcf\x11\xe0", "an old Excel file, or one with a password", "save it as .xlsx without a password"),
-    (GZIP, "a gzip archive inside of another", "pack it once"),
-)
+_REMEDIES: dict[Sort, str] = {
+    "gzip": "it is inside of another one: pack it once",
+    "zstd": "unpack it, or pack it with gzip",
+    "bzip2": "unpack it, or pack it with gzip",
+    "xz": "unpack it, or pack it with gzip",
+    "arrow": "write it as Parquet",
+    "pdf": "drop a table or JSON",
+    "ole": "save it as .xlsx without a password",
+}
+"""What to do about files that cannot be read."""
 
 
-def kind_of(head: bytes, name: str) -> Kind:
+def kind_of(head: bytes, name: str, source: Source) -> Kind:
     """The kind of a file; `head`: its first bytes, unpacked.
 
     Raises:
@@ -38,13 +40,13 @@ def kind_of(head: bytes, name: str) -> Kind:
     """
     if not head.strip():
         raise refused(f"{name} is empty.")
-    if head.startswith(b"PAR1"):
+    sort = sort_of(head)
+    if sort == "parquet":
         return "parquet"
-    if head.startswith(b"PK\x03\x04"):
+    if sort == "zip":
         return "excel"
-    for signature, what, remedy in _REFUSED:
-        if head.startswith(signature):
-            raise refused(f"{name} is {what}; {remedy}.")
+    if sort in _REMEDIES:
+        raise refused(f"{name} is {WORDS[sort]}; {_REMEDIES[sort]}.")
     text = _text(head)
     if "\0" in text:
         raise refused(f"{name} is binary and none of the formats that are read: CSV, TSV, Parquet, Excel, JSON.")
@@ -54,7 +56,7 @@ def kind_of(head: bytes, name: str) -> Kind:
     if first.startswith("["):
         return "json"
     if first.startswith("{"):
-        return "jsonl" if _rows(text, 1) or _plain(name).endswith((".jsonl", ".ndjson")) else "json"
+        return "json" if _is_document(text, name, source) else "jsonl"
     return "delimited"
 
 
@@ -64,7 +66,7 @@ def in_training_format(head: bytes, name: str, source: Source | None) -> bool:
     So is one that means to be in a training format, and one that nobody understands: the validator says best what is
     wrong with it.
     """
-    if source is not None or head.startswith((GZIP, b"PAR1", b"PK\x03\x04")) or _plain(name).endswith(TABLES):
+    if source is not None or sort_of(head) in ("gzip", "parquet", "zip") or _plain(name).endswith(TABLES):
         return False
     encoding = marked(head)
     if encoding is not None and encoding.name != "utf-8-sig":
@@ -78,11 +80,22 @@ def in_training_format(head: bytes, name: str, source: Source | None) -> bool:
         return not (first == "{" and _plain(name).endswith(".json"))
     if native(rows[:1]):
         return True
+    if _is_document(text, name, Source()):
+        return False
     try:
         form_of(columns_of(rows), rows, Source())
     except InputError:
         return True
     return False
+
+
+def _is_document(text: str, name: str, source: Source) -> bool:
+    """Whether a file that begins with an object is one document; `text`: its beginning."""
+    rows, named = _rows(text, 1), _plain(name)
+    if not rows:
+        return not named.endswith((".jsonl", ".ndjson"))
+    alone = "\n" not in text.strip()
+    return alone and (named.endswith(".json") or wraps_rows(rows[0], source))
 
 
 def _plain(name: str) -> str:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from services.ingest.sources.limits import CELL_BYTES, Limits, refused
+from shared.files.signatures import sort_of
 
-GZIP = b"\x1f\x8b"
 BUFFER = 2**18
 BOMB_BYTES, BOMB_RATIO = 2**30, 250
 """An archive that unpacks to so much, and to so many times its size, is no text: rows that are much alike reach 50."""
@@ -23,7 +23,7 @@ class Unpacked(io.RawIOBase):
     def __init__(self, path: Path, limits: Limits) -> None:
         self._file = path.open("rb")
         self._size = max(path.stat().st_size, 1)
-        self.packed = self._file.read(2) == GZIP
+        self.packed = sort_of(self._file.read(2)) == "gzip"
         self._file.seek(0)
         self._source: IO[bytes] | gzip.GzipFile = gzip.GzipFile(fileobj=self._file) if self.packed else self._file
         self._left = limits.unpacked_bytes

@@ -196,6 +196,8 @@ def test_check_compares_with_the_render_server_where_there_is_one(
         result = invoke(runner, "check", "good.jsonl", "--base", str(base))
     assert result.exit_code == 0, result.stderr
     said = " ".join(result.stdout.split())
+    assert " tokens in 3 epochs; `tunestream estimate` says how long it takes" in said
+    assert "tokens/s" not in said, "nobody has measured how fast this machine is"
     if configured:
         assert f"12 turns compared with vLLM {VERSION}: 0 differences" in said
     else:

@@ -50,4 +50,8 @@ def test_what_cannot_be_read_ends_with_the_remedy_and_leaves_no_file(runner: Cli
     assert "the columns alpha, beta" in refused.stderr and "--column user=COLUMN" in refused.stderr
     assert not Path("rows.jsonl").exists()
     assert invoke(runner, "mine", "odd.csv", "--column", "usr=alpha").exit_code == 1
+    Path("tickets.csv").write_text(TABLE)
+    filtered = invoke(runner, "mine", "tickets.csv", "--filter", "Score ~ 4")
+    assert filtered.exit_code == 1 and filtered.stderr.startswith("error: source.filter: ")
+    assert filtered.stderr.count("source.filter") == 1
     assert "--column alpha: write name=value" in invoke(runner, "mine", "odd.csv", "--column", "alpha").stderr

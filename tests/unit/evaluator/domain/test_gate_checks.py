@@ -17,15 +17,19 @@ from services.evaluator.statistics.checks import on_slices
     ("text", "found"),
     [
         ("Write to ann.lee@example.org.", {"ann.lee@example.org": "an e-mail address"}),
-        ("Call +49 30 1234567!", {"+49 30 1234567": "a phone or account number"}),
+        ("Call +49 30 1234567!", {"+49 30 1234567": "a phone number"}),
         ("(555) 123-4567", {"(555) 123-4567": "a phone or account number"}),
         ("555.123.4567", {"555.123.4567": "a phone or account number"}),
+        ("Account 12 345 678 90", {"12 345 678 90": "a phone or account number"}),
         ("4111 1111 1111 1111", {"4111 1111 1111 1111": "a card number"}),
         ("DE89 3704 0044 0532 0130 00", {"DE89 3704 0044 0532 0130 00": "an IBAN"}),
         ("use sk-live-4f9a8b7c6d", {"sk-live-4f9a8b7c6d": "a key"}),
         ("d41d8cd98f00b204e9800998ecf8427e", {"d41d8cd98f00b204e9800998ecf8427e": "a key"}),
         ("Your password is hunter2-blue.", {"hunter2-blue": "a password"}),
         ("the PIN is 4711.", {"4711": "a password"}),
+        ("Log in to 203.0.113.77", {"203.0.113.77": "an IP address"}),
+        ("hvs.CAESIJ4kmbQ0n2xV8wTz1yXa", {"hvs.CAESIJ4kmbQ0n2xV8wTz1yXa": "a token"}),
+        ("Le mot de passe: Rosier-4412", {"Rosier-4412": "a password"}),
     ],
 )
 def test_secrets_are_found_by_their_form(text: str, found: dict[str, str]) -> None:

@@ -11,10 +11,11 @@ from rouge_score.rouge_scorer import RougeScorer
 from services.evaluator.domain.answers import Answer
 from services.evaluator.domain.kinds.labels import find_labels
 from services.evaluator.domain.replies import Reply
-from services.evaluator.domain.scoring.accuracy import accuracy, label_of
+from services.evaluator.domain.scoring.accuracy import accuracy
 from services.evaluator.domain.scoring.exact_match import exact_match
 from services.evaluator.domain.scoring.stopping import fair_stop_share, stop_share
 from services.evaluator.statistics.macro_f1 import MacroF1
+from shared.scoring.labels import label_of
 from shared.scoring.rouge import common_subsequence, rouge
 from shared.scoring.words import words
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from services.ingest.sources.limits import Limits
+from services.ingest.sources.readers.kinds import in_training_format
 from shared.errors import InputError
 from tests.unit.ingest.sources.conftest import Mine, jsonl
 
@@ -33,6 +34,15 @@ def test_sharegpt(run: Mine) -> None:
     assert found.turns(1) == [("system", "S"), ("user", "q"), ("assistant", "a")]
     assert "1 have no answer (line 2)" in found.said
     assert "'martian'" in found.said
+
+
+def test_turns_that_are_cut_off_are_counted(run: Mine) -> None:
+    greeted = share(("gpt", "Welcome"), ("human", "Hi"), ("gpt", "Hello"), ("human", "Bye"))
+    called = share(("human", "q"), ("function_call", '{"name": "f", "arguments": {}}'), ("tool", "4"), ("human", "?"))
+    found = run("dump.jsonl", jsonl(share(("human", "q"), ("gpt", "a")), greeted, called))
+    assert "3 turns after the last answer of 2 examples (line 2, 3)" in found.said
+    assert "1 turn before the first question of 1 example (line 2)" in found.said
+    assert [(cut.turns, cut.examples, cut.first) for cut in found.report.cut] == [(3, 2, (2, 3)), (1, 1, (2,))]
 
 
 @pytest.mark.parametrize(
@@ -143,6 +153,53 @@ def test_pairs_that_say_nothing_are_left_out(run: Mine) -> None:
 )
 def test_nested_json(document: dict[str, Any], run: Mine) -> None:
     assert run("n.json", json.dumps(document, indent=1)).turns() == [("user", "q"), ("assistant", "a")]
+
+
+ROWS = [{"question": f"q{n}", "answer": f"a{n}"} for n in range(2)]
+
+
+@pytest.mark.parametrize("name", ["one-line.json", "one-line.jsonl", "one-line.json.gz"])
+@pytest.mark.parametrize(
+    ("document", "place"),
+    [
+        ({"data": ROWS}, "data"),
+        ({"page": {"items": ROWS}, "count": 2}, "page.items"),
+        ({"authors": [{"born": 1}] * 9, "data": ROWS}, "data"),
+        ({"data": [CHAT, CHAT]}, "data"),
+    ],
+)
+def test_a_document_on_one_line(name: str, document: dict[str, Any], place: str, run: Mine) -> None:
+    data = json.dumps(document).encode()
+    assert not in_training_format(data, name, None)
+    found = run(name, gzip.compress(data) if name.endswith(".gz") else data)
+    assert len(found.rows) == 2
+    assert f"the list {place} in it" in found.said
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {**CHAT, "tools": [{"type": "function", "function": {"name": "f"}}]},
+        {"question": "q", "answer": "a", "sources": [{"page": 1}]},
+    ],
+)
+def test_a_single_row_with_a_list_in_it_is_a_row(row: dict[str, Any], run: Mine) -> None:
+    for text in (json.dumps(row), json.dumps(row, indent=1)):
+        assert len(run("one.json", text).rows) == 1
+
+
+def test_other_lists_of_a_document_are_named(run: Mine) -> None:
+    found = run("two.json", json.dumps({"train": ROWS * 2, "test": ROWS}))
+    assert len(found.rows) == 4
+    assert "the document has other lists: test (2). `source: {records: NAME}`" in found.said
+    assert len(run("two.json", json.dumps({"train": ROWS * 2, "test": ROWS}), records="test").rows) == 2
+
+
+def test_a_document_whose_lists_nobody_understands_is_refused_with_their_names(run: Mine) -> None:
+    with pytest.raises(
+        InputError, match=r"the list b; the document has other lists: a \(1\)\. `source: {records: NAME}`"
+    ):
+        run("odd.json", json.dumps({"a": [{"x": 1}], "b": [{"y": 2}, {"y": 3}]}))
 
 
 def test_a_list_deep_in_a_large_document_is_streamed(run: Mine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,6 +41,12 @@ def test_a_help_desk_export_with_quotes_and_line_breaks_in_cells(run: Mine) -> N
     assert "1 have no answer (line 7)" in found.said
 
 
+def test_a_last_question_that_nobody_answered_is_cut_off_and_counted(run: Mine) -> None:
+    found = run("t.csv", "ticket_id,question,answer\n1,One?,Yes.\n2,Two?,No.\n1,Three?,\n")
+    assert [found.turns(row)[-1] for row in (0, 1)] == [("assistant", "Yes."), ("assistant", "No.")]
+    assert "1 turn after the last answer of 1 example (line 2)" in found.said
+
+
 def test_an_example_names_the_rows_that_it_was_made_of(run: Mine) -> None:
     found = run("tickets.csv", HELP_DESK, metadata=["Satisfaction Score"])
     assert found.rows[0]["metadata"] == {"source_row": "2, 4", "Satisfaction Score": "4"}

@@ -45,14 +45,14 @@ class World:
 
     @asynccontextmanager
     async def replica(
-        self, name: str = "one", keys: dict[str, str | None] | None = None
+        self, name: str = "one", keys: dict[str, str | None] | None = None, **settings: Any
     ) -> AsyncIterator[SynthesisStage]:
         allowed = {f"{self.url}/v1": None} if keys is None else keys
         stage = SynthesisStage(
             self.store,
             self.datasets,
             self.bus,
-            SynthesisSettings.model_validate({"keys": allowed}),
+            SynthesisSettings.model_validate({"keys": allowed, **settings}),
             owner=name,
             lease_seconds=0.5,
         )
@@ -153,6 +153,27 @@ async def test_only_the_endpoints_of_the_operator_are_asked(world: World) -> Non
         [failed] = await world.told("failed")
     assert "is not in TUNESTREAM_SYNTHESIS__KEYS" in failed.message
     assert world.model.requests == []
+
+
+@pytest.mark.parametrize(
+    ("budget", "field"),
+    [({"tokens": 50_001}, "tokens"), ({"money": 2.5}, "tokens"), ({"tokens": 50_000, "money": 2.51}, "money")],
+)
+async def test_no_spec_may_spend_more_than_the_operator_allows(
+    budget: dict[str, float], field: str, world: World
+) -> None:
+    world.drop(budget=budget)
+    async with world.replica(max_tokens=50_000, max_money=2.5 if field == "money" else None):
+        [failed] = await world.told("failed")
+    assert failed.message.startswith(f"budget.{field}: ")
+    assert f"TUNESTREAM_SYNTHESIS__MAX_{field.upper()}" in failed.message
+    assert not world.model.requests
+
+
+async def test_a_spec_within_the_operators_limits_is_made(world: World) -> None:
+    world.drop(budget={"tokens": 50_000, "money": 2.5})
+    async with world.replica(max_tokens=50_000, max_money=2.5):
+        await world.told("completed")
 
 
 async def test_the_operators_key_goes_to_its_endpoint(world: World) -> None:
