@@ -11,7 +11,10 @@ from services.api.domain.sweeps.standing import Standing
 from shared.events import Budget, JobFailed
 
 GIVE_UP = 3
-"""So many trials that fail alike, and none that did not, mean that the next one would fail, too."""
+"""So many trials that fail alike, and none that did not, mean that the next one would fail, too. So many that are too
+large for what is left of the budget mean that it is spent."""
+TOO_SMALL = "budget_too_small"
+"""How the trainer refuses a training."""
 
 
 def slots(sweep: Sweep, standings: Sequence[Standing]) -> int:
@@ -23,8 +26,10 @@ def slots(sweep: Sweep, standings: Sequence[Standing]) -> int:
 
 
 def is_hopeless(standings: Sequence[Standing]) -> bool:
-    """Whether every trial that has ended has failed, so often and so alike that no other one is tried."""
+    """Whether trials have failed so often and so alike that no other one is tried."""
     codes = Counter(standing.code for standing in standings if standing.status == "failed")
+    if codes[TOO_SMALL] >= GIVE_UP:
+        return True
     others = any(standing.status in ("succeeded", "pruned") for standing in standings)
     return not others and any(count >= GIVE_UP for count in codes.values())
 
