@@ -45,8 +45,9 @@ class SweepStore:
         self._known: dict[str, Documents] = {}
         self._unreadable: set[str] = set()
 
-    async def all(self) -> list[Documents]:
-        """Every sweep that can be read, newest first. That takes a call for each that is under way.
+    async def all(self, project: str | None = None) -> list[Documents]:
+        """Every sweep that can be read, newest first. That takes a call for each that is under way. `project`: only its
+        sweeps are looked at.
 
         Raises:
             StoreUnavailable, ConfigError, StoreRefused: the store does not answer, or refuses it.
@@ -54,8 +55,10 @@ class SweepStore:
         ids = [name for name in await self._objects.folders(SWEEPS) if is_sweep_id(name)]
         found = list[Documents]()
         for start in range(0, len(ids), READERS):
-            read = await asyncio.gather(*map(self.find, ids[start : start + READERS]))
-            found += [documents for documents in read if documents is not None]
+            some = await asyncio.gather(*map(self._begun, ids[start : start + READERS]))
+            wanted = [each for each in some if each and project in (None, each.sweep.project)]
+            await asyncio.gather(*map(self._learn, wanted))
+            found += wanted
         return sorted(found, key=lambda each: (-each.sweep.created_at, each.sweep.sweep_id))
 
     async def under_way(self) -> list[Documents]:
@@ -64,14 +67,18 @@ class SweepStore:
 
     async def find(self, sweep_id: str) -> Documents | None:
         """The documents of a sweep as they are now; None: there is no such sweep, or it cannot be read."""
-        known = self._known.get(sweep_id)
-        if known is None:
-            if (sweep := await self._read(sweep_key(sweep_id), Sweep)) is None:
-                return None
-            known = self._known[sweep_id] = Documents(sweep)
-        if known.result is None:
+        if known := await self._begun(sweep_id):
             await self._learn(known)
         return known
+
+    async def find_of(self, sweep_id: str, project: str) -> Documents | None:
+        """The same of a sweep of a project. One of another project is looked for as one that does not exist."""
+        known = self._known.get(sweep_id)
+        if known is None or known.sweep.project != project:
+            sweep = await self._read(sweep_key(sweep_id), Sweep)
+            if sweep is None or sweep.project != project:
+                return None
+        return await self.find(sweep_id)
 
     async def create(self, key: str, document: FrozenModel) -> bool:
         """Write a document. False: there is another one."""
@@ -81,8 +88,18 @@ class SweepStore:
             return False
         return True
 
+    async def _begun(self, sweep_id: str) -> Documents | None:
+        """What was known of a sweep at the last look, or its request."""
+        if sweep_id not in self._known:
+            if (sweep := await self._read(sweep_key(sweep_id), Sweep)) is None:
+                return None
+            self._known.setdefault(sweep_id, Documents(sweep))
+        return self._known[sweep_id]
+
     async def _learn(self, known: Documents) -> None:
         """Read what is new of a sweep."""
+        if known.result is not None:
+            return
         sweep_id = known.sweep.sweep_id
         prefix = sweep_prefix(sweep_id)
         keys = {entry.key for entry in await self._objects.list(prefix)}

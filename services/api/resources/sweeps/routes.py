@@ -33,8 +33,9 @@ def router(dependencies: Dependencies) -> APIRouter:
 
     async def own(request: Request, sweep_id: str) -> Documents:
         """The sweep, if it is of the sender's project."""
-        found = await sweeps.find(sweep_id) if is_sweep_id(sweep_id) else None
-        if found is None or found.sweep.project != principal_of(request).project:
+        project = principal_of(request).project
+        found = await sweeps.find_of(sweep_id, project) if is_sweep_id(sweep_id) else None
+        if found is None:
             message = f"There is no sweep {sweep_id!r}; GET /sweeps lists them."
             raise ApiError(404, message, param="sweep_id", code="sweep_not_found")
         return found
@@ -71,7 +72,7 @@ def router(dependencies: Dependencies) -> APIRouter:
     ) -> Response:
         """Newest first, without their trials; `after` is the id of the last sweep of the page before."""
         project = principal_of(request).project
-        known = [each for each in await sweeps.all() if each.sweep.project == project]
+        known = await sweeps.all(project)
         rest = behind(known, after, lambda each: each.sweep.sweep_id)
         if rest is None:
             message = f"There is no sweep {after!r} to continue after."
