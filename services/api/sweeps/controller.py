@@ -76,7 +76,9 @@ class Controller:
             await self._end_trials(documents, standings)
         else:
             standings = await self._prune(documents, standings)
-            standings = await self._begin_trials(documents, standings)
+            if not await self._begin_trials(documents, standings):
+                return
+            standings = await self._standings.of(documents)
         if any(not standing.ended for standing in standings):
             return
         if documents.best is None and not documents.cancelled:
@@ -85,28 +87,29 @@ class Controller:
 
     # --- trials -----------------------------------------------------------------------------------------------
 
-    async def _begin_trials(self, documents: Documents, standings: list[Standing]) -> list[Standing]:
+    async def _begin_trials(self, documents: Documents, standings: list[Standing]) -> bool:
+        """Begin as many as may run now. False: others are to follow that cannot begin yet."""
         sweep = documents.sweep
         while free := decide.slots(sweep, standings):
             if await self._standings.are_too_many(sweep):
-                break
+                return False
             budget = sweep.spec.budget
             if sweep.budget is not None:
                 budget = decide.next_share(sweep, documents.trials, standings, free)
                 if budget is None:
-                    break
+                    return True
             number = max(documents.trials, default=-1) + 1
             parameters = await asyncio.to_thread(search.propose, sweep, standings, number)
             root = telemetry.JobRoot(None, links=(sweep.traceparent,))
             job = job_of_trial(sweep, number, parameters, budget, now=self._objects.now(), traceparent=root.traceparent)
             trial = Trial(number=number, parameters=parameters, job=job)
             if not await self._store.create(trial_key(sweep.sweep_id, number), trial):
-                break  # another process was faster; the next look reads what it has written
+                return False  # another process was faster; the next look reads what it has written
             root.emit(job.job_id)
             documents.trials[number] = trial
             await self._ask_for(trial, sweep)
             standings = await self._standings.of(documents)
-        return standings
+        return True
 
     async def _ask_for(self, trial: Trial, sweep: Sweep) -> None:
         """Ask for the job of a trial, unless that was done."""

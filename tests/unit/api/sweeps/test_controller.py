@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from shared.events import Job
+from shared.events import Job, KeyLimits
 from shared.stages.ledger import ASKED
+from tests.support.data.keys import add_key, secret
 from tests.unit.api.conftest import URL
 from tests.unit.api.sweeps.world import SECONDS, TOKENS, Killed, KillingStore, World
 
@@ -188,6 +189,26 @@ async def test_trials_that_train_beside_each_other_share_what_is_left(world: Wor
     assert view["spent"]["tokens"] == 2 * TOKENS
     # what is left is too little for any other, so they are not all tried
     assert view["counts"]["failed"] in (3, 4) and view["promoted"]
+
+
+async def test_a_sweep_waits_while_the_project_has_as_many_jobs_as_its_key_allows(world: World) -> None:
+    key = await add_key(world.objects, "b", rights=("train",), limits=KeyLimits(max_open_jobs=1))
+    world.api.client.headers["authorization"] = f"Bearer {secret('b')}"
+    assert key
+    sweep = await world.sweep(**FEW, trials=2)
+    await world.tick()
+    await world.work()
+    other = await world.api.client.post(
+        "/v1/fine_tuning/jobs", json={"model": "Qwen/Qwen2.5-0.5B-Instruct", "training_file": await world.file()}
+    )
+    for _ in range(3):
+        await world.tick()
+    assert len((await world.view(sweep))["data"]) == 1 and not (await world.view(sweep))["evaluated_by"]
+    await world.api.client.post(f"/jobs/{other.json()['id']}/cancel")
+    view = await world.until_over(sweep)
+    assert view["status"] == "succeeded" and len(view["data"]) == 2
+    too_many = await world.api.client.post("/sweeps", json={"training_file": await world.file(), "parallel": 2})
+    assert too_many.json()["error"]["param"] == "parallel"
 
 
 async def test_cancelling_ends_what_runs_and_keeps_what_is_trained(world: World) -> None:
