@@ -26,9 +26,9 @@ TICK_SECONDS = 1.0
 """Between two looks at the sweeps under way."""
 ASK_SECONDS = 5.0
 """How often a replica asks for the lease while another one has it."""
-LOOK_SECONDS = 300.0
-"""How often the sweeps are listed while there is none under way. The replica that takes the request for one knows it at
-once."""
+LOOK_SECONDS = 60.0
+"""How often the sweeps are listed while none is known to be under way. The replica that takes the request for one knows
+it at once."""
 AWAY_PAUSES = Backoff(1.0, 60.0)
 
 
