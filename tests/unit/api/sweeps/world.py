@@ -27,7 +27,7 @@ from tests.support.fakes.store import FakeStore
 from tests.unit.api.conftest import Api
 
 ROWS = b'{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]}\n'
-STEPS, SECONDS, TOKENS = 10, 20.0, 1000
+STEPS, SECONDS, TOKENS = 5, 20.0, 1000
 """Of every training, of which each step is followed by a validation."""
 
 Losses = Callable[[Job], float | None]
