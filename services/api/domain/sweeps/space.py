@@ -76,18 +76,26 @@ USUAL = SearchSpace(
 reaches as far below 1 as above."""
 
 
-def usual_space(spec: JobSpec, largest_rank: int) -> SearchSpace:
-    """`USUAL`, but for what the user has set in `spec`. `largest_rank`: what the deployment serves."""
+OF_THE_ADAPTER = ("r", "alpha")
+"""What a training that starts from a tuned model takes over from it."""
+
+
+def usual_space(spec: JobSpec, largest_rank: int, *, tuned: bool) -> SearchSpace:
+    """`USUAL`, but for what the user has set in `spec`. `largest_rank`: what the deployment serves. `tuned`: trainings
+    start from a tuned model."""
     chosen = {place: getattr(spec, place).model_dump(exclude_defaults=True) for place in set(PLACES.values())}
     fixed = {name for name, place in PLACES.items() if name in chosen[place]}
     if "learning_rate" in fixed:
         fixed.add("learning_rate_multiplier")
+    if tuned:
+        fixed.update(OF_THE_ADAPTER)
     ranks = tuple(rank for rank in USUAL.r or () if rank <= largest_rank) or (largest_rank,)
     return USUAL.model_copy(update={"r": ranks} | dict.fromkeys(fixed))
 
 
-def check_space(space: SearchSpace, spec: JobSpec, trials: int) -> None:
+def check_space(space: SearchSpace, spec: JobSpec, trials: int, largest_rank: int, *, tuned: bool) -> None:
     """Check that every draw makes settings that a job may have, and that there are enough different ones.
+    `largest_rank`, `tuned`: as in `usual_space`.
 
     Raises:
         InputError: names the parameter, and what to change.
@@ -97,6 +105,9 @@ def check_space(space: SearchSpace, spec: JobSpec, trials: int) -> None:
         raise InputError("empty_space", f"'space' names no parameter; name at least one of {names}.", "space")
     for name, domain in space.searched().items():
         _check_domain(name, domain)
+        if tuned and name in OF_THE_ADAPTER:
+            message = f"A training that starts from a tuned model has its '{name}'; leave out 'space.{name}'."
+            raise InputError("invalid_value", message, f"space.{name}")
         fixed = getattr(spec, PLACES[name]).model_dump(exclude_defaults=True).get(name)
         if fixed is not None:
             where = f"{PLACES[name]}.{name}"
@@ -109,6 +120,12 @@ def check_space(space: SearchSpace, spec: JobSpec, trials: int) -> None:
                 reasons = " or ".join(dict.fromkeys(problem["msg"] for problem in error.errors()))
                 message = f"A job cannot have {value} as '{PLACES[name]}.{name}': {reasons}; change 'space.{name}'."
                 raise InputError("invalid_value", message, f"space.{name}") from None
+    if space.r is not None and max(space.r) > largest_rank:
+        message = (
+            f"'space.r' goes up to {max(space.r)}, and {largest_rank} is the highest rank that is served here "
+            "(TUNESTREAM_VLLM__MAX_LORA_RANK); leave out higher ones."
+        )
+        raise InputError("invalid_value", message, "space.r")
     if space.learning_rate is not None and space.learning_rate_multiplier is not None:
         message = "'learning_rate' and 'learning_rate_multiplier' set the same thing; search one of them."
         raise InputError("invalid_value", message, "space.learning_rate")

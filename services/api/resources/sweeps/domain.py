@@ -50,14 +50,14 @@ class CreateSweep(StrictModel):
             raise problem
         return self
 
-    def searched(self, largest_rank: int) -> SearchSpace:
-        """The space.
+    def searched(self, largest_rank: int, *, tuned: bool) -> SearchSpace:
+        """The space. `largest_rank`: of what is served. `tuned`: trainings start from a tuned model.
 
         Raises:
             InputError: a parameter cannot be searched so.
         """
-        space = self.space if self.space is not None else usual_space(self.spec, largest_rank)
-        check_space(space, self.spec, self.trials)
+        space = self.space if self.space is not None else usual_space(self.spec, largest_rank, tuned=tuned)
+        check_space(space, self.spec, self.trials, largest_rank, tuned=tuned)
         return space
 
     def _problem(self) -> InputError | None:

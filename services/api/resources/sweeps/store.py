@@ -51,7 +51,6 @@ async def create_sweep(
         message = "This deployment cannot search: its api service lacks Optuna (the extra `search`)."
         raise ApiError(400, message, code="not_installed", headers={"x-should-retry": "false"})
     objects, project = dependencies.objects, principal.project
-    space = body.searched(dependencies.largest_rank)
     if most is not None and body.parallel > most:
         message = f"This key allows {most} jobs under way at a time; lower 'parallel' to that."
         raise InputError("invalid_value", message, "parallel")
@@ -59,6 +58,7 @@ async def create_sweep(
     wanted = body.validation_file
     validation = await file_for(objects, wanted, project, "validation_file") if wanted else None
     found = await models.resolve(objects, dependencies.model, body.spec.model, project)
+    space = body.searched(dependencies.largest_rank, tuned=found.start_from is not None)
     pointer = DatasetPointer.model_validate(validation.content.model_dump()) if validation else None
     request = hashlib.sha256(sent).hexdigest()
 

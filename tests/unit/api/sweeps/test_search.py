@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from services.api.domain.sweeps.budget import Spent, left, share, unfinished, within
 from services.api.domain.sweeps.documents import Sweep
 from services.api.domain.sweeps.space import USUAL, Parameters, Range, SearchSpace, check_space, settings, usual_space
 from services.api.domain.sweeps.standing import Point, Standing
 from services.api.sweeps.curves import points_of
 from services.api.sweeps.search import hopeless, propose
+from shared.errors import InputError
 from shared.events import Budget, JobSpec, TrainingUsage
 from tests.support.data.jobs import NOWHERE
 
@@ -49,12 +52,21 @@ def test_draws_lie_in_the_space_and_make_settings_of_a_job() -> None:
         spec = settings(JobSpec(suffix="x"), each.parameters)
         assert 0.2 <= float(spec.hyperparameters.learning_rate_multiplier) <= 5.0
         assert spec.lora.r in (8, 16, 32, 64) and spec.suffix == "x"
-    check_space(USUAL, JobSpec(), 500)
+    check_space(USUAL, JobSpec(), 500, 64, tuned=False)
 
 
 def test_ranks_that_are_not_served_are_not_drawn() -> None:
-    assert usual_space(JobSpec(), 16).r == (8, 16)
-    assert usual_space(JobSpec(), 1).r == (1,)
+    assert usual_space(JobSpec(), 16, tuned=False).r == (8, 16)
+    assert usual_space(JobSpec(), 1, tuned=False).r == (1,)
+    with pytest.raises(InputError, match="16 is the highest rank that is served here"):
+        check_space(SearchSpace(r=(8, 32)), JobSpec(), 2, 16, tuned=False)
+
+
+def test_a_tuned_model_keeps_its_rank() -> None:
+    space = usual_space(JobSpec(), 64, tuned=True)
+    assert space.r is None and space.n_epochs is not None
+    with pytest.raises(InputError, match=r"leave out 'space\.r'"):
+        check_space(SearchSpace(r=(8, 16)), JobSpec(), 2, 64, tuned=True)
 
 
 def test_trials_of_other_lengths_are_compared_by_the_share_that_is_done() -> None:
