@@ -26,7 +26,7 @@ PIN := $(BIN)/uv pip compile --quiet --no-emit-index-url --no-annotate --no-head
 $(if $(filter tiny-base smollm2,$(BASE)),,$(error BASE is "$(BASE)", but must be tiny-base or smollm2; TUNESTREAM_MODEL__ID names other bases))
 
 .DEFAULT_GOAL := help
-.PHONY: help install docs demo up down full full-down secrets check test test-full lint unit sim wiring e2e prove-mining prove-outages prove-storage prove-synthesis prove-uploads clients prove-clients chaos chaos-full constraints clean
+.PHONY: help install docs demo up down full full-down secrets check test test-full lint unit sim wiring e2e prove-mining prove-outages prove-storage prove-sweep prove-synthesis prove-uploads clients prove-clients chaos chaos-full constraints clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -126,6 +126,9 @@ prove-outages: install $(TINY)/config.json ## Kafka, the store and vLLM away for
 
 prove-storage: install $(TINY)/config.json ## 50 jobs with retention on: what is stored, against the policy's own sum (half an hour)
 	$(BIN)/pytest -s tests/proofs/test_storage.py
+
+prove-sweep: install $(TINY)/config.json ## A search of 8 trials whose trainer is killed twice: the best one is deployed (ten minutes)
+	$(BIN)/pytest -s tests/proofs/test_sweep.py
 
 prove-synthesis: install $(TINY)/config.json ## 200 rows by a real vLLM, killed half-way: what it was asked for, by its own counters
 	$(BIN)/pytest -s tests/proofs/test_synthesis.py

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 from urllib.parse import quote
@@ -17,6 +17,10 @@ Json = dict[str, Any]
 TIMEOUT = httpx.Timeout(30.0, connect=3.0)
 TRIAL_TIMEOUT = httpx.Timeout(120.0, connect=3.0)
 """Of a call that loads a model and asks the live server about it first."""
+
+
+UPLOAD_TIMEOUT = httpx.Timeout(600.0, connect=3.0)
+"""Of a call that sends a file, between two pieces of it, and until it is stored."""
 
 
 class Unreachable(CliError):
@@ -86,6 +90,46 @@ class Client:
         url = f"{self.target.api_url}/jobs/{quote(job, safe='')}/retry"
         return self._call("POST", url, json={"from": stage} if stage else {})
 
+    # --- sweeps: api ------------------------------------------------------------------------------------------
+
+    def upload(self, path: Path) -> Json:
+        """Store a dataset. Returns the file of the Files API."""
+        with path.open("rb") as content:
+            return self._call(
+                "POST",
+                f"{self.target.api_url}/v1/files",
+                data={"purpose": "fine-tune"},
+                files={"file": (path.name, content)},
+                timeout=UPLOAD_TIMEOUT,
+            )
+
+    def create_sweep(self, body: Json, key: str) -> Json:
+        """Ask for a sweep. Requests with the same `key` make one; a lost answer is asked for again."""
+        url, headers = f"{self.target.api_url}/sweeps", {"idempotency-key": key}
+        try:
+            return self._call("POST", url, json=body, headers=headers)
+        except Unreachable:
+            return self._call("POST", url, json=body, headers=headers)
+
+    def sweep(self, sweep: str) -> Json:
+        """One sweep by its id, with its trials."""
+        return self._call("GET", self._sweep(sweep))
+
+    def sweeps(self, limit: int) -> list[Json]:
+        """At most `limit` sweeps, newest first, without their trials."""
+        return _data(self._call("GET", f"{self.target.api_url}/sweeps", params={"limit": limit}))
+
+    def cancel_sweep(self, sweep: str) -> Json:
+        """Ask for the end of a sweep. Returns the sweep as it is now."""
+        return self._call("POST", self._sweep(sweep) + "/cancel")
+
+    def sweep_report(self, sweep: str) -> str:
+        """The page of a sweep as HTML."""
+        return self._answer("GET", self._sweep(sweep) + "/report").text
+
+    def _sweep(self, sweep: str) -> str:
+        return f"{self.target.api_url}/sweeps/{quote(sweep, safe='')}"
+
     # --- keys: api --------------------------------------------------------------------------------------------
 
     def create_key(self, body: Json) -> Json:
@@ -139,26 +183,20 @@ class Client:
     def _deployment(self, alias: str) -> str:
         return f"{self.target.inference_url}/deployments/{quote(alias, safe='')}"
 
-    def _call(
-        self,
-        method: str,
-        url: str,
-        *,
-        params: Mapping[str, str | int] | None = None,
-        json: Json | None = None,
-        timeout: httpx.Timeout = TIMEOUT,
-    ) -> Json:
+    def _call(self, method: str, url: str, **sent: Any) -> Json:
+        body = _object(self._answer(method, url, **sent))
+        if body is None:
+            raise CliError(f"{url} answered something that is not a JSON object", "does another program use its port?")
+        return body
+
+    def _answer(self, method: str, url: str, *, timeout: httpx.Timeout = TIMEOUT, **sent: Any) -> httpx.Response:
+        """The answer, which is no error. `sent`: `params`, `json` and so on, as httpx takes them."""
         try:
-            answer = self._http.request(method, url, params=params, json=json, timeout=timeout)
+            answer = self._http.request(method, url, timeout=timeout, **sent)
         except httpx.TransportError as error:
             raise Unreachable(f"nothing answers at {url} ({type(error).__name__})", NO_STACK) from None
         if answer.is_success:
-            body = _object(answer)
-            if body is None:
-                raise CliError(
-                    f"{url} answered something that is not a JSON object", "does another program use its port?"
-                )
-            return body
+            return answer
         message = _message(answer)
         if answer.status_code in (401, 403):
             raise CliError(

@@ -21,6 +21,7 @@ from cli.commands import (
     synthesize,
     trace,
 )
+from cli.sweeps import commands as sweeps
 from cli.terminal import Group
 
 app = typer.Typer(
@@ -50,6 +51,7 @@ PANELS: dict[str, dict[str, Callable[..., None]]] = {
     },
     "Jobs": {
         "submit": jobs.submit,
+        "sweep": sweeps.sweep,
         "watch": jobs.watch,
         "trace": trace.trace,
         "jobs": jobs.jobs,
@@ -70,5 +72,6 @@ for panel, commands in PANELS.items():
     for name, command in commands.items():
         app.command(name, rich_help_panel=panel)(command)
 app.add_typer(quarantine.app, name="quarantine", rich_help_panel="Jobs")
+app.add_typer(sweeps.app, name="sweeps", rich_help_panel="Jobs")
 app.add_typer(keys.app, name="keys", rich_help_panel="Access")
 app.add_typer(dlq.app, name="dlq", rich_help_panel="The bus")

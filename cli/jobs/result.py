@@ -27,7 +27,7 @@ def result_lines(job: Json) -> list[str]:
             score = scores.get(key, {}).get(metric)
             if score is not None:
                 lines.append(f"{metric}: {score:.3f}  {name}")
-        if delta := evaluation.get("delta"):
+        if (delta := evaluation.get("delta")) and "base" in scores:
             lines.append(
                 f"tuned - base: {delta['mean']:+.3f}, between {delta['low']:+.3f} and {delta['high']:+.3f} "
                 f"at {delta['confidence']:.0%} confidence"

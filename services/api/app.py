@@ -1,5 +1,5 @@
 """Puts the parts of the service together: the projection, the topics that feed it, the HTTP interface, the janitor,
-and the sender of webhooks. No decision is made here."""
+the sender of webhooks, and the runner of sweeps. No decision is made here."""
 
 from __future__ import annotations
 
@@ -23,9 +23,11 @@ from services.api.resources.graders import routes as graders
 from services.api.resources.jobs import routes as jobs
 from services.api.resources.keys import routes as keys
 from services.api.resources.permissions import routes as permissions
+from services.api.resources.sweeps import routes as sweeps
 from services.api.resources.uploads import routes as uploads
 from services.api.resources.uploads.domain import LARGEST_PART
 from services.api.resources.webhooks import routes as webhooks
+from services.api.sweeps.start import make_runner
 from services.api.webhooks.ended import EndedJobs
 from services.api.webhooks.receivers import Receivers
 from services.api.webhooks.sender import Sender
@@ -59,6 +61,7 @@ TAGS = [
     {"name": "graders", "description": "OpenAI's graders: check one, or score a sample with it."},
     {"name": "webhooks", "description": "Where the ends of jobs are told, signed as OpenAI signs."},
     {"name": "jobs", "description": "Tunestream's own view of the same jobs: stages, figures, what is waited for."},
+    {"name": "sweeps", "description": "Searches for the settings that train the best model. Each trial is a job."},
     {"name": "events", "description": "The history of a job."},
     {"name": "artifacts", "description": "The files that a job has made: its report, its adapter, its plots."},
     {"name": "keys", "description": "API keys, with project, rights and limits. An admin key is needed."},
@@ -95,7 +98,9 @@ def build(context: Context) -> Parts:
         inference_url=settings.inference.url,
         tracked=frozenset({"wandb"} if settings.tracking.wandb else ()),
         receivers=receivers,
+        largest_rank=settings.vllm.max_lora_rank,
     )
+    runner = make_runner(dependencies, owner=new_owner())
     ended = EndedJobs(database, projection.mend)
     sender = Sender(context.objects, ended, receivers, dependencies.webhooks_wanted, owner=new_owner())
     forwarder = Forwarder(Other("inference", settings.inference.url, "TUNESTREAM_INFERENCE__URL"), forward.MODELS)
@@ -107,7 +112,7 @@ def build(context: Context) -> Parts:
     return Parts(
         app=make_app(dependencies, settings.inference.api_keys, settings.model.organization, forwarder),
         address=(settings.api.host, settings.api.port),
-        background=(projection.run, make_janitor(context.objects, database, settings).run, sender.run),
+        background=(projection.run, make_janitor(context.objects, database, settings).run, sender.run, runner.run),
         checks={"projection": lambda: None if projection.complete else "reading the ledger"},
         close=close,
     )
@@ -121,6 +126,7 @@ RIGHTS = RightsTable(
     (
         *OPENAI,
         Line(ANY, "/jobs*", ("train",)),
+        Line(ANY, "/sweeps*", ("train",)),
         Line(ANY, "/keys*", ("admin",)),
     )
 )
@@ -150,7 +156,7 @@ def make_app(
         responses={502: {}},  # the store may refuse any object, or hold a damaged one
         handed_on=forward.MODELS if forwarder is not None else (),
     )
-    for resource in (jobs, events, artifacts, files, uploads, permissions, fine_tuning, graders, webhooks):
+    for resource in (jobs, events, artifacts, files, uploads, permissions, fine_tuning, graders, sweeps, webhooks):
         app.include_router(resource.router(dependencies))
     app.include_router(keys.router(keyring, dependencies.objects))
     if forwarder is not None:

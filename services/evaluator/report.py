@@ -67,6 +67,26 @@ class Report(FrozenModel):
     """By variant, the price of 1,000 answers, where `evaluation.own_price` says what they cost."""
 
 
+class TrialReport(FrozenModel):
+    """The document `report.json` of a trial of a sweep, which was not evaluated."""
+
+    job_id: str
+    sweep: str
+    training: TrainingCompleted
+    reason: str
+
+
+def render_trial(trial: TrialReport, curves: bytes | None) -> str:
+    """The page of a trial as HTML. `curves` is a PNG."""
+    environment = _environment()
+    return environment.get_template("trial.html.j2").render(
+        trial=trial,
+        training=trial.training,
+        curves=_picture(curves),
+        style=Markup(environment.get_template("report.css.j2").render()),
+    )
+
+
 def render(report: Report, curves: bytes | None) -> str:
     """The page as HTML. It is self-contained, loads nothing and runs only its own script. `curves` is a PNG."""
     environment = _environment()
@@ -90,11 +110,15 @@ def render(report: Report, curves: bytes | None) -> str:
         counts=_counts(evaluation.rows),
         forest=forest_plot(evaluation.over_base, evaluation.over_few_shot, chosen=evaluation.metric),
         matrices={variant: heat_map(matrix) for variant, matrix in evaluation.confusion.items()},
-        curves=f"data:image/png;base64,{base64.b64encode(curves).decode()}" if curves else None,
+        curves=_picture(curves),
         style=Markup(style),  # both files are part of this package and hold no values
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
+
+
+def _picture(png: bytes | None) -> str | None:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}" if png else None
 
 
 def state_of(row: Row) -> str:

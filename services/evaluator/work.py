@@ -28,7 +28,7 @@ from services.evaluator.grading.measure import gradings, measure
 from services.evaluator.leaks import Told, leaks_in
 from services.evaluator.progress import Progress
 from services.evaluator.reach import Reach
-from services.evaluator.report import Report, render
+from services.evaluator.report import Report, TrialReport, render, render_trial
 from services.evaluator.rivals.measure import Rivals
 from services.evaluator.scoring.structured import checked
 from services.evaluator.scoring.task import task_of
@@ -36,7 +36,7 @@ from shared import disk, telemetry
 from shared.base import BaseProfile
 from shared.base import ledger as profiles
 from shared.errors import CorruptObject
-from shared.events import EvalCompleted, Event, Reference, TrainingCompleted
+from shared.events import EvalCompleted, Event, Interval, Reference, TrainingCompleted
 from shared.events.spec import GRADER
 from shared.settings import Settings
 from shared.stages.adoption import attempts_of_parents
@@ -62,11 +62,44 @@ class EvaluateWork:
                 is wrong; in one line. Answers that came are kept for the next attempt.
         """
         job = attempt.job
+        if job.is_trial:
+            return await self._pass(attempt)
         async with connect(self._settings, job.project) as http:
             reach = Reach(http)
             await reach.check()
             with disk.writing(tempfile.gettempdir(), "TMPDIR"):
                 return await self._evaluate(attempt, http, reach)
+
+    async def _pass(self, attempt: Attempt) -> Event:
+        """Leave a trial of a sweep as it is: nothing is asked, and its alias does not move."""
+        training = TrainingCompleted.model_validate(attempt.request)
+        sweep = attempt.job.origin.sweep or ""
+        reason = (
+            f"A trial of {sweep}, of which only the best is evaluated. The model can be called by its id; "
+            f"`tunestream retry {attempt.job.job_id} --from evaluator` evaluates it."
+        )
+        trial = TrialReport(job_id=attempt.job.job_id, sweep=sweep, training=training, reason=reason)
+        document = trial.model_dump_json(indent=1).encode()
+        html = await asyncio.to_thread(render_trial, trial, await self._curves(training))
+        kept, page = await when_the_store_answers(
+            lambda: self._put_report(attempt, document, html.encode()),
+            lambda why: attempt.progress("waiting", f"the report waits to be stored: {why}"),
+        )
+        loss = {} if training.valid_loss is None else {"valid_loss": training.valid_loss}
+        return EvalCompleted(
+            job_id=attempt.job.job_id,
+            model=training.model,
+            base=training.base,
+            examples=0,
+            metric="valid_loss",
+            scores={"tuned": loss},
+            delta=Interval(mean=0.0, low=0.0, high=0.0, confidence=attempt.job.spec.gate.confidence),
+            passed=False,
+            reasons=(reason,),
+            report=kept,
+            html=page,
+            served=training.served,
+        )
 
     async def _evaluate(self, attempt: Attempt, http: httpx.AsyncClient, reach: Reach) -> Event:
         training = TrainingCompleted.model_validate(attempt.request)

@@ -82,6 +82,12 @@ class Job(FrozenModel):
             return ()
         return RUNNER_STAGES[: RUNNER_STAGES.index(self.origin.from_stage)]
 
+    @property
+    def is_trial(self) -> bool:
+        """Whether the job ends when its model is trained: it is a trial of a sweep, and only the best one is evaluated.
+        A retry from a later stage than the training is no trial any more: somebody wants that model evaluated."""
+        return self.origin.sweep is not None and self.origin.from_stage not in ("evaluator", "inference")
+
 
 class Retry(FrozenModel):
     """`ingest/retries/{job_id}.json`, created once by the api: a user wants a job to be tried again. Ingest makes the

@@ -95,6 +95,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 Id = Annotated[str, Field(max_length=ID_CHARS)]
 JobId = Annotated[str, Field(max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 """It is a folder of the ledger."""
+SweepId = Annotated[str, Field(max_length=64, pattern=r"^sweep-[A-Za-z0-9]+$")]
 FileId = Annotated[str, Field(max_length=64, pattern=r"^file-[A-Za-z0-9-]+$")]
 ProjectId = Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 """It is a folder of the bucket that datasets are dropped into, `projects/{id}/`."""

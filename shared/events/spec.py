@@ -11,7 +11,7 @@ from shared.events import limits
 from shared.events.checks import Checks
 from shared.events.integrations import Integration
 from shared.events.json_schema import problem_in
-from shared.events.limits import JobId, JsonObject, Name, ShownName
+from shared.events.limits import JobId, JsonObject, Name, ShownName, SweepId
 from shared.events.models import FrozenModel, StrictModel
 from shared.events.references import DatasetPointer
 from shared.events.source import Source
@@ -323,3 +323,5 @@ class Origin(FrozenModel):
     parent_version: Name | None = None
     from_stage: Name | None = None
     """The stage that a retry begins from: the results of the stages before it are those of `parent_job`."""
+    sweep: SweepId | None = Field(default=None, exclude_if=lambda value: value is None)
+    """The sweep that the job is a trial of. None is not written, because older services do not know the field."""

@@ -88,6 +88,17 @@ NATIVE = [
     Ask("POST", "/jobs/{job}/retry", json(**{"from": "trainer"})),
 ]
 
+SWEEPS = [
+    Ask("GET", "/sweeps", shows="sweep"),
+    Ask("GET", "/sweeps?after={sweep}"),
+    Ask("GET", "/sweeps/{sweep}"),
+    Ask("GET", "/sweeps/{sweep}/report"),
+    Ask("POST", "/sweeps", json(training_file="{file}")),
+    Ask("POST", "/sweeps", json(training_file="{my.file}", validation_file="{validation}")),
+    Ask("POST", "/sweeps", json(training_file="{my.file}", spec={"model": "{model}"})),
+    Ask("POST", "/sweeps/{sweep}/cancel"),
+]
+
 FINE_TUNING = [
     *(Ask("GET", f"/v1/fine_tuning/jobs/{{{each}}}") for each in JOBS),
     Ask("GET", "/v1/fine_tuning/jobs", shows="job"),
@@ -195,6 +206,7 @@ SAME_NAMES = [
 MATRIX = [
     *(
         *NATIVE,
+        *SWEEPS,
         *FINE_TUNING,
         *GRADERS,
         *STORED_FILES,

@@ -165,6 +165,8 @@ def _skipped(event: TrainingCompleted) -> str:
 
 
 def _gate_outcome(event: EvalCompleted) -> str:
+    if "base" not in event.scores:  # a trial of a sweep: nothing was compared
+        return " ".join(event.reasons) or "The model was not evaluated"
     scores = {name: values.get(event.metric) for name, values in event.scores.items()}
     told = ", ".join(f"{name} {score:.3f}" for name, score in scores.items() if score is not None)
     delta = event.delta

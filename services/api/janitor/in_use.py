@@ -1,5 +1,5 @@
-"""Which files the jobs under way still read. A file that its owner has deleted, or whose time is over, stays as long as
-such a job needs it."""
+"""Which files the jobs and the sweeps under way still read. A file that its owner has deleted, or whose time is over,
+stays as long as one of them needs it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pydantic import ValidationError
 
 from services.api.domain.retention import DAY
 from services.api.domain.stored import read_manifest
-from shared.events import Asked, Job
+from services.api.domain.sweeps.documents import SWEEPS, Sweep, sweep_key, sweep_result_key
+from shared.events import Asked, Reference
 from shared.ids import is_job_id
 from shared.stages.ledger import ASKED, FILES, PENDING, asked_key, job_key, pending_entry
 from shared.store.objects import ObjectStore
@@ -30,6 +31,8 @@ class FilesInUse:
         self._objects = objects
         self._known: dict[str, frozenset[str]] = {}
         """The files of each job that was under way at the last look: a manifest never changes."""
+        self._over: set[str] = set()
+        """Sweeps that have ended."""
 
     async def look(self) -> frozenset[str]:
         """The ids of the files that are in use now.
@@ -38,6 +41,8 @@ class FilesInUse:
             UnreadableJob: nobody can tell.
             StoreUnavailable, ConfigError, StoreRefused: the store does not answer, or refuses the janitor.
         """
+        # first: the jobs that a sweep asks for meanwhile are found below
+        swept = await self._swept()
         known = dict[str, frozenset[str]]()
         # in this order: a job that is made meanwhile is in one of them
         for job_id in [*await self._asked(), *await self._pending()]:
@@ -45,7 +50,23 @@ class FilesInUse:
             if files is not None:
                 known[job_id] = files
         self._known = known
-        return frozenset[str]().union(*known.values())
+        return swept.union(*known.values())
+
+    async def _swept(self) -> frozenset[str]:
+        """The files of sweeps under way: their next trials read them."""
+        found = set[str]()
+        for sweep_id in await self._objects.folders(SWEEPS):
+            if sweep_id in self._over:
+                continue
+            if await self._objects.exists(sweep_result_key(sweep_id)):
+                self._over.add(sweep_id)
+            elif stored := await self._objects.get(sweep_key(sweep_id)):
+                try:
+                    sweep = Sweep.model_validate_json(stored[0])
+                except ValidationError:
+                    raise UnreadableJob(sweep_id) from None
+                found |= self._files(sweep.dataset, sweep.validation_file)
+        return frozenset(found)
 
     async def _asked(self) -> list[str]:
         """Jobs that a client has asked for a short time ago. Ingest makes them within seconds, or when it is back."""
@@ -66,15 +87,16 @@ class FilesInUse:
         if found := await self._objects.get(job_key(job_id)):
             if (job := read_manifest(found[0])) is None:
                 raise UnreadableJob(job_id)
-            return self._files(job)
+            return self._files(job.dataset, job.validation_file)
         if asked := await self._objects.get(asked_key(job_id)):
             try:
-                return self._files(Asked.model_validate_json(asked[0]).job)
+                job = Asked.model_validate_json(asked[0]).job
+                return self._files(job.dataset, job.validation_file)
             except ValidationError:
                 raise UnreadableJob(job_id) from None
         return None
 
-    def _files(self, job: Job) -> frozenset[str]:
-        references = [each for each in (job.dataset, job.validation_file) if each is not None]
+    def _files(self, *named: Reference | None) -> frozenset[str]:
+        references = [each for each in named if each is not None]
         keys = [each.key for each in references if each.bucket == self._objects.bucket and each.key.startswith(FILES)]
         return frozenset(key.removeprefix(FILES).partition("/")[0] for key in keys)

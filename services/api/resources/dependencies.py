@@ -46,6 +46,10 @@ class Dependencies:
     receivers: Receivers = field(default_factory=Receivers)
     webhooks_wanted: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when an endpoint of webhooks is made."""
+    sweeps_wanted: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when a sweep is made, or is to end."""
+    largest_rank: int = 64
+    """Of an adapter that is served."""
 
     async def job(self, job_id: str, project: str) -> JobState:
         """The job of that id.

@@ -9,10 +9,12 @@ from typing import Any
 
 import httpx
 
+from services.api.domain.sweeps.documents import Sweep, sweep_id_of, sweep_key
+from services.api.domain.sweeps.space import USUAL
 from services.api.projection import Projection
 from shared import ids
-from shared.events import CheckpointInfo, JobSpec, ModelDeployed, TrainingCompleted
-from shared.stages.ledger import attempt_prefix
+from shared.events import CheckpointInfo, JobSpec, ModelDeployed, StoredFile, TrainingCompleted
+from shared.stages.ledger import attempt_prefix, file_meta_key
 from tests.support.data.job_history import JobHistory
 from tests.support.data.keys import id_of
 from tests.support.data.trained_models import BASE, add_adapter
@@ -88,7 +90,7 @@ class Owner:
             "failed": await self._failed_job(),
         }
         made = files | {name: job.job_id for name, job in jobs.items()} | await self._of_jobs(jobs)
-        made |= await self._uploads() | await self._endpoints()
+        made |= await self._uploads() | await self._endpoints() | {"sweep": await self._sweep(made["file"])}
         return made | {"key": id_of(f"{self.project}user"), "alias": alias(self.project), "team": team(self.project)}
 
     async def _file(self, name: str) -> str:
@@ -137,6 +139,28 @@ class Owner:
         upload = await self._made("/v1/uploads", json=about)
         part = await self._made(f"/v1/uploads/{upload}/parts", files={"data": ROWS})
         return {"upload": upload, "part": part, "other_upload": await self._made("/v1/uploads", json=about)}
+
+    async def _sweep(self, file: str) -> str:
+        """A search that has not begun."""
+        stored = StoredFile.model_validate_json(self.objects.held[file_meta_key(file)].data)
+        sweep = Sweep(
+            sweep_id=sweep_id_of(self.project, "thing"),
+            created_at=self.objects.now(),
+            project=self.project,
+            key_id=id_of(f"{self.project}user"),
+            request="",
+            dataset=stored.content,
+            filename=stored.filename,
+            base=BASE,
+            organization="tunestream",
+            spec=JobSpec(),
+            space=USUAL,
+            trials=1,
+            parallel=1,
+            traceparent="",
+        )
+        self.objects.add(sweep_key(sweep.sweep_id), sweep.model_dump_json().encode())
+        return sweep.sweep_id
 
     async def _endpoints(self) -> Things:
         nobody = "http://127.0.0.1:9/hook"  # nothing listens there

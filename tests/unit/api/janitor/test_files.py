@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from services.api.domain.sweeps.documents import Sweep, sweep_key, sweep_result_key
+from services.api.domain.sweeps.space import USUAL
 from shared.events import Asked, Job, JobSpec, Origin, Reference, StoredFile, Tombstone
 from shared.stages.ledger import (
     asked_key,
@@ -111,6 +113,34 @@ async def test_a_file_stays_while_a_job_under_way_reads_it(world: World) -> None
     del world.store.held[made]
     await carry_out(world)
     assert world.there(*asked, *stones) == []
+
+
+async def test_the_files_of_a_sweep_stay_until_it_is_over_because_its_next_trials_read_them(world: World) -> None:
+    data, valid = add(world, "file-data"), add(world, "file-valid")
+    stones = [bury(world, each) for each in ("file-data", "file-valid")]
+    job = manifest(1, "file-data", "file-valid")
+    sweep = Sweep(
+        sweep_id="sweep-a",
+        created_at=0.0,
+        key_id="k",
+        request="r",
+        dataset=job.dataset,
+        filename="a.jsonl",
+        validation_file=job.validation_file,
+        base="b",
+        organization="o",
+        spec=JobSpec(),
+        space=USUAL,
+        trials=1,
+        parallel=1,
+        traceparent="",
+    )
+    world.store.add(sweep_key("sweep-a"), sweep.model_dump_json().encode())
+    await carry_out(world)
+    assert world.there(*data, *valid, *stones) == [*data, *valid, *stones]
+    world.store.add(sweep_result_key("sweep-a"), b"{}")
+    await carry_out(world)
+    assert world.there(*data, *valid, *stones) == []
 
 
 async def test_a_request_that_was_handled_long_ago_holds_no_file(world: World) -> None:

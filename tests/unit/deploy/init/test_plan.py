@@ -157,6 +157,8 @@ def writers(key: str) -> set[str]:
         ("gpu/x/turn.json", set()),
         ("janitor/claim.json", set()),
         ("keys/key_x.json", set()),
+        ("sweeps/sweep-x/sweep.json", set()),
+        ("sweeps/sweep-x/trials/0000.json", set()),
     ],
 )
 def test_only_the_janitor_deletes_beside_each_stages_own_entries_of_open_work(key: str, who: set[str]) -> None:
@@ -195,6 +197,8 @@ def test_a_stage_keeps_its_part_of_the_index_and_the_stage_before_adds_to_it(sta
         ("deployments/project/support.json", {"inference"}),
         ("deleted/models/ftjob-x.json", {"inference"}),
         ("permissions/ftjob-x/cp_x.json", {"api"}),
+        ("sweeps/claim.json", {"api"}),
+        ("sweeps/sweep-x/trials/0000.json", {"api"}),
     ],
 )
 def test_one_service_writes_a_job_and_each_of_its_results(key: str, who: set[str]) -> None:

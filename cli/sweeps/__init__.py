@@ -1,0 +1,1 @@
+"""Sweeps on the command line: start one, follow it, list, show and cancel."""

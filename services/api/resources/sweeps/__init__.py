@@ -1,0 +1,1 @@
+"""/sweeps: create, list, retrieve, cancel, report."""

@@ -1,0 +1,1 @@
+"""Sweeps: a search for the settings that train the best model. Each trial is an ordinary job."""

@@ -1,0 +1,1 @@
+"""The page of a sweep: one HTML file that loads nothing and runs no script."""

@@ -1,0 +1,1 @@
+"""Sweeps: the decisions, the controller over a ledger in memory, the page."""
