@@ -108,7 +108,8 @@ class Intake:
             start_from=request.start_from,
             notes=request.notes,
             organization=self._settings.model.organization,
-            origin=origin,
+            # a trial of a sweep is not evaluated; only the api asks for one
+            origin=origin.model_copy(update={"sweep": None}),
             traceparent=root.traceparent,
             now=self._objects.now(),
             salt=request.salt,

@@ -72,6 +72,12 @@ async def test_an_event_cannot_make_a_job_that_begins_from_a_later_stage(ingest:
     assert job.origin == Origin(kind="event", source="/elsewhere", parent_job="ftjob-another")
 
 
+async def test_an_event_cannot_make_a_job_that_is_not_evaluated(ingest: Ingest) -> None:
+    forged = Origin(kind="event", source="/elsewhere", sweep="sweep-" + "a" * 24)
+    job = (await ingest.intake.create_job(POINTER, origin=forged)).job
+    assert not job.is_trial
+
+
 async def test_taken_twice_a_job_has_one_root_and_the_first_trace(ingest: Ingest, spans: Spans) -> None:
     first = await ingest.take()
     again = await ingest.take(STRANGER)
