@@ -16,6 +16,10 @@ from tests.support.fakes.clock import Clock
 from tests.support.fakes.store import FakeStore
 from tests.support.spans import Spans
 
+# how long an example takes depends on what else the machine does
+settings.register_profile("unit", deadline=None)
+settings.load_profile("unit")
+
 
 @cache
 def _let_hypothesis_read_the_project() -> None:
