@@ -19,8 +19,8 @@ PART = 5 * 2**20
 
 
 def test_every_service_killed_in_the_middle_of_its_stage(stack: FullStack) -> None:
-    # the training must outlast the wait for its first span, also on a busy machine
-    longer = QUICK.format(suffix="killed").replace("n_epochs: 1", "n_epochs: 4")
+    # the training must outlast the wait for its first span and the kill, also on a busy machine
+    longer = QUICK.format(suffix="killed").replace("n_epochs: 1", "n_epochs: 12")
     stack.drop("killed", salted_rows(60, "stages"), longer)
     stack.kill("ingest")
     stack.start("ingest")
