@@ -17,8 +17,6 @@ Json = dict[str, Any]
 TIMEOUT = httpx.Timeout(30.0, connect=3.0)
 TRIAL_TIMEOUT = httpx.Timeout(120.0, connect=3.0)
 """Of a call that loads a model and asks the live server about it first."""
-
-
 UPLOAD_TIMEOUT = httpx.Timeout(600.0, connect=3.0)
 """Of a call that sends a file, between two pieces of it, and until it is stored."""
 

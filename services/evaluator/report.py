@@ -7,9 +7,8 @@ import hashlib
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 
 from services.evaluator.domain.answer_length import Limit
@@ -29,6 +28,7 @@ from services.evaluator.grading.pairwise import Pairwise
 from services.evaluator.rivals.compare import Comparison
 from shared.events import Evaluation as EvaluationSettings
 from shared.events import FrozenModel, Gate, TrainingCompleted
+from shared.pages.environment import page_environment
 
 TEMPLATES = Path(__file__).parent / "templates"
 SHOWN_CHARS = 20_000
@@ -186,15 +186,7 @@ def _counts(rows: tuple[Row, ...]) -> dict[str, int]:
 
 @lru_cache(maxsize=1)
 def _environment() -> Environment:
-    # autoescape by file name does not know `.j2`, so everything is escaped
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    filters: dict[str, Any] = {
+    filters = {
         "title_of": title,
         "state_of": state_of,
         "check_state": check_state,
@@ -207,5 +199,4 @@ def _environment() -> Environment:
         "signed": "{:+.3f}".format,
         "thousands": "{:,}".format,
     }
-    environment.filters.update(filters)
-    return environment
+    return page_environment(TEMPLATES, filters)

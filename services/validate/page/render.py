@@ -7,12 +7,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 
 from services.validate.domain.report import FileReport, Report
 from services.validate.page.plots import histogram, ranked
 from services.validate.page.preview import PreviewRow
+from shared.pages.environment import page_environment
 from shared.privacy import NAMES
 
 TEMPLATES = Path(__file__).parent.parent / "templates"
@@ -58,14 +59,5 @@ def _shown(file: FileReport) -> list[Any]:
 
 @lru_cache(maxsize=1)
 def _environment() -> Environment:
-    # autoescape by file name does not know `.j2`, so everything is escaped
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    filters: dict[str, Any] = {"thousands": "{:,}".format, "share": "{:.1%}".format, "shown": _shown}
-    environment.filters.update(filters)
-    return environment
+    filters = {"thousands": "{:,}".format, "share": "{:.1%}".format, "shown": _shown}
+    return page_environment(TEMPLATES, filters)

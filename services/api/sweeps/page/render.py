@@ -8,12 +8,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 
 from services.api.domain.sweeps.documents import Documents
 from services.api.domain.sweeps.standing import Standing
 from services.api.sweeps.page.plots import by_parameter, curves, loss_of
+from shared.pages.environment import page_environment
 
 TEMPLATES = Path(__file__).parent
 HEADLINES = {
@@ -65,14 +66,5 @@ def _headline(view: Mapping[str, Any]) -> str:
 
 @lru_cache(maxsize=1)
 def _environment() -> Environment:
-    # autoescape by file name does not know `.j2`, so everything is escaped
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    filters: dict[str, Any] = {"loss": "{:.4f}".format, "thousands": "{:,.0f}".format, "short": "{:g}".format}
-    environment.filters.update(filters)
-    return environment
+    filters = {"loss": "{:.4f}".format, "thousands": "{:,.0f}".format, "short": "{:g}".format}
+    return page_environment(TEMPLATES, filters)

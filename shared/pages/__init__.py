@@ -1,0 +1,1 @@
+"""The pages that services write: reports as one HTML file."""
