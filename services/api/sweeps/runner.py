@@ -111,4 +111,6 @@ class SweepRunner:
 
     async def _pause(self, fine: bool, seconds: float) -> None:
         self._failures = 0 if fine else self._failures + 1
+        if fine:
+            self._refusal = ""  # what is refused from here on is told again
         await wait_for_event(self._wanted, seconds if fine else AWAY_PAUSES.jittered(self._failures))

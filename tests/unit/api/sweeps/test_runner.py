@@ -11,7 +11,7 @@ from services.api.resources.dependencies import Dependencies
 from services.api.sweeps import runner as runners
 from services.api.sweeps.runner import SweepRunner
 from services.api.sweeps.start import make_runner
-from shared.errors import StoreUnavailable
+from shared.errors import StoreRefused, StoreUnavailable
 from shared.retry import Backoff
 from shared.tasks import in_background
 from tests.support.fakes.store import FakeStore
@@ -83,6 +83,42 @@ async def test_a_sweep_that_cannot_go_on_does_not_stop_the_others(world: World) 
     world.api.objects = Partly(clock=world.api.clock, disk=world.objects.disk)  # type: ignore[assignment]
     async with in_background(replica(world).run()):
         await until(lambda: asked(world), "the trial of the other one")
+
+
+async def test_what_the_store_refuses_is_said_once_and_again_after_it_was_mended(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    refusing = True
+
+    class Refusing(FakeStore):
+        async def before(self, operation: str, key: str) -> None:
+            await super().before(operation, key)
+            if refusing and operation == "create" and "/trials/" in key:
+                raise StoreRefused("AccessDenied", "the key may not write here")
+
+    def told() -> int:
+        return sum("refuses sweeps" in record.message for record in caplog.records)
+
+    async def tried_often() -> None:
+        before = len(world.objects.calls)
+        await until(lambda: len(world.objects.calls) > before + 20, "a few tries")
+
+    world.api.objects = Refusing(clock=world.api.clock, disk=world.objects.disk)  # type: ignore[assignment]
+    async with in_background(replica(world).run()):
+        for times in (1, 2):
+            refusing = True
+            world.api.clock.now += 1
+            await world.sweep(space=RATE, trials=1)
+            await until(lambda times=times: told() == times, "it is said")  # type: ignore[misc]
+            await tried_often()
+            assert told() == times
+            refusing = False
+
+            async def begun(times: int = times) -> bool:
+                return len(await asked(world)) == times
+
+            await until(begun, "its trial")
+            await tried_often()
 
 
 async def test_while_no_sweep_is_under_way_a_look_is_one_call(world: World) -> None:

@@ -152,8 +152,9 @@ class World:
     async def jobs(self) -> list[Job]:
         """The manifests that ingest has made, oldest first."""
         keys = [key for key in self.objects.held if key.startswith((ASKED, RETRIES))]
-        ids = [key.rsplit("/", 1)[-1].removesuffix(".json") for key in keys]
-        found = [Job.model_validate_json(self.objects.held[job_key(each)].data) for each in ids]
+        wanted = [job_key(key.rsplit("/", 1)[-1].removesuffix(".json")) for key in keys]
+        # a runner in the background may have asked for one since ingest looked
+        found = [Job.model_validate_json(self.objects.held[key].data) for key in wanted if key in self.objects.held]
         return sorted(found, key=lambda job: (job.created_at, job.job_id))
 
     async def trials(self) -> list[Job]:
