@@ -12,6 +12,7 @@ from shared import ids
 from shared.errors import InputError
 from shared.events import StoredFile, TrainingCompleted
 from shared.events.limits import NAME_CHARS
+from shared.files.signatures import WORDS, Sort, sort_of
 
 RESULT_PREFIX = "file-result-"
 RESULTS = "results.csv"
@@ -22,7 +23,7 @@ SHORTEST_SECONDS, LONGEST_SECONDS = 3600, 2_592_000
 HEAD_BYTES = 8192
 
 _BOM = codecs.BOM_UTF8
-_ARCHIVES = ((b"\x1f\x8b", "a gzip archive"), (b"PK\x03\x04", "a zip archive"), (b"\x28\xb5\x2f\xfd", "a zstd archive"))
+_ARCHIVES: tuple[Sort, ...] = ("gzip", "zip", "zstd", "bzip2", "xz")
 
 
 def result_file_id(job_id: str) -> str:
@@ -138,9 +139,9 @@ def check_content(head: bytes, size: int, purpose: str) -> None:
         raise InputError("empty_file", "File is empty. Send a file with content.", "file")
     if purpose != "fine-tune":
         return
-    for signature, what in _ARCHIVES:
-        if head.startswith(signature):
-            raise _not_jsonl(f"The file is {what}; unpack it first.")
+    sort = sort_of(head)
+    if sort is not None and sort in _ARCHIVES:
+        raise _not_jsonl(f"The file is {WORDS[sort]}; unpack it first.")
     try:
         text = codecs.getincrementaldecoder("utf-8")().decode(head.removeprefix(_BOM))
     except UnicodeDecodeError as error:

@@ -146,6 +146,7 @@ FILE = ("file", "a.jsonl", ROWS)
         ([("file", "a", b""), ("purpose", None, b"batch")], "file", "File is empty."),
         ([PURPOSE, ("file", "a", b" \n\n")], "file", "File is empty."),
         ([PURPOSE, ("file", "a.jsonl", b"\x1f\x8b123")], "file", "gzip archive; unpack it"),
+        ([PURPOSE, ("file", "a.jsonl", b"BZh91AY")], "file", "bzip2 archive; unpack it"),
         ([PURPOSE, ("file", "a.jsonl", b"\xff\xfe{\0")], "file", "save the file as UTF-8"),
         ([PURPOSE, ("file", "a.jsonl", b"{\0}")], "file", "binary"),
         ([PURPOSE, ("file", "a.csv", b"prompt,completion\n")], "file", "must be JSONL"),
