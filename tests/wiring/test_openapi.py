@@ -183,6 +183,12 @@ def usual_of_api(ask: Asking, known: Known) -> dict[str, str]:
     retried = {"job_id": ask("retry_job", job, json={"from": "trainer"})["id"]}
     for name in ("pause_job", "resume_job", "cancel_job"):
         ask(name, retried)
+    searched = {"training_file": file["file_id"], "trials": 2}
+    sweep, unwanted = ({"sweep_id": ask("create_sweep", json=searched)["id"]} for _ in range(2))
+    ask("list_sweeps")
+    for name in ("retrieve_sweep", "retrieve_sweep_report"):
+        ask(name, sweep)
+    ask("cancel_sweep", unwanted)
     given = ask("give_permissions", model, json={"project_ids": ["other"]})["data"][0]["id"]
     ask("list_permissions", model)
     ask("revoke_permission", {**model, "permission_id": given})
@@ -197,7 +203,7 @@ def usual_of_api(ask: Asking, known: Known) -> dict[str, str]:
     ask("rotate_webhook_secret", hook, json={"keep_old_secret_active_for_24_hours": True})
     ask("delete_webhook_endpoint", gone)
     ask.never_asked.discard("test_webhook_endpoint")  # it needs a receiver on the internet
-    return {**known, **file, **key, **hook, **first, "permission_id": given}
+    return {**known, **file, **key, **hook, **sweep, **first, "permission_id": given}
 
 
 def usual_of_inference(ask: Asking, known: Known) -> dict[str, str]:
