@@ -109,7 +109,7 @@ endef
 lint: install ## Style, types, import rules
 	$(call lint,$(BIN))
 
-unit: install ## Unit tests (MARKED=torch: those that need torch)
+unit: install $(TINY)/config.json ## Unit tests (MARKED=torch: those that need torch)
 	$(BIN)/pytest tests/unit tests/contract -n $(WORKERS) $(if $(MARKED),-m '$(MARKED)')
 
 sim: install ## The stage protocol under seeded histories of failure (SEEDS=2000), and its mutants, which must be caught
