@@ -140,7 +140,7 @@ def check_content(head: bytes, size: int, purpose: str) -> None:
     if purpose != "fine-tune":
         return
     sort = sort_of(head)
-    if sort is not None and sort in _ARCHIVES:
+    if sort in _ARCHIVES:
         raise _not_jsonl(f"The file is {WORDS[sort]}; unpack it first.")
     try:
         text = codecs.getincrementaldecoder("utf-8")().decode(head.removeprefix(_BOM))
