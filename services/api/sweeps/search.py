@@ -19,6 +19,7 @@ from services.api.domain.sweeps.space import (
     SearchSpace,
     all_draws,
     combinations,
+    first_draw,
 )
 from services.api.domain.sweeps.standing import TENTHS, Standing
 from shared import ids
@@ -43,8 +44,10 @@ def is_installed() -> bool:
 
 
 def propose(sweep: Sweep, standings: Sequence[Standing], number: int) -> Parameters:
-    """The settings of trial `number`, which no trial before has. The same sweep in the same state gives the same
-    ones."""
+    """The settings of trial `number`, which no trial before has: of the first one those of a plain job, as far as the
+    space has them. The same sweep in the same state gives the same ones."""
+    if number == 0:
+        return first_draw(sweep.space)
     known = [standing.parameters for standing in standings]
     for draw in range(DRAWS):
         drawn = _ask(sweep, standings, _seed(sweep, number, draw))

@@ -75,6 +75,18 @@ USUAL = SearchSpace(
 """What is searched where the user says nothing. The learning rate multiplies that of the size of the base, so its range
 reaches as far below 1 as above."""
 
+COMMON: Parameters = {
+    "n_epochs": 3,
+    "batch_size": 8,
+    "learning_rate_multiplier": 1.0,
+    "learning_rate": 2e-4,
+    "warmup_ratio": 0.05,
+    "weight_decay": 0.0,
+    "r": 16,
+    "alpha": 32,
+    "dropout": 0.0,
+}
+"""What a job of a few hundred rows is trained with where nobody searches."""
 
 OF_THE_ADAPTER = ("r", "alpha")
 """What a training that starts from a tuned model takes over from it."""
@@ -135,6 +147,17 @@ def check_space(space: SearchSpace, spec: JobSpec, trials: int, largest_rank: in
             f"'space' has {count} different draws, fewer than 'trials' ({trials}); lower 'trials', or search more."
         )
         raise InputError("space_too_small", message, "trials")
+
+
+def first_draw(space: SearchSpace) -> Parameters:
+    """The draw that is nearest to `COMMON`: the best trial of a sweep is no worse than what a plain job does."""
+    return {name: _nearest(COMMON[name], domain) for name, domain in space.searched().items()}
+
+
+def _nearest(value: Number, domain: Range | tuple[Number, ...]) -> Number:
+    if isinstance(domain, Range):
+        return min(max(value, domain.low), domain.high)
+    return min(domain, key=lambda each: abs(each - value))
 
 
 def _check_domain(name: str, domain: Range | tuple[Number, ...]) -> None:

@@ -41,6 +41,13 @@ def test_the_same_state_gives_the_same_draws_and_another_seed_others() -> None:
     assert drawn(sweep(seed=1), 6) != drawn(sweep(), 6)
 
 
+def test_the_first_trial_has_the_settings_of_a_plain_job_as_far_as_the_space_has_them() -> None:
+    plain = {"n_epochs": 3, "learning_rate_multiplier": 1.0, "r": 16, "dropout": 0.0, "batch_size": 8}
+    assert propose(sweep(), [], 0) == propose(sweep(seed=1), [], 0) == plain
+    narrow = SearchSpace(n_epochs=Range(low=5, high=9), r=(32, 64), learning_rate=Range(low=1e-5, high=1e-4, log=True))
+    assert propose(sweep(narrow), [], 0) == {"n_epochs": 5, "r": 32, "learning_rate": 1e-4}
+
+
 def test_a_small_space_is_tried_out_completely_and_nothing_in_it_twice() -> None:
     space = SearchSpace(n_epochs=Range(low=1, high=3), r=(8, 16))
     draws = [each.parameters for each in drawn(sweep(space, trials=6), 6)]
