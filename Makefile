@@ -21,6 +21,9 @@ CHAOS = $(BIN)/python -m tests.chaos --faults $(N) --every $(EVERY) $(if $(SEED)
 NAMED_BASE := $(or $(TUNESTREAM_MODEL__ID),$(shell grep -s '^TUNESTREAM_MODEL__ID=' .env))
 FULL := $(if $(NAMED_BASE),,MODELS=./.cache TUNESTREAM_MODEL__ID=tiny-base TUNESTREAM_MODEL__PATH=/models/tiny-base) docker compose
 
+# where the passwords and certificates of the full stack are; docker-compose.yml reads it, too
+SECRETS ?= deploy/secrets
+
 PIN := $(BIN)/uv pip compile --quiet --no-emit-index-url --no-annotate --no-header --python-version 3.11
 
 $(if $(filter tiny-base smollm2,$(BASE)),,$(error BASE is "$(BASE)", but must be tiny-base or smollm2; TUNESTREAM_MODEL__ID names other bases))
@@ -69,8 +72,8 @@ up: install $(if $(NAMED_FOR_UP),,.cache/$(BASE)/config.json) ## Start the stack
 down: install ## Stop the stack and all its processes
 	$(BIN)/tunestream down
 
-secrets: ## Make passwords and certificates of the full stack in deploy/secrets; existing files are kept
-	@python3 deploy/make_secrets.py
+secrets: ## Make passwords and certificates of the full stack in SECRETS (deploy/secrets); existing files are kept
+	@python3 deploy/make_secrets.py --folder $(SECRETS)
 
 .env:
 	cp .env.example .env
@@ -84,7 +87,7 @@ full: .env secrets $(if $(NAMED_BASE),,$(TINY)/config.json) ## Start the full st
 	@echo "S3          https://127.0.0.1:$${S3_PORT:-9000}  (drop datasets into the bucket datasets)"
 	@echo "Kafka       127.0.0.1:$${KAFKA_PORT:-9094}"
 	@echo "Jaeger      http://127.0.0.1:$${JAEGER_PORT:-16686}"
-	@echo "shell       source deploy/secrets/client.env"
+	@echo "shell       source $(SECRETS)/client.env"
 
 full-down: ## Stop the full stack; volumes with data are kept, unless VOLUMES=--volumes
 	$(FULL) --profile cpu --profile gpu --profile observability down $(VOLUMES)

@@ -230,8 +230,6 @@ def running() -> Iterator[FullStack]:
     it."""
     assert (BASE / "config.json").is_file(), "no tiny base: python -m examples.tiny_base"
     keep = bool(os.environ.get("KEEP_STACK"))
-    if not keep:
-        shutil.rmtree(FILES, ignore_errors=True)
     secrets = FILES / "secrets"
     settings = PORTS | {
         "COMPOSE_PROJECT_NAME": "tunestream-test",
@@ -241,11 +239,9 @@ def running() -> Iterator[FullStack]:
         "TUNESTREAM_MODEL__ID": "tiny-base",
         "TUNESTREAM_MODEL__PATH": "/models/tiny-base",
     }
-    subprocess.run(
-        [sys.executable, ROOT / "deploy" / "make_secrets.py", "--folder", secrets],
-        check=True,
-        env={**os.environ, **PORTS},
-    )
+    if not keep:
+        shutil.rmtree(FILES, ignore_errors=True)
+    make("secrets", settings, timeout=60)
     told = {
         "PROMETHEUS_URL": f"http://127.0.0.1:{PORTS['PROMETHEUS_PORT']}",
         "TUNESTREAM_BASE": settings["TUNESTREAM_MODEL__ID"],
@@ -254,11 +250,20 @@ def running() -> Iterator[FullStack]:
     try:
         if not keep:
             started.down()
-        started.compose("build", timeout=1800)
-        started.compose("up", "--detach", "--wait", timeout=600)
+        make("full", settings, timeout=2400)
         started.compose("up", "--detach", "--no-deps", "prometheus")
         yield started
     finally:
         (FILES / "log").write_text(started.compose("logs", "--no-color", "--timestamps", check=False).stdout)
         if not keep:
-            started.down()
+            make("full-down", settings | {"VOLUMES": "--volumes"}, timeout=300)
+
+
+def make(target: str, settings: dict[str, str], timeout: float) -> None:
+    """Call make as a user does, whatever base a `.env` names."""
+    outer = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    command = ["make", "NAMED_BASE=", target]
+    done = subprocess.run(
+        command, cwd=ROOT, env=outer | settings, capture_output=True, text=True, timeout=timeout, check=False
+    )
+    assert done.returncode == 0, f"{command}: {done.stdout[-4000:]}\n{done.stderr[-4000:]}"
