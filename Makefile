@@ -29,7 +29,7 @@ PIN := $(BIN)/uv pip compile --quiet --no-emit-index-url --no-annotate --no-head
 $(if $(filter tiny-base smollm2,$(BASE)),,$(error BASE is "$(BASE)", but must be tiny-base or smollm2; TUNESTREAM_MODEL__ID names other bases))
 
 .DEFAULT_GOAL := help
-.PHONY: help install docs demo up down full full-down secrets check test test-full lint unit sim wiring e2e prove-mining prove-outages prove-storage prove-sweep prove-synthesis prove-uploads clients prove-clients chaos chaos-full constraints clean
+.PHONY: help install docs demo up down full full-down secrets check test test-full lint unit sim wiring e2e prove-clocks prove-fuzz prove-mining prove-outages prove-storage prove-sweep prove-synthesis prove-uploads clients prove-clients chaos chaos-full constraints clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -122,10 +122,16 @@ wiring: install ## Bus, store and services on the real broker and S3 server
 	$(BIN)/pytest tests/wiring -n $(WORKERS) --dist loadfile
 
 e2e: install $(TINY)/config.json ## The whole stack with the real vLLM, killed and restarted
-	$(BIN)/pytest tests/e2e --durations=8
+	$(BIN)/pytest tests/e2e -m 'not proof' --durations=8
 
-prove-outages: install $(TINY)/config.json ## Kafka, the store and vLLM away for two minutes each while jobs run (make e2e: for 20 s)
+prove-outages: install $(TINY)/config.json ## Kafka, the store and vLLM away for two minutes each while jobs run
 	TUNESTREAM_OUTAGE_SECONDS=120 $(BIN)/pytest tests/e2e/test_7_outages.py --durations=8
+
+prove-clocks: install $(TINY)/config.json ## Trainers and validators whose clocks are a minute apart, and one that is set back an hour
+	$(BIN)/pytest tests/e2e/test_8_clocks.py
+
+prove-fuzz: install $(TINY)/config.json ## Two thousand hostile events, drops and requests beside a user's jobs (make e2e: 400)
+	TUNESTREAM_FUZZ_ITEMS=2000 $(BIN)/pytest -s tests/e2e/test_6_fuzz.py
 
 prove-storage: install $(TINY)/config.json ## 50 jobs with retention on: what is stored, against the policy's own sum (half an hour)
 	$(BIN)/pytest -s tests/proofs/test_storage.py

@@ -2,7 +2,7 @@
 one training, and `tunestream watch` says what is away. Without Kafka a dropped file becomes a served model.
 
 A part that is away is stopped by SIGSTOP: it takes connections and answers nothing. TUNESTREAM_OUTAGE_SECONDS is for
-how long each is away."""
+how long each is away. `make e2e` runs the second test only, `make prove-outages` both."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ PROMOTED = "gate: {promote: always}\n"
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200 + 8 * OUTAGE)]
 
 
+@pytest.mark.proof
 def test_each_job_ends_well_once_and_says_what_it_waits_for(stack: StackUnderTest) -> None:
     names = [f"outage-{number}" for number in range(JOBS)]
     for name in names:

@@ -1,5 +1,6 @@
 """Clocks that are wrong change nothing: trainers and validators that are a minute ahead and a minute behind, and one
-that is set back an hour while it works, train each job once; and an ingest whose clock is wrong takes drops at once."""
+that is set back an hour while it works, train each job once (`make prove-clocks`); and an ingest whose clock is wrong
+takes drops at once."""
 
 from __future__ import annotations
 
@@ -89,6 +90,7 @@ def joined(stack: StackUnderTest, folder: Path, service: str, seconds: float) ->
             raise
 
 
+@pytest.mark.proof
 def test_each_job_is_trained_once_whatever_the_clocks_say(stack: StackUnderTest, tmp_path: Path) -> None:
     names = [f"clocks-{number}" for number in range(JOBS)]
     with ExitStack() as processes:
