@@ -139,7 +139,12 @@ class Cuts:
 
     def add(self, number: int, cut: Cut) -> None:
         """Count what was cut off of an example that begins with the row `number`."""
-        for words, turns in (("before the first question", cut.unasked), ("after the last answer", cut.unanswered)):
+        kinds = (
+            ("before the first question", cut.unasked),
+            ("after the last answer", cut.unanswered),
+            ("with another system prompt", cut.systems),
+        )
+        for words, turns in kinds:
             if turns:
                 so_far, examples, first = self._found.get(words, (0, 0, []))
                 if len(first) < SHOWN_ROWS:

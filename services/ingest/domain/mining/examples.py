@@ -114,11 +114,12 @@ class Examples:
             again = [message for message in turns if message["role"] == "user"] == asked
             said += [message for message in turns if message["role"] != "user"] if asked and again else turns
             asked = [message for message in turns if message["role"] == "user"] or asked
-        system = next((message["content"] for message in said if message["role"] == "system"), "")
+        system, *others = dict.fromkeys(message["content"] for message in said if message["role"] == "system") or [""]
         spoken = [message for message in said if message["role"] != "system"]
         if any(message["role"] == "tool" for message in spoken):
             raise LeftOut("tool_calls", "a result comes without a call before it")
-        messages, self.cut = chat(spoken, self._source.answers)
+        messages, cut = chat(spoken, self._source.answers)
+        self.cut = cut._replace(systems=len(others))
         return {"messages": self._with_system(messages, system)}
 
     # --- helpers

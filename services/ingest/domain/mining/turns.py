@@ -30,12 +30,14 @@ _RESPONSE = re.compile(r"^\s*<tool_response>\s*(.*?)\s*</tool_response>\s*$", re
 
 
 class Cut(NamedTuple):
-    """How many turns of a conversation nobody can learn from, so that they were cut off."""
+    """How many turns of a conversation nobody can learn from, so that they were cut off. `systems`: system prompts
+    that differ from the first one, which alone is kept of rows that are a part of a conversation."""
 
     unasked: int = 0
     """Before the first question."""
     unanswered: int = 0
     """After the last answer."""
+    systems: int = 0
 
 
 class Speakers:

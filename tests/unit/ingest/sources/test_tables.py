@@ -127,6 +127,17 @@ def test_a_quote_that_is_never_closed_is_refused_with_its_line(run: Mine) -> Non
         run("a.csv", 'question,answer\na,b\nc,"d\n' + "e,f\n" * 100)
 
 
+def test_of_several_system_prompts_the_first_is_kept_and_the_others_are_counted(run: Mine) -> None:
+    found = run(
+        "chats.csv",
+        "conversation_id,sender,body\n"
+        "7,system,Be kind.\n7,user,Hi\n7,assistant,Hello\n7,system,Be short.\n7,user,Bye\n7,assistant,Bye\n"
+        "8,system,Be kind.\n8,user,Hi\n8,system,Be kind.\n8,assistant,Hello\n",
+    )
+    assert found.turns(0)[0] == ("system", "Be kind.") and ("system", "Be short.") not in found.turns(0)
+    assert "1 turn with another system prompt of 1 example" in found.said
+
+
 def test_one_message_in_each_row_is_grouped_and_ordered(run: Mine) -> None:
     table = (
         "conversation_id,sender,body,sent_at\n"
