@@ -28,6 +28,7 @@ def lines(facts: Facts) -> dict[str, str]:
     found["near-duplicates"] = str(facts.near_duplicates) if facts.near_duplicates.rows else "none"
     found["personal data"] = str(facts.personal_data) if facts.personal_data.rows else "none"
     found["secrets"] = str(facts.secrets) if facts.secrets.rows else "none"
+    found |= {code.replace("_", " "): str(lines) for code, lines in facts.flaws.items()}
     for name, found_in in (
         ("refusals", facts.refusals),
         ("other language", facts.mixed_languages),

@@ -29,11 +29,12 @@ from services.validate.checks.completion import Completion
 from services.validate.checks.contradictions import Contradictions
 from services.validate.checks.duplicates import Duplicates
 from services.validate.checks.enough import Enough
+from services.validate.checks.known.flaws import Flaws
+from services.validate.checks.known.near_duplicates import NearDuplicates
+from services.validate.checks.known.private import PersonalData, Secrets
+from services.validate.checks.known.refusals import Refusals
 from services.validate.checks.length import Length
-from services.validate.checks.near_duplicates import NearDuplicates
 from services.validate.checks.preference import Preference
-from services.validate.checks.private import PersonalData, Secrets
-from services.validate.checks.refusals import Refusals
 
 REGISTRY: tuple[Callable[[Context], Check], ...] = (
     Chat,
@@ -44,6 +45,7 @@ REGISTRY: tuple[Callable[[Context], Check], ...] = (
     PersonalData,
     Secrets,
     Refusals,
+    Flaws,
     Length,
     NearDuplicates,
     About,

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from services.validate.checks.base import Check, Tally
 from services.validate.domain.findings import Finding, short
 from services.validate.domain.survey.facts import Facts
+from services.validate.domain.survey.flaws import FLAWS, is_usual
 
 RARE_LABEL = 10
 """Rows that a label needs, to be learned and to be in the test split."""
@@ -49,6 +50,11 @@ def _findings(facts: Facts) -> Iterator[Finding]:
         share = facts.refusals.rows / facts.rows
         text = f"{share:.0%} of the answers refuse, so the model will refuse often"
         yield _warning("many_refusals", text, "set checks.refusals to drop, or write answers")
+    for flaw in FLAWS:
+        found = facts.flaws.get(flaw.code)
+        if found and is_usual(found.rows, facts.rows):
+            text = f"{found.rows / facts.rows:.0%} of the rows have this: {flaw.text}"
+            yield _warning(f"many_{flaw.code}", text, flaw.remedy)
     for name, outliers in (("long", facts.long_answers), ("short", facts.short_answers)):
         if outliers.rows:
             text = f"{outliers} answers are far {name}er than the others"

@@ -13,6 +13,7 @@ from services.validate.domain.survey.surveyed import Surveyed
 from services.validate.domain.survey.task import task_kind
 from services.validate.survey.by_model import languages_by_model
 from services.validate.survey.features import words_of
+from services.validate.survey.flawed import told
 from services.validate.survey.part import Part
 from shared.events import Checks, TaskKind
 from shared.privacy import Spotted
@@ -38,6 +39,7 @@ class Collected:
         self.redacted = False
         self.near_lines = array("I")
         self._of = {name: array("I") for name in ("personal", "secret", "refusing", "mixed")}
+        self._flawed, self._flaws = array("I"), array("I")
         self._labels_of_rows = array("I")
         self._private: dict[int, tuple[Spotted, ...]] = {}
         self._kinds: Counter[str] = Counter()
@@ -55,6 +57,8 @@ class Collected:
         before = self.lines + 1
         for name, lines in self._of.items():
             lines.extend(before + line for line in array("I", getattr(part, name)))
+        self._flawed.extend(before + line for line in array("I", part.flawed))
+        self._flaws.frombytes(part.flaws)
         self.near_lines.extend(before + line for line in array("I", part.near_lines))
         for row in part.private:
             if len(self._private) < DESCRIBED:
@@ -88,6 +92,7 @@ class Collected:
         """Everything but the near-duplicates."""
         task = task_kind(self._answers.total(), self._answers, self._labels)
         labels = self._labels if task == "labels" and self._labels else Counter()
+        flawed, flaws, counted = told(self._flawed, self._flaws, self.rows, task)
         private = {
             "personal_data": self._lines("personal"),
             "secrets": self._lines("secret"),
@@ -100,6 +105,7 @@ class Collected:
             languages=self._by_language(),
             mixed_languages=self._lines("mixed"),
             refusals=self._lines("refusing"),
+            flaws=counted,
             private_kinds=dict(self._kinds.most_common()),
             diversity=self._diversity(),
             prompt_sizes=in_order(self._sizes[0]),
@@ -116,6 +122,8 @@ class Collected:
             private=self._private,
             redacted=frozenset(redacted),
             refusing=self._of["refusing"],
+            flawed=flawed,
+            flaws=flaws,
             labels=self._labels_of_rows if labels else array("I"),
         )
 

@@ -13,6 +13,7 @@ import msgspec
 
 from services.validate.domain.parse import parse
 from services.validate.domain.statistics import doubling
+from services.validate.domain.survey.flaws import flaws
 from services.validate.domain.survey.languages import language_of
 from services.validate.domain.survey.refusals import refuses
 from services.validate.domain.survey.said import Said, said
@@ -43,7 +44,7 @@ class Options(msgspec.Struct):
     redact_secrets: bool = False
     near: bool = True
     about: bool = True
-    """Languages, labels, lengths and refusals."""
+    """Languages, labels, lengths, refusals and flaws."""
     sample: int = 0
     common: frozenset[str] = frozenset()
 
@@ -69,6 +70,9 @@ class Part(msgspec.Struct):
     personal: bytes = b""
     secret: bytes = b""
     refusing: bytes = b""
+    flawed: bytes = b""
+    flaws: bytes = b""
+    """Lines of rows with flaws, and these, as bits."""
     mixed: bytes = b""
     """Lines of rows whose answer is in another language than the question."""
     private: list[Private] = []
@@ -98,6 +102,7 @@ class _Found:
         self.rows = 0
         self.label_ids, self.near_lines = array("I"), array("I")
         self.personal, self.secret, self.refusing, self.mixed = (array("I") for _ in range(4))
+        self.flawed, self.flaws = array("I"), array("I")
         self.prompts: list[set[str]] = []
         self.answers: list[set[str]] = []
         self.kinds: Counter[str] = Counter()
@@ -134,6 +139,7 @@ def look(data: bytes, options: Options, *, first: bool = False) -> Part:
     part.row_labels = found.label_ids.tobytes()
     part.personal, part.secret = found.personal.tobytes(), found.secret.tobytes()
     part.refusing, part.mixed = found.refusing.tobytes(), found.mixed.tobytes()
+    part.flawed, part.flaws = found.flawed.tobytes(), found.flaws.tobytes()
     part.kinds, part.answers, part.languages = dict(found.kinds), dict(found.answer_kinds), dict(found.languages)
     part.labels = None if found.labels is None else dict(found.labels)
     part.prompt_sizes, part.answer_sizes = dict(found.sizes[0]), dict(found.sizes[1])
@@ -177,7 +183,10 @@ def _row(found: _Found, value: dict[str, Any], raw: bytes, line: int, options: O
             found.prompts.append(own(features(prompt), options.common))
             found.answers.append(own(features(answer), options.common))
         if options.about:
-            _about(found, texts, (prompt, answer), line)
+            kind = _about(found, texts, (prompt, answer), line)
+            if bits := flaws(value, texts, answer, is_json=kind == "structured"):
+                found.flawed.append(line)
+                found.flaws.append(bits)
             if zlib.crc32(raw) < options.sample:
                 found.part.sampled.append((line, texts.question[:1000], texts.answer[:1000]))
 
@@ -209,7 +218,8 @@ def _note(found: _Found, private: list[tuple[str, Kind, str]], line: int) -> Non
         found.part.private.append(Private(line, private[:5]))
 
 
-def _about(found: _Found, texts: Said, words: tuple[list[str], list[str]], line: int) -> None:
+def _about(found: _Found, texts: Said, words: tuple[list[str], list[str]], line: int) -> str:
+    """Note what a row is about. Returns what its answer is."""
     answer = texts.answer
     label = None if texts.calls else short_label_of(answer)
     kind = "tool_calls" if texts.calls else "structured" if _is_json(answer) else "labels" if label else "text"
@@ -236,6 +246,7 @@ def _about(found: _Found, texts: Said, words: tuple[list[str], list[str]], line:
         found.part.undecided.append((line, texts.question[:200]))
     if asked and told and asked != told:
         found.mixed.append(line)
+    return kind
 
 
 def _is_json(answer: str) -> bool:

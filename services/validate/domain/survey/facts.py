@@ -49,6 +49,8 @@ class Facts(FrozenModel):
     mixed_languages: Lines = Lines()
     """The answer is in another language than the question."""
     refusals: Lines = Lines()
+    flaws: dict[str, Lines] = Field(default_factory=dict)
+    """Rows with a text that nobody would write on purpose, by the code of what is wrong with it."""
     personal_data: Lines = Lines()
     secrets: Lines = Lines()
     private_kinds: dict[str, int] = Field(default_factory=dict)

@@ -22,7 +22,8 @@ class Surveyed:
     `private` describes the private places of the first rows that have some. `members` are the rows that have
     near-duplicates in this file or in the other one, `clusters` the line of the first row of each one's cluster.
     `leaked`: rows of a validation file with a near-duplicate in the training file, `leaked_from` its line there.
-    `labels`: a number for the label of every row, in order, 0 if it has none; empty where the answers are no labels.
+    `flawed`: rows with flaws that not most rows have, `flaws` these, as bits. `labels`: a number for the label of every
+    row, in order, 0 if it has none; empty where the answers are no labels.
     """
 
     facts: Facts
@@ -35,6 +36,8 @@ class Surveyed:
     leaked: array[int] = field(default_factory=_lines)
     leaked_from: array[int] = field(default_factory=_lines)
     refusing: array[int] = field(default_factory=_lines)
+    flawed: array[int] = field(default_factory=_lines)
+    flaws: array[int] = field(default_factory=_lines)
     labels: array[int] = field(default_factory=_lines)
 
     def cluster(self, line: int) -> int | None:

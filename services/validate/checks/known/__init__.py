@@ -24,13 +24,18 @@ class KnownLines(Check):
         """What there is to say of one of them."""
         raise NotImplementedError
 
+    def all_of(self, line: int, surveyed: Surveyed) -> Iterable[Finding]:
+        """The same, where there may be more to say."""
+        return (self.line(line, surveyed),)
+
     def row(self, row: Row) -> Iterable[Finding]:
         surveyed = self.context.surveyed
         if surveyed is None or not holds(self.lines(surveyed), row.line):
             return ()
-        return (self.line(row.line, surveyed),)
+        return self.all_of(row.line, surveyed)
 
     def plain(self, rows: PlainRows) -> Iterator[tuple[int, Finding]]:
         if (surveyed := self.context.surveyed) is not None:
             for place in places(rows.lines, self.lines(surveyed)):
-                yield place, self.line(rows.lines[place], surveyed)
+                for finding in self.all_of(rows.lines[place], surveyed):
+                    yield place, finding
