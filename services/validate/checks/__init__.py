@@ -35,11 +35,13 @@ from services.validate.checks.known.private import PersonalData, Secrets
 from services.validate.checks.known.refusals import Refusals
 from services.validate.checks.length import Length
 from services.validate.checks.preference import Preference
+from services.validate.checks.unwanted import Unwanted
 
 REGISTRY: tuple[Callable[[Context], Check], ...] = (
     Chat,
     Completion,
     Preference,
+    Unwanted,
     Duplicates,
     Contradictions,
     PersonalData,

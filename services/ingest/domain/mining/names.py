@@ -17,7 +17,7 @@ TARGETS: dict[Target, tuple[str, ...]] = {
     "user": _keys(
         "customer_message user_message client_message customer_question user_question customer_query user_query "
         "customer_inquiry customer_request customer_text user_input user_prompt user_text question query instruction "
-        "prompt inquiry enquiry user customer request human input ticket_description issue_description "
+        "prompt inputs inquiry enquiry user customer request human input ticket_description issue_description "
         "problem_description description issue problem ticket_text "
         "ticket_body frage kundenfrage kundennachricht anfrage "
         "pregunta domanda"
@@ -27,7 +27,7 @@ TARGETS: dict[Target, tuple[str, ...]] = {
         "agent_response agent_reply agent_answer agent_message support_response support_reply support_answer "
         "assistant_response assistant_message assistant_reply ideal_response ideal_answer expected_output "
         "expected_answer expected_response model_response bot_response bot_reply gpt_response answer response reply "
-        "output completion assistant resolution solution agent antwort antwort_text respuesta reponse risposta"
+        "output targets completion assistant resolution solution agent antwort antwort_text respuesta reponse risposta"
     ),
     "chosen": _keys(
         "chosen chosen_response preferred_response preferred_completion accepted better better_response winning"

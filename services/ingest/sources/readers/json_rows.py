@@ -35,7 +35,10 @@ class _Json:
         self.words = f"{self.form_words} ({self.encoding.words})"
         self.sample: list[Record] = sample_of(self)  # columns and form follow from it
         if not self.sample:
-            raise refused("The file has no JSON objects that could be rows.")
+            raise refused(
+                "The file has no JSON objects that could be rows. Write one object on each line, or all of them as "
+                "one list: [{…}, {…}]."
+            )
         self.columns = columns_of(self.sample)
         self.form = form_of(self.columns, self.sample, source)
 
