@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import UnionType
-from typing import Any, get_args, get_origin
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from cli.terminal import CliError
 from shared import ids
 from shared.events import JobSpec
+from shared.jobs.explain import explained
 
 _UNREADABLE = (yaml.YAMLError, ValueError, RecursionError)
 """What PyYAML raises: ValueError for a date such as 2024-31-12 and for a number of 5,000 digits."""
@@ -32,7 +31,8 @@ def build(document: str | None, assignments: Sequence[str], flags: Mapping[str, 
     try:
         return JobSpec.model_validate(values)
     except ValidationError as error:
-        raise CliError(_explain(error), "`tunestream submit --help` and docs list the settings") from None
+        wrong = "; ".join(f"{each.field}: {each.reason}" for each in explained(error, JobSpec))
+        raise CliError(wrong, "`tunestream submit --help` and docs list the settings") from None
 
 
 def read_file(path: Path | None) -> str | None:
@@ -79,42 +79,3 @@ def _assign(values: dict[str, Any], assignment: str) -> None:
         if not isinstance(values, dict):
             raise CliError(f"--set {name}: {parent} is a single value, it has no fields")
     values[last] = value
-
-
-def _explain(error: ValidationError) -> str:
-    """One sentence for each wrong field; errors in the branches of a union (`auto` or a number) become one."""
-    reasons: dict[str, list[str]] = {}
-    for problem in error.errors(include_input=False, include_url=False):
-        path, parent = _field(problem["loc"])
-        if problem["type"] == "extra_forbidden":
-            close = difflib.get_close_matches(path.rpartition(".")[2], list(parent.model_fields), n=1, cutoff=0.7)
-            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(parent.model_fields)}"
-            reason = f"there is no such setting; {hint}"
-        else:
-            reason = problem["msg"].removeprefix("Input ").removeprefix("should be ")
-        reasons.setdefault(path, []).append(reason)
-    return "; ".join(f"{path}: {' or '.join(dict.fromkeys(texts))}" for path, texts in reasons.items())
-
-
-def _field(location: tuple[int | str, ...]) -> tuple[str, type[BaseModel]]:
-    """The dotted name of a field, without pydantic's names of union branches, and the model that should have the
-    field."""
-    inside: Any = JobSpec
-    parent: type[BaseModel] = JobSpec
-    path: list[str] = []
-    for part in location:
-        name = str(part)
-        if isinstance(inside, type) and issubclass(inside, BaseModel):
-            parent = inside
-            field = inside.model_fields.get(name)
-            inside = _without_none(field.annotation) if field else None
-        elif get_origin(inside) is not dict:
-            break
-        path.append(name)
-    return ".".join(path), parent
-
-
-def _without_none(annotation: Any) -> Any:
-    """`X` for `X | None`; any other annotation unchanged."""
-    others = [branch for branch in get_args(annotation) if branch is not type(None)]
-    return others[0] if isinstance(annotation, UnionType) and len(others) == 1 else annotation

@@ -12,7 +12,9 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from shared.errors import InputError
 from shared.events import JobSpec
+from shared.jobs.explain import Wrong, explained
 
+Lines = dict[tuple[str, ...], int]
 Spec = TypeVar("Spec", bound=BaseModel)
 
 CODE = "invalid_job_settings"
@@ -48,7 +50,7 @@ def parse(model: type[Spec], text: bytes, where: str, code: str, example: str) -
 def _parsed(model: type[Spec], text: bytes, where: str, example: str) -> Spec:
     if len(text) > MAX_BYTES:
         raise too_large(where)
-    data = _read(text, where)
+    data, lines = _read(text, where)
     if not isinstance(data, dict):
         raise InputError(CODE, f"{where}: write `field: value` lines, for example {example}.")
     try:
@@ -56,17 +58,23 @@ def _parsed(model: type[Spec], text: bytes, where: str, example: str) -> Spec:
         # what cannot be read back from the ledger must not get into it
         model.model_validate_json(spec.model_dump_json())
     except ValidationError as error:
-        problems = error.errors(include_url=False, include_input=False, include_context=False)
-        fields = [_short(".".join(str(part) for part in problem["loc"])) for problem in problems]
-        details = [
-            f"{field}: {_short(problem['msg'])}" if field else _short(problem["msg"])
-            for field, problem in zip(fields, problems, strict=True)
-        ]
-        more = f"; and {len(details) - MOST_PROBLEMS} more" if len(details) > MOST_PROBLEMS else ""
-        raise InputError(CODE, f"{where}: {'; '.join(details[:MOST_PROBLEMS])}{more}.", fields[0] or None) from None
+        problems = explained(error, model)
+        told = [_told(problem, lines) for problem in problems]
+        more = f"; and {len(told) - MOST_PROBLEMS} more" if len(told) > MOST_PROBLEMS else ""
+        field = _short(problems[0].field) or None
+        message = f"{where}: {'; '.join(told[:MOST_PROBLEMS])}{more}"
+        raise InputError(CODE, message if message.endswith("?") else f"{message}.", field) from None
     except Exception:  # half of a surrogate pair, a number that JSON does not know, …
         raise InputError(CODE, f"{where}: a value cannot be stored; write plain text and numbers.") from None
     return spec
+
+
+def _told(problem: Wrong, lines: Lines) -> str:
+    """`line 3, seed: must be a whole number`: a field that is not there has the line of what should have it."""
+    places = (problem.path[:length] for length in range(len(problem.path), 0, -1))
+    line = next((lines[place] for place in places if place in lines), None)
+    place = ", ".join(filter(None, (f"line {line}" if line else "", _short(problem.field))))
+    return f"{place}: {_short(problem.reason)}" if place else _short(problem.reason)
 
 
 def too_large(where: str) -> InputError:
@@ -74,16 +82,17 @@ def too_large(where: str) -> InputError:
     return InputError(CODE, f"{where}: settings may have {MAX_BYTES // 2**10} KiB; leave out what is no setting.")
 
 
-def _read(text: bytes, where: str) -> Any:
-    """The values of a YAML text; {} if it has none."""
+def _read(text: bytes, where: str) -> tuple[Any, Lines]:
+    """The values of a YAML text, {} if it has none; and the line of each field."""
     try:
         loader = _Loader(text.decode("utf-8"))
         try:
             root = loader.get_single_node()
             if root is None:
-                return {}
+                return {}, {}
             _check_values(loader, root, where)
-            return loader.construct_document(root)
+            lines = dict(_lines(root, ()))
+            return loader.construct_document(root), lines
         finally:
             loader.dispose()
     except InputError:
@@ -95,11 +104,11 @@ def _read(text: bytes, where: str) -> Any:
 
 
 class _Refused(Exception):
-    """The text is YAML, but may cost more than settings are worth."""
+    """The text is YAML, but may cost more than settings are worth, or says two things at once."""
 
-    def __init__(self, problem: str, event: yaml.Event) -> None:
+    def __init__(self, problem: str, place: yaml.Event | Node) -> None:
         super().__init__(problem)
-        self.problem_mark = event.start_mark
+        self.problem_mark = place.start_mark
 
 
 class _Loader(yaml.SafeLoader):
@@ -150,6 +159,29 @@ def _scalars(node: Node, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...
         for key, value in node.value:
             yield from _scalars(key, path)
             yield from _scalars(value, (*path, str(key.value) if isinstance(key, ScalarNode) else "?"))
+
+
+def _lines(node: Node, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], int]]:
+    """The line of every field, by the names that lead to it.
+
+    Raises:
+        _Refused: a field is there twice, of which YAML would take the last without a word.
+    """
+    if isinstance(node, SequenceNode):
+        for index, item in enumerate(node.value):
+            yield from _lines(item, (*path, str(index)))
+    elif isinstance(node, MappingNode):
+        seen: dict[str, int] = {}
+        for key, value in node.value:
+            if not isinstance(key, ScalarNode):
+                continue
+            line = key.start_mark.line + 1
+            if key.value in seen:
+                field = _short(".".join((*path, key.value)))
+                raise _Refused(f"{field} is set in line {seen[key.value]} already; set it once", key)
+            seen[key.value] = line
+            yield (*path, key.value), line
+            yield from _lines(value, (*path, key.value))
 
 
 def _line(error: Exception) -> str:

@@ -52,9 +52,9 @@ def test_lists_and_words_are_yaml() -> None:
     ("assignment", "words"),
     [
         ("hyperparameters.n_epoch=3", ["hyperparameters.n_epoch", "did you mean n_epochs?"]),
-        ("hyperparameters.n_epochs=99", ["hyperparameters.n_epochs", "'auto' or less than or equal to 50"]),
+        ("hyperparameters.n_epochs=99", ["hyperparameters.n_epochs", "must be 'auto' or at most 50"]),
         ("colour=red", ["colour", "there is no such setting", "suffix"]),
-        ("validation_file.buket=x", ["validation_file.bucket: Field required", "validation_file.key"]),
+        ("validation_file.buket=x", ["validation_file.bucket: is missing", "validation_file.key"]),
         ("splits.test=0.7", ["splits.test", "less than 0.5"]),
         ("gate.promote=maybe", ["gate.promote", "'if_better', 'always' or 'never'"]),
         ("hyperparameters=3", ["hyperparameters"]),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import yaml
 
@@ -38,8 +40,8 @@ def test_names_alone_are_scenarios_and_the_address_has_one_form() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"count": 0}, "count: Input should be greater than or equal to 1"),
-        ({"cuont": 5}, "cuont: Extra inputs are not permitted"),
+        ({"count": 0}, "count: must be at least 1"),
+        ({"cuont": 5}, "cuont: there is no such setting; did you mean count?"),
         ({"endpoint": {"base_url": "localhost:8000"}}, "endpoint.base_url: write the whole address"),
         ({"endpoint": {"base_url": "http://me:pass@host/v1"}}, "endpoint.base_url: write the address alone"),
         ({"budget": {}}, "budget: set money, tokens or both"),
@@ -53,7 +55,7 @@ def test_names_alone_are_scenarios_and_the_address_has_one_form() -> None:
     ],
 )
 def test_what_is_wrong_is_named(changes: dict[str, object], said: str) -> None:
-    assert problem(**changes).startswith(f"a.synthesis.yaml: {said}")
+    assert re.sub(r"line \d+, ", "", problem(**changes)).startswith(f"a.synthesis.yaml: {said}")
 
 
 def test_a_key_in_the_place_of_its_name_is_refused_and_not_repeated() -> None:

@@ -187,7 +187,7 @@ async def test_a_spec_that_is_wrong_is_told_once_and_tried_again_when_it_changes
     world.datasets.add(KEY, b"task: x\n")
     async with world.replica() as stage:
         [failed] = await world.told("failed")
-        assert "scenarios: Field required" in failed.message
+        assert "scenarios: is missing" in failed.message
         await eventually(lambda: world.quarantined(1), AssertionError)
         world.drop()
         stage.listed(await world.datasets.list(""))
