@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -49,9 +49,13 @@ class Browser:
         looks: Sequence[str] = (),
         width: int = 1280,
         scheme: Scheme = "light",
+        headers: Mapping[str, str] | None = None,
     ) -> Visit:
-        """Open the page in a window of that many pixels, do the steps, then look (`looks.mjs` says at what)."""
+        """Open the page in a window of that many pixels, do the steps, then look (`looks.mjs` says at what). `headers`:
+        those of a server that sends it; None: it is opened from the disk."""
         asked: dict[str, Any] = {"file": str(page), "width": width, "scheme": scheme, "steps": steps, "looks": looks}
+        if headers is not None:
+            asked["headers"] = dict(headers)
         if folder := os.environ.get(PICTURES):
             Path(folder).mkdir(parents=True, exist_ok=True)
             name = f"{next(self._numbers):03}-{page.stem}-{width}-{scheme}.png"

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from services.api.resources.artifacts.routes import HEADERS
 from tests.pages.browser import Browser, Step
 from tests.pages.evaluations import SAID
 from tests.pages.made import MANY
@@ -126,6 +127,12 @@ def test_differences_can_be_hidden_and_shown_again(browser: Browser, evaluation:
 def test_buttons_obey_the_keyboard(browser: Browser, evaluation: Path) -> None:
     enter, space = ("press", "button", "Worse 2", "Enter"), ("press", "button", "In order", "Space")
     assert after(browser, evaluation, enter, space)["rows"] == [2, 5]
+
+
+def test_the_page_works_as_the_api_sends_it(browser: Browser, evaluation: Path) -> None:
+    visit = browser.visit(evaluation, click("Worse 2"), search("oslo"), headers=HEADERS)
+    assert visit.troubles == []
+    assert visit.seen[-1]["rows"] == [5] and visit.seen[-1]["ran"] is None
 
 
 def test_many_rows_are_filtered_ordered_and_searched(browser: Browser, pages: Mapping[str, Path]) -> None:

@@ -1,5 +1,4 @@
-"""Every page, in narrow and wide windows, light and dark: it runs nothing but its own script, and can be read and used by
-all."""
+"""Every page, in narrow and wide windows, light and dark: it runs only its own script, and all can read and use it."""
 
 from __future__ import annotations
 
@@ -31,6 +30,11 @@ def test_a_page_can_be_read(browser: Browser, pages: Mapping[str, Path], name: s
     visit = browser.visit(pages[name], looks=["beyond", "cut", "dim", "squeezed"], width=width, scheme=scheme)
     assert visit.looks == {"beyond": 0, "cut": [], "dim": [], "squeezed": []}
     assert visit.troubles == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_in_a_wide_window_tables_and_pictures_have_room(browser: Browser, pages: Mapping[str, Path], name: str) -> None:
+    assert browser.visit(pages[name], looks=["dim", "sideways"]).looks["sideways"] == []
 
 
 @pytest.mark.parametrize("name", PAGES)

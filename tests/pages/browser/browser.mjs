@@ -1,6 +1,8 @@
 // A headless Chrome that opens pages from files and uses them. Reads requests from standard input, a JSON object a line:
-//   {"file", "width", "scheme": "light" or "dark", "steps": [[what, role, name, value], …], "looks": [name, …], "picture"}
+//   {"file", "width", "scheme": "light" or "dark", "steps": [[what, role, name, value], …], "looks": [name, …], "picture",
+//   "headers": those of a server that sends the file; none: it is opened from the disk}
 // and writes an answer for each: {"troubles": […], "seen": [the state before the steps, and after each], "looks": {…}}.
+import { readFileSync } from "node:fs";
 import { createInterface } from "node:readline";
 import { pathToFileURL } from "node:url";
 import chromium from "@sparticuz/chromium";
@@ -12,7 +14,7 @@ const HEIGHT = 900;
 const args = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--force-color-profile=srgb"];
 const browser = await puppeteer.launch({ executablePath: await chromium.executablePath(), headless: "shell", args });
 
-async function watched(address) {
+async function watched(address, served) {
   const page = await browser.newPage();
   const troubles = [];
   page.on("console", (said) => ["error", "warn"].includes(said.type()) && troubles.push(`console: ${said.text()}`));
@@ -23,7 +25,8 @@ async function watched(address) {
   });
   await page.setRequestInterception(true);
   page.on("request", (request) => {
-    if (request.url() === address || request.url().startsWith("data:")) return request.continue();
+    if (request.url() === address) return served ? request.respond(served) : request.continue();
+    if (request.url().startsWith("data:")) return request.continue();
     troubles.push(`request: ${request.url()}`);
     return request.abort();
   });
@@ -74,9 +77,10 @@ async function keyboard(page) {
   return page.evaluate(inPage.notReached);
 }
 
-async function opened({ file, width, scheme, steps: wanted, looks, picture }) {
-  const address = pathToFileURL(file).href;
-  const { page, troubles } = await watched(address);
+async function opened({ file, width, scheme, steps: wanted, looks, picture, headers }) {
+  const served = headers && { body: readFileSync(file), contentType: "text/html; charset=utf-8", headers };
+  const address = served ? "http://reports.test/report" : pathToFileURL(file).href;
+  const { page, troubles } = await watched(address, served);
   try {
     await page.setViewport({ width, height: HEIGHT });
     await page.emulateMediaFeatures([{ name: "prefers-color-scheme", value: scheme }]);

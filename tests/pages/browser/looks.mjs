@@ -120,6 +120,13 @@ export function cut() {
   return found;
 }
 
+// tables and pictures that are wider than their place
+export function sideways() {
+  return [...document.querySelectorAll(".scroll")]
+    .filter((node) => node.scrollWidth > node.clientWidth + 1)
+    .map((node) => node.getAttribute("aria-label"));
+}
+
 // narrow cells of tables whose text takes more than three lines
 export function squeezed() {
   const lines = (cell) => {
