@@ -16,7 +16,7 @@ from tests.pages.evaluations import curves, everything, of_labels, of_many
 from tests.support.data.byte_base import make_byte_base
 from tests.support.data.job_history import T0
 from tests.support.data.jobs import make_training
-from tests.support.data.reports import HOSTILE
+from tests.support.data.reports import HOSTILE, make_report
 from tests.support.fakes.bus import FakeBus
 from tests.support.fakes.clock import Clock
 from tests.unit.api.conftest import Api
@@ -34,6 +34,7 @@ def every_page(folder: Path) -> Mapping[str, Path]:
         "evaluation": render(everything(), picture),
         "labels": render(of_labels(), picture),
         "many-rows": render(of_many(MANY), None),
+        "no-rows": render(make_report("some words", rows=0), None),
         "trial": render_trial(_trial(), picture),
         "dataset": _dataset(folder, _good_rows()),
         "bad-dataset": _dataset(folder, [*_good_rows(), *_bad_rows()]),
@@ -97,7 +98,7 @@ def _out_of_memory(job: Job) -> str | None:
 
 
 async def _sweeps(folder: Path) -> dict[str, str]:
-    """The page of a sweep that found a model, and of one that did not."""
+    """The pages of a sweep that found a model, of one under way, and of one that has failed."""
     clock = Clock(T0 + 3600)
     api = Api(folder / "state" / "api.sqlite3", KillingStore(clock=clock), FakeBus(), clock)
     api.start()
@@ -111,20 +112,27 @@ async def _sweeps(folder: Path) -> dict[str, str]:
             "weight_decay": {"low": 0.0, "high": 0.1},
         }
         found = await _sweep(world, space=space, trials=12, parallel=4, spec={"suffix": "support-answers"})
+        running = await _sweep(world, looks=8, space=space, trials=12, parallel=4)
         world.fails = lambda job: "out_of_memory"
         lost = await _sweep(world, space=space, trials=2, budget={"seconds": 3600})
-        return {"sweep": found, "failed-sweep": lost}
+        return {"sweep": found, "running-sweep": running, "failed-sweep": lost}
     finally:
         await api.stop()
 
 
-async def _sweep(world: World, **body: Any) -> str:
+async def _sweep(world: World, *, looks: int | None = None, **body: Any) -> str:
+    """The page of a sweep after its end, or after so many looks of the runner, between which each training takes a
+    step."""
     sent = {"file": (FILE_NAME, ROWS)}
     uploaded = (await world.api.client.post("/v1/files", data={"purpose": "fine-tune"}, files=sent)).json()
     asked = await world.api.client.post("/sweeps", json={"training_file": uploaded["id"], **body})
     assert asked.status_code == 200, asked.text
     sweep_id = asked.json()["id"]
-    await world.until_over(sweep_id)
+    if looks is None:
+        await world.until_over(sweep_id)
+    for _ in range(looks or 0):
+        await world.tick()
+        await world.work(whole=False)
     page = await world.api.client.get(f"/sweeps/{sweep_id}/report")
     assert page.status_code == 200
     return page.text

@@ -11,13 +11,24 @@ from tests.pages.browser import Browser, Scheme
 from tests.pages.made import FILE_NAME
 from tests.support.data.reports import HOSTILE
 
-PAGES = ("evaluation", "labels", "trial", "dataset", "bad-dataset", "sweep", "failed-sweep")
+PAGES = (
+    "evaluation",
+    "labels",
+    "no-rows",
+    "trial",
+    "dataset",
+    "bad-dataset",
+    "sweep",
+    "running-sweep",
+    "failed-sweep",
+)
 OF_STRANGERS = {
     "evaluation": [HOSTILE],
     "trial": [HOSTILE],
     "dataset": [HOSTILE, FILE_NAME],
     "bad-dataset": [HOSTILE[:20], FILE_NAME],
     "sweep": [FILE_NAME],
+    "running-sweep": [FILE_NAME],
     "failed-sweep": [FILE_NAME],
 }
 """Texts in the page that would run if they were not shown as texts."""
