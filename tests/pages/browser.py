@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -75,13 +76,14 @@ def chrome() -> Iterator[Browser]:
     """The browser, which is installed if it is not. It ends with the block."""
     assert node_is_here(), f"the browser comes from npm: install `node` {OLDEST_NODE} or newer with `npm`"
     wanted, done = (SOURCES / "package.json").read_text(), FOLDER / ".installed"
+    unpacked = FOLDER / "unpacked"
     if not done.exists() or done.read_text() != wanted:
+        shutil.rmtree(unpacked, ignore_errors=True)  # the package does not replace a browser that is there
         install(SOURCES, FOLDER)
         done.write_text(wanted)
     # the packages are found from where the script is
     for file in SOURCES.glob("*.mjs"):
         (FOLDER / file.name).write_bytes(file.read_bytes())
-    unpacked = FOLDER / "unpacked"
     unpacked.mkdir(exist_ok=True)
     environment = {**os.environ, "TMPDIR": str(unpacked)}
     command = ["node", str(FOLDER / "browser.mjs")]
