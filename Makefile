@@ -29,7 +29,7 @@ PIN := $(BIN)/uv pip compile --quiet --no-emit-index-url --no-annotate --no-head
 $(if $(filter tiny-base smollm2,$(BASE)),,$(error BASE is "$(BASE)", but must be tiny-base or smollm2; TUNESTREAM_MODEL__ID names other bases))
 
 .DEFAULT_GOAL := help
-.PHONY: help install docs demo up down full full-down secrets check test test-full lint unit sim wiring e2e prove-clocks prove-fuzz prove-mining prove-outages prove-storage prove-sweep prove-synthesis prove-uploads clients prove-clients chaos chaos-full constraints clean
+.PHONY: help install docs demo up down full full-down secrets check test test-full lint unit sim wiring e2e prove-clocks prove-fuzz prove-mining prove-outages prove-storage prove-sweep prove-synthesis prove-uploads clients prove-clients chaos chaos-full constraints clean pages
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -153,6 +153,9 @@ clients: install $(TINY)/config.json ## The official OpenAI clients, old and new
 
 prove-clients: install $(TINY)/config.json ## The same with all versions of the Python client between them
 	TUNESTREAM_CLIENTS=all $(BIN)/pytest -s tests/clients
+
+pages: install ## The pages of reports in a real browser, a headless Chrome from npm
+	$(BIN)/pytest tests/pages
 
 chaos: install $(TINY)/config.json ## Faults of every kind while the embedded stack works (N=20 SEED=…), and whether anything was lost or doubled
 	$(CHAOS)

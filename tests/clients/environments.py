@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.node import install, node_is_here
 from tests.support.user import ROOT
 
 FOLDER = ROOT / ".cache" / "clients"
@@ -45,21 +44,11 @@ NEWEST = PythonClient(None)
 BETWEEN = (PythonClient("1.78.0"), PythonClient("1.109.1"), PythonClient("2.0.0"))
 
 
-OLDEST_NODE = 20
-
-
 def node_suite() -> list[str] | None:
     """The command that runs the suite of the newest Node client; None: there is no Node here, or an older one."""
-    if not (shutil.which("node") and shutil.which("npm")):
-        return None
-    version = subprocess.run(["node", "--version"], check=True, capture_output=True, text=True).stdout
-    if int(version.removeprefix("v").partition(".")[0]) < OLDEST_NODE:
+    if not node_is_here():
         return None
     folder = FOLDER / "node"
-    folder.mkdir(parents=True, exist_ok=True)
-    for file in (Path(__file__).parent / "node").iterdir():
-        shutil.copy(file, folder / file.name)
-    npm = ["npm", "install", "--loglevel=error", "--no-fund", "--no-audit", "--no-package-lock", "openai@latest"]
-    subprocess.run(npm, check=True, cwd=folder, env={**os.environ, "NODE_ENV": "production"})
+    install(Path(__file__).parent / "node", folder, "openai@latest")
     assert json.loads((folder / "node_modules" / "openai" / "package.json").read_text())["version"]
     return ["node", str(folder / "suite.mjs")]

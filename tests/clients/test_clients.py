@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients.environments import BETWEEN, NEWEST, OLDEST, OLDEST_NODE, PythonClient, node_suite
+from tests.clients.environments import BETWEEN, NEWEST, OLDEST, PythonClient, node_suite
 from tests.clients.lost_answers import losing_first_answers
 from tests.e2e.conftest import BASE, StackUnderTest, running_stack
 from tests.support.environment import EVERY_CLIENTS, without_settings
+from tests.support.node import OLDEST_NODE
 from tests.support.user import ROOT
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3000)]

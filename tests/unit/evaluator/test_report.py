@@ -9,43 +9,17 @@ from html.parser import HTMLParser
 
 import pytest
 
-from services.evaluator.domain.answer_length import Limit
 from services.evaluator.domain.answers import Answer, Variant
 from services.evaluator.domain.examples import Example
 from services.evaluator.domain.pictures.forest_plot import LEFT, RIGHT, forest_plot
 from services.evaluator.domain.pictures.word_diff import word_diff
-from services.evaluator.domain.questions.edge_prompts import EDGE_PROMPTS, EdgeResult, own_prompts
+from services.evaluator.domain.questions.edge_prompts import EdgeResult, own_prompts
 from services.evaluator.domain.tool_calls import ToolCall
 from services.evaluator.evaluate import evaluate
 from services.evaluator.report import Report, render
-from shared.events import Evaluation, Gate, Interval, Served
+from shared.events import Gate, Interval, Served
 from tests.support.data.jobs import make_training
-
-HOSTILE = "</pre><script>alert(1)</script><img src=x onerror=alert(2)>\"'&{{ 7*7 }}"
-
-
-def report(text: str = HOSTILE, rows: int = 6) -> Report:
-    examples = [
-        Example(line=line, messages=({"role": text, "content": text},), reference=text) for line in range(1, rows + 1)
-    ]
-    answers: dict[Variant, list[Answer]] = {
-        "base": [Answer(text="no", finish_reason="stop")] * rows,
-        "tuned": [Answer(text=text, finish_reason="stop"), *[Answer(error=text)] * (rows - 1)][:rows],
-    }
-    return Report(
-        job_id=text,
-        alias=text,
-        training=make_training(model=text[:1024], base=text[:1024], overfitting={"verdict": "unknown", "reason": text}),
-        settings=Evaluation(),
-        gate=Gate(promote="always"),
-        seed=0,
-        few_shot_lines=(),
-        tools_unparsed=False,
-        max_tokens=Limit(tokens=1_234, reason=text),
-        how_asked=(text,),
-        evaluation=evaluate(examples, answers, labels=None, gate=Gate(promote="always"), seed=0),
-        edges=(EdgeResult(prompt=EDGE_PROMPTS[0], base=Answer(error=text), tuned=Answer(text=text)),),
-    )
+from tests.support.data.reports import HOSTILE, make_report
 
 
 class Tags(HTMLParser):
@@ -63,7 +37,7 @@ class Tags(HTMLParser):
 
 
 def test_hostile_text_is_shown_and_not_run() -> None:
-    tags = Tags(render(report(), curves=None))
+    tags = Tags(render(make_report(), curves=None))
     assert [tag for tag, _ in tags.found].count("script") == 1
     assert not [tag for tag, _ in tags.found if tag == "img"]
     assert not [name for _, attributes in tags.found for name in attributes if name.startswith("on")]
@@ -71,7 +45,7 @@ def test_hostile_text_is_shown_and_not_run() -> None:
 
 
 def test_the_policy_of_the_page_admits_only_its_own_script() -> None:
-    page = render(report(), curves=None)
+    page = render(make_report(), curves=None)
     script = re.search(r"<script>(.*?)</script>", page, re.DOTALL)
     assert script is not None
     digest = base64.b64encode(hashlib.sha256(script.group(1).encode()).digest()).decode()
@@ -81,13 +55,13 @@ def test_the_policy_of_the_page_admits_only_its_own_script() -> None:
 
 
 def test_nothing_is_loaded_from_elsewhere() -> None:
-    for _, attributes in Tags(render(report("plain"), curves=b"png")).found:
+    for _, attributes in Tags(render(make_report("plain"), curves=b"png")).found:
         for name in ("src", "href"):
             assert (attributes.get(name) or "data:").startswith("data:")
 
 
 def test_examples_come_with_the_biggest_change_first_and_their_filter_state() -> None:
-    articles = [a for tag, a in Tags(render(report("some words"), curves=None)).found if tag == "article"]
+    articles = [a for tag, a in Tags(render(make_report("some words"), curves=None)).found if tag == "article"]
     assert [article["data-state"] for article in articles] == ["better"] + ["same"] * 5
     assert articles[0]["data-line"] == "1"
 
@@ -108,7 +82,7 @@ def test_calls_are_shown_as_calls_and_not_as_json_in_a_text() -> None:
         "tuned": [Answer(text=str(call), tool_calls=(call,), finish_reason="tool_calls")],
     }
     evaluation = evaluate([example], answers, labels=None, gate=Gate(), seed=0)
-    page = render(report(rows=1).model_copy(update={"evaluation": evaluation}), curves=None)
+    page = render(make_report(rows=1).model_copy(update={"evaluation": evaluation}), curves=None)
     calls = [re.sub(r"<[^>]+>", "", shown) for shown in re.findall(r'<div class="call.*?</div>', page)]
     assert calls == [
         "look {}",
@@ -122,11 +96,11 @@ def test_calls_are_shown_as_calls_and_not_as_json_in_a_text() -> None:
 
 
 def test_a_report_without_examples_renders() -> None:
-    assert "There are no test examples" in render(report("x", rows=0), curves=None)
+    assert "There are no test examples" in render(make_report("x", rows=0), curves=None)
 
 
 def test_the_page_says_how_long_answers_may_be_and_why() -> None:
-    assert "may have 1,234 tokens: so be it." in render(report("so be it", rows=1), curves=None)
+    assert "may have 1,234 tokens: so be it." in render(make_report("so be it", rows=1), curves=None)
 
 
 def test_the_page_says_whether_what_was_trained_is_what_is_served() -> None:
@@ -137,13 +111,13 @@ def test_the_page_says_whether_what_was_trained_is_what_is_served() -> None:
         (unasked, "not compared with the server: no render server is configured."),
         (None, "not compared with the server."),
     ):
-        plain = report("x", rows=1)
+        plain = make_report("x", rows=1)
         shown = plain.model_copy(update={"training": plain.training.model_copy(update={"served": served})})
         assert f"What was trained, as served: {words}" in render(shown, curves=None)
 
 
 def test_very_long_texts_are_cut_on_the_page_only() -> None:
-    long = report("y" * 100_000, rows=1)
+    long = make_report("y" * 100_000, rows=1)
     assert "(80,000 more characters)" in render(long, curves=None)
     assert len(long.evaluation.rows[0].example.reference) == 100_000
 
@@ -174,7 +148,7 @@ def test_the_picture_of_no_difference_at_all_still_has_an_axis() -> None:
     ],
 )
 def test_it_says_what_the_base_was_in_while_it_trained(hyperparameters: dict[str, str], said: str) -> None:
-    made = report().model_copy(update={"training": make_training(hyperparameters=hyperparameters)})
+    made = make_report().model_copy(update={"training": make_training(hyperparameters=hyperparameters)})
     assert said in render(made, curves=None)
 
 
@@ -189,7 +163,7 @@ def scored(*texts: tuple[str, str]) -> Report:
         "tuned": [Answer(text=tuned, finish_reason="stop") for _, tuned in texts],
     }
     evaluation = evaluate(examples, answers, labels=None, gate=Gate(), seed=0)
-    return report("x", rows=1).model_copy(update={"evaluation": evaluation})
+    return make_report("x", rows=1).model_copy(update={"evaluation": evaluation})
 
 
 def test_the_difference_of_base_and_tuned_is_shown_word_by_word_and_stays_text() -> None:
@@ -228,11 +202,11 @@ def test_examples_can_be_filtered_by_slice_and_word_and_ordered_by_their_score()
 
 def test_prompts_of_the_users_own_are_shown_beside_the_edge_prompts() -> None:
     own = EdgeResult(prompt=own_prompts(["Who are you?"])[0], base=Answer(text="A base."), tuned=Answer(text="Yours."))
-    page = render(report("x", rows=1).model_copy(update={"own": (own,)}), curves=None)
+    page = render(make_report("x", rows=1).model_copy(update={"own": (own,)}), curves=None)
     assert "<h2>Your prompts</h2>" in page and "Who are you?" in page and "Yours." in page
-    assert "<h2>Your prompts</h2>" not in render(report("x", rows=1), curves=None)
+    assert "<h2>Your prompts</h2>" not in render(make_report("x", rows=1), curves=None)
 
 
 def test_remedies_stand_below_the_verdict_on_the_training() -> None:
-    page = render(report("x", rows=1).model_copy(update={"remedies": ("Fewer epochs: so be it.",)}), curves=None)
+    page = render(make_report("x", rows=1).model_copy(update={"remedies": ("Fewer epochs: so be it.",)}), curves=None)
     assert "<li>Fewer epochs: so be it.</li>" in page

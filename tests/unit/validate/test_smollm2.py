@@ -10,7 +10,7 @@ from examples import support
 from examples.tasks import tools
 from services.validate.domain.report import Report
 from services.validate.tokenizer import load
-from tests.support.smollm2 import tokenizer_folder
+from tests.support.data.smollm2 import tokenizer_folder
 from tests.unit.validate.conftest import Examine
 
 pytestmark = pytest.mark.torch  # making the folder needs it

@@ -12,7 +12,7 @@ from shared.events import FrozenModel
 
 WIDTH, HEIGHT = 720.0, 300.0
 SMALL_WIDTH, SMALL_HEIGHT = 260.0, 180.0
-LEFT, RIGHT, TOP, BOTTOM = 52.0, 14.0, 12.0, 34.0
+LEFT, RIGHT, TOP, BOTTOM = 52.0, 22.0, 12.0, 34.0
 TICKS = 4
 FAR = 3.0
 """A loss so many times as far above the lowest as the median is, is drawn at the top: one training that diverged would

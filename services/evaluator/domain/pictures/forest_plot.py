@@ -12,7 +12,7 @@ from shared.events import FrozenModel, Interval
 # The area of the plot in units of the viewBox; the names of metrics are to its left.
 LEFT, RIGHT, TOP = 120.0, 700.0, 14.0
 BAND = 44.0
-WIDTH = 720.0
+WIDTH = 740.0
 
 
 class Bar(FrozenModel):

@@ -13,15 +13,17 @@ WIDTH = 560.0
 CELL = (9.0, 46.0)
 NUMBERS_FROM = 20.0
 """In cells of at least this size the counts are written."""
+OPACITY, UNDER_NUMBERS = (0.15, 1.0), (0.08, 0.45)
+"""Of the cells with the smallest and the largest share. Under a darker one no number could be read."""
 
 
 class Cell(FrozenModel):
-    """One cell that is not empty. `share`: of the answers to its row, from 0 to 1; `size` is its width and height."""
+    """One cell that is not empty. `opacity`: of its color, by its share of the answers to its row."""
 
     x: float
     y: float
     right: bool
-    share: float
+    opacity: float
     count: int
     says: str
 
@@ -53,12 +55,14 @@ def heat_map(matrix: Confusion) -> HeatMap:
     """Place every cell. The darkness of a cell is its share of its row, so that rare labels show as well as common
     ones."""
     size = round(min(max(WIDTH / max(len(matrix.columns), 1), CELL[0]), CELL[1]), 2)
+    numbers = size >= NUMBERS_FROM
+    pale, dark = UNDER_NUMBERS if numbers else OPACITY
     cells = tuple(
         Cell(
             x=LEFT + size * column,
             y=TOP + size * row,
             right=right == given,
-            share=round(count / sum(line), 3),
+            opacity=round(pale + (dark - pale) * count / sum(line), 3),
             count=count,
             says=f"{count} of {sum(line)} “{right}” were answered “{given}”",
         )
@@ -70,7 +74,7 @@ def heat_map(matrix: Confusion) -> HeatMap:
         width=LEFT + size * len(matrix.columns) + 70,
         height=TOP + size * len(matrix.rows) + 8,
         size=size,
-        numbers=size >= NUMBERS_FROM,
+        numbers=numbers,
         font=round(min(12.5, max(size * 0.8, 7.0)), 1),
         cells=cells,
         rows=tuple(_name(TOP + size * (place + 0.5), label) for place, label in enumerate(matrix.rows)),

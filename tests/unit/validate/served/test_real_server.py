@@ -21,7 +21,7 @@ from services.validate.tokenizer import load
 from shared.events import JobSpec
 from shared.settings import RenderSettings, ValidationSettings
 from tests.families.kinds import KINDS
-from tests.support import smollm2
+from tests.support.data import smollm2
 from tests.support.render import BASE_ID, render_server
 from tests.support.user import ROOT
 from tests.unit.validate.conftest import completions, preferences

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from examples import smollm2
 
-FOLDER = Path(__file__).parents[2] / ".cache" / "smollm2-tokenizer"
+FOLDER = Path(__file__).parents[3] / ".cache" / "smollm2-tokenizer"
 
 
 def tokenizer_folder() -> Path:
