@@ -19,6 +19,7 @@ from shared import ids
 from shared.drops import INBOX
 from shared.errors import AlreadyExists, ConfigError, InputError, StoreRefused, TransientError, TunestreamError
 from shared.events import DatasetUploaded, FrozenModel, Origin
+from shared.jobs.explain import explained
 from shared.kafka.bus import Delivery
 from shared.retry import Backoff
 from shared.stages.ledger import Entry
@@ -124,9 +125,8 @@ class Inbox:
             try:
                 announcement = Announcement.model_validate_json(found[0])
             except ValidationError as error:
-                wrong = error.errors(include_url=False, include_input=False, include_context=False)[0]
-                field = ".".join(str(part) for part in wrong["loc"])
-                raise InputError("invalid_event", f"{field}: {wrong['msg']}", field or None) from None
+                wrong = explained(error, Announcement)[0]
+                raise InputError("invalid_event", f"{wrong.field}: {wrong.reason}", wrong.field or None) from None
             event = announcement.event
             item.place = f"s3://{event.dataset.bucket}/{event.dataset.key}"
             return await self._intake.create_job(

@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError
 
 from shared.errors import InputError
 from shared.events import FrozenModel, StrictModel
+from shared.jobs.explain import explained
 
 BUNDLED = Path(__file__).with_name("prices.json")
 MILLION = 1_000_000
@@ -67,8 +68,7 @@ def load(path: Path | None) -> Prices:
         return Prices.model_validate(yaml.safe_load(file.read_text()))
     except (OSError, yaml.YAMLError, ValueError) as error:
         if isinstance(error, ValidationError):
-            problems = error.errors(include_input=False, include_url=False)
-            why = "; ".join(f"{'.'.join(map(str, each['loc'])) or 'the file'}: {each['msg']}" for each in problems)
+            why = "; ".join(f"{wrong.field or 'the file'}: {wrong.reason}" for wrong in explained(error, Prices))
         else:
             why = str(error)
         message = f"the price file {file} cannot be used: {why}; its form is that of {BUNDLED.name} in this package"

@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError
 
 from shared.errors import InputError
 from shared.events import JobSpec, StrictModel
+from shared.jobs.explain import explained
 
 Number: TypeAlias = int | float
 Parameters: TypeAlias = dict[str, int | float]
@@ -129,8 +130,9 @@ def check_space(space: SearchSpace, spec: JobSpec, trials: int, largest_rank: in
             try:
                 settings(spec, {name: value})
             except ValidationError as error:
-                reasons = " or ".join(dict.fromkeys(problem["msg"] for problem in error.errors()))
-                message = f"A job cannot have {value} as '{PLACES[name]}.{name}': {reasons}; change 'space.{name}'."
+                reason = explained(error, JobSpec)[0].reason
+                setting = f"{PLACES[name]}.{name}"
+                message = f"A job cannot have {value} as '{setting}', which {reason}; change 'space.{name}'."
                 raise InputError("invalid_value", message, f"space.{name}") from None
     if space.r is not None and max(space.r) > largest_rank:
         message = (
