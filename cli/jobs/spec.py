@@ -13,6 +13,7 @@ from cli.terminal import CliError
 from shared import ids
 from shared.events import JobSpec
 from shared.jobs.explain import explained
+from shared.jobs.settings_text import Unreadable, read
 
 _UNREADABLE = (yaml.YAMLError, ValueError, RecursionError)
 """What PyYAML raises: ValueError for a date such as 2024-31-12 and for a number of 5,000 digits."""
@@ -53,13 +54,11 @@ def to_yaml(spec: JobSpec) -> bytes:
 
 def _mapping(document: str) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(document)
-    except _UNREADABLE as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" in line {mark.line + 1}" if mark else ""
-        raise CliError(f"the job settings are not YAML{where}: {getattr(error, 'problem', error)}") from None
-    if values is None:
-        return {}
+        values, _ = read(document)
+    except Unreadable as error:
+        where = f" in line {error.line}" if error.line else ""
+        about = f"{'.'.join(error.path)}: " if error.path else ""
+        raise CliError(f"the job settings cannot be read{where}: {about}{error}") from None
     if not isinstance(values, dict):
         raise CliError("the job settings must be `name: value` lines", "for example `suffix: support`")
     return values

@@ -78,7 +78,8 @@ def test_every_wrong_setting_is_named_at_once() -> None:
 @pytest.mark.parametrize(
     ("document", "words"),
     [
-        ("a: b: c", "not YAML in line 1"),
+        ("a: b: c", "in line 1: not YAML"),
+        ("seed: 1\nseed: 2", "in line 2: seed: is set in line 1 already"),
         ("- suffix", "must be `name: value` lines"),
         ("just words", "must be `name: value` lines"),
     ],
