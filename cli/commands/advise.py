@@ -11,6 +11,7 @@ import typer
 import yaml
 from rich.text import Text
 
+from cli.commands.mine import as_rows
 from cli.jobs.submit import check_file
 from cli.terminal import CliError, columns, err, out
 from shared.errors import TransientError
@@ -25,7 +26,7 @@ STYLES = {"fine-tune": "green", "prompt": "cyan", "retrieve": "magenta", "more d
 
 
 def advise(
-    file: Annotated[Path, typer.Argument(help="The dataset: one JSON object per line.")],
+    file: Annotated[Path, typer.Argument(help="The dataset, in any form that can be dropped.")],
     endpoint: Annotated[
         str | None, typer.Option(help="The base URL of an OpenAI-compatible API: its model is asked for a sample.")
     ] = None,
@@ -66,7 +67,8 @@ def _samples(file: Path) -> tuple[list[Sample], int]:
     """The usable rows of a file, as the validate stage sees them, or an even share of them; and how many there are."""
     from services.validate.advising import samples_of  # noqa: PLC0415
 
-    found, report = samples_of(file, spec=JobSpec(), limits=load_settings().validation)
+    with as_rows(file, None) as rows:
+        found, report = samples_of(rows, spec=JobSpec(), limits=load_settings().validation)
     if not found:
         first = f": {report.problems[0]}" if report.problems else ""
         raise CliError(f"no row of {file} can be used{first}", f"`tunestream check {file}` lists all problems")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
+from cli.commands.mine import as_rows
 from cli.jobs.figures import GIB, duration
 from cli.jobs.spec import build
 from cli.jobs.submit import check_file
@@ -45,7 +46,7 @@ PricesOption = Annotated[
 
 
 def estimate(
-    file: Annotated[Path | None, typer.Argument(help="The dataset: one JSON object per line.")] = None,
+    file: Annotated[Path | None, typer.Argument(help="The dataset, in any form that can be dropped.")] = None,
     base: Annotated[str | None, typer.Option(help="The base model: a folder or a hub id.")] = None,
     gpu: Annotated[
         str | None, typer.Option(help="Plan for this device (h100, a100, l4, rtx4090, cpu, …), not for this machine.")
@@ -77,10 +78,13 @@ def estimate(
     settings = load_settings()
     kept = state.load(absolute(folder))
     model, path = base_of(settings, kept, base, None)
-    with err.status("reading the base and the rows …") if err.is_terminal else nullcontext():
+    with (
+        as_rows(file, spec.source) as rows,
+        err.status("reading the base and the rows …") if err.is_terminal else nullcontext(),
+    ):
         try:
             found = _estimate(
-                file, spec, settings, model, path or model, gpu, hosted, prices, _speeds(settings, folder)
+                rows, file, spec, settings, model, path or model, gpu, hosted, prices, _speeds(settings, folder)
             )
         except TransientError as error:
             raise CliError(str(error), "give the folder of a model with --base, or try again") from None
@@ -91,6 +95,7 @@ def estimate(
 
 
 def _estimate(
+    rows: Path,
     file: Path,
     spec: JobSpec,
     settings: Settings,
@@ -111,8 +116,8 @@ def _estimate(
 
     price_list = load_prices(prices)
     device = devices.named(gpu) if gpu else devices.here(settings.trainer.gpu)
-    source = Source(file, file.name)
-    examined, kwargs = _examined(source, spec, settings, model, location)
+    source = Source(rows, file.name)
+    examined, kwargs = _examined(source, file, spec, settings, model, location)
     with _splits(examined, source) as (train, validation):
         return plan(
             train,
@@ -133,7 +138,7 @@ def _estimate(
 
 
 def _examined(
-    source: Any, spec: JobSpec, settings: Settings, model: str, location: str
+    source: Any, file: Path, spec: JobSpec, settings: Settings, model: str, location: str
 ) -> tuple[Examined, dict[str, Any]]:
     """The file as the validate stage sees it, and what the base's template is given."""
     from services.validate.check import examine  # noqa: PLC0415
@@ -143,7 +148,7 @@ def _examined(
     tokenizer = load(location, model, settings.model.profile)
     examined = examine(source, None, spec=spec, tokenizer=tokenizer, limits=settings.validation, control=ScanControl())
     if (failed := examined.report.failure) is not None:
-        raise CliError(failed.message, f"`tunestream check {source.path} --base {location}` lists all problems")
+        raise CliError(failed.message, f"`tunestream check {file} --base {location}` lists all problems")
     return examined, dict(tokenizer.profile.chat_template_kwargs)
 
 

@@ -44,10 +44,10 @@ def samples(source: Source, scanned: Scan, control: ScanControl, most: int) -> l
     reader = Reader(source.path, scanned.report.size)  # the scan has limited their length
     found: list[Sample] = []
     seen = 0
-    for place, (_, raw) in enumerate(reader.rows()):
+    for (_, raw), usable in zip(reader.rows(), scanned.usable, strict=False):  # a scan may end before its file
         if control.stop.is_set():
             raise Cancelled
-        if not scanned.usable[place]:
+        if not usable:
             continue
         seen += 1
         if (seen - 1) % every:

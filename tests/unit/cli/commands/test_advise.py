@@ -58,6 +58,13 @@ async def test_an_endpoint_is_asked_with_its_key(runner: CliRunner, monkeypatch:
     assert set(model.keys) == {"Bearer secret"} and "secret" not in result.output
 
 
+def test_a_table_is_advised_on_as_the_dataset_that_it_would_become(runner: CliRunner) -> None:
+    Path("tickets.csv").write_text("question,answer\n" + "".join(f"How is {at}?,It is {at * 7}.\n" for at in range(12)))
+    result = invoke(runner, "advise", "tickets.csv")
+    assert result.exit_code == 0 and "12 rows became 12 examples" in result.output
+    assert result.output.count("more data") >= 1
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -65,11 +72,13 @@ async def test_an_endpoint_is_asked_with_its_key(runner: CliRunner, monkeypatch:
         (("few_shot_enough.jsonl", "--changes", "often"), "weekly"),
         (("missing.jsonl",), "there is no file"),
         (("broken.jsonl",), "tunestream check"),
+        (("binary.jsonl",), "is binary"),
         (("few_shot_enough.jsonl", "--facts", "broken.yaml"), "requests_per_day"),
     ],
 )
 def test_what_is_wrong_is_said_with_the_remedy(runner: CliRunner, words: tuple[str, ...], said: str) -> None:
     Path("broken.jsonl").write_text("{]\n" * 12)
+    Path("binary.jsonl").write_bytes(b"{\x00}\n" * 12)
     Path("broken.yaml").write_text("volume: 5\n")
     result = invoke(runner, "advise", *words)
     assert result.exit_code == 1 and said in result.output

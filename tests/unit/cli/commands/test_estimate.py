@@ -56,6 +56,14 @@ def test_a_file_that_cannot_be_trained_on_is_named_with_the_remedy(runner: CliRu
     assert "Example 13" in result.output and "tunestream check" in result.output
 
 
+def test_a_table_is_estimated_as_the_dataset_that_it_would_become(runner: CliRunner, base: str) -> None:
+    Path("tickets.csv").write_text("question,answer\n" + "".join(f"How is {at}?,It is {at}.\n" for at in range(12)))
+    result = invoke(runner, "estimate", "tickets.csv", "--base", base)
+    assert result.exit_code == 0 and "12 rows became 12 examples" in result.output
+    Path("few.csv").write_text("question,answer\na?,b.\n")
+    assert "`tunestream check few.csv" in invoke(runner, "estimate", "few.csv", "--base", base).output
+
+
 def test_a_gpu_and_a_price_that_are_not_known_are_said(runner: CliRunner, base: str) -> None:
     assert "rtx4090" in invoke(runner, "estimate", "good.jsonl", "--base", base, "--gpu", "voodoo").output
     result = invoke(runner, "estimate", "good.jsonl", "--base", base, "--hosted", "unheard-of", "--gpu", "cpu")
