@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from cli.terminal import printable
 from shared.events import BY_TOPIC
+from shared.jobs.explain import explained
 from shared.kafka import envelope
 from shared.kafka.envelope import DLQ_PREFIX, DLQ_SUFFIX
 from shared.strict_json import InvalidJson
@@ -79,8 +80,7 @@ class Letter:
         try:
             event_type.model_validate(envelope.parse(self.value))
         except ValidationError as error:
-            found = error.errors(include_url=False, include_input=False, include_context=False)
-            return tuple(f"{'.'.join(map(str, each['loc'])) or 'value'}: {each['msg']}" for each in found)
+            return tuple(f"{wrong.field or 'value'}: {wrong.reason}" for wrong in explained(error, event_type))
         except InvalidJson as error:
             return (f"not JSON: {error}",)
         return ()

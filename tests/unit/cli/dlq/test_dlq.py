@@ -30,9 +30,9 @@ def letter(value: bytes | None = GOOD, headers: dict[str, str] | None = None, **
         (b'{"dataset": NaN}', "dataset is NaN"),
         (b'{"dataset": "\\ud800"}', "half of"),
         (b"[" * 100_000, "nested more than 100 levels deep"),
-        (b"[]", "value: Input should be"),
-        (b"{}", "dataset: Field required"),
-        (b'{"dataset": {"bucket": 1, "key": "k"}}', "dataset.bucket: Input should be a valid string"),
+        (b"[]", "value: must be fields with values"),
+        (b"{}", "dataset: is missing"),
+        (b'{"dataset": {"bucket": 1, "key": "k"}}', "dataset.bucket: must be text"),
         (b'{"dataset": {"bucket": "datasets", "key": "k"}, "spec": {"lora": {"r": 3}}}', "spec.lora.r"),
     ],
 )
