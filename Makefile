@@ -124,8 +124,8 @@ wiring: install ## Bus, store and services on the real broker and S3 server
 e2e: install $(TINY)/config.json ## The whole stack with the real vLLM, killed and restarted
 	$(BIN)/pytest tests/e2e -m 'not proof' --durations=8
 
-prove-outages: install $(TINY)/config.json ## Kafka, the store and vLLM away for two minutes each while jobs run
-	TUNESTREAM_OUTAGE_SECONDS=120 $(BIN)/pytest tests/e2e/test_7_outages.py --durations=8
+prove-outages: install $(TINY)/config.json ## Every process killed within one job; Kafka, the store and vLLM away for two minutes each
+	TUNESTREAM_OUTAGE_SECONDS=120 $(BIN)/pytest tests/e2e/test_3_kills.py tests/e2e/test_7_outages.py --durations=8
 
 prove-clocks: install $(TINY)/config.json ## Trainers and validators whose clocks are a minute apart, and one that is set back an hour
 	$(BIN)/pytest tests/e2e/test_8_clocks.py

@@ -11,6 +11,7 @@ from tests.support.user import QUICK, salted_rows, support_rows
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 
+@pytest.mark.proof  # chaos kills each of them, too
 def test_everything_killed_in_the_middle_of_a_job(stack: StackUnderTest) -> None:
     """Each service is killed in its stage; broker and api are killed in the middle of the training."""
     stack.drop("killed", salted_rows(60, "stages"), QUICK.format(suffix="killed"))

@@ -13,7 +13,7 @@ from tests.support.user import QUICK, salted_rows, support_rows
 
 pytestmark = pytest.mark.timeout(900)
 
-AWAY = {"validate": 20, "trainer": 60, "evaluator": 20, "inference": 20}
+AWAY = {"validate": 20, "trainer": 30, "evaluator": 20, "inference": 20}
 """For how many seconds Kafka is away while each stage works: longer than the 10 after which a consumer is given up."""
 PART = 5 * 2**20
 
