@@ -51,7 +51,7 @@ def explained(error: ValidationError, model: type[BaseModel]) -> list[Wrong]:
 def _reason(message: str) -> str:
     if message == "Field required":
         return "is missing"
-    said = _SHOULD.sub(r"must \1", message.removeprefix("Value error, "), count=1)
+    said = _SHOULD.sub(r"must \1", message.removeprefix("Value error, ").removesuffix("."), count=1)
     for pattern, words in _WORDS:
         said = pattern.sub(words, said)
     return said

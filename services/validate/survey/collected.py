@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import get_args
 
 from services.validate.domain.statistics import doubling, in_order
-from services.validate.domain.survey.facts import Diversity, Facts, Lines
+from services.validate.domain.survey.facts import SHOWN, Diversity, Facts, Lines
 from services.validate.domain.survey.surveyed import Surveyed
 from services.validate.domain.survey.task import task_kind
 from services.validate.survey.by_model import languages_by_model
@@ -19,8 +19,6 @@ from shared.events import Checks, TaskKind
 from shared.privacy import Spotted
 from shared.scoring.labels import MAX_LABELS
 
-SHOWN = 20
-"""Lines that a figure names."""
 DESCRIBED = 1000
 """Rows whose private places are described; the lines of all are known."""
 MOST_SAMPLED = 4000
@@ -128,8 +126,7 @@ class Collected:
         )
 
     def _lines(self, name: str) -> Lines:
-        found = self._of[name]
-        return Lines(rows=len(found), lines=tuple(found[:SHOWN]))
+        return Lines.of(self._of[name])
 
     def _by_language(self) -> dict[str, int]:
         """Rows by language. Texts that are not clear are given to a model, as a sample that speaks for all of them."""

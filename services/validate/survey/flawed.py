@@ -8,9 +8,6 @@ from services.validate.domain.survey.facts import Lines
 from services.validate.domain.survey.flaws import BITS, FLAWS, OF_LABELS, is_style, is_usual
 from shared.events import TaskKind
 
-SHOWN = 20
-"""Lines that a figure names."""
-
 
 def told(
     lines: array[int], flaws: array[int], rows: int, task: TaskKind
@@ -30,7 +27,7 @@ def told(
         if is_style(flaw, len(found), rows):
             ignored |= BITS[flaw.code]
         elif found and not ignored & BITS[flaw.code]:
-            counted[flaw.code] = Lines(rows=len(found), lines=tuple(found[:SHOWN]))
+            counted[flaw.code] = Lines.of(found)
             if is_usual(len(found), rows):
                 of_all |= BITS[flaw.code]
     kept_lines, kept_flaws = array("I"), array("I")

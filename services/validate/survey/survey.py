@@ -147,8 +147,8 @@ def _cluster(surveyed: list[Surveyed], found: list[Collected], rows: array[int],
         later = [line for line, first in zip(side.members, side.clusters, strict=True) if line != first]
         side.facts = side.facts.model_copy(
             update={
-                "near_duplicates": Lines(rows=len(later), lines=tuple(later[:20])),
-                "leaks": Lines(rows=len(side.leaked), lines=tuple(side.leaked[:20])),
+                "near_duplicates": Lines.of(later),
+                "leaks": Lines.of(side.leaked),
             }
         )
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Self
+
 from pydantic import Field
 
 from shared.events import FrozenModel, TaskKind
+
+SHOWN = 20
+"""Lines that a figure names."""
 
 
 class Lines(FrozenModel):
@@ -12,6 +18,11 @@ class Lines(FrozenModel):
 
     rows: int = 0
     lines: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, lines: Sequence[int]) -> Self:
+        """Those of all rows that it is true of."""
+        return cls(rows=len(lines), lines=tuple(lines[:SHOWN]))
 
     def __str__(self) -> str:
         """`12 (lines 3, 9, 27 …)`"""

@@ -110,11 +110,10 @@ def is_style(flaw: Flaw, having: int, rows: int) -> bool:
 
 def flaws(value: dict[str, Any], texts: Said, answer_words: list[str], *, is_json: bool) -> int:
     """The flaws of a row, as `BITS`. `answer_words`: the words of its answer. `is_json`: the answer is JSON."""
-    found = sum(BITS[code] for code in set(_of_messages(value)))
-    found |= sum(BITS[code] for code in set(_of_text(texts)))
+    codes = {*_of_messages(value), *_of_text(texts)}
     if not texts.calls and texts.answer:
-        found |= sum(BITS[code] for code in set(_of_answer(texts, answer_words, is_json)))
-    return found
+        codes.update(_of_answer(texts, answer_words, is_json))
+    return sum(BITS[code] for code in codes)
 
 
 def _of_messages(value: dict[str, Any]) -> Iterator[str]:
