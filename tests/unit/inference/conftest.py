@@ -58,6 +58,10 @@ class ServiceUnderTest:
         assert isinstance(self.parts.work, DeployWork)
         return self.parts.work
 
+    async def ready(self) -> bool:
+        """Whether it knows that vLLM is up: requests before wait `PATIENCE` for that."""
+        return (await self.http.get("/health/ready")).status_code == 200
+
     async def chat(self, model: str, **more: Any) -> httpx.Response:
         body = {"model": model, "messages": [{"role": "user", "content": "hi"}], **more}
         return await self.http.post("/v1/chat/completions", json=body)
