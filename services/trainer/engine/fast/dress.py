@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from peft.tuners.lora.layer import LoraLayer
@@ -14,6 +14,7 @@ from services.trainer.domain.recipe import Recipe
 from services.trainer.engine.fast import kernels, liger
 from services.trainer.engine.fast.float8 import Float8Linear
 from services.trainer.engine.fast.fused import fuse
+from services.trainer.engine.fast.mlp import Mlps
 
 DIFFERENCE = 0.1
 """How much the hidden states may change by another order of rounding, as a share of their size: 2.5 % on random
@@ -47,16 +48,46 @@ def dress(model: Any, pieces: Pieces, hidden: Callable[[], Any]) -> Dressed:
     layers = _use_liger(model, hidden) if pieces.liger else (False, "switched off")
     if pieces.float8:
         in_8_bits(model)
-    fused = _fuse(model) if pieces.fused_lora else (False, "switched off")
     trouble = kernels.problem(model.device)
+    fused = _fuse(model, hidden, whole=trouble is None) if pieces.fused_lora else (False, "switched off")
     return Dressed(fused, layers, (trouble is None, trouble or "the losses of the head in one kernel"))
 
 
-def _fuse(model: Any) -> tuple[bool, str]:
+def _fuse(model: Any, hidden: Callable[[], Any], *, whole: bool) -> tuple[bool, str]:
     left = fuse(model)
+    said = "each layer and its adapter are one operation"
     if left:
-        return True, f"all but {len(left)} layers, which are of a kind that PEFT computes itself, such as {left[0]}"
-    return True, "each layer and its adapter are one operation"
+        said = f"all but {len(left)} layers, which are of a kind that PEFT computes itself, such as {left[0]}"
+    if whole and (mlps := Mlps(model)).found:
+        is_in, why = _tried(mlps, hidden)
+        said += f"; {'so is' if is_in else 'but not'} each of {len(mlps.found)} gated MLPs ({why})"
+    return True, said
+
+
+class _Changes(Protocol):
+    """What may be put into a model."""
+
+    def put_in(self) -> None: ...
+
+    def take_out(self) -> None: ...
+
+
+def _tried(changes: _Changes, hidden: Callable[[], Any]) -> tuple[bool, str]:
+    """Put `changes` in, and take them out again if they do not compute what the model did. Returns whether they are in,
+    and what was seen."""
+    before = hidden()
+    changes.put_in()
+    try:
+        difference = float((hidden() - before).norm() / before.norm())
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except (RuntimeError, ValueError, TypeError, AttributeError) as error:
+        changes.take_out()
+        return False, f"its kernels do not take this base ({type(error).__name__})"
+    if not difference <= DIFFERENCE:
+        changes.take_out()
+        return False, f"its kernels compute something else for this base (by {difference:.1%})"
+    return True, f"the hidden states differ by {difference:.2%}"
 
 
 def is_gpu(model: Any) -> bool:
@@ -70,19 +101,8 @@ def _use_liger(model: Any, hidden: Callable[[], Any]) -> tuple[bool, str]:
     layers = liger.Layers(base)
     if not layers.available:
         return False, f"it has no kernels for bases of the type {base.config.model_type}"
-    before = hidden()
-    layers.put_in()
-    try:
-        difference = float((hidden() - before).norm() / before.norm())
-    except torch.cuda.OutOfMemoryError:
-        raise
-    except (RuntimeError, ValueError, TypeError, AttributeError) as error:
-        layers.take_out()
-        return False, f"its kernels do not take this base ({type(error).__name__})"
-    if not difference <= DIFFERENCE:
-        layers.take_out()
-        return False, f"its kernels compute something else for this base (by {difference:.1%})"
-    return True, f"norms, positions and gated products in one kernel each; the hidden states differ by {difference:.2%}"
+    is_in, why = _tried(layers, hidden)
+    return is_in, f"norms, positions and gated products in one kernel each; {why}" if is_in else why
 
 
 def in_8_bits(model: Any) -> None:

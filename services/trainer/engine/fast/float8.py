@@ -6,8 +6,7 @@ The backward pass multiplies by the other side of the weight, so a second copy i
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -27,18 +26,31 @@ def quantize_rows(values: Any) -> tuple[Any, Any]:
     return (wide / scales).clamp(-LARGEST, LARGEST).to(KIND), scales
 
 
+class Quantized(NamedTuple):
+    """Values in 8 bits, (rows, width), what each row was divided by, (rows, 1) float32, and the type they had."""
+
+    small: Any
+    divided: Any
+    dtype: Any
+
+
+def quantized(values: Any) -> Quantized:
+    """`values`, (rows, width), for a product."""
+    if kernels.available(values):
+        return Quantized(*kernels.quantize_rows(values, KIND, LARGEST), values.dtype)
+    return Quantized(*quantize_rows(values), values.dtype)
+
+
 def product(values: Any, weight: Any, scales: Any) -> Any:
-    """`values`, (rows, width), times the transpose of a quantized `weight`, (others, width), whose rows were divided by
-    `scales`, (others, 1)."""
-    if values.device.type == "cuda" and values.dtype == torch.bfloat16:
-        quantize = partial(kernels.quantize_rows, kind=KIND, largest=LARGEST)
-        small, divided = (quantize if kernels.available(values) else quantize_rows)(values)
+    """`values`, (rows, width) or these `quantized`, times the transpose of a quantized `weight`, (others, width), whose
+    rows were divided by `scales`, (others, 1)."""
+    small, divided, dtype = values if isinstance(values, Quantized) else quantized(values)
+    if small.device.type == "cuda" and dtype == torch.bfloat16:
         return torch._scaled_mm(
             small, weight.t(), scale_a=divided, scale_b=scales.t(), out_dtype=torch.bfloat16, use_fast_accum=True
         )
-    small, divided = quantize_rows(values)
-    wide = torch.float64 if values.dtype == torch.float64 else torch.float32
-    return ((small.to(wide) * divided) @ (weight.to(wide) * scales).t()).to(values.dtype)
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    return ((small.to(wide) * divided) @ (weight.to(wide) * scales).t()).to(dtype)
 
 
 class Float8Linear(torch.nn.Module):  # type: ignore[misc]

@@ -9,19 +9,24 @@ from typing import Any, Protocol, Self
 
 import torch
 
-from services.trainer.engine.fast.float8 import Float8Linear, product
+from services.trainer.engine.fast.float8 import Float8Linear, Quantized, product, quantized
 
 
 class Frozen(Protocol):
     """W, of (outputs, inputs). All other matrices have the type that is computed in."""
 
-    def forward(self, rows: Any, low: Any, up: Any) -> Any:
-        """`rows` Wᵀ + `low` `up`ᵀ; `low` may be None, for 0. `rows`: (tokens, inputs), `low`: (tokens, rank), `up`:
-        (outputs, rank)."""
+    def read(self, rows: Any) -> Any:
+        """`rows`, (tokens, inputs), as `forward` multiplies them: several weights of one kind may share that."""
         ...
 
-    def backward(self, slope: Any, low: Any, down: Any) -> Any:
-        """`slope` W + `low` `down`; `low` may be None, for 0. `slope`: (tokens, outputs), `down`: (rank, inputs)."""
+    def forward(self, rows: Any, low: Any, up: Any) -> Any:
+        """`rows` Wᵀ + `low` `up`ᵀ; `low` may be None, for 0. `rows`: (tokens, inputs), or what `read` makes of them;
+        `low`: (tokens, rank), `up`: (outputs, rank)."""
+        ...
+
+    def backward(self, slope: Any, low: Any, down: Any, onto: Any = None) -> Any:
+        """`slope` W + `low` `down`; `low` may be None, for 0. `slope`: (tokens, outputs), `down`: (rank, inputs). It is
+        added to `onto`, (tokens, inputs), in place, if that is given."""
         ...
 
 
@@ -47,15 +52,20 @@ class Plain:
         """The weight itself, for the time of one product."""
         return self._weight.to(dtype)
 
+    def read(self, rows: Any) -> Any:
+        return rows
+
     # The large product adds to the small one while it is written.
 
     def forward(self, rows: Any, low: Any, up: Any) -> Any:
         weight = self.dense(rows.dtype).t()
         return rows @ weight if low is None else (low @ up.t()).addmm_(rows, weight)
 
-    def backward(self, slope: Any, low: Any, down: Any) -> Any:
+    def backward(self, slope: Any, low: Any, down: Any, onto: Any = None) -> Any:
         weight = self.dense(slope.dtype)
-        return slope @ weight if low is None else (low @ down).addmm_(slope, weight)
+        if low is not None:
+            onto = low @ down if onto is None else onto.addmm_(low, down)
+        return slope @ weight if onto is None else onto.addmm_(slope, weight)
 
     def tensors(self) -> list[Any]:
         return [self._weight]
@@ -107,12 +117,17 @@ class EightBits:
     def of(cls, layer: Float8Linear) -> Self:
         return cls(layer.rows, layer.row_scales, layer.columns, layer.column_scales)
 
+    def read(self, rows: Any) -> Quantized:
+        return quantized(rows)
+
     def forward(self, rows: Any, low: Any, up: Any) -> Any:
         found = product(rows, *self._rows)
         return found if low is None else found.addmm_(low, up.t())
 
-    def backward(self, slope: Any, low: Any, down: Any) -> Any:
+    def backward(self, slope: Any, low: Any, down: Any, onto: Any = None) -> Any:
         found = product(slope, *self._columns)
+        if onto is not None:
+            found = onto.add_(found)
         return found if low is None else found.addmm_(low, down)
 
     def tensors(self) -> list[Any]:

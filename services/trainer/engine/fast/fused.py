@@ -1,21 +1,21 @@
-"""LoRA's linear layers as one operation: x Wᵀ + scale (x Aᵀ) Bᵀ, with a backward pass of its own.
-
-PEFT computes the same of five operations, keeps what each of them needs, and casts the input of each layer to the
-adapter's float32 and back. Here the input and x Aᵀ are kept, and all products are in the type of the input. Names and
-parameters stay PEFT's, and so do the files of the adapter.
-"""
+"""LoRA layers of PEFT that compute as one operation (`lora.py`), alone or together with those that read the same input.
+Names and parameters stay PEFT's, and so do the files of the adapter."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 import torch
 from peft.tuners.lora.layer import LoraLayer
 
-from services.trainer.engine.fast.frozen import Frozen, frozen
+from services.trainer.engine.fast.frozen import frozen
+from services.trainer.engine.fast.lora import Adapted, lora_linears
 
 ADAPTER = "default"
+SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+"""Layers of one module that transformers' models call one after the other, with the same input."""
 
 
 def fuse(model: Any) -> list[str]:
@@ -31,7 +31,18 @@ def fuse(model: Any) -> list[str]:
             continue
         layer.frozen_weight = weight
         layer.__class__ = _fused(type(layer))  # type: ignore[arg-type]
+    for module in model.modules():
+        for names in SIBLINGS:
+            layers: list[Any] = [getattr(module, name) for name in names if is_fused(getattr(module, name, None))]
+            if len(layers) > 1:
+                siblings = Siblings(layers)
+                for layer in layers:
+                    layer.siblings = siblings
     return left
+
+
+def is_fused(layer: Any) -> bool:
+    return isinstance(layer, Fused)
 
 
 def _is_plain(layer: Any) -> bool:
@@ -48,68 +59,57 @@ def _is_plain(layer: Any) -> bool:
 @cache
 def _fused(kind: Any) -> Any:
     """PEFT's class of a layer with our way of computing."""
-    return type(f"Fused{kind.__name__}", (_Computes, kind), {})
+    return type(f"Fused{kind.__name__}", (Fused, kind), {})
 
 
-class _Computes:
+class Fused:
     """What a layer computes, put before PEFT's class of it."""
+
+    siblings: Siblings | None = None
 
     def forward(self: Any, values: Any, *arguments: Any, **options: Any) -> Any:
         if self.disable_adapters or self.merged or arguments or options:
             return super().forward(values, *arguments, **options)  # type: ignore[misc]
+        if self.drops:
+            return lora_linears(values, [self.adapted], self.lora_dropout[ADAPTER](values))[0]
+        return lora_linears(values, [self.adapted])[0] if self.siblings is None else self.siblings(self, values)
+
+    @property
+    def adapted(self: Any) -> Adapted:
+        """The layer as it is at the moment."""
         a, b = self.lora_A[ADAPTER].weight, self.lora_B[ADAPTER].weight
-        drop = self.lora_dropout[ADAPTER]
-        dropped = drop(values) if self.training and not isinstance(drop, torch.nn.Identity) else None
-        bias = self.get_base_layer().bias
-        return lora_linear(values, a, b, self.scaling[ADAPTER], self.frozen_weight, bias, dropped)
+        return Adapted(self.frozen_weight, a, b, self.scaling[ADAPTER], self.get_base_layer().bias)
+
+    @property
+    def drops(self: Any) -> bool:
+        """Whether its adapter reads other numbers than its base."""
+        return self.training and not isinstance(self.lora_dropout[ADAPTER], torch.nn.Identity)
+
+    @property
+    def joins(self: Any) -> bool:
+        """Whether it may compute together with other layers."""
+        return not (self.disable_adapters or self.merged or self.drops)
 
 
-def lora_linear(
-    values: Any, a: Any, b: Any, scale: float, weight: Frozen, bias: Any = None, dropped: Any = None
-) -> Any:
-    """The output of a linear layer with an adapter: `values`, (..., inputs), to (..., outputs). `a`: (rank, inputs),
-    `b`: (outputs, rank). `dropped`: `values` after dropout, which the adapter reads instead. Computed in autocast's
-    type if that is on, else in the type of `values`."""
-    if torch.is_autocast_enabled(values.device.type):
-        wanted = torch.get_autocast_dtype(values.device.type)
-        values, dropped = values.to(wanted), None if dropped is None else dropped.to(wanted)
-    return _LoraLinear.apply(values, dropped, a, b, bias, scale, weight)
+class Siblings:
+    """Layers that are called with the same input: the first computes for all, and the others find their outputs."""
 
+    def __init__(self, layers: Sequence[Any]) -> None:
+        self._layers = tuple(layers)
+        self._values: Any = None
+        self._found: dict[int, Any] = {}
 
-def lora_linear_plain(
-    values: Any, a: Any, b: Any, scale: float, weight: Any, bias: Any = None, dropped: Any = None
-) -> Any:
-    """What `lora_linear` computes, of a dense `weight`, (outputs, inputs), written plainly, for tests."""
-    low = torch.nn.functional.linear(values if dropped is None else dropped, a)
-    return torch.nn.functional.linear(values, weight, bias) + scale * torch.nn.functional.linear(low, b)
-
-
-class _LoraLinear(torch.autograd.Function):  # type: ignore[misc]
-    @staticmethod
-    def forward(ctx: Any, values: Any, dropped: Any, a: Any, b: Any, bias: Any, scale: float, weight: Frozen) -> Any:
-        dtype = values.dtype
-        rows = values.reshape(-1, values.shape[-1])
-        read = rows if dropped is None else dropped.reshape(-1, values.shape[-1])
-        low = read @ a.to(dtype).t()
-        found = weight.forward(rows, low, (b * scale).to(dtype))
-        if bias is not None:
-            found += bias
-        ctx.save_for_backward(read, low, a, b)
-        ctx.scale, ctx.weight, ctx.shape, ctx.dropped = scale, weight, values.shape, dropped is not None
-        return found.view(*values.shape[:-1], -1)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> tuple[Any, ...]:
-        read, low, a, b = ctx.saved_tensors
-        slope = gradients[0].reshape(-1, gradients[0].shape[-1])
-        back, down = slope @ (b * ctx.scale).to(slope.dtype), a.to(slope.dtype)
-        of_values = of_dropped = of_a = of_b = None
-        if ctx.needs_input_grad[2]:
-            of_a = (back.t() @ read).to(a.dtype)
-        if ctx.needs_input_grad[3]:
-            of_b = (slope.t() @ low).to(b.dtype) * ctx.scale
-        if ctx.dropped and ctx.needs_input_grad[1]:
-            of_dropped = (back @ down).view(ctx.shape)
-        if ctx.needs_input_grad[0]:
-            of_values = ctx.weight.backward(slope, None if ctx.dropped else back, down).view(ctx.shape)
-        return of_values, of_dropped, of_a, of_b, None, None, None
+    def __call__(self, layer: Any, values: Any) -> Any:
+        """The output of one of the layers."""
+        if self._values is values and id(layer) in self._found:
+            output = self._found.pop(id(layer))
+            if not self._found:
+                self._values = None
+            return output
+        if layer is not self._layers[0] or not all(each.joins for each in self._layers):
+            return lora_linears(values, [layer.adapted])[0]
+        # What others have not asked for, after an error in between, is forgotten here.
+        first, *others = lora_linears(values, [each.adapted for each in self._layers])
+        self._values = values
+        self._found = {id(each): output for each, output in zip(self._layers[1:], others, strict=True)}
+        return first

@@ -82,4 +82,5 @@ class _FrozenHead(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Any, ...]:
         (slopes,) = ctx.saved_tensors
-        return (slopes * gradients[0][:, None]).to(slopes.dtype), None, None, None, None
+        # multiplied in float32, and rounded while it is written
+        return torch.mul(slopes, gradients[0][:, None], out=torch.empty_like(slopes)), None, None, None, None

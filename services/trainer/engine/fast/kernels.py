@@ -14,7 +14,9 @@ except ImportError:  # not on every platform; nothing here is called there
     triton = None
 
 BLOCK = 8192
-"""So many numbers of a row are read at a time."""
+"""So many scores of a row are read at a time."""
+ROW = 16384
+"""A row of at most so many numbers is read once, to be quantized."""
 
 
 def available(values: Any) -> bool:
@@ -62,7 +64,8 @@ def quantize_rows(values: Any, kind: Any, largest: float) -> tuple[Any, Any]:
     small = torch.empty(rows, width, dtype=kind, device=values.device)
     scales = torch.empty(rows, 1, dtype=torch.float32, device=values.device)
     if rows:
-        _quantize[(rows,)](values, values.stride(0), small, scales, width, largest, BLOCK=2048, num_warps=8)
+        block = min(triton.next_power_of_2(width), ROW)
+        _quantize[(rows,)](values, values.stride(0), small, scales, width, largest, BLOCK=block, num_warps=8)
     return small, scales
 
 
@@ -107,14 +110,21 @@ if triton is not None:
         values += row * stride
         small += row * width
         high = 1e-12 * largest
-        for begin in range(0, width, BLOCK):
-            at = begin + tl.arange(0, BLOCK)
+        if width <= BLOCK:
+            at = tl.arange(0, BLOCK)
             part = tl.load(values + at, mask=at < width, other=0.0).to(tl.float32)
-            high = tl.maximum(high, tl.max(tl.abs(part), 0))
-        scale = high / largest
-        tl.store(scales + row, scale)
-        for begin in range(0, width, BLOCK):
-            at = begin + tl.arange(0, BLOCK)
-            part = tl.load(values + at, mask=at < width, other=0.0).to(tl.float32) / scale
-            part = tl.minimum(tl.maximum(part, -largest), largest)
+            scale = tl.maximum(high, tl.max(tl.abs(part), 0)) / largest
+            part = tl.minimum(tl.maximum(part / scale, -largest), largest)
             tl.store(small + at, part.to(small.dtype.element_ty), mask=at < width)
+        else:
+            for begin in range(0, width, BLOCK):
+                at = begin + tl.arange(0, BLOCK)
+                part = tl.load(values + at, mask=at < width, other=0.0).to(tl.float32)
+                high = tl.maximum(high, tl.max(tl.abs(part), 0))
+            scale = high / largest
+            for begin in range(0, width, BLOCK):
+                at = begin + tl.arange(0, BLOCK)
+                part = tl.load(values + at, mask=at < width, other=0.0).to(tl.float32) / scale
+                part = tl.minimum(tl.maximum(part, -largest), largest)
+                tl.store(small + at, part.to(small.dtype.element_ty), mask=at < width)
+        tl.store(scales + row, scale)

@@ -69,8 +69,11 @@ class ShardedWeight:
     def forward(self, rows: Any, low: Any, up: Any) -> Any:
         return self._whole().forward(rows, low, up)
 
-    def backward(self, slope: Any, low: Any, down: Any) -> Any:
-        return self._whole().backward(slope, low, down)
+    def read(self, rows: Any) -> Any:
+        return self._whole().read(rows)
+
+    def backward(self, slope: Any, low: Any, down: Any, onto: Any = None) -> Any:
+        return self._whole().backward(slope, low, down, onto)
 
     def _whole(self) -> Frozen:
         return self._shards.layer(self._layer)[self._index]

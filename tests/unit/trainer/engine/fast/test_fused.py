@@ -9,7 +9,7 @@ import torch
 import transformers
 from peft import LoraConfig, get_peft_model
 
-from services.trainer.engine.fast import fused
+from services.trainer.engine.fast import fused, lora
 from services.trainer.engine.fast.frozen import Plain
 from tests.unit.trainer.engine.fast.models import gradients_of, small_model
 
@@ -35,9 +35,13 @@ def test_value_and_gradients_are_those_of_the_plain_products(dtype: Any, error: 
         found = compute(x, *adapter, 0.5, weight, None if offset is None else offset.to(kind), dropped)
         return [found, *torch.autograd.grad((found * slope.to(kind)).sum(), inputs)]
 
-    expected = results(fused.lora_linear_plain, (values, a, b), weight, torch.float64)
+    expected = results(lora.lora_linear_plain, (values, a, b), weight, torch.float64)
     inputs = (values.detach().to(dtype).requires_grad_(), a, b)  # the adapter is wider than what it computes in
-    found = results(fused.lora_linear, inputs, Plain(weight.to(dtype)), dtype)
+
+    def ours(x: Any, a: Any, b: Any, scale: float, weight: Any, bias: Any, dropped: Any) -> Any:
+        return lora.lora_linears(x, [lora.Adapted(Plain(weight), a, b, scale, bias)], dropped)[0]
+
+    found = results(ours, inputs, weight.to(dtype), dtype)
     for one, other in zip(found, expected, strict=True):
         assert float((one.double() - other).norm() / other.norm()) < error
     assert found[2].dtype == found[3].dtype == torch.float64

@@ -16,7 +16,7 @@ PROGRAM = """
 import json, sys
 import torch
 import torch.nn.functional as F
-from services.trainer.engine.fast import float8, kernels
+from services.trainer.engine.fast import float8, gated, kernels
 
 kernels.BLOCK = 64
 device = sys.argv[1]
@@ -38,9 +38,25 @@ for rows, vocabulary, largest in ((9, 150, 3.0), (4, 64, 30.0), (1, 1, 1.0), (0,
     assert torch.allclose(scores, plain.grad, atol=1e-6)
 values = (torch.randn(5, 300) * torch.tensor([1e-4, 1.0, 0.0, 50.0, 1e3])[:, None]).to(device)
 _, of_rows = float8.quantize_rows(values)
-exact, scales = kernels.quantize_rows(values, torch.float32, 448.0)
-assert torch.allclose(scales, of_rows)
-assert torch.allclose(exact, values / of_rows, rtol=1e-6)
+for kernels.ROW in (16384, 64):  # a row at once, and in pieces
+    exact, scales = kernels.quantize_rows(values, torch.float32, 448.0)
+    assert torch.allclose(scales, of_rows)
+    assert torch.allclose(exact, values / of_rows, rtol=1e-6)
+for tokens, width, ranks in ((37, 150, (8, 16, 4)), (64, 256, (16, 16, 16)), (3, 40, (32, 5, 17)), (0, 64, (4, 4, 4))):
+    draw = lambda *shape: torch.randn(*shape, device=device)
+    slope, gate, up = (draw(tokens, width) for _ in range(3))
+    low, back = draw(tokens, ranks[0] + ranks[1]), draw(tokens, ranks[2])
+    lows, ups = low.split(ranks[:2], 1), (draw(width, ranks[0]), draw(width, ranks[1]))
+    down = draw(ranks[2], width)
+    hidden = gated.gated_plain(gate, up, lows, ups)
+    near = dict(rtol=1e-4, atol=1e-4) if device == "cpu" else dict(rtol=5e-2, atol=5e-2)  # a GPU has tf32
+    assert torch.allclose(gated.gated(gate, up, lows, ups), hidden, **near)
+    found, plain = ([each.clone() for each in (slope, gate, up)] for _ in range(2))
+    gated.gated_back_(*found, lows, ups, back, down)
+    gated.gated_back_plain_(*plain, lows, ups, back, down)
+    assert torch.allclose(found[0], hidden, **near)
+    for one, other in zip(found, plain):
+        assert torch.allclose(one, other, **near)
 if device == "cuda":  # the interpreter rounds to 8 bits in its own way
     small, _ = kernels.quantize_rows(values.bfloat16(), torch.float8_e4m3fn, 448.0)
     expected, _ = float8.quantize_rows(values.bfloat16())

@@ -1,0 +1,130 @@
+"""LoRA's linear layers as one operation: x Wᵀ + scale (x Aᵀ) Bᵀ, with a backward pass of its own; of one layer, or of
+several that read the same x.
+
+PEFT computes the same of five operations, keeps what each of them needs, and casts the input of each layer to the
+adapter's float32 and back. Here the input and x Aᵀ are kept, and all products are in the type of the input. Layers that
+read the same input read it once for all their adapters, and the gradients by it are added while they are computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+from services.trainer.engine.fast.frozen import Frozen
+
+
+class Adapted(NamedTuple):
+    """A linear layer with an adapter. `a`: (rank, inputs), `b`: (outputs, rank), `bias`: (outputs,) or None."""
+
+    weight: Frozen
+    a: Any
+    b: Any
+    scale: float
+    bias: Any = None
+
+
+def lora_linears(values: Any, layers: Sequence[Adapted], dropped: Any = None) -> tuple[Any, ...]:
+    """The outputs of `layers`: `values`, (..., inputs), to (..., outputs) of each. `dropped`: `values` after dropout,
+    which the adapter of the only layer reads instead. Computed in autocast's type if that is on, else in the type of
+    `values`."""
+    values, dropped = computed_in(values), None if dropped is None else computed_in(dropped)
+    adapters = [part for layer in layers for part in (layer.a, layer.b)]
+    found: tuple[Any, ...] = _LoraLinears.apply(values, dropped, tuple(layers), *adapters)
+    return found
+
+
+def computed_in(values: Any) -> Any:
+    """`values` in autocast's type, if that is on."""
+    kind = values.device.type
+    return values.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else values
+
+
+def lora_linear_plain(
+    values: Any, a: Any, b: Any, scale: float, weight: Any, bias: Any = None, dropped: Any = None
+) -> Any:
+    """What `lora_linears` computes for one layer of a dense `weight`, (outputs, inputs), written plainly, for tests."""
+    low = torch.nn.functional.linear(values if dropped is None else dropped, a)
+    return torch.nn.functional.linear(values, weight, bias) + scale * torch.nn.functional.linear(low, b)
+
+
+def behind_each_other(parts: Sequence[Any], dim: int) -> Any:
+    """Several matrices as one; of one, it is that itself."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim)
+
+
+class Small(NamedTuple):
+    """The adapters of layers that read the same input, in the type that is computed in. `down`: (sum of ranks, inputs),
+    of all; `ups`: (outputs, rank) of each, scaled."""
+
+    down: Any
+    ups: tuple[Any, ...]
+
+    @classmethod
+    def of(cls, layers: Sequence[Adapted], dtype: Any) -> Small:
+        down = behind_each_other([layer.a.to(dtype) for layer in layers], 0)
+        return cls(down, tuple((layer.b * layer.scale).to(dtype) for layer in layers))
+
+    def back(self, slopes: Sequence[Any]) -> Any:
+        """The gradient by x Aᵀ of all layers, (tokens, sum of ranks), of those by the outputs, (tokens, outputs)."""
+        return behind_each_other([slope @ up for slope, up in zip(slopes, self.ups, strict=True)], 1)
+
+
+def of_adapters(layers: Sequence[Adapted], slopes: Sequence[Any], back: Any, read: Any, low: Any) -> list[Any]:
+    """The gradients by `a` and `b` of each layer, in the adapter's own type. `read`: (tokens, inputs), what the
+    adapters read; `low`: (tokens, sum of ranks), what they made of it; `slopes`, `back`: the gradients by the outputs,
+    and by `low`."""
+    ranks = [layer.a.shape[0] for layer in layers]
+    found = []
+    of_down = (back.t() @ read).split(ranks)
+    for layer, slope, of_a, each in zip(layers, slopes, of_down, low.split(ranks, 1), strict=True):
+        found += [of_a.to(layer.a.dtype), (slope.t() @ each).to(layer.b.dtype).mul_(layer.scale)]
+    return found
+
+
+def shared_reading(layers: Sequence[Adapted], rows: Any) -> Any:
+    """`rows` as the weights of all `layers` multiply them."""
+    kinds = {type(layer.weight) for layer in layers}
+    return layers[0].weight.read(rows) if len(layers) > 1 and len(kinds) == 1 else rows
+
+
+class _LoraLinears(torch.autograd.Function):  # type: ignore[misc]
+    @staticmethod
+    def forward(ctx: Any, values: Any, dropped: Any, layers: tuple[Adapted, ...], *_adapters: Any) -> tuple[Any, ...]:
+        rows = values.reshape(-1, values.shape[-1])
+        read = rows if dropped is None else dropped.reshape(-1, values.shape[-1])
+        small = Small.of(layers, values.dtype)
+        low = read @ small.down.t()
+        lows = low.split([layer.a.shape[0] for layer in layers], 1)
+        reading = shared_reading(layers, rows)
+        found = []
+        for layer, each, up in zip(layers, lows, small.ups, strict=True):
+            output = layer.weight.forward(reading, each, up)
+            if layer.bias is not None:
+                output += layer.bias
+            found.append(output.view(*values.shape[:-1], -1))
+        ctx.save_for_backward(read, low, small.down, *small.ups)
+        ctx.layers, ctx.shape, ctx.dropped = layers, values.shape, dropped is not None
+        return tuple(found)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> tuple[Any, ...]:
+        read, low, down, *ups = ctx.saved_tensors
+        layers, small = ctx.layers, Small(down, tuple(ups))
+        slopes = [gradient.reshape(-1, gradient.shape[-1]) for gradient in gradients]
+        back = small.back(slopes)
+        of_values: Any = None
+        of_dropped = None
+        adapters: list[Any] = [None] * (2 * len(layers))
+        if any(ctx.needs_input_grad[3:]):
+            adapters = of_adapters(layers, slopes, back, read, low)
+        if ctx.dropped and ctx.needs_input_grad[1]:
+            of_dropped = (back @ down).view(ctx.shape)
+        if ctx.needs_input_grad[0]:
+            for number, (layer, slope) in enumerate(zip(layers, slopes, strict=True)):
+                first = number == 0 and not ctx.dropped
+                of_values = layer.weight.backward(slope, back if first else None, down, of_values)
+            of_values = of_values.view(ctx.shape)
+        return of_values, of_dropped, None, *adapters

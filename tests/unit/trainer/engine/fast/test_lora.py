@@ -1,0 +1,136 @@
+"""Layers that read the same input, and whole gated MLPs, as one operation: what the layers by themselves compute."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from peft.tuners.lora.layer import LoraLayer
+
+from services.trainer.engine.fast import dress, fused, lora, mlp
+from services.trainer.engine.fast.float8 import Float8Linear
+from services.trainer.engine.fast.frozen import EightBits, Frozen, Plain
+from tests.unit.trainer.engine.fast.models import gradients_of, small_model
+
+pytestmark = pytest.mark.torch
+
+INPUTS, INNER = 48, 80
+
+
+def adapted(inputs: int, outputs: int, rank: int, kind: str, bias: bool = False) -> lora.Adapted:
+    draw = {"dtype": torch.float64}
+    layer = torch.nn.Linear(inputs, outputs, bias=False, **draw)
+    weight: Frozen = EightBits.of(Float8Linear(layer)) if kind == "fp8" else Plain(layer.weight.detach())
+    a, b = torch.randn(rank, inputs, **draw), torch.randn(outputs, rank, **draw)
+    offset = torch.randn(outputs, **draw) if bias else None
+    return lora.Adapted(weight, a.requires_grad_(), b.requires_grad_(), 0.5, offset)
+
+
+def results(outputs: Any, values: Any, layers: list[lora.Adapted]) -> list[Any]:
+    """The outputs, and the gradients by the input and by each adapter."""
+    torch.manual_seed(1)
+    loss = sum((each * torch.randn_like(each)).sum() for each in outputs)
+    adapters = [part for layer in layers for part in (layer.a, layer.b)]
+    return [*outputs, *torch.autograd.grad(loss, [values, *adapters])]
+
+
+def assert_near(found: list[Any], expected: list[Any], error: float) -> None:
+    for one, other in zip(found, expected, strict=True):
+        assert float((one - other).norm() / other.norm()) < error
+
+
+@pytest.mark.parametrize("kind", ["plain", "fp8"])
+def test_layers_with_the_same_input_compute_what_each_does_alone(kind: str):
+    torch.manual_seed(0)
+    values = torch.randn(3, 5, INPUTS, dtype=torch.float64, requires_grad=True)
+    layers = [adapted(INPUTS, outputs, rank, kind, bias) for outputs, rank, bias in
+              ((64, 8, False), (16, 4, True), (16, 8, False))]  # fmt: skip
+    alone = [lora.lora_linears(values, [layer])[0] for layer in layers]
+    together = lora.lora_linears(values, layers)
+    assert_near(results(together, values, layers), results(alone, values, layers), 1e-12)
+
+
+@pytest.mark.parametrize(("kind", "error"), [("plain", 1e-12), ("fp8", 0.1)])
+def test_a_gated_mlp_computes_what_its_layers_do(kind: str, error: float):
+    torch.manual_seed(0)
+    values = torch.randn(3, 5, INPUTS, dtype=torch.float64, requires_grad=True)
+    layers = [adapted(*shape, kind) for shape in ((INPUTS, INNER, 8), (INPUTS, INNER, 4), (INNER, INPUTS, 8))]
+    expected = results([mlp.gated_mlp_plain(values, *layers)], values, layers)
+    assert_near(results([mlp.gated_mlp(values, *layers)], values, layers), expected, error)
+
+
+def layers_of(model: Any) -> list[Any]:
+    return list(model.get_base_model().model.layers)
+
+
+@pytest.mark.parametrize("model_class", ["Llama", "Mistral", "Qwen2", "Qwen3"])
+def test_a_model_has_the_same_gradients_with_whole_mlps(model_class: str):
+    model = small_model(model_class)
+    before = gradients_of(model)
+    assert fused.fuse(model) == []
+    mlps = mlp.Mlps(model)
+    assert len(mlps.found) == len(layers_of(model))
+    mlps.put_in()
+    ran: list[int] = []
+    for layer in layers_of(model):
+        layer.mlp.down_proj.register_forward_hook(lambda *_: ran.append(1))
+    after = gradients_of(model)
+    assert not ran  # the layer is not called by itself
+    for name, value in before.items():
+        assert torch.allclose(after[name], value, rtol=1e-7, atol=1e-12), name
+    with model.disable_adapter():
+        model(input_ids=torch.arange(8)[None])
+    assert len(ran) == len(mlps.found)
+    mlps.take_out()
+    gradients_of(model)
+    assert len(ran) == 2 * len(mlps.found)
+
+
+def test_mlps_with_another_function_between_are_left_alone():
+    model = small_model("Gemma")
+    fused.fuse(model)
+    assert mlp.Mlps(model).found == []
+
+
+def test_dropout_is_drawn_for_each_layer_by_itself():
+    model = small_model().train()
+    for module in model.modules():
+        if isinstance(module, LoraLayer):
+            module.lora_dropout["default"] = torch.nn.Dropout(0.5)
+    torch.manual_seed(3)
+    before = gradients_of(model)
+    fused.fuse(model)
+    mlp.Mlps(model).put_in()
+    torch.manual_seed(3)
+    after = gradients_of(model)
+    for name, value in before.items():
+        assert torch.allclose(after[name], value, rtol=1e-7, atol=1e-12), name
+
+
+def test_an_output_that_nobody_asked_for_is_not_given_to_another_input():
+    model = small_model()
+    fused.fuse(model)
+    attention = layers_of(model)[0].self_attn
+    one, other = (torch.randn(1, 3, 64, dtype=torch.float64) for _ in range(2))
+    expected = attention.k_proj(other)
+    attention.q_proj(one)  # as if an error had come before the others
+    assert torch.equal(attention.k_proj(other), expected)
+    attention.q_proj(other)
+    assert torch.equal(attention.k_proj(other), expected)
+    assert torch.equal(attention.k_proj(one), attention.k_proj(one.clone()))
+
+
+def test_mlps_that_compute_something_else_are_taken_out(monkeypatch: pytest.MonkeyPatch):
+    model = small_model()
+
+    def hidden() -> Any:
+        with torch.no_grad():
+            return model(input_ids=torch.arange(24)[None], output_hidden_states=True).hidden_states[-1]
+
+    expected = hidden()
+    monkeypatch.setattr(dress.kernels, "problem", lambda _device: None)
+    monkeypatch.setattr(mlp, "gated_mlp", lambda values, *_layers: values * 5.0)
+    found = dress.dress(model, dress.Pieces(), hidden).fused_lora
+    assert found[0] and "something else" in found[1]
+    assert torch.allclose(hidden(), expected)
