@@ -19,6 +19,8 @@ from services.trainer.engine.fast.mlp import Mlps
 DIFFERENCE = 0.1
 """How much the hidden states may change by another order of rounding, as a share of their size: 2.5 % on random
 weights in bfloat16. What computes something else changes them by far more."""
+DIFFERENCE_IN_8_BITS = 0.5
+"""The same where products are rounded to 8 bits: another order of rounding before them falls on other numbers."""
 
 
 @dataclass(frozen=True)
@@ -49,17 +51,19 @@ def dress(model: Any, pieces: Pieces, hidden: Callable[[], Any]) -> Dressed:
     if pieces.float8:
         in_8_bits(model)
     trouble = kernels.problem(model.device)
-    fused = _fuse(model, hidden, whole=trouble is None) if pieces.fused_lora else (False, "switched off")
+    allowed = DIFFERENCE_IN_8_BITS if pieces.float8 else DIFFERENCE
+    fused = _fuse(model, hidden, allowed if trouble is None else None) if pieces.fused_lora else (False, "switched off")
     return Dressed(fused, layers, (trouble is None, trouble or "the losses of the head in one kernel"))
 
 
-def _fuse(model: Any, hidden: Callable[[], Any], *, whole: bool) -> tuple[bool, str]:
+def _fuse(model: Any, hidden: Callable[[], Any], allowed: float | None) -> tuple[bool, str]:
+    """`allowed`: see `_tried`; None: there are no kernels for whole MLPs."""
     left = fuse(model)
     said = "each layer and its adapter are one operation"
     if left:
         said = f"all but {len(left)} layers, which are of a kind that PEFT computes itself, such as {left[0]}"
-    if whole and (mlps := Mlps(model)).found:
-        is_in, why = _tried(mlps, hidden)
+    if allowed is not None and (mlps := Mlps(model)).found:
+        is_in, why = _tried(mlps, hidden, allowed)
         said += f"; {'so is' if is_in else 'but not'} each of {len(mlps.found)} gated MLPs ({why})"
     return True, said
 
@@ -72,9 +76,9 @@ class _Changes(Protocol):
     def take_out(self) -> None: ...
 
 
-def _tried(changes: _Changes, hidden: Callable[[], Any]) -> tuple[bool, str]:
-    """Put `changes` in, and take them out again if they do not compute what the model did. Returns whether they are in,
-    and what was seen."""
+def _tried(changes: _Changes, hidden: Callable[[], Any], allowed: float = DIFFERENCE) -> tuple[bool, str]:
+    """Put `changes` in, and take them out again if they do not compute what the model did: the hidden states may change
+    by the share `allowed`. Returns whether they are in, and what was seen."""
     before = hidden()
     changes.put_in()
     try:
@@ -84,7 +88,7 @@ def _tried(changes: _Changes, hidden: Callable[[], Any]) -> tuple[bool, str]:
     except (RuntimeError, ValueError, TypeError, AttributeError) as error:
         changes.take_out()
         return False, f"its kernels do not take this base ({type(error).__name__})"
-    if not difference <= DIFFERENCE:
+    if not difference <= allowed:
         changes.take_out()
         return False, f"its kernels compute something else for this base (by {difference:.1%})"
     return True, f"the hidden states differ by {difference:.2%}"

@@ -18,7 +18,7 @@ try:
 except ImportError:  # not on every platform; nothing here is called there
     triton = None
 
-TOKENS, WIDTH = 32, 128
+TOKENS, WIDTH = 16, 128
 """The numbers that one program computes."""
 HIGHEST_RANK = 128
 """Of an adapter that the kernels take."""
@@ -122,15 +122,17 @@ if triton is not None:
         rows = tl.program_id(1).to(tl.int64) * TOKENS + tl.arange(0, TOKENS)
         mask = (rows[:, None] < tokens) & (columns[None, :] < width)
         at = rows[:, None] * width + columns[None, :]
-        one = tl.load(gate + at, mask=mask, other=0.0).to(tl.float32)
-        one += _product(low_g, stride_g, up_g, rank_g, 1, rank_g, rows, columns, tokens, width, RANK)
-        other = tl.load(up + at, mask=mask, other=0.0).to(tl.float32)
-        other += _product(low_u, stride_u, up_u, rank_u, 1, rank_u, rows, columns, tokens, width, RANK)
-        whole = tl.load(slope + at, mask=mask, other=0.0).to(tl.float32)
-        whole += _product(back, stride, down, 1, width, rank, rows, columns, tokens, width, RANK)
+        gates = tl.load(gate + at, mask=mask, other=0.0)
+        ups = tl.load(up + at, mask=mask, other=0.0)
+        slopes = tl.load(slope + at, mask=mask, other=0.0)
+        of_gate = _product(low_g, stride_g, up_g, rank_g, 1, rank_g, rows, columns, tokens, width, RANK)
+        of_up = _product(low_u, stride_u, up_u, rank_u, 1, rank_u, rows, columns, tokens, width, RANK)
+        of_slope = _product(back, stride, down, 1, width, rank, rows, columns, tokens, width, RANK)
+        one, other = gates.to(tl.float32) + of_gate, ups.to(tl.float32) + of_up
+        whole = slopes.to(tl.float32) + of_slope
         open_ = tl.sigmoid(one)
         let = one * open_
         kind = gate.dtype.element_ty
         tl.store(slope + at, (let * other).to(kind), mask=mask)
         tl.store(up + at, (whole * let).to(kind), mask=mask)
-        tl.store(gate + at, (whole * other * open_ * (1 + one * (1 - open_))).to(kind), mask=mask)
+        tl.store(gate + at, (whole * other * (open_ + let * (1 - open_))).to(kind), mask=mask)

@@ -50,11 +50,6 @@ def lora_linear_plain(
     return torch.nn.functional.linear(values, weight, bias) + scale * torch.nn.functional.linear(low, b)
 
 
-def behind_each_other(parts: Sequence[Any], dim: int) -> Any:
-    """Several matrices as one; of one, it is that itself."""
-    return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim)
-
-
 class Small(NamedTuple):
     """The adapters of layers that read the same input, in the type that is computed in. `down`: (sum of ranks, inputs),
     of all; `ups`: (outputs, rank) of each, scaled."""
@@ -64,12 +59,18 @@ class Small(NamedTuple):
 
     @classmethod
     def of(cls, layers: Sequence[Adapted], dtype: Any) -> Small:
-        down = behind_each_other([layer.a.to(dtype) for layer in layers], 0)
-        return cls(down, tuple((layer.b * layer.scale).to(dtype) for layer in layers))
+        ranks = [layer.a.shape[0] for layer in layers]
+        down = layers[0].a.new_empty(sum(ranks), layers[0].a.shape[1], dtype=dtype)
+        for layer, part in zip(layers, down.split(ranks), strict=True):
+            part.copy_(layer.a)
+        # one kernel for product and cast
+        ups = [torch.mul(layer.b, layer.scale, out=torch.empty_like(layer.b, dtype=dtype)) for layer in layers]
+        return cls(down, tuple(ups))
 
     def back(self, slopes: Sequence[Any]) -> Any:
         """The gradient by x Aᵀ of all layers, (tokens, sum of ranks), of those by the outputs, (tokens, outputs)."""
-        return behind_each_other([slope @ up for slope, up in zip(slopes, self.ups, strict=True)], 1)
+        backs = [slope @ up for slope, up in zip(slopes, self.ups, strict=True)]
+        return backs[0] if len(backs) == 1 else torch.cat(backs, 1)
 
 
 def of_adapters(layers: Sequence[Adapted], slopes: Sequence[Any], back: Any, read: Any, low: Any) -> list[Any]:
