@@ -9,6 +9,7 @@ from typing import Any, Protocol, Self
 
 import torch
 
+from services.trainer.engine.fast import sums
 from services.trainer.engine.fast.float8 import Float8Linear, Quantized, product, quantized
 
 
@@ -24,10 +25,27 @@ class Frozen(Protocol):
         `low`: (tokens, rank), `up`: (outputs, rank)."""
         ...
 
-    def backward(self, slope: Any, low: Any, down: Any, onto: Any = None) -> Any:
-        """`slope` W + `low` `down`; `low` may be None, for 0. `slope`: (tokens, outputs), `down`: (rank, inputs). It is
-        added to `onto`, (tokens, inputs), in place, if that is given."""
+    def backward(self, slope: Any, onto: Any = None) -> Any:
+        """`slope` W, (tokens, inputs), of `slope`, (tokens, outputs). It is added to `onto`, in place, if that is
+        given."""
         ...
+
+    def here(self) -> Frozen:
+        """The weight itself, wherever it lies: it may be put together for that."""
+        ...
+
+
+def back_through(weights: Sequence[Frozen], slopes: Sequence[Any], low: Any, down: Any) -> Any:
+    """The sum of each of `slopes`, (tokens, outputs), times its W, and of `low` `down`: (tokens, inputs). `low`:
+    (tokens, rank), `down`: (rank, inputs)."""
+    there = [weight.here() for weight in weights]
+    if all(isinstance(weight, EightBits) for weight in there):  # these products cannot add to what is there
+        first, *others = (weight.backward(slope) for weight, slope in zip(there, slopes, strict=True))
+        return sums.add_(first, low, down, others)
+    found = low @ down
+    for weight, slope in zip(there, slopes, strict=True):
+        found = weight.backward(slope, found)
+    return found
 
 
 class Divisible(Frozen, Protocol):
@@ -61,11 +79,12 @@ class Plain:
         weight = self.dense(rows.dtype).t()
         return rows @ weight if low is None else (low @ up.t()).addmm_(rows, weight)
 
-    def backward(self, slope: Any, low: Any, down: Any, onto: Any = None) -> Any:
+    def backward(self, slope: Any, onto: Any = None) -> Any:
         weight = self.dense(slope.dtype)
-        if low is not None:
-            onto = low @ down if onto is None else onto.addmm_(low, down)
         return slope @ weight if onto is None else onto.addmm_(slope, weight)
+
+    def here(self) -> Self:
+        return self
 
     def tensors(self) -> list[Any]:
         return [self._weight]
@@ -122,13 +141,14 @@ class EightBits:
 
     def forward(self, rows: Any, low: Any, up: Any) -> Any:
         found = product(rows, *self._rows)
-        return found if low is None else found.addmm_(low, up.t())
+        return found if low is None else sums.add_(found, low, up.t())
 
-    def backward(self, slope: Any, low: Any, down: Any, onto: Any = None) -> Any:
+    def backward(self, slope: Any, onto: Any = None) -> Any:
         found = product(slope, *self._columns)
-        if onto is not None:
-            found = onto.add_(found)
-        return found if low is None else found.addmm_(low, down)
+        return found if onto is None else onto.add_(found)
+
+    def here(self) -> Self:
+        return self
 
     def tensors(self) -> list[Any]:
         return [*self._rows, *self._columns]
@@ -159,7 +179,7 @@ class _Product(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Any, ...]:
         slope = gradients[0]
-        found = ctx.weight.backward(slope.reshape(-1, slope.shape[-1]), None, None)
+        found = ctx.weight.backward(slope.reshape(-1, slope.shape[-1]))
         return found.view(*slope.shape[:-1], -1), None
 
 

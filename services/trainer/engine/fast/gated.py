@@ -80,7 +80,7 @@ def _sizes(lows: tuple[Any, ...]) -> dict[str, int]:
 if triton is not None:
 
     @triton.jit  # type: ignore[untyped-decorator]
-    def _product(  # type: ignore[no-untyped-def]
+    def small_product(  # type: ignore[no-untyped-def]
         low, stride, right, across, along, rank, rows, columns, tokens, width, RANK: tl.constexpr
     ):
         """A small product: of `low`, (tokens, rank), and the matrix `right`, whose next number of a column is `along`
@@ -108,9 +108,9 @@ if triton is not None:
         mask = (rows[:, None] < tokens) & (columns[None, :] < width)
         at = rows[:, None] * width + columns[None, :]
         one = tl.load(gate + at, mask=mask, other=0.0).to(tl.float32)
-        one += _product(low_g, stride_g, up_g, rank_g, 1, rank_g, rows, columns, tokens, width, RANK)
+        one += small_product(low_g, stride_g, up_g, rank_g, 1, rank_g, rows, columns, tokens, width, RANK)
         other = tl.load(up + at, mask=mask, other=0.0).to(tl.float32)
-        other += _product(low_u, stride_u, up_u, rank_u, 1, rank_u, rows, columns, tokens, width, RANK)
+        other += small_product(low_u, stride_u, up_u, rank_u, 1, rank_u, rows, columns, tokens, width, RANK)
         tl.store(hidden + at, (one * tl.sigmoid(one) * other).to(hidden.dtype.element_ty), mask=mask)
 
     @triton.jit  # type: ignore[untyped-decorator]
@@ -125,9 +125,9 @@ if triton is not None:
         gates = tl.load(gate + at, mask=mask, other=0.0)
         ups = tl.load(up + at, mask=mask, other=0.0)
         slopes = tl.load(slope + at, mask=mask, other=0.0)
-        of_gate = _product(low_g, stride_g, up_g, rank_g, 1, rank_g, rows, columns, tokens, width, RANK)
-        of_up = _product(low_u, stride_u, up_u, rank_u, 1, rank_u, rows, columns, tokens, width, RANK)
-        of_slope = _product(back, stride, down, 1, width, rank, rows, columns, tokens, width, RANK)
+        of_gate = small_product(low_g, stride_g, up_g, rank_g, 1, rank_g, rows, columns, tokens, width, RANK)
+        of_up = small_product(low_u, stride_u, up_u, rank_u, 1, rank_u, rows, columns, tokens, width, RANK)
+        of_slope = small_product(back, stride, down, 1, width, rank, rows, columns, tokens, width, RANK)
         one, other = gates.to(tl.float32) + of_gate, ups.to(tl.float32) + of_up
         whole = slopes.to(tl.float32) + of_slope
         open_ = tl.sigmoid(one)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from services.trainer.engine.fast.frozen import Frozen
+from services.trainer.engine.fast.frozen import Frozen, back_through
 
 
 class Adapted(NamedTuple):
@@ -116,16 +116,16 @@ class _LoraLinears(torch.autograd.Function):  # type: ignore[misc]
         layers, small = ctx.layers, Small(down, tuple(ups))
         slopes = [gradient.reshape(-1, gradient.shape[-1]) for gradient in gradients]
         back = small.back(slopes)
-        of_values: Any = None
-        of_dropped = None
+        of_values = of_dropped = None
         adapters: list[Any] = [None] * (2 * len(layers))
         if any(ctx.needs_input_grad[3:]):
             adapters = of_adapters(layers, slopes, back, read, low)
         if ctx.dropped and ctx.needs_input_grad[1]:
             of_dropped = (back @ down).view(ctx.shape)
         if ctx.needs_input_grad[0]:
-            for number, (layer, slope) in enumerate(zip(layers, slopes, strict=True)):
-                first = number == 0 and not ctx.dropped
-                of_values = layer.weight.backward(slope, back if first else None, down, of_values)
-            of_values = of_values.view(ctx.shape)
+            weights = [layer.weight for layer in layers]
+            if ctx.dropped:
+                of_values = weights[0].backward(slopes[0]).view(ctx.shape)
+            else:
+                of_values = back_through(weights, slopes, back, down).view(ctx.shape)
         return of_values, of_dropped, None, *adapters

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from services.trainer.engine.fast import gated, kernels
+from services.trainer.engine.fast.frozen import back_through
 from services.trainer.engine.fast.fused import is_fused
 from services.trainer.engine.fast.lora import Adapted, Small, computed_in, lora_linears, of_adapters, shared_reading
 
@@ -96,7 +97,7 @@ class _GatedMlp(torch.autograd.Function):  # type: ignore[misc]
         inner, outer = Small(inner_down, (up_of_gate, up_of_up)), Small(outer[0], (outer[1],))
         slope = gradients[0].reshape(-1, gradients[0].shape[-1])
         back = outer.back([slope])
-        hidden = down.weight.backward(slope, None, None)
+        hidden = down.weight.backward(slope)
         product = gated.gated_back_ if kernels.available(gates) else gated.gated_back_plain_
         product(hidden, gates, ups, _lows(layers, low), inner.ups, back, outer.down)
         adapters: list[Any] = [None] * 6
@@ -108,8 +109,7 @@ class _GatedMlp(torch.autograd.Function):  # type: ignore[misc]
             adapters[:4] = of_adapters([gate, up], [gates, ups], back, rows, low)
         of_values = None
         if ctx.needs_input_grad[0]:
-            of_values = gate.weight.backward(gates, back, inner.down)
-            of_values = up.weight.backward(ups, None, None, of_values).view(ctx.shape)
+            of_values = back_through([gate.weight, up.weight], [gates, ups], back, inner.down).view(ctx.shape)
         return of_values, None, *adapters
 
 

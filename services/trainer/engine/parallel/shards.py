@@ -67,15 +67,15 @@ class ShardedWeight:
         self._shards, self._layer, self._index = shards, layer, index
 
     def forward(self, rows: Any, low: Any, up: Any) -> Any:
-        return self._whole().forward(rows, low, up)
+        return self.here().forward(rows, low, up)
 
     def read(self, rows: Any) -> Any:
-        return self._whole().read(rows)
+        return self.here().read(rows)
 
-    def backward(self, slope: Any, low: Any, down: Any, onto: Any = None) -> Any:
-        return self._whole().backward(slope, low, down, onto)
+    def backward(self, slope: Any, onto: Any = None) -> Any:
+        return self.here().backward(slope, onto)
 
-    def _whole(self) -> Frozen:
+    def here(self) -> Frozen:
         return self._shards.layer(self._layer)[self._index]
 
 

@@ -16,7 +16,7 @@ PROGRAM = """
 import json, sys
 import torch
 import torch.nn.functional as F
-from services.trainer.engine.fast import float8, gated, kernels
+from services.trainer.engine.fast import float8, gated, kernels, sums
 
 kernels.BLOCK = 64
 device = sys.argv[1]
@@ -48,8 +48,12 @@ for tokens, width, ranks in ((37, 150, (8, 16, 4)), (64, 256, (16, 16, 16)), (3,
     low, back = draw(tokens, ranks[0] + ranks[1]), draw(tokens, ranks[2])
     lows, ups = low.split(ranks[:2], 1), (draw(width, ranks[0]), draw(width, ranks[1]))
     down = draw(ranks[2], width)
-    hidden = gated.gated_plain(gate, up, lows, ups)
     near = dict(rtol=1e-4, atol=1e-4) if device == "cpu" else dict(rtol=5e-2, atol=5e-2)  # a GPU has tf32
+    for others in ((), (gate,), (gate, up)):
+        for right in (down, down.t().contiguous().t()):
+            expected = sums.add_plain_(slope.clone(), back, right, others)
+            assert torch.allclose(sums.add_in_a_kernel_(slope.clone(), back, right, others), expected, **near)
+    hidden = gated.gated_plain(gate, up, lows, ups)
     assert torch.allclose(gated.gated(gate, up, lows, ups), hidden, **near)
     found, plain = ([each.clone() for each in (slope, gate, up)] for _ in range(2))
     gated.gated_back_(*found, lows, ups, back, down)
