@@ -153,7 +153,8 @@ class Stepper:
 
     def _gather(self, step: int, micro_tokens: int) -> _Gathered | None:
         """Accumulate this process's part of the gradient of the mean loss over the batch. None: asked to stop."""
-        set_training(self.model, True)
+        if not self.model.training:  # it walks through thousands of modules, and only a validation is between steps
+            set_training(self.model, True)
         self.optimizer.zero_grad(set_to_none=self.graphs is None)
         following = (step + 1, micro_tokens) if step + 1 < self.steps.total else None
         batches = self._ahead.take((step, micro_tokens), following)
