@@ -119,11 +119,7 @@ def restore(model: Any, optimizer: Any, tensors: dict[str, Tensors]) -> None:
     load_adapter_tensors(model, tensors["adapter"])
     for name, parameter in trainable(model).items():
         values = {key.rsplit("|", 1)[1]: v for key, v in tensors["optimizer"].items() if key.rsplit("|", 1)[0] == name}
-        # AdamW counts its steps on the CPU unless it is fused: leave its counter where a fresh optimizer puts it.
-        optimizer.state[parameter] = {
-            key: value.to(parameter.device) if key != "step" or optimizer.defaults["fused"] else value
-            for key, value in values.items()
-        }
+        optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in values.items()}
     restore_random(tensors["random"])
 
 

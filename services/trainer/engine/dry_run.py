@@ -8,6 +8,7 @@ from services.trainer.domain.packing import MicroBatch, shares
 from services.trainer.engine import checkpoints
 from services.trainer.engine.model.adapter import set_training
 from services.trainer.engine.step import Stepper
+from services.trainer.engine.update import update
 
 
 def dry_run(stepper: Stepper) -> None:
@@ -42,7 +43,7 @@ def allocate_moments(stepper: Stepper) -> None:
         parameter.grad = torch.zeros_like(parameter)
     if optimizer.state:
         return
-    stepper.update(rate=0.0)  # with a gradient of zero nothing moves, and the moments stay zero
+    update(stepper.optimizer, rate=0.0)  # with a gradient of zero nothing moves, and the moments stay zero
     for state in optimizer.state.values():
         state["step"].zero_()
 

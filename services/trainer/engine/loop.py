@@ -97,7 +97,9 @@ class Loop:
         self._under_way = 0
         """The step that was begun last."""
         self._kept = 0
-        """The step whose state was written last."""
+        """The step whose state was written last; `_written_at`: when, by the monotonic clock; `_seconds_stopped`: so
+        long training stopped for it."""
+        self._written_at = self._seconds_stopped = 0.0
 
     @property
     def stopped_early(self) -> bool:
@@ -148,8 +150,7 @@ class Loop:
         self.memory.lowered = self._lowered
         self.reporter.follow(self.pace)
         first, seconds_before = self.state.step, self.state.seconds
-        began = written = time.monotonic()
-        seconds_stopped = 0.0
+        began = self._written_at = time.monotonic()
         while not self.over and not self.stopped_early:
             if self.state.step == first or self.steps.ends_epoch(self.state.step):
                 self.reporter.phase(f"epoch {self.steps.position(self.state.step)[0] + 1}")
@@ -167,12 +168,12 @@ class Loop:
                 with self.pace.validating(step):
                     row = row.model_copy(update=self._validate())
             self.reporter.step(row)
-            if step in self.checkpoint_at or self.stopped_early or self._checkpoint_due(written, seconds_stopped):
+            if step in self.checkpoint_at or self.stopped_early or self._checkpoint_due():
                 started = time.monotonic()
                 with self.pace.checkpointing():
                     self._checkpoint(row)
-                written = time.monotonic()
-                seconds_stopped = written - started
+                self._written_at = time.monotonic()
+                self._seconds_stopped = self._written_at - started
             if self.spending is not None and not self.over:
                 self._end(self.spending.over(self.state, self.steps.total), row)
 
@@ -212,14 +213,14 @@ class Loop:
 
     def _step(self) -> StepRow | None:
         """Take one optimizer step. None when interrupted."""
-        state, began = self.state, time.monotonic()
+        state = self.state
         self._under_way = state.step + 1
         self.pace.begin_step()
-        stepped = self.stepper.take(state.step)
+        stepped = self.stepper.take(state.step, goes_on=self._goes_on(state.step + 1))
         if stepped is None:
             return None
         state.step += 1
-        self.pace.end_step(state.step, stepped.tokens)
+        self.pace.end_step(state.step, stepped.tokens, stepped.seconds)
         state.fit = self.memory.fit
         state.trained_tokens += stepped.trained_tokens
         state.tokens += stepped.tokens
@@ -242,9 +243,14 @@ class Loop:
             epoch=round(self.steps.epochs_done(state.step), 4),
             learning_rate=stepped.learning_rate,
             tokens=stepped.tokens,
-            tokens_per_second=round(stepped.tokens / (time.monotonic() - began), 1),
+            tokens_per_second=round(stepped.tokens / stepped.seconds, 1),
             **measured,
         )
+
+    def _goes_on(self, step: int) -> bool:
+        """Whether only another step follows `step` finished ones, as far as can be said before the last of them."""
+        foreseen = step in self.validate_at or step in self.checkpoint_at
+        return not (foreseen or self._checkpoint_due(self.pace.step_seconds))
 
     def _lowered(self, fit: Fit) -> None:
         """Memory ran out in the step under way, or in the validation after it, which is done again with less."""
@@ -286,10 +292,11 @@ class Loop:
         # a loss that is no number is no figure: neither events nor JSON can hold it
         return {name: value for name, value in figures.items() if math.isfinite(value)}
 
-    def _checkpoint_due(self, written: float, seconds_stopped: float) -> bool:
+    def _checkpoint_due(self, in_seconds: float = 0.0) -> bool:
+        """Whether the clock asks for a checkpoint, or will in so many seconds."""
         if self.plan.checkpoint_every != "auto" or self.writer.busy:
             return False
-        return checkpoint_overdue(time.monotonic() - written, seconds_stopped)
+        return checkpoint_overdue(time.monotonic() + in_seconds - self._written_at, self._seconds_stopped)
 
     def _checkpoint(self, row: StepRow) -> None:
         """Copy the state, and let the thread write it: where an adapter is listed, the adapter by itself, too. The
@@ -297,6 +304,7 @@ class Loop:
         does this: the others have the same state."""
         if not self.memory.group.leads:
             return
+        self.stepper.forget_ahead()  # what the next step has drawn already is no part of the state
         self.writer.wait()  # a snapshot takes the memory of the one before
         state, out, best = self.state, self.reporter.out, self.best_adapter
         self._kept = step = state.step

@@ -34,7 +34,14 @@ from services.trainer.engine.model import adapter, base
 from services.trainer.engine.model.attention import for_short_rows
 from services.trainer.engine.model.compute import BFLOAT16, Compute, choose_compute
 from services.trainer.engine.model.measured import Reading, hidden_of, measure
-from services.trainer.engine.model.memory import Memory, fits_of, forget_failed_try, gpu_in_use, load_onto_device
+from services.trainer.engine.model.memory import (
+    Memory,
+    fits_of,
+    forget_failed_try,
+    garbage_apart,
+    gpu_in_use,
+    load_onto_device,
+)
 from services.trainer.engine.model.start import read_start
 from services.trainer.engine.model.targets import check_servable
 from services.trainer.engine.parallel.group import ALONE, Several
@@ -189,7 +196,8 @@ def _trained(task: Task, prepared: Prepared, compute: Compute) -> tuple[Prepared
         group.same(loop.state.model_dump_json(), str(reading), tuned.config._attn_implementation)
         if task.resumed is not None:  # and read by all: whoever hears of it may remove it
             reporter.send(Resumed(at=time.time(), step=loop.state.step))
-        loop.run()
+        with garbage_apart():
+            loop.run()
     return prepared, loop
 
 

@@ -55,9 +55,9 @@ class Pace:
     def begin_step(self) -> None:
         self._began, self._expected = self._clock(), self._step_seconds
 
-    def end_step(self, step: int, tokens: int) -> None:
-        """The step that began last is the one after which `step` are finished. `tokens`: without padding."""
-        seconds = self._clock() - self._began
+    def end_step(self, step: int, tokens: int, seconds: float) -> None:
+        """The step that began last is the one after which `step` are finished. `tokens`: without padding. `seconds`:
+        that it took. The clock does not say that: the device may have begun the next step already."""
         self._steps += 1
         share = 1.0  # the first step also warms the process up, so it only counts until there is another
         if self._steps > 2:
@@ -92,6 +92,11 @@ class Pace:
         self.begin_step()
 
     # --- asking ---------------------------------------------------------------------------------------------------
+
+    @property
+    def step_seconds(self) -> float:
+        """Of a step. 0: none is done."""
+        return self._step_seconds
 
     @property
     def tokens_per_second(self) -> float | None:

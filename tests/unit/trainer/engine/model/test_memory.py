@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +12,13 @@ import torch
 
 from services.trainer.domain.memory_plan import ON_GPU, Fit
 from services.trainer.engine.model import memory as module
-from services.trainer.engine.model.memory import Memory, gpu_in_use, load_onto_device
+from services.trainer.engine.model.memory import (
+    Memory,
+    forget_failed_try,
+    garbage_apart,
+    gpu_in_use,
+    load_onto_device,
+)
 from shared.errors import InputError, TransientError
 
 pytestmark = pytest.mark.torch
@@ -130,3 +138,15 @@ def test_a_continued_run_takes_the_fit_it_had(memory: Memory):
     assert memory.model.recomputed == "all"
     memory.use(Fit(micro_tokens=5, recompute=False))  # of another kind of device
     assert memory.fit.micro_tokens == 8192
+
+
+def test_what_a_failed_try_had_is_freed_though_the_garbage_collector_left_it_alone():
+    model = Model(2, 2)
+    model.itself = [model]
+    gone = weakref.ref(model)
+    with pytest.raises(InputError), garbage_apart():
+        assert gc.get_freeze_count() > 1000
+        raise InputError("out_of_memory", "the attempt failed")
+    del model
+    forget_failed_try()
+    assert gone() is None

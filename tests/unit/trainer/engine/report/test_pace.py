@@ -20,7 +20,7 @@ class Training:
     def step(self, step: int, seconds: float, tokens: int = 100) -> None:
         self.pace.begin_step()
         self.now += seconds
-        self.pace.end_step(step, tokens)
+        self.pace.end_step(step, tokens, seconds)
 
     def validate(self, step: int, seconds: float) -> None:
         with self.pace.validating(step):

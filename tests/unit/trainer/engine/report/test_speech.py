@@ -62,7 +62,7 @@ async def test_a_long_step_says_when_training_ends(tmp_path: Path, said: Said) -
     with reporter.speaking(lambda: (1, 2), every=0.05):
         reporter.follow(pace)
         pace.begin_step()
-        pace.end_step(1, 64)
+        pace.end_step(1, 64, 0.5)
         await until(said.progress, "it speaks within the second step")
         found = said.progress()[0]
     assert (found.step, found.total_steps) == (1, 4)
@@ -83,7 +83,7 @@ def test_a_step_tells_the_speed_of_the_last_steps_and_its_row_keeps_its_own(tmp_
         reporter.start_rows(b"")
         reporter.follow(pace)
         pace.begin_step()
-        pace.end_step(1, 64)
+        pace.end_step(1, 64, 0.5)
         reporter.step(ROW)
     [told] = [message for message in said.messages() if isinstance(message, StepDone)]
     assert told.tokens_per_second == pytest.approx(pace.tokens_per_second, abs=0.1)
