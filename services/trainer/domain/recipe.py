@@ -25,6 +25,11 @@ USUAL_ROW = 2048
 """bf16 must have room for micro-batches of so many tokens."""
 GRAPH_SECONDS = 2.0
 """What capturing CUDA graphs costs: 0.27 s for each shape of a micro-batch on an H100, of which a run had six."""
+FLASH_SECONDS, FLASH_SHARE, FLASH_HEAD = 20.0, 0.035, 128
+"""What importing and compiling FlashAttention 4 takes, the share of a step's time that it saves, and the size of the
+heads for which it does; with heads of 64 it was not faster. Measured on an H100."""
+FLASH_CAPABILITY = (9, 0)
+"""The first compute capability that it is made for: NVIDIA's Hopper generation."""
 ALL = Switches()
 
 
@@ -93,6 +98,7 @@ class Recipe:
     quantization: Choice[str]
     fused_lora: Choice[bool]
     cuda_graphs: Choice[bool]
+    flash_attention: Choice[bool]
     begin: Choice[Fit]
     automatic: bool
     """Nobody asked for the quantization."""
@@ -104,6 +110,7 @@ class Recipe:
         switches = {
             "fused_lora": self.fused_lora,
             "cuda_graphs": self.cuda_graphs,
+            "flash_attention": self.flash_attention,
             "sharded": self.sharded,
         }
         found: dict[str, JsonValue] = {
@@ -147,7 +154,8 @@ class Planner:
         way = self._way(quantization.value, fused=fused.value, sharded=sharded.value)
         begin = self._begin(way, fits)
         graphs = self._graphs(way, begin.value)
-        return Recipe(quantization, fused, graphs, begin, automatic, sharded)
+        flash = self._flash(way, begin.value, graphs=graphs.value)
+        return Recipe(quantization, fused, graphs, flash, begin, automatic, sharded)
 
     def estimate(self, recipe: Recipe, fit: Fit, *, linear_head: bool = True) -> Estimate:
         """Memory and time of the run with this recipe, if `fit` is what it computes with."""
@@ -256,6 +264,20 @@ class Planner:
         if fit.recompute:
             return "activations are computed again"
         return None
+
+    def _flash(self, way: Way, fit: Fit, *, graphs: bool) -> Choice[bool]:
+        if not self.device.cuda or self.base.attention != "varlen":
+            return Choice(False, "the base does not attend with a kernel for packed rows")
+        if self.device.capability < FLASH_CAPABILITY:
+            return Choice(False, "it is made for GPUs of compute capability 9.0 and newer")
+        if self.switches.flash_attention is not None:
+            return Choice(self.switches.flash_attention, "as set")
+        if graphs or self.base.shape.attention != FLASH_HEAD * self.base.shape.heads:
+            return Choice(False, f"it is faster than torch's kernel only for large bases, with heads of {FLASH_HEAD}")
+        if self.base.cost is None or not self.data.tokens:
+            return Choice(False, "how long the run takes is not known")
+        saved = FLASH_SHARE * self._seconds(way, fit)
+        return Choice(saved > FLASH_SECONDS, f"compiling it takes {FLASH_SECONDS:.0f} s, and saves {saved:.0f} s")
 
     def _because(self) -> str:
         return f" ({', '.join(self.base.lacks)})" if self.base.lacks else ""

@@ -9,12 +9,14 @@ from typing import Any, Protocol
 import torch
 from peft.tuners.lora.layer import LoraLayer
 
+from services.trainer.domain.auto import Choice
+from services.trainer.domain.layers import heads_of
 from services.trainer.domain.plan import Switches
 from services.trainer.domain.recipe import Recipe
-from services.trainer.engine.fast import kernels, liger
+from services.trainer.engine.fast import flash, kernels, liger, varlen
+from services.trainer.engine.fast.adapters.fused import fuse
+from services.trainer.engine.fast.adapters.mlp import Mlps
 from services.trainer.engine.fast.float8 import Float8Linear
-from services.trainer.engine.fast.fused import fuse
-from services.trainer.engine.fast.mlp import Mlps
 
 DIFFERENCE = 0.1
 """How much the hidden states may change by another order of rounding, as a share of their size: 2.5 % on random
@@ -22,18 +24,23 @@ weights in bfloat16. What computes something else changes them by far more."""
 DIFFERENCE_IN_8_BITS = 0.5
 """The same where products are rounded to 8 bits: another order of rounding before them falls on other numbers."""
 
+NOT_CHOSEN = Choice(False, "not chosen")
+
 
 @dataclass(frozen=True)
 class Pieces:
-    """Which pieces: `fused_lora`, `liger`; `float8`: the frozen linear layers, all but the head, get 8 bits."""
+    """Which pieces: `fused_lora`, `liger`; `float8`: the frozen linear layers, all but the head, get 8 bits;
+    `flash_attention`: see `flash.py`."""
 
     fused_lora: bool = True
     liger: bool = True
     float8: bool = False
+    flash_attention: Choice[bool] = NOT_CHOSEN
 
     @classmethod
     def of(cls, recipe: Recipe, switches: Switches) -> Pieces:
-        return cls(recipe.fused_lora.value, switches.liger is not False, recipe.quantization.value == "fp8")
+        eight = recipe.quantization.value == "fp8"
+        return cls(recipe.fused_lora.value, switches.liger is not False, eight, recipe.flash_attention)
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,7 @@ class Dressed:
     fused_lora: tuple[bool, str]
     liger: tuple[bool, str]
     kernels: tuple[bool, str]
+    flash_attention: tuple[bool, str]
 
 
 def dress(model: Any, pieces: Pieces, hidden: Callable[[], Any]) -> Dressed:
@@ -53,7 +61,12 @@ def dress(model: Any, pieces: Pieces, hidden: Callable[[], Any]) -> Dressed:
     trouble = kernels.problem(model.device)
     allowed = DIFFERENCE_IN_8_BITS if pieces.float8 else DIFFERENCE
     fused = _fuse(model, hidden, allowed if trouble is None else None) if pieces.fused_lora else (False, "switched off")
-    return Dressed(fused, layers, (trouble is None, trouble or "the losses of the head in one kernel"))
+    return Dressed(
+        fused,
+        layers,
+        (trouble is None, trouble or "the losses of the head in one kernel"),
+        _use_flash(model, hidden, pieces.flash_attention, allowed),
+    )
 
 
 def _fuse(model: Any, hidden: Callable[[], Any], allowed: float | None) -> tuple[bool, str]:
@@ -66,6 +79,19 @@ def _fuse(model: Any, hidden: Callable[[], Any], allowed: float | None) -> tuple
         is_in, why = _tried(mlps, hidden, allowed)
         said += f"; {'so is' if is_in else 'but not'} each of {len(mlps.found)} gated MLPs ({why})"
     return True, said
+
+
+def _use_flash(model: Any, hidden: Callable[[], Any], chosen: Choice[bool], allowed: float) -> tuple[bool, str]:
+    if not chosen.value:
+        return False, chosen.reason
+    if model.config._attn_implementation != varlen.NAME:
+        return False, "the base does not attend with a kernel for packed rows"
+    config = model.config.get_text_config()
+    heads, head_dim = heads_of(config)
+    groups = heads // (getattr(config, "num_key_value_heads", None) or heads)
+    if trouble := flash.problem(model.device, head_dim, groups):
+        return False, trouble
+    return _tried(flash.Attentions(model), hidden, allowed)
 
 
 class _Changes(Protocol):

@@ -9,7 +9,7 @@ from typing import Any, Protocol, Self
 
 import torch
 
-from services.trainer.engine.fast import sums
+from services.trainer.engine.fast.adapters import sums
 from services.trainer.engine.fast.float8 import Float8Linear, Quantized, product, quantized
 
 

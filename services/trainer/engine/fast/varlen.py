@@ -17,6 +17,8 @@ except ImportError:  # not in every build of torch
 
 NAME = "tunestream_varlen"
 """Its name among transformers' implementations of attention."""
+KERNEL = "packed_kernel"
+"""The attribute of a module that names another kernel for it, which is called as `kernel`."""
 MOST = 2**31
 """The kernel's backward pass counts the numbers of its buffers in int32."""
 WIDEST_HEAD = 256
@@ -77,7 +79,8 @@ def attend(
         each.transpose(1, 2).reshape(rows * length, -1, head_dim).to(value.dtype) for each in (query, key, value)
     )
     scale = head_dim**-0.5 if scaling is None else scaling
-    found = kernel(q, k, v, cu_seq_lens_q, max_length_q, scale=scale, window=sliding_window)
+    compute = getattr(module, KERNEL, kernel)
+    found = compute(q, k, v, cu_seq_lens_q, max_length_q, scale=scale, window=sliding_window)
     return found.view(rows, length, heads, head_dim), None
 
 
@@ -100,27 +103,34 @@ def kernel(query: Any, key: Any, value: Any, begins: Any, longest: int, *, scale
 
 @cache
 def fewer_heads(device: Any, dtype: Any, head_dim: int, groups: int) -> bool:
-    """Whether the kernel is right where keys have `groups` times fewer heads, though it does not say so: tried with two
-    small documents, forward and backward."""
+    """Whether the kernel is right where keys have `groups` times fewer heads, though it does not say so."""
+
+    def as_it_is(query: Any, key: Any, value: Any, begins: Any, longest: int, **_scaled_as_usual: Any) -> Any:
+        return varlen_attn(query, key, value, begins, begins, longest, longest, **causal(None))
+
+    try:
+        return agrees(as_it_is, device, dtype, head_dim, groups)
+    except (RuntimeError, ValueError, TypeError):
+        return False
+
+
+def agrees(attention: Callable[..., Any], device: Any, dtype: Any, head_dim: int, groups: int) -> bool:
+    """Whether `attention` computes what `reference` does, where keys have `groups` times fewer heads: tried with two
+    small documents, forward and backward. Raises what it does."""
     drawn = torch.Generator().manual_seed(0)
     begins, scale = torch.tensor([0, 40, 96], dtype=torch.int32, device=device), head_dim**-0.5
     shapes = [(96, heads, head_dim) for heads in (2 * groups, 2, 2, 2 * groups)]
     *inputs, weights = (torch.randn(shape, generator=drawn).to(device, dtype) for shape in shapes)
 
-    def results(attention: Callable[..., Any], *given: Any, **named: Any) -> tuple[Any, ...]:
+    def results(compute: Callable[..., Any]) -> tuple[Any, ...]:
         query, key, value = (each.detach().requires_grad_() for each in inputs)
         with torch.enable_grad():
-            result = attention(query, key, value, *given, **named)
+            result = compute(query, key, value, begins, 56, scale=scale, window=None)
             return (result, *torch.autograd.grad((result * weights).sum(), (query, key, value)))
 
-    try:
-        found = results(varlen_attn, begins, begins, 56, 56, **causal(None))
-    except (RuntimeError, ValueError, TypeError):
-        return False
-    expected = results(reference, begins, 56, scale=scale, window=None)
     return all(
         bool((one.float() - other.float()).norm() <= ROUNDING * other.float().norm())
-        for one, other in zip(found, expected, strict=True)
+        for one, other in zip(results(attention), results(reference), strict=True)
     )
 
 

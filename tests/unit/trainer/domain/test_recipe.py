@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -228,7 +229,7 @@ def test_a_base_that_all_gpus_together_do_not_hold_is_refused_with_what_to_chang
 
 def test_the_document_has_a_reason_for_each_value():
     document = recipe("H100", "8B").document()
-    assert set(document) == {"fused_lora", "cuda_graphs", "sharded", "micro_tokens", "recompute"}
+    assert set(document) == {"fused_lora", "cuda_graphs", "flash_attention", "sharded", "micro_tokens", "recompute"}
     assert all(isinstance(entry, dict) and entry["reason"] for entry in document.values())
 
 
@@ -251,3 +252,25 @@ def test_there_is_a_recipe_for_everything(
     assert found.begin.value in ON_GPU
     estimate = made.estimate(found, found.begin.value)
     assert estimate.memory_bytes > 0 and estimate.seconds is not None and estimate.seconds > 0
+
+
+@pytest.mark.parametrize(
+    ("gpu", "base", "changes", "why"),
+    [
+        ("A100-80", "8B", {}, "compute capability 9.0"),
+        ("CPU", "8B", {}, "does not attend"),
+        ("H100", "135M", {}, "heads of 128"),
+        ("H100", "8B", {"data": replace(DATA, tokens=200_000, steps=30)}, "saves 0 s"),
+        ("H100", "8B", {"switches": Switches(flash_attention=False)}, "as set"),
+    ],
+)
+def test_flash_attention_is_compiled_only_where_that_pays(gpu: str, base: str, changes: dict[str, Any], why: str):
+    found = recipe(gpu, base, **changes).flash_attention
+    assert not found.value and why in found.reason
+
+
+def test_flash_attention_is_for_long_runs_on_new_gpus():
+    found = recipe("H100", "8B").flash_attention
+    assert found.value and re.search(r"compiling it takes 20 s, and saves \d+ s", found.reason)
+    short = replace(DATA, tokens=200_000, steps=30)
+    assert recipe("H100", "8B", data=short, switches=Switches(flash_attention=True)).flash_attention.value

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from services.trainer.engine.fast import dress, float8, fused
+from services.trainer.engine.fast import dress, float8
+from services.trainer.engine.fast.adapters import fused
 from tests.unit.trainer.engine.fast.models import gradients_of, small_model
 
 pytestmark = pytest.mark.torch

@@ -9,7 +9,7 @@ import torch
 import transformers
 from peft import LoraConfig, get_peft_model
 
-from services.trainer.engine.fast import fused, lora
+from services.trainer.engine.fast.adapters import fused, linears
 from services.trainer.engine.fast.frozen import Plain
 from tests.unit.trainer.engine.fast.models import gradients_of, small_model
 
@@ -35,11 +35,11 @@ def test_value_and_gradients_are_those_of_the_plain_products(dtype: Any, error: 
         found = compute(x, *adapter, 0.5, weight, None if offset is None else offset.to(kind), dropped)
         return [found, *torch.autograd.grad((found * slope.to(kind)).sum(), inputs)]
 
-    expected = results(lora.lora_linear_plain, (values, a, b), weight, torch.float64)
+    expected = results(linears.lora_linear_plain, (values, a, b), weight, torch.float64)
     inputs = (values.detach().to(dtype).requires_grad_(), a, b)  # the adapter is wider than what it computes in
 
     def ours(x: Any, a: Any, b: Any, scale: float, weight: Any, bias: Any, dropped: Any) -> Any:
-        return lora.lora_linears(x, [lora.Adapted(Plain(weight), a, b, scale, bias)], dropped)[0]
+        return linears.lora_linears(x, [linears.Adapted(Plain(weight), a, b, scale, bias)], dropped)[0]
 
     found = results(ours, inputs, weight.to(dtype), dtype)
     for one, other in zip(found, expected, strict=True):

@@ -16,7 +16,8 @@ PROGRAM = """
 import json, sys
 import torch
 import torch.nn.functional as F
-from services.trainer.engine.fast import float8, gated, kernels, sums
+from services.trainer.engine.fast import float8, kernels
+from services.trainer.engine.fast.adapters import gated, sums
 
 kernels.BLOCK = 64
 device = sys.argv[1]

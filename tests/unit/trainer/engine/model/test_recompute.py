@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
-from services.trainer.engine.fast.fused import fuse
+from services.trainer.engine.fast.adapters.fused import fuse
 from services.trainer.engine.model.recompute import recompute_activations
 from tests.unit.trainer.engine.fast.models import gradients_of, small_model
 

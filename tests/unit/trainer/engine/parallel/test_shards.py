@@ -10,8 +10,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
+from services.trainer.engine.fast.adapters.fused import fuse
 from services.trainer.engine.fast.dress import in_8_bits
-from services.trainer.engine.fast.fused import fuse
 from services.trainer.engine.model.memory import Memory
 from services.trainer.engine.model.recompute import recompute_activations
 from services.trainer.engine.parallel.group import Group

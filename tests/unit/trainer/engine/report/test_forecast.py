@@ -20,7 +20,7 @@ from services.trainer.domain.recipe import Planner
 from services.trainer.engine.data.batches import epoch_order
 from services.trainer.engine.data.dataset import Dataset
 from services.trainer.engine.data.tokens import Example
-from services.trainer.engine.fast.fused import fuse
+from services.trainer.engine.fast.adapters.fused import fuse
 from services.trainer.engine.report.choices import choices, data_facts
 from services.trainer.engine.report.forecast import device_facts, planner_of
 from tests.unit.trainer.engine.report.bases import LLAMA_8B, facts_of

@@ -11,7 +11,7 @@ try:
     import triton
     import triton.language as tl
 
-    from services.trainer.engine.fast.gated import HIGHEST_RANK, small_product
+    from services.trainer.engine.fast.adapters.gated import HIGHEST_RANK, small_product
 except ImportError:  # not on every platform; nothing here is called there
     triton = None
 

@@ -10,10 +10,18 @@ from typing import Any
 
 import torch
 
-from services.trainer.engine.fast import gated, kernels
+from services.trainer.engine.fast import kernels
+from services.trainer.engine.fast.adapters import gated
+from services.trainer.engine.fast.adapters.fused import is_fused
+from services.trainer.engine.fast.adapters.linears import (
+    Adapted,
+    Small,
+    computed_in,
+    lora_linears,
+    of_adapters,
+    shared_reading,
+)
 from services.trainer.engine.fast.frozen import back_through
-from services.trainer.engine.fast.fused import is_fused
-from services.trainer.engine.fast.lora import Adapted, Small, computed_in, lora_linears, of_adapters, shared_reading
 
 LAYERS = ("gate_proj", "up_proj", "down_proj")
 SILU = frozenset({"SiLU", "SiLUActivation"})

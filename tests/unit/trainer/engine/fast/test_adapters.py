@@ -8,7 +8,8 @@ import pytest
 import torch
 from peft.tuners.lora.layer import LoraLayer
 
-from services.trainer.engine.fast import dress, fused, lora, mlp
+from services.trainer.engine.fast import dress
+from services.trainer.engine.fast.adapters import fused, linears, mlp
 from services.trainer.engine.fast.float8 import Float8Linear
 from services.trainer.engine.fast.frozen import EightBits, Frozen, Plain
 from tests.unit.trainer.engine.fast.models import gradients_of, small_model
@@ -18,16 +19,16 @@ pytestmark = pytest.mark.torch
 INPUTS, INNER = 48, 80
 
 
-def adapted(inputs: int, outputs: int, rank: int, kind: str, bias: bool = False) -> lora.Adapted:
+def adapted(inputs: int, outputs: int, rank: int, kind: str, bias: bool = False) -> linears.Adapted:
     draw = {"dtype": torch.float64}
     layer = torch.nn.Linear(inputs, outputs, bias=False, **draw)
     weight: Frozen = EightBits.of(Float8Linear(layer)) if kind == "fp8" else Plain(layer.weight.detach())
     a, b = torch.randn(rank, inputs, **draw), torch.randn(outputs, rank, **draw)
     offset = torch.randn(outputs, **draw) if bias else None
-    return lora.Adapted(weight, a.requires_grad_(), b.requires_grad_(), 0.5, offset)
+    return linears.Adapted(weight, a.requires_grad_(), b.requires_grad_(), 0.5, offset)
 
 
-def results(outputs: Any, values: Any, layers: list[lora.Adapted]) -> list[Any]:
+def results(outputs: Any, values: Any, layers: list[linears.Adapted]) -> list[Any]:
     """The outputs, and the gradients by the input and by each adapter."""
     torch.manual_seed(1)
     loss = sum((each * torch.randn_like(each)).sum() for each in outputs)
@@ -46,8 +47,8 @@ def test_layers_with_the_same_input_compute_what_each_does_alone(kind: str):
     values = torch.randn(3, 5, INPUTS, dtype=torch.float64, requires_grad=True)
     layers = [adapted(INPUTS, outputs, rank, kind, bias) for outputs, rank, bias in
               ((64, 8, False), (16, 4, True), (16, 8, False))]  # fmt: skip
-    alone = [lora.lora_linears(values, [layer])[0] for layer in layers]
-    together = lora.lora_linears(values, layers)
+    alone = [linears.lora_linears(values, [layer])[0] for layer in layers]
+    together = linears.lora_linears(values, layers)
     assert_near(results(together, values, layers), results(alone, values, layers), 1e-12)
 
 

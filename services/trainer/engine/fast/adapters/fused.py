@@ -1,5 +1,5 @@
-"""LoRA layers of PEFT that compute as one operation (`lora.py`), alone or together with those that read the same input.
-Names and parameters stay PEFT's, and so do the files of the adapter."""
+"""LoRA layers of PEFT that compute as one operation (`linears.py`), alone or together with those that read the same
+input. Names and parameters stay PEFT's, and so do the files of the adapter."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from peft.tuners.lora.layer import LoraLayer
 
+from services.trainer.engine.fast.adapters.linears import Adapted, lora_linears
 from services.trainer.engine.fast.frozen import frozen
-from services.trainer.engine.fast.lora import Adapted, lora_linears
 
 ADAPTER = "default"
 SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
