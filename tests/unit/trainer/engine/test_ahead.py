@@ -11,15 +11,15 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from services.trainer.domain.plan import Plan
-from services.trainer.engine import update as module
 from services.trainer.engine.forward import Forward
 from services.trainer.engine.loop import Interrupted, Loop
 from services.trainer.engine.loss import Supervised
 from services.trainer.engine.messages import StepRow
 from services.trainer.engine.model import memory
+from services.trainer.engine.model import update as module
+from services.trainer.engine.model.update import Watch, adamw, update
 from services.trainer.engine.report.reporter import Reporter
 from services.trainer.engine.step import Stepper
-from services.trainer.engine.update import Watch, adamw, update
 from services.trainer.engine.validation import Validator
 from tests.support.data.micro_base import write_rows
 from tests.unit.trainer.engine.test_training import losses, stop_after, train
