@@ -21,7 +21,8 @@ A step has `--batch` rows: with 20 about 8,192 tokens, which is what a step of T
 packed tokens; more rows with a larger batch). All see the same documents; ours alone leaves the 8 tokens of the prompt
 out of the loss.
 
-It prints real tokens per second (padding does not count) by the wall clock of the steps after the warm-up, the ratios,
+It prints real tokens per second (padding does not count) by the wall clock of the steps after the warm-up (ours has one
+step more, which is not timed: `rivals/clock.py` says why), the ratios,
 the share of the bound, and the peak of the GPU's memory in these steps. The bound is what the arithmetic alone takes at
 the speed of a matrix product of this run: 4 FLOPs per frozen parameter in matrix products and token. A rival that is
 not installed is a row that says so. On a CPU, `--shape tiny` tries the calls, all but Unsloth's.
@@ -264,7 +265,7 @@ def ours(mode: str, work: Work, changes: list[str]) -> Figures:
     from services.trainer.engine.report.reporter import Reporter  # noqa: PLC0415
     from services.trainer.engine.run import run  # noqa: PLC0415
 
-    clock, fits = Clock(work.warm_up, work.steps), []
+    clock, fits = Clock(work.warm_up, work.steps, known=True), []
 
     class Ends(Reporter):
         def step(self, row: StepRow) -> None:

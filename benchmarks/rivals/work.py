@@ -22,8 +22,8 @@ RANK, ALPHA, RATE = 16, 32, 2e-4
 
 @dataclass(frozen=True)
 class Work:
-    """`folder` holds `rows.jsonl`, what our engine and the guide's recipe are given, and `documents.jsonl`: these and
-    some more. `batch`: documents per step. The `steps` after the `warm_up` are timed."""
+    """`folder` holds `rows.jsonl`, what our engine is given, for one step more than are counted, and `documents.jsonl`:
+    these and some more. `batch`: documents per step. The `steps` after the `warm_up` are timed."""
 
     base: Path
     folder: Path
@@ -38,7 +38,7 @@ class Work:
     def lengths(self) -> list[int]:
         """Of all documents, in tokens, their end among them."""
         drawn = random.Random(1)
-        count = math.ceil(self.batch * (self.warm_up + self.steps) * SPARE)
+        count = math.ceil(self.batch * (self.warm_up + self.steps + 1) * SPARE)
         return [int(min(LONGEST, max(48, math.exp(drawn.gauss(5.7, 0.8))))) for _ in range(count)]
 
     def write(self) -> None:
@@ -51,7 +51,7 @@ class Work:
             text = drawn.choices(words, k=length - 1)
             row = {"prompt": "".join(text[:PROMPT]), "completion": "".join(text[PROMPT:])}
             lines.append(json.dumps(row, ensure_ascii=False) + "\n")
-        self.rows.write_text("".join(lines[: self.batch * (self.warm_up + self.steps)]))
+        self.rows.write_text("".join(lines[: self.batch * (self.warm_up + self.steps + 1)]))
         (self.folder / "documents.jsonl").write_text("".join(lines))
 
     def documents(self, tokenizer: Any) -> list[list[int]]:

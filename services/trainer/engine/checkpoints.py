@@ -128,8 +128,8 @@ def capture_random() -> Tensors:
     version, words, _ = random.getstate()
     numpy_state: Any = np.random.get_state(legacy=True)
     tensors = {
-        "python": torch.tensor([version, *words], dtype=torch.int64),
-        "numpy": torch.tensor([*map(int, numpy_state[1]), int(numpy_state[2])], dtype=torch.int64),
+        "python": torch.from_numpy(np.array([version, *words], dtype=np.int64)),  # as quick as can be: in each step
+        "numpy": torch.from_numpy(np.append(numpy_state[1].astype(np.int64), numpy_state[2])),
         "torch": torch.get_rng_state(),
     }
     if torch.cuda.is_available():

@@ -7,8 +7,8 @@ import torch
 from services.trainer.domain.packing import MicroBatch, shares
 from services.trainer.engine import checkpoints
 from services.trainer.engine.model.adapter import set_training
+from services.trainer.engine.model.update import update
 from services.trainer.engine.step import Stepper
-from services.trainer.engine.update import update
 
 
 def dry_run(stepper: Stepper) -> None:

@@ -27,7 +27,7 @@ from services.trainer.engine.forward import Forward
 from services.trainer.engine.loss import Objective, Sums
 from services.trainer.engine.model.adapter import set_training, trainable
 from services.trainer.engine.model.memory import Memory, others
-from services.trainer.engine.update import Watch, adamw, update
+from services.trainer.engine.model.update import Watch, adamw, update
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def test_all_see_the_same_documents_of_the_same_lengths(work: Work, real: bool):
     documents, lengths = work.documents(tokenizer), work.lengths()
     assert [len(document) for document in documents] == lengths
     rows = [json.loads(line) for line in work.rows.read_text().splitlines()]
-    assert len(rows) == 4 * 3 < len(documents)
+    assert len(rows) == 4 * (3 + 1) < len(documents)
     sides = [[tokenizer(row[side])["input_ids"] for side in ("prompt", "completion")] for row in rows]
     assert [prompt + completion for prompt, completion in sides] == [each[:-1] for each in documents[: len(rows)]]
     assert {len(prompt) for prompt, _ in sides} == {8}
@@ -54,6 +54,24 @@ def test_tokens_per_second_are_those_of_the_steps_after_the_warm_up(monkeypatch:
     found = clock.figures()
     assert (found["tokens_per_second"], found["tokens_per_step"]) == (15, 45)
     assert found["seconds_of_steps"] == [2, 4]
+
+
+def test_who_begins_the_next_step_before_a_mark_does_so_before_both(monkeypatch: pytest.MonkeyPatch):
+    waited: list[bool] = []
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.synchronize", lambda: waited.append(True))
+    monkeypatch.setattr("torch.cuda.max_memory_allocated", lambda: 2**30)
+    monkeypatch.setattr("torch.cuda.reset_peak_memory_stats", lambda: None)
+    times = iter([10.0, 12.0, 16.0, 17.0])
+    monkeypatch.setattr("time.perf_counter", lambda: next(times))
+    clock = Clock(warm_up=1, steps=2, known=True)
+    for tokens in (1000, 30, 60):
+        clock.step(tokens)
+    with pytest.raises(RuntimeError, match="3 steps instead of 4"):
+        clock.figures()
+    clock.step(2000)
+    assert clock.figures()["tokens_per_second"] == 15
+    assert not waited
 
 
 def test_a_training_that_ends_too_soon_has_no_figures():

@@ -18,7 +18,8 @@ from services.trainer.engine.model.base import BaseFacts
 def memory_in_use(device: Any) -> tuple[int, int]:
     """Bytes of tensors on the GPU, now and the most so far; without a GPU, the memory of the process."""
     if device.type == "cuda":
-        return torch.cuda.memory_allocated(device), torch.cuda.max_memory_allocated(device)
+        found = torch.cuda.memory_stats(device)  # both at once: it is asked after each step
+        return found.get("allocated_bytes.all.current", 0), found.get("allocated_bytes.all.peak", 0)
     try:
         status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
         # not getrusage: its peak begins with that of the process that started this one

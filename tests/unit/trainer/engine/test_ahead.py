@@ -8,17 +8,18 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from services.trainer.domain.plan import Plan
-from services.trainer.engine import update as module
 from services.trainer.engine.forward import Forward
 from services.trainer.engine.loop import Interrupted, Loop
 from services.trainer.engine.loss import Supervised
 from services.trainer.engine.messages import StepRow
 from services.trainer.engine.model import memory
+from services.trainer.engine.model import update as module
+from services.trainer.engine.model.update import Watch, adamw, update
 from services.trainer.engine.report.reporter import Reporter
 from services.trainer.engine.step import Stepper
-from services.trainer.engine.update import Watch, adamw, update
 from services.trainer.engine.validation import Validator
 from tests.support.data.micro_base import write_rows
 from tests.unit.trainer.engine.test_training import losses, stop_after, train
@@ -202,6 +203,34 @@ def test_a_validation_that_lowers_the_plan_loses_no_gradient(
     monkeypatch.setattr(Loop, "_goes_on", lambda *_: True)
     train(make_plan(eval_every=3), tmp_path / "with")
     assert losses(tmp_path / "with") == losses(tmp_path / "without")
+
+
+@pytest.mark.parametrize("between", ["_change", "_begin", "_random_of"])
+def test_between_two_steps_no_tensor_is_asked_for_its_value(
+    make_plan: MakePlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, between: str
+):
+    """A GPU would have to compute it first, and run dry."""
+    asked: list[str] = []
+
+    class Asked(TorchDispatchMode):
+        def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
+            if str(function) in ("aten._local_scalar_dense.default", "aten.nonzero.default", "aten.equal.default"):
+                asked.append(str(function))
+            return function(*arguments, **(options or {}))
+
+    original = getattr(Stepper, between)
+
+    def watched(*arguments: Any) -> Any:
+        with Asked():
+            return original(*arguments)
+
+    with Asked():
+        assert float(torch.ones(1)) == 1.0
+    assert asked, "it would be noticed"
+    asked.clear()
+    monkeypatch.setattr(Stepper, between, watched)
+    train(make_plan(lora=LORA, eval_every=5, hyperparameters={"n_epochs": 1, "batch_size": 4}), tmp_path / "out")
+    assert not asked
 
 
 # --- the update

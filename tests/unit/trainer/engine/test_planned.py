@@ -109,10 +109,10 @@ def test_auto_is_nf4_after_all_where_bf16_turns_out_not_to_fit(
             raise InputError("out_of_memory", "the base model does not fit", "model")
         return load(plan, facts, chosen, device, compute)
 
-    def taking(stepper: Stepper, step: int) -> Any:
+    def taking(stepper: Stepper, step: int, **more: Any) -> Any:
         if when == "fit" and stepper.chosen.quantization.value == "none":
             raise InputError("out_of_memory", "not even one row fits", "hyperparameters.max_length")
-        return take(stepper, step)
+        return take(stepper, step, **more)
 
     monkeypatch.setattr(adapter, "load", loading)
     monkeypatch.setattr(Stepper, "take", taking)
@@ -133,10 +133,10 @@ def test_memory_that_runs_out_after_a_step_begins_nothing_anew(
 ):
     take = Stepper.take
 
-    def taking(stepper: Stepper, step: int) -> Any:
+    def taking(stepper: Stepper, step: int, **more: Any) -> Any:
         if step == 3:
             raise InputError("out_of_memory", "not even one row fits", "hyperparameters.max_length")
-        return take(stepper, step)
+        return take(stepper, step, **more)
 
     monkeypatch.setattr(Stepper, "take", taking)
     with pytest.raises(InputError, match="not even one row"):
@@ -195,9 +195,9 @@ def short_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[int] = []
     take = Stepper.take
 
-    def taking(stepper: Stepper, step: int) -> Any:
+    def taking(stepper: Stepper, step: int, **more: Any) -> Any:
         taken.append(step)
-        return take(stepper, step)
+        return take(stepper, step, **more)
 
     def failing(stepper: Stepper, batch: Any, weight: int) -> Any:
         sums = backward(stepper, batch, weight)
