@@ -23,6 +23,8 @@ SPARE = 0.05
 """The share of the free memory that bf16 must leave, to be chosen where nobody asked for it."""
 USUAL_ROW = 2048
 """bf16 must have room for micro-batches of so many tokens."""
+HOST_SHARE = 0.5
+"""Of the host's memory that is free, the share that may be pinned for the inputs of recomputed layers."""
 GRAPH_SECONDS = 2.0
 """What capturing CUDA graphs costs: 0.27 s for each shape of a micro-batch on an H100, of which a run had six."""
 ALL = Switches()
@@ -31,13 +33,14 @@ ALL = Switches()
 @dataclass(frozen=True)
 class Device:
     """`total`, `free`: bytes of its memory, and those that the training may use. `capability`: CUDA's compute
-    capability; (0, 0) on a CPU."""
+    capability; (0, 0) on a CPU. `host_free`: of the memory of the host; None: it is not known."""
 
     cuda: bool
     name: str
     total: int
     free: int
     capability: tuple[int, int] = (0, 0)
+    host_free: int | None = None
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,8 @@ class Recipe:
     """Nobody asked for the quantization."""
     sharded: Choice[bool]
     """Whether the processes divide the base among them."""
+    offload: Choice[bool]
+    """Whether the inputs of layers wait in the memory of the host where all layers are recomputed."""
 
     def document(self) -> dict[str, JsonValue]:
         """In the form of `Chosen.document`. The quantization is in that."""
@@ -105,6 +110,7 @@ class Recipe:
             "fused_lora": self.fused_lora,
             "cuda_graphs": self.cuda_graphs,
             "sharded": self.sharded,
+            "offload": self.offload,
         }
         found: dict[str, JsonValue] = {
             name: {"value": choice.value, "reason": choice.reason} for name, choice in switches.items()
@@ -144,15 +150,17 @@ class Planner:
         """The rest of the recipe for a quantization."""
         fused = self._fused()
         sharded = self._sharded(quantization.value, fits[-1])
-        way = self._way(quantization.value, fused=fused.value, sharded=sharded.value)
+        offload = self._offload(fits)
+        way = self._way(quantization.value, fused=fused.value, sharded=sharded.value, offload=offload.value)
         begin = self._begin(way, fits)
         graphs = self._graphs(way, begin.value)
-        return Recipe(quantization, fused, graphs, begin, automatic, sharded)
+        return Recipe(quantization, fused, graphs, begin, automatic, sharded, offload)
 
     def estimate(self, recipe: Recipe, fit: Fit, *, linear_head: bool = True) -> Estimate:
         """Memory and time of the run with this recipe, if `fit` is what it computes with."""
         way = replace(
             self._way(recipe.quantization.value, fused=recipe.fused_lora.value, sharded=recipe.sharded.value),
+            offload=recipe.offload.value,
             graphs=recipe.cuda_graphs.value,
             linear_head=linear_head,
         )
@@ -216,6 +224,24 @@ class Planner:
             )
         return Choice(True, f"one GPU does not hold the base: it would take at least {room}")
 
+    def _offload(self, fits: Sequence[Fit]) -> Choice[bool]:
+        if self.switches.offload is not None:
+            return Choice(self.switches.offload, "as set" if self.switches.offload else "switched off")
+        if not self.device.cuda:
+            return Choice(False, "on a CPU there is no other memory")
+        largest = max((self._micro(fit) for fit in fits if fit.again == 1.0), default=0)
+        load = Load(largest, largest)
+        way = self._way("none", fused=True)
+        wanted = self.processes * self.base.shape.layers * memory_plan.input_bytes(self.base.shape, way, load)
+        host_free = self.device.host_free
+        room = f"the inputs of recomputed layers, up to {_gib(wanted)}"
+        if host_free is None:
+            return Choice(True, f"{room} GiB, wait in the memory of the host")
+        room = f"{room} of the {_gib(host_free)} GiB of the host's memory that are free"
+        if wanted > HOST_SHARE * host_free:
+            return Choice(False, f"{room}, are too much for it: they stay on the GPU")
+        return Choice(True, f"{room}, wait there")
+
     def _begin(self, way: Way, fits: Sequence[Fit]) -> Choice[Fit]:
         if len(fits) == 1:
             return Choice(fits[0], "the only one on this device")
@@ -262,7 +288,7 @@ class Planner:
 
     # --- figures --------------------------------------------------------------------------------------------------
 
-    def _way(self, quantization: str, *, fused: bool, sharded: bool = False) -> Way:
+    def _way(self, quantization: str, *, fused: bool, sharded: bool = False, offload: bool = False) -> Way:
         return Way(
             quantization,
             cuda=self.device.cuda,
@@ -272,6 +298,7 @@ class Planner:
             tuned_mlp=self.tuned_mlp,
             shards=self.processes if sharded else 1,
             width=self.width,
+            offload=offload,
         )
 
     def _need(self, way: Way, fit: Fit) -> Need:

@@ -228,7 +228,7 @@ def test_a_base_that_all_gpus_together_do_not_hold_is_refused_with_what_to_chang
 
 def test_the_document_has_a_reason_for_each_value():
     document = recipe("H100", "8B").document()
-    assert set(document) == {"fused_lora", "cuda_graphs", "sharded", "micro_tokens", "recompute"}
+    assert set(document) == {"fused_lora", "cuda_graphs", "sharded", "offload", "micro_tokens", "recompute"}
     assert all(isinstance(entry, dict) and entry["reason"] for entry in document.values())
 
 
