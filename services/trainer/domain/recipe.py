@@ -234,12 +234,12 @@ class Planner:
         way = self._way("none", fused=True)
         wanted = self.processes * self.base.shape.layers * memory_plan.input_bytes(self.base.shape, way, load)
         host_free = self.device.host_free
-        room = f"the inputs of recomputed layers, up to {_gib(wanted)}"
+        room = f"where all layers are recomputed, their inputs, up to {_gib(wanted)}"
         if host_free is None:
             return Choice(True, f"{room} GiB, wait in the memory of the host")
         room = f"{room} of the {_gib(host_free)} GiB of the host's memory that are free"
         if wanted > HOST_SHARE * host_free:
-            return Choice(False, f"{room}, are too much for it: they stay on the GPU")
+            return Choice(False, f"{room}, stay on the GPU: they would be more than half")
         return Choice(True, f"{room}, wait there")
 
     def _begin(self, way: Way, fits: Sequence[Fit]) -> Choice[Fit]:

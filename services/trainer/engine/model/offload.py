@@ -179,7 +179,7 @@ def _unpack(kept: Any) -> Any:
 
 
 def _has_gradient(value: Any) -> bool:
-    return torch.is_tensor(value) and value.requires_grad and value.is_floating_point()
+    return bool(torch.is_tensor(value) and value.requires_grad and value.is_floating_point())
 
 
 def _taken_out(function: Any) -> tuple[Any, list[Any]]:
