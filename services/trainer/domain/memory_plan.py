@@ -222,6 +222,12 @@ def input_bytes(shape: Shape, way: Way, load: Load) -> int:
     return way.width * shape.hidden * load.tokens
 
 
+def host_bytes(shape: Shape, way: Way, load: Load) -> int:
+    """The inputs of all layers in the memory of the host, where pinned memory comes in powers of two."""
+    size = input_bytes(shape, way, load)
+    return shape.layers * (1 << (size - 1).bit_length() if size else 0)
+
+
 def head_bytes(shape: Shape, way: Way, load: Load) -> int:
     """The logits that there are at a time."""
     if not way.linear_head:

@@ -230,9 +230,8 @@ class Planner:
         if not self.device.cuda:
             return Choice(False, "on a CPU there is no other memory")
         largest = max((self._micro(fit) for fit in fits if fit.again == 1.0), default=0)
-        load = Load(largest, largest)
         way = self._way("none", fused=True)
-        wanted = self.processes * self.base.shape.layers * memory_plan.input_bytes(self.base.shape, way, load)
+        wanted = self.processes * memory_plan.host_bytes(self.base.shape, way, Load(largest, largest))
         host_free = self.device.host_free
         room = f"where all layers are recomputed, their inputs, up to {_gib(wanted)}"
         if host_free is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import weakref
 from functools import partial
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from services.trainer.engine.fast.fused import fuse
+from services.trainer.engine.model import offload as offloading
 from services.trainer.engine.model.offload import Buffers, Offload, host_free
 from services.trainer.engine.model.recompute import recompute_activations
 from tests.unit.trainer.engine.fast.models import small_model
@@ -110,6 +112,38 @@ def test_the_inputs_are_on_the_host_until_they_are_wanted():
         hidden = run(layer, hidden)
     hidden.sum().backward()
     assert torch.equal(begin.grad, expected.grad)
+
+
+class Late:
+    """Copies that are made as late as a GPU may make them: when the computing stream waits for them. Until then, what
+    they write is not a number, and so it stays if what they read is gone."""
+
+    def __init__(self, _device: Any) -> None:
+        self._pending: list[tuple[int, Any, Any]] = []
+        self._begun = 0
+
+    def computing(self) -> Late:
+        return self
+
+    def copy(self, source: Any, target: Any) -> int:
+        self._begun += 1
+        target.fill_(torch.nan)
+        self._pending.append((self._begun, weakref.ref(source), weakref.ref(target)))
+        return self._begun
+
+    def wait_event(self, event: int) -> None:
+        while self._pending and self._pending[0][0] <= event:
+            _, source, target = self._pending.pop(0)
+            if source() is not None and target() is not None:
+                target().copy_(source())
+
+
+def test_no_memory_is_used_or_given_back_before_its_copy_is_over(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(offloading, "_Copies", Late)
+    expected = step(model_with("all", None, 0.0), (2, 1, 2))
+    model = model_with("all", Offload(CPU, plain), 0.0)
+    for _ in range(2):
+        assert same(step(model, (2, 1, 2)), expected)
 
 
 @pytest.mark.parametrize("within", ["forward", "backward"])
