@@ -29,6 +29,9 @@ for 135 M; not explained yet."""
 HEAD_CHUNK, HEAD_BYTES, PLAIN_HEAD_BYTES = 4096, 6, 16
 """So many positions get their logits at a time (`engine/fast/head.py`), in so many bytes for each logit; and the bytes
 where the base's own head is used, for all positions at once."""
+KERNEL_HEAD_BYTES, CHUNKS_AT_ONCE = 2, 2
+"""Bytes of a logit where one kernel makes losses and gradients of logits in 16 bits, in place; and how many chunks
+there are at a time: the logits of the last one go when those of the next have been made."""
 EAGER_BYTES = 8
 """Of a pair of tokens of a row, in scores and weights of eager attention, for each layer and head."""
 PROCESS_BYTES = int(1.05 * GIB)
@@ -43,6 +46,8 @@ EFFICIENCY: Mapping[tuple[str, bool], float] = {
     ("fp8", True): 0.63,
 }
 """The share of a GPU's dense bfloat16 peak that steps reach where the arithmetic takes the time."""
+RECOMPUTED_EFFICIENCY = 0.8
+"""What is left of it where all layers are recomputed: 14 s were measured where 11 s had been planned (8B, nf4)."""
 LAUNCH_SECONDS = 8e-3
 """How long the process takes to launch the kernels of one layer, forward and backward. A micro-batch through a small
 base takes as long as its launches."""
@@ -84,6 +89,13 @@ class Fit(BaseModel):
 
 
 ON_CPU = (Fit(micro_tokens=1024, recompute=False),)  # larger micro-batches are not faster here
+LEAN_ON_GPU = (
+    # So that the steps of a usual batch, of 6,000 to 10,000 tokens, are two micro-batches: what one layer needs while
+    # it goes backward is most of what is not weights. Smaller ones dequantize all 4-bit weights once more.
+    Fit(micro_tokens=5120, recompute=True),
+    Fit(micro_tokens=2048, recompute=True),
+    Fit(micro_tokens=0, recompute=True),
+)
 LEAN_ON_CPU = (Fit(micro_tokens=1024, recompute=True),)
 ON_GPU = (
     # Fastest first. Keeping activations beats large micro-batches down to about 4k tokens; below, dequantizing all
@@ -126,7 +138,7 @@ class Way:
     """How a run computes. `attention`: `varlen`, `sdpa` or `eager`; the latter two know a matrix of all pairs of tokens
     of a row. `shares_keys`: its attention takes fewer heads of keys than of queries without copying them. `tuned_mlp`:
     the MLP has an adapter, too. `shards`: among so many processes the layers of the base are divided. `width`: bytes of
-    a number that is computed with, 2 or 4."""
+    a number that is computed with, 2 or 4. `offload`: the inputs of recomputed layers wait in the host's memory."""
 
     quantization: str
     cuda: bool = True
@@ -138,6 +150,7 @@ class Way:
     tuned_mlp: bool = True
     shards: int = 1
     width: int = 2
+    offload: bool = False
 
 
 @dataclass(frozen=True)
@@ -178,7 +191,8 @@ def need(shape: Shape, adapter_parameters: int, load: Load, way: Way, *, recompu
     """The memory of a training at its peak. `recompute`, `part`: as in `Fit`.
 
     Kept: what each layer saves for its backward pass; with recomputation only its input, or all but what its attention
-    saves. Passing: the logits of a chunk, or the gradients of what one layer has saved, whichever is larger, because
+    saves; where the host has these inputs, only those of the layer that is computed and of the one that is next.
+    Passing: the logits of a chunk, or the gradients of what one layer has saved, whichever is larger, because
     they come one after the other. With recomputation that layer also has to save what it had not kept. Besides, an nf4
     matrix that is not quantized for a moment, and the mask of sdpa.
     """
@@ -190,18 +204,37 @@ def need(shape: Shape, adapter_parameters: int, load: Load, way: Way, *, recompu
     elif recompute:
         again = saved
         layers = shape.layers if part == "all" else (shape.layers + 1) // 2
-        kept -= layers * (saved - way.width * shape.hidden * load.tokens)
-    chunk = min(load.tokens, HEAD_CHUNK) if way.linear_head else load.tokens
-    logits = chunk * shape.vocabulary * (HEAD_BYTES if way.linear_head else PLAIN_HEAD_BYTES)
+        kept -= layers * saved
+        kept += (min(2, layers) if part == "all" and way.offload else layers) * input_bytes(shape, way, load)
     matrix = way.width * shape.hidden * shape.intermediate if way.quantization == "nf4" else 0
     mask = 0 if way.attention == "varlen" else way.width * load.tokens * load.row
     return Need(
         weights=weights(shape, way),
         adapter=adapter_parameters * OPTIMIZER_BYTES,
         kept=int(kept),
-        passing=int(max(logits, saved + again) + matrix + mask),
+        passing=int(max(head_bytes(shape, way, load), saved + again) + matrix + mask),
         process=0 if way.cuda else PROCESS_BYTES,
     )
+
+
+def input_bytes(shape: Shape, way: Way, load: Load) -> int:
+    """What a layer is given."""
+    return way.width * shape.hidden * load.tokens
+
+
+def host_bytes(shape: Shape, way: Way, load: Load) -> int:
+    """The inputs of all layers in the memory of the host, where pinned memory comes in powers of two."""
+    size = input_bytes(shape, way, load)
+    return shape.layers * (1 << (size - 1).bit_length() if size else 0)
+
+
+def head_bytes(shape: Shape, way: Way, load: Load) -> int:
+    """The logits that there are at a time."""
+    if not way.linear_head:
+        return load.tokens * shape.vocabulary * PLAIN_HEAD_BYTES
+    if not (way.cuda and way.width == 2):
+        return min(load.tokens, HEAD_CHUNK) * shape.vocabulary * HEAD_BYTES
+    return min(load.tokens, CHUNKS_AT_ONCE * HEAD_CHUNK) * shape.vocabulary * KERNEL_HEAD_BYTES
 
 
 def weights(shape: Shape, way: Way) -> int:
@@ -294,6 +327,7 @@ def shortage_in_words(step: int, micro_tokens: int, *, recompute: bool) -> str:
 
 def _arithmetic(cost: Cost, way: Way, tokens: float, recompute: float) -> float:
     share = EFFICIENCY.get((way.quantization, way.fused), EFFICIENCY["nf4", False])
+    share *= 1 - recompute * (1 - RECOMPUTED_EFFICIENCY)
     return tokens * cost.flops(recompute=recompute) / (cost.peak * (share if way.cuda else 1.0))
 
 

@@ -17,13 +17,15 @@ class RowShape:
     """What rows look like. `at_least`: they are made so long, in tokens, if a micro-batch may have as many; rows are
     longer where a sequence is. `multiple`: their length is rounded up to one; `kept_multiple`: the number of predicted
     positions is. `packed`: a row may have several sequences. `most_documents`: so many sequences may be in a
-    micro-batch."""
+    micro-batch. `balanced`: the micro-batches of a step have about as many tokens each, instead of as many as go into
+    the first ones."""
 
     at_least: int = 1
     multiple: int = 1
     kept_multiple: int = 1
     packed: bool = True
     most_documents: int = 2**16
+    balanced: bool = False
 
 
 MASKED_GPU_ROW = 2048
@@ -42,7 +44,7 @@ def row_shape(
     if varlen:
         if recorded is not None:
             return RowShape(at_least=WHOLE, multiple=recorded, kept_multiple=2048, most_documents=most_documents)
-        return RowShape(at_least=WHOLE, multiple=128, most_documents=most_documents)
+        return RowShape(at_least=WHOLE, multiple=128, most_documents=most_documents, balanced=True)
     if gpu:
         return RowShape(at_least=MASKED_GPU_ROW, multiple=8)
     return RowShape()  # longer rows cost attention to pairs of tokens that may not see each other, and save no padding
@@ -96,7 +98,29 @@ def plan(
                 opened[number].accept(item, offer[1])
             else:
                 opened.append(_Open(item, lengths, most_tokens, shape))
+        if shape.balanced and len(opened) > 1:
+            opened = _evened(window, lengths, most_tokens, shape, opened)
         yield from (each.closed() for each in opened)
+
+
+def _evened(
+    window: Sequence[int],
+    lengths: Sequence[tuple[int, ...]],
+    most_tokens: int,
+    shape: RowShape,
+    opened: list[_Open],
+) -> list[_Open]:
+    """As many micro-batches, each item in the one with the fewest tokens so far that has room; or `opened`, if that
+    leaves no room for an item, or is no smaller."""
+    found = [_Open(item, lengths, most_tokens, shape) for item in window[: len(opened)]]
+    for item in window[len(opened) :]:
+        for each in sorted(found, key=lambda each: each.tokens):
+            if (offer := each.offer(lengths[item])) is not None:
+                each.accept(item, offer[1])
+                break
+        else:
+            return opened
+    return min(opened, found, key=lambda micros: max(each.tokens for each in micros))
 
 
 class _Open:
@@ -111,6 +135,8 @@ class _Open:
         self.rows: list[list[Place]] = []
         self.spaces: list[int] = []
         self.documents = 0
+        self.tokens = 0
+        """Without padding."""
         alone = self.offer(lengths[first], however=True)
         assert alone is not None
         self.accept(first, alone[1])
@@ -137,6 +163,7 @@ class _Open:
     def accept(self, item: int, rows: tuple[int, ...]) -> None:
         self.items.append(item)
         self.documents += len(rows)
+        self.tokens += sum(self.lengths[item])
         for place, row in enumerate(rows):
             if row == len(self.rows):
                 self.rows.append([])

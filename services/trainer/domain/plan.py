@@ -27,6 +27,8 @@ class Switches(StrictModel):
     flash_attention: bool | None = None
     sharded: bool | None = None
     """Whether the processes of a training divide the base among them."""
+    offload: bool | None = None
+    """Whether the inputs of recomputed layers are kept in the memory of the host."""
 
 
 class Plan(StrictModel):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from pydantic import JsonValue
 
-from services.trainer.domain import memory_plan
+from services.trainer.domain import flash, memory_plan
 from services.trainer.domain.auto import Choice
 from services.trainer.domain.memory_plan import GIB, Amount, Fit, Load, Need, Shape, Way
 from services.trainer.domain.packing import MASKED_GPU_ROW
@@ -23,26 +23,24 @@ SPARE = 0.05
 """The share of the free memory that bf16 must leave, to be chosen where nobody asked for it."""
 USUAL_ROW = 2048
 """bf16 must have room for micro-batches of so many tokens."""
+HOST_SHARE = 0.5
+"""Of the host's memory that is free, the share that may be pinned for the inputs of recomputed layers."""
 GRAPH_SECONDS = 2.0
 """What capturing CUDA graphs costs: 0.27 s for each shape of a micro-batch on an H100, of which a run had six."""
-FLASH_SECONDS, FLASH_SHARE, FLASH_HEAD = 20.0, 0.035, 128
-"""What importing and compiling FlashAttention 4 takes, the share of a step's time that it saves, and the size of the
-heads for which it does; with heads of 64 it was not faster. Measured on an H100."""
-FLASH_CAPABILITY = (9, 0)
-"""The first compute capability that it is made for: NVIDIA's Hopper generation."""
 ALL = Switches()
 
 
 @dataclass(frozen=True)
 class Device:
     """`total`, `free`: bytes of its memory, and those that the training may use. `capability`: CUDA's compute
-    capability; (0, 0) on a CPU."""
+    capability; (0, 0) on a CPU. `host_free`: of the memory of the host; None: it is not known."""
 
     cuda: bool
     name: str
     total: int
     free: int
     capability: tuple[int, int] = (0, 0)
+    host_free: int | None = None
 
 
 @dataclass(frozen=True)
@@ -104,6 +102,8 @@ class Recipe:
     """Nobody asked for the quantization."""
     sharded: Choice[bool]
     """Whether the processes divide the base among them."""
+    offload: Choice[bool]
+    """Whether the inputs of layers wait in the memory of the host where all layers are recomputed."""
 
     def document(self) -> dict[str, JsonValue]:
         """In the form of `Chosen.document`. The quantization is in that."""
@@ -112,6 +112,7 @@ class Recipe:
             "cuda_graphs": self.cuda_graphs,
             "flash_attention": self.flash_attention,
             "sharded": self.sharded,
+            "offload": self.offload,
         }
         found: dict[str, JsonValue] = {
             name: {"value": choice.value, "reason": choice.reason} for name, choice in switches.items()
@@ -151,16 +152,18 @@ class Planner:
         """The rest of the recipe for a quantization."""
         fused = self._fused()
         sharded = self._sharded(quantization.value, fits[-1])
-        way = self._way(quantization.value, fused=fused.value, sharded=sharded.value)
+        offload = self._offload(fits)
+        way = self._way(quantization.value, fused=fused.value, sharded=sharded.value, offload=offload.value)
         begin = self._begin(way, fits)
         graphs = self._graphs(way, begin.value)
         flash = self._flash(way, begin.value, graphs=graphs.value)
-        return Recipe(quantization, fused, graphs, flash, begin, automatic, sharded)
+        return Recipe(quantization, fused, graphs, flash, begin, automatic, sharded, offload)
 
     def estimate(self, recipe: Recipe, fit: Fit, *, linear_head: bool = True) -> Estimate:
         """Memory and time of the run with this recipe, if `fit` is what it computes with."""
         way = replace(
             self._way(recipe.quantization.value, fused=recipe.fused_lora.value, sharded=recipe.sharded.value),
+            offload=recipe.offload.value,
             graphs=recipe.cuda_graphs.value,
             linear_head=linear_head,
         )
@@ -224,6 +227,23 @@ class Planner:
             )
         return Choice(True, f"one GPU does not hold the base: it would take at least {room}")
 
+    def _offload(self, fits: Sequence[Fit]) -> Choice[bool]:
+        if self.switches.offload is not None:
+            return Choice(self.switches.offload, "as set" if self.switches.offload else "switched off")
+        if not self.device.cuda:
+            return Choice(False, "on a CPU there is no other memory")
+        largest = max((self._micro(fit) for fit in fits if fit.again == 1.0), default=0)
+        way = self._way("none", fused=True)
+        wanted = self.processes * memory_plan.host_bytes(self.base.shape, way, Load(largest, largest))
+        host_free = self.device.host_free
+        room = f"where all layers are recomputed, their inputs, up to {_gib(wanted)}"
+        if host_free is None:
+            return Choice(True, f"{room} GiB, wait in the memory of the host")
+        room = f"{room} of the {_gib(host_free)} GiB of the host's memory that are free"
+        if wanted > HOST_SHARE * host_free:
+            return Choice(False, f"{room}, stay on the GPU: they would be more than half")
+        return Choice(True, f"{room}, wait there")
+
     def _begin(self, way: Way, fits: Sequence[Fit]) -> Choice[Fit]:
         if len(fits) == 1:
             return Choice(fits[0], "the only one on this device")
@@ -266,25 +286,22 @@ class Planner:
         return None
 
     def _flash(self, way: Way, fit: Fit, *, graphs: bool) -> Choice[bool]:
-        if not self.device.cuda or self.base.attention != "varlen":
-            return Choice(False, "the base does not attend with a kernel for packed rows")
-        if self.device.capability < FLASH_CAPABILITY:
-            return Choice(False, "it is made for GPUs of compute capability 9.0 and newer")
-        if self.switches.flash_attention is not None:
-            return Choice(self.switches.flash_attention, "as set")
-        if graphs or self.base.shape.attention != FLASH_HEAD * self.base.shape.heads:
-            return Choice(False, f"it is faster than torch's kernel only for large bases, with heads of {FLASH_HEAD}")
-        if self.base.cost is None or not self.data.tokens:
-            return Choice(False, "how long the run takes is not known")
-        saved = FLASH_SHARE * self._seconds(way, fit)
-        return Choice(saved > FLASH_SECONDS, f"compiling it takes {FLASH_SECONDS:.0f} s, and saves {saved:.0f} s")
+        known = self.base.cost is not None and self.data.tokens
+        return flash.choose(
+            self.device.capability,
+            self.base.shape.attention // max(1, self.base.shape.heads),
+            self.switches.flash_attention,
+            packed=self.device.cuda and self.base.attention == "varlen",
+            graphs=graphs,
+            seconds=self._seconds(way, fit) if known else None,
+        )
 
     def _because(self) -> str:
         return f" ({', '.join(self.base.lacks)})" if self.base.lacks else ""
 
     # --- figures --------------------------------------------------------------------------------------------------
 
-    def _way(self, quantization: str, *, fused: bool, sharded: bool = False) -> Way:
+    def _way(self, quantization: str, *, fused: bool, sharded: bool = False, offload: bool = False) -> Way:
         return Way(
             quantization,
             cuda=self.device.cuda,
@@ -294,6 +311,7 @@ class Planner:
             tuned_mlp=self.tuned_mlp,
             shards=self.processes if sharded else 1,
             width=self.width,
+            offload=offload,
         )
 
     def _need(self, way: Way, fit: Fit) -> Need:

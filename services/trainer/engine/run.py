@@ -42,6 +42,7 @@ from services.trainer.engine.model.memory import (
     gpu_in_use,
     load_onto_device,
 )
+from services.trainer.engine.model.offload import Offload
 from services.trainer.engine.model.start import read_start
 from services.trainer.engine.model.targets import check_servable
 from services.trainer.engine.parallel.group import ALONE, Several
@@ -176,7 +177,10 @@ def _trained(task: Task, prepared: Prepared, compute: Compute) -> tuple[Prepared
         if (shards := shards_of(tuned)) is not None:
             shards.join(group, tuned)
         longest = prepared.train.longest
-        memory = Memory(tuned, device, longest, plan.served_memory, group, lean=plan.lean, shards=shards)
+        offload = Offload(device) if prepared.recipe.offload.value else None
+        memory = Memory(
+            tuned, device, longest, plan.served_memory, group, lean=plan.lean, shards=shards, offload=offload
+        )
         sequences_tried = [sequence for item in prepared.train.items[:2] for sequence in item]
         reading = memory.within(lambda _: measure(tuned, sequences_tried, memory.precision))
         if not plan.packed:

@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 
 import torch
 
-from services.trainer.domain.memory_plan import LEAN_ON_CPU, ON_CPU, ON_GPU, Fit
+from services.trainer.domain.memory_plan import LEAN_ON_CPU, LEAN_ON_GPU, ON_CPU, ON_GPU, Fit
 from services.trainer.engine import checkpoints
 from services.trainer.engine.checkpoints import Tensors
+from services.trainer.engine.model.offload import Offload
 from services.trainer.engine.model.recompute import recompute_activations
 from services.trainer.engine.parallel.group import ALONE, Group
 from services.trainer.engine.parallel.shards import Shards
@@ -25,7 +26,7 @@ Item = TypeVar("Item")
 def fits_of(device: Any, *, lean: bool = False) -> tuple[Fit, ...]:
     """What may be tried on a device, in this order. `lean`: only those that recompute all activations."""
     if lean:
-        return LEAN_ON_CPU if device.type == "cpu" else tuple(fit for fit in ON_GPU if fit.again == 1.0)
+        return LEAN_ON_CPU if device.type == "cpu" else LEAN_ON_GPU
     return ON_CPU if device.type == "cpu" else ON_GPU
 
 
@@ -139,11 +140,13 @@ class Memory:
         *,
         lean: bool = False,
         shards: Shards | None = None,
+        offload: Offload | None = None,
     ) -> None:
         """`longest`: tokens of the longest sequence, for the message if not even that one fits. `served`: the share of
         the device's memory that a model server may have. `lean`: activations are recomputed from the start.
-        `shards`: of the base, if it is divided among the group."""
+        `shards`: of the base, if it is divided among the group. `offload`: see `recompute_activations`."""
         self.shards = shards
+        self.offload = offload
         self.group = group
         self.model = model
         self.device = device
@@ -154,7 +157,7 @@ class Memory:
         self._fits = fits_of(device, lean=lean)
         self.fit = self._fits[0]
         if lean:
-            recompute_activations(model, "all")
+            recompute_activations(model, "all", offload)
 
     def begin(self, fit: Fit) -> None:
         """Let the search begin with this fit. One for another kind of device is ignored."""
@@ -166,7 +169,7 @@ class Memory:
         for another kind of device is ignored."""
         if fit in self._fits:
             self.fit = fit
-            recompute_activations(self.model, fit.recomputed)
+            recompute_activations(self.model, fit.recomputed, self.offload)
 
     def within(self, work: Callable[[int], T], random_before: Tensors | None = None) -> T:
         """Call `work(micro_tokens)`, again with the next smaller fit each time memory runs out.

@@ -9,10 +9,13 @@ import torch
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from services.trainer.engine.model.offload import Offload
 
-def recompute_activations(model: Any, what: str) -> None:
+
+def recompute_activations(model: Any, what: str, offload: Offload | None = None) -> None:
     """`what`: `none`, `attention`, `half` or `all`. A layer that does not call its attention `…Attention`, as recurrent
-    ones do, keeps it."""
+    ones do, keeps it. `offload`: with `all`, what keeps the inputs of the layers in the memory of the host; None: they
+    stay on the GPU."""
     for module in model.modules():
         if isinstance(vars(module).get("forward"), _Again):
             del module.forward
@@ -32,6 +35,10 @@ def recompute_activations(model: Any, what: str) -> None:
         layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
         for layer in layers[1::2]:
             layer.gradient_checkpointing = False
+    elif offload is not None:
+        for module in model.modules():
+            if "_gradient_checkpointing_func" in vars(module):
+                module._gradient_checkpointing_func = offload.checkpoint
 
 
 class _Again:

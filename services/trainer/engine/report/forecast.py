@@ -19,6 +19,7 @@ from services.trainer.engine.data.batches import epoch_order
 from services.trainer.engine.fast import varlen
 from services.trainer.engine.messages import Estimated
 from services.trainer.engine.model.base import BaseFacts
+from services.trainer.engine.model.offload import host_free
 from services.trainer.engine.report import choices
 from services.trainer.engine.report.choices import Choices
 from services.trainer.engine.report.usage import assumed_peak
@@ -103,7 +104,7 @@ def device_facts(device: Any) -> Device:
         return Device(cuda=False, name="CPU", total=total, free=total)
     free, total = torch.cuda.mem_get_info(device)
     capability = torch.cuda.get_device_capability(device)
-    return Device(True, torch.cuda.get_device_name(device), total, free, capability)
+    return Device(True, torch.cuda.get_device_name(device), total, free, capability, host_free())
 
 
 def _attention(implementation: str) -> str:

@@ -100,5 +100,7 @@ def save(plan: Plan, prepared: Prepared, loop: Loop, result: TrainingResult, out
     (folder / "README.md").write_text(model_card(result))
     if (graphs := loop.stepper.graphs) is not None:
         prepared = prepared.saying(cuda_graphs=(graphs.refused is None, graphs.outcome))
+    if (offload := loop.memory.offload) is not None and offload.refused is not None:
+        prepared = prepared.saying(offload=(False, f"given up, and kept on the GPU: {offload.refused}"))
     prepared.with_outcome(result).write(out)
     (out / "result.json").write_text(json.dumps(result.model_dump(mode="json"), indent=2) + "\n")

@@ -65,6 +65,35 @@ def test_the_peak_is_near_what_was_measured(
 
 
 @pytest.mark.parametrize(
+    ("quantization", "load", "recompute", "measured"),
+    [
+        # the estimates that were told then belong to a step of so many tokens, which was not noted itself
+        ("fp8", Load(10_460, 10_460), False, 60.8),
+        ("none", Load(10_460, 10_460), False, 60.7),
+        ("nf4", Load(10_460, 10_460), False, 51.1),
+        ("nf4", Load(8192, 8192), True, 10.0),
+    ],
+)
+def test_the_peak_of_this_engine_on_an_h100_is_within_a_tenth(
+    quantization: str, load: Load, recompute: bool, measured: float
+):
+    found = need(LLAMA_8B, ADAPTERS["8B"], load, Way(quantization, fused=True), recompute=recompute)
+    assert found.total / GIB == pytest.approx(measured, rel=0.1)
+
+
+def test_the_inputs_that_wait_on_the_host_are_not_counted():
+    load = Load(8192, 8192)
+
+    def kept(way: Way, part: Part = "all") -> int:
+        return need(LLAMA_8B, ADAPTERS["8B"], load, way, recompute=True, part=part).kept
+
+    there, away = Way("nf4", fused=True), Way("nf4", fused=True, offload=True)
+    assert kept(there) == 32 * 2 * 4096 * 8192
+    assert kept(away) == 2 * 2 * 4096 * 8192
+    assert kept(away, "half") == kept(there, "half")
+
+
+@pytest.mark.parametrize(
     ("quantization", "width", "attention", "row", "recompute", "measured"),
     [
         ("none", 2, "eager", 256, False, 2.60),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,6 +18,8 @@ SHAPES = [
     RowShape(at_least=64, multiple=8),
     RowShape(packed=False),
     RowShape(at_least=64, most_documents=3),
+    row_shape(gpu=True, varlen=True, packed=True),
+    row_shape(gpu=True, varlen=True, packed=True, most_documents=3),
 ]
 ITEMS: Any = st.integers(1, 2).flatmap(
     lambda each: st.lists(st.tuples(*[st.integers(1, 50)] * each), min_size=1, max_size=40)
@@ -55,6 +58,25 @@ def test_documents_of_all_lengths_leave_little_padding(packed: bool, most_paddin
     micros = list(plan(range(len(lengths)), lengths, 8192, shape))
     real = sum(each for (each,) in lengths)
     assert sum(micro.tokens for micro in micros) <= real / (1 - most_padding)
+
+
+@given(st.lists(st.integers(1, 900), min_size=1, max_size=60), st.integers(900, 4000))
+def test_the_micro_batches_of_a_step_are_even_and_no_more_than_before(lengths: list[int], most: int):
+    items = [(each,) for each in lengths]
+    even = row_shape(gpu=True, varlen=True, packed=True)
+    found, before = (list(plan(range(len(items)), items, most, each)) for each in (even, replace(even, balanced=False)))
+    assert len(found) == len(before)
+    largest = max(sum(filled(micro, items)) for micro in found)
+    assert largest <= min(most, max(sum(filled(micro, items)) for micro in before))
+
+
+def test_what_is_a_little_more_than_a_micro_batch_is_halved():
+    items = [(410,)] * 21  # 8,610 tokens
+    [one, other] = plan(range(21), items, 8192, row_shape(gpu=True, varlen=True, packed=True))
+    assert (sum(filled(one, items)), sum(filled(other, items))) == (4510, 4100)
+    # where launches are recorded, few shapes are better
+    [one, other] = plan(range(21), items, 8192, row_shape(gpu=True, varlen=True, packed=True, recorded=512))
+    assert (sum(filled(one, items)), sum(filled(other, items))) == (7790, 820)
 
 
 def test_with_no_room_at_all_items_go_one_by_one():

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.trainer.domain.memory_plan import GIB, ON_CPU, ON_GPU, Fit
+from services.trainer.domain.memory_plan import GIB, LEAN_ON_GPU, ON_CPU, ON_GPU, Fit
 from services.trainer.domain.plan import Switches
 from services.trainer.domain.recipe import Base, Data, Device, Planner, Recipe, check_fp8
 from shared.errors import InputError
@@ -227,9 +227,30 @@ def test_a_base_that_all_gpus_together_do_not_hold_is_refused_with_what_to_chang
     assert (caught.value.code, caught.value.param) == ("out_of_memory", "model")
 
 
+def test_the_inputs_of_recomputed_layers_wait_on_the_host_where_it_has_the_memory():
+    def made(host_free: int | None, **changes: Any) -> tuple[bool, str, int]:
+        usual = planner("4090", "8B")
+        one = replace(usual, device=replace(usual.device, host_free=host_free), **changes)
+        found = one.plan("nf4", LEAN_ON_GPU)
+        return found.offload.value, found.offload.reason, one.estimate(found, LEAN_ON_GPU[0]).memory_bytes
+
+    unknown, plenty, little = made(None), made(64 * GIB), made(GIB)
+    assert [each[0] for each in (unknown, plenty, little)] == [True, True, False]
+    assert "of the 64.0 GiB of the host's memory that are free, wait there" in plenty[1]
+    assert "of the 1.0 GiB of the host's memory that are free, stay on the GPU" in little[1]
+    assert unknown[2] == plenty[2] < little[2] - GIB // 2
+    assert not made(4 * GIB, processes=4)[0]  # each process has its own
+    assert made(64 * GIB, switches=Switches(offload=False))[:2] == (False, "switched off")
+    assert made(0, switches=Switches(offload=True))[:2] == (True, "as set")
+    on_cpu = replace(planner("4090", "8B"), device=CPU).plan("nf4", LEAN_ON_GPU).offload
+    assert not on_cpu.value
+
+
 def test_the_document_has_a_reason_for_each_value():
     document = recipe("H100", "8B").document()
-    assert set(document) == {"fused_lora", "cuda_graphs", "flash_attention", "sharded", "micro_tokens", "recompute"}
+    assert set(document) == {
+        "fused_lora", "cuda_graphs", "flash_attention", "sharded", "offload", "micro_tokens", "recompute",
+    }  # fmt: skip
     assert all(isinstance(entry, dict) and entry["reason"] for entry in document.values())
 
 

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from services.trainer.domain.auto import Choice, Facts, choose
 from services.trainer.domain.packing import RowShape
-from services.trainer.domain.plan import Plan
+from services.trainer.domain.plan import Plan, Switches
 from services.trainer.engine import checkpoints
 from services.trainer.engine.data.batches import Batch, Packer, epoch_order
 from services.trainer.engine.data.tokens import Example
@@ -203,7 +203,9 @@ def test_a_run_learns_and_leaves_everything_behind(make_plan: MakePlan, tmp_path
     assert any(float(p.abs().max()) > 0 for name, p in served.named_parameters() if "lora_B" in name)
 
 
-@pytest.mark.parametrize("asked", [{"packed": False}, {"lean": True}])
+@pytest.mark.parametrize(
+    "asked", [{"packed": False}, {"lean": True}, {"lean": True, "switches": Switches(offload=True)}]
+)
 def test_neither_one_document_a_row_nor_recomputation_changes_what_is_learnt(
     make_plan: MakePlan, tmp_path: Path, asked: dict[str, Any]
 ):
@@ -212,6 +214,8 @@ def test_neither_one_document_a_row_nor_recomputation_changes_what_is_learnt(
     train(plan.model_copy(update=asked), tmp_path / "other")
     packing = json.loads((tmp_path / "other" / "hyperparameters.json").read_text())["packing"]
     assert packing["value"] == ("packed" not in asked)
+    kept = json.loads((tmp_path / "other" / "hyperparameters.json").read_text())["offload"]
+    assert (kept["value"], bool(kept["reason"])) == ("switches" in asked, True)
     for usual, other in zip(losses(tmp_path / "usual"), losses(tmp_path / "other"), strict=True):
         assert {name: other[name] for name in usual if "loss" in name} == pytest.approx(
             {name: value for name, value in usual.items() if "loss" in name}, rel=2e-3

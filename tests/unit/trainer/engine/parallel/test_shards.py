@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from services.trainer.engine.fast.adapters.fused import fuse
 from services.trainer.engine.fast.dress import in_8_bits
 from services.trainer.engine.model.memory import Memory
+from services.trainer.engine.model.offload import Offload
 from services.trainer.engine.model.recompute import recompute_activations
 from services.trainer.engine.parallel.group import Group
 from services.trainer.engine.parallel.loading import Divided, shards_of
@@ -94,7 +95,7 @@ def whole(folder: Path, quantization: str, dtype: Any) -> Any:
     return model
 
 
-@pytest.mark.parametrize("recompute", ["none", "attention", "half", "all"])
+@pytest.mark.parametrize("recompute", ["none", "attention", "half", "all", "offloaded"])
 @pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize(
     ("quantization", "dtype"), [("nf4", torch.float32), ("none", torch.float64), ("fp8", torch.float64)]
@@ -106,7 +107,10 @@ def test_a_divided_base_has_the_gradients_of_a_whole_one(
     reference = whole(folder, quantization, dtype)
     if fused:
         assert not fuse(model)
-    recompute_activations(model, recompute)
+    if recompute == "offloaded":
+        recompute_activations(model, "all", Offload(torch.device("cpu")))
+    else:
+        recompute_activations(model, recompute)
     for _ in range(2):  # the second pass begins where the first has ended
         expected, found = gradients_of(reference), gradients_of(model)
         assert found.keys() == expected.keys()
