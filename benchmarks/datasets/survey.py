@@ -48,7 +48,7 @@ def by_datasketch(rows: Rows) -> None:
     index = MinHashLSH(threshold=0.7, num_perm=2 * HALF)
     for number, (question, answer) in enumerate(rows):
         made = MinHash(num_perm=2 * HALF)
-        made.update_batch([each.encode() for each in features(words_of(question)) | features(words_of(answer))])
+        made.update_batch([each.encode() for each in {*features(words_of(question)), *features(words_of(answer))}])
         index.query(made)
         index.insert(number, made)
 

@@ -15,7 +15,7 @@ from stdnum import iban, luhn
 from stdnum.us import ssn
 
 from shared.privacy.phones import phones
-from shared.privacy.spans import Span, disjoint
+from shared.privacy.spans import Span, disjoint, has_digit
 
 # The cheap test: six characters or more from digit to digit, without a letter between them.
 _DIGITS = re.compile(r"[0-9][0-9 .()/\-\u00a0\u202f\u2010\u2011]{4,60}[0-9]")
@@ -28,7 +28,7 @@ def find_personal(text: str) -> list[Span]:
     found: list[Span] = []
     if "@" in text:
         found += _emails(text)
-    if (first := _DIGITS.search(text)) is not None:
+    if has_digit(text) and (first := _DIGITS.search(text)) is not None:
         found += _numbers(text, first)
     if "::" in text or text.count(":") >= 7:
         found += _ipv6(text)

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from math import log2
 
-from shared.privacy.spans import Kind, Span, disjoint
+from shared.privacy.spans import Kind, Span, disjoint, has_digit
 
 # A text that lacks the first part is not searched for the second; `str.__contains__` is a hundred times quicker.
 _FORMS: tuple[tuple[str, str, Kind], ...] = (
@@ -63,6 +63,8 @@ _FORMS: tuple[tuple[str, str, Kind], ...] = (
     (":AA", r"\d{8,10}:AA[A-Za-z0-9_-]{32,35}", "token"),
 )
 _KNOWN = tuple((part, re.compile(rf"(?<![A-Za-z0-9_]){form}(?![A-Za-z0-9])"), kind) for part, form, kind in _FORMS)
+_MARKS = ("_", "-", *(part for part, _, _ in _FORMS if "_" not in part and "-" not in part))
+"""One of these is in every text that has a known form."""
 _SHORTEST = 16
 _BLOCK = re.compile(
     r"-----BEGIN (?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----"
@@ -97,7 +99,7 @@ def find_secrets(text: str) -> list[Span]:
     """Every place with a secret, in order and disjoint. A secret that is named by a word is only its value."""
     found: list[Span] = []
     # all known forms are long; a text of ordinary words need not be searched for each of them
-    if max(map(len, text.split()), default=0) >= _SHORTEST:
+    if any(map(text.__contains__, _MARKS)) and max(map(len, text.split()), default=0) >= _SHORTEST:
         for part, form, kind in _KNOWN:
             if part not in text:
                 continue
@@ -126,6 +128,9 @@ def _in_urls(text: str) -> Iterator[Span]:
 
 
 def _named(text: str) -> Iterator[Span]:
+    # every value that is meant has a digit
+    if text.isascii() and not has_digit(text):
+        return
     lowered = text.lower()
     if len(lowered) != len(text):  # a few letters have two small ones
         lowered = "".join(small if len(small := each.lower()) == 1 else each for each in text)

@@ -40,6 +40,17 @@ class Span:
         return f"[{self.kind.upper()}]"
 
 
+_DIGITS = b"0123456789"
+
+
+def has_digit(text: str) -> bool:
+    """Whether a text has one of 0 to 9: a cheap test before costly ones."""
+    if not text.isascii():
+        return any(map(text.__contains__, "0123456789"))
+    data = text.encode()
+    return len(data.translate(None, _DIGITS)) < len(data)
+
+
 def disjoint(spans: Iterable[Span]) -> list[Span]:
     """The spans in their order; of two that overlap, the longer one."""
     kept: list[Span] = []

@@ -31,7 +31,8 @@ FEWEST = 4
 SEED = 42
 
 _WORD = re.compile(r"\w+")
-_SPACES = {code: " " for code in range(128) if not (chr(code).isalnum() or chr(code) == "_")}
+_ASCII_WORDS = bytes(ord(char.lower()) if char.isalnum() or char == "_" else 32 for char in map(chr, range(128)))
+_TABLE = _ASCII_WORDS + bytes(range(128, 256))
 _LONG_WORD = 24
 MAX_WORDS = 4000
 """Words of a text that are read. Books that agree in so many are near-duplicates."""
@@ -39,10 +40,10 @@ MAX_WORDS = 4000
 
 def words_of(text: str) -> list[str]:
     """The words in small letters. Scripts without spaces give pairs of characters instead."""
-    text = text[: MAX_WORDS * 12].casefold()
+    text = text[: MAX_WORDS * 12]
     if text.isascii():
-        return text.translate(_SPACES).split()[:MAX_WORDS]  # five times as fast as the expression
-    words = _WORD.findall(text)[:MAX_WORDS]
+        return text.encode().translate(_TABLE).decode().split()[:MAX_WORDS]  # faster than the expression
+    words = _WORD.findall(text.casefold())[:MAX_WORDS]
     if any(len(word) > _LONG_WORD for word in words):
         words = [piece for word in words for piece in _pieces(word)]
     return words
@@ -54,20 +55,22 @@ def _pieces(word: str) -> Iterable[str]:
     return (word[at : at + 2] for at in range(len(word) - 1))
 
 
-def features(words: Sequence[str]) -> set[str]:
-    """The words and the pairs of neighbours."""
-    found = set(words)
-    found.update(map(" ".join, pairwise(words)))
-    return found
+def features(words: Sequence[str]) -> list[str]:
+    """The words and the pairs of neighbours. What a text has twice is there twice: a MinHash is the same with it, and a
+    set would take twice as long."""
+    return [*words, *map(" ".join, pairwise(words))]
 
 
-def own(found: set[str], common: AbstractSet[str]) -> set[str]:
+def own(found: list[str], common: AbstractSet[str]) -> list[str]:
     """The features without those of the dataset's form, which many rows share."""
-    rest = found - common
-    return rest if len(rest) >= FEWEST else found
+    if not common:
+        return found
+    rest = [each for each in found if each not in common]
+    different = len(set(rest[: 2 * FEWEST])) >= FEWEST or len(set(rest)) >= FEWEST
+    return rest if different else found
 
 
-def signatures(prompts: list[set[str]], answers: list[set[str]]) -> tuple[NDArray[np.uint32], NDArray[np.uint8]]:
+def signatures(prompts: list[list[str]], answers: list[list[str]]) -> tuple[NDArray[np.uint32], NDArray[np.uint8]]:
     """Bands (rows x BANDS) and signatures (rows x SIGNATURE) of rows, by the features of their halves."""
     values = np.concatenate([_minhash(prompts), _minhash(answers)], axis=1)
     joined = np.concatenate(
@@ -80,6 +83,6 @@ def signatures(prompts: list[set[str]], answers: list[set[str]]) -> tuple[NDArra
     return (bands >> np.uint64(32)).astype(np.uint32), (values & 0xFF).astype(np.uint8)
 
 
-def _minhash(sets: list[set[str]]) -> NDArray[np.uint32]:
+def _minhash(sets: list[list[str]]) -> NDArray[np.uint32]:
     matrix: Any = RMinHash.digest_matrix_from_token_sets(sets, HALF, SEED)
     return np.asarray(matrix.to_rows(), np.uint32).reshape(len(sets), HALF)

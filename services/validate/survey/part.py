@@ -28,6 +28,8 @@ UNDECIDED = 40
 """Texts of one piece that are kept for a model of languages."""
 MIN_WORDS = 4
 """Rows of fewer words are too short to be nearly the same as others: they are the same, or not."""
+REPEATED, REPEATED_CHARS = 64, 20_000
+"""So many texts are kept with what was found in them, as a system prompt stands in every row; longer ones are not."""
 _LINE = re.compile(rb"[^\r\n][^\n]*")
 _BOM = b"\xef\xbb\xbf"
 
@@ -103,8 +105,8 @@ class _Found:
         self.label_ids, self.near_lines = array("I"), array("I")
         self.personal, self.secret, self.refusing, self.mixed = (array("I") for _ in range(4))
         self.flawed, self.flaws = array("I"), array("I")
-        self.prompts: list[set[str]] = []
-        self.answers: list[set[str]] = []
+        self.prompts: list[list[str]] = []
+        self.answers: list[list[str]] = []
         self.kinds: Counter[str] = Counter()
         self.answer_kinds: Counter[str] = Counter()
         self.labels: Counter[str] | None = Counter()
@@ -202,10 +204,14 @@ def finder(personal: bool, secrets: bool) -> Any:
 
     def both(text: str) -> list[Span]:
         found = find_secrets(text)
+        if not found:
+            return find_personal(text)
         rest = [span for span in find_personal(text) if all(span.end <= s.start or s.end <= span.start for s in found)]
         return sorted([*found, *rest])
 
-    return both if personal and secrets else find_personal if personal else find_secrets
+    find = both if personal and secrets else find_personal if personal else find_secrets
+    known = lru_cache(REPEATED)(find)
+    return lambda text: known(text) if len(text) <= REPEATED_CHARS else find(text)
 
 
 def _note(found: _Found, private: list[tuple[str, Kind, str]], line: int) -> None:

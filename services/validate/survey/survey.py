@@ -180,7 +180,7 @@ def _common(path: Path) -> frozenset[str]:
         if (value := decoded(line)) is None or (texts := said(value)) is None:
             continue
         rows += 1
-        counts.update(features(words_of(texts.prompt)) | features(words_of(texts.answer)))
+        counts.update({*features(words_of(texts.prompt)), *features(words_of(texts.answer))})
         if rows >= SAMPLE:
             break
     return frozenset(each for each, count in counts.items() if count > max(_LEAST_COMMON, COMMON * rows))

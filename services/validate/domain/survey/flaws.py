@@ -84,7 +84,8 @@ _ASKED_TURN = re.compile(r"(?:user|human|customer|client) ?:|dialog|conversation
 _TAG = re.compile(r"</?(?:p|br|div|span|li|ul|ol|strong|font|td|tr|table|h[1-6])(?: [^<>]*)? ?/?>", re.IGNORECASE)
 _ASKS_FOR_TAGS = re.compile(r"html|</?[a-z]|markup|web ?page|css|xml|svg", re.IGNORECASE)
 _ENTITY = re.compile(r"&(?:amp|lt|gt|quot|apos|nbsp|#\d{2,5}|#x[0-9a-f]{2,4});", re.IGNORECASE)
-_ENCODED = re.compile(r"[A-Za-z0-9+/]{240,}")
+_LONG_RUN = 240
+_ENCODED = re.compile(rf"[A-Za-z0-9+/]{{{_LONG_RUN},}}")
 _JSON_BEGINS = re.compile(r'\{\s*"|\[\s*[{"]')
 _CODE = "```"
 _SENTENCE_CHARS = 200
@@ -142,6 +143,9 @@ def _of_messages(value: dict[str, Any]) -> Iterator[str]:
 
 
 def _is_blank(message: dict[str, Any]) -> bool:
+    content = message.get("content")
+    if isinstance(content, str) and content[:1].isalnum():
+        return False  # most messages
     text = text_of_message(message)
     return bool(text) and not text.strip().strip(_NOT_SEEN).strip()
 
@@ -153,14 +157,20 @@ def _of_text(texts: Said) -> Iterator[str]:
                 yield "wrong_encoding"
             if "\N{REPLACEMENT CHARACTER}" in text:
                 yield "lost_characters"
-        if _HIDDEN.search(text):
+        if not text.isprintable() and _HIDDEN.search(text):
             yield "invisible_characters"
         if ("<" in text or "[" in text or "###" in text) and _TOKENS.search(text):
             yield "template_tokens"
         if "&" in text and _CODE not in text and _ENTITY.search(text) and not _TAG.search(text):
             yield "entities"
-        if len(text) >= 240 and _ENCODED.search(text):
+        if len(text) >= _LONG_RUN and _may_be_encoded(text) and _ENCODED.search(text):
             yield "encoded_data"
+
+
+def _may_be_encoded(text: str) -> bool:
+    """Whether a block without a space is as long as the half of an encoded run: each run covers one of these blocks."""
+    half = _LONG_RUN // 2
+    return any(" " not in text[at : at + half] for at in range(0, len(text) - half + 1, half))
 
 
 def _of_answer(texts: Said, words: list[str], is_json: bool) -> Iterator[str]:

@@ -80,8 +80,9 @@ def language_of(text: str, words: Sequence[str]) -> str | None:
         return script
     scores: dict[str, float] = {}
     for word in words[:LATIN_TEXT]:
-        for language, weight in _WEIGHTS.get(word, ()):
-            scores[language] = scores.get(language, 0.0) + weight
+        if word in _WEIGHTS:
+            for language, weight in _WEIGHTS[word]:
+                scores[language] = scores.get(language, 0.0) + weight
     if not scores:
         return None
     best = max(scores, key=lambda language: (scores[language], language))

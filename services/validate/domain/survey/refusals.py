@@ -35,8 +35,11 @@ _HINTS = (
     "язык", "извин", "作为", "抱歉", "申し", "言語",
 )  # fmt: skip
 
+_ASCII_HINTS = tuple(filter(str.isascii, _HINTS))
+
 
 def refuses(answer: str) -> bool:
     """Whether the answer begins with a refusal."""
     head = answer[:HEAD].lower()
-    return any(hint in head for hint in _HINTS) and _REFUSAL.search(answer, 0, HEAD) is not None
+    hints = _ASCII_HINTS if head.isascii() else _HINTS
+    return any(map(head.__contains__, hints)) and _REFUSAL.search(answer, 0, HEAD) is not None
