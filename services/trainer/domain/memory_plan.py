@@ -29,7 +29,7 @@ for 135 M; not explained yet."""
 HEAD_CHUNK, HEAD_BYTES, PLAIN_HEAD_BYTES = 4096, 6, 16
 """So many positions get their logits at a time (`engine/fast/head.py`), in so many bytes for each logit; and the bytes
 where the base's own head is used, for all positions at once."""
-KERNEL_HEAD_BYTES, CHUNKS_AT_ONCE = 2, 2
+KERNEL_HEAD_BYTES, CHUNKS_AT_ONCE = 2, 1
 """Bytes of a logit where one kernel makes losses and gradients of logits in 16 bits, in place; and how many chunks
 there are at a time: the logits of the last one go when those of the next have been made."""
 EAGER_BYTES = 8
@@ -135,10 +135,11 @@ class Shape:
 
 @dataclass(frozen=True)
 class Way:
-    """How a run computes. `attention`: `varlen`, `sdpa` or `eager`; the latter two know a matrix of all pairs of tokens
-    of a row. `shares_keys`: its attention takes fewer heads of keys than of queries without copying them. `tuned_mlp`:
-    the MLP has an adapter, too. `shards`: among so many processes the layers of the base are divided. `width`: bytes of
-    a number that is computed with, 2 or 4. `offload`: the inputs of recomputed layers wait in the host's memory."""
+    """How a run computes. `attention`: `varlen`, `sdpa` or `eager`; the latter two know a matrix of all pairs of
+    tokens of a row. `shares_keys`: its attention takes fewer heads of keys than of queries without copying them.
+    `tuned_mlp`: the MLP has an adapter, too. `whole_mlp`: the MLP is one operation with its adapters. `shards`:
+    among so many processes the layers of the base are divided. `width`: bytes of a number that is computed with, 2
+    or 4. `offload`: the inputs of recomputed layers wait in the host's memory."""
 
     quantization: str
     cuda: bool = True
@@ -148,6 +149,7 @@ class Way:
     shares_keys: bool = True
     linear_head: bool = True
     tuned_mlp: bool = True
+    whole_mlp: bool = False
     shards: int = 1
     width: int = 2
     offload: bool = False
@@ -252,14 +254,15 @@ def layer_bytes(shape: Shape, way: Way, load: Load) -> float:
     With H the width of the model, Q and K those of queries and keys, and I that of the MLP, a Llama layer saves
 
     - the inputs of both norms: 2 H, in float32 unless they are one kernel, as on a GPU;
-    - the inputs of the adapter's products: H for q, k and v, H for gate and up, I for down; the one for o is the
-      attention's output. PEFT's layers over weights that are not quantized keep a copy for each product: 5 H, Q and I;
+    - the inputs of the adapter's products: H for q, k and v, H for gate and up, I for down, unless the MLP computes it
+      anew; the one for o is the attention's output. PEFT's layers over weights that are not quantized keep a copy for
+      each product: 5 H, Q and I;
     - what attention needs: Q + 2 K, or 3 Q where keys are copied for their queries, and its output Q;
     - gate and up: 2 I, and the activated gate, too, unless they are one kernel: I.
     """
     hidden, inner = shape.hidden, shape.intermediate
     inputs = (3 if _copies(way) else 2) * hidden
-    inputs += inner if way.tuned_mlp else 0
+    inputs += inner if way.tuned_mlp and not way.whole_mlp else 0
     kernels = way.fused and way.cuda
     mlp = 2 * inner if kernels else 3 * inner
     found = way.width * (inputs + mlp) + (way.width if kernels else NORM) * 2 * hidden

@@ -14,6 +14,7 @@ from services.trainer.domain.auto import Choice
 from services.trainer.domain.memory_plan import GIB, Amount, Fit, Load, Need, Shape, Way
 from services.trainer.domain.packing import MASKED_GPU_ROW
 from services.trainer.domain.plan import Switches
+from services.trainer.domain.speeds import Estimate
 from services.trainer.domain.utilization import Cost
 from shared.errors import InputError
 
@@ -46,12 +47,14 @@ class Device:
 @dataclass(frozen=True)
 class Base:
     """`attention`: the implementation that was chosen for it. `lacks`: what it has that fast paths do not know, for
-    people: soft-capped logits, sinks, sliding windows, experts. `cost`: of a token; None: it is not known."""
+    people: soft-capped logits, sinks, sliding windows, experts. `silu`: the function in its MLP is that one, so that it
+    is one operation with its adapters on a GPU. `cost`: of a token; None: it is not known."""
 
     shape: Shape
     attention: str = "varlen"
     shares_keys: bool = True
     experts: bool = False
+    silu: bool = True
     lacks: tuple[str, ...] = ()
     cost: Cost | None = None
 
@@ -66,27 +69,6 @@ class Data:
     most: int
     steps: int
     validated: float = 0.0
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """Of one fit: bytes of memory at the peak, tokens per second, and seconds of all steps (None: not known)."""
-
-    need: Need
-    tokens_per_second: float | None
-    seconds: float | None
-    memory: float = 1.0
-    """A factor for `need`, as it was measured."""
-
-    @property
-    def memory_bytes(self) -> int:
-        return int(self.need.total * self.memory)
-
-    def corrected(self, *, seconds: float, memory: float) -> Estimate:
-        """The same with the factors that were measured."""
-        speed = None if self.tokens_per_second is None else self.tokens_per_second / seconds
-        took = None if self.seconds is None else self.seconds * seconds
-        return replace(self, tokens_per_second=speed, seconds=took, memory=memory)
 
 
 @dataclass(frozen=True)
@@ -309,6 +291,7 @@ class Planner:
             attention=self.base.attention,
             shares_keys=self.base.shares_keys,
             tuned_mlp=self.tuned_mlp,
+            whole_mlp=self.device.cuda and fused and self.tuned_mlp and self.base.silu and not self.base.experts,
             shards=self.processes if sharded else 1,
             width=self.width,
             offload=offload,

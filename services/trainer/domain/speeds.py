@@ -3,15 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
+from services.trainer.domain.memory_plan import Need
 from shared.events import FrozenModel
 
 MOST_KEPT = 200
 """Trainings that are remembered."""
 LAST = 3
 """Of the trainings that are alike, the median of so many counts: one that ran beside others would mislead."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Of one fit: bytes of memory at the peak, tokens per second, and seconds of all steps (None: not known)."""
+
+    need: Need
+    tokens_per_second: float | None
+    seconds: float | None
+    memory: float = 1.0
+    """A factor for `need`, as it was measured."""
+
+    @property
+    def memory_bytes(self) -> int:
+        return int(self.need.total * self.memory)
+
+    def corrected(self, *, seconds: float, memory: float) -> Estimate:
+        """The same with the factors that were measured."""
+        speed = None if self.tokens_per_second is None else self.tokens_per_second / seconds
+        took = None if self.seconds is None else self.seconds * seconds
+        return replace(self, tokens_per_second=speed, seconds=took, memory=memory)
 
 
 class Speed(FrozenModel):

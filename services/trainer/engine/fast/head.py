@@ -62,6 +62,7 @@ class _FrozenHead(torch.autograd.Function):  # type: ignore[misc]
                     loss[part], correct[part] = kernels.losses_(scores, targets[part], slopes=slopes is not None)
                     if slopes is not None:
                         slopes[part] = scores @ weight
+                    del scores  # before the next ones are made
                     continue
                 scores = scores.to(wide)
                 top, chosen = scores.max(-1, keepdim=True)

@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 import torch
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface
 
 try:
     from torch.nn.attention.varlen import varlen_attn
@@ -163,9 +163,6 @@ def available() -> bool:
     return bool(OPTIONS)
 
 
-def no_mask(*_: Any, **__: Any) -> None:
-    """No matrix of all pairs of tokens is built: `attend` knows the documents."""
-
-
+# transformers makes no mask for an attention that it knows none for. With one for it, it would ask the GPU in each
+# forward pass whether a row has several documents, and wait for all that was launched before.
 AttentionInterface.register(NAME, attend)
-AttentionMaskInterface.register(NAME, no_mask)

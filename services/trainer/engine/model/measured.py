@@ -84,7 +84,7 @@ def _trouble(forward: Forward, one: Example, other: Example) -> str | None:
         before = _hidden(forward, _batch(other, one))[: len(alone)]
     except torch.cuda.OutOfMemoryError:
         raise
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+    except (RuntimeError, ValueError, TypeError, LookupError) as error:
         return f"the base does not take such rows ({type(error).__name__}: {str(error)[:MOST_SAID]})"
     # No token sees what comes after it, so what a later document changes is the rounding of other products.
     changed, possible, rounded = (float((each - alone).norm(dim=-1).max()) for each in (beside, seeing, before))

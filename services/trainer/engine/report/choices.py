@@ -107,6 +107,7 @@ def planner(
             attention=attention,
             shares_keys=shares_keys,
             experts=sizes.layers.experts,
+            silu=getattr(sizes.config.get_text_config(), "hidden_act", None) in ("silu", "swish"),
             lacks=lacks,
             cost=cost,
         ),

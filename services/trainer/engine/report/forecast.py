@@ -13,8 +13,8 @@ from pydantic import JsonValue
 from services.trainer.domain.layers import heads_of
 from services.trainer.domain.memory_plan import GIB, Fit
 from services.trainer.domain.plan import Plan
-from services.trainer.domain.recipe import Device, Estimate, Planner, Recipe
-from services.trainer.domain.speeds import PLANNED, Correction
+from services.trainer.domain.recipe import Device, Planner, Recipe
+from services.trainer.domain.speeds import PLANNED, Correction, Estimate
 from services.trainer.engine.data.batches import epoch_order
 from services.trainer.engine.fast import varlen
 from services.trainer.engine.messages import Estimated

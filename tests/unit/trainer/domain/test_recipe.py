@@ -121,11 +121,11 @@ def test_a_continued_run_keeps_what_auto_was_if_it_can(gpu: str, free: int, kept
     [
         ("H200", "8B", ON_GPU[0]),
         ("H100", "8B", ON_GPU[0]),
-        ("A100-40", "8B", ON_GPU[2]),
-        ("4090", "8B", ON_GPU[4]),
+        ("A100-40", "8B", ON_GPU[0]),
+        ("4090", "8B", ON_GPU[3]),
         ("4090", "135M", ON_GPU[0]),
         ("A100-40", "1B", ON_GPU[0]),
-        ("H100", "70B", ON_GPU[4]),
+        ("H100", "70B", ON_GPU[3]),
         ("4090", "70B", ON_GPU[8]),
     ],
 )
