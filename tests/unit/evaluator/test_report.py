@@ -210,3 +210,12 @@ def test_prompts_of_the_users_own_are_shown_beside_the_edge_prompts() -> None:
 def test_remedies_stand_below_the_verdict_on_the_training() -> None:
     page = render(make_report("x", rows=1).model_copy(update={"remedies": ("Fewer epochs: so be it.",)}), curves=None)
     assert "<li>Fewer epochs: so be it.</li>" in page
+
+
+@pytest.mark.parametrize(
+    ("steps", "epochs", "words"), [(1, 1.0, "1 step, 1 epoch,"), (1_200, 2.5, "1,200 steps, 2.5 epochs,")]
+)
+def test_one_step_is_no_plural(steps: int, epochs: float, words: str) -> None:
+    report = make_report("x", rows=1)
+    training = report.training.model_copy(update={"steps": steps, "epochs": epochs})
+    assert words in render(report.model_copy(update={"training": training}), curves=None)

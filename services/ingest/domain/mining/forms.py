@@ -8,6 +8,7 @@ from typing import Literal
 
 from services.ingest.domain.mining.names import GROUPS, LABELS, ORDERS, TARGETS, TEXTS
 from services.ingest.domain.mining.records import Record, getter, key_of, listed, require
+from services.ingest.domain.mining.transcripts import is_transcript
 from services.ingest.domain.mining.turns import Speakers, is_messages
 from shared.errors import InputError
 from shared.events import Source, Target
@@ -124,7 +125,9 @@ def _found(
     if not set(_NEEDS[name]) <= found.keys():
         return None
     if name == "conversations" and "messages" not in given:
-        column = next((each for each in _candidates("messages", columns) if _holds_messages(each, sample)), None)
+        column = next(
+            (each for each in _candidates("messages", columns) if _holds_messages(each, sample, source)), None
+        )
         return None if column is None else {**found, "messages": (column,)}
     if name == "messages" and "role" not in given:
         return found if _speaks(found["role"][0], sample, source) else None
@@ -140,9 +143,11 @@ def _labelled(
     return {"user": (text,), "assistant": (label,)} if label and text and label != text else {}
 
 
-def _holds_messages(column: str, sample: list[Record]) -> bool:
+def _holds_messages(column: str, sample: list[Record], source: Source) -> bool:
+    speakers = Speakers(source.roles)
     values = [value for value in map(getter(column), sample) if value]
-    return bool(values) and sum(map(is_messages, values)) * 2 > len(values)
+    found = sum(is_messages(value) or is_transcript(value, speakers) for value in values)
+    return bool(values) and found * 2 > len(values)
 
 
 def _speaks(column: str, sample: list[Record], source: Source) -> bool:

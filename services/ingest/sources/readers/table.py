@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -76,11 +77,13 @@ def find_header(rows: Sequence[Cells], source: Source) -> Header:
         if filled < 2 or not all(_filled(each) < filled for each in rows[:index]):
             continue  # a title, or a row of the table
         above = rows[index - 1] if index and _filled(rows[index - 1]) > 1 else None
-        choices = [_named(row)] + ([_named(_merged(above, row))] if above else [])
-        for columns in reversed(choices):
+        choices = [row, *([_merged(above, row)] if above else [])]
+        for cells in reversed(choices):
+            columns = _named(cells)
             sample = [dict(zip(columns, cells, strict=False)) for cells in rows[index + 1 :]]
             try:
                 form = form_of(columns, sample, source)
+                _check_twins(cells, columns, form, source)
             except InputError as error:
                 problem = problem or error
                 continue
@@ -90,7 +93,7 @@ def find_header(rows: Sequence[Cells], source: Source) -> Header:
     if found is not None:
         return found
     if problem is None:
-        raise refused("The table has fewer than two columns, so no question and answer; is the delimiter right?")
+        raise refused(_no_table(rows))
     raise problem
 
 
@@ -103,6 +106,57 @@ def sample_of(reading: Reading) -> list[Record]:
         if len(found) == SAMPLE_ROWS:
             break
     return found
+
+
+def _check_twins(cells: Cells, columns: list[str], form: Form, source: Source) -> None:
+    """Check that the columns which the form reads are the only ones of their names, or named in the settings.
+
+    Raises:
+        InputError: it is not known which of several columns is meant.
+    """
+    read = {column for names in form.columns.values() for column in names}
+    given = {name for wanted in source.columns.values() for name in ([wanted] if isinstance(wanted, str) else wanted)}
+    places: dict[str, list[int]] = {}
+    for place, cell in enumerate(cells):
+        places.setdefault(_text(cell), []).append(place)
+    for name, twins in places.items():
+        named = [columns[place] for place in twins]
+        if not name or len(twins) == 1 or not read & set(named) or given & set(named):
+            continue
+        where = " and ".join(str(place + 1) for place in twins)
+        choice = " or ".join(f'"{each}"' for each in named)
+        raise InputError(
+            "invalid_training_file",
+            f'Columns {where} are both named "{name}", so it is not known which is meant: rename one, or choose one as '
+            f"{choice} in the settings beside the file, such as `source: {{columns: {{{_target_of(named, form)}: "
+            f"'{named[-1]}'}}}}`.",
+            "source.columns",
+        )
+
+
+def _target_of(named: list[str], form: Form) -> str:
+    return next(target for target, names in form.columns.items() if set(names) & set(named))
+
+
+OTHER_FORMATS = {
+    "XML or HTML": re.compile(r"<[!?A-Za-z]"),
+    "Markdown": re.compile(r"#{1,6} |[*-] \S|\*\*"),
+    "YAML": re.compile(r"---$|[\w-]+:(\s|$)"),
+}
+"""What people also drop, and how its first line begins."""
+
+
+def _no_table(rows: Sequence[Cells]) -> str:
+    """Why no row has two columns."""
+    first = next((_text(cell) for row in rows for cell in row if _text(cell)), "")
+    for kind, begins in OTHER_FORMATS.items():
+        if begins.match(first):
+            return f"The file looks like {kind}, which is not read: make it JSONL, JSON, CSV, TSV, Parquet or Excel."
+    return "The table has fewer than two columns, so no question and answer; is the delimiter right?"
+
+
+def _text(cell: str | None) -> str:
+    return " ".join((cell or "").replace("\ufeff", "").split())[:200]
 
 
 def _filled(row: Cells) -> int:
@@ -123,7 +177,7 @@ def _named(row: Cells) -> list[str]:
     """A name for each column: none is empty, and none is there twice."""
     names: dict[str, None] = {}
     for position, cell in enumerate(row, start=1):
-        name = " ".join((cell or "").replace("\ufeff", "").split())[:200] or f"column {position}"
+        name = _text(cell) or f"column {position}"
         unique, number = name, 2
         while unique in names:
             unique, number = f"{name} ({number})", number + 1

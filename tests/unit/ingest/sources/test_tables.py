@@ -235,3 +235,80 @@ def test_a_damaged_file_is_refused_with_words(name: str, run: Mine) -> None:
     start = {"a.parquet": b"PAR1", "a.xlsx": b"PK\x03\x04"}[name]
     with pytest.raises(InputError, match="cannot be read"):
         run(name, start + b"\x00 damaged " * 100)
+
+
+@pytest.mark.parametrize(
+    ("header", "where", "names"),
+    [
+        ("question,answer,answer", "2 and 3", '"answer" or "answer (2)"'),
+        ("Question,note,answer,Question", "1 and 4", '"Question" or "Question (2)"'),
+    ],
+)
+def test_of_two_columns_of_one_name_none_is_taken(header: str, where: str, names: str, run: Mine) -> None:
+    row = ",".join("abcd"[: header.count(",") + 1])
+    with pytest.raises(InputError) as caught:
+        run("t.csv", f"{header}\n{row}\n")
+    assert f"Columns {where} are both named" in caught.value.message
+    assert names in caught.value.message
+    assert caught.value.param == "source.columns"
+
+
+def test_one_of_two_columns_of_one_name_can_be_chosen(run: Mine) -> None:
+    found = run("t.csv", "question,answer,answer\nOne?,Wrong.,Right.\n", columns={"assistant": "answer (2)"})
+    assert found.turns()[-1] == ("assistant", "Right.")
+
+
+def test_columns_of_one_name_that_nobody_reads_may_be_there(run: Mine) -> None:
+    assert run("t.csv", "question,answer,note,note,,\nOne?,Yes.,a,b,,\n").turns()[-1] == ("assistant", "Yes.")
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ('<?xml version="1.0"?>\n<rows><row/></rows>\n', "XML or HTML"),
+        ("# Questions\n\nHow are you?\n", "Markdown"),
+        ("messages:\n  - role: user\n", "YAML"),
+        ("---\nmessages: []\n", "YAML"),
+    ],
+)
+def test_what_is_no_table_is_called_by_its_name(text: str, kind: str, run: Mine) -> None:
+    with pytest.raises(InputError) as caught:
+        run("t.csv", text)
+    assert f"looks like {kind}" in caught.value.message
+    assert "JSONL, JSON, CSV" in caught.value.message
+
+
+TRANSCRIPT = """id,transcript
+1,"Customer: Where is my parcel?
+It was due on Monday: nothing came.
+
+Agent: It is on its way.
+Customer: Thanks.
+Agent: You are welcome."
+2,"[10:32] Customer: Is it open?
+[10:33] Agent (Anna): Until six."
+"""
+
+
+def test_a_column_with_whole_transcripts(run: Mine) -> None:
+    found = run("calls.csv", TRANSCRIPT)
+    assert found.turns(0) == [
+        ("user", "Where is my parcel?\nIt was due on Monday: nothing came."),
+        ("assistant", "It is on its way."),
+        ("user", "Thanks."),
+        ("assistant", "You are welcome."),
+    ]
+    assert found.turns(1) == [("user", "Is it open?"), ("assistant", "Until six.")]
+
+
+def test_a_speaker_of_a_transcript_whom_nobody_knows_is_asked_for(run: Mine) -> None:
+    rows = TRANSCRIPT + '3,"Customer: Hello?\nZaphod: Hi.\nCustomer: Who is that?\nZaphod: Me.\nAgent: Sorry."\n'
+    found = run("calls.csv", rows)
+    assert len(found.rows) == 2
+    assert "Zaphod" in found.said and "source.roles" in found.said
+    assert len(run("calls.csv", rows, roles={"Zaphod": "assistant"}).rows) == 3
+
+
+def test_a_column_of_plain_texts_is_no_transcript(run: Mine) -> None:
+    with pytest.raises(InputError, match="Nothing says which columns"):
+        run("notes.csv", "id,transcript\n1,The customer was angry.\n2,Note: call back.\n")

@@ -1,0 +1,82 @@
+"""A conversation written as one text, with who speaks at the beginning of a line: `Customer: …`, `[10:32] Agent: …`."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+from services.ingest.domain.mining.left_out import LeftOut
+from shared.events.source import Role
+
+_LABEL = re.compile(
+    r"""^\s*
+    (?:\[[^\]\n]{1,40}\]\s*|\d[\d:.,/\-T ]{2,24}(?:[AaPp][Mm])?\s*[-–|]?\s*)?   # when
+    (?P<who>[^\W\d_][\w.'’\- ]{0,39}?)
+    (?:\s*[(\[][^)\]\n]{1,40}[)\]])?                                            # when, or from where
+    \s*:(?!//)\s*
+    """,
+    re.VERBOSE,
+)
+TWICE = 2
+"""A label that nobody knows is taken for a speaker if so many lines begin with it, and not for words of a turn."""
+
+
+class Known(Protocol):
+    def role(self, word: str) -> Role: ...
+
+    def knows(self, word: str) -> bool: ...
+
+
+class Said(NamedTuple):
+    """One turn. `who`: as it is written."""
+
+    who: str
+    text: str
+
+
+def is_transcript(text: object, known: Known) -> bool:
+    """Whether a text begins with a known speaker, and has another one with another role."""
+    if not isinstance(text, str):
+        return False
+    lines = [line for line in text.splitlines() if line.strip()]
+    if not lines or _speaker(lines[0], known) is None:
+        return False
+    return len({known.role(who) for line in lines if (who := _speaker(line, known)) is not None}) > 1
+
+
+def said(text: str, known: Known) -> list[Said]:
+    """The turns of a transcript, in which a line without a speaker goes on with the turn before it.
+
+    Raises:
+        LeftOut: `unknown_role`: someone speaks whom nobody knows.
+    """
+    labels = Counter(found["who"].strip() for line in text.splitlines() if (found := _LABEL.match(line)))
+    for who, times in labels.items():
+        if times >= TWICE and not known.knows(who):
+            known.role(who)  # says how to name it
+    return [Said(who, "\n".join(lines).strip()) for who, lines in _turns(text, known)]
+
+
+def _turns(text: str, known: Known) -> Iterator[tuple[str, list[str]]]:
+    who, lines = "", list[str]()
+    for line in text.splitlines():
+        speaker = _speaker(line, known)
+        if speaker is None:
+            lines.append(line)
+            continue
+        if who:
+            yield who, lines
+        elif any(map(str.strip, lines)):
+            raise LeftOut("unknown_role", "the text does not begin with who speaks")
+        who, lines = speaker, [_LABEL.sub("", line, count=1)]
+    if who:
+        yield who, lines
+
+
+def _speaker(line: str, known: Known) -> str | None:
+    """Who begins to speak in a line; None: nobody who is known."""
+    found = _LABEL.match(line)
+    who = found["who"].strip() if found else ""
+    return who if who and known.knows(who) else None
