@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from services.ingest.domain.mining.names import GROUPS, LABELS, ORDERS, TARGETS, TEXTS
 from services.ingest.domain.mining.records import Record, getter, key_of, listed, require
@@ -71,6 +71,10 @@ def form_of(columns: list[str], sample: Iterable[Record], source: Source) -> For
         found = _found(name, columns, sample, given, source)
         if found is not None:
             return _form(name, found, columns, source)
+    if not given:
+        for column in columns:  # whatever its name is
+            if _holds(column, sample, lambda value: is_transcript(value, Speakers(source.roles))):
+                return _form("conversations", {"messages": (column,)}, columns, source)
     raise _unknown(columns, given)
 
 
@@ -145,9 +149,13 @@ def _labelled(
 
 def _holds_messages(column: str, sample: list[Record], source: Source) -> bool:
     speakers = Speakers(source.roles)
+    return _holds(column, sample, lambda value: is_messages(value) or is_transcript(value, speakers))
+
+
+def _holds(column: str, sample: list[Record], kind: Callable[[Any], bool]) -> bool:
+    """Whether more than half of the values of a column are of a kind."""
     values = [value for value in map(getter(column), sample) if value]
-    found = sum(is_messages(value) or is_transcript(value, speakers) for value in values)
-    return bool(values) and found * 2 > len(values)
+    return bool(values) and sum(map(kind, values)) * 2 > len(values)
 
 
 def _speaks(column: str, sample: list[Record], source: Source) -> bool:

@@ -1,4 +1,5 @@
-"""A conversation written as one text, with who speaks at the beginning of a line: `Customer: …`, `[10:32] Agent: …`."""
+"""A conversation written as one text, with who speaks at the beginning of a line: `Customer: …`, `[10:32] Agent: …`,
+`### Human: …`."""
 
 from __future__ import annotations
 
@@ -13,12 +14,15 @@ from shared.events.source import Role
 _LABEL = re.compile(
     r"""^\s*
     (?:\[[^\]\n]{1,40}\]\s*|\d[\d:.,/\-T ]{2,24}(?:[AaPp][Mm])?\s*[-–|]?\s*)?   # when
+    [\#*>]{0,6}\s*                                                              # a heading, bold, or a quotation
     (?P<who>[^\W\d_][\w.'’\- ]{0,39}?)
     (?:\s*[(\[][^)\]\n]{1,40}[)\]])?                                            # when, or from where
-    \s*:(?!//)\s*
+    \s*\*{0,2}:(?!//)\*{0,2}\s*
     """,
     re.VERBOSE,
 )
+_HEADING = re.compile(r"(?<=[^\s#])(?=\#{2,6}\s*[^\W\d_]\w*\s*:)")
+"""Where such a heading stands within a line, as in `### Human: Hi### Assistant: Hello`."""
 TWICE = 2
 """A label that nobody knows is taken for a speaker if so many lines begin with it, and not for words of a turn."""
 
@@ -40,7 +44,7 @@ def is_transcript(text: object, known: Known) -> bool:
     """Whether a text begins with a known speaker, and has another one with another role."""
     if not isinstance(text, str):
         return False
-    lines = [line for line in text.splitlines() if line.strip()]
+    lines = [line for line in _lines(text) if line.strip()]
     if not lines or _speaker(lines[0], known) is None:
         return False
     return len({known.role(who) for line in lines if (who := _speaker(line, known)) is not None}) > 1
@@ -52,16 +56,20 @@ def said(text: str, known: Known) -> list[Said]:
     Raises:
         LeftOut: `unknown_role`: someone speaks whom nobody knows.
     """
-    labels = Counter(found["who"].strip() for line in text.splitlines() if (found := _LABEL.match(line)))
+    labels = Counter(found["who"].strip() for line in _lines(text) if (found := _LABEL.match(line)))
     for who, times in labels.items():
         if times >= TWICE and not known.knows(who):
             known.role(who)  # says how to name it
     return [Said(who, "\n".join(lines).strip()) for who, lines in _turns(text, known)]
 
 
+def _lines(text: str) -> list[str]:
+    return _HEADING.sub("\n", text).splitlines()
+
+
 def _turns(text: str, known: Known) -> Iterator[tuple[str, list[str]]]:
     who, lines = "", list[str]()
-    for line in text.splitlines():
+    for line in _lines(text):
         speaker = _speaker(line, known)
         if speaker is None:
             lines.append(line)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from datetime import datetime
 from pathlib import Path
 
@@ -312,3 +313,17 @@ def test_a_speaker_of_a_transcript_whom_nobody_knows_is_asked_for(run: Mine) -> 
 def test_a_column_of_plain_texts_is_no_transcript(run: Mine) -> None:
     with pytest.raises(InputError, match="Nothing says which columns"):
         run("notes.csv", "id,transcript\n1,The customer was angry.\n2,Note: call back.\n")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "### Human: How are you?### Assistant: Well.\nVery well.",
+        "### Human: How are you?\n### Assistant: Well.\nVery well.",
+        "**User:** How are you?\n**Assistant:** Well.\nVery well.",
+        "10:32 - User: How are you?\n10:33 - Assistant: Well.\nVery well.",
+    ],
+)
+def test_transcripts_in_other_spellings(text: str, run: Mine) -> None:
+    found = run("t.jsonl", json.dumps({"text": text}) + "\n")
+    assert found.turns() == [("user", "How are you?"), ("assistant", "Well.\nVery well.")]
