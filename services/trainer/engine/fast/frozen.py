@@ -107,9 +107,9 @@ class FourBits(Plain):
         scales = state.absmax
         if state.nested:
             inner = state.state2
-            restore = torch.ops.bitsandbytes.dequantize_blockwise
+            restore = torch.ops.bitsandbytes.dequantize_blockwise.default  # without a search for the overload
             scales = restore(scales, inner.absmax, inner.code, inner.blocksize, torch.float32) + state.offset
-        restore = torch.ops.bitsandbytes.dequantize_4bit
+        restore = torch.ops.bitsandbytes.dequantize_4bit.default
         return restore(self._weight, scales, state.blocksize, state.quant_type, tuple(state.shape), dtype)
 
     def tensors(self) -> list[Any]:

@@ -81,7 +81,9 @@ def of_adapters(layers: Sequence[Adapted], slopes: Sequence[Any], back: Any, rea
     found = []
     of_down = (back.t() @ read).split(ranks)
     for layer, slope, of_a, each in zip(layers, slopes, of_down, low.split(ranks, 1), strict=True):
-        found += [of_a.to(layer.a.dtype), (slope.t() @ each).to(layer.b.dtype).mul_(layer.scale)]
+        nothing = slope.new_empty(layer.b.shape)  # is not read; so the product is scaled while it is written
+        of_b = torch.addmm(nothing, slope.t(), each, beta=0, alpha=layer.scale)
+        found += [of_a.to(layer.a.dtype), of_b.to(layer.b.dtype)]
     return found
 
 
