@@ -32,7 +32,9 @@ from tests.support.fakes.store import FakeStore
 from tests.support.fakes.vllm import FakeVllm
 
 KEY = "key"
-PATIENCE = 0.3  # seconds for which requests in tests wait for a vLLM that is down
+PATIENCE, IMPATIENT = 20.0, 0.3
+"""Seconds for which requests in tests wait for a vLLM that is down: longer than a busy machine takes to see that it is
+up again; and so short that a test can wait until it is given up."""
 
 
 @dataclass
@@ -57,10 +59,6 @@ class ServiceUnderTest:
     def work(self) -> DeployWork:
         assert isinstance(self.parts.work, DeployWork)
         return self.parts.work
-
-    async def ready(self) -> bool:
-        """Whether it knows that vLLM is up: requests before wait `PATIENCE` for that."""
-        return (await self.http.get("/health/ready")).status_code == 200
 
     async def chat(self, model: str, **more: Any) -> httpx.Response:
         body = {"model": model, "messages": [{"role": "user", "content": "hi"}], **more}
@@ -112,8 +110,18 @@ async def _run(background: Any) -> None:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vllm_module, "POLL_STARTING", 0.01)
-    monkeypatch.setattr(composition, "Gateway", functools.partial(Gateway, patience=PATIENCE))
-    monkeypatch.setattr(composition, "Trial", functools.partial(Trial, patience=PATIENCE))
+    _wait_for(monkeypatch, PATIENCE)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of a vLLM that stays down."""
+    _wait_for(monkeypatch, IMPATIENT)
+
+
+def _wait_for(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    monkeypatch.setattr(composition, "Gateway", functools.partial(Gateway, patience=seconds))
+    monkeypatch.setattr(composition, "Trial", functools.partial(Trial, patience=seconds))
 
 
 @pytest.fixture

@@ -98,6 +98,7 @@ async def test_an_owner_that_turns_out_to_have_lost_the_job_leaves_nothing_behin
 # --- what is broken ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_vllm_that_is_down_is_named_with_its_setting(service: ServiceUnderTest) -> None:
     await add_trained(service.objects)
     service.vllm.healthy = False
@@ -109,6 +110,7 @@ async def test_vllm_that_is_down_is_named_with_its_setting(service: ServiceUnder
     assert time.monotonic() - began < 5
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_a_vllm_that_hangs_while_it_is_asked_is_left(
     service: ServiceUnderTest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,6 +134,7 @@ async def test_a_vllm_that_hangs_while_it_is_asked_is_left(
     assert deployments(service) == []
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_the_adapter_is_downloaded_once_however_often_vllm_is_down(service: ServiceUnderTest) -> None:
     await add_trained(service.objects)
     service.vllm.healthy = False

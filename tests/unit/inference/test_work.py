@@ -146,6 +146,7 @@ async def test_the_successor_of_an_attempt_that_died_after_the_move_needs_no_vll
     assert await service.work(await attempt(service.objects)) == once
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_without_vllm_the_attempt_is_tried_again_later(service: ServiceUnderTest) -> None:
     await add_trained(service.objects)
     service.vllm.healthy = False

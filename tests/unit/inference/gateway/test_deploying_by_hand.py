@@ -147,6 +147,7 @@ async def test_what_another_replica_did_is_seen_by_who_deploys(service: ServiceU
 # --- loaded and asked first ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("way", ["deploy", "roll back", "roll back to"])
 @pytest.mark.parametrize(
     ("trouble", "status", "says"),

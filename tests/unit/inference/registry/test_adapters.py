@@ -18,7 +18,6 @@ from tests.unit.inference.conftest import ServiceUnderTest, running_service
 
 async def test_a_hundred_first_requests_load_an_adapter_once(service: ServiceUnderTest) -> None:
     model = await add_trained(service.objects)
-    await until(service.ready, "the service is ready")
 
     answers = await asyncio.gather(*(service.chat(model) for _ in range(100)))
 
