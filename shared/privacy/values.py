@@ -39,22 +39,7 @@ def texts(value: Any, at: str = "") -> Iterator[tuple[str, str]]:
 
 def spot(value: Any, find: Find) -> list[Spotted]:
     """Everything that `find` finds in the strings of a value."""
-    found: list[Spotted] = []
-    _spot(value, find, "", found)
-    return found
-
-
-def _spot(value: Any, find: Find, at: str, found: list[Spotted]) -> None:
-    if isinstance(value, str):
-        if spans := find(value):
-            found += [Spotted(at, span.kind, masked(value, span)) for span in spans]
-    elif isinstance(value, dict):
-        for key, child in value.items():
-            if key not in STRUCTURE:
-                _spot(child, find, f"{at}.{key}" if at else key, found)
-    elif isinstance(value, list):
-        for index, child in enumerate(value):
-            _spot(child, find, f"{at}[{index}]", found)
+    return [Spotted(at, span.kind, masked(text, span)) for at, text in texts(value) for span in find(text)]
 
 
 def redacted(value: Any, find: Find) -> Any:

@@ -49,11 +49,16 @@ def heads_of(config: Any) -> tuple[int, int]:
     return heads, (getattr(config, "head_dim", None) or config.hidden_size // heads) if heads else 0
 
 
+def key_heads_of(config: Any) -> int:
+    """How many heads of keys it has: as many as of queries, where the config says nothing else."""
+    return getattr(config, "num_key_value_heads", None) or heads_of(config)[0]
+
+
 def shape_of(config: Any, parameters: int, layers: Layers) -> Shape:
     """The sizes of a base with the text config `config`. What that does not state is taken for that of a Llama."""
     hidden = int(getattr(config, "hidden_size", 0) or 1)
     heads, head_dim = heads_of(config)
-    keys = getattr(config, "num_key_value_heads", None) or heads
+    keys = key_heads_of(config)
     inner = getattr(config, "intermediate_size", None) or 4 * hidden
     if expert := getattr(config, "moe_intermediate_size", None):
         inner = expert

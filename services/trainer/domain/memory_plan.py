@@ -29,9 +29,8 @@ for 135 M; not explained yet."""
 HEAD_CHUNK, HEAD_BYTES, PLAIN_HEAD_BYTES = 4096, 6, 16
 """So many positions get their logits at a time (`engine/fast/head.py`), in so many bytes for each logit; and the bytes
 where the base's own head is used, for all positions at once."""
-KERNEL_HEAD_BYTES, CHUNKS_AT_ONCE = 2, 1
-"""Bytes of a logit where one kernel makes losses and gradients of logits in 16 bits, in place; and how many chunks
-there are at a time: the logits of the last one go when those of the next have been made."""
+KERNEL_HEAD_BYTES = 2
+"""Bytes of a logit where one kernel makes losses and gradients of logits in 16 bits, in place."""
 EAGER_BYTES = 8
 """Of a pair of tokens of a row, in scores and weights of eager attention, for each layer and head."""
 PROCESS_BYTES = int(1.05 * GIB)
@@ -234,9 +233,8 @@ def head_bytes(shape: Shape, way: Way, load: Load) -> int:
     """The logits that there are at a time."""
     if not way.linear_head:
         return load.tokens * shape.vocabulary * PLAIN_HEAD_BYTES
-    if not (way.cuda and way.width == 2):
-        return min(load.tokens, HEAD_CHUNK) * shape.vocabulary * HEAD_BYTES
-    return min(load.tokens, CHUNKS_AT_ONCE * HEAD_CHUNK) * shape.vocabulary * KERNEL_HEAD_BYTES
+    each = KERNEL_HEAD_BYTES if way.cuda and way.width == 2 else HEAD_BYTES
+    return min(load.tokens, HEAD_CHUNK) * shape.vocabulary * each
 
 
 def weights(shape: Shape, way: Way) -> int:

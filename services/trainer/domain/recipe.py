@@ -138,8 +138,8 @@ class Planner:
         way = self._way(quantization.value, fused=fused.value, sharded=sharded.value, offload=offload.value)
         begin = self._begin(way, fits)
         graphs = self._graphs(way, begin.value)
-        flash = self._flash(way, begin.value, graphs=graphs.value)
-        return Recipe(quantization, fused, graphs, flash, begin, automatic, sharded, offload)
+        attention = self._flash(way, begin.value, graphs=graphs.value)
+        return Recipe(quantization, fused, graphs, attention, begin, automatic, sharded, offload)
 
     def estimate(self, recipe: Recipe, fit: Fit, *, linear_head: bool = True) -> Estimate:
         """Memory and time of the run with this recipe, if `fit` is what it computes with."""

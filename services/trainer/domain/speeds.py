@@ -1,4 +1,5 @@
-"""What trainings took on a machine beside what was planned for them, and what follows for the next plan there."""
+"""What a run should need and take, what trainings took on a machine beside that, and what follows for the next plan
+there."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.trainer.domain.layers import Layers, heads_of
+from services.trainer.domain.layers import Layers, heads_of, key_heads_of
 from services.trainer.engine.report.choices import Sizes
 
 GATED = {
@@ -43,11 +43,10 @@ def sizes_of(config: Any, tied: bool | None = None) -> Sizes:
     kind = getattr(text, "model_type", "")
     heads, head_dim = heads_of(text)
     hidden = int(getattr(text, "hidden_size", 0) or 1)
-    groups = getattr(text, "num_key_value_heads", None) or heads
     inner = int(getattr(text, "intermediate_size", None) or 4 * hidden)
     layers = int(getattr(text, "num_hidden_layers", 1))
     vocabulary = int(getattr(text, "vocab_size", 0))
-    queries, keys = heads * head_dim, groups * head_dim
+    queries, keys = heads * head_dim, key_heads_of(text) * head_dim
     width = {
         "hidden": hidden,
         "queries": queries,

@@ -71,10 +71,10 @@ def form_of(columns: list[str], sample: Iterable[Record], source: Source) -> For
         found = _found(name, columns, sample, given, source)
         if found is not None:
             return _form(name, found, columns, source)
-    if not given:
-        for column in columns:  # whatever its name is
-            if _holds(column, sample, lambda value: is_transcript(value, Speakers(source.roles))):
-                return _form("conversations", {"messages": (column,)}, columns, source)
+    speakers = Speakers(source.roles)
+    for column in [] if given else columns:  # whatever it is called, but only where nothing else is understood
+        if _holds(column, sample, lambda value: is_transcript(value, speakers)):
+            return _form("conversations", {"messages": (column,)}, columns, source)
     raise _unknown(columns, given)
 
 
@@ -129,9 +129,7 @@ def _found(
     if not set(_NEEDS[name]) <= found.keys():
         return None
     if name == "conversations" and "messages" not in given:
-        column = next(
-            (each for each in _candidates("messages", columns) if _holds_messages(each, sample, source)), None
-        )
+        column = next((each for each in _candidates("messages", columns) if _holds(each, sample, is_messages)), None)
         return None if column is None else {**found, "messages": (column,)}
     if name == "messages" and "role" not in given:
         return found if _speaks(found["role"][0], sample, source) else None
@@ -145,11 +143,6 @@ def _labelled(
     label = _usual(LABELS, columns)
     text = found.get("user", (None,))[0] if "user" in given or "user" in found else _usual(TEXTS, columns)
     return {"user": (text,), "assistant": (label,)} if label and text and label != text else {}
-
-
-def _holds_messages(column: str, sample: list[Record], source: Source) -> bool:
-    speakers = Speakers(source.roles)
-    return _holds(column, sample, lambda value: is_messages(value) or is_transcript(value, speakers))
 
 
 def _holds(column: str, sample: list[Record], kind: Callable[[Any], bool]) -> bool:

@@ -5,10 +5,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
-from services.ingest.domain.mining.left_out import LeftOut
 from shared.events.source import Role
 
 _LABEL = re.compile(
@@ -50,37 +48,30 @@ def is_transcript(text: object, known: Known) -> bool:
     return len({known.role(who) for line in lines if (who := _speaker(line, known)) is not None}) > 1
 
 
-def said(text: str, known: Known) -> list[Said]:
-    """The turns of a transcript, in which a line without a speaker goes on with the turn before it.
+def said(text: object, known: Known) -> list[Said]:
+    """The turns of a transcript, in which a line without a speaker goes on with the turn before it; of any other value,
+    none.
 
     Raises:
         LeftOut: `unknown_role`: someone speaks whom nobody knows.
     """
+    if not isinstance(text, str) or not is_transcript(text, known):
+        return []
     labels = Counter(found["who"].strip() for line in _lines(text) if (found := _LABEL.match(line)))
     for who, times in labels.items():
         if times >= TWICE and not known.knows(who):
             known.role(who)  # says how to name it
-    return [Said(who, "\n".join(lines).strip()) for who, lines in _turns(text, known)]
+    turns: list[tuple[str, list[str]]] = []
+    for line in _lines(text):
+        if (speaker := _speaker(line, known)) is not None:
+            turns.append((speaker, [_LABEL.sub("", line, count=1)]))
+        elif turns:  # before the first speaker there are empty lines only
+            turns[-1][1].append(line)
+    return [Said(who, "\n".join(lines).strip()) for who, lines in turns]
 
 
 def _lines(text: str) -> list[str]:
     return _HEADING.sub("\n", text).splitlines()
-
-
-def _turns(text: str, known: Known) -> Iterator[tuple[str, list[str]]]:
-    who, lines = "", list[str]()
-    for line in _lines(text):
-        speaker = _speaker(line, known)
-        if speaker is None:
-            lines.append(line)
-            continue
-        if who:
-            yield who, lines
-        elif any(map(str.strip, lines)):
-            raise LeftOut("unknown_role", "the text does not begin with who speaks")
-        who, lines = speaker, [_LABEL.sub("", line, count=1)]
-    if who:
-        yield who, lines
 
 
 def _speaker(line: str, known: Known) -> str | None:

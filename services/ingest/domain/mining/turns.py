@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 from services.ingest.domain.mining.left_out import LeftOut
 from services.ingest.domain.mining.names import ROLES
 from services.ingest.domain.mining.records import key_of, text_of
-from services.ingest.domain.mining.transcripts import is_transcript, said
+from services.ingest.domain.mining.transcripts import said
 from shared.events.source import Role
 
 Message = dict[str, Any]
@@ -103,9 +103,7 @@ def messages_of(value: Any, speakers: Speakers, answers: Answers) -> tuple[list[
 
 def raw_messages(value: Any, speakers: Speakers) -> list[list[Message]]:
     """The messages of each item of a list, in the spelling of the chat format."""
-    items = as_list(value)
-    if not items and is_transcript(value, speakers):
-        items = [{"role": turn.who, "value": turn.text} for turn in said(value, speakers)]
+    items = as_list(value) or [{"role": turn.who, "value": turn.text} for turn in said(value, speakers)]
     if not items or not all(isinstance(item, dict) for item in items):
         raise LeftOut("not_messages")
     if len(items) > MOST_MESSAGES:

@@ -10,7 +10,7 @@ import torch
 from peft.tuners.lora.layer import LoraLayer
 
 from services.trainer.domain.auto import Choice
-from services.trainer.domain.layers import heads_of
+from services.trainer.domain.layers import heads_of, key_heads_of
 from services.trainer.domain.plan import Switches
 from services.trainer.domain.recipe import Recipe
 from services.trainer.engine.fast import flash, kernels, liger, varlen
@@ -88,8 +88,7 @@ def _use_flash(model: Any, hidden: Callable[[], Any], chosen: Choice[bool], allo
         return False, "the base does not attend with a kernel for packed rows"
     config = model.config.get_text_config()
     heads, head_dim = heads_of(config)
-    groups = heads // (getattr(config, "num_key_value_heads", None) or heads)
-    if trouble := flash.problem(model.device, head_dim, groups):
+    if trouble := flash.problem(model.device, head_dim, heads // key_heads_of(config)):
         return False, trouble
     return _tried(flash.Attentions(model), hidden, allowed)
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from pydantic import JsonValue
 
-from services.trainer.domain.layers import heads_of
+from services.trainer.domain.layers import heads_of, key_heads_of
 from services.trainer.domain.memory_plan import GIB, Fit
 from services.trainer.domain.plan import Plan
 from services.trainer.domain.recipe import Device, Planner, Recipe
@@ -83,8 +83,7 @@ def shares_keys(facts: BaseFacts, device: Any) -> bool:
     heads, head_dim = heads_of(config)
     if facts.attention.implementation != varlen.NAME or not heads:
         return False
-    keys = getattr(config, "num_key_value_heads", None) or heads
-    return varlen.shares_keys(device, torch.bfloat16, head_dim, heads // keys)
+    return varlen.shares_keys(device, torch.bfloat16, head_dim, heads // key_heads_of(config))
 
 
 def computing(planner: Planner, dtype: Any, implementation: str) -> Planner:

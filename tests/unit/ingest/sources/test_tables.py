@@ -327,3 +327,11 @@ def test_a_column_of_plain_texts_is_no_transcript(run: Mine) -> None:
 def test_transcripts_in_other_spellings(text: str, run: Mine) -> None:
     found = run("t.jsonl", json.dumps({"text": text}) + "\n")
     assert found.turns() == [("user", "How are you?"), ("assistant", "Well.\nVery well.")]
+
+
+def test_a_transcript_beside_a_question_and_its_answer_is_no_conversation(run: Mine) -> None:
+    found = run(
+        "t.csv",
+        'transcript,question,answer\n"Customer: Hi.\nAgent: Hello.",Who called?,A customer.\n',
+    )
+    assert found.turns() == [("user", "Who called?"), ("assistant", "A customer.")]

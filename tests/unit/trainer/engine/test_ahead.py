@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from services.trainer.domain.plan import Plan
 from services.trainer.engine.forward import Forward
@@ -23,6 +22,7 @@ from services.trainer.engine.step import Stepper
 from services.trainer.engine.validation import Validator
 from tests.support.data.micro_base import write_rows
 from tests.unit.trainer.engine.test_training import losses, stop_after, train
+from tests.unit.trainer.engine.waits import Waits
 
 pytestmark = pytest.mark.torch
 
@@ -210,27 +210,19 @@ def test_between_two_steps_no_tensor_is_asked_for_its_value(
     make_plan: MakePlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, between: str
 ):
     """A GPU would have to compute it first, and run dry."""
-    asked: list[str] = []
-
-    class Asked(TorchDispatchMode):
-        def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
-            if str(function) in ("aten._local_scalar_dense.default", "aten.nonzero.default", "aten.equal.default"):
-                asked.append(str(function))
-            return function(*arguments, **(options or {}))
-
-    original = getattr(Stepper, between)
+    waits, original = Waits(), getattr(Stepper, between)
 
     def watched(*arguments: Any) -> Any:
-        with Asked():
+        with waits:
             return original(*arguments)
 
-    with Asked():
+    with waits:
         assert float(torch.ones(1)) == 1.0
-    assert asked, "it would be noticed"
-    asked.clear()
+    assert waits.asked, "it would be noticed"
+    waits.asked.clear()
     monkeypatch.setattr(Stepper, between, watched)
     train(make_plan(lora=LORA, eval_every=5, hyperparameters={"n_epochs": 1, "batch_size": 4}), tmp_path / "out")
-    assert not asked
+    assert not waits.asked
 
 
 # --- the update

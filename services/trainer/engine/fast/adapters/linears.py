@@ -88,8 +88,8 @@ def of_adapters(layers: Sequence[Adapted], slopes: Sequence[Any], back: Any, rea
 
 
 def shared_reading(layers: Sequence[Adapted], rows: Any) -> Any:
-    """`rows` as the weights of all `layers` multiply them."""
-    kinds = {type(layer.weight) for layer in layers}
+    """`rows` as the weights of all `layers` multiply them, if these are of one kind."""
+    kinds = {type(layer.weight.here()) for layer in layers}
     return layers[0].weight.read(rows) if len(layers) > 1 and len(kinds) == 1 else rows
 
 

@@ -52,6 +52,28 @@ def test_layers_with_the_same_input_compute_what_each_does_alone(kind: str):
     assert_near(results(together, values, layers), results(alone, values, layers), 1e-12)
 
 
+class Elsewhere:
+    """A weight that is put together where it is multiplied, as those of a divided base are."""
+
+    def __init__(self, weight: Frozen) -> None:
+        self._weight = weight
+
+    def here(self) -> Frozen:
+        return self._weight
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._weight, name)
+
+
+def test_layers_of_different_kinds_of_a_divided_base_compute_what_each_does_alone():
+    torch.manual_seed(0)
+    values = torch.randn(2, 3, INPUTS, dtype=torch.float64, requires_grad=True)
+    layers = [adapted(INPUTS, 16, 8, kind) for kind in ("fp8", "plain")]
+    layers = [layer._replace(weight=Elsewhere(layer.weight)) for layer in layers]
+    alone = [linears.lora_linears(values, [layer])[0] for layer in layers]
+    assert_near(results(linears.lora_linears(values, layers), values, layers), results(alone, values, layers), 1e-12)
+
+
 @pytest.mark.parametrize(("kind", "error"), [("plain", 1e-12), ("fp8", 0.1)])
 def test_a_gated_mlp_computes_what_its_layers_do(kind: str, error: float):
     torch.manual_seed(0)

@@ -10,7 +10,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 import transformers
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from services.trainer.domain.packing import RowShape
 from services.trainer.engine.data.batches import Packer
@@ -22,6 +21,7 @@ from tests.unit.trainer.engine.fast.models import small_model
 from tests.unit.trainer.engine.model.conftest import SIZES
 from tests.unit.trainer.engine.model.test_packed import tuned
 from tests.unit.trainer.engine.test_training import a_sequence
+from tests.unit.trainer.engine.waits import Waits
 
 pytestmark = pytest.mark.torch
 
@@ -172,18 +172,6 @@ def test_a_base_that_the_kernel_does_not_suit_gets_sdpa(monkeypatch: pytest.Monk
     assert (reading.unsuitable is None) == suits
 
 
-class _Asked(TorchDispatchMode):  # type: ignore[misc]
-    """Counts how often the process waits for a number of a tensor."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.times = 0
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.times += function in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.is_nonzero.default)
-        return function(*args, **(kwargs or {}))
-
-
 @pytest.mark.parametrize("model_class", ["Llama", "Mistral", "Qwen2", "Qwen3"])
 def test_nothing_in_a_pass_waits_for_the_gpu(monkeypatch: pytest.MonkeyPatch, model_class: str):
     """A number that is asked for ends the lead that the process has over the GPU."""
@@ -198,6 +186,6 @@ def test_nothing_in_a_pass_waits_for_the_gpu(monkeypatch: pytest.MonkeyPatch, mo
     begins = torch.tensor([0, 10, 24], dtype=torch.int32)
     more = {"cu_seq_lens_q": begins, "cu_seq_lens_k": begins, "max_length_q": 14, "max_length_k": 14}
     places = torch.cat([torch.arange(10), torch.arange(14)])[None]
-    with _Asked() as asked:
+    with Waits() as waits:
         model(input_ids=torch.arange(24)[None], position_ids=places, use_cache=False, **more).logits.sum().backward()
-    assert asked.times == 0
+    assert not waits.asked
