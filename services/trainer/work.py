@@ -12,7 +12,6 @@ from pathlib import Path
 
 from services.trainer import metrics
 from services.trainer.domain.plan import Base, Plan
-from services.trainer.domain.served import served_linears
 from services.trainer.engine.messages import (
     CheckpointWritten,
     ErrorDocument,
@@ -28,6 +27,7 @@ from services.trainer.job.process import TrainingProcess
 from services.trainer.job.spans import PhaseSpans
 from services.trainer.job.telling import Telling
 from services.trainer.job.uploads import CheckpointUploads
+from services.trainer.served import served_linears
 from services.trainer.tracking.trackers import Trackers, makers
 from shared import disk, ids, telemetry
 from shared.base import ledger

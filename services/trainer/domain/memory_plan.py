@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
+from services.trainer.domain.fits import Part
 from services.trainer.domain.utilization import Cost
 
 GIB = 2**30
@@ -29,6 +27,9 @@ for 135 M; not explained yet."""
 HEAD_CHUNK, HEAD_BYTES, PLAIN_HEAD_BYTES = 4096, 6, 16
 """So many positions get their logits at a time (`engine/fast/head.py`), in so many bytes for each logit; and the bytes
 where the base's own head is used, for all positions at once."""
+PIECE = 6144
+"""Tokens that a recomputed MLP computes at a time, at most, where it goes backward by itself
+(`engine/fast/adapters/gated_mlp.py`)."""
 KERNEL_HEAD_BYTES = 2
 """Bytes of a logit where one kernel makes losses and gradients of logits in 16 bits, in place."""
 EAGER_BYTES = 8
@@ -58,58 +59,6 @@ UNKNOWN_PEAK = 100e12
 """FLOP/s of a GPU that `utilization.PEAKS` does not know."""
 FORWARD_SHARE = 0.5
 """How long a token is validated, as a share of how long it is trained on."""
-
-
-Part = Literal["attention", "half", "all"]
-"""What is recomputed: the attention of each layer, every second layer, or all layers."""
-AGAIN: Mapping[Part, float] = {"attention": 0.2, "half": 0.5, "all": 1.0}
-"""The share of the forward pass that this is. Of a Llama's products, attention has a fifth."""
-
-
-class Fit(BaseModel):
-    """`micro_tokens`: computed tokens per micro-batch, padding among them (0: one sequence or pair at a time).
-    `recompute`: gradient checkpointing, of this `part`."""
-
-    model_config = ConfigDict(frozen=True)
-
-    micro_tokens: int
-    recompute: bool
-    part: Part = "all"
-
-    @property
-    def again(self) -> float:
-        """The share of the forward pass that is computed twice."""
-        return AGAIN[self.part] if self.recompute else 0.0
-
-    @property
-    def recomputed(self) -> str:
-        """What is recomputed, in a word."""
-        return self.part if self.recompute else "none"
-
-
-ON_CPU = (Fit(micro_tokens=1024, recompute=False),)  # larger micro-batches are not faster here
-LEAN_ON_GPU = (
-    # So that the steps of a usual batch, of 6,000 to 10,000 tokens, are two micro-batches: what one layer needs while
-    # it goes backward is most of what is not weights. Smaller ones dequantize all 4-bit weights once more.
-    Fit(micro_tokens=5120, recompute=True),
-    Fit(micro_tokens=2048, recompute=True),
-    Fit(micro_tokens=0, recompute=True),
-)
-LEAN_ON_CPU = (Fit(micro_tokens=1024, recompute=True),)
-ON_GPU = (
-    # Fastest first. Keeping activations beats large micro-batches down to about 4k tokens; below, dequantizing all
-    # 4-bit weights once per micro-batch costs more than recomputing. Attention has a seventh of what a layer keeps,
-    # more where it sees a matrix of all pairs of tokens.
-    Fit(micro_tokens=16384, recompute=False),
-    Fit(micro_tokens=8192, recompute=False),
-    Fit(micro_tokens=4096, recompute=False),
-    Fit(micro_tokens=4096, recompute=True, part="attention"),
-    Fit(micro_tokens=4096, recompute=True, part="half"),
-    Fit(micro_tokens=8192, recompute=True),
-    Fit(micro_tokens=4096, recompute=True),
-    Fit(micro_tokens=2048, recompute=True),
-    Fit(micro_tokens=0, recompute=True),
-)
 
 
 @dataclass(frozen=True)
@@ -188,32 +137,46 @@ class Amount:
     micro_batches: int
 
 
-def need(shape: Shape, adapter_parameters: int, load: Load, way: Way, *, recompute: bool, part: Part = "all") -> Need:
-    """The memory of a training at its peak. `recompute`, `part`: as in `Fit`.
+def need(
+    shape: Shape,
+    adapter_parameters: int,
+    load: Load,
+    way: Way,
+    *,
+    recompute: bool,
+    part: Part = "all",
+    restored: bool = False,
+) -> Need:
+    """The memory of a training at its peak. `recompute`, `part`, `restored`: as in `Fit`.
 
     Kept: what each layer saves for its backward pass; with recomputation only its input, or all but what its attention
     saves; where the host has these inputs, only those of the layer that is computed and of the one that is next.
     Passing: the logits of a chunk, or the gradients of what one layer has saved, whichever is larger, because
-    they come one after the other. With recomputation that layer also has to save what it had not kept. Besides, an nf4
-    matrix that is not quantized for a moment, and the mask of sdpa.
+    they come one after the other. With recomputation that layer also has to save what it had not kept. An MLP that goes
+    backward by itself is such a layer of its own. Besides, an nf4 matrix that is not quantized for a moment, and the
+    mask of sdpa.
     """
     saved = layer_bytes(shape, way, load) * load.tokens
-    kept, again = shape.layers * saved, 0.0
+    kept, again, pieces = shape.layers * saved, 0.0, 0
     if recompute and part == "attention":
         again = attention_bytes(shape, way, load) * load.tokens
         kept -= shape.layers * again
     elif recompute:
-        again = saved
         layers = shape.layers if part == "all" else (shape.layers + 1) // 2
         kept -= layers * saved
         kept += (min(2, layers) if part == "all" and way.offload else layers) * input_bytes(shape, way, load)
-    matrix = way.width * shape.hidden * shape.intermediate if way.quantization == "nf4" else 0
+        if part == "all" and way.offload and way.whole_mlp:
+            saved -= way.width * (shape.hidden + 2 * shape.intermediate) * load.tokens
+            pieces = pieces_bytes(shape, way, load)
+        again = saved
+    restored = restored and way.quantization == "nf4" and way.fused and way.shards == 1
+    matrix = way.width * shape.hidden * shape.intermediate if way.quantization == "nf4" and not restored else 0
     mask = 0 if way.attention == "varlen" else way.width * load.tokens * load.row
     return Need(
-        weights=weights(shape, way),
+        weights=weights(shape, way) + (way.width * shape.matmuls if restored else 0),
         adapter=adapter_parameters * OPTIMIZER_BYTES,
         kept=int(kept),
-        passing=int(max(head_bytes(shape, way, load), saved + again) + matrix + mask),
+        passing=int(max(head_bytes(shape, way, load), saved + again, pieces) + matrix + mask),
         process=0 if way.cuda else PROCESS_BYTES,
     )
 
@@ -223,10 +186,19 @@ def input_bytes(shape: Shape, way: Way, load: Load) -> int:
     return way.width * shape.hidden * load.tokens
 
 
+def pieces_bytes(shape: Shape, way: Way, load: Load) -> int:
+    """What an MLP needs that goes backward by itself: its input and the gradients by both its ends, three wide matrices
+    for the tokens of a piece, and its weights, which are restored for all pieces: of three, `need` counts one."""
+    weights = 2 * shape.hidden * shape.intermediate if way.quantization == "nf4" else 0
+    piece = 3 * shape.intermediate * min(load.tokens, PIECE)
+    return way.width * (3 * shape.hidden * load.tokens + piece + weights)
+
+
 def host_bytes(shape: Shape, way: Way, load: Load) -> int:
-    """The inputs of all layers in the memory of the host, where pinned memory comes in powers of two."""
-    size = input_bytes(shape, way, load)
-    return shape.layers * (1 << (size - 1).bit_length() if size else 0)
+    """The inputs of all layers, and of their MLPs, if these go backward by themselves, in the memory of the host, where
+    pinned memory comes in powers of two."""
+    size, each = input_bytes(shape, way, load), 2 if way.whole_mlp else 1
+    return shape.layers * each * (1 << (size - 1).bit_length() if size else 0)
 
 
 def head_bytes(shape: Shape, way: Way, load: Load) -> int:

@@ -11,7 +11,8 @@ from pydantic import JsonValue
 
 from services.trainer.domain import flash, memory_plan
 from services.trainer.domain.auto import Choice
-from services.trainer.domain.memory_plan import GIB, Amount, Fit, Load, Need, Shape, Way
+from services.trainer.domain.fits import Fit
+from services.trainer.domain.memory_plan import GIB, Amount, Load, Need, Shape, Way
 from services.trainer.domain.packing import MASKED_GPU_ROW
 from services.trainer.domain.plan import Switches
 from services.trainer.domain.speeds import Estimate
@@ -102,6 +103,8 @@ class Recipe:
         reason = self.begin.reason
         found["micro_tokens"] = {"value": self.begin.value.micro_tokens, "reason": reason}
         found["recompute"] = {"value": self.begin.value.recomputed, "reason": reason}
+        if self.quantization.value == "nf4":
+            found["restored"] = {"value": self.begin.value.restored, "reason": reason}
         return found
 
 
@@ -303,7 +306,9 @@ class Planner:
         if way.attention != "varlen":  # a row of a CPU is as long as the longest sequence
             row = min(tokens, max(MASKED_GPU_ROW if way.cuda else 0, self.data.longest))
         load = Load(tokens, row)
-        return memory_plan.need(self.base.shape, self.adapter, load, way, recompute=fit.recompute, part=fit.part)
+        return memory_plan.need(
+            self.base.shape, self.adapter, load, way, recompute=fit.recompute, part=fit.part, restored=fit.restored
+        )
 
     def _micro(self, fit: Fit) -> int:
         """The tokens of the largest micro-batch."""

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from services.trainer.domain.memory_plan import Fit
+from services.trainer.domain.fits import Fit
 from services.trainer.domain.overfitting import Point, above_noise
 from services.trainer.domain.plan import Plan
 from services.trainer.domain.schedule import checkpoint_overdue, checkpoint_steps, listed_steps, validation_steps

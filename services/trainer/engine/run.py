@@ -14,8 +14,8 @@ import transformers
 
 from services.trainer.domain.auto import Choice, Chosen, choose_processes
 from services.trainer.domain.budget import Limits
+from services.trainer.domain.fits import Fit
 from services.trainer.domain.layers import heads_of
-from services.trainer.domain.memory_plan import Fit
 from services.trainer.domain.packing import RowShape, row_shape
 from services.trainer.domain.plan import Plan
 from services.trainer.domain.recipe import check_fp8
@@ -190,7 +190,7 @@ def _trained(task: Task, prepared: Prepared, compute: Compute) -> tuple[Prepared
         dressed = memory.within(lambda _: dress(tuned, pieces, hidden))
         prepared = prepared.as_read(tuned, reading, task.fits).dressed(dressed)
         prepared.write(task.out)
-        memory.begin(task.fits[group.most(task.fits.index(prepared.recipe.begin.value))])
+        memory.use(task.fits[group.most(task.fits.index(prepared.recipe.begin.value))])
         group.copy(adapter.trainable(tuned).values())
         loop = _loop(task, prepared, Forward(tuned, linear_head=reading.linear_head), reading, memory)
         loop.state.compute = compute.name if device.type == "cpu" else None

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from services.trainer.domain.memory_plan import ON_CPU, Fit
+from services.trainer.domain.fits import ON_CPU, Fit
 from services.trainer.domain.overfitting import Point
 from services.trainer.domain.schedule import BestSoFar
 from services.trainer.engine.checkpoints import STATE

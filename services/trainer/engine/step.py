@@ -15,13 +15,15 @@ from typing import Any
 import torch
 
 from services.trainer.domain.auto import Chosen
-from services.trainer.domain.memory_plan import Fit
+from services.trainer.domain.fits import Fit
 from services.trainer.domain.schedule import Steps, learning_rate
 from services.trainer.engine import checkpoints
 from services.trainer.engine.checkpoints import Tensors
 from services.trainer.engine.data.ahead import Ahead
 from services.trainer.engine.data.batches import Batch, Packer, epoch_order
 from services.trainer.engine.data.dataset import Dataset
+from services.trainer.engine.fast.adapters.fused import groups_of
+from services.trainer.engine.fast.adapters.small import Smalls
 from services.trainer.engine.fast.graphs import Graphs
 from services.trainer.engine.forward import Forward
 from services.trainer.engine.loss import Objective, Sums
@@ -89,6 +91,7 @@ class Stepper:
         self.steps = Steps(len(train.rows), chosen.batch_size.value, chosen.n_epochs.value)
         self.parameters = list(trainable(model).values())
         self.optimizer = adamw(self.parameters, chosen.weight_decay.value)
+        self.smalls = Smalls(groups_of(model), memory.dtype)
         self.graphs = Graphs(self._backward, self.parameters, memory.device) if graphs else None
         self._batches_ahead = Ahead(self._batches)
         self._ahead: tuple[_Begun, Tensors] | None = None
@@ -214,6 +217,7 @@ class Stepper:
             update(self.optimizer, rate, skip.float())
         except torch.cuda.OutOfMemoryError:
             raise self.memory.exhausted(others(self.memory.device)) from None
+        self.smalls.renew()
         self._watch.note(torch.cat([begun.total, norm[None], skip[None]]))
 
     def _stepped(self, weight: int, rate: float) -> Stepped:

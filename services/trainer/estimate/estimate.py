@@ -11,7 +11,8 @@ import numpy as np
 from pydantic import JsonValue
 
 from services.trainer.domain.budget import Limits
-from services.trainer.domain.memory_plan import GIB, ON_CPU, ON_GPU
+from services.trainer.domain.fits import ON_CPU, ON_GPU
+from services.trainer.domain.memory_plan import GIB
 from services.trainer.domain.plan import Plan
 from services.trainer.domain.recipe import Device
 from services.trainer.domain.schedule import Steps

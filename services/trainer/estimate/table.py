@@ -10,8 +10,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+from services.trainer.domain.fits import ON_GPU, Fit
 from services.trainer.domain.layers import cost_of_token, shape_of
-from services.trainer.domain.memory_plan import GIB, ON_GPU, Fit
+from services.trainer.domain.memory_plan import GIB
 from services.trainer.domain.recipe import Base, Data, Device, Planner
 from services.trainer.estimate.devices import BFLOAT16_CAPABILITY, gpu, peak_of
 from services.trainer.estimate.sizes import sizes_of

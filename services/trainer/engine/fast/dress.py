@@ -15,7 +15,7 @@ from services.trainer.domain.plan import Switches
 from services.trainer.domain.recipe import Recipe
 from services.trainer.engine.fast import flash, kernels, liger, varlen
 from services.trainer.engine.fast.adapters.fused import fuse
-from services.trainer.engine.fast.adapters.mlp import Mlps
+from services.trainer.engine.fast.adapters.mlps import Mlps
 from services.trainer.engine.fast.float8 import Float8Linear
 
 DIFFERENCE = 0.1

@@ -34,6 +34,10 @@ class Frozen(Protocol):
         """The weight itself, wherever it lies: it may be put together for that."""
         ...
 
+    def restored(self, dtype: Any) -> Frozen:
+        """The same for several products in `dtype`: what each of them would do with the weight is done once."""
+        ...
+
 
 def back_through(weights: Sequence[Frozen], slopes: Sequence[Any], low: Any, down: Any) -> Any:
     """The sum of each of `slopes`, (tokens, outputs), times its W, and of `low` `down`: (tokens, inputs). `low`:
@@ -86,6 +90,9 @@ class Plain:
     def here(self) -> Self:
         return self
 
+    def restored(self, dtype: Any) -> Frozen:
+        return Plain(self.dense(dtype))
+
     def tensors(self) -> list[Any]:
         return [self._weight]
 
@@ -101,8 +108,23 @@ class FourBits(Plain):
     def __init__(self, packed: Any, state: Any) -> None:
         super().__init__(packed)
         self._state = state
+        self._stays, self._restored = False, None
+
+    def stay_restored(self, stays: bool) -> None:
+        """Whether the weight, once it was restored, stays in memory as it is multiplied."""
+        self._stays = stays
+        if not stays:
+            self._restored = None
 
     def dense(self, dtype: Any) -> Any:
+        found = self._restored
+        if found is None or found.dtype != dtype:
+            found = self._dense(dtype)
+        if self._stays:
+            self._restored = found
+        return found
+
+    def _dense(self, dtype: Any) -> Any:
         state = self._state
         scales = state.absmax
         if state.nested:
@@ -150,6 +172,9 @@ class EightBits:
     def here(self) -> Self:
         return self
 
+    def restored(self, dtype: Any) -> Frozen:
+        return self
+
     def tensors(self) -> list[Any]:
         return [*self._rows, *self._columns]
 
@@ -181,6 +206,13 @@ class _Product(torch.autograd.Function):  # type: ignore[misc]
         slope = gradients[0]
         found = ctx.weight.backward(slope.reshape(-1, slope.shape[-1]))
         return found.view(*slope.shape[:-1], -1), None
+
+
+def stay_restored(model: Any, stays: bool) -> None:
+    """Whether the weights of `model` in 4 bits also stay in memory as they are multiplied."""
+    for module in model.modules():
+        if isinstance(weight := getattr(module, "frozen_weight", None), FourBits):
+            weight.stay_restored(stays)
 
 
 def frozen(layer: Any) -> Frozen | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from services.trainer.domain.memory_plan import Fit
+from services.trainer.domain.fits import Fit
 from services.trainer.engine.data.batches import Batch
 from services.trainer.engine.loss import Sums
 

@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 
 import torch
 
-from services.trainer.domain.memory_plan import LEAN_ON_CPU, LEAN_ON_GPU, ON_CPU, ON_GPU, Fit
+from services.trainer.domain.fits import LEAN_ON_CPU, LEAN_ON_GPU, ON_CPU, ON_GPU, Fit
 from services.trainer.engine import checkpoints
 from services.trainer.engine.checkpoints import Tensors
+from services.trainer.engine.fast.frozen import stay_restored
 from services.trainer.engine.model.offload import Offload
 from services.trainer.engine.model.recompute import recompute_activations
 from services.trainer.engine.parallel.group import ALONE, Group
@@ -159,17 +160,13 @@ class Memory:
         if lean:
             recompute_activations(model, "all", offload)
 
-    def begin(self, fit: Fit) -> None:
-        """Let the search begin with this fit. One for another kind of device is ignored."""
-        if fit != self.fit:
-            self.use(fit)
-
     def use(self, fit: Fit) -> None:
-        """Use a fit that was found before, so that a resumed run computes in the same way as the interrupted one. A fit
-        for another kind of device is ignored."""
+        """Use a fit: where the search begins, once the model is as it will be; or what was found before, so that a
+        resumed run computes in the same way as the interrupted one. A fit for another kind of device is ignored."""
         if fit in self._fits:
             self.fit = fit
             recompute_activations(self.model, fit.recomputed, self.offload)
+            stay_restored(self.model, fit.restored)
 
     def within(self, work: Callable[[int], T], random_before: Tensors | None = None) -> T:
         """Call `work(micro_tokens)`, again with the next smaller fit each time memory runs out.
@@ -228,9 +225,14 @@ class Memory:
             "hyperparameters.max_length",
         )
 
+    @property
+    def dtype(self) -> Any:
+        """What layers compute in."""
+        return self.model.get_base_model().dtype if self.device.type == "cpu" else torch.bfloat16
+
     def precision(self) -> AbstractContextManager[Any]:
         """Autocast on a GPU: the adapter's float32 weights compute in bfloat16, as the base does."""
         if self.device.type == "cpu":
             return nullcontext()
-        autocast: AbstractContextManager[Any] = torch.autocast("cuda", dtype=torch.bfloat16)
+        autocast: AbstractContextManager[Any] = torch.autocast("cuda", dtype=self.dtype)
         return autocast

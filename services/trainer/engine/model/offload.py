@@ -2,7 +2,8 @@
 layer stays on the GPU between its forward and its backward pass.
 
 The copies run on a stream of their own, beside the computation: out of the GPU while the layer itself computes, and
-back while the layer above goes backward. The tensor that was given last stays where it is: it is needed first.
+back while the layer above goes backward. The tensor that was given last stays where it is: it is needed first. A part
+of a layer that goes backward by itself, from its own input, gives that to `keep`.
 
 Memory is never handed to the allocator while a copy uses it: the computing stream waits for the copy before the last
 reference goes, which costs nothing, because by then the copy is over. `record_stream` would do the same only once the
@@ -33,6 +34,15 @@ class Offload:
         self._copies = _Copies(device)
         self.buffers = Buffers(allocate or partial(torch.empty, dtype=torch.uint8, pin_memory=device.type == "cuda"))
         self._newest: Callable[[], _Kept | None] = lambda: None
+        self._again = False
+        """Whether a function is called for the second time, which is in the backward pass."""
+
+    def keep(self, tensor: Any) -> Callable[[], Any]:
+        """Keep a tensor until the backward pass, and return what gives it back then."""
+        if self._again:  # for a graph that nobody goes through: the first one is there
+            return lambda: tensor
+        kept = self._keep(tensor)
+        return kept.take if isinstance(kept, _Kept) else lambda: tensor
 
     def checkpoint(self, function: Any, *arguments: Any, **options: Any) -> Any:
         """As `torch.utils.checkpoint.checkpoint`, not reentrant. What has a gradient among the arguments is kept by the
@@ -51,8 +61,18 @@ class Offload:
         def pack(tensor: Any) -> Any:
             return self._keep(tensor) if tensor.data_ptr() in pointers and tensor.numel() else tensor
 
+        calls = 0
+
+        def call(*values: Any, **others: Any) -> Any:
+            nonlocal calls
+            before, self._again, calls = self._again, calls > 0, calls + 1
+            try:
+                return function(*values, **others)
+            finally:  # also where torch ends a second call early, because it has all that it needs
+                self._again = before
+
         with saved_tensors_hooks(pack, _unpack):
-            result = checkpoint(function, *named, *arguments, use_reentrant=False, **options)
+            result = checkpoint(call, *named, *arguments, use_reentrant=False, **options)
         if versions != [tensor._version for tensor in given]:
             raise RuntimeError(f"{function} changes its input in place, so it cannot be computed again")
         return result

@@ -9,16 +9,18 @@ import torch
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from services.trainer.engine.fast.adapters.mlps import keep_inputs
 from services.trainer.engine.model.offload import Offload
 
 
 def recompute_activations(model: Any, what: str, offload: Offload | None = None) -> None:
     """`what`: `none`, `attention`, `half` or `all`. A layer that does not call its attention `…Attention`, as recurrent
     ones do, keeps it. `offload`: with `all`, what keeps the inputs of the layers in the memory of the host; None: they
-    stay on the GPU."""
+    stay on the GPU. MLPs that are one operation then go backward by themselves, from inputs that wait there, too."""
     for module in model.modules():
         if isinstance(vars(module).get("forward"), _Again):
             del module.forward
+    keep_inputs(model, offload.keep if offload is not None and what == "all" else None)
     if what == "none":
         model.gradient_checkpointing_disable()
         return

@@ -78,6 +78,9 @@ class ShardedWeight:
     def here(self) -> Frozen:
         return self._shards.layer(self._layer)[self._index]
 
+    def restored(self, dtype: Any) -> Frozen:
+        return self.here().restored(dtype)
+
 
 class Shards:
     """The layers of a base, divided among `of` processes, of which this one has the given number."""

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from pydantic import JsonValue
 
+from services.trainer.domain.fits import Fit
 from services.trainer.domain.layers import heads_of, key_heads_of
-from services.trainer.domain.memory_plan import GIB, Fit
+from services.trainer.domain.memory_plan import GIB
 from services.trainer.domain.plan import Plan
 from services.trainer.domain.recipe import Device, Planner, Recipe
 from services.trainer.domain.speeds import PLANNED, Correction, Estimate

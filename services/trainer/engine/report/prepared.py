@@ -11,8 +11,8 @@ from typing import Any
 from pydantic import JsonValue
 
 from services.trainer.domain.auto import Chosen
+from services.trainer.domain.fits import Fit
 from services.trainer.domain.layers import targets_of
-from services.trainer.domain.memory_plan import Fit
 from services.trainer.domain.plan import Plan
 from services.trainer.domain.recipe import Planner, Recipe
 from services.trainer.domain.speeds import Known

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from services.trainer.domain.fits import Part
 from services.trainer.domain.memory_plan import (
     GIB,
     Amount,
     Load,
     Need,
-    Part,
     Shape,
     Way,
     begin,

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.trainer.domain.memory_plan import GIB, LEAN_ON_GPU, ON_CPU, ON_GPU, Fit
+from services.trainer.domain.fits import LEAN_ON_GPU, ON_CPU, ON_GPU, Fit
+from services.trainer.domain.memory_plan import GIB
 from services.trainer.domain.plan import Switches
 from services.trainer.domain.recipe import Base, Data, Device, Planner, Recipe, check_fp8
 from shared.errors import InputError
@@ -122,11 +123,11 @@ def test_a_continued_run_keeps_what_auto_was_if_it_can(gpu: str, free: int, kept
         ("H200", "8B", ON_GPU[0]),
         ("H100", "8B", ON_GPU[0]),
         ("A100-40", "8B", ON_GPU[0]),
-        ("4090", "8B", ON_GPU[3]),
+        ("4090", "8B", ON_GPU[4]),
         ("4090", "135M", ON_GPU[0]),
         ("A100-40", "1B", ON_GPU[0]),
-        ("H100", "70B", ON_GPU[3]),
-        ("4090", "70B", ON_GPU[8]),
+        ("H100", "70B", ON_GPU[4]),
+        ("4090", "70B", ON_GPU[9]),
     ],
 )
 def test_the_search_for_what_fits_begins_near_what_does(gpu: str, base: str, begins: Fit):

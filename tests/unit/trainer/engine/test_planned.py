@@ -11,7 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from services.trainer.domain.memory_plan import GIB, Fit
+from services.trainer.domain.fits import Fit
+from services.trainer.domain.memory_plan import GIB
 from services.trainer.domain.plan import Plan
 from services.trainer.domain.recipe import Device
 from services.trainer.engine import checkpoints

@@ -18,7 +18,7 @@ from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from services.trainer.domain.memory_plan import ON_GPU
+from services.trainer.domain.fits import ON_GPU
 from services.trainer.domain.packing import MicroBatch, RowShape, row_shape
 from services.trainer.domain.plan import Plan
 from services.trainer.engine import checkpoints

@@ -45,6 +45,16 @@ def is_fused(layer: Any) -> bool:
     return isinstance(layer, Fused)
 
 
+def groups_of(model: Any) -> list[list[Adapted]]:
+    """The layers of `model` that compute as one operation, each with those that it computes together with."""
+    found: dict[int, list[Adapted]] = {}
+    for layer in model.modules():
+        if is_fused(layer):
+            together = (layer,) if layer.siblings is None else layer.siblings.layers
+            found[id(together[0])] = [each.adapted for each in together]
+    return list(found.values())
+
+
 def _is_plain(layer: Any) -> bool:
     variants = getattr(layer, "lora_variant", {})
     return (
@@ -95,7 +105,7 @@ class Siblings:
     """Layers that are called with the same input: the first computes for all, and the others find their outputs."""
 
     def __init__(self, layers: Sequence[Any]) -> None:
-        self._layers = tuple(layers)
+        self.layers = tuple(layers)
         self._values: Any = None
         self._found: dict[int, Any] = {}
 
@@ -106,10 +116,10 @@ class Siblings:
             if not self._found:
                 self._values = None
             return output
-        if layer is not self._layers[0] or not all(each.joins for each in self._layers):
+        if layer is not self.layers[0] or not all(each.joins for each in self.layers):
             return lora_linears(values, [layer.adapted])[0]
         # What others have not asked for, after an error in between, is forgotten here.
-        first, *others = lora_linears(values, [each.adapted for each in self._layers])
+        first, *others = lora_linears(values, [each.adapted for each in self.layers])
         self._values = values
-        self._found = {id(each): output for each, output in zip(self._layers[1:], others, strict=True)}
+        self._found = {id(each): output for each, output in zip(self.layers[1:], others, strict=True)}
         return first

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from services.trainer.engine.fast.adapters.small import Small
 from services.trainer.engine.fast.frozen import Frozen, back_through
 
 
@@ -48,29 +49,6 @@ def lora_linear_plain(
     """What `lora_linears` computes for one layer of a dense `weight`, (outputs, inputs), written plainly, for tests."""
     low = torch.nn.functional.linear(values if dropped is None else dropped, a)
     return torch.nn.functional.linear(values, weight, bias) + scale * torch.nn.functional.linear(low, b)
-
-
-class Small(NamedTuple):
-    """The adapters of layers that read the same input, in the type that is computed in. `down`: (sum of ranks, inputs),
-    of all; `ups`: (outputs, rank) of each, scaled."""
-
-    down: Any
-    ups: tuple[Any, ...]
-
-    @classmethod
-    def of(cls, layers: Sequence[Adapted], dtype: Any) -> Small:
-        ranks = [layer.a.shape[0] for layer in layers]
-        down = layers[0].a.new_empty(sum(ranks), layers[0].a.shape[1], dtype=dtype)
-        for layer, part in zip(layers, down.split(ranks), strict=True):
-            part.copy_(layer.a)
-        # one kernel for product and cast
-        ups = [torch.mul(layer.b, layer.scale, out=torch.empty_like(layer.b, dtype=dtype)) for layer in layers]
-        return cls(down, tuple(ups))
-
-    def back(self, slopes: Sequence[Any]) -> Any:
-        """The gradient by x Aᵀ of all layers, (tokens, sum of ranks), of those by the outputs, (tokens, outputs)."""
-        backs = [slope @ up for slope, up in zip(slopes, self.ups, strict=True)]
-        return backs[0] if len(backs) == 1 else torch.cat(backs, 1)
 
 
 def of_adapters(layers: Sequence[Adapted], slopes: Sequence[Any], back: Any, read: Any, low: Any) -> list[Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from services.trainer.domain.memory_plan import ON_GPU, Fit
+from services.trainer.domain.fits import ON_GPU, Fit
 from services.trainer.engine.model import memory as module
 from services.trainer.engine.model.memory import (
     Memory,

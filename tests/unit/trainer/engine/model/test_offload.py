@@ -11,8 +11,11 @@ import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from services.trainer.engine.fast.adapters import gated_mlp
 from services.trainer.engine.fast.adapters.fused import fuse
+from services.trainer.engine.fast.adapters.mlps import Mlps
 from services.trainer.engine.model import offload as offloading
+from services.trainer.engine.model.memory import Memory
 from services.trainer.engine.model.offload import Buffers, Offload, host_free
 from services.trainer.engine.model.recompute import recompute_activations
 from tests.unit.trainer.engine.fast.models import small_model
@@ -64,6 +67,46 @@ def test_gradients_are_those_of_other_checkpoints_and_of_none(model_class: str, 
         assert same(step(found, rows), expected)
         assert same(step(model_with("none", None, dropout, model_class), rows), expected)
     assert offload.buffers.allocated
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize(("model_class", "passes"), [("Llama", 1), ("Qwen3", 1), ("Olmo2", 2)])
+def test_mlps_go_backward_from_their_inputs_by_some_tokens_at_a_time(
+    model_class: str, passes: int, late: bool, monkeypatch: pytest.MonkeyPatch
+):
+    """And forward only once, unless a norm after them is to be computed again."""
+    expected = step(model_with("none", None, 0.0, model_class), (3, 1, 2))
+    monkeypatch.setattr(gated_mlp, "PIECE", 20)
+    if late:
+        monkeypatch.setattr(offloading, "_Copies", Late)
+    model, offload = model_with("none", None, 0.0, model_class), Offload(CPU, plain)
+    Mlps(model).put_in()
+    recompute_activations(model, "all", offload)
+    in_pieces, calls = gated_mlp.in_pieces, []
+    monkeypatch.setattr(gated_mlp, "in_pieces", lambda *given, **named: calls.append(1) or in_pieces(*given, **named))
+    for _ in range(2):
+        for one, other in zip(step(model, (3, 1, 2)), expected, strict=True):
+            assert torch.allclose(one, other, rtol=1e-7, atol=1e-12)
+    assert len(calls) == 2 * 3 * 2 * passes  # twice, three micro-batches through two layers
+    assert offload.buffers.allocated == 2 * 2  # of each layer and its MLP
+    calls.clear()
+    recompute_activations(model, "none", None)
+    step(model, (1,))
+    assert not calls
+
+
+def test_mlps_of_a_lean_run_that_became_one_operation_later_go_backward_by_themselves(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """The search for what fits begins before they are."""
+    model = model_with("none", None, 0.0)
+    memory = Memory(model, CPU, longest=24, lean=True, offload=Offload(CPU, plain))
+    Mlps(model).put_in()
+    memory.use(memory.fit)
+    in_pieces, calls = gated_mlp.in_pieces, []
+    monkeypatch.setattr(gated_mlp, "in_pieces", lambda *given, **named: calls.append(1) or in_pieces(*given, **named))
+    step(model, (1,))
+    assert len(calls) == 2
 
 
 def test_buffers_are_used_again_and_grow():

@@ -13,8 +13,9 @@ from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, MixtralConfig
 
 from services.trainer.domain.auto import Choice, Facts, choose
+from services.trainer.domain.fits import ON_CPU
 from services.trainer.domain.layers import shape_of
-from services.trainer.domain.memory_plan import ON_CPU, Load, Shape, Way, layer_bytes
+from services.trainer.domain.memory_plan import Load, Shape, Way, layer_bytes
 from services.trainer.domain.plan import Plan
 from services.trainer.domain.recipe import Planner
 from services.trainer.engine.data.batches import epoch_order

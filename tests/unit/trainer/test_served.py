@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from services.trainer.domain.served import served_linears
+from services.trainer.served import served_linears
 from shared.base import BaseProfile, ServerFacts
 from shared.errors import InputError
 
