@@ -246,7 +246,6 @@ def plan_of(mode: str, work: Work, changes: list[str]) -> dict[str, Any]:
         **OURS[mode],
     }
     plan["lora"] = {"r": RANK, "alpha": ALPHA, **plan["lora"]}
-    plan["switches"] = {"flash_attention": True}  # a run this short would not compile it by itself
     for change in changes:
         field, _, value = change.partition("=")
         *rooms, last = field.split(".")

@@ -24,7 +24,6 @@ class Switches(StrictModel):
     fused_lora: bool | None = None
     cuda_graphs: bool | None = None
     liger: bool | None = None
-    flash_attention: bool | None = None
     sharded: bool | None = None
     """Whether the processes of a training divide the base among them."""
     offload: bool | None = None

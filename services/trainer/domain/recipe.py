@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from pydantic import JsonValue
 
-from services.trainer.domain import flash, memory_plan
+from services.trainer.domain import memory_plan
 from services.trainer.domain.auto import Choice
 from services.trainer.domain.fits import Fit
 from services.trainer.domain.memory_plan import GIB, Amount, Load, Need, Shape, Way
@@ -79,7 +79,6 @@ class Recipe:
     quantization: Choice[str]
     fused_lora: Choice[bool]
     cuda_graphs: Choice[bool]
-    flash_attention: Choice[bool]
     begin: Choice[Fit]
     automatic: bool
     """Nobody asked for the quantization."""
@@ -93,7 +92,6 @@ class Recipe:
         switches = {
             "fused_lora": self.fused_lora,
             "cuda_graphs": self.cuda_graphs,
-            "flash_attention": self.flash_attention,
             "sharded": self.sharded,
             "offload": self.offload,
         }
@@ -141,8 +139,7 @@ class Planner:
         way = self._way(quantization.value, fused=fused.value, sharded=sharded.value, offload=offload.value)
         begin = self._begin(way, fits)
         graphs = self._graphs(way, begin.value)
-        attention = self._flash(way, begin.value, graphs=graphs.value)
-        return Recipe(quantization, fused, graphs, attention, begin, automatic, sharded, offload)
+        return Recipe(quantization, fused, graphs, begin, automatic, sharded, offload)
 
     def estimate(self, recipe: Recipe, fit: Fit, *, linear_head: bool = True) -> Estimate:
         """Memory and time of the run with this recipe, if `fit` is what it computes with."""
@@ -269,17 +266,6 @@ class Planner:
         if fit.recompute:
             return "activations are computed again"
         return None
-
-    def _flash(self, way: Way, fit: Fit, *, graphs: bool) -> Choice[bool]:
-        known = self.base.cost is not None and self.data.tokens
-        return flash.choose(
-            self.device.capability,
-            self.base.shape.attention // max(1, self.base.shape.heads),
-            self.switches.flash_attention,
-            packed=self.device.cuda and self.base.attention == "varlen",
-            graphs=graphs,
-            seconds=self._seconds(way, fit) if known else None,
-        )
 
     def _because(self) -> str:
         return f" ({', '.join(self.base.lacks)})" if self.base.lacks else ""

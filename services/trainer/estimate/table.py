@@ -57,6 +57,10 @@ class Line(FrozenModel):
     gpus: dict[str, OnGpu]
 
 
+FAST = next(fit for fit in ON_GPU if not fit.restored)
+"""What is called the fastest: restored weights, for twice the memory, are 3.5 % faster than that."""
+
+
 @dataclass(frozen=True)
 class Config:
     """A config of `shapes.json`, as transformers would hold it."""
@@ -106,7 +110,7 @@ def _line(shape: Mapping[str, Any], quantization: str) -> Line:
         quantization=quantization,
         method=METHODS[quantization],
         least_bytes=estimated(largest, ON_GPU[-1])[0],
-        fast_bytes=estimated(largest, ON_GPU[0])[0],
+        fast_bytes=estimated(largest, FAST)[0],
         gpus=gpus,
     )
 

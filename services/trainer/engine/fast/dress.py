@@ -9,11 +9,9 @@ from typing import Any, Protocol
 import torch
 from peft.tuners.lora.layer import LoraLayer
 
-from services.trainer.domain.auto import Choice
-from services.trainer.domain.layers import heads_of, key_heads_of
 from services.trainer.domain.plan import Switches
 from services.trainer.domain.recipe import Recipe
-from services.trainer.engine.fast import flash, kernels, liger, varlen
+from services.trainer.engine.fast import kernels, liger
 from services.trainer.engine.fast.adapters.fused import fuse
 from services.trainer.engine.fast.adapters.mlps import Mlps
 from services.trainer.engine.fast.float8 import Float8Linear
@@ -24,23 +22,19 @@ weights in bfloat16. What computes something else changes them by far more."""
 DIFFERENCE_IN_8_BITS = 0.5
 """The same where products are rounded to 8 bits: another order of rounding before them falls on other numbers."""
 
-NOT_CHOSEN = Choice(False, "not chosen")
-
 
 @dataclass(frozen=True)
 class Pieces:
-    """Which pieces: `fused_lora`, `liger`; `float8`: the frozen linear layers, all but the head, get 8 bits;
-    `flash_attention`: see `flash.py`."""
+    """Which pieces: `fused_lora`, `liger`; `float8`: the frozen linear layers, all but the head, get 8 bits."""
 
     fused_lora: bool = True
     liger: bool = True
     float8: bool = False
-    flash_attention: Choice[bool] = NOT_CHOSEN
 
     @classmethod
     def of(cls, recipe: Recipe, switches: Switches) -> Pieces:
         eight = recipe.quantization.value == "fp8"
-        return cls(recipe.fused_lora.value, switches.liger is not False, eight, recipe.flash_attention)
+        return cls(recipe.fused_lora.value, switches.liger is not False, eight)
 
 
 @dataclass(frozen=True)
@@ -50,7 +44,6 @@ class Dressed:
     fused_lora: tuple[bool, str]
     liger: tuple[bool, str]
     kernels: tuple[bool, str]
-    flash_attention: tuple[bool, str]
 
 
 def dress(model: Any, pieces: Pieces, hidden: Callable[[], Any]) -> Dressed:
@@ -65,7 +58,6 @@ def dress(model: Any, pieces: Pieces, hidden: Callable[[], Any]) -> Dressed:
         fused,
         layers,
         (trouble is None, trouble or "the losses of the head in one kernel"),
-        _use_flash(model, hidden, pieces.flash_attention, allowed),
     )
 
 
@@ -79,18 +71,6 @@ def _fuse(model: Any, hidden: Callable[[], Any], allowed: float | None) -> tuple
         is_in, why = _tried(mlps, hidden, allowed)
         said += f"; {'so is' if is_in else 'but not'} each of {len(mlps.found)} gated MLPs ({why})"
     return True, said
-
-
-def _use_flash(model: Any, hidden: Callable[[], Any], chosen: Choice[bool], allowed: float) -> tuple[bool, str]:
-    if not chosen.value:
-        return False, chosen.reason
-    if model.config._attn_implementation != varlen.NAME:
-        return False, "the base does not attend with a kernel for packed rows"
-    config = model.config.get_text_config()
-    heads, head_dim = heads_of(config)
-    if trouble := flash.problem(model.device, head_dim, heads // key_heads_of(config)):
-        return False, trouble
-    return _tried(flash.Attentions(model), hidden, allowed)
 
 
 class _Changes(Protocol):

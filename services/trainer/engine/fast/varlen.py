@@ -17,8 +17,6 @@ except ImportError:  # not in every build of torch
 
 NAME = "tunestream_varlen"
 """Its name among transformers' implementations of attention."""
-KERNEL = "packed_kernel"
-"""The attribute of a module that names another kernel for it, which is called as `kernel`."""
 MOST = 2**31
 """The kernel's backward pass counts the numbers of its buffers in int32."""
 WIDEST_HEAD = 256
@@ -79,8 +77,7 @@ def attend(
         each.transpose(1, 2).reshape(rows * length, -1, head_dim).to(value.dtype) for each in (query, key, value)
     )
     scale = head_dim**-0.5 if scaling is None else scaling
-    compute = getattr(module, KERNEL, kernel)
-    found = compute(q, k, v, cu_seq_lens_q, max_length_q, scale=scale, window=sliding_window)
+    found = kernel(q, k, v, cu_seq_lens_q, max_length_q, scale=scale, window=sliding_window)
     return found.view(rows, length, heads, head_dim), None
 
 

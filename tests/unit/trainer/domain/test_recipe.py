@@ -250,7 +250,7 @@ def test_the_inputs_of_recomputed_layers_wait_on_the_host_where_it_has_the_memor
 def test_the_document_has_a_reason_for_each_value():
     document = recipe("H100", "8B").document()
     assert set(document) == {
-        "fused_lora", "cuda_graphs", "flash_attention", "sharded", "offload", "micro_tokens", "recompute",
+        "fused_lora", "cuda_graphs", "sharded", "offload", "micro_tokens", "recompute",
     }  # fmt: skip
     assert all(isinstance(entry, dict) and entry["reason"] for entry in document.values())
 
@@ -274,25 +274,3 @@ def test_there_is_a_recipe_for_everything(
     assert found.begin.value in ON_GPU
     estimate = made.estimate(found, found.begin.value)
     assert estimate.memory_bytes > 0 and estimate.seconds is not None and estimate.seconds > 0
-
-
-@pytest.mark.parametrize(
-    ("gpu", "base", "changes", "why"),
-    [
-        ("A100-80", "8B", {}, "compute capability 9.0"),
-        ("CPU", "8B", {}, "does not attend"),
-        ("H100", "135M", {}, "heads of 128"),
-        ("H100", "8B", {"data": replace(DATA, tokens=200_000, steps=30)}, "saves 0 s"),
-        ("H100", "8B", {"switches": Switches(flash_attention=False)}, "as set"),
-    ],
-)
-def test_flash_attention_is_compiled_only_where_that_pays(gpu: str, base: str, changes: dict[str, Any], why: str):
-    found = recipe(gpu, base, **changes).flash_attention
-    assert not found.value and why in found.reason
-
-
-def test_flash_attention_is_for_long_runs_on_new_gpus():
-    found = recipe("H100", "8B").flash_attention
-    assert found.value and re.search(r"compiling it takes 20 s, and saves \d+ s", found.reason)
-    short = replace(DATA, tokens=200_000, steps=30)
-    assert recipe("H100", "8B", data=short, switches=Switches(flash_attention=True)).flash_attention.value

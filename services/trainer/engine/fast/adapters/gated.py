@@ -20,8 +20,10 @@ except ImportError:  # not on every platform; nothing here is called there
 
 TOKENS, WIDTH = 16, 128
 """The numbers that one program computes."""
-HIGHEST_RANK = 128
-"""Of an adapter that the kernels take."""
+STEPS = 32
+"""So many times as many tokens, one after the other, where gradients of adapters are added up on the way."""
+HIGHEST_RANK, HIGHEST_SUMMED = 128, 16
+"""The ranks of adapters that the kernels take, and those whose gradients a program can hold while it adds them up."""
 
 
 def gated(gate: Any, up: Any, lows: tuple[Any, Any], ups: tuple[Any, Any]) -> Any:
@@ -39,12 +41,39 @@ def gated_back_(
 ) -> None:
     """The gradients by both sums of `gated`, in place of `gate` and `up`, and its result in place of `slope`. The
     gradient by the result is `slope` + `back` `down`; `back`: (tokens, rank), `down`: (rank, width)."""
-    tokens, width = gate.shape
     if gate.numel():
-        _gated_back[_grid(tokens, width)](
-            slope, gate, up, *_adapters(lows, ups), back, back.stride(0), down, down.shape[0], tokens, width,
-            **_sizes((*lows, back)),
-        )  # fmt: skip
+        _back(slope, gate, up, lows, ups, back, down, steps=1)
+
+
+def takes_adapters(lows: tuple[Any, Any], back: Any) -> bool:
+    """Whether `gated_back_with_adapters_` takes adapters of these ranks."""
+    return all(each.shape[1] <= HIGHEST_SUMMED for each in (*lows, back))
+
+
+def gated_back_with_adapters_(
+    slope: Any, gate: Any, up: Any, lows: tuple[Any, Any], ups: tuple[Any, Any], back: Any, down: Any
+) -> tuple[Any, Any, Any]:
+    """What `gated_back_` does, but `slope` stays as it is; instead, the gradients by both `ups`, (width, rank), and by
+    `down`, (rank, width), in float32. They are added up while the wide matrices are there, which are not read again."""
+    tokens, width = gate.shape
+    parts = triton.cdiv(tokens, TOKENS * STEPS)
+    sizes = [width * each.shape[1] for each in (*lows, back)]
+    sums = torch.empty(parts, sum(sizes), dtype=torch.float32, device=gate.device)
+    if gate.numel():
+        _back(slope, gate, up, lows, ups, back, down, steps=STEPS, sums=sums)
+    of_gate, of_up, of_down = sums.sum(0).split(sizes)
+    return of_gate.view(width, -1), of_up.view(width, -1), of_down.view(-1, width)
+
+
+def _back(
+    slope: Any, gate: Any, up: Any, lows: tuple[Any, Any], ups: tuple[Any, Any], back: Any, down: Any,
+    *, steps: int, sums: Any = None,
+) -> None:  # fmt: skip
+    tokens, width = gate.shape
+    _gated_back[(triton.cdiv(width, WIDTH), triton.cdiv(tokens, TOKENS * steps))](
+        slope, gate, up, *_adapters(lows, ups), back, back.stride(0), down, down.shape[0],
+        slope if sums is None else sums, tokens, width, STEPS=steps, SUMS=sums is not None, **_sizes((*lows, back)),
+    )  # fmt: skip
 
 
 def gated_plain(gate: Any, up: Any, lows: tuple[Any, Any], ups: tuple[Any, Any]) -> Any:
@@ -115,24 +144,70 @@ if triton is not None:
 
     @triton.jit  # type: ignore[untyped-decorator]
     def _gated_back(  # type: ignore[no-untyped-def]
-        slope, gate, up, low_g, stride_g, up_g, rank_g, low_u, stride_u, up_u, rank_u, back, stride, down, rank,
-        tokens, width, RANK: tl.constexpr, TOKENS: tl.constexpr, WIDTH: tl.constexpr,
+        slope, gate, up, low_g, stride_g, up_g, rank_g, low_u, stride_u, up_u, rank_u, back, stride, down, rank, sums,
+        tokens, width, STEPS: tl.constexpr, SUMS: tl.constexpr,
+        RANK: tl.constexpr, TOKENS: tl.constexpr, WIDTH: tl.constexpr,
     ):  # fmt: skip
         columns = tl.program_id(0) * WIDTH + tl.arange(0, WIDTH)
-        rows = tl.program_id(1).to(tl.int64) * TOKENS + tl.arange(0, TOKENS)
-        mask = (rows[:, None] < tokens) & (columns[None, :] < width)
-        at = rows[:, None] * width + columns[None, :]
-        gates = tl.load(gate + at, mask=mask, other=0.0)
-        ups = tl.load(up + at, mask=mask, other=0.0)
-        slopes = tl.load(slope + at, mask=mask, other=0.0)
-        of_gate = small_product(low_g, stride_g, up_g, rank_g, 1, rank_g, rows, columns, tokens, width, RANK)
-        of_up = small_product(low_u, stride_u, up_u, rank_u, 1, rank_u, rows, columns, tokens, width, RANK)
-        of_slope = small_product(back, stride, down, 1, width, rank, rows, columns, tokens, width, RANK)
-        one, other = gates.to(tl.float32) + of_gate, ups.to(tl.float32) + of_up
-        whole = slopes.to(tl.float32) + of_slope
-        open_ = tl.sigmoid(one)
-        let = one * open_
+        part = tl.program_id(1).to(tl.int64)
+        ranks = tl.arange(0, RANK)
+        right_g = tl.load(
+            up_g + columns[None, :] * rank_g + ranks[:, None],
+            mask=(columns[None, :] < width) & (ranks[:, None] < rank_g),
+            other=0.0,
+        )
+        right_u = tl.load(
+            up_u + columns[None, :] * rank_u + ranks[:, None],
+            mask=(columns[None, :] < width) & (ranks[:, None] < rank_u),
+            other=0.0,
+        )
+        right = tl.load(
+            down + ranks[:, None] * width + columns[None, :],
+            mask=(columns[None, :] < width) & (ranks[:, None] < rank),
+            other=0.0,
+        )
+        of_up_g = tl.zeros((WIDTH, RANK), tl.float32)
+        of_up_u = tl.zeros((WIDTH, RANK), tl.float32)
+        of_down = tl.zeros((WIDTH, RANK), tl.float32)
         kind = gate.dtype.element_ty
-        tl.store(slope + at, (let * other).to(kind), mask=mask)
-        tl.store(up + at, (whole * let).to(kind), mask=mask)
-        tl.store(gate + at, (whole * other * (open_ + let * (1 - open_))).to(kind), mask=mask)
+        for step in range(STEPS):
+            rows = (part * STEPS + step) * TOKENS + tl.arange(0, TOKENS)
+            there = rows[:, None] < tokens
+            mask = there & (columns[None, :] < width)
+            at = rows[:, None] * width + columns[None, :]
+            left_g = tl.load(
+                low_g + rows[:, None] * stride_g + ranks[None, :], mask=there & (ranks[None, :] < rank_g), other=0.0
+            )
+            left_u = tl.load(
+                low_u + rows[:, None] * stride_u + ranks[None, :], mask=there & (ranks[None, :] < rank_u), other=0.0
+            )
+            left = tl.load(
+                back + rows[:, None] * stride + ranks[None, :], mask=there & (ranks[None, :] < rank), other=0.0
+            )
+            one = tl.load(gate + at, mask=mask, other=0.0).to(tl.float32) + tl.dot(left_g, right_g)
+            other = tl.load(up + at, mask=mask, other=0.0).to(tl.float32) + tl.dot(left_u, right_u)
+            whole = tl.load(slope + at, mask=mask, other=0.0).to(tl.float32) + tl.dot(left, right)
+            open_ = tl.sigmoid(one)
+            let = one * open_
+            hidden = (let * other).to(kind)
+            of_other = (whole * let).to(kind)
+            of_one = (whole * other * (open_ + let * (1 - open_))).to(kind)
+            tl.store(up + at, of_other, mask=mask)
+            tl.store(gate + at, of_one, mask=mask)
+            if SUMS:
+                of_up_g += tl.dot(tl.trans(of_one), left_g)
+                of_up_u += tl.dot(tl.trans(of_other), left_u)
+                of_down += tl.dot(tl.trans(hidden), left)
+            else:
+                tl.store(slope + at, hidden, mask=mask)
+        if SUMS:
+            sums += part * width * (rank_g + rank_u + rank)
+            inside = columns[:, None] < width
+            at_g = columns[:, None] * rank_g + ranks[None, :]
+            tl.store(sums + at_g, of_up_g, mask=inside & (ranks[None, :] < rank_g))
+            sums += width * rank_g
+            at_u = columns[:, None] * rank_u + ranks[None, :]
+            tl.store(sums + at_u, of_up_u, mask=inside & (ranks[None, :] < rank_u))
+            sums += width * rank_u
+            at_down = ranks[None, :] * width + columns[:, None]
+            tl.store(sums + at_down, of_down, mask=inside & (ranks[None, :] < rank))

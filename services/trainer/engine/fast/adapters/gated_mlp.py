@@ -19,8 +19,10 @@ from services.trainer.engine.fast.adapters import gated
 from services.trainer.engine.fast.adapters.linears import (
     Adapted,
     computed_in,
+    in_turn,
     lora_linears,
-    of_adapters,
+    of_a,
+    of_b,
     shared_reading,
 )
 from services.trainer.engine.fast.adapters.small import Small
@@ -80,15 +82,21 @@ def _back(
     what the last adapter's `a` made of its input, or None. `slope`: (tokens, outputs)."""
     gate, up, down = layers
     gates, ups, low_of_inner = between
-    back = outer.back([slope])
-    hidden = down.weight.backward(slope)
-    product = gated.gated_back_ if kernels.available(gates) else gated.gated_back_plain_
-    product(hidden, gates, ups, between.lows(layers), inner.ups, back, outer.down)
-    low = hidden @ outer.down.t() if low is None else low
-    of_outer = of_adapters([down], [slope], back, hidden, low)
-    del hidden
+    back, hidden = outer.back([slope]), down.weight.backward(slope)
+    wide = hidden, gates, ups, between.lows(layers), inner.ups, back, outer.down
+    if low is not None and kernels.available(gates) and gated.takes_adapters(wide[3], back):
+        of_gate, of_up, of_down = gated.gated_back_with_adapters_(*wide)
+        of_ups = [(of_gate * gate.scale).to(gate.b.dtype), (of_up * up.scale).to(up.b.dtype)]
+        of_downs = [of_down.to(down.a.dtype)]
+    else:
+        product = gated.gated_back_ if kernels.available(gates) else gated.gated_back_plain_
+        product(*wide)
+        low = hidden @ outer.down.t() if low is None else low
+        of_ups, of_downs = of_b([gate, up], [gates, ups], low_of_inner), of_a([down], back, hidden)
+    del hidden, wide
+    of_outer = in_turn(of_downs, of_b([down], [slope], low))
     back = inner.back([gates, ups])
-    of_inner = of_adapters([gate, up], [gates, ups], back, rows, low_of_inner)
+    of_inner = in_turn(of_a([gate, up], back, rows), of_ups)
     of_rows = back_through([gate.weight, up.weight], [gates, ups], back, inner.down) if through else None
     return of_rows, [*of_inner, *of_outer]
 

@@ -51,18 +51,28 @@ def lora_linear_plain(
     return torch.nn.functional.linear(values, weight, bias) + scale * torch.nn.functional.linear(low, b)
 
 
-def of_adapters(layers: Sequence[Adapted], slopes: Sequence[Any], back: Any, read: Any, low: Any) -> list[Any]:
-    """The gradients by `a` and `b` of each layer, in the adapter's own type. `read`: (tokens, inputs), what the
-    adapters read; `low`: (tokens, sum of ranks), what they made of it; `slopes`, `back`: the gradients by the outputs,
-    and by `low`."""
-    ranks = [layer.a.shape[0] for layer in layers]
+def of_a(layers: Sequence[Adapted], back: Any, read: Any) -> list[Any]:
+    """The gradients by `a` of each layer, in the adapter's own type. `read`: (tokens, inputs), what the adapters read;
+    `back`: (tokens, sum of ranks), the gradient by what they made of it."""
+    parts = (back.t() @ read).split([layer.a.shape[0] for layer in layers])
+    return [part.to(layer.a.dtype) for layer, part in zip(layers, parts, strict=True)]
+
+
+def of_b(layers: Sequence[Adapted], slopes: Sequence[Any], low: Any) -> list[Any]:
+    """The gradients by `b` of each layer, in the adapter's own type. `slopes`: (tokens, outputs), those by the outputs;
+    `low`: (tokens, sum of ranks), what the adapters made of the input."""
     found = []
-    of_down = (back.t() @ read).split(ranks)
-    for layer, slope, of_a, each in zip(layers, slopes, of_down, low.split(ranks, 1), strict=True):
+    lows = low.split([layer.a.shape[0] for layer in layers], 1)
+    for layer, slope, each in zip(layers, slopes, lows, strict=True):
         nothing = slope.new_empty(layer.b.shape)  # is not read; so the product is scaled while it is written
-        of_b = torch.addmm(nothing, slope.t(), each, beta=0, alpha=layer.scale)
-        found += [of_a.to(layer.a.dtype), of_b.to(layer.b.dtype)]
+        product = torch.addmm(nothing, slope.t(), each, beta=0, alpha=layer.scale)
+        found.append(product.to(layer.b.dtype))
     return found
+
+
+def in_turn(of_a: Sequence[Any], of_b: Sequence[Any]) -> list[Any]:
+    """What belongs to `a` and to `b` of each layer, layer by layer."""
+    return [part for pair in zip(of_a, of_b, strict=True) for part in pair]
 
 
 def shared_reading(layers: Sequence[Adapted], rows: Any) -> Any:
@@ -99,7 +109,7 @@ class _LoraLinears(torch.autograd.Function):  # type: ignore[misc]
         of_values = of_dropped = None
         adapters: list[Any] = [None] * (2 * len(layers))
         if any(ctx.needs_input_grad[3:]):
-            adapters = of_adapters(layers, slopes, back, read, low)
+            adapters = in_turn(of_a(layers, back, read), of_b(layers, slopes, low))
         if ctx.dropped and ctx.needs_input_grad[1]:
             of_dropped = (back @ down).view(ctx.shape)
         if ctx.needs_input_grad[0]:

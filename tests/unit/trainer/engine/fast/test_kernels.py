@@ -62,6 +62,17 @@ for tokens, width, ranks in ((37, 150, (8, 16, 4)), (64, 256, (16, 16, 16)), (3,
     assert torch.allclose(found[0], hidden, **near)
     for one, other in zip(found, plain):
         assert torch.allclose(one, other, **near)
+    if tokens and gated.takes_adapters(lows, back):
+        for gated.STEPS in (1, 2, 32):
+            kept, of_gate, of_up = found = [each.clone() for each in (slope, gate, up)]
+            of_adapters = gated.gated_back_with_adapters_(*found, lows, ups, back, down)
+            assert torch.equal(kept, slope)
+            assert torch.allclose(of_gate, plain[1], **near) and torch.allclose(of_up, plain[2], **near)
+            expected = (plain[1].t() @ lows[0], plain[2].t() @ lows[1], back.t() @ hidden)
+            for one, other in zip(of_adapters, expected):
+                assert torch.allclose(one, other, rtol=10 * near["rtol"], atol=10 * near["atol"])
+    else:
+        assert not tokens or max(ranks) > 16
 if device == "cuda":  # the interpreter rounds to 8 bits in its own way
     small, _ = kernels.quantize_rows(values.bfloat16(), torch.float8_e4m3fn, 448.0)
     expected, _ = float8.quantize_rows(values.bfloat16())
