@@ -13,7 +13,7 @@ from services.trainer.domain.auto import Choice
 from services.trainer.domain.layers import heads_of, key_heads_of
 from services.trainer.domain.plan import Switches
 from services.trainer.domain.recipe import Recipe
-from services.trainer.engine.fast import flash, kernels, liger, varlen
+from services.trainer.engine.fast import flash, kernels, varlen
 from services.trainer.engine.fast.adapters.fused import fuse
 from services.trainer.engine.fast.adapters.mlp import Mlps
 from services.trainer.engine.fast.float8 import Float8Linear
@@ -127,6 +127,8 @@ def _use_liger(model: Any, hidden: Callable[[], Any]) -> tuple[bool, str]:
     base = model.get_base_model()
     if not is_gpu(model):
         return False, "its kernels are for GPUs"
+    from services.trainer.engine.fast import liger  # noqa: PLC0415  # it costs most of a second, which only a GPU repays
+
     layers = liger.Layers(base)
     if not layers.available:
         return False, f"it has no kernels for bases of the type {base.config.model_type}"
