@@ -119,7 +119,7 @@ sim: install ## The stage protocol under seeded histories of failure (SEEDS=2000
 	TUNESTREAM_SIM_SEEDS=$(SEEDS) $(BIN)/pytest tests/sim -n $(WORKERS)
 
 wiring: install ## Bus, store and services on the real broker and S3 server
-	$(BIN)/pytest tests/wiring -n $(WORKERS) --dist loadfile
+	$(BIN)/pytest tests/wiring -n 3 --dist loadfile  # they wait more than they compute
 
 e2e: install $(TINY)/config.json ## The whole stack with the real vLLM, killed and restarted
 	$(BIN)/pytest tests/e2e -m 'not proof' --durations=8

@@ -161,8 +161,14 @@ def running_stack(state: Path, *options: str) -> Iterator[StackUnderTest]:
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StackUnderTest]:
+def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StackUnderTest]:
+    """One for all modules. A module whose jobs take long has a function `begin(stack)` that asks for them at once, so
+    that one is trained while another is evaluated."""
+    modules = {item.module: None for item in request.session.items if isinstance(item, pytest.Function)}
     with running_stack(tmp_path_factory.mktemp("stack")) as started:
+        for module in modules:
+            if begin := getattr(module, "begin", None):
+                begin(started)
         yield started
 
 
