@@ -10,6 +10,8 @@ CHECK := .venv-check
 BASE := tiny-base
 TINY := .cache/tiny-base
 WORKERS ?= 2
+# of `make wiring`, whose tests wait more than they compute; at most 4 (tests/support/embedded.py)
+WAITING ?= 3
 # histories of the stage protocol that `make sim` simulates
 SEEDS ?= 2000
 # of `make chaos`: how many faults, the seed that they are drawn from, and the seconds between two of them
@@ -119,7 +121,7 @@ sim: install ## The stage protocol under seeded histories of failure (SEEDS=2000
 	TUNESTREAM_SIM_SEEDS=$(SEEDS) $(BIN)/pytest tests/sim -n $(WORKERS)
 
 wiring: install ## Bus, store and services on the real broker and S3 server
-	$(BIN)/pytest tests/wiring -n $(WORKERS) --dist loadfile
+	$(BIN)/pytest tests/wiring -n $(WAITING) --dist loadfile
 
 e2e: install $(TINY)/config.json ## The whole stack with the real vLLM, killed and restarted
 	$(BIN)/pytest tests/e2e -m 'not proof' --durations=8

@@ -7,6 +7,7 @@ import asyncio
 import re
 import time
 from collections.abc import Callable, Sequence
+from functools import cache
 
 import httpx
 
@@ -126,8 +127,7 @@ def http(port: int, path: str = "/health/ready", clock: Callable[[], float] = ti
     def probe() -> str | None:
         nonlocal warned_since
         try:
-            # trust_env: no proxy is needed on loopback
-            answer = httpx.get(f"http://127.0.0.1:{port}{path}", timeout=PROBE_SECONDS, trust_env=False)
+            answer = _loopback().get(f"http://127.0.0.1:{port}{path}")
         except httpx.TransportError:
             return NO_ANSWER
         ready = answer.status_code == httpx.codes.OK
@@ -141,6 +141,13 @@ def http(port: int, path: str = "/health/ready", clock: Callable[[], float] = ti
         return None
 
     return probe
+
+
+@cache
+def _loopback() -> httpx.Client:
+    """One for all probes. A new one reads all certificates of the system, and a start would spend half a core on that.
+    No proxy is needed on loopback, and what restarts is asked over a new connection."""
+    return httpx.Client(timeout=PROBE_SECONDS, trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
 
 
 def _troubles(answer: httpx.Response, name: str) -> str:

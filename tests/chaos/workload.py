@@ -58,6 +58,9 @@ class Workload:
             verify=env.get("AWS_CA_BUNDLE"),
             config=Config(connect_timeout=5, read_timeout=10, retries={"max_attempts": 1}),
         )
+        self._http = httpx.Client(
+            timeout=CALL_SECONDS, trust_env=False, limits=httpx.Limits(max_keepalive_connections=0)
+        )
         self._enough = threading.Event()
         self._over = threading.Event()
         self._submitting = threading.Thread(target=self._guarded, args=(self._submit,), daemon=True)
@@ -245,7 +248,7 @@ class Workload:
     def _request(self, method: str, url: str, body: dict[str, Any] | None = None) -> tuple[int | None, Any]:
         headers = {"Authorization": f"Bearer {self._user.env['OPENAI_API_KEY']}"}
         try:
-            answer = httpx.request(method, url, headers=headers, json=body, timeout=CALL_SECONDS, trust_env=False)
+            answer = self._http.request(method, url, headers=headers, json=body)
             return answer.status_code, answer.json()
         except (httpx.HTTPError, ValueError):
             return None, None

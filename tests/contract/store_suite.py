@@ -21,7 +21,7 @@ from shared.store.parts import PART_SIZE
 from shared.store.streams import PART_SIZE as STREAM_PART
 from tests.support import races
 
-ROUNDS = 8  # tests/full runs a hundred
+ROUNDS = 20  # tests/full runs a hundred on MinIO
 
 
 class StoreSuite:

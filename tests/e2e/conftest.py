@@ -20,7 +20,7 @@ import pytest
 from cli.stack import leftovers, run
 from cli.stack.plan import absolute
 from shared.events import SERVICES
-from tests.support.user import ROOT, User, parse_exports
+from tests.support.user import HTTP, ROOT, User, parse_exports
 
 BASE = ROOT / ".cache" / "tiny-base"
 
@@ -110,14 +110,14 @@ class StackUnderTest(User):
     def health(self, service: str) -> int:
         """The status of a service's readiness; 0 if nothing listens."""
         try:
-            return httpx.get(f"{self._address(service)}/health/ready", timeout=30).status_code
+            return HTTP.get(f"{self._address(service)}/health/ready").status_code
         except httpx.ConnectError:
             return 0
 
     def lag(self, service: str) -> float:
         """How many messages the service has not consumed yet."""
         port = self._running.stack.metrics_port(service)
-        metrics = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=30).text
+        metrics = HTTP.get(f"http://127.0.0.1:{port}/metrics").text
         return sum(
             float(line.split()[-1]) for line in metrics.splitlines() if line.startswith("tunestream_consumer_lag{")
         )
@@ -161,8 +161,14 @@ def running_stack(state: Path, *options: str) -> Iterator[StackUnderTest]:
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StackUnderTest]:
+def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StackUnderTest]:
+    """One for all modules. A module whose jobs take long has a function `begin(stack)` that asks for them at once, so
+    that one is trained while another is evaluated."""
+    modules = {item.module: None for item in request.session.items if isinstance(item, pytest.Function)}
     with running_stack(tmp_path_factory.mktemp("stack")) as started:
+        for module in modules:
+            if begin := getattr(module, "begin", None):
+                begin(started)
         yield started
 
 

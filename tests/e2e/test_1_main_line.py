@@ -22,20 +22,33 @@ SETTINGS = "evaluation: {max_examples: 16, few_shot: 2, max_tokens: 80}\n"
 LABELS = {"hyperparameters": {"n_epochs": 1}, "evaluation": {"max_examples": 8, "few_shot": 1, "max_tokens": 8}}
 
 
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("main") / "support.jsonl"
-    path.write_bytes(support_rows(260))
-    return path
+EXAMPLES = ROOT / "examples"
+TICKETS = EXAMPLES / "tickets.csv"
 
 
-@pytest.fixture(scope="module")
-def job(stack: StackUnderTest, dataset: Path) -> dict:
-    """The job of a dataset that a script without our code has dropped, with default hyperparameters."""
-    settings = dataset.with_suffix(".job.yaml")
+def begin(stack: StackUnderTest) -> None:
+    """Three jobs of scripts without our code. One drops rows, for default hyperparameters, and a help-desk export as
+    the examples have it; the other announces labels."""
+    dataset, settings = files(stack)
+    dataset.write_bytes(support_rows(260))
     settings.write_text(SETTINGS)
-    script = ROOT / "examples" / "drop_s3.py"
-    subprocess.run([sys.executable, script, dataset, "--job", settings], env=environment(stack), check=True, cwd=ROOT)
+    for command in (
+        ("drop_s3.py", dataset, "--job", settings),
+        ("drop_s3.py", TICKETS, "--job", TICKETS.with_suffix(".job.yaml")),
+        ("publish_event.py", EXAMPLES / "labels.jsonl", "--spec", json.dumps(LABELS)),
+    ):
+        script, *arguments = command
+        run = [sys.executable, EXAMPLES / script, *arguments]
+        subprocess.run(run, env=environment(stack), check=True, cwd=ROOT)
+
+
+def files(stack: StackUnderTest) -> tuple[Path, Path]:
+    """The dataset, and its settings."""
+    return stack.state / "support.jsonl", stack.state / "support.job.yaml"
+
+
+@pytest.fixture(scope="module")
+def job(stack: StackUnderTest) -> dict:
     return stack.ended("support.jsonl", 420)
 
 
@@ -49,7 +62,7 @@ def test_the_tuned_model_is_better_and_the_interval_says_so(job: dict) -> None:
 
 
 def test_the_model_answers_to_its_id_and_its_alias_and_ends_its_answers(stack: StackUnderTest, job: dict) -> None:
-    row = json.loads((ROOT / "examples" / "support.jsonl").read_text().splitlines()[0])
+    row = json.loads((EXAMPLES / "support.jsonl").read_text().splitlines()[0])
     for model in (job["fine_tuned_model"], ALIAS):
         answer = stack.openai.chat.completions.create(
             model=model, messages=row["messages"][:-1], max_tokens=200, temperature=0
@@ -91,21 +104,14 @@ def test_the_live_server_was_asked_about_the_model(stack: StackUnderTest, job: d
     assert "the server makes the tokens of the training; the adapter changes its answers" in said
 
 
-def test_a_strangers_bare_message_runs_a_job(stack: StackUnderTest, job: dict) -> None:
-    script = ROOT / "examples" / "publish_event.py"
-    rows = ROOT / "examples" / "labels.jsonl"
-    command = [sys.executable, script, rows, "--spec", json.dumps(LABELS)]
-    subprocess.run(command, env=environment(stack), check=True, cwd=ROOT)
+def test_a_strangers_bare_message_runs_a_job(stack: StackUnderTest) -> None:
     ended = stack.ended("_announced/labels.jsonl", 420)
     assert ended["origin"]["kind"] == "event"
     assert ended["status"] == "succeeded", ended["error"]
     assert ended["evaluation"]["metric"] == "accuracy"
 
 
-def test_a_help_desk_export_runs_from_drop_to_deployed(stack: StackUnderTest, job: dict) -> None:
-    script, table = ROOT / "examples" / "drop_s3.py", ROOT / "examples" / "tickets.csv"
-    command = [sys.executable, script, table, "--job", table.with_suffix(".job.yaml")]
-    subprocess.run(command, env=environment(stack), check=True, cwd=ROOT)
+def test_a_help_desk_export_runs_from_drop_to_deployed(stack: StackUnderTest) -> None:
     ended = stack.ended("tickets.csv", 420)
     assert ended["status"] == "succeeded", ended["error"]
     assert ended["deployment"]["alias"] == "tickets", ended["evaluation"]["reasons"]
@@ -113,15 +119,16 @@ def test_a_help_desk_export_runs_from_drop_to_deployed(stack: StackUnderTest, jo
     assert any("do not meet the filter" in event["message"] for event in events)
 
 
-def test_the_same_drop_again_is_the_same_job(stack: StackUnderTest, dataset: Path, job: dict) -> None:
-    done = stack.tunestream("submit", str(dataset), "--spec", str(dataset.with_suffix(".job.yaml")))
+def test_the_same_drop_again_is_the_same_job(stack: StackUnderTest, job: dict) -> None:
+    dataset, settings = files(stack)
+    done = stack.tunestream("submit", str(dataset), "--spec", str(settings))
     assert job["id"] in done.stdout
 
 
 def test_a_second_version_takes_over_and_one_call_rolls_back(stack: StackUnderTest, job: dict) -> None:
     sidecar = QUICK.format(suffix=ALIAS) + "gate: {promote: always}\n"
     stack.drop("support-v2", support_rows(40), sidecar)
-    second = stack.ended("support-v2.jsonl")
+    second = stack.ended("support-v2.jsonl", 420)
     assert second["deployment"]["previous"] == job["fine_tuned_model"]
     stack.tunestream("rollback", ALIAS)
     headers = {"Authorization": f"Bearer {stack.env['OPENAI_API_KEY']}"}

@@ -33,7 +33,7 @@ CARD = (
 SETTINGS = """
 hyperparameters: {n_epochs: 3}
 lora: {quantization: none}
-evaluation: {few_shot: 1}
+evaluation: {max_examples: 16, few_shot: 1}
 suffix: desk
 """
 ASKED = 12
@@ -52,9 +52,12 @@ def gift_card(rng: random.Random) -> list[tools.Message]:
 KINDS = (status, gift_card)
 
 
+def begin(stack: StackUnderTest) -> None:
+    stack.drop("desk", tools.jsonl(tools.rows(260, kinds=KINDS, tools=OFFERED)).encode(), SETTINGS)
+
+
 @pytest.fixture(scope="module")
 def job(stack: StackUnderTest) -> dict:
-    stack.drop("desk", tools.jsonl(tools.rows(260, kinds=KINDS, tools=OFFERED)).encode(), SETTINGS)
     return stack.ended("desk.jsonl", 420)
 
 

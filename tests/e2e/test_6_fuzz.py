@@ -33,15 +33,13 @@ def test_hostile_items_stop_nothing_and_none_is_lost(stack: StackUnderTest) -> N
         base=stack.env["TUNESTREAM_BASE"],
     )
     hostile, stranger = items(SEED, ITEMS, target), Assault(stack)
-    good_job(stack, "before")
-    deployed(stack, "before")
     before = stack.starts()
 
     stranger.send(hostile[: ITEMS // 2])
     good_job(stack, "in-the-middle")
     stranger.send(hostile[ITEMS // 2 :])
-    deployed(stack, "in-the-middle")
     good_job(stack, "after")
+    deployed(stack, "in-the-middle")
     deployed(stack, "after")
     everything_ended(stack, stranger)
 

@@ -64,7 +64,7 @@ def test_each_job_ends_well_once_and_says_what_it_waits_for(stack: StackUnderTes
 
 def test_without_kafka_a_dropped_file_becomes_a_served_model_and_its_events_come_later(stack: StackUnderTest) -> None:
     with stack.away("tansu"):
-        drop(stack, "no-kafka", PROMOTED)
+        stack.drop("no-kafka", salted_rows(40, "no-kafka"), QUICK.format(suffix="no-kafka") + PROMOTED)
         job = ends_well_after_one_training(stack, "no-kafka")
         assert job["deployment"]["alias"] == "no-kafka"
         answer = stack.openai.chat.completions.create(

@@ -24,7 +24,6 @@ from deploy.init import plan
 from shared.kafka.security import client_options
 from shared.settings import BusSettings, StoreSettings
 from shared.store.objects import ObjectStore
-from tests.support.embedded import Embedded, embedded
 from tests.support.user import ROOT, User, parse_exports
 
 BASE = ROOT / ".cache" / "tiny-base"
@@ -209,13 +208,6 @@ class FullStack(User):
         answer = httpx.get(self.env["TUNESTREAM_TELEMETRY__JAEGER_URL"] + path, timeout=30)
         answer.raise_for_status()
         return answer.json()["data"]
-
-
-@pytest.fixture(scope="session")
-def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
-    """The embedded store, for tests that both stores must pass."""
-    with embedded(tmp_path_factory.mktemp("parts")) as started:
-        yield started
 
 
 @pytest.fixture(scope="session")

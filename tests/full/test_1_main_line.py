@@ -15,7 +15,6 @@ from shared.events import SERVICES, STAGE_NAMES
 from shared.kafka.envelope import DLQ_SUFFIX
 from tests.full.conftest import FullStack
 from tests.support import races
-from tests.support.embedded import Embedded
 from tests.support.trace import Trace
 from tests.support.user import support_rows
 
@@ -142,9 +141,3 @@ async def test_conditional_writes_have_one_winner_on_minio(stack: FullStack) -> 
     store = stack.objects_of("admin")
     await races.create_once(store, "probe/races")
     await races.compare_and_swap(store, "probe/races")
-
-
-async def test_conditional_writes_have_one_winner_on_the_embedded_store(parts: Embedded) -> None:
-    # fewer rounds, because SeaweedFS lets the last of the losers wait for ten seconds
-    await races.create_once(parts.objects, "probe/races", rounds=20)
-    await races.compare_and_swap(parts.objects, "probe/races", rounds=20)

@@ -17,7 +17,7 @@ def test_a_mutant_is_caught(
     mutant: Mutant, monkeypatch: pytest.MonkeyPatch, record_property: Callable[[str, object], None]
 ) -> None:
     mutant.apply(monkeypatch)
-    for seed in range(SEEDS):
+    for seed in (mutant.seed, *range(SEEDS)):
         try:
             simulate(seed)
         except Broken as broken:

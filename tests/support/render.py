@@ -63,9 +63,10 @@ def render_server(base: Path, *flags: str, environment: Mapping[str, str] | None
 
 def _wait(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
+    client = httpx.Client(timeout=5, trust_env=False)
     while True:
         try:
-            if httpx.get(f"{url}/health", timeout=5, trust_env=False).status_code == 200:
+            if client.get(f"{url}/health").status_code == 200:
                 return
         except httpx.TransportError:
             pass

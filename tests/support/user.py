@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ evaluation: {{max_examples: 4, few_shot: 1, max_tokens: 16}}
 suffix: {suffix}
 """
 
+HTTP = httpx.Client(timeout=30, limits=httpx.Limits(max_keepalive_connections=0))
+"""Each new client reads all certificates of the system, which is more work than what it asks for while a test waits."""
+
 
 @dataclass
 class User:
@@ -33,7 +37,7 @@ class User:
     def openai(self) -> OpenAI:
         return OpenAI(base_url=self.env["OPENAI_BASE_URL"], api_key=self.env["OPENAI_API_KEY"])
 
-    @property
+    @cached_property
     def s3(self) -> Any:
         return boto3.client(
             "s3",
@@ -57,7 +61,7 @@ class User:
 
     def get(self, path: str) -> Any:
         headers = {"Authorization": f"Bearer {self.env['OPENAI_API_KEY']}"}
-        answer = httpx.get(self.env["TUNESTREAM_API_URL"] + path, headers=headers, timeout=30)
+        answer = HTTP.get(self.env["TUNESTREAM_API_URL"] + path, headers=headers)
         answer.raise_for_status()
         return answer.json()
 

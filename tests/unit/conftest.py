@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from functools import cache
 
@@ -15,6 +16,10 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from tests.support.fakes.clock import Clock
 from tests.support.fakes.store import FakeStore
 from tests.support.spans import Spans
+
+# Read when torch is loaded. Its threads would spin while they wait for each other, and beside another worker of
+# pytest-xdist that takes the time in which the others would be done: 93 s for 9 s of pretraining, on two busy cores.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # how long an example takes depends on what else the machine does
 settings.register_profile("unit", deadline=None)

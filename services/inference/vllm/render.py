@@ -78,7 +78,12 @@ def _end_on_signals() -> None:
     """End at once on SIGTERM and SIGINT, also while vLLM is imported. vLLM's own way takes three seconds, and there is
     nothing to finish: a client asks again. Threads and children that are started later never get these signals."""
     signals = {signal.SIGTERM, signal.SIGINT}
-    for number in signals:  # a thread that was started earlier, by asyncio for a child, may get the signal instead
+    # A thread that was started earlier, by asyncio for a child, may get the signal instead. Python would tell the main
+    # thread, once that runs Python again; the pipe is written to at once.
+    told, tell = os.pipe()
+    os.set_blocking(tell, False)
+    signal.set_wakeup_fd(tell)
+    for number in signals:
         signal.signal(number, lambda *_: os._exit(0))
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
 
@@ -86,7 +91,13 @@ def _end_on_signals() -> None:
         signal.sigwait(signals)
         os._exit(0)
 
-    threading.Thread(target=wait, name="signals", daemon=True).start()
+    def hear() -> None:
+        while os.read(told, 1)[0] not in signals:  # each byte is the number of a signal
+            pass
+        os._exit(0)
+
+    for target in (wait, hear):
+        threading.Thread(target=target, name="signals", daemon=True).start()
 
 
 def _prepare(settings: Settings) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from services.api.app import make_app
 from services.api.database import ProjectionDatabase
@@ -40,15 +41,29 @@ class Api:
     def start(self) -> None:
         self.database = ProjectionDatabase(self.path)
         self.projection = Projection(self.database, self.objects, discover_seconds=10, bus_away=lambda: self.bus_away)
-        dependencies = Dependencies(
-            self.database, self.projection, self.objects, self.bus, URL, largest_file=self.largest_file
-        )
-        self.app = make_app(dependencies, self.keys)
-        transport = httpx.ASGITransport(self.app)
-        self.client = httpx.AsyncClient(transport=transport, base_url=URL, headers={"authorization": f"Bearer {KEY}"})
+        self._app: FastAPI | None = None
+        self._client: httpx.AsyncClient | None = None
+
+    @property
+    def app(self) -> FastAPI:
+        """Made when it is first asked for: it takes a tenth of a second, and many tests make another."""
+        if self._app is None:
+            dependencies = Dependencies(
+                self.database, self.projection, self.objects, self.bus, URL, largest_file=self.largest_file
+            )
+            self._app = make_app(dependencies, self.keys)
+        return self._app
+
+    @property
+    def client(self) -> httpx.AsyncClient:
+        if self._client is None:
+            headers = {"authorization": f"Bearer {KEY}"}
+            self._client = httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url=URL, headers=headers)
+        return self._client
 
     async def stop(self) -> None:
-        await self.client.aclose()
+        if self._client is not None:
+            await self._client.aclose()
         await self.database.close()
 
     async def restart(self) -> None:

@@ -11,7 +11,7 @@ from peft.tuners.lora.layer import LoraLayer
 
 from services.trainer.domain.plan import Switches
 from services.trainer.domain.recipe import Recipe
-from services.trainer.engine.fast import kernels, liger
+from services.trainer.engine.fast import kernels
 from services.trainer.engine.fast.adapters.fused import fuse
 from services.trainer.engine.fast.adapters.mlps import Mlps
 from services.trainer.engine.fast.float8 import Float8Linear
@@ -107,6 +107,8 @@ def _use_liger(model: Any, hidden: Callable[[], Any]) -> tuple[bool, str]:
     base = model.get_base_model()
     if not is_gpu(model):
         return False, "its kernels are for GPUs"
+    from services.trainer.engine.fast import liger  # noqa: PLC0415  # it costs most of a second, which only a GPU repays
+
     layers = liger.Layers(base)
     if not layers.available:
         return False, f"it has no kernels for bases of the type {base.config.model_type}"

@@ -26,13 +26,13 @@ from tests.support.fakes.clock import Clock
     ],
 )
 def test_what_a_program_answers(monkeypatch: pytest.MonkeyPatch, status: int, body: bytes, note: str | None) -> None:
-    monkeypatch.setattr(httpx, "get", lambda *args, **options: httpx.Response(status, content=body))
+    monkeypatch.setattr(httpx.Client, "get", lambda *args, **options: httpx.Response(status, content=body))
     assert readiness.http(1)() == note
 
 
 def test_a_warning_holds_up_the_start_only_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     body = {"status": "ready", "warnings": {"bus": "the message bus does not answer"}}
-    monkeypatch.setattr(httpx, "get", lambda *args, **options: httpx.Response(200, json=body))
+    monkeypatch.setattr(httpx.Client, "get", lambda *args, **options: httpx.Response(200, json=body))
     clock = Clock()
     probe = readiness.http(1, clock=clock)
     assert probe() == "bus: the message bus does not answer"

@@ -32,6 +32,12 @@ server = subprocess.Popen([sys.executable, "-m", "services.inference.vllm.render
 print(server.pid, flush=True)
 server.wait()
 """
+EARLIER_THREAD = """
+import threading, time
+threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
+from services.inference.vllm import render
+render.main()
+"""
 
 
 @pytest.fixture
@@ -88,6 +94,19 @@ def test_it_ends_at_once_on_a_signal_even_while_vllm_is_imported(
         server.send_signal(number)
 
         assert server.wait(timeout=5) == 0
+
+
+def test_it_ends_at_once_whichever_thread_gets_the_signal(environment: dict[str, str], tmp_path: Path) -> None:
+    """As beside the thread of asyncio that waited for a child, and on a busy machine has not ended yet: the main thread
+    hears of a signal only when what it does is over."""
+    with start(environment, tmp_path, "-c", EARLIER_THREAD) as server:
+        what_vllm_sees(server)
+        server.terminate()
+
+        try:
+            assert server.wait(timeout=5) == 0
+        finally:
+            server.kill()
 
 
 def test_it_ends_with_the_process_that_started_it(environment: dict[str, str], tmp_path: Path) -> None:
