@@ -3,8 +3,10 @@
     python -m benchmarks.validate [--base path/to/base] [--sizes 10 100 500 2000] [--out results.json]
 
 All ways of one group check the same file in turns, and the best of the rounds counts. A way on one core is timed by the
-processor's clock and pinned to that core; one on all cores by the clock on the wall. The ratio is to the first way of
-the group. Then come a file of newlines, against reading it, and the memory (`memory.png` beside the results).
+processor's clock and pinned to that core. One on all cores is timed by the clock on the wall, which other programs slow
+down, and by the processors' clock (`alone`: with all cores to itself, and none of them idle). Ratios are to the first
+way of the group. Rivals of the survey read a part of the rows. Then come a file of newlines, against reading it, and
+the memory (`memory.png` beside the results).
 """
 
 from __future__ import annotations
@@ -15,11 +17,13 @@ import os
 import tempfile
 import time
 from pathlib import Path
+from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
 from typing import Any
 
 from benchmarks.validate import memory
 from benchmarks.validate.data import write_rows
-from benchmarks.validate.ways import Way, ours, ways_of_checks, ways_of_form, ways_of_tokens
+from benchmarks.validate.survey import ways_of_survey, with_private
+from benchmarks.validate.ways import Way, ours, ways_of_form, ways_of_tokens
 
 
 def main() -> None:
@@ -36,9 +40,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         rows = write_rows(folder / "rows.jsonl", options.rows)
-        print(f"{'way':58} {'rows/s':>10} {'MB/s':>8} {'x first':>8}")
-        for ways in (ways_of_form(), ways_of_checks()):
-            results |= compare(ways, rows, options.rows, options.rounds)
+        print(f"{'way':66} {'rows/s':>10} {'alone':>10} {'MB/s':>8} {'x':>8} {'x alone':>8}")
+        results |= compare(ways_of_form(), rows, options.rows, options.rounds)
+        logged = folder / "logged.jsonl"
+        logged.write_bytes(b"".join(with_private(rows.read_bytes().splitlines(keepends=True))))
+        results |= compare(ways_of_survey(), logged, options.rows, min(2, options.rounds))
         if options.token_rows:
             few = write_rows(folder / "few.jsonl", options.token_rows)
             results |= compare(_tokens(options.base, few), few, options.token_rows, min(3, options.rounds))
@@ -64,43 +70,51 @@ def _tokens(base: Path | None, path: Path) -> list[Way]:
 
 def compare(ways: list[Way], path: Path, rows: int, rounds: int) -> dict[str, Any]:
     """Time the ways in turns."""
-    best = dict.fromkeys(ways, float("inf"))
+    best = dict.fromkeys(ways, (float("inf"), float("inf")))
     for _ in range(rounds):
         for way in ways:
-            best[way] = min(best[way], timed(way, path, rows))
-    first: dict[str, float] = {}
+            taken = timed(way, path, rows)
+            best[way] = min(best[way][0], taken[0]), min(best[way][1], taken[1])
+    first: dict[str, tuple[float, float]] = {}
     found: dict[str, Any] = {}
     megabytes = path.stat().st_size / 1e6
     for way, seconds in best.items():
-        ratio = first.setdefault(way.group, seconds) / seconds
+        rate, alone = (rows / way.fewer / one for one in seconds)
+        of_first = first.setdefault(way.group, (rate, alone))
+        ratio, ratio_alone = rate / of_first[0], alone / of_first[1]
         if way.group not in found:
             print(way.group)
-        found.setdefault(way.group, {})[way.name] = {
-            "rows_per_s": rows / seconds,
-            "mb_per_s": megabytes / seconds,
-            "x_first": ratio,
-        }
-        print(f"  {way.name:56} {rows / seconds:10,.0f} {megabytes / seconds:8,.1f} {ratio:8.2f}")
+        size = megabytes / way.fewer / seconds[0]
+        measured = {"rows_per_s": rate, "rows_per_s_alone": alone, "mb_per_s": size}
+        measured |= {"x_first": ratio, "x_first_alone": ratio_alone}
+        found.setdefault(way.group, {})[way.name] = measured
+        print(f"  {way.name:64} {rate:10,.0f} {alone:10,.0f} {size:8,.1f} {ratio:8.2f} {ratio_alone:8.2f}", flush=True)
     return found
 
 
-def timed(way: Way, path: Path, rows: int) -> float:
-    """Seconds of one run, on as many cores as the way says.
+def timed(way: Way, path: Path, rows: int) -> tuple[float, float]:
+    """Seconds of one run on as many cores as the way says, by the clock on the wall, and by that of the processors for
+    the process and all that it has started, divided by the cores. On one core, both are the latter.
 
     Raises:
         AssertionError: it did not find all rows right.
     """
     cores = os.sched_getaffinity(0)
-    clock = time.process_time if way.cores == 1 else time.perf_counter
     try:
         os.sched_setaffinity(0, sorted(cores)[: way.cores])
-        begin = clock()
+        wall, processor = time.perf_counter(), _of_all()
         found = way.run(path)
-        seconds = clock() - begin
+        wall, processor = time.perf_counter() - wall, _of_all() - processor
     finally:
         os.sched_setaffinity(0, cores)
+    rows //= way.fewer
     assert found == rows, f"{way.name} found {found} of {rows} rows right"
-    return seconds
+    return processor if way.cores == 1 else wall, processor / way.cores
+
+
+def _of_all() -> float:
+    """Seconds of the processors for this process and those that it waited for."""
+    return sum(usage.ru_utime + usage.ru_stime for usage in map(getrusage, (RUSAGE_SELF, RUSAGE_CHILDREN)))
 
 
 def newlines(path: Path, size: int) -> dict[str, float]:

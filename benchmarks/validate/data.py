@@ -17,6 +17,7 @@ should so some still support sure system take thank that the their them then the
 up update use used user want was we week well were what when where which who will with work would you your
 """
 _RARE = "“quote” café — naïve"
+_HALVES = 4000
 SYSTEM = "You are the support of a shop. Be kind and brief."
 
 
@@ -49,13 +50,24 @@ def write_rows(path: Path, count: int) -> Path:
 
 
 def write_size(path: Path, size: int) -> Path:
-    """A file of about `size` bytes, all of whose rows differ. It is made of a few thousand rows whose ticket number is
-    replaced, because making gigabytes of words takes longer than checking them."""
-    patterns = [row.replace(b"Ticket %d." % number, b"Ticket %d.") for number, row in enumerate(chat_rows(2000))]
-    patterns = [row for row in patterns if row.count(b"%") == 1]
+    """A file of about `size` bytes, no two of whose rows are nearly the same. Questions and answers are each put
+    together of two halves out of some thousands, because making gigabytes of words takes longer than checking them."""
+    halves: list[list[bytes]] = [[] for _ in range(4)]
+    for row in chat_rows(_HALVES):
+        messages = json.loads(row)["messages"]
+        for number, message in enumerate(messages[1:]):
+            text, middle = message["content"], len(message["content"]) // 2
+            for half, part in enumerate((text[:middle], text[middle:])):
+                halves[2 * number + half].append(json.dumps(part)[1:-1].encode())
+    chance = random.Random(2)
+    system = json.dumps({"role": "system", "content": SYSTEM}).encode()
     written = number = 0
     with path.open("wb") as file:
         while written < size:
             number += 1
-            written += file.write(patterns[number % len(patterns)] % number + b"\n")
+            one, two, three, four = (some[chance.randrange(_HALVES)] for some in halves)
+            written += file.write(
+                b'{"messages": [%b, {"role": "user", "content": "%b%b Number %d."}, '
+                b'{"role": "assistant", "content": "%b%b"}]}\n' % (system, one, two, number, three, four)
+            )
     return path

@@ -20,12 +20,14 @@ from shared.settings import ValidationSettings
 
 @dataclass(frozen=True)
 class Way:
-    """`cores`: on so many it may run; its rate is per second of the clock. `group`: rates are compared within one."""
+    """`cores`: on so many it may run; its rate is per second of the clock. `group`: rates are compared within one.
+    `fewer`: it reads so many times fewer rows, because it is slow."""
 
     group: str
     name: str
     run: Callable[[Path], int]
     cores: int = 1
+    fewer: int = 1
 
 
 FORM = "form, roles, empty answers, duplicates, contradictions"
@@ -102,11 +104,3 @@ def ways_of_tokens(tokenizer: BaseTokenizer, path: Path, cores: int) -> list[Way
         Way(TOKENS, "bare encode_batch", bare, cores),
         Way(TOKENS, "ours, all checks and tokens", lambda path: scanned(path, tokenizer), cores),
     ]
-
-
-# --- other checks ------------------------------------------------------------------------------------------------
-
-
-def ways_of_checks() -> list[Way]:
-    """Checks that are measured by themselves, each in a group with its rival. A new check adds its ways here."""
-    return []

@@ -12,7 +12,7 @@ from pathlib import Path
 from services.validate.domain.findings import Finding
 from services.validate.domain.sniff import HEAD_BYTES, sniff
 
-CHUNK = 2**19
+CHUNK = 2**20
 _BOM = b"\xef\xbb\xbf"
 _DENSE = 16  # bytes a line on average: below, most lines are probably blank
 _RETURNS = re.compile(rb"\r+(?=\n|\Z)")
@@ -104,8 +104,8 @@ class Reader:
                     begin, skipping = chunk.find(b"\n") + 1, False
                     yield self._too_long()
                 if begin < end:
-                    whole = chunk[begin:end]
-                    yield from self._read(b"".join((*begun, whole)) if begun else whole)
+                    whole = memoryview(chunk)[begin:end]
+                    yield from self._read(b"".join((*begun, whole)))
                 if end:
                     begun, held = [], 0
                 if end < len(chunk) and not skipping:

@@ -32,8 +32,8 @@ OnProgress = Callable[[FileRole, int, float], None]
 
 @dataclass
 class ScanControl:
-    """The way to observe and stop a scan. `on_progress(role of the file, rows, share of its bytes)` is called several
-    times for each megabyte. `on_finding(line, finding)` is called for every finding, also for those that the report
+    """The way to observe and stop a scan. `on_progress(role of the file, rows, share of its bytes)` is called about
+    once for each megabyte. `on_finding(line, finding)` is called for every finding, also for those that the report
     only counts. The scan ends with `Cancelled` once `stop` is set."""
 
     on_progress: OnProgress = lambda role, rows, share: None
@@ -97,9 +97,9 @@ def scan(
             for piece in read:
                 _keep_uncounted(_passed(piece, before, state), state)
         else:
-            for batch in _batches(read, before, state):
+            for measured in tokenizer.measure(_batches(read, before, state)):
                 advance()
-                for row in _measured(batch, tokenizer, state):
+                for row in _fitting(measured, state):
                     if _passes(row, after, state.problems.add, state.tally):
                         state.keep(row, context.max_length)
         advance()
@@ -149,8 +149,9 @@ def _first_part(piece: Row | PlainRows, begin: int, rows: int, size: int) -> tup
     return piece.part(begin, end), end
 
 
-def _measured(rows: list[Row], tokenizer: Tokenizer, state: State) -> Iterator[Row]:
-    for row, measured in zip(rows, tokenizer.measure(rows), strict=True):
+def _fitting(rows: list[tuple[Row, tuple[int, ...] | Finding]], state: State) -> Iterator[Row]:
+    """The rows that the base can be trained on."""
+    for row, measured in rows:
         if isinstance(measured, Finding):
             state.problems.add(row.line, measured)
             continue

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from itertools import groupby
 from typing import Any, Protocol
@@ -26,9 +27,9 @@ class Tokenizer(Protocol):
     """How many tokens the base can read; None: it states no limit."""
     profile: BaseProfile
 
-    def measure(self, rows: Sequence[Row]) -> list[tuple[int, ...] | Finding]:
-        """For each row the tokens of the sequences that it is trained as (two for a preference pair; a chat may be
-        several, where a template rewrites earlier turns), or why the base cannot be trained on the row.
+    def measure(self, batches: Iterable[Sequence[Row]]) -> Iterator[list[tuple[Row, tuple[int, ...] | Finding]]]:
+        """Batch by batch, each row with the tokens of the sequences that it is trained as (two for a preference pair; a
+        chat may be several, where a template rewrites earlier turns), or why the base cannot be trained on the row.
 
         Raises:
             InputError: the base has no chat template, but the rows are chats.
@@ -81,14 +82,36 @@ class BaseTokenizer:
         self.profile = profile
         self.context = profile.context
 
-    def measure(self, rows: Sequence[Row]) -> list[tuple[int, ...] | Finding]:
-        sides = [self._sides(row) for row in rows]
+    def measure(self, batches: Iterable[Sequence[Row]]) -> Iterator[list[tuple[Row, tuple[int, ...] | Finding]]]:
+        # one batch is tokenized while the one before is compared with it, and the next one is read and rendered
+        with ThreadPoolExecutor(1, thread_name_prefix="tokens") as thread:
+            waiting = None
+            for rows in batches:
+                if waiting and self._turns.is_full:
+                    yield self._finished(*waiting)
+                    waiting = None
+                sides = [self._sides(row) for row in rows]
+                following = rows, sides, thread.submit(self._rendered(rows, sides))
+                if waiting:
+                    yield self._finished(*waiting)
+                waiting = following
+            if waiting:
+                yield self._finished(*waiting)
+
+    def _rendered(self, rows: Sequence[Row], sides: Sequence[Sequence[Any]]) -> Callable[[], None]:
+        """Render rows. The result is the call that tokenizes them."""
         flat = [side for read in sides for side in read]
         if all(row.format == "completion" for row in rows):
-            self._turns.prepare_completions(flat)
-        elif all(row.format != "completion" for row in rows):  # the rows of a file have one format
-            self._turns.prepare(flat)
-        return [self._measured(row, read) for row, read in zip(rows, sides, strict=True)]
+            return self._turns.render_completions(flat)
+        if all(row.format != "completion" for row in rows):  # the rows of a file have one format
+            return self._turns.render(flat)
+        return lambda: None
+
+    def _finished(
+        self, rows: Sequence[Row], sides: Sequence[Sequence[Any]], tokenized: Future[None]
+    ) -> list[tuple[Row, tuple[int, ...] | Finding]]:
+        tokenized.result()
+        return [(row, self._measured(row, read)) for row, read in zip(rows, sides, strict=True)]
 
     def prompt_tokens(self, row: Row) -> int:
         return self._sequences(row, self._sides(row))[0].trained.index(True)

@@ -8,7 +8,7 @@ write a space at the beginning of everything.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, chain, pairwise
 from typing import Any
@@ -58,23 +58,28 @@ class Tokens:
         self._latest = made
         return made.ids.copy()
 
-    def learn(self, texts: Iterable[str], *, special: bool = False) -> None:
-        """Tokenize what is not known of these texts, all in one call, on all cores."""
+    def learning(self, texts: Iterable[str], *, special: bool = False) -> Callable[[], None]:
+        """The call that tokenizes what is not known of these texts, at once and on all cores. Another thread may make
+        it while this one asks for ids of what is known."""
         if self._backend is None:
-            return
-        if special or self._cut is None:
-            self._learn(texts, self._special if special else self._known, special=special)
-            return
-        wanted: list[str] = []
-        latest = _Cut("", [0])
-        for text in texts:
-            _, pieces, latest = self._cut_after(latest, text, self._cut)
-            wanted += pieces
-        self._learn(wanted, self._known)
+            return lambda: None
+        wanted, known = list(texts), self._special if special else self._known
+        if not special and self._cut is not None:
+            latest, whole, wanted = _Cut("", [0]), wanted, []
+            for text in whole:
+                _, pieces, latest = self._cut_after(latest, text, self._cut)
+                wanted += pieces
+        self._as_asked()
+        return lambda: self._learn(wanted, known, special=special)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether more is remembered than is worth its memory."""
+        return self._characters > _CHARACTERS
 
     def forget(self) -> None:
-        """Remember no more than is worth its memory."""
-        if self._characters > _CHARACTERS:
+        """Remember nothing, if it is full."""
+        if self.is_full:
             self._known, self._special, self._characters = {}, {}, 0
 
     def _learn(self, wanted: Iterable[str], known: dict[str, list[int]], *, special: bool = False) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -74,6 +74,7 @@ class TurnEncoder:
         self._added = frozenset(tokenizer.added_tokens_decoder)
         self._probe = Probe(self._template)
         self._prepared: dict[int, _Rendered] = {}
+        self._prepared_before: dict[int, _Rendered] = {}
         self._rendered: _Rendered | None = None
         """Of the conversation that is being encoded."""
 
@@ -86,7 +87,7 @@ class TurnEncoder:
         Raises:
             Unfit: the base cannot be trained on this conversation.
         """
-        prepared = self._prepared.pop(id(messages), None)
+        prepared = self._prepared.pop(id(messages), None) or self._prepared_before.pop(id(messages), None)
         same = prepared is not None and prepared.tools is tools
         self._rendered = prepared if same else self._render(messages, tools, turns)
         try:
@@ -97,6 +98,11 @@ class TurnEncoder:
     def prepare(self, conversations: Iterable[tuple[Messages, Tools, Sequence[int]]]) -> None:
         """Render and tokenize conversations at once, for calls of `encode` with the same objects. That makes the calls
         quick, and changes nothing of what they return or raise. It ends early where that needs much memory."""
+        self.render(conversations)()
+
+    def render(self, conversations: Iterable[tuple[Messages, Tools, Sequence[int]]]) -> Callable[[], None]:
+        """The same in two steps: render, and give the call that tokenizes. Another thread may make it while this one
+        encodes what was prepared just before, unless `is_full`."""
         self._forget()
         texts: list[str] = []
         room = _RENDERED
@@ -106,15 +112,24 @@ class TurnEncoder:
             room -= sum(map(len, made.texts.values()))
             if room < 0:
                 break
-        self._tokens.learn(texts)
+        return self._tokens.learning(texts)
 
     def prepare_completions(self, pairs: Iterable[tuple[str, str]]) -> None:
-        """The same for calls of `complete`."""
+        """The same as `prepare` for calls of `complete`."""
+        self.render_completions(pairs)()
+
+    def render_completions(self, pairs: Iterable[tuple[str, str]]) -> Callable[[], None]:
+        """The same as `render` for calls of `complete`."""
         self._forget()
-        self._tokens.learn((text for one, other in pairs for text in (one, one + other)), special=True)
+        return self._tokens.learning([text for one, other in pairs for text in (one, one + other)], special=True)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the next call that prepares something forgets all that was prepared."""
+        return self._tokens.is_full
 
     def _forget(self) -> None:
-        self._prepared.clear()
+        self._prepared, self._prepared_before = {}, self._prepared
         self._tokens.forget()
 
     def _render(self, messages: Messages, tools: Tools, turns: Sequence[int]) -> _Rendered:

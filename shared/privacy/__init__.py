@@ -3,7 +3,7 @@
 from shared.privacy.personal import find_personal
 from shared.privacy.secrets import find_secrets
 from shared.privacy.spans import NAMES, PERSONAL, SECRET, Kind, Span, masked, redact
-from shared.privacy.values import Spotted, redacted, spot
+from shared.privacy.values import Spotted, redacted, spot, strings
 
 __all__ = [
     "NAMES",
@@ -18,4 +18,5 @@ __all__ = [
     "redact",
     "redacted",
     "spot",
+    "strings",
 ]

@@ -95,11 +95,12 @@ _PLACEHOLDER = re.compile(
 )
 
 
-def find_secrets(text: str) -> list[Span]:
-    """Every place with a secret, in order and disjoint. A secret that is named by a word is only its value."""
+def find_secrets(text: str, *, long: bool = True) -> list[Span]:
+    """Every place with a secret, in order and disjoint. A secret that is named by a word is only its value. `long`:
+    False where it is known that the text has no 16 characters without a space, as every known form has."""
     found: list[Span] = []
-    # all known forms are long; a text of ordinary words need not be searched for each of them
-    if any(map(text.__contains__, _MARKS)) and max(map(len, text.split()), default=0) >= _SHORTEST:
+    # a text of ordinary words need not be searched for each of the known forms
+    if long and any(map(text.__contains__, _MARKS)) and max(map(len, text.split()), default=0) >= _SHORTEST:
         for part, form, kind in _KNOWN:
             if part not in text:
                 continue

@@ -9,7 +9,7 @@ from services.validate.domain.content import Row
 from services.validate.domain.survey.surveyed import Surveyed, holds
 from services.validate.reader import Source
 from services.validate.scan import ScanControl
-from services.validate.survey.part import decoded
+from services.validate.survey.look import decoded
 from services.validate.tokenizer import Tokenizer
 from shared.events import FrozenModel
 

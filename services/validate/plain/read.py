@@ -43,14 +43,14 @@ def plain_rows(block: Block) -> PlainRows | None:
     """The plain ones of the lines of a block; None: there are none."""
     if not block.read_whole:
         return None
-    data, view = block.data, memoryview(block.data)
+    data = block.data
     places, prompts, answers = list[int](), list[int](), list[int]()
     digests, quotes = list[bytes](), list[int]()
     turns: dict[int, tuple[Turn, ...]] = {}
     begin = 0
     for place, end in enumerate(block.ends):
         try:
-            messages = _read(view[begin:end]).messages
+            messages = _read(data[begin:end]).messages
         except _NOT_READ:
             begin = end + 1
             continue

@@ -12,9 +12,9 @@ from services.validate.domain.survey.facts import SHOWN, Diversity, Facts, Lines
 from services.validate.domain.survey.surveyed import Surveyed
 from services.validate.domain.survey.task import task_kind
 from services.validate.survey.by_model import languages_by_model
-from services.validate.survey.features import words_of
 from services.validate.survey.flawed import told
 from services.validate.survey.part import Part
+from services.validate.survey.texts.words import words_of
 from shared.events import Checks, TaskKind
 from shared.privacy import Spotted
 from shared.scoring.labels import MAX_LABELS

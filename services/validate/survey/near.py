@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from services.validate.survey.features import BANDS, HALF, SIGNATURE
+from services.validate.survey.texts.signatures import BANDS, HALF, SIGNATURE
 
 SIMILAR = 0.7
 """The least Jaccard similarity of two rows, as the mean of their prompts and answers. With one word of twenty changed,

@@ -15,7 +15,8 @@ from queue import SimpleQueue
 import msgspec
 
 from services.validate.survey.chunks import SIZE, Chunk
-from services.validate.survey.part import Options, Part, look
+from services.validate.survey.look import look
+from services.validate.survey.part import Options, Part
 from services.validate.survey.worker import Order, read, receive, send
 
 MOST_PROCESSES = 4  # each takes about 60 MB

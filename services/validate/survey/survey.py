@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from array import array
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
+from itertools import compress, islice
+from operator import ne
 from pathlib import Path
 from typing import IO
+
+import numpy as np
 
 from services.validate.domain.report import FileRole
 from services.validate.domain.survey.facts import Lines
@@ -18,10 +21,12 @@ from services.validate.reader import Reader, Source
 from services.validate.scan import ScanControl
 from services.validate.survey.chunks import SIZE, chunks
 from services.validate.survey.collected import Collected
-from services.validate.survey.features import features, words_of
+from services.validate.survey.look import decoded
 from services.validate.survey.near import Clusters, members
-from services.validate.survey.part import Options, decoded
+from services.validate.survey.part import Options
 from services.validate.survey.pool import looked_at
+from services.validate.survey.texts.hashed import words_in
+from services.validate.survey.texts.signatures import features
 from shared.errors import Cancelled
 from shared.events import JobSpec
 from shared.settings import ValidationSettings
@@ -85,7 +90,7 @@ def survey(
     return Survey(sources[0], sources[1] if len(sources) > 1 else None, *surveyed)
 
 
-def _options(path: Path, spec: JobSpec, limits: ValidationSettings, common: frozenset[str]) -> Options:
+def _options(path: Path, spec: JobSpec, limits: ValidationSettings, common: bytes) -> Options:
     size = max(path.stat().st_size, 1)
     rows = max(size / _line_bytes(path), 1.0)
     return Options(
@@ -144,7 +149,8 @@ def _cluster(surveyed: list[Surveyed], found: list[Collected], rows: array[int],
             side.leaked.append(line)
             side.leaked_from.append(found[0].near_lines[first])
     for side in surveyed:
-        later = [line for line, first in zip(side.members, side.clusters, strict=True) if line != first]
+        # all rows of a file may be near-duplicates, so no list is made of their lines
+        later = array("I", compress(side.members, map(ne, side.members, side.clusters)))
         side.facts = side.facts.model_copy(
             update={
                 "near_duplicates": Lines.of(later),
@@ -173,14 +179,12 @@ def _line_bytes(path: Path) -> float:
     return sum(lengths) / len(lengths) + 1 if lengths else 1.0
 
 
-def _common(path: Path) -> frozenset[str]:
-    counts: Counter[str] = Counter()
-    rows = 0
-    for line in _probes(path):
-        if (value := decoded(line)) is None or (texts := said(value)) is None:
-            continue
-        rows += 1
-        counts.update({*features(words_of(texts.prompt)), *features(words_of(texts.answer))})
-        if rows >= SAMPLE:
-            break
-    return frozenset(each for each, count in counts.items() if count > max(_LEAST_COMMON, COMMON * rows))
+def _common(path: Path) -> bytes:
+    """The hashes of the features that many rows share, sorted."""
+    told = (said(value) for line in _probes(path) if (value := decoded(line)) is not None)
+    rows = list(islice((texts for texts in told if texts is not None), SAMPLE))
+    found = features(words_in([text for row in rows for text in (row.prompt, row.answer)]))
+    ends = np.cumsum(found.counts)[1::2].tolist()
+    of_rows = [np.unique(found.hashes[begin:end]) for begin, end in zip([0, *ends], ends, strict=False)]
+    known, counts = np.unique(np.concatenate([found.hashes[:0], *of_rows]), return_counts=True)
+    return known[counts > max(_LEAST_COMMON, COMMON * len(rows))].tobytes()

@@ -12,7 +12,8 @@ from typing import IO
 
 import msgspec
 
-from services.validate.survey.part import Options, look
+from services.validate.survey.look import look
+from services.validate.survey.part import Options
 
 _LENGTH = 8
 

@@ -51,8 +51,9 @@ class WordTokenizer:
             digest="abc", architecture="Words", template_digest=None, content_format=None, context=context
         )
 
-    def measure(self, rows: Sequence[Row]) -> list[tuple[int, ...] | Finding]:
-        return [self._sequences(row) for row in rows]
+    def measure(self, batches: Iterable[Sequence[Row]]) -> Iterator[list[tuple[Row, tuple[int, ...] | Finding]]]:
+        for rows in batches:
+            yield [(row, self._sequences(row)) for row in rows]
 
     def prompt_tokens(self, row: Row) -> int:
         return len(row.value["prompt"].split()) if row.format == "completion" else _words(self._before(row))

@@ -219,9 +219,9 @@ def test_all_problems_are_counted_and_the_first_are_kept(run: Examine) -> None:
 def test_progress_is_reported_and_a_stopped_scan_ends(run: Examine, tmp_path: Path) -> None:
     progress: list[tuple[str, int, float]] = []
     control = ScanControl(on_progress=lambda role, rows, share: progress.append((role, rows, share)))
-    source: Source = write(tmp_path / "rows", chats(12_000))
+    source: Source = write(tmp_path / "rows", chats(40_000))
     examine(source, None, spec=JobSpec(), tokenizer=None, limits=ValidationSettings(), control=control)
-    assert progress[-1] == ("training", 12_000, 1.0)
+    assert progress[-1] == ("training", 40_000, 1.0)
     assert progress == sorted(progress) and len({rows for _, rows, _ in progress}) > 3
     control.stop.set()
     for content in (source, write(tmp_path / "bad", [b"no json"] * 100)):

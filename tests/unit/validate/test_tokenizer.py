@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -19,7 +19,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 
 from services.validate.domain.content import Row
 from services.validate.domain.findings import Finding
-from services.validate.tokenizer import load
+from services.validate.tokenizer import Tokenizer, load
 from shared.base import ProfileOverride, hub
 from shared.errors import InputError, TransientError
 from tests.support.data.byte_base import CHATML, CONTEXT
@@ -40,16 +40,35 @@ ANSWER = {"role": "assistant", "content": "hello"}
 TURNS = FRAME + len("user" + "hi") + FRAME + len("assistant" + "hello") - 1
 
 
+def counted(tokenizer: Tokenizer, rows: Sequence[Row]) -> list[tuple[int, ...] | Finding]:
+    """What is measured of rows of one batch."""
+    (measured,) = tokenizer.measure([rows])
+    return [found for _, found in measured]
+
+
 def test_a_chat_is_counted_as_its_template_writes_it(base: Path) -> None:
-    assert load(str(base), "tiny").measure([chat(USER, ANSWER), chat(USER, {**ANSWER, "content": "é"})]) == [
+    assert counted(load(str(base), "tiny"), [chat(USER, ANSWER), chat(USER, {**ANSWER, "content": "é"})]) == [
         (TURNS,),
         (TURNS - len("hello") + 2,),
     ]
 
 
+@pytest.mark.parametrize("remembered", [10**9, 200, 0])
+def test_batches_that_overlap_are_measured_as_each_by_itself(
+    base: Path, remembered: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.conversation.tokens._CHARACTERS", remembered)
+    batches = [
+        [chat(USER, {**ANSWER, "content": "x" * (7 * number + at % 5)}) for at in range(number % 4 + 1)]
+        for number in range(12)
+    ]
+    apart = [list(zip(rows, counted(load(str(base), "tiny"), rows), strict=True)) for rows in batches]
+    assert list(load(str(base), "tiny").measure(iter(batches))) == apart
+
+
 def test_what_comes_after_the_last_trained_turn_is_not_counted(base: Path) -> None:
     row = chat(USER, ANSWER, USER, {**ANSWER, "weight": 0})
-    assert load(str(base), "tiny").measure([row]) == [(TURNS,)]
+    assert counted(load(str(base), "tiny"), [row]) == [(TURNS,)]
 
 
 def test_parts_tools_and_old_function_calls_reach_the_template(base: Path) -> None:
@@ -59,14 +78,15 @@ def test_parts_tools_and_old_function_calls_reach_the_template(base: Path) -> No
     call = {"role": "assistant", "tool_calls": [{"id": "c", "type": "function", "function": function}]}
     old = {"role": "assistant", "function_call": function}
     tool = {"type": "function", "function": {"name": "look"}}
-    [(joined,), (called,), (called_of_old,), (offered,), (offered_of_old,)] = tokenizer.measure(
+    [(joined,), (called,), (called_of_old,), (offered,), (offered_of_old,)] = counted(
+        tokenizer,
         [
             chat(parts, ANSWER),
             chat(USER, call),
             chat(USER, old),
             chat(USER, ANSWER, tools=[tool]),
             chat(USER, ANSWER, functions=[tool["function"]]),
-        ]
+        ],
     )
     assert joined == TURNS + 1  # vLLM joins parts with a line end
     assert called == called_of_old == TURNS - len("hello") + len('look{"a": 1}')
@@ -76,10 +96,10 @@ def test_parts_tools_and_old_function_calls_reach_the_template(base: Path) -> No
 
 def test_a_completion_gets_the_end_token_and_a_pair_has_two_sequences(base: Path) -> None:
     tokenizer = load(str(base), "tiny")
-    assert tokenizer.measure([Row(1, {"prompt": "ab", "completion": "c"}, "completion")]) == [(4,)]
+    assert counted(tokenizer, [Row(1, {"prompt": "ab", "completion": "c"}, "completion")]) == [(4,)]
     pair = {"input": {"messages": [USER]}, "preferred_completion": [ANSWER]}
     row = Row(1, {**pair, "non_preferred_completion": [{**ANSWER, "content": "go"}]}, "preference")
-    assert tokenizer.measure([row]) == [(TURNS, TURNS - 3)]
+    assert counted(tokenizer, [row]) == [(TURNS, TURNS - 3)]
 
 
 def test_only_completions_get_what_the_tokenizer_adds_by_itself(make_base: Callable[..., Path]) -> None:
@@ -93,12 +113,12 @@ def test_only_completions_get_what_the_tokenizer_adds_by_itself(make_base: Calla
     added = {"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": {"<|im_start|>": start}}
     path.write_text(json.dumps({**settings, "post_processor": added}))
     tokenizer = load(str(folder), "beginning")
-    assert tokenizer.measure([Row(1, {"prompt": "ab", "completion": "c"}, "completion")]) == [(5,)]
-    assert tokenizer.measure([chat(USER, ANSWER)]) == [(TURNS,)]
+    assert counted(tokenizer, [Row(1, {"prompt": "ab", "completion": "c"}, "completion")]) == [(5,)]
+    assert counted(tokenizer, [chat(USER, ANSWER)]) == [(TURNS,)]
 
 
 def test_what_a_template_refuses_is_a_finding_of_that_row_alone(base: Path) -> None:
-    refused, fine = load(str(base), "tiny").measure([chat({**USER, "role": "developer"}, ANSWER), chat(USER, ANSWER)])
+    refused, fine = counted(load(str(base), "tiny"), [chat({**USER, "role": "developer"}, ANSWER), chat(USER, ANSWER)])
     assert isinstance(refused, Finding)
     assert (refused.code, refused.field) == ("chat_template", "messages")
     assert "the developer role is not supported" in refused.message
@@ -108,9 +128,9 @@ def test_what_a_template_refuses_is_a_finding_of_that_row_alone(base: Path) -> N
 def test_what_is_set_for_the_template_is_counted(make_base: Callable[..., Path]) -> None:
     template = CHATML + "{% if add_generation_prompt and quiet %}abc{% endif %}"
     folder = str(make_base(template))
-    assert load(folder, "tiny").measure([chat(USER, ANSWER)]) == [(TURNS,)]
+    assert counted(load(folder, "tiny"), [chat(USER, ANSWER)]) == [(TURNS,)]
     quiet = ProfileOverride(chat_template_kwargs={"quiet": True})
-    [refused] = load(folder, "tiny", quiet).measure([chat(USER, ANSWER)])
+    [refused] = counted(load(folder, "tiny", quiet), [chat(USER, ANSWER)])
     assert isinstance(refused, Finding)  # with it, the server's prompt is one that the answer does not follow
 
 
@@ -194,7 +214,7 @@ def test_a_copy_in_the_cache_counts_where_no_hub_answers(
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("abc")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    assert load("acme/tiny", "acme/tiny").measure([chat(USER, ANSWER)]) == [(TURNS,)]
+    assert counted(load("acme/tiny", "acme/tiny"), [chat(USER, ANSWER)]) == [(TURNS,)]
     assert connections(silent_hub) == 1
 
 
@@ -238,7 +258,7 @@ def test_a_row_that_is_several_sequences_counts_as_one_row_with_the_tokens_of_al
     base = make_base(CHATML.replace("{{ message.content }}", thinking + "{{ message.content }}"))
     tokenizer = load(str(base), "tiny")
     rows = [{"messages": [USER, ANSWER, {**USER, "content": f"{n}"}, ANSWER]} for n in range(10)]
-    [measured] = tokenizer.measure([chat(*rows[0]["messages"])])
+    [measured] = counted(tokenizer, [chat(*rows[0]["messages"])])
     assert not isinstance(measured, Finding)
     first, second = measured
     report = run(rows, tokenizer=tokenizer, splits={"validation": 0, "test": 0}).report

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -183,11 +183,12 @@ async def test_a_cancelled_attempt_stops_its_thread_and_leaves_nothing(
     class Slow(WordTokenizer):
         measured = 0
 
-        def measure(self, rows: Sequence[Row]) -> list[Any]:
-            self.measured += 1
-            reached.set()
-            go_on.wait(10)
-            return super().measure(rows)
+        def measure(self, batches: Iterable[Sequence[Row]]) -> Iterator[list[Any]]:
+            for measured in super().measure(batches):
+                self.measured += 1
+                reached.set()
+                go_on.wait(10)
+                yield measured
 
     tokenizer = Slow()
     stage = ValidateWork(objects, settings, load_tokenizer=lambda location, base: tokenizer)

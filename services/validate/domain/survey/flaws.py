@@ -109,11 +109,12 @@ def is_style(flaw: Flaw, having: int, rows: int) -> bool:
     return flaw.style and having > STYLE * rows
 
 
-def flaws(value: dict[str, Any], texts: Said, answer_words: list[str], *, is_json: bool) -> int:
-    """The flaws of a row, as `BITS`. `answer_words`: the words of its answer. `is_json`: the answer is JSON."""
+def flaws(value: dict[str, Any], texts: Said, words: int, different: int, *, is_json: bool) -> int:
+    """The flaws of a row, as `BITS`. `words`, `different`: how many words its answer has, and how many different ones.
+    `is_json`: the answer is JSON."""
     codes = {*_of_messages(value), *_of_text(texts)}
     if not texts.calls and texts.answer:
-        codes.update(_of_answer(texts, answer_words, is_json))
+        codes.update(_of_answer(texts, words, different, is_json))
     return sum(BITS[code] for code in codes)
 
 
@@ -173,7 +174,7 @@ def _may_be_encoded(text: str) -> bool:
     return any(" " not in text[at : at + half] for at in range(0, len(text) - half + 1, half))
 
 
-def _of_answer(texts: Said, words: list[str], is_json: bool) -> Iterator[str]:
+def _of_answer(texts: Said, words: int, different: int, is_json: bool) -> Iterator[str]:
     answer, question = texts.answer.strip(), texts.question.strip()
     if not words and not any(_means(char) for char in answer):
         yield "no_words"
@@ -187,7 +188,7 @@ def _of_answer(texts: Said, words: list[str], is_json: bool) -> Iterator[str]:
         yield "speaker_name"
     if ":" in answer and _TURN.search(answer) and not _ASKED_TURN.search(texts.prompt):
         yield "other_turns"
-    if len(words) >= _REPEATED_WORDS and len(set(words)) < _DIFFERENT * len(words):
+    if words >= _REPEATED_WORDS and different < _DIFFERENT * words:
         yield "repetition"
     if _CODE in answer or is_json:
         return  # what follows is the usual form of code and of JSON

@@ -1,13 +1,13 @@
-"""The language of a text by its script and its most common words: quick, and sure of itself or silent.
+"""What tells the language of a text quickly: its script, and its most common words.
 
-A model (services/validate/survey/by_model.py) is asked about texts that this does not know.
+`services/validate/survey/texts/languages.py` counts the words. A model (`survey/by_model.py`) is asked about texts that
+neither is clear about.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
 
-# The words that texts of a language cannot do without. What is a word of several languages counts little.
 _WORDS = {
     "English": "the and of to is in that it you for was with are this have not be on my your can how what i we "
     "they he she from at or an will would do does please where when which has had there their been "
@@ -58,40 +58,22 @@ _SCRIPTS = (
     (0x0400, 0x04FF, "Russian"),
 )
 _UKRAINIAN = frozenset("іїєґІЇЄҐ")
+_OF_SCRIPT = re.compile("[" + "".join(f"{chr(first)}-{chr(last)}" for first, last, _ in _SCRIPTS) + "]")
+_HEAD = 400
+"""Characters whose script is looked at."""
+WORDS = {language: frozenset(words.split()) for language, words in _WORDS.items()}
+"""The words that texts of a language cannot do without. A word of several languages is a part of one for each."""
 LATIN_TEXT = 24
 """Words that are looked at: more would not change the answer."""
+LEAST, LEAD = 1.2, 1.4
+"""A language is clear with so many words of its own, and so many times those of any other."""
 
 
-def _weights() -> dict[str, tuple[tuple[str, float], ...]]:
-    languages: dict[str, list[str]] = {}
-    for language, words in _WORDS.items():
-        for word in set(words.split()):
-            languages.setdefault(word, []).append(language)
-    return {word: tuple((each, 1 / len(found)) for each in found) for word, found in languages.items()}
-
-
-_WEIGHTS = _weights()
-
-
-def language_of(text: str, words: Sequence[str]) -> str | None:
-    """The English name of the language, or None if it is not clear. `words`: the words of the text in small letters."""
-    head = text[:400]
-    if not head.isascii() and (script := _script(head)):
-        return script
-    scores: dict[str, float] = {}
-    for word in words[:LATIN_TEXT]:
-        if word in _WEIGHTS:
-            for language, weight in _WEIGHTS[word]:
-                scores[language] = scores.get(language, 0.0) + weight
-    if not scores:
-        return None
-    best = max(scores, key=lambda language: (scores[language], language))
-    second = max((score for language, score in scores.items() if language != best), default=0.0)
-    return best if scores[best] >= 1.2 and scores[best] >= 1.4 * second else None
-
-
-def _script(text: str) -> str | None:
+def script_of(text: str) -> str | None:
     """The language of a text that is mostly in one script other than the Latin one."""
+    text = text[:_HEAD]
+    if _OF_SCRIPT.search(text) is None:
+        return None
     counts: dict[str, int] = {}
     for character in text:
         if (point := ord(character)) >= 0x370:
@@ -99,7 +81,7 @@ def _script(text: str) -> str | None:
                 if first <= point <= last:
                     counts[language] = counts.get(language, 0) + 1
                     break
-    if not counts or 3 * sum(counts.values()) < sum(each.isalpha() for each in text):
+    if 3 * sum(counts.values()) < sum(each.isalpha() for each in text):
         return None
     if "Japanese" in counts:
         return "Japanese"  # it uses Chinese characters, too

@@ -111,8 +111,8 @@ def test_a_text_in_pieces_has_the_tokens_of_the_whole(kind: Any) -> None:
         for other in WORDS
         for first, last in [("", ""), (MARKS[number - 1], mark), (other, MARKS[number - 2] + one)]
     ]
-    quick.learn(texts[::3])
-    quick.learn(texts[::5], special=True)
+    quick.learning(texts[::3])()
+    quick.learning(texts[::5], special=True)()
     for special in (False, True):
         for text in texts:
             ids = tokenizer(text, add_special_tokens=special)["input_ids"]

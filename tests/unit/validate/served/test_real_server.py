@@ -70,7 +70,8 @@ def kinds_compared(base: Path, url: str) -> tuple[ServedCheck, int]:
         for line, (messages, tools) in enumerate(KINDS.values(), start=1)
     ]
     rows += [Row(101, completions(1)[0], "completion"), Row(102, preferences(1)[0], "preference")]
-    accepted = [row for row in rows if not isinstance(tokenizer.measure([row])[0], Finding)]
+    (measured,) = tokenizer.measure([rows])
+    accepted = [row for row, found in measured if not isinstance(found, Finding)]
     server = RenderServer(url, BASE_ID, Event())
     asked = [Asked("training", row) for row in accepted]
     try:

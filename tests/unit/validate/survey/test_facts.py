@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from services.validate.domain.survey.facts import Facts
-from services.validate.domain.survey.languages import language_of
 from services.validate.domain.survey.refusals import refuses
-from services.validate.survey.features import words_of
+from services.validate.survey.texts.hashed import words_in
+from services.validate.survey.texts.languages import languages_of
 from tests.unit.validate.survey.conftest import Checked, chat, texts, varied
 
 Check = Callable[..., Checked]
@@ -42,14 +42,19 @@ def facts_of(checked: Checked) -> Facts:
     return facts
 
 
+def language_of(text: str) -> str | None:
+    (found,) = languages_of([text], words_in([text]))
+    return found
+
+
 @pytest.mark.parametrize("language", SENTENCES)
 def test_languages_are_told_by_script_and_common_words(language: str) -> None:
-    assert language_of(SENTENCES[language], words_of(SENTENCES[language])) == language
+    assert language_of(SENTENCES[language]) == language
 
 
 @pytest.mark.parametrize("text", ["ok", "12345", "x = f(y)", "Müller GmbH", ""])
 def test_a_text_without_a_language_has_none(text: str) -> None:
-    assert language_of(text, words_of(text)) is None
+    assert language_of(text) is None
 
 
 def test_rows_are_counted_by_language_and_answers_in_another_one_are_named(checked: Check) -> None:

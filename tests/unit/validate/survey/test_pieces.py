@@ -16,7 +16,8 @@ from services.validate.scan import ScanControl
 from services.validate.survey import chunks as chunking
 from services.validate.survey import pool
 from services.validate.survey.chunks import Chunk, chunks
-from services.validate.survey.part import Options, look
+from services.validate.survey.look import look
+from services.validate.survey.part import Options
 from services.validate.survey.survey import Survey, survey
 from shared.errors import Cancelled
 from shared.events import JobSpec

@@ -1,0 +1,61 @@
+"""The languages of many texts, by their scripts and their most common words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from math import lcm
+
+import numpy as np
+
+from services.validate.domain.survey.languages import LATIN_TEXT, LEAD, LEAST, WORDS, script_of
+from services.validate.survey.texts.hashed import Words, words_in
+from services.validate.survey.texts.joined import Array
+
+_LOW = np.uint64(0xFFFF)
+
+
+def languages_of(texts: Sequence[str], words: Words) -> list[str | None]:
+    """The English name of each text's language, or None if it is not clear. `words`: those of the texts."""
+    found = _by_words(words)
+    for number, text in enumerate(texts):
+        if not text.isascii() and (script := script_of(text)):
+            found[number] = script
+    return found
+
+
+def _by_words(words: Words) -> list[str | None]:
+    languages, known, weights, maybe, one = _table()
+    places = np.flatnonzero(maybe[words.hashes & _LOW])
+    owners = words.owners[places].astype(np.int64)
+    first = places - words.begins[owners] < LATIN_TEXT
+    places, owners = places[first], owners[first]
+    some = words.hashes[places]
+    at = np.minimum(np.searchsorted(known, some), len(known) - 1)
+    right = known[at] == some
+    scores = np.zeros((len(words.counts), len(languages)), np.int64)
+    np.add.at(scores, owners[right], weights[at[right]])
+    texts = np.arange(len(scores))
+    # of two that are level, the later name, which comes first here
+    best = scores.argmax(axis=1)
+    most = scores[texts, best]
+    scores[texts, best] = 0
+    second = scores.max(axis=1)
+    clear = (most >= LEAST * one) & (most >= LEAD * second)
+    return [languages[number] if sure else None for number, sure in zip(best.tolist(), clear.tolist(), strict=True)]
+
+
+@cache
+def _table() -> tuple[list[str], Array, Array, Array, int]:
+    """The languages, the hashes of their words (sorted), the weight of each word for each language, a mask of the
+    lowest 16 bits of the hashes, and the weight of a word that no other language has."""
+    languages = sorted(WORDS, reverse=True)
+    words = sorted({word for each in WORDS.values() for word in each})
+    hashes = words_in(words).hashes
+    shared = np.array([[word in WORDS[language] for language in languages] for word in words], np.int64)
+    counts = shared.sum(axis=1)
+    one = lcm(*np.unique(counts).tolist())
+    order = np.argsort(hashes)
+    maybe = np.zeros(int(_LOW) + 1, bool)
+    maybe[hashes & _LOW] = True
+    return languages, hashes[order], (shared * (one // counts)[:, None])[order], maybe, one
