@@ -18,6 +18,7 @@ _BLOCK = 8
 _FIRST = np.array([(1 << 8 * count) - 1 for count in range(_BLOCK + 1)], np.uint64)
 """Masks of the first bytes of a block, as many as their index."""
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
+_LOW = np.uint64(0xFFFF)
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,28 @@ class Words:
     def different(self) -> Array:
         """How many different words each text has."""
         return different(self.owners, self.hashes, len(self.counts))
+
+
+class Index:
+    """Finds hashes among those that are known, which are sorted. Most are told by their lowest 16 bits."""
+
+    def __init__(self, known: Array) -> None:
+        self._known = known
+        self._first = np.full(1 << 16, -1, np.int32)
+        self._first[known & _LOW] = np.arange(len(known))
+
+    def find(self, hashes: Array) -> tuple[Array, Array]:
+        """The places of the hashes that are known, and of each its place among the known ones."""
+        at = self._first[hashes & _LOW]
+        places = np.flatnonzero(at >= 0)
+        at, some = at[places], hashes[places]
+        unlike = np.flatnonzero(self._known[at] != some)
+        if not len(unlike):
+            return places, at
+        # another known hash has the same bits
+        at[unlike] = np.minimum(np.searchsorted(self._known, some[unlike]), len(self._known) - 1)
+        right = self._known[at] == some
+        return places[right], at[right]
 
 
 def words_in(texts: Sequence[str]) -> Words:

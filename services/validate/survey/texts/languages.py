@@ -9,10 +9,8 @@ from math import lcm
 import numpy as np
 
 from services.validate.domain.survey.languages import LATIN_TEXT, LEAD, LEAST, WORDS, script_of
-from services.validate.survey.texts.hashed import Words, words_in
+from services.validate.survey.texts.hashed import Index, Words, words_in
 from services.validate.survey.texts.joined import Array
-
-_LOW = np.uint64(0xFFFF)
 
 
 def languages_of(texts: Sequence[str], words: Words) -> list[str | None]:
@@ -25,16 +23,12 @@ def languages_of(texts: Sequence[str], words: Words) -> list[str | None]:
 
 
 def _by_words(words: Words) -> list[str | None]:
-    languages, known, weights, maybe, one = _table()
-    places = np.flatnonzero(maybe[words.hashes & _LOW])
+    languages, index, weights, one = _table()
+    places, at = index.find(words.hashes)
     owners = words.owners[places].astype(np.int64)
     first = places - words.begins[owners] < LATIN_TEXT
-    places, owners = places[first], owners[first]
-    some = words.hashes[places]
-    at = np.minimum(np.searchsorted(known, some), len(known) - 1)
-    right = known[at] == some
     scores = np.zeros((len(words.counts), len(languages)), np.int64)
-    np.add.at(scores, owners[right], weights[at[right]])
+    np.add.at(scores, owners[first], weights[at[first]])
     texts = np.arange(len(scores))
     # of two that are level, the later name, which comes first here
     best = scores.argmax(axis=1)
@@ -46,9 +40,9 @@ def _by_words(words: Words) -> list[str | None]:
 
 
 @cache
-def _table() -> tuple[list[str], Array, Array, Array, int]:
-    """The languages, the hashes of their words (sorted), the weight of each word for each language, a mask of the
-    lowest 16 bits of the hashes, and the weight of a word that no other language has."""
+def _table() -> tuple[list[str], Index, Array, int]:
+    """The languages, the hashes of their words, the weight of each word for each language, and the weight of a word
+    that no other language has."""
     languages = sorted(WORDS, reverse=True)
     words = sorted({word for each in WORDS.values() for word in each})
     hashes = words_in(words).hashes
@@ -56,6 +50,4 @@ def _table() -> tuple[list[str], Array, Array, Array, int]:
     counts = shared.sum(axis=1)
     one = lcm(*np.unique(counts).tolist())
     order = np.argsort(hashes)
-    maybe = np.zeros(int(_LOW) + 1, bool)
-    maybe[hashes & _LOW] = True
-    return languages, hashes[order], (shared * (one // counts)[:, None])[order], maybe, one
+    return languages, Index(hashes[order]), (shared * (one // counts)[:, None])[order], one

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rensa import RMinHash
 
-from services.validate.survey.texts.hashed import Words, mixed
+from services.validate.survey.texts.hashed import Index, Words, mixed
 from services.validate.survey.texts.joined import Array
 
 HALF = 63
@@ -56,11 +56,8 @@ def own(found: Features, common: bytes) -> Features:
     sorted."""
     if not common:
         return found
-    known, maybe = _known(common)
-    shared = maybe[found.hashes & _LOW]
-    places = np.flatnonzero(shared)
-    some = found.hashes[places]
-    shared[places] = known[np.minimum(np.searchsorted(known, some), len(known) - 1)] == some
+    shared = np.zeros(len(found.hashes), bool)
+    shared[_index(common).find(found.hashes)[0]] = True
     counts = _counts(~shared, found.counts)
     begins = np.cumsum(found.counts) - found.counts
     for text in np.flatnonzero(~_surely_enough(found.hashes[~shared], counts)).tolist():
@@ -88,16 +85,9 @@ def _counts(mask: Array, counts: Array) -> Array:
     return found
 
 
-_LOW = np.uint64(0xFFFF)
-
-
 @lru_cache(2)
-def _known(common: bytes) -> tuple[Array, Array]:
-    """The common features, and a mask of the lowest 16 bits that one of them has: most features are none by it."""
-    known = np.frombuffer(common, np.uint64)
-    maybe = np.zeros(int(_LOW) + 1, bool)
-    maybe[known & _LOW] = True
-    return known, maybe
+def _index(common: bytes) -> Index:
+    return Index(np.frombuffer(common, np.uint64))
 
 
 def signatures(halves: Features) -> tuple[NDArray[np.uint32], NDArray[np.uint8]]:
