@@ -21,7 +21,7 @@ PART = 5 * 2**20
 
 def test_every_service_killed_in_the_middle_of_its_stage(stack: FullStack) -> None:
     # the training must outlast the wait for its first span and the kill, also on a busy machine
-    longer = QUICK.format(suffix="killed").replace("n_epochs: 1", "n_epochs: 6")
+    longer = QUICK.format(suffix="killed").replace("n_epochs: 1", "n_epochs: 12")
     stack.drop("killed", salted_rows(60, "stages"), longer)
     stack.kill("ingest")
     stack.start("ingest")
@@ -75,7 +75,8 @@ def test_kafkas_disk_lost_between_two_stages_and_the_store_restarted_during_an_u
     stack.wait("lost.jsonl", lambda job: job["stages"]["validate"]["state"] == "completed", "validated")
     stack.compose("rm", "--stop", "--force", "kafka")
     stack.remove_volume("kafka")
-    stack.compose("up", "--detach", "--wait", timeout=600)
+    # No --wait: Compose also starts vLLM again, which may take longer than what needs it is allowed to be unhealthy.
+    stack.compose("up", "--detach", timeout=600)
     stack.ended_well_and_once("lost.jsonl")
 
 
