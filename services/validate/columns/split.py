@@ -10,24 +10,20 @@ import numpy as np
 
 from services.validate.columns.links import KEEP
 from services.validate.domain.split import TEST, VALIDATION, Sizes
+from services.validate.splitmix import mixed
 
 _CHUNK = 2**18  # ranks that are made at once
 
 
 def ranks_of(seed: int, groups: array[int]) -> array[int]:
     """A rank of 64 bits for every row from its group's 64 bits, which must look like random ones: a rank depends on the
-    seed and the group alone, not on other rows or their order. Different groups have different ranks (the finalizer of
-    SplitMix64, Steele et al. 2014)."""
+    seed and the group alone, not on other rows or their order. Different groups have different ranks."""
     key = np.frombuffer(hashlib.sha256(seed.to_bytes(8, "little")).digest(), np.uint64)[0]
     found = array("Q", groups)
     for begin in range(0, len(found), _CHUNK):
         some = np.frombuffer(found, np.uint64)[begin : begin + _CHUNK]
         some ^= key
-        some ^= some >> np.uint64(30)
-        some *= np.uint64(0xBF58476D1CE4E5B9)
-        some ^= some >> np.uint64(27)
-        some *= np.uint64(0x94D049BB133111EB)
-        some ^= some >> np.uint64(31)
+        mixed(some)
     return found
 
 

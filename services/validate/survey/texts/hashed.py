@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
+from services.validate.splitmix import mixed
 from services.validate.survey.texts.joined import Array, joined
 from services.validate.survey.texts.words import ASCII_WORDS, MAX_WORDS, words_of
 
@@ -91,18 +92,6 @@ def _hashes(data: Array, begins: Array, lengths: Array) -> Array:
         done += _BLOCK
         rest = rest[lengths[rest] > done]
     return hashes
-
-
-def mixed(values: Array) -> Array:
-    """Mix the bits of each value, in place, until every bit depends on all of them.
-
-    It is the finalizer of SplitMix64 (Steele et al. 2014)."""
-    values ^= values >> np.uint64(30)
-    values *= np.uint64(0xBF58476D1CE4E5B9)
-    values ^= values >> np.uint64(27)
-    values *= np.uint64(0x94D049BB133111EB)
-    values ^= values >> np.uint64(31)
-    return values
 
 
 def different(owners: Array, hashes: Array, texts: int) -> Array:

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rensa import RMinHash
 
-from services.validate.survey.texts.hashed import Index, Words, mixed
+from services.validate.splitmix import mixed
+from services.validate.survey.texts.hashed import Index, Words
 from services.validate.survey.texts.joined import Array
 
 HALF = 63
