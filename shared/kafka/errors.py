@@ -90,11 +90,14 @@ def producer_is_spent(error: BaseException) -> bool:
     return isinstance(error, _PRODUCER) or type(error) is KafkaError
 
 
+def passes_by_itself(error: BaseException) -> bool:
+    """Whether the broker may take the same request later, without anybody's help."""
+    return isinstance(error, (*NO_ANSWER, *_BUSY)) or (isinstance(error, KafkaError) and bool(error.retriable))
+
+
 def is_transient(error: BaseException) -> bool:
     """Whether the same record may be taken later."""
-    if isinstance(error, (*NO_ANSWER, *_BUSY, *_OPERATOR)) or producer_is_spent(error):
-        return True
-    return isinstance(error, KafkaError) and bool(error.retriable)
+    return passes_by_itself(error) or isinstance(error, _OPERATOR) or producer_is_spent(error)
 
 
 def translate(error: KafkaError | OSError, settings: BusSettings) -> TunestreamError:
