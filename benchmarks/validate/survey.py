@@ -12,20 +12,26 @@ import os
 import random
 import tempfile
 import threading
+from array import array
 from collections.abc import Callable
 from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 
 from benchmarks.validate.ways import Way
+from services.validate.domain.survey.said import said
 from services.validate.reader import Source
 from services.validate.scan import ScanControl
+from services.validate.survey.about import About
 from services.validate.survey.chunks import chunks
+from services.validate.survey.look import BATCH, decoded
 from services.validate.survey.part import Options
 from services.validate.survey.pool import looked_at
 from services.validate.survey.survey import survey
+from services.validate.survey.texts.hashed import words_in
 from services.validate.survey.texts.signatures import HALF
 from services.validate.survey.texts.words import words_of
+from services.validate.survey.worker import read
 from shared.events import JobSpec
 from shared.settings import ValidationSettings
 
@@ -53,8 +59,9 @@ def ways_of_survey() -> list[Way]:
         ours("personal data (all cores)", "personal"),
         rival("secrets (all cores)", by_detect_secrets),
         ours("secrets (all cores)", "secrets"),
-        rival("languages, task, refusals, lengths, flaws (all cores)", by_lingua),
-        ours("languages, task, refusals, lengths, flaws (all cores)", "about"),
+        rival("languages (all cores)", by_lingua),
+        Way("languages (all cores)", "ours, of whole texts", lambda path: _languages(path, cores), cores),
+        ours("languages with task, refusals, lengths and flaws (all cores)", "about"),
         rival("signatures of near-duplicates (all cores)", by_datasketch),
         ours("signatures of near-duplicates (all cores)", "near"),
         Way("the whole survey (all cores)", "ours, all of these and the clusters of near-duplicates", _whole, cores),
@@ -67,6 +74,24 @@ def _part(path: Path, part: str) -> int:
         setattr(options, each, each == part)
     pieces = looked_at(chunks(path, _LIMIT), options, path.stat().st_size, threading.Event())
     return sum(found.rows for _, found in pieces)
+
+
+def _languages(path: Path, cores: int) -> int:
+    with get_context("spawn").Pool(cores) as pool:
+        pieces = [(path, piece.start, piece.end) for piece in chunks(path, _LIMIT, size=BATCH)]
+        found = sum(pool.starmap(_languages_of, pieces, chunksize=8))
+        pool.close()
+        pool.join()  # so that its time is counted
+    return found
+
+
+def _languages_of(path: Path, start: int, end: int) -> int:
+    """What the survey does for the languages of a piece, and nothing else."""
+    options = Options(str(path), _LIMIT, personal=False, secrets=False, near=False, about=False)
+    values = [value for line in read(str(path), start, end).splitlines() if (value := decoded(line)) is not None]
+    rows = [texts for value in values if (texts := said(value)) is not None]
+    words = words_in([text for row in rows for text in (row.prompt, row.answer)])
+    return len(About(options, array("I")).languages(rows, words))
 
 
 def _whole(path: Path) -> int:
@@ -127,7 +152,7 @@ def by_detect_secrets(texts: Texts) -> None:
 
 
 def by_lingua(texts: Texts) -> None:
-    """lingua's quick model, of the first 120 characters of question and answer: languages alone"""
+    """lingua's quick model, of the first 120 characters of question and answer"""
     from lingua import LanguageDetectorBuilder  # noqa: PLC0415
 
     detector = LanguageDetectorBuilder.from_all_languages().with_low_accuracy_mode().build()

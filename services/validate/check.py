@@ -106,8 +106,8 @@ def examine(
     trained = scan(training, context, tokenizer=tokenizer, limits=limits, control=control)
     validated = None
     if validation is not None:
-        own = Context("validation", spec, length, prompt_tokens, training=context, format=trained.report.format)
-        own.surveyed = surveyed.validation if surveyed else None
+        known = surveyed.validation if surveyed else None
+        own = Context("validation", spec, length, prompt_tokens, context, known, trained.report.format)
         validated = scan(validation, own, tokenizer=tokenizer, limits=limits, control=control)
     report = Report(
         ok=True,

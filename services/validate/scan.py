@@ -11,7 +11,7 @@ from services.validate.checks import Check, Context, checks_for
 from services.validate.checks.base import Tally
 from services.validate.checks.duplicates import DUPLICATE
 from services.validate.checks.length import OVER_LENGTH
-from services.validate.columns import ranks_of
+from services.validate.columns import keep_large_arrays_mapped, ranks_of
 from services.validate.domain.content import Row
 from services.validate.domain.findings import Finding, OnFinding, Problems
 from services.validate.domain.report import FileReport, FileRole
@@ -77,6 +77,7 @@ def scan(
         Cancelled: `control.stop` was set.
         InputError: the base cannot read rows of this format at all.
     """
+    keep_large_arrays_mapped()
     reader = Reader(source.path, limits.max_line_bytes)
     checks = checks_for(context)
     problems = Problems(limits.max_problems, control.on_finding)

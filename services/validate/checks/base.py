@@ -29,13 +29,16 @@ class Context:
     max_length: int | None = None
     prompt_tokens: Callable[[Row], int] | None = None
     """Tokens of a row before the first that is trained on; None without a base."""
-    seen: Digests = field(default_factory=Digests)
-    groups: Digests = field(default_factory=Digests)
     training: Context | None = None
     surveyed: Surveyed | None = None
     """What is known of the file before its rows are checked; None: nothing."""
     format: Format | None = None
     """The format that the file must be in; None: that of its first row."""
+    seen: Digests = field(init=False)
+    groups: Digests = field(default_factory=Digests, init=False)
+
+    def __post_init__(self) -> None:
+        self.seen = Digests(self.surveyed.facts.rows if self.surveyed else 0)
 
     def holds(self, group: bytes) -> bool:
         """Whether the file has an example of this group. `groups` holds only groups that are not in `seen`."""

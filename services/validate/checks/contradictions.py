@@ -44,7 +44,8 @@ class Contradictions(Check):
 
     def file(self, tally: Tally) -> Iterator[Finding]:
         prompts = rows = prompts_of_many = rows_of_many = 0
-        for found in self._answers.disagreements(NAMED):
+        answers, self._answers = self._answers, Answers()  # the rows are grouped next, which takes as much memory
+        for found in answers.disagreements(NAMED):
             prompts, rows = prompts + 1, rows + found.rows
             if found.answers > 2:
                 prompts_of_many, rows_of_many = prompts_of_many + 1, rows_of_many + found.rows

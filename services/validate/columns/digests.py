@@ -30,12 +30,14 @@ class Digests:
     bits happens in one of 10**11 files.
 
     Linear probing. Homes ascend with the keys, so a table is very nearly sorted, and growing is one pass over it.
+    `expected`: for so many digests it has room from the start, so that no smaller table is ever beside it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, expected: int = 0) -> None:
         self._free = self._homes = 0
         self._keys, self._more, self._lines = array("Q"), array("I"), array("I")
-        self._resize(_FEWEST)
+        sparse, full = int(expected / _LOOSE) + 1, int(expected / _FULL) + 1
+        self._resize(max(_FEWEST, sparse if sparse <= _SMALL else max(full, _SMALL + 1)))
 
     def first(self, digest: bytes, line: int) -> int:
         """The line with which this digest came first; it is `line` if the digest is new."""

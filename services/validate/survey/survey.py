@@ -13,6 +13,7 @@ from typing import IO
 
 import numpy as np
 
+from services.validate.columns import keep_large_arrays_mapped
 from services.validate.domain.report import FileRole
 from services.validate.domain.survey.facts import Lines
 from services.validate.domain.survey.said import said
@@ -77,6 +78,7 @@ def survey(
     common = _common(training.path)
     found: list[Collected] = []
     sources: list[Source] = []
+    keep_large_arrays_mapped()
     with Clusters() as clusters:
         for source, role in files:
             options = _options(source.path, spec, limits, common)

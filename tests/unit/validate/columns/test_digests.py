@@ -11,15 +11,16 @@ from services.validate.columns import Digests
 CROWDED = b"\xff" * 7  # digests that begin so have their homes in one place, at the end of the table
 
 
+@pytest.mark.parametrize("expected", [0, 20_000, 400_000])
 @pytest.mark.parametrize("crowded", [False, True])
 @pytest.mark.parametrize("many", [False, True])
-def test_the_first_line_of_every_digest_is_remembered(crowded: bool, many: bool) -> None:
+def test_the_first_line_of_every_digest_is_remembered(expected: int, crowded: bool, many: bool) -> None:
     random = Random(7)
     pool = [
         CROWDED + random.randbytes(9) if crowded else random.randbytes(16) for _ in range(3000 if crowded else 20_000)
     ]
     known: dict[bytes, int] = {}
-    digests, line = Digests(), 0
+    digests, line = Digests(expected), 0
     for _ in range(25):
         some = [random.choice(pool) for _ in range(random.randrange(1, 1500))]
         lines = [line := line + random.randrange(1, 4) for _ in some]
