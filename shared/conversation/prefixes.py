@@ -3,7 +3,8 @@
 A template that has not looked yet whether there is a message `n` has written the same text for every conversation that
 begins with the same `n` messages. So the template is given messages that note when each of them is first looked at.
 What it has written until then is the beginning of the text of the first `n` messages. What follows is found by a short
-run in which the loop that asked for message `n` does nothing: loops leave nothing behind but text.
+run in which the loop that asked for message `n` does nothing: loops leave nothing behind but text. Where the template
+reads nothing of a conversation after that loop, as most do, it writes the same for all, and runs once.
 
 Whatever is not proven so is left out, and is to be rendered on its own. Templates with memory (namespaces that are
 changed in loops) are not looked at.
@@ -15,24 +16,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from jinja2 import Template, nodes
+from jinja2 import Template
 from jinja2.ext import loopcontrols
 from jinja2.runtime import LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from jinja2.visitor import NodeTransformer
 
 from shared.conversation.content_format import GenerationTag
+from shared.conversation.watched import FLAG, LOOP, PROMPT, watched_template
 
 Texts = dict[tuple[int, bool], str]
 """By how many messages, and whether an answer is asked for: what the template writes."""
 
-_LOOP, _FLAG = "_tunestream_loop", "_tunestream_flag"  # filters that are put into the template
-_PROMPT = "add_generation_prompt"
 _PEEKS = frozenset({"last", "nextitem", "length", "revindex", "revindex0"})
-_REFUSED = (nodes.Block, nodes.Extends, nodes.Include, nodes.Import, nodes.FromImport)
-_MEMORY = frozenset({"cycler", "joiner", "lipsum"})
-# what they return is used up by whoever reads it
-_LAZY = frozenset({"map", "select", "reject", "selectattr", "rejectattr", "batch", "slice", "unique", "reverse"})
 
 
 @dataclass
@@ -54,7 +49,8 @@ class _Run:
     prompt: bool
     skip: int | None = None
     written: int = 0
-    loops: int = 0
+    loops: list[int | None] = field(default_factory=list)
+    """Of each loop, by its number, what stands after it in the template: see `watched.py`."""
     peeking: bool = False
     asked: bool = False
     seen: dict[int, _Seen] = field(default_factory=dict)
@@ -128,11 +124,11 @@ class _Loop:
 
     __slots__ = ("_messages", "_number", "_run")
 
-    def __init__(self, run: _Run, messages: _Messages) -> None:
+    def __init__(self, run: _Run, messages: _Messages, end: int | None) -> None:
         self._run = run
         self._messages = messages
-        self._number = run.loops
-        run.loops += 1
+        self._number = len(run.loops)
+        run.loops.append(end)
 
     def __len__(self) -> int:
         return len(self._messages)
@@ -153,8 +149,8 @@ class _Environment(ImmutableSandboxedEnvironment):
 
     run: _Run
 
-    def _loop(self, over: Any) -> Any:
-        return _Loop(self.run, over) if type(over) is _Messages else over
+    def _loop(self, over: Any, end: int | None) -> Any:
+        return _Loop(self.run, over, end) if type(over) is _Messages else over
 
     def _flag(self, value: Any) -> Any:
         self.run.asked = True
@@ -174,32 +170,21 @@ class _Environment(ImmutableSandboxedEnvironment):
         return super().getitem(obj, argument)
 
 
-class _Watch(NodeTransformer):
-    """Puts a filter around each look at whether an answer is asked for."""
-
-    def visit_Test(self, node: nodes.Test) -> nodes.Node:
-        if node.name in ("defined", "undefined") and isinstance(node.node, nodes.Name):
-            return node
-        return self.generic_visit(node)
-
-    def visit_Name(self, node: nodes.Name) -> nodes.Node:
-        if node.name != _PROMPT or node.ctx != "load":
-            return node
-        return _filtered(node, _FLAG)
-
-
 class Prefixes:
     """Renders beginnings of conversations with one template."""
 
     def __init__(self, environment: _Environment, compiled: Template) -> None:
         self._environment = environment
         self._compiled = compiled
+        self._ends: dict[tuple[int, bool], str] = {}
+        """What is written after loops that all conversations end alike with, by the loop and `prompt`."""
 
     def texts(
         self, messages: Sequence[Mapping[str, Any]], ends: Sequence[tuple[int, bool]], values: Mapping[str, Any]
     ) -> Texts:
         """What the template writes for the first `n` messages, for each of `ends` (`n`, and whether an answer is asked
-        for); those that are not proven are left out. `values`: what else it is given.
+        for); those that are not proven are left out. `values`: what else it is given; but for tools and documents it
+        must be the same in every call.
 
         Raises:
             Exception: whatever the template raises.
@@ -225,21 +210,24 @@ class Prefixes:
             if end == last and run.prompt == prompt:
                 found[end, prompt] = text
             elif end and seen is not None and seen.loop is not None:
-                tail = tails.get((seen.loop, prompt))
+                of_all = run.loops[seen.loop]
+                tail = tails.get((seen.loop, prompt)) if of_all is None else self._ends.get((of_all, prompt))
                 if tail is None:
                     short = _Run(messages[:end], prompt, skip=seen.loop)
                     written = self._text(short, values)
                     if short.skipped_at is None:
                         continue
                     tail = written[short.skipped_at :]
-                    if not short.looked_after:
+                    if of_all is not None:
+                        self._ends[of_all, prompt] = tail
+                    elif not short.looked_after:
                         tails[seen.loop, prompt] = tail
                 found[end, prompt] = text[: seen.position] + tail
         return found
 
     def _text(self, run: _Run, values: Mapping[str, Any]) -> str:
         self._environment.run = run
-        given = {**values, "messages": _Messages(run), _PROMPT: run.prompt}
+        given = {**values, "messages": _Messages(run), PROMPT: run.prompt}
         parts = []
         for part in self._compiled.root_render_func(self._compiled.new_context(given)):
             parts.append(part)
@@ -259,13 +247,12 @@ def prefixes_of(template: str) -> Prefixes | None:
         return None
     environment.filters.update(theirs.filters)
     environment.globals.update(theirs.globals)
-    environment.filters |= {_LOOP: environment._loop, _FLAG: environment._flag}
+    environment.filters |= {LOOP: environment._loop, FLAG: environment._flag}
     root = environment.parse(template)
-    if _has_memory(root):
+    watched = watched_template(root, environment.globals)
+    if watched is None:
         return None
-    _watch_loops(root.body)
-    root = _Watch().visit(root)
-    code = environment.compile(root)
+    code = environment.compile(watched)
     return Prefixes(environment, Template.from_code(environment, code, environment.make_globals(None)))
 
 
@@ -276,47 +263,6 @@ def _environment_of_transformers(template: str) -> Any:
         return chat_template_utils._compile_jinja_template(template).environment
     except (ImportError, AttributeError):  # another version: then nothing is proven
         return None
-
-
-def _has_memory(root: nodes.Template) -> bool:
-    """Whether a loop may leave behind more than text."""
-    if any(True for _ in root.find_all(_REFUSED)):
-        return True
-    if any(name.name in _MEMORY for name in root.find_all(nodes.Name)):
-        return True
-    if any(loop.else_ or loop.recursive for loop in root.find_all(nodes.For)):
-        return True
-    if any(isinstance(one.node, nodes.Filter) and one.node.name in _LAZY for one in root.find_all(nodes.Assign)):
-        return True
-    of_loops = [
-        *(one.node for one in root.find_all(nodes.Getattr)),
-        *(one.node for one in root.find_all(nodes.Getitem)),
-    ]
-    looked_at = sum(isinstance(one, nodes.Name) and one.name == "loop" for one in of_loops)
-    if looked_at != sum(name.name == "loop" for name in root.find_all(nodes.Name)):
-        return True  # what is done with the loop itself is not seen
-    places = (nodes.For, nodes.Macro, nodes.CallBlock)
-    return any(True for place in root.find_all(places) for _ in place.find_all(nodes.NSRef))
-
-
-def _watch_loops(body: list[nodes.Node]) -> None:
-    """Put a filter around what is gone through by loops whose text is written at once; what macros and set blocks
-    write is kept back."""
-    for node in body:
-        if isinstance(node, nodes.If):
-            _watch_loops(node.body)
-            for other in node.elif_:
-                _watch_loops(other.body)
-            _watch_loops(node.else_)
-        elif isinstance(node, nodes.With):
-            _watch_loops(node.body)
-        elif isinstance(node, nodes.For):
-            node.iter = _filtered(node.iter, _LOOP)
-            _watch_loops(node.body)
-
-
-def _filtered(node: nodes.Node, name: str) -> nodes.Filter:
-    return nodes.Filter(node, name, [], [], None, None, lineno=node.lineno)
 
 
 def _is_index(key: Any) -> bool:

@@ -24,6 +24,20 @@ TRICKY = {
     "only users look ahead": EACH + "{% if m.role == 'user' %}{{ loop.length }}{% endif %}"
     "<|im_end|>{% endfor %}" + HEADER,
     "the loop is printed": EACH + "{{ loop }}{% endfor %}" + HEADER,
+    "the first is written at last": "{% set first = messages[0].content %}" + LOOP + "{{ first }}" + HEADER,
+    "a macro reads them at last": "{% macro first() %}{{ messages[0].content }}{% endmacro %}"
+    + LOOP
+    + "{{ first() }}"
+    + HEADER,
+    "a block reads them at last": LOOP + "{% with said = messages[0].content %}{{ said }}{% endwith %}" + HEADER,
+    "tools at last": LOOP + "{% if tools %}{{ tools | length }}<|pad|>{% endif %}" + HEADER,
+    "one of two ends": "{% if messages[0].role == 'system' %}"
+    + LOOP
+    + "<|pad|>{% else %}"
+    + LOOP
+    + "{% endif %}"
+    + HEADER,
+    "the second loop decides": LOOP + "{% for m in messages if loop.first %}{{ m.role }}{% endfor %}" + HEADER,
     "counted at first": "{{ messages | length }}" + LOOP + HEADER,
     "counted at last": LOOP + "{{ messages | length }}" + HEADER,
     "the end is looked at": LOOP + "{% if messages[-1].role == 'user' %}<|im_start|>{% endif %}" + HEADER,
