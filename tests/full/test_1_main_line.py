@@ -131,6 +131,16 @@ def test_running_init_again_changes_nothing(stack: FullStack, job: dict[str, Any
     assert stack.get(f"/jobs/{job['id']}")["status"] == "succeeded"
 
 
+def test_up_again_restarts_nothing(stack: FullStack, job: dict[str, Any]) -> None:
+    def running() -> dict[str, str]:
+        names = stack.compose("ps", "--services").stdout.split()
+        return {name: stack.inspect(name)["State"]["StartedAt"] for name in names}
+
+    before = running()
+    stack.compose("up", "--detach")
+    assert running() == before
+
+
 async def test_a_strangers_event_by_kcat_runs_a_job(stack: FullStack) -> None:
     stack.drop("_announced/by-kcat", support_rows(2))
     stack.kcat("datasets", "_announced/by-kcat.jsonl")
