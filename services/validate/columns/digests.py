@@ -18,6 +18,7 @@ _SPARE = 64  # slots behind the last home; a table that fills them grows
 _FILLED = 1 << 63  # set in every key, since zero is an empty slot
 _HALF = 0xFFFFFFFF
 _CHUNK = 2**18  # slots that are moved at once
+_AHEAD = 2**15  # there is always room for so many more, the rows of a block
 _FEW = 48  # so many digests are quicker one by one
 _READ = struct.Struct("<QI").unpack_from
 _DIGEST = np.dtype([("key", "<u8"), ("more", "<u4"), ("rest", "<u4")])
@@ -36,7 +37,7 @@ class Digests:
     def __init__(self, expected: int = 0) -> None:
         self._free = self._homes = 0
         self._keys, self._more, self._lines = array("Q"), array("I"), array("I")
-        sparse, full = int(expected / _LOOSE) + 1, int(expected / _FULL) + 1
+        sparse, full = (int((expected + _AHEAD) / share) for share in (_LOOSE, _FULL))
         self._resize(max(_FEWEST, sparse if sparse <= _SMALL else max(full, _SMALL + 1)))
 
     def first(self, digest: bytes, line: int) -> int:

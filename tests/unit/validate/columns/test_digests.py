@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from random import Random
 
 import pytest
@@ -32,3 +33,16 @@ def test_the_first_line_of_every_digest_is_remembered(expected: int, crowded: bo
             assert [digests.first(digest, number) for digest, number in zip(some, lines, strict=True)] == firsts
     assert all(digest in digests for digest in known)
     assert random.randbytes(16) not in digests
+
+
+def test_a_table_for_as_many_rows_as_come_takes_no_more_memory_while_they_come() -> None:
+    rows, block = 400_000, 10_000
+    known, random = Digests(rows), Random(7)
+    tracemalloc.start()
+    try:
+        for begin in range(0, rows, block):
+            known.first_of_many(random.randbytes(16 * block), range(begin, begin + block))
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 4 * 2**20
