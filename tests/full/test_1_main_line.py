@@ -51,7 +51,7 @@ def trace(stack: FullStack, job: dict[str, Any], first_answer: Any) -> Trace:
 
 
 def test_everything_is_healthy(stack: FullStack) -> None:
-    for service in (*SERVICES, "vllm", "kafka", "minio", "jaeger"):
+    for service in (*SERVICES, "vllm", "embeddings", "kafka", "minio", "jaeger"):
         assert stack.inspect(service)["State"]["Health"]["Status"] == "healthy", service
     assert stack.inspect("init")["State"]["ExitCode"] == 0
 
