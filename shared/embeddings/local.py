@@ -55,7 +55,9 @@ class LocalModel:
         where = self._name or str(_packaged())
         try:
             from sentence_transformers import SentenceTransformer  # noqa: PLC0415  # imports torch
+            from transformers.utils import logging  # noqa: PLC0415
 
+            logging.disable_progress_bar()  # logs are lines of JSON
             # only weights that can hold no code
             return SentenceTransformer(where, device="cpu", model_kwargs={"use_safetensors": True})
         except Exception as error:
