@@ -63,7 +63,7 @@ class LocalModel:
         except Exception as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
             raise ConfigError(
-                f"TUNESTREAM_EMBEDDINGS__MODEL: {where} is no model that sentence-transformers can load ({reason}); "
+                f"TUNESTREAM_EMBEDDINGS__MODEL: sentence-transformers cannot load {where} ({reason}); "
                 "name a folder or a model of the hub, with weights in safetensors, or leave it out"
             ) from error
 

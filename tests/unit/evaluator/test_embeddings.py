@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from services.evaluator.work import EvaluateWork
@@ -22,10 +20,12 @@ COSINE = ALIKE | {"name": "meaning", "evaluation_metric": "cosine"}
 GATED = {"evaluation": {"graders": [COSINE]}, "gate": {"metric": "grader:meaning"}}
 
 
-async def evaluated(embeddings: EmbeddingsSettings, model: FakeModel, objects: FakeStore | None = None) -> Any:
+async def evaluated(
+    embeddings: EmbeddingsSettings, model: FakeModel, objects: FakeStore | None = None, number: int = 1
+) -> EvalCompleted:
     objects = objects or FakeStore()
     request = await request_for(objects, chat_rows(CITIES), chat_rows(CITIES))
-    attempt, _ = make_attempt(job(**GATED), "evaluator", request=request)
+    attempt, _ = make_attempt(job(**GATED), "evaluator", number=number, request=request)
     async with serve(model) as url:
         settings = Settings(inference=InferenceSettings(url=url), embeddings=embeddings)
         event = await EvaluateWork(objects, settings)(attempt)
@@ -49,11 +49,13 @@ async def test_the_gate_decides_by_the_meaning_of_answers() -> None:
 
 async def test_while_the_model_is_away_the_job_waits_and_keeps_its_answers() -> None:
     objects, model = FakeStore(), FakeModel(models())
-    with refusing_port() as port:
-        for attempts in (1, 2):
-            with pytest.raises(TransientError, match="does not answer"):
-                await evaluated(EmbeddingsSettings(url=f"http://127.0.0.1:{port}/v1"), model, objects)
-            assert attempts and any(key.endswith("answers-tuned.jsonl") for key in objects.held)
+    with refusing_port() as port, pytest.raises(TransientError, match="does not answer"):
+        await evaluated(EmbeddingsSettings(url=f"http://127.0.0.1:{port}/v1"), model, objects)
+    asked = len(model.requests)
+    async with serving_embeddings(Words()) as url:
+        event = await evaluated(EmbeddingsSettings(url=url), model, objects, number=2)
+    assert event.passed
+    assert len(model.requests) == asked + 16 * 2  # only the edge prompts are asked again
 
 
 async def test_without_embeddings_nothing_is_asked_and_the_job_waits_for_the_operator(

@@ -103,7 +103,9 @@ def _invalid(field: str, reason: str) -> ApiError:
 
 def _no_embeddings(error: TransientError | ConfigError) -> ApiError:
     log.error("there are no embeddings for a grader", extra={"reason": str(error)})
-    message = f"The model for embeddings cannot be asked: {error}."
+    message = "The model for embeddings does not answer right now; try again in a moment."
+    if isinstance(error, ConfigError):
+        message = "These settings lead to no model for embeddings; the log of the api service says why."
     return ApiError(503, message, code="service_unavailable", headers={"retry-after": str(RETRY_SECONDS)})
 
 
