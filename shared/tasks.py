@@ -1,10 +1,11 @@
-"""Helpers for asyncio: wait for an event or a time, cancel tasks and wait for their end, run a task beside a block."""
+"""Helpers for asyncio: wait for an event or a time, cancel tasks and wait for their end, run several together, run one
+beside a block."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -27,6 +28,16 @@ async def cancel_and_wait(*tasks: asyncio.Future[Any]) -> list[Any]:
     for task in tasks:
         task.cancel()
     return await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def gather_or_cancel(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Run the coroutines concurrently and return their results in order. If one fails, or the caller is cancelled, all
+    are cancelled."""
+    tasks = [asyncio.create_task(one) for one in work]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        await cancel_and_wait(*tasks)
 
 
 async def try_within(step: Callable[[], Awaitable[object]], seconds: float) -> None:

@@ -96,6 +96,7 @@ def build(context: Context) -> Parts:
         settings.model,
         largest_file=settings.api.largest_file,
         inference_url=settings.inference.url,
+        embeddings=settings.embeddings,
         tracked=frozenset({"wandb"} if settings.tracking.wandb else ()),
         receivers=receivers,
         largest_rank=settings.vllm.max_lora_rank,

@@ -6,10 +6,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from services.evaluator.domain.answer_length import Limit
 from services.evaluator.domain.answers import Answer, Part
@@ -17,7 +17,7 @@ from services.evaluator.domain.questions.prompts import Prompt
 from shared import ids, telemetry
 from shared.stages.stage import Attempt
 from shared.store.objects import ObjectStore
-from shared.tasks import cancel_and_wait
+from shared.tasks import gather_or_cancel
 
 T = TypeVar("T")
 
@@ -131,16 +131,6 @@ async def ask_all(
     await gather_or_cancel(
         ask(index, prompts) for index, prompts in enumerate(questions.prompts) if answers[index] is None
     )
-
-
-async def gather_or_cancel(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """Run the coroutines concurrently and return their results in order. If one fails, or the caller is cancelled, all
-    are cancelled."""
-    tasks = [asyncio.create_task(one) for one in work]
-    try:
-        return list(await asyncio.gather(*tasks))
-    finally:
-        await cancel_and_wait(*tasks)
 
 
 def _key(prefix: str, variant: Part, *, complete: bool) -> str:

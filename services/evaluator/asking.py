@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Sequence
 
 from services.evaluator import metrics
-from services.evaluator.answers import AnswerCache, Answers, Asks, Questions, ask_all, gather_or_cancel
+from services.evaluator.answers import AnswerCache, Answers, Asks, Questions, ask_all
 from services.evaluator.client import Endpoint, KeyRefused, ModelSleeps
 from services.evaluator.dataset import Dataset
 from services.evaluator.domain.answer_length import Limit
@@ -24,6 +24,7 @@ from shared.errors import ConfigError, TransientError, TunestreamError
 from shared.events import TrainingCompleted
 from shared.stages.stage import Attempt
 from shared.store.patience import when_the_store_answers
+from shared.tasks import gather_or_cancel
 
 KEEP_SECONDS = 5.0
 """How long an attempt that ends early may take to store the answers that it has."""

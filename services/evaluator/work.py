@@ -35,9 +35,12 @@ from services.evaluator.scoring.task import task_of
 from shared import disk, telemetry
 from shared.base import BaseProfile
 from shared.base import ledger as profiles
-from shared.errors import CorruptObject
+from shared.embeddings.embedder import Embedder
+from shared.embeddings.source import make_embedder
+from shared.errors import ConfigError, CorruptObject, InputError
 from shared.events import EvalCompleted, Event, Interval, Reference, TrainingCompleted
 from shared.events.spec import GRADER
+from shared.graders.embedded import check_graders
 from shared.settings import Settings
 from shared.stages.adoption import attempts_of_parents
 from shared.stages.stage import Attempt
@@ -48,9 +51,17 @@ from shared.store.patience import when_the_store_answers
 class EvaluateWork:
     """One attempt at the stage: takes `training.completed`, returns `eval.completed`."""
 
-    def __init__(self, objects: ObjectStore, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        objects: ObjectStore,
+        settings: Settings,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        embedder: Embedder | None = None,
+    ) -> None:
         self._objects = objects
         self._settings = settings
+        self._embedder = embedder or make_embedder(settings.embeddings)
         self._clock = clock
 
     async def __call__(self, attempt: Attempt) -> Event:
@@ -58,17 +69,26 @@ class EvaluateWork:
 
         Raises:
             InputError: a row of a split cannot be read.
-            TransientError, ConfigError: the endpoint, its model server or the object store do not answer, or a setting
-                is wrong; in one line. Answers that came are kept for the next attempt.
+            TransientError, ConfigError: the endpoint, its model server, that of embeddings or the object store do not
+                answer, or a setting is wrong; in one line. Answers that came are kept for the next attempt.
         """
         job = attempt.job
         if job.is_trial:
             return await self._pass(attempt)
+        self._check_embeddings(attempt)
         async with connect(self._settings, job.project) as http:
             reach = Reach(http)
             await reach.check()
             with disk.writing(tempfile.gettempdir(), "TMPDIR"):
                 return await self._evaluate(attempt, http, reach)
+
+    def _check_embeddings(self, attempt: Attempt) -> None:
+        """See before anything is asked that a grader's embeddings can be had. The model is trained by now, so the job
+        waits for them, and does not fail."""
+        try:
+            check_graders(attempt.job.spec.evaluation, self._settings.embeddings)
+        except InputError as error:
+            raise ConfigError(error.message) from None
 
     async def _pass(self, attempt: Attempt) -> Event:
         """Leave a trial of a sweep as it is: nothing is asked, and its alias does not move."""
@@ -148,7 +168,9 @@ class EvaluateWork:
         prompts = (*EDGE_PROMPTS, *own_prompts(spec.evaluation.prompts))
         edges = await asking.unscored(prompts, training, dataset, limit.tokens)
         to_grade: dict[Part, list[Answer]] = dict(compared.items()) | rivals.answers
-        graded = await measure(attempt, self._objects, self._settings, progress, dataset.examples, to_grade)
+        graded = await measure(
+            attempt, self._objects, self._settings, progress, dataset.examples, to_grade, self._embedder
+        )
         leaks = await leaks_in(self._objects, training.train, _told(dataset, answers, edges))
         with telemetry.span("evaluator.score"):
             evaluation = await asyncio.to_thread(

@@ -24,6 +24,7 @@ from shared import disk, telemetry
 from shared.base import ledger
 from shared.errors import CorruptObject, InputError
 from shared.events import DatasetValidated, Job, Reference, Served, Split
+from shared.graders.embedded import check_graders
 from shared.settings import Settings
 from shared.stages.ledger import Ledger, file_of_content
 from shared.stages.stage import Attempt
@@ -71,6 +72,7 @@ class ValidateWork:
 
     async def _validate(self, attempt: Attempt) -> DatasetValidated:
         job, control = attempt.job, ScanControl()
+        check_graders(job.spec.evaluation, self.settings.embeddings)
         location = self.settings.model.location_of(job.base)
         with tempfile.TemporaryDirectory(prefix="tunestream-validate-") as name:
             folder = Path(name)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
+from shared.embeddings.embedder import Vector
 from shared.errors import InputError
 from shared.graders.domain.graders import (
     Grader,
@@ -21,6 +22,7 @@ from shared.graders.domain.outcome import Errors, Outcome, combined
 from shared.graders.domain.scores import (
     MAX_COMPARED,
     TooLongToCompare,
+    check_length,
     string_check,
     text_similarity,
 )
@@ -33,6 +35,8 @@ from shared.graders.domain.templates import (
     variables,
 )
 from shared.graders.judge import Asking
+from shared.scoring.cosine import cosine, without_vectors
+from shared.tasks import gather_or_cancel
 
 _scoring = ThreadPoolExecutor(1, "graders")
 """One at a time: a comparison holds the memory of its texts many times over."""
@@ -40,6 +44,15 @@ _scoring = ThreadPoolExecutor(1, "graders")
 
 Texts: TypeAlias = list[str | list[str]]
 """The filled texts of the messages to a model."""
+
+
+class Pair(NamedTuple):
+    """Two texts whose embeddings are to be compared."""
+
+    given: str
+    reference: str
+    where: str
+    """The field of their grader."""
 
 
 class Asks(Protocol):
@@ -50,11 +63,20 @@ class Asks(Protocol):
         ...
 
 
+class Embeds(Protocol):
+    """Has vectors for texts: an `Embedder`."""
+
+    async def embed(self, texts: Sequence[str]) -> list[Vector]:
+        """One vector for each text."""
+        ...
+
+
 async def run(
     grader: Grader,
     sample: str,
     item: Mapping[str, Any],
     judge: Asks,
+    embedder: Embeds,
     headers: Mapping[str, bytes],
     *,
     labels: bool = False,
@@ -64,36 +86,47 @@ async def run(
 
     Raises:
         InputError: `text_too_long`, `unsupported_grader`.
+        TransientError, ConfigError: there are no embeddings for `cosine`, now or by these settings.
     """
     loop = asyncio.get_running_loop()
     values = await loop.run_in_executor(_scoring, variables, item, sample)
     if not isinstance(grader, Multi):
-        return await _finished(grader, await _begun(grader, values, "grader", labels), judge, headers)
+        return await _finished(grader, await _begun(grader, values, "grader", labels), judge, embedder, headers)
     # first all that may refuse the request, so that no model is asked for nothing
     begun = {
         name: await _begun(part, values, f"grader.graders.{name}", labels) for name, part in grader.graders.items()
     }
-    async with asyncio.TaskGroup() as group:
-        parts = {
-            name: group.create_task(_finished(part, begun[name], judge, headers))
-            for name, part in grader.graders.items()
-        }
-    return combined(grader, {name: part.result() for name, part in parts.items()})
+    outcomes = await gather_or_cancel(
+        [_finished(part, begun[name], judge, embedder, headers) for name, part in grader.graders.items()]
+    )
+    return combined(grader, dict(zip(grader.graders, outcomes, strict=True)))
 
 
-async def _begun(grader: Single, values: Mapping[str, Any], where: str, labels: bool) -> Outcome | Texts:
-    """The outcome, or what the model has still to be asked."""
+async def _begun(grader: Single, values: Mapping[str, Any], where: str, labels: bool) -> Outcome | Texts | Pair:
+    """The outcome, or what a model has still to be asked."""
     return await asyncio.get_running_loop().run_in_executor(_scoring, _guarded, grader, values, where, labels)
 
 
-async def _finished(grader: Single, begun: Outcome | Texts, judge: Asks, headers: Mapping[str, bytes]) -> Outcome:
+async def _finished(
+    grader: Single, begun: Outcome | Texts | Pair, judge: Asks, embedder: Embeds, headers: Mapping[str, bytes]
+) -> Outcome:
     if isinstance(begun, Outcome):
         return begun
+    if isinstance(begun, Pair):
+        return await _embedded(begun, embedder)
     assert isinstance(grader, ScoreModel | LabelModel), "no other grader asks a model"
     return await judge.ask(grader, begun, headers)
 
 
-def _guarded(grader: Single, values: Mapping[str, Any], where: str, labels: bool) -> Outcome | Texts:
+async def _embedded(pair: Pair, embedder: Embeds) -> Outcome:
+    try:
+        given, reference = await embedder.embed([pair.given, pair.reference])
+    except InputError as error:
+        raise InputError(error.code, f"{pair.where}: {error.message}.", pair.where) from None
+    return Outcome(cosine(reference, given))
+
+
+def _guarded(grader: Single, values: Mapping[str, Any], where: str, labels: bool) -> Outcome | Texts | Pair:
     try:
         if isinstance(grader, ScoreModel) or (labels and isinstance(grader, LabelModel)):
             return _messages(grader, values)
@@ -107,19 +140,25 @@ def _guarded(grader: Single, values: Mapping[str, Any], where: str, labels: bool
         raise InputError("text_too_long", message, where) from None
 
 
-def _scored(grader: StringCheck | TextSimilarity | LabelModel, values: Mapping[str, Any], where: str) -> Outcome:
+def _scored(grader: StringCheck | TextSimilarity | LabelModel, values: Mapping[str, Any], where: str) -> Outcome | Pair:
     if isinstance(grader, LabelModel):
         message = f"{where}.type: a label_model grades in evaluations only; use score_model to get a reward."
         raise InputError("unsupported_grader", message, f"{where}.type")
     given, reference = fill(grader.input, values), fill(grader.reference, values)
     if isinstance(grader, StringCheck):
         return Outcome(string_check(grader, given, reference))
-    return Outcome(_compared(grader, given, reference, where))
+    return _compared(grader, given, reference, where)
 
 
-def _compared(grader: TextSimilarity, given: str, reference: str, where: str) -> float:
+def _compared(grader: TextSimilarity, given: str, reference: str, where: str) -> Outcome | Pair:
     try:
-        return text_similarity(grader, given, reference)
+        if not grader.embedded:
+            return Outcome(text_similarity(grader, given, reference))
+        check_length(given, reference)
+        score = without_vectors(reference, given)
+        # half a surrogate pair has no UTF-8, and no tokenizer takes it
+        given, reference = (text.encode("utf-8", "replace").decode() for text in (given, reference))
+        return Pair(given, reference, where) if score is None else Outcome(score)
     except TooLongToCompare:
         message = (
             f"{where}: {grader.evaluation_metric} compares texts of at most {MAX_COMPARED:,} characters; shorten the "

@@ -7,6 +7,7 @@ precedence over `.env`, and both have precedence over files.
 
 from __future__ import annotations
 
+from shared.settings.embeddings import EmbeddingsSettings
 from shared.settings.ingest import IngestSettings
 from shared.settings.load import (
     PREFIX,
@@ -44,6 +45,7 @@ __all__ = [
     "ApiKeys",
     "ApiSettings",
     "BusSettings",
+    "EmbeddingsSettings",
     "EvaluatorSettings",
     "GpuSettings",
     "HealthSettings",

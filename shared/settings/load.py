@@ -18,6 +18,7 @@ from pydantic_settings import (
 )
 
 from shared.errors import ConfigError
+from shared.settings.embeddings import EmbeddingsSettings
 from shared.settings.ingest import IngestSettings
 from shared.settings.sections import (
     ApiSettings,
@@ -75,6 +76,7 @@ class Settings(BaseSettings):
     render: RenderSettings = RenderSettings()
     inference: InferenceSettings = InferenceSettings()
     evaluator: EvaluatorSettings = EvaluatorSettings()
+    embeddings: EmbeddingsSettings = EmbeddingsSettings()
     api: ApiSettings = ApiSettings()
     retention: RetentionSettings = RetentionSettings()
     janitor: JanitorSettings = JanitorSettings()

@@ -51,7 +51,7 @@ def trace(stack: FullStack, job: dict[str, Any], first_answer: Any) -> Trace:
 
 
 def test_everything_is_healthy(stack: FullStack) -> None:
-    for service in (*SERVICES, "vllm", "kafka", "minio", "jaeger"):
+    for service in (*SERVICES, "vllm", "embeddings", "kafka", "minio", "jaeger"):
         assert stack.inspect(service)["State"]["Health"]["Status"] == "healthy", service
     assert stack.inspect("init")["State"]["ExitCode"] == 0
 
@@ -60,6 +60,23 @@ def test_the_dropped_file_ends_as_a_deployed_model(job: dict[str, Any], first_an
     assert job["status"] == "succeeded", job["error"]
     assert job["deployment"]["alias"] == CANARY
     assert first_answer.parse().model == job["fine_tuned_model"]
+
+
+def test_api_and_evaluator_reach_the_model_for_embeddings(stack: FullStack) -> None:
+    grader: Any = {
+        "type": "text_similarity",
+        "name": "meaning",
+        "input": "{{sample.output_text}}",
+        "reference": "{{item.answer}}",
+        "evaluation_metric": "cosine",
+    }
+    item = {"answer": "The parcel arrives tomorrow."}
+    said = ("Your package comes the next day.", "Bananas are rich in potassium.")
+    run = stack.openai.fine_tuning.alpha.graders.run
+    same, other = (run(grader=grader, model_sample=text, item=item).reward for text in said)
+    assert same > other + 0.3
+    ask = "import httpx; print(httpx.post('http://embeddings:8002/v1/embeddings', json={'input': 'a'}).status_code)"
+    assert stack.compose("exec", "-T", "evaluator", "python", "-c", ask).stdout.strip() == "200"
 
 
 def test_one_trace_holds_every_service_and_has_no_orphans(job: dict[str, Any], first_answer: Any, trace: Trace) -> None:

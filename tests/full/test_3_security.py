@@ -281,7 +281,7 @@ def test_the_endpoints_require_a_key(stack: FullStack) -> None:
 
 
 def test_containers_are_not_root_and_cannot_write_their_own_files(stack: FullStack) -> None:
-    for service in (*SERVICES, "vllm", "render", "minio", "jaeger"):
+    for service in (*SERVICES, "vllm", "render", "embeddings", "minio", "jaeger"):
         found = stack.inspect(service)
         assert found["Config"]["User"] not in ("", "root", "0"), service
         assert found["HostConfig"]["ReadonlyRootfs"], service

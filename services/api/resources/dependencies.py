@@ -14,7 +14,7 @@ from services.api.resources.jobs.domain import job_view, unreadable_view
 from services.api.webhooks.receivers import Receivers
 from shared.http.errors import ApiError
 from shared.ids import is_job_id
-from shared.settings import ModelSettings
+from shared.settings import EmbeddingsSettings, ModelSettings
 from shared.stages.publisher import Publisher
 from shared.store.objects import ObjectStore
 
@@ -41,6 +41,8 @@ class Dependencies:
     """In bytes."""
     inference_url: str = "http://127.0.0.1:8000"
     """Where the endpoint is, for graders that ask a model."""
+    embeddings: EmbeddingsSettings = field(default_factory=EmbeddingsSettings)
+    """For graders that compare embeddings."""
     tracked: frozenset[str] = frozenset()
     """The integrations of jobs that are served."""
     receivers: Receivers = field(default_factory=Receivers)

@@ -17,7 +17,8 @@ from shared.events import FrozenModel
 from shared.events.spec import GRADER
 from shared.graders.domain.graders import Grader, Multi, ScoreModel, parse
 from shared.graders.domain.outcome import Errors, Outcome
-from shared.graders.run import Asks, run
+from shared.graders.run import Asks, Embeds, run
+from shared.tasks import gather_or_cancel
 
 Grades = Mapping[str, Sequence[Mapping[str, float]]]
 """By what was asked, for each example: metric -> grade, from 0 to 1."""
@@ -35,12 +36,13 @@ class Grading(FrozenModel):
 class Graders:
     """The graders of one job. Without any, nothing is graded."""
 
-    def __init__(self, described: Sequence[Mapping[str, Any]], models: Asks, at_a_time: int) -> None:
+    def __init__(self, described: Sequence[Mapping[str, Any]], models: Asks, embedder: Embeds, at_a_time: int) -> None:
         self._graders: dict[str, Grader] = {}
         for at, one in enumerate(described):
             grader = parse(dict(one), where=f"evaluation.graders[{at}]")
             self._graders[f"{GRADER}{grader.name}"] = grader
         self._models = models
+        self._embedder = embedder
         self._slots = asyncio.Semaphore(at_a_time)
         self._known: dict[str, tuple[float, str]] = {}
         """Grades by the digest of what was graded: an answer that two variants give is graded once."""
@@ -70,7 +72,11 @@ class Graders:
         answers: Mapping[str, Sequence[Answer]],
         graded: Callable[[], Awaitable[None]],
     ) -> Grades:
-        """The grades of all answers. `graded` is awaited after each answer."""
+        """The grades of all answers. `graded` is awaited after each answer.
+
+        Raises:
+            TransientError, ConfigError: there are no embeddings, now or by these settings.
+        """
         return {part: await self._part(examples, given, graded) for part, given in answers.items()}
 
     async def _part(
@@ -84,9 +90,7 @@ class Graders:
 
         if not self._graders:
             return [{} for _ in answers]
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(*pair)) for pair in zip(examples, answers, strict=True)]
-        return [task.result() for task in tasks]
+        return await gather_or_cancel([one(*pair) for pair in zip(examples, answers, strict=True)])
 
     async def _one(self, name: str, example: Example, answer: Answer) -> float:
         grader, sample, item = self._graders[name], answer.reply().text, item_of(example)
@@ -95,7 +99,7 @@ class Graders:
         self._asked += 1
         if digest not in self._known:
             try:
-                outcome = await run(grader, sample, item, self._models, {}, labels=True)
+                outcome = await run(grader, sample, item, self._models, self._embedder, {}, labels=True)
             except InputError:
                 outcome = Outcome(errors=Errors(other_error=True))  # a text that is too long to be compared
             grade, error = scaled(grader, outcome), _error(outcome.errors)

@@ -15,6 +15,7 @@ from services.evaluator.grading.pairwise import Pairwise, pairwise
 from services.evaluator.progress import Progress
 from shared import telemetry
 from shared.errors import TunestreamError
+from shared.graders.run import Embeds
 from shared.settings import Settings
 from shared.stages.stage import Attempt
 from shared.store.objects import ObjectStore
@@ -49,11 +50,16 @@ async def measure(
     progress: Progress,
     examples: Sequence[Example],
     answers: Mapping[Part, Sequence[Answer]],
+    embedder: Embeds,
 ) -> Graded:
-    """Grade all of `answers`, which have an entry per example each, and compare those of base and tuned model."""
+    """Grade all of `answers`, which have an entry per example each, and compare those of base and tuned model.
+
+    Raises:
+        TransientError, ConfigError: there are no embeddings for a grader, now or by these settings.
+    """
     spec = attempt.job.spec
     models = Models(settings, attempt.job.project)
-    graders = Graders(spec.evaluation.graders, models, AT_A_TIME)
+    graders = Graders(spec.evaluation.graders, models, embedder, AT_A_TIME)
     grades: Grades = {part: [{} for _ in given] for part, given in answers.items()}
     if graders.names:
         await progress.begin("graders", len(examples) * len(answers))

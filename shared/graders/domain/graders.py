@@ -49,10 +49,6 @@ class StringCheck(_Grader):
 Similarity = Literal[
     "cosine", "fuzzy_match", "bleu", "gleu", "meteor", "rouge_1", "rouge_2", "rouge_3", "rouge_4", "rouge_5", "rouge_l"
 ]
-NOT_HERE = {
-    "cosine": "cosine needs a model for embeddings, which this stack does not serve",
-    "meteor": "meteor needs a dictionary of synonyms, which this stack does not have",
-}
 
 
 class TextSimilarity(_Grader):
@@ -66,9 +62,17 @@ class TextSimilarity(_Grader):
     @field_validator("evaluation_metric")
     @classmethod
     def _there(cls, metric: Similarity) -> Similarity:
-        if metric in NOT_HERE:
-            raise ValueError(f"{NOT_HERE[metric]}: use fuzzy_match, bleu, gleu, rouge_1 to rouge_5 or rouge_l")
+        if metric == "meteor":
+            raise ValueError(
+                "meteor needs a dictionary of synonyms, which this stack does not have: use cosine, fuzzy_match, bleu, "
+                "gleu, rouge_1 to rouge_5 or rouge_l"
+            )
         return metric
+
+    @property
+    def embedded(self) -> bool:
+        """Whether it compares embeddings, and so needs a model for them."""
+        return self.evaluation_metric == "cosine"
 
 
 class TextPart(StrictModel):
@@ -239,6 +243,14 @@ def _multi(value: dict[str, Any], where: str) -> Multi:
     except BadFormula as error:
         raise _invalid(f"{where}.calculate_output", str(error)) from None
     return multi
+
+
+def embedded_in(grader: Grader, where: str = "grader") -> str | None:
+    """The field by which a grader needs a model for embeddings; None: it needs none."""
+    if isinstance(grader, Multi):
+        parts = (embedded_in(part, f"{where}.graders.{name}") for name, part in grader.graders.items())
+        return next((field for field in parts if field), None)
+    return f"{where}.evaluation_metric" if isinstance(grader, TextSimilarity) and grader.embedded else None
 
 
 def _templates(grader: Grader, where: str) -> list[tuple[str, str]]:

@@ -52,12 +52,18 @@ def string_check(grader: StringCheck, given: str, reference: str) -> float:
             return float(reference.casefold() in given.casefold())
 
 
-def text_similarity(grader: TextSimilarity, given: str, reference: str) -> float:
+def check_length(*texts: str) -> None:
     """Raises TooLongToCompare."""
+    if any(len(text) > MAX_COMPARED for text in texts):
+        raise TooLongToCompare
+
+
+def text_similarity(grader: TextSimilarity, given: str, reference: str) -> float:
+    """The score of every metric but those that need embeddings. Raises TooLongToCompare."""
+    check_length(given, reference)
     for text in (given, reference):
         # one character may stand for eighteen, which the normalization brings out
-        if len(text) > MAX_COMPARED or len(normalized(text)) > MAX_COMPARED:
-            raise TooLongToCompare
+        check_length(normalized(text))
     metric = grader.evaluation_metric
     if metric.startswith("rouge_") and metric != "rouge_l":
         return rouge_n(reference, given, int(metric.removeprefix("rouge_")))

@@ -18,11 +18,12 @@ from services.validate.work import ValidateWork
 from shared.base import ledger
 from shared.errors import InputError
 from shared.events import DatasetValidated, JobProgress, Prepared, Reference
-from shared.settings import ModelSettings, Settings
+from shared.settings import EmbeddingsSettings, ModelSettings, Settings
 from shared.stages.stage import Attempt
 from tests.support.data.datasets import good, lines
 from tests.support.data.jobs import make_attempt, make_job
 from tests.support.fakes.clock import Clock
+from tests.support.fakes.embeddings import without_embeddings
 from tests.support.fakes.store import FakeStore
 from tests.support.scrape import scrape
 from tests.support.spans import Spans
@@ -99,6 +100,28 @@ async def test_a_split_without_a_share_is_not_made(objects: FakeStore, settings:
     assert (event.train.examples, event.validation, event.test) == (10, None, None)
     assert event.task == "text" and event.page
     assert b"Can be trained on" in objects.held[event.page.key].data
+
+
+async def test_a_grader_that_no_service_can_run_ends_the_job_before_its_training(
+    objects: FakeStore, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_embeddings(monkeypatch)
+    grader = {
+        "type": "text_similarity",
+        "name": "meaning",
+        "input": "{{sample.output_text}}",
+        "reference": "{{item.reference}}",
+        "evaluation_metric": "cosine",
+    }
+    asked = attempt(objects.add("d", good(10)), evaluation={"graders": [grader]})
+    with pytest.raises(InputError, match=r"pip install 'tunestream\[embeddings\]'") as caught:
+        await work(objects, settings)(asked)
+    assert (caught.value.code, caught.value.param) == (
+        "unsupported_grader",
+        "evaluation.graders[0].evaluation_metric",
+    )
+    there = settings.model_copy(update={"embeddings": EmbeddingsSettings(url="http://embeddings.test/v1")})
+    assert isinstance(await work(objects, there)(asked), DatasetValidated)
 
 
 async def test_a_bad_dataset_ends_the_job_and_leaves_its_report(objects: FakeStore, settings: Settings) -> None:

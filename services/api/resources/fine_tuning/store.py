@@ -18,6 +18,7 @@ from services.api.resources.jobs.store import ring
 from shared import strict_json, telemetry
 from shared.access.principal import Principal
 from shared.events import Job, Origin
+from shared.graders.embedded import check_graders
 from shared.jobs import manifest, models
 
 
@@ -42,6 +43,7 @@ async def create_job(
         TransientError: the request may not have been written.
     """
     objects, model, project = dependencies.objects, dependencies.model, principal.project
+    check_graders(body.evaluation, dependencies.embeddings)
     training = await file_for(objects, body.training_file, project, "training_file")
     wanted = body.validation_file
     validation = await file_for(objects, wanted, project, "validation_file") if wanted else None

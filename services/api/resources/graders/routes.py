@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import Annotated, Any
 
@@ -13,13 +14,18 @@ from pydantic_core import CoreSchema
 from services.api.resources.answers import GraderFound, GraderRun
 from services.api.resources.dependencies import Dependencies
 from shared.access.principal import principal_of
+from shared.embeddings.source import make_embedder
+from shared.errors import ConfigError, TransientError
 from shared.graders.domain.graders import Grader, parse
 from shared.graders.domain.outcome import view
+from shared.graders.embedded import check_grader
 from shared.graders.judge import Judge
 from shared.graders.run import run
-from shared.http.errors import ApiError
+from shared.http.errors import RETRY_SECONDS, ApiError
 from shared.http.json_route import JsonRoute
 from shared.http.responses import JsonResponse
+
+log = logging.getLogger(__name__)
 
 PREFIX = "/v1/fine_tuning/alpha/graders"
 
@@ -60,12 +66,13 @@ class RunBody(BaseModel):
 
 def router(dependencies: Dependencies) -> APIRouter:
     judge = Judge(dependencies.inference_url)
+    embedder = make_embedder(dependencies.embeddings)
     routes = APIRouter(tags=["graders"], route_class=JsonRoute)
 
     @routes.post(f"{PREFIX}/validate", response_model=GraderFound)
     async def validate_grader(body: ValidateBody) -> Response:
         """The grader as it was sent, if it can be used."""
-        parse(body.grader, strictly=True)
+        check_grader(parse(body.grader, strictly=True), dependencies.embeddings)
         return JsonResponse({"grader": body.grader})
 
     @routes.post(f"{PREFIX}/run", response_model=GraderRun)
@@ -73,6 +80,7 @@ def router(dependencies: Dependencies) -> APIRouter:
         """The reward of one sample. What is wrong with the sample is told by `metadata.errors`."""
         begun = time.perf_counter()
         grader = parse(body.grader)
+        check_grader(grader, dependencies.embeddings)
         if not isinstance(body.model_sample, str):
             raise _invalid("model_sample", "it must be a string: what the model answered")
         item = {} if body.item is None else body.item
@@ -80,7 +88,10 @@ def router(dependencies: Dependencies) -> APIRouter:
             raise _invalid("item", "it must be an object: a row of the dataset")
         if body.reference_answer is not None:
             item = {"reference_answer": body.reference_answer, **item}
-        outcome = await run(grader, body.model_sample, item, judge, _sender(request))
+        try:
+            outcome = await run(grader, body.model_sample, item, judge, embedder, _sender(request))
+        except (TransientError, ConfigError) as error:
+            raise _no_embeddings(error) from None
         return JsonResponse(view(grader, outcome, time.perf_counter() - begun))
 
     return routes
@@ -88,6 +99,14 @@ def router(dependencies: Dependencies) -> APIRouter:
 
 def _invalid(field: str, reason: str) -> ApiError:
     return ApiError(400, f"{field}: {reason}.", param=field, code="invalid_value")
+
+
+def _no_embeddings(error: TransientError | ConfigError) -> ApiError:
+    log.error("there are no embeddings for a grader", extra={"reason": str(error)})
+    message = "The model for embeddings does not answer right now; try again in a moment."
+    if isinstance(error, ConfigError):
+        message = "These settings lead to no model for embeddings; the log of the api service says why."
+    return ApiError(503, message, code="service_unavailable", headers={"retry-after": str(RETRY_SECONDS)})
 
 
 def _sender(request: Request) -> dict[str, bytes]:

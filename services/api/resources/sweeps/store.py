@@ -21,6 +21,7 @@ from services.api.sweeps.store import SweepStore
 from shared.access.principal import Principal
 from shared.errors import InputError
 from shared.events import DatasetPointer
+from shared.graders.embedded import check_graders
 from shared.http.errors import ApiError
 from shared.jobs import models
 
@@ -51,6 +52,7 @@ async def create_sweep(
         message = "This deployment cannot search: its api service lacks Optuna (the extra `search`)."
         raise ApiError(400, message, code="not_installed", headers={"x-should-retry": "false"})
     objects, project = dependencies.objects, principal.project
+    check_graders(body.spec.evaluation, dependencies.embeddings, "spec.evaluation")
     if most is not None and body.parallel > most:
         message = f"This key allows {most} jobs under way at a time; lower 'parallel' to that."
         raise InputError("invalid_value", message, "parallel")

@@ -113,7 +113,6 @@ def asked(content: Any, role: str = "user") -> dict[str, Any]:
         (STRING | {"input": "x" * 300_000}, "grader.input", "at most 262144"),
         (STRING | {"input": "{{answer}}"}, "grader.input", "{{item.answer}}"),
         (STRING | {"reference": "{{item.}}"}, "grader.reference", "is no path"),
-        (TEXT | {"evaluation_metric": "cosine"}, "grader.evaluation_metric", "embeddings"),
         (TEXT | {"evaluation_metric": "meteor"}, "grader.evaluation_metric", "dictionary"),
         (TEXT | {"evaluation_metric": "rouge_6"}, "grader.evaluation_metric", "rouge_5"),
         (SCORE | {"input": []}, "grader.input", "at least 1"),

@@ -1,0 +1,3 @@
+from shared.embeddings.server import main
+
+main()
