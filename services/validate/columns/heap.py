@@ -15,8 +15,8 @@ def keep_large_arrays_mapped() -> None:
     given back when it is freed.
 
     By itself glibc does so only until the first such array is freed; then all up to 32 MB share one heap, where each
-    leaves a hole whenever it grows. For a file of 2.6 million rows that was 12 MB at the peak and 25 at the end. Other C
-    libraries have no such call, and keep what they do.
+    leaves a hole whenever it grows. For a file of 2.6 million rows that was 12 MB at the peak and 25 at the end. Other
+    C libraries have no such call, and keep what they do.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
