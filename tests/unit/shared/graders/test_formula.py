@@ -109,10 +109,10 @@ def test_the_limit_of_the_depth_is_not_met_by_what_stands_side_by_side() -> None
 )
 def test_what_has_no_finite_value_ends_at_once(text: str) -> None:
     formula = read(text, SCORES)
-    begun = time.perf_counter()
+    begun = time.process_time()
     with pytest.raises(NoResult):
         formula.value(SCORES)
-    assert time.perf_counter() - begun < 1
+    assert time.process_time() - begun < 1
 
 
 NUMBERS = st.sampled_from(["a", "b", "c_1", "0", "1.5", ".25", "2e0"])

@@ -61,10 +61,10 @@ def test_any_answer_has_a_score_or_none(answer: str) -> None:
 
 
 def test_an_endless_answer_is_read_in_time() -> None:
-    begun = time.perf_counter()
+    begun = time.process_time()
     for piece in ("1", "1 ", "score: ", "score is", "{", "[", '{"a":', "4 / ", "4 out of ", "-"):
         score_in(piece * 200_000)
-    assert time.perf_counter() - begun < 5
+    assert time.process_time() - begun < 5
 
 
 @pytest.mark.parametrize(
@@ -109,10 +109,10 @@ def test_similarities(metric: str) -> None:
 @pytest.mark.parametrize("metric", METRICS)
 def test_the_largest_texts_are_compared_in_time_and_larger_ones_are_refused(metric: str) -> None:
     different = "".join(chr(0x4E00 + number % 20_000) for number in range(MAX_COMPARED))
-    begun = time.perf_counter()
+    begun = time.process_time()
     text_similarity(similarity(metric), different, different[::-1])
     text_similarity(similarity(metric), "ab " * (MAX_COMPARED // 3), "ba " * (MAX_COMPARED // 3))
-    assert time.perf_counter() - begun < 20
+    assert time.process_time() - begun < 20
     for long in ("x" * (MAX_COMPARED + 1), "\ufdfa" * (MAX_COMPARED // 2)):
         with pytest.raises(TooLongToCompare):
             text_similarity(similarity(metric), long, "x")

@@ -97,7 +97,7 @@ def test_a_mark_that_nothing_can_fill_is_told(mark: str) -> None:
 def test_sizes_and_time_are_bounded() -> None:
     with pytest.raises(TooLong):
         filled("{{item.a}}" * 1000, item={"a": "x" * 10_000})
-    begun = time.perf_counter()
+    begun = time.process_time()
     for hostile in (
         "{{" * 120_000,
         "{{item." * 30_000,
@@ -107,7 +107,7 @@ def test_sizes_and_time_are_bounded() -> None:
     ):
         check(hostile)
         assert filled(hostile) == hostile
-    assert time.perf_counter() - begun < 5
+    assert time.process_time() - begun < 5
 
 
 PIECES = ["{{", "}}", "item", "sample", ".", "[0]", "['x']", "x", "output_json", " ", "{", "}", '"', "é", "\n"]

