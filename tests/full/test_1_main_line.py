@@ -18,7 +18,7 @@ from tests.support import races
 from tests.support.trace import Trace
 from tests.support.user import support_rows
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(900, func_only=True)  # the first one builds the images, which has a limit of its own
 
 CANARY = "zanzibar-canary-7731"
 SETTINGS = """

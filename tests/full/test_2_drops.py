@@ -11,7 +11,7 @@ import pytest
 from tests.full.conftest import FullStack
 from tests.support.data.datasets import good
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(600, func_only=True)
 
 # Too few rows: such a job fails in validation, but its upload is announced all the same.
 SMALL = good(2)

@@ -27,7 +27,7 @@ from tests.support.certificates import Authority, server_context
 from tests.support.environment import without_settings
 from tests.support.user import ROOT
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(600, func_only=True)
 
 TOPICS = sorted(plan.topics(plan.load(ROOT / "deploy" / "stack.yaml").kafka))
 # for each service, a key in the ledger that only this service may write

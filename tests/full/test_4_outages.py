@@ -11,7 +11,7 @@ from tests.full.conftest import FullStack
 from tests.support.trace import Trace
 from tests.support.user import QUICK, salted_rows, support_rows
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(900, func_only=True)
 
 AWAY = 12
 """For how many seconds Kafka is away while each stage works: longer than the 10 after which a consumer is given up. Its
