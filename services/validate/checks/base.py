@@ -38,7 +38,8 @@ class Context:
     groups: Digests = field(default_factory=Digests, init=False)
 
     def __post_init__(self) -> None:
-        self.seen = Digests(self.surveyed.facts.rows if self.surveyed else 0)
+        # rows without a text, of which a file may have hundreds of millions, are no examples
+        self.seen = Digests(sum(self.surveyed.facts.answers.values()) if self.surveyed else 0)
 
     def holds(self, group: bytes) -> bool:
         """Whether the file has an example of this group. `groups` holds only groups that are not in `seen`."""

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_FEWEST = 2**16
 _FULL, _GROWTH = 0.7, 1.35
 _SMALL, _LOOSE = 2**19, 0.25
 """A table of so few homes is kept sparse, since that is quicker, and doubles: its memory does not count."""
@@ -38,7 +37,7 @@ class Digests:
         self._free = self._homes = 0
         self._keys, self._more, self._lines = array("Q"), array("I"), array("I")
         sparse, full = (int((expected + _AHEAD) / share) for share in (_LOOSE, _FULL))
-        self._resize(max(_FEWEST, sparse if sparse <= _SMALL else max(full, _SMALL + 1)))
+        self._resize(sparse if sparse <= _SMALL else max(full, _SMALL + 1))
 
     def first(self, digest: bytes, line: int) -> int:
         """The line with which this digest came first; it is `line` if the digest is new."""
