@@ -50,7 +50,7 @@ class _Run:
     skip: int | None = None
     written: int = 0
     loops: list[int | None] = field(default_factory=list)
-    """Of each loop, by its number, what stands after it in the template: see `watched.py`."""
+    """By the number of a loop: that of the end which it has in all conversations (`watched.py`); None: it has none."""
     peeking: bool = False
     asked: bool = False
     seen: dict[int, _Seen] = field(default_factory=dict)
@@ -211,17 +211,16 @@ class Prefixes:
                 found[end, prompt] = text
             elif end and seen is not None and seen.loop is not None:
                 of_all = run.loops[seen.loop]
-                tail = tails.get((seen.loop, prompt)) if of_all is None else self._ends.get((of_all, prompt))
+                known, key = (tails, (seen.loop, prompt)) if of_all is None else (self._ends, (of_all, prompt))
+                tail = known.get(key)
                 if tail is None:
                     short = _Run(messages[:end], prompt, skip=seen.loop)
                     written = self._text(short, values)
                     if short.skipped_at is None:
                         continue
                     tail = written[short.skipped_at :]
-                    if of_all is not None:
-                        self._ends[of_all, prompt] = tail
-                    elif not short.looked_after:
-                        tails[seen.loop, prompt] = tail
+                    if of_all is not None or not short.looked_after:
+                        known[key] = tail
                 found[end, prompt] = text[: seen.position] + tail
         return found
 
