@@ -226,7 +226,7 @@ async def test_calls_that_wait_for_the_store_do_not_delay_a_renewal(parts: Embed
         for number in range(5):
             began = time.monotonic()
             etag = await leases.replace(key, f"{number + 2}".encode(), etag)
-            assert time.monotonic() - began < 2
+            assert time.monotonic() - began < 4, "a call behind the others would end with its limit, after 5 seconds"
     finally:
         release.set()
         for other in others:

@@ -310,7 +310,7 @@ async def test_the_lookup_of_a_trace_delays_no_request(clock: Clock) -> None:
     await add_job(objects)
     requests = FirstRequests(TrainedModels(objects, timer=clock), timer=clock)
     objects.hangs = True
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(10):
         traces = [await requests.job_trace(model, tuned=True, asked_by=None) for _ in range(10)]
     assert {each.traceparent for each in traces} == {None}
     await until(lambda: objects.calls[-1][0] == "folders", "it is looked up")

@@ -16,6 +16,7 @@ import pytest
 
 from services.trainer.engine.messages import AnyMessage, CheckpointWritten, ExitCode
 from services.trainer.job.process import TrainingProcess
+from services.trainer.job.uploads import GRACE_SECONDS
 from services.trainer.work import ARTIFACTS, TrainWork, raise_for_exit_code
 from shared import disk
 from shared.errors import ConfigError, StoreUnavailable, TransientError
@@ -154,7 +155,7 @@ while True:
 """
 
 
-async def test_a_training_whose_claim_is_lost_is_dead_within_a_second(
+async def test_a_training_whose_claim_is_lost_is_killed_without_a_grace_period(
     trainer: Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[int] = []
@@ -175,7 +176,7 @@ async def test_a_training_whose_claim_is_lost_is_dead_within_a_second(
     with pytest.raises(asyncio.CancelledError):
         await running
 
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < GRACE_SECONDS / 2
     assert not psutil.pid_exists(started[0])
 
 

@@ -160,7 +160,7 @@ async def test_calls_that_wait_behind_a_silent_store_end_with_those_before_them(
         server.seconds = 60.0
         began = time.monotonic()
         ended = await asyncio.gather(*(store.get(f"jobs/{number}") for number in range(30)), return_exceptions=True)
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 10, "each by itself would take 15 seconds"
         assert {type(error) for error in ended} == {StoreUnavailable}
         server.awake.set()
         assert len(server.asked) <= 2, "the others were never sent"

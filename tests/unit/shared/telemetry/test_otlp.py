@@ -73,7 +73,7 @@ def test_the_last_spans_of_a_service_are_not_lost(collector: tuple[Collector, st
 def test_a_collector_that_is_away_neither_holds_up_the_end_nor_fills_the_log() -> None:
     with refusing_port() as port:
         ending, log = run_service(f"http://127.0.0.1:{port}")
-    assert ending < FLUSH_SECONDS + 1
+    assert ending < FLUSH_SECONDS + 5
     assert log.count("\n") <= 1
 
 
