@@ -200,14 +200,22 @@ def _show_example(example: dict[str, Any]) -> None:
     )
     messages = example.get("messages") or (example.get("input") or {}).get("messages") or []
     for message in messages:
-        said = message.get("content") or message.get("tool_calls") or ""
+        said = _said(message.get("content")) or message.get("tool_calls") or ""
         learnt = message.get("role") == "assistant" and "messages" in example and message.get("weight") != 0
         parts.append((str(message.get("role")), said, "green" if learnt else ""))
     for key, style in (("preferred_completion", "green"), ("non_preferred_completion", "red")):
         parts += [
-            (key.split("_completion")[0].replace("_", " "), each.get("content"), style) for each in example.get(key, [])
+            (key.split("_completion")[0].replace("_", " "), _said(each.get("content")), style)
+            for each in example.get(key, [])
         ]
     for name, said, style in parts:
         text = said if isinstance(said, str) else str(said)
         shown = text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]} … ({len(text):,} characters)"
         out.print(Text(f"  {name}: ", style="dim") + Text(shown, style=style), soft_wrap=True)
+
+
+def _said(content: Any) -> Any:
+    """The text of a message, also if it is a list of parts that are text."""
+    if not isinstance(content, list) or not all(isinstance(part, dict) and "text" in part for part in content):
+        return content
+    return "\n\n".join(str(part["text"]) for part in content)

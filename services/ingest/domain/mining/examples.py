@@ -9,7 +9,16 @@ from services.ingest.domain.mining import pairs
 from services.ingest.domain.mining.forms import Form
 from services.ingest.domain.mining.left_out import LeftOut
 from services.ingest.domain.mining.records import Record, getter, text_of
-from services.ingest.domain.mining.turns import BETWEEN, Cut, Message, Speakers, chat, is_messages, messages_of
+from services.ingest.domain.mining.turns import (
+    BETWEEN,
+    Cut,
+    Message,
+    Speakers,
+    chat,
+    content_of,
+    is_messages,
+    messages_of,
+)
 from shared.events import Source, Target
 
 BESIDE = ("tools", "functions", "parallel_tool_calls")
@@ -45,7 +54,7 @@ class Examples:
                 said = self._value("messages", record)
                 messages, self.cut = messages_of(said, self._speakers, self._source.answers)
                 beside = {key: record[key] for key in BESIDE if record.get(key)}
-                return {"messages": self._with_system(messages, self._text("system", record)), **beside}
+                return {"messages": self._with_system(messages, self._system(record)), **beside}
             case "preference":
                 return self._preference(record, self._value("chosen", record), self._value("rejected", record))
             case "ab":
@@ -86,12 +95,10 @@ class Examples:
         if is_messages(asked) or is_messages(answered):  # both are parts of a conversation
             said_so_far = [*pairs.prompt_of(asked, self._speakers), *pairs.answer_of(answered, self._speakers)]
             return (
-                [{"role": "system", "content": text}, *said_so_far]
-                if (text := self._text("system", record))
-                else said_so_far
+                [{"role": "system", "content": text}, *said_so_far] if (text := self._system(record)) else said_so_far
             )
         said = {
-            "system": self._text("system", record),
+            "system": self._system(record),
             "user": BETWEEN.join(filter(None, (self._text("user", record), self._text("context", record)))),
             "assistant": self._text("assistant", record),
         }
@@ -134,7 +141,7 @@ class Examples:
         prompt = pairs.prompt_of(self._value("user", record) or self._value("messages", record), self._speakers)
         if (context := self._text("context", record)) and prompt:
             prompt[-1] = {**prompt[-1], "content": BETWEEN.join((text_of(prompt[-1].get("content")), context))}
-        system = self._text("system", record) or self._source.system
+        system = self._system(record) or self._source.system
         return pairs.preference(prompt, chosen, rejected, self._speakers, system)
 
     def _with_system(self, messages: list[Message], system: str) -> list[Message]:
@@ -147,6 +154,9 @@ class Examples:
         """What a row has for a target; several columns are joined."""
         readers: list[Callable[[Record], Any]] = self._read.get(target, [])
         return readers[0](record) if len(readers) == 1 else self._text(target, record)
+
+    def _system(self, record: Record) -> str:
+        return BETWEEN.join(filter(None, (content_of(read(record)) for read in self._read.get("system", ()))))
 
     def _text(self, target: Target, record: Record) -> str:
         return BETWEEN.join(filter(None, (text_of(read(record)) for read in self._read.get(target, ()))))

@@ -88,11 +88,20 @@ def _is_native(record: Record) -> bool:
     if "chosen" in record and "rejected" in record:
         return False
     if isinstance(messages := record.get("messages"), list):
+        if _system_beside(record, messages):
+            return False
         return not any(isinstance(one, dict) and "role" not in one and is_messages([one]) for one in messages)
     if "preferred_completion" in record and "non_preferred_completion" in record:
         return True
     both = "prompt" in record and "completion" in record
     return both and not isinstance(record["prompt"], list) and not isinstance(record["completion"], list)
+
+
+def _system_beside(record: Record, messages: list[Any]) -> bool:
+    """Whether the system prompt is not in the messages, but beside them, as in Anthropic's format."""
+    column = usual("system", list(record))
+    first = messages[0] if messages and isinstance(messages[0], dict) else {}
+    return column is not None and bool(record[column]) and first.get("role") not in ("system", "developer")
 
 
 def _given(columns: list[str], source: Source) -> dict[Target, tuple[str, ...]]:

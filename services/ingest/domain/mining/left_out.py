@@ -6,7 +6,7 @@ from typing import Literal
 
 Reason = Literal[
     "filter", "unfit", "no_question", "no_answer", "no_choice", "no_group", "unknown_role", "tool_calls",
-    "not_messages", "broken", "cells", "not_text", "too_large",
+    "not_messages", "parts", "broken", "cells", "not_text", "too_large",
 ]  # fmt: skip
 WORDS: dict[Reason, str] = {
     "filter": "do not meet the filter",
@@ -18,6 +18,7 @@ WORDS: dict[Reason, str] = {
     "unknown_role": "have a speaker whose role is not known",
     "tool_calls": "have calls and results of tools that do not fit together",
     "not_messages": "hold no list of messages",
+    "parts": "say something that is no text",
     "broken": "are not valid JSON",
     "cells": "have more cells than the header",
     "not_text": "hold bytes that are no text in this encoding",

@@ -39,7 +39,9 @@ TARGETS: dict[Target, tuple[str, ...]] = {
     "answer_a": _keys("response_a answer_a completion_a output_a response_1 answer_1 completion_1 output_1 response_0"),
     "answer_b": _keys("response_b answer_b completion_b output_b response_2 answer_2 completion_2 output_2 response_1"),
     "preferred": _keys("preferred preference winner choice annotator_choice human_preference label better_answer best"),
-    "messages": _keys("messages conversations conversation dialogue dialog turns chat comments thread transcript"),
+    "messages": _keys(
+        "messages conversations conversation dialogue dialog turns chat comments thread transcript contents"
+    ),
     "role": _keys(
         "role sender_role sender_type author_role author_type speaker_role participant_type sender from author speaker "
         "direction sent_by"

@@ -1,5 +1,5 @@
-"""A conversation written as one text, with who speaks at the beginning of a line: `Customer: …`, `[10:32] Agent: …`,
-`### Human: …`."""
+"""A conversation written as one text: with who speaks at the beginning of a line, as in `Customer: …`,
+`[10:32] Agent: …`, `### Human: …`, or as a chat template writes it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from typing import NamedTuple, Protocol
 
+from services.ingest.domain.mining.rendered import turns_of
 from shared.events.source import Role
 
 _LABEL = re.compile(
@@ -42,6 +43,8 @@ def is_transcript(text: object, known: Known) -> bool:
     """Whether a text begins with a known speaker, and has another one with another role."""
     if not isinstance(text, str):
         return False
+    if turns := turns_of(text):
+        return len({known.role(turn.who) for turn in turns if known.knows(turn.who)}) > 1
     lines = [line for line in _lines(text) if line.strip()]
     if not lines or _speaker(lines[0], known) is None:
         return False
@@ -57,17 +60,19 @@ def said(text: object, known: Known) -> list[Said]:
     """
     if not isinstance(text, str) or not is_transcript(text, known):
         return []
+    if turns := turns_of(text):
+        return [Said(*turn) for turn in turns]
     labels = Counter(found["who"].strip() for line in _lines(text) if (found := _LABEL.match(line)))
     for who, times in labels.items():
         if times >= TWICE and not known.knows(who):
             known.role(who)  # says how to name it
-    turns: list[tuple[str, list[str]]] = []
+    spoken: list[tuple[str, list[str]]] = []
     for line in _lines(text):
         if (speaker := _speaker(line, known)) is not None:
-            turns.append((speaker, [_LABEL.sub("", line, count=1)]))
-        elif turns:  # before the first speaker there are empty lines only
-            turns[-1][1].append(line)
-    return [Said(who, "\n".join(lines).strip()) for who, lines in turns]
+            spoken.append((speaker, [_LABEL.sub("", line, count=1)]))
+        elif spoken:  # before the first speaker there are empty lines only
+            spoken[-1][1].append(line)
+    return [Said(who, "\n".join(lines).strip()) for who, lines in spoken]
 
 
 def _lines(text: str) -> list[str]:

@@ -18,8 +18,11 @@ from shared.events.source import Role
 Message = dict[str, Any]
 Answers = Literal["join", "first", "last"]
 
-ROLE_KEYS = ("role", "from", "author", "author_type", "sender_type", "sender", "speaker", "direction")
-TEXT_KEYS = ("content", "value", "text", "body", "message", "plain_body")
+ROLE_KEYS = (
+    "role", "from", "author", "author_role", "author_type", "sender_role", "sender_type", "sender", "speaker",
+    "direction",
+)  # fmt: skip
+TEXT_KEYS = ("content", "value", "text", "body", "message", "plain_body", "parts")
 NATIVE_ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 WORD_CHARS = 64
 """Of who speaks. What is longer is no role."""
@@ -189,7 +192,7 @@ def _read(item: Message, speakers: Speakers, calls: _Calls) -> list[Message]:
         raise LeftOut("unknown_role", "a message says nowhere who speaks")
     word = item[role_key]
     role = speakers.role(word)
-    text = _content(item[text_key]) if text_key else ""
+    text = content_of(item[text_key]) if text_key else ""
     weight = {"weight": item["weight"]} if role == "assistant" and item.get("weight") in (0, 1) else {}
     if _word(word) == "functioncall":
         return [{"role": "assistant", "tool_calls": [_call(text, calls)], **weight}]
@@ -210,6 +213,7 @@ def _native(item: Message) -> bool:
     return (
         isinstance(item.get("content"), str | list | None)
         and "value" not in item
+        and "parts" not in item
         and "from" not in item
         and (item["role"] != "tool" or "tool_call_id" in item)
     )
@@ -226,14 +230,25 @@ def _says(item: Message) -> bool:
     )
 
 
-def _content(value: Any) -> str:
-    """The text of a message; of a list of parts, those that are text."""
+def content_of(value: Any) -> str:
+    """The text of a message: a text, or an object or a list of objects that have one.
+
+    Raises:
+        LeftOut: a part is something else.
+    """
     if isinstance(value, list):
-        parts = [part.get("text", part.get("value", "")) if isinstance(part, dict) else part for part in value]
-        return BETWEEN.join(filter(None, map(text_of, parts)))
+        return BETWEEN.join(filter(None, map(_part, value)))
     if isinstance(value, dict):
-        return text_of(value.get("text", value.get("value", value)))
+        return _part(value) if "parts" not in value else content_of(value["parts"])
     return text_of(value)
+
+
+def _part(part: Any) -> str:
+    key = _first(part, ("text", "value")) if isinstance(part, dict) else None
+    if isinstance(part, dict) and key is None:
+        kind = part.get("type") or next(iter(part), "nothing")
+        raise LeftOut("parts", f"{text_of(kind)[:40]!r}")
+    return text_of(part[key] if key else part)
 
 
 def _call(text: str, calls: _Calls) -> dict[str, Any]:
