@@ -28,8 +28,8 @@ from shared.process import end_with
 BEFORE_TORCH = {
     "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
     # By default the threads of OpenMP spin while they wait for each other. Beside other busy processes a step then took
-    # up to 8 s instead of 1.2 s (on 2 cores). If nothing else runs, sleeping costs 5 %, or a third on a virtual machine,
-    # where waking a core takes longer (benchmarks/NOTES.md).
+    # up to 8 s instead of 1.2 s (on 2 cores). If nothing else runs, sleeping costs 5 %; on a virtual machine, where it
+    # takes longer to wake a core, a third (benchmarks/NOTES.md).
     "OMP_WAIT_POLICY": "PASSIVE",
 }
 """Environment variables that torch reads when it is loaded, so they are set before."""

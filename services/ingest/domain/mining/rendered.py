@@ -18,9 +18,10 @@ _TURN = re.compile(
     re.VERBOSE,
 )
 _BEGIN = re.compile(r"^\s*(?:<s>|<bos>|<\|begin_of_text\|>|<\|endoftext\|>)*\s*")
-_END = re.compile(
-    r"\s*(?:(?:<\|(?:im_end|eot_id|eom_id|eot|end|endoftext|end_of_text)\|>|<end_of_turn>|</?s>|<eos>)\s*)+$"
-)
+_ENDS = (
+    "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|eot|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>", "<end_of_turn>",
+    "</s>", "<s>", "<eos>",
+)  # fmt: skip
 _SYSTEM = re.compile(r"^\s*<<SYS>>(.*?)<</SYS>>", re.DOTALL)
 """Where Llama 2 has its system prompt: in the first question."""
 
@@ -41,9 +42,7 @@ def turns_of(text: str) -> list[Turn]:
     if not found or found[0].start() != begin.end():
         return []
     ends = [each.start() for each in found[1:]] + [len(text)]
-    turns = [
-        Turn(_who(each), _END.sub("", text[each.end() : end]).strip()) for each, end in zip(found, ends, strict=True)
-    ]
+    turns = [Turn(_who(each), _without_end(text[each.end() : end])) for each, end in zip(found, ends, strict=True)]
     if found[0]["asked"] and (system := _SYSTEM.match(turns[0].text)):
         turns[:1] = [Turn("system", system[1].strip()), Turn("user", turns[0].text[system.end() :].strip())]
     return [turn for turn in turns if turn.text]
@@ -53,3 +52,11 @@ def _who(found: re.Match[str]) -> str:
     if found["asked"] or found["answered"]:
         return "user" if found["asked"] else "assistant"
     return str(found[found.lastgroup or 0])
+
+
+def _without_end(text: str) -> str:
+    """The text of a turn without the marks after it."""
+    text = text.strip()
+    while text.endswith(_ENDS):
+        text = next(text.removesuffix(mark) for mark in _ENDS if text.endswith(mark)).rstrip()
+    return text

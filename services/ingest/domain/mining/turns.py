@@ -23,6 +23,7 @@ ROLE_KEYS = (
     "direction",
 )  # fmt: skip
 TEXT_KEYS = ("content", "value", "text", "body", "message", "plain_body", "parts")
+PART_TEXT_KEYS = ("text", "value")
 NATIVE_ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 WORD_CHARS = 64
 """Of who speaks. What is longer is no role."""
@@ -192,7 +193,7 @@ def _read(item: Message, speakers: Speakers, calls: _Calls) -> list[Message]:
         raise LeftOut("unknown_role", "a message says nowhere who speaks")
     word = item[role_key]
     role = speakers.role(word)
-    text = content_of(item[text_key]) if text_key else ""
+    text = content_of(item if text_key == "parts" else item[text_key]) if text_key else ""
     weight = {"weight": item["weight"]} if role == "assistant" and item.get("weight") in (0, 1) else {}
     if _word(word) == "functioncall":
         return [{"role": "assistant", "tool_calls": [_call(text, calls)], **weight}]
@@ -231,24 +232,37 @@ def _says(item: Message) -> bool:
 
 
 def content_of(value: Any) -> str:
-    """The text of a message: a text, or an object or a list of objects that have one.
+    """The text of a message: a text, an object that has one, or a list of parts. Other objects stay as they are, in
+    JSON: what a tool answers, and how it was called.
 
     Raises:
-        LeftOut: a part is something else.
+        LeftOut: a part is no text.
     """
-    if isinstance(value, list):
-        return BETWEEN.join(filter(None, map(_part, value)))
     if isinstance(value, dict):
-        return _part(value) if "parts" not in value else content_of(value["parts"])
+        if isinstance(value.get("parts"), list):
+            return _of_parts(value["parts"])
+        key = _first(value, PART_TEXT_KEYS)
+        return text_of(value[key] if key else value)
+    if isinstance(value, list) and any(not isinstance(each, dict) or _is_part(each) for each in value):
+        return _of_parts(value)
     return text_of(value)
 
 
+def _is_part(item: Message) -> bool:
+    return "type" in item or _first(item, PART_TEXT_KEYS) is not None
+
+
+def _of_parts(parts: list[Any]) -> str:
+    return BETWEEN.join(filter(None, map(_part, parts)))
+
+
 def _part(part: Any) -> str:
-    key = _first(part, ("text", "value")) if isinstance(part, dict) else None
-    if isinstance(part, dict) and key is None:
-        kind = part.get("type") or next(iter(part), "nothing")
-        raise LeftOut("parts", f"{text_of(kind)[:40]!r}")
-    return text_of(part[key] if key else part)
+    if not isinstance(part, dict):
+        return text_of(part)
+    key = _first(part, PART_TEXT_KEYS)
+    if key is None:
+        raise LeftOut("parts", repr(text_of(part.get("type") or next(iter(part), ""))[:40]))
+    return text_of(part[key])
 
 
 def _call(text: str, calls: _Calls) -> dict[str, Any]:

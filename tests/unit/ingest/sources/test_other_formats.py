@@ -102,3 +102,18 @@ def test_comments_with_the_roles_of_their_authors(run: Mine) -> None:
 def test_texts_of_one_speaker_are_no_conversations(run: Mine) -> None:
     with pytest.raises(InputError, match="Nothing says which columns"):
         run("train.jsonl", jsonl({"text": "<|im_start|>user\nHi<|im_end|>"}))
+
+
+@pytest.mark.parametrize("result", [{"celsius": 21}, [{"celsius": 21}, {"celsius": 22}], 21, [21, 22]])
+def test_what_a_tool_is_told_and_answers_may_be_any_json(result: Any, run: Mine) -> None:
+    called = {"name": "weather", "arguments": {"town": "Bern"}}
+    turns = [("human", "How warm?"), ("function_call", called), ("observation", result), ("gpt", "21 degrees.")]
+    [row] = run("t.jsonl", jsonl({"conversations": [{"from": who, "value": value} for who, value in turns]})).rows
+    assert row["messages"][1]["tool_calls"][0]["function"] == {"name": "weather", "arguments": '{"town": "Bern"}'}
+    assert "21" in row["messages"][2]["content"]
+
+
+@pytest.mark.timeout(20)
+def test_a_text_of_blanks_takes_no_time(run: Mine) -> None:
+    row = {"text": "<|im_start|>user\nHi<|im_end|><|im_start|>assistant\nA" + " " * 10**6 + "B<|im_end|>"}
+    assert len(run("train.jsonl", jsonl(row)).turns()) == 2
