@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from services.ingest.domain.mining import pairs
-from services.ingest.domain.mining.forms import Form
+from services.ingest.domain.mining.forms import Form, is_verdict
 from services.ingest.domain.mining.left_out import LeftOut
 from services.ingest.domain.mining.records import Record, getter, text_of
 from services.ingest.domain.mining.turns import (
@@ -61,6 +61,9 @@ class Examples:
                 answers = self._value("answer_a", record), self._value("answer_b", record)
                 first = pairs.first_is_better(self._value("preferred", record))
                 return self._preference(record, *(answers if first else reversed(answers)))
+            case "judged":
+                self._check_verdict(self._value("preferred", record))
+                return self.conversation([self.turns(record)])
             case _:
                 return self.conversation([self.turns(record)])
 
@@ -143,6 +146,13 @@ class Examples:
             prompt[-1] = {**prompt[-1], "content": BETWEEN.join((text_of(prompt[-1].get("content")), context))}
         system = self._system(record) or self._source.system
         return pairs.preference(prompt, chosen, rejected, self._speakers, system)
+
+    @staticmethod
+    def _check_verdict(value: Any) -> None:
+        if not is_verdict(value):
+            raise LeftOut("no_verdict")
+        if text_of(value).lower() == "false":
+            raise LeftOut("bad_answer")
 
     def _with_system(self, messages: list[Message], system: str) -> list[Message]:
         system = system or self._source.system or ""

@@ -13,7 +13,7 @@ from services.ingest.domain.mining.turns import Speakers, is_messages
 from shared.errors import InputError
 from shared.events import Source, Target
 
-FormName = Literal["native", "conversations", "messages", "pairs", "preference", "ab"]
+FormName = Literal["native", "conversations", "messages", "pairs", "preference", "ab", "judged"]
 FORMS: dict[FormName, str] = {
     "native": "rows of a training format",
     "conversations": "one conversation in each row",
@@ -21,12 +21,14 @@ FORMS: dict[FormName, str] = {
     "pairs": "a question and an answer in each row",
     "preference": "a better and a worse answer in each row",
     "ab": "two answers in each row, and which of them is better",
+    "judged": "a question and an answer in each row, and whether it is a good one",
 }
 CODE, PARAM = "invalid_training_file", "training_file"
 
 _NEEDS: dict[FormName, tuple[Target, ...]] = {
     "preference": ("chosen", "rejected"),
     "ab": ("answer_a", "answer_b", "preferred"),
+    "judged": ("user", "assistant", "preferred"),
     "conversations": ("messages",),
     "pairs": ("user", "assistant"),
     "messages": ("role", "content"),
@@ -35,6 +37,7 @@ _USES: dict[FormName, tuple[Target, ...]] = {
     "native": (),
     "preference": ("system", "user", "messages", "context", "chosen", "rejected"),
     "ab": ("system", "user", "messages", "context", "answer_a", "answer_b", "preferred"),
+    "judged": ("system", "user", "context", "assistant", "preferred"),
     "conversations": ("system", "messages"),
     "pairs": ("system", "user", "context", "assistant"),
     "messages": ("role", "content"),
@@ -93,7 +96,7 @@ def _is_native(record: Record) -> bool:
         return not any(isinstance(one, dict) and "role" not in one and is_messages([one]) for one in messages)
     if "preferred_completion" in record and "non_preferred_completion" in record:
         return True
-    both = "prompt" in record and "completion" in record
+    both = "prompt" in record and "completion" in record and not is_verdict(record.get("label"))
     return both and not isinstance(record["prompt"], list) and not isinstance(record["completion"], list)
 
 
@@ -137,6 +140,8 @@ def _found(
         found |= _labelled(columns, found, given)
     if not set(_NEEDS[name]) <= found.keys():
         return None
+    if name == "judged" and "preferred" not in given and not _holds(found["preferred"][0], sample, is_verdict):
+        return None
     if name == "conversations" and "messages" not in given:
         column = next((each for each in _candidates("messages", columns) if _holds(each, sample, is_messages)), None)
         return None if column is None else {**found, "messages": (column,)}
@@ -154,9 +159,14 @@ def _labelled(
     return {"user": (text,), "assistant": (label,)} if label and text and label != text else {}
 
 
+def is_verdict(value: Any) -> bool:
+    """Whether a value says that an answer is good or bad, as in TRL's KTO format."""
+    return isinstance(value, bool) or (isinstance(value, str) and value.strip().lower() in ("true", "false"))
+
+
 def _holds(column: str, sample: list[Record], kind: Callable[[Any], bool]) -> bool:
     """Whether more than half of the values of a column are of a kind."""
-    values = [value for value in map(getter(column), sample) if value]
+    values = [value for value in map(getter(column), sample) if value or value is False]
     return bool(values) and sum(map(kind, values)) * 2 > len(values)
 
 

@@ -117,3 +117,21 @@ def test_what_a_tool_is_told_and_answers_may_be_any_json(result: Any, run: Mine)
 def test_a_text_of_blanks_takes_no_time(run: Mine) -> None:
     row = {"text": "<|im_start|>user\nHi<|im_end|><|im_start|>assistant\nA" + " " * 10**6 + "B<|im_end|>"}
     assert len(run("train.jsonl", jsonl(row)).turns()) == 2
+
+
+@pytest.mark.parametrize("label", [False, "False"])
+def test_an_answer_that_is_marked_as_a_bad_one_is_not_learnt(label: Any, run: Mine) -> None:
+    """As in TRL's KTO format."""
+    rows = [
+        {"prompt": "q", "completion": "right", "label": True},
+        {"prompt": "q", "completion": "wrong", "label": label},
+    ]
+    found = run("train.jsonl", jsonl(*rows, {"prompt": "p", "completion": "?"}))
+    assert found.turns() == [("user", "q"), ("assistant", "right")] and len(found.rows) == 1
+    assert "1 have an answer that is marked as a bad one (line 2)" in found.said
+    assert "1 do not say whether their answer is a good one (line 3)" in found.said
+
+
+def test_a_label_of_another_kind_is_no_verdict(run: Mine) -> None:
+    rows = [{"prompt": "q", "completion": "a", "label": label} for label in ("spam", 1)]
+    assert [row["completion"] for row in run("train.jsonl", jsonl(*rows)).rows] == ["a", "a"]
