@@ -8,6 +8,7 @@ from typing import Any
 from services.ingest.domain.mining import pairs
 from services.ingest.domain.mining.forms import Form, is_verdict
 from services.ingest.domain.mining.left_out import LeftOut
+from services.ingest.domain.mining.logged import answer_in
 from services.ingest.domain.mining.records import Record, getter, text_of
 from services.ingest.domain.mining.turns import (
     BETWEEN,
@@ -37,6 +38,8 @@ class Examples:
         self._speakers = Speakers(source.roles)
         self._read = {target: [getter(name) for name in names] for target, names in form.columns.items()}
         self._metadata = [(name, getter(name)) for name in form.metadata]
+        place = form.columns.get("messages", ("",))[0].rpartition(".")[0]
+        self._beside = [(key, getter(f"{place}.{key}" if place else key)) for key in BESIDE]
         self._group = getter(form.group_by) if form.group_by else None
         self._order = getter(form.order_by) if form.order_by else None
 
@@ -53,8 +56,12 @@ class Examples:
             case "conversations":
                 said = self._value("messages", record)
                 messages, self.cut = messages_of(said, self._speakers, self._source.answers)
-                beside = {key: record[key] for key in BESIDE if record.get(key)}
-                return {"messages": self._with_system(messages, self._system(record)), **beside}
+                return self._chat(messages, record)
+            case "logged":
+                asked = pairs.prompt_of(self._value("messages", record), self._speakers)
+                answer = answer_in(self._value("assistant", record))
+                messages, self.cut = chat([*asked, answer], self._source.answers)
+                return self._chat(messages, record)
             case "preference":
                 return self._preference(record, self._value("chosen", record), self._value("rejected", record))
             case "ab":
@@ -133,6 +140,10 @@ class Examples:
         return {"messages": self._with_system(messages, system)}
 
     # --- helpers
+
+    def _chat(self, messages: list[Message], record: Record) -> dict[str, Any]:
+        beside = {key: value for key, read in self._beside if (value := read(record) or record.get(key))}
+        return {"messages": self._with_system(messages, self._system(record)), **beside}
 
     def _native(self, record: Record) -> dict[str, Any]:
         made = dict(record)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from services.ingest.domain.mining.logged import is_choices
 from services.ingest.domain.mining.names import GROUPS, LABELS, ORDERS, TARGETS, TEXTS
 from services.ingest.domain.mining.records import Record, getter, key_of, listed, require
 from services.ingest.domain.mining.transcripts import is_transcript
@@ -13,7 +14,7 @@ from services.ingest.domain.mining.turns import Speakers, is_messages
 from shared.errors import InputError
 from shared.events import Source, Target
 
-FormName = Literal["native", "conversations", "messages", "pairs", "preference", "ab", "judged"]
+FormName = Literal["native", "conversations", "messages", "pairs", "preference", "ab", "judged", "logged"]
 FORMS: dict[FormName, str] = {
     "native": "rows of a training format",
     "conversations": "one conversation in each row",
@@ -21,6 +22,7 @@ FORMS: dict[FormName, str] = {
     "pairs": "a question and an answer in each row",
     "preference": "a better and a worse answer in each row",
     "ab": "two answers in each row, and which of them is better",
+    "logged": "a request and its response in each row",
     "judged": "a question and an answer in each row, and whether it is a good one",
 }
 CODE, PARAM = "invalid_training_file", "training_file"
@@ -29,6 +31,7 @@ _NEEDS: dict[FormName, tuple[Target, ...]] = {
     "preference": ("chosen", "rejected"),
     "ab": ("answer_a", "answer_b", "preferred"),
     "judged": ("user", "assistant", "preferred"),
+    "logged": ("messages", "assistant"),
     "conversations": ("messages",),
     "pairs": ("user", "assistant"),
     "messages": ("role", "content"),
@@ -38,6 +41,7 @@ _USES: dict[FormName, tuple[Target, ...]] = {
     "preference": ("system", "user", "messages", "context", "chosen", "rejected"),
     "ab": ("system", "user", "messages", "context", "answer_a", "answer_b", "preferred"),
     "judged": ("system", "user", "context", "assistant", "preferred"),
+    "logged": ("system", "messages", "assistant"),
     "conversations": ("system", "messages"),
     "pairs": ("system", "user", "context", "assistant"),
     "messages": ("role", "content"),
@@ -91,7 +95,7 @@ def _is_native(record: Record) -> bool:
     if "chosen" in record and "rejected" in record:
         return False
     if isinstance(messages := record.get("messages"), list):
-        if _system_beside(record, messages):
+        if _system_beside(record, messages) or is_choices(record.get("choices")):
             return False
         return not any(isinstance(one, dict) and "role" not in one and is_messages([one]) for one in messages)
     if "preferred_completion" in record and "non_preferred_completion" in record:
@@ -138,11 +142,16 @@ def _found(
         found.pop("messages", None)  # the same again, with one of the answers
     if name == "pairs" and "assistant" not in found:
         found |= _labelled(columns, found, given)
+    if name == "logged" and "assistant" not in given:
+        choices = _usual(("choices",), columns)
+        found.pop("assistant", None)
+        if choices is not None and _holds(choices, sample, is_choices):
+            found["assistant"] = (choices,)
     if not set(_NEEDS[name]) <= found.keys():
         return None
     if name == "judged" and "preferred" not in given and not _holds(found["preferred"][0], sample, is_verdict):
         return None
-    if name == "conversations" and "messages" not in given:
+    if name in ("conversations", "logged") and "messages" not in given:
         column = next((each for each in _candidates("messages", columns) if _holds(each, sample, is_messages)), None)
         return None if column is None else {**found, "messages": (column,)}
     if name == "messages" and "role" not in given:

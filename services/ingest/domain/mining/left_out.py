@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 Reason = Literal[
-    "filter", "unfit", "no_question", "no_answer", "no_choice", "bad_answer", "no_verdict", "no_group", "unknown_role",
-    "tool_calls", "not_messages", "parts", "broken", "cells", "not_text", "too_large",
+    "filter", "unfit", "no_question", "no_answer", "no_choice", "bad_answer", "no_verdict", "cut_answer", "no_group",
+    "unknown_role", "tool_calls", "not_messages", "parts", "broken", "cells", "not_text", "too_large",
 ]  # fmt: skip
 WORDS: dict[Reason, str] = {
     "filter": "do not meet the filter",
@@ -16,6 +16,7 @@ WORDS: dict[Reason, str] = {
     "no_choice": "prefer neither answer",
     "bad_answer": "have an answer that is marked as a bad one",
     "no_verdict": "do not say whether their answer is a good one",
+    "cut_answer": "have an answer that was cut off",
     "no_group": "do not say which conversation they belong to",
     "unknown_role": "have a speaker whose role is not known",
     "tool_calls": "have calls and results of tools that do not fit together",

@@ -135,3 +135,37 @@ def test_an_answer_that_is_marked_as_a_bad_one_is_not_learnt(label: Any, run: Mi
 def test_a_label_of_another_kind_is_no_verdict(run: Mine) -> None:
     rows = [{"prompt": "q", "completion": "a", "label": label} for label in ("spam", 1)]
     assert [row["completion"] for row in run("train.jsonl", jsonl(*rows)).rows] == ["a", "a"]
+
+
+def answered(content: str | None, reason: str = "stop", **said: Any) -> list[dict[str, Any]]:
+    message = {"role": "assistant", "content": content, "refusal": None, "annotations": [], **said}
+    return [{"index": 0, "finish_reason": reason, "logprobs": None, "message": message}]
+
+
+TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}]
+QUESTION = [{"role": "system", "content": "S"}, {"role": "user", "content": "q"}]
+
+
+@pytest.mark.parametrize(
+    "logged",
+    [
+        lambda choices: {"messages": QUESTION, "tools": TOOLS, "choices": choices, "model": "m"},
+        lambda choices: {"request": {"messages": QUESTION, "tools": TOOLS}, "response": {"choices": choices}},
+        lambda choices: {"body": {"messages": QUESTION, "tools": TOOLS}, "response": {"body": {"choices": choices}}},
+    ],
+)
+def test_logged_requests_with_their_responses(logged: Any, run: Mine) -> None:
+    calls = [{"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
+    rows = [answered("a"), answered(None, "tool_calls", tool_calls=calls), answered("a b", "length"), answered("")]
+    found = run("log.jsonl", jsonl(*map(logged, rows)))
+    first, called = found.rows
+    assert first["messages"] == [*QUESTION, {"role": "assistant", "content": "a"}] and first["tools"] == TOOLS
+    assert called["messages"][-1] == {"role": "assistant", "tool_calls": calls}
+    assert "1 have an answer that was cut off (line 3: its finish_reason is length)" in found.said
+    assert "1 have no answer (line 4)" in found.said
+
+
+def test_messages_and_their_answer_in_columns_of_any_name(run: Mine) -> None:
+    row = {"asked": QUESTION, "said": "a"}
+    found = run("log.jsonl", jsonl(row), columns={"messages": "asked", "assistant": "said"})
+    assert found.turns() == [("system", "S"), ("user", "q"), ("assistant", "a")]
