@@ -38,14 +38,6 @@ def test_every_service_killed_in_the_middle_of_its_stage(stack: FullStack) -> No
     assert trace.attempts("trainer") == 2, "the second attempt is in the same trace"
 
 
-def test_vllm_killed_while_it_is_measured(stack: FullStack) -> None:
-    stack.drop("unserved", salted_rows(40, "vllm"), QUICK.format(suffix="unserved"))
-    stack.running("unserved.jsonl", "evaluator")
-    stack.kill("vllm")
-    stack.start("vllm")
-    stack.ended_well_and_once("unserved.jsonl")
-
-
 # two stages a job, with another one between them: that lasts longer than the start of Kafka does
 @pytest.mark.parametrize("stages", [[*STAGES][::2], [*STAGES][1::2]], ids=" and ".join)
 def test_kafka_away_in_each_stage(stack: FullStack, stages: Sequence[str]) -> None:
@@ -83,7 +75,7 @@ def test_kafkas_disk_lost_between_two_stages_and_the_store_restarted_during_an_u
     stack.ended_well_and_once("lost.jsonl")
 
 
-def test_a_stopped_trainer_uploads_its_checkpoint_before_it_ends(stack: FullStack) -> None:
+def test_a_stopped_trainer_uploads_its_checkpoint_and_a_killed_vllm_is_waited_for(stack: FullStack) -> None:
     sidecar = QUICK.format(suffix="drained").replace("n_epochs: 1", "n_epochs: 3")
     stack.drop("drained", support_rows(120), sidecar)
     job = stack.running("drained.jsonl", "trainer")
@@ -92,4 +84,7 @@ def test_a_stopped_trainer_uploads_its_checkpoint_before_it_ends(stack: FullStac
     assert stack.inspect("trainer")["State"]["ExitCode"] == 0
     assert [key for key in stack.ledger(f"jobs/{job['id']}/trainer/attempt-1/") if key.endswith("manifest.json")]
     stack.start("trainer")
+    stack.running("drained.jsonl", "evaluator")
+    stack.kill("vllm")
+    stack.start("vllm")
     stack.ended_well_and_once("drained.jsonl")
