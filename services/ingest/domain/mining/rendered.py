@@ -26,14 +26,14 @@ _SYSTEM = re.compile(r"^\s*<<SYS>>(.*?)<</SYS>>", re.DOTALL)
 """Where Llama 2 has its system prompt: in the first question."""
 
 
-class Turn(NamedTuple):
-    """`who`: the role's word."""
+class Said(NamedTuple):
+    """One turn. `who`: as it is written."""
 
     who: str
     text: str
 
 
-def turns_of(text: str) -> list[Turn]:
+def turns_of(text: str) -> list[Said]:
     """The turns of a text that begins as a template does; of any other one, none. A turn without a text, as a prompt
     for generation ends with, is none."""
     begin = _BEGIN.match(text)
@@ -42,9 +42,9 @@ def turns_of(text: str) -> list[Turn]:
     if not found or found[0].start() != begin.end():
         return []
     ends = [each.start() for each in found[1:]] + [len(text)]
-    turns = [Turn(_who(each), _without_end(text[each.end() : end])) for each, end in zip(found, ends, strict=True)]
+    turns = [Said(_who(each), _without_end(text[each.end() : end])) for each, end in zip(found, ends, strict=True)]
     if found[0]["asked"] and (system := _SYSTEM.match(turns[0].text)):
-        turns[:1] = [Turn("system", system[1].strip()), Turn("user", turns[0].text[system.end() :].strip())]
+        turns[:1] = [Said("system", system[1].strip()), Said("user", turns[0].text[system.end() :].strip())]
     return [turn for turn in turns if turn.text]
 
 

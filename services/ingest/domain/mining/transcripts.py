@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
-from services.ingest.domain.mining.rendered import turns_of
+from services.ingest.domain.mining.rendered import Said, turns_of
 from shared.events.source import Role
 
 _LABEL = re.compile(
@@ -32,13 +32,6 @@ class Known(Protocol):
     def knows(self, word: str) -> bool: ...
 
 
-class Said(NamedTuple):
-    """One turn. `who`: as it is written."""
-
-    who: str
-    text: str
-
-
 def is_transcript(text: object, known: Known) -> bool:
     """Whether a text begins with a known speaker, and has another one with another role."""
     if not isinstance(text, str):
@@ -61,7 +54,7 @@ def said(text: object, known: Known) -> list[Said]:
     if not isinstance(text, str) or not is_transcript(text, known):
         return []
     if turns := turns_of(text):
-        return [Said(*turn) for turn in turns]
+        return turns
     labels = Counter(found["who"].strip() for line in _lines(text) if (found := _LABEL.match(line)))
     for who, times in labels.items():
         if times >= TWICE and not known.knows(who):
