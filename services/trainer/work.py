@@ -243,7 +243,7 @@ class TrainWork:
                     await self._stop(process, uploads)
                 raise
             finally:
-                await process.kill()
+                await process.release()
             raise_for_exit_code(code, process.trace, out)
 
     async def _stop(self, process: TrainingProcess, uploads: CheckpointUploads) -> None:

@@ -1,5 +1,6 @@
 """The training process: `python -m services.trainer.engine plan.json out/ [--events]`. Needs local files only. With
-`--wait` instead of the files, it imports its libraries first, and reads their names from its standard input.
+`--wait` instead of the files, it imports its libraries first. Then each line of its standard input names the files of a
+training, which a fork of the process does.
 
 `messages.py` describes what it prints and writes, and its exit codes.
 """
@@ -7,6 +8,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import json
 import os
@@ -14,11 +16,12 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
 from services.trainer.domain.plan import parse_plan
-from services.trainer.engine.messages import Completed, ExitCode, Stopped
+from services.trainer.engine.messages import ENDED, Completed, Ended, ExitCode, Stopped
 from services.trainer.engine.parallel.peers import Place
 from services.trainer.engine.report.ending import report_end
 from services.trainer.engine.report.reporter import Reporter
@@ -45,20 +48,26 @@ class StopRequest:
     """Handles SIGTERM and SIGINT.
 
     Once the training loop calls this object, the first signal makes it write a checkpoint and end. Before that, or at a
-    second signal, the process ends at once. A `peer` leaves that to its leader.
+    second signal, the process ends at once. A `peer` leaves that to its leader, and a process that waits to its fork.
     """
 
     def __init__(self, *, peer: bool = False) -> None:
         self.requested = False
         self.watched = False
         self.peer = peer
+        self.fork: int | None = None
+        """The process that signals are for."""
 
     def __call__(self) -> bool:
         """Whether to stop. Whoever calls this must write a checkpoint and end when it is True."""
         self.watched = True
         return self.requested
 
-    def handle(self, _signal: int, _frame: FrameType | None) -> None:
+    def handle(self, number: int, _frame: FrameType | None) -> None:
+        if self.fork is not None:
+            with suppress(ProcessLookupError):  # it has just ended
+                os.kill(self.fork, number)
+            return
         if not self.peer and (self.requested or not self.watched):
             raise SystemExit(ExitCode.STOPPED)
         self.requested = True
@@ -69,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("plan", type=Path, nargs="?", help="the plan, a JSON file (services/trainer/domain/plan.py)")
     parser.add_argument("out", type=Path, nargs="?", help="the folder that everything is written to")
     parser.add_argument(
-        "--wait", action="store_true", help='read plan and out later, as one line of JSON: {"plan": …, "out": …}'
+        "--wait", action="store_true", help='train what each line of the input says: {"plan": …, "out": …}'
     )
     parser.add_argument("--events", action="store_true", help="print progress as one JSON object per line")
     parser.add_argument(
@@ -88,10 +97,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ.setdefault(name, value)
     if options.wait:
         _import_ahead()
-        line = sys.stdin.readline()
-        if not line:  # the parent needs no training any more
+        asked = _asked(stop)
+        if asked is None:  # the parent needs no training any more
             return ExitCode.DONE
-        asked = json.loads(line)
         options.plan, options.out = Path(asked["plan"]), Path(asked["out"])
     elif options.plan is None or options.out is None:
         parser.error("plan and out are needed, unless --wait is given")
@@ -104,6 +112,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if code is None:
             raise
         return code
+
+
+def _asked(stop: StopRequest) -> dict[str, str] | None:
+    """What a line of the input asks this process to train; None: there is no line any more.
+
+    For each line this process forks, waits until the fork has ended, and says so; it is the forks that this function
+    returns in. A fork has all libraries at once, and shares their memory. Nothing has used the threads of torch before,
+    of which a fork would have a broken copy. Where something has touched a GPU, this process does the only training.
+    """
+    if not _may_fork():
+        line = sys.stdin.readline()
+        return dict(json.loads(line)) if line else None
+    process = os.getpid()
+    gc.freeze()  # the collector would write to the memory that is shared
+    while line := sys.stdin.readline():
+        stop.fork = os.fork() or None
+        if stop.fork is None:
+            end_with(process)
+            os.dup2(os.open(os.devnull, os.O_RDONLY), sys.stdin.fileno())
+            return dict(json.loads(line))
+        _, status = os.waitpid(stop.fork, 0)
+        stop.fork = None
+        sys.stderr.write(f"{ENDED}\n")
+        sys.stderr.flush()
+        sys.stdout.write(f"{Ended(at=time.time(), code=os.waitstatus_to_exitcode(status)).line()}\n")
+        sys.stdout.flush()
+    return None
+
+
+def _may_fork() -> bool:
+    """Whether a fork could use a GPU: not if this process has opened one, as a driver does when it is initialized."""
+    opened = Path("/proc/self/fd")
+    if not opened.is_dir():
+        return False
+    links = (os.path.realpath(link) for link in opened.iterdir())
+    return not any(link.startswith(("/dev/nvidia", "/dev/kfd", "/dev/dri")) for link in links)
 
 
 def _import_ahead() -> None:

@@ -314,6 +314,16 @@ class Failed(ErrorDocument, Message):
     event: Literal["error"] = "error"
 
 
+class Ended(Message):
+    """A process that forks trainings says so of the last one, whose output is complete. `code`: as of a process;
+    negative: the signal that ended it. Before that, it writes the line `ENDED` to stderr."""
+
+    event: Literal["ended"] = "ended"
+    code: int
+
+
+ENDED = "--- the training has ended ---"
+
 AnyMessage = (
     Started
     | PhaseBegan
@@ -327,6 +337,7 @@ AnyMessage = (
     | Stopped
     | Completed
     | Failed
+    | Ended
 )
 _KINDS = tuple(kind.model_fields["event"].default for kind in get_args(AnyMessage))
 _adapter: TypeAdapter[AnyMessage] = TypeAdapter(Annotated[AnyMessage, Field(discriminator="event")])

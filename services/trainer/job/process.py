@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
 
-from services.trainer.engine.messages import AnyMessage, parse_message
+from services.trainer.engine.messages import ENDED, AnyMessage, Ended, parse_message
 
 ROOT = Path(__file__).resolve().parents[3]
 TAIL_LINES = 400
@@ -20,11 +20,15 @@ NOT_INHERITED = ("TUNESTREAM_", "WANDB_", "MLFLOW_")
 
 
 class TrainingProcess:
-    """A running training process. It is killed when its parent ends, even if the parent crashes."""
+    """A running training process, or one that was started ahead, which does one training after the other, each in a
+    fork of itself. It is killed when its parent ends, even if the parent crashes."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
         self._stderr: deque[str] = deque(maxlen=TAIL_LINES)
+        self._code: int | None = None
+        """Of the last training of several."""
+        self._drained = asyncio.Event()
         self._draining = asyncio.create_task(self._drain())
 
     @classmethod
@@ -34,7 +38,8 @@ class TrainingProcess:
 
     @classmethod
     async def start_ahead(cls, *, gpu: str | None, threads: int | None) -> TrainingProcess:
-        """Start a process that imports its libraries, and then waits for `begin`. It does not touch the GPU."""
+        """Start a process that imports its libraries, and then waits for each `begin`. It does not touch the GPU; its
+        forks do."""
         return await cls._start(["--wait"], asyncio.subprocess.PIPE, gpu, threads)
 
     @classmethod
@@ -55,15 +60,17 @@ class TrainingProcess:
         return cls(process)
 
     async def begin(self, plan: Path, out: Path) -> bool:
-        """Let a process that was started ahead train the plan in the file `plan`, as `start` does; False: it has
-        ended."""
+        """Let a process that was started ahead train the plan in the file `plan`, as `start` does; the training before
+        must have ended. False: the process has ended."""
         stdin = self._process.stdin
         if stdin is None or self._process.returncode is not None:
             return False
+        self._code = None
+        self._stderr.clear()
+        self._drained.clear()
         try:
             stdin.write(json.dumps({"plan": str(plan), "out": str(out)}).encode() + b"\n")
             await stdin.drain()
-            stdin.close()
         except ConnectionError:
             return False
         return True
@@ -73,27 +80,42 @@ class TrainingProcess:
         return self._process.pid
 
     async def messages(self) -> AsyncIterator[AnyMessage]:
-        """The messages of the process, until it ends. Iterating may stop and begin again; no message is lost."""
+        """The messages of the training, until it ends. Iterating may stop and begin again; no message is lost."""
         assert self._process.stdout is not None
-        while line := await self._process.stdout.readline():
-            if (message := parse_message(line)) is not None:
+        while self._code is None and (line := await self._process.stdout.readline()):
+            message = parse_message(line)
+            if isinstance(message, Ended):
+                self._code = message.code
+            elif message is not None:
                 yield message
 
     async def wait(self) -> int:
-        """The exit code; negative: the signal that ended it."""
+        """The exit code of the training, after its last message; negative: the signal that ended it."""
+        if self._code is None:
+            return await self.ended()
+        await self._drained.wait()
+        return self._code
+
+    async def ended(self) -> int:
+        """The exit code of the process itself, when it ends."""
         await self._draining
         return await self._process.wait()
 
     def terminate(self) -> None:
-        """Ask it to write a checkpoint and end."""
+        """Ask the training to write a checkpoint and end."""
         if self._process.returncode is None:
             self._process.terminate()
 
     async def kill(self) -> None:
-        """Kill it, and wait for its end."""
+        """Kill it, and its training, and wait for its end."""
         if self._process.returncode is None:
             self._process.kill()
-        await self.wait()
+        await self.ended()
+
+    async def release(self) -> None:
+        """No more is asked of this training: if it has not ended, or the process does no other, kill it."""
+        if self._code is None:
+            await self.kill()
 
     @property
     def trace(self) -> str:
@@ -102,8 +124,14 @@ class TrainingProcess:
 
     async def _drain(self) -> None:
         assert self._process.stderr is not None
+        begun = ""
         while chunk := await self._process.stderr.read(2**16):
-            self._stderr.extend(chunk.decode(errors="replace").splitlines())
+            *lines, begun = (begun + chunk.decode(errors="replace"))[-(2**17) :].split("\n")
+            if ENDED in lines:
+                self._drained.set()
+            self._stderr.extend(line for line in lines if line != ENDED)
+        self._stderr.append(begun)
+        self._drained.set()
 
 
 def child_environment(environment: Mapping[str, str], *, gpu: str | None, threads: int | None) -> dict[str, str]:

@@ -103,7 +103,7 @@ class FakeTraining:
         self.terminated = True
         self._messages.put_nowait(None)
 
-    async def kill(self) -> None:
+    async def release(self) -> None:
         self.killed = True
 
 

@@ -1,21 +1,29 @@
-"""The training process that is started before its job comes: it trains like any other, is replaced when it dies, and
-goes with the service."""
+"""The process that is started before a job comes: its forks train like any other process, it stays when they end, is
+replaced when it dies, and goes with the service."""
 
 from __future__ import annotations
 
+import asyncio
+import io
 import json
+import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
+from services.trainer.engine.__main__ import StopRequest, _asked
 from services.trainer.engine.messages import ExitCode
 from services.trainer.job.ahead import ProcessAhead
 from services.trainer.job.process import TrainingProcess
+from shared.errors import InputError
+from shared.events import Hyperparameters, JobProgress
+from shared.events.spec import Lora
 from shared.retry import Backoff
 from shared.settings import Settings
 from shared.tasks import in_background
@@ -40,29 +48,68 @@ def alive(pid: int) -> bool:
     return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
-async def test_a_job_is_trained_by_the_process_that_waited_and_another_one_follows(
-    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def run(base: Path, tmp_path: Path) -> Run:
     settings = Settings.model_validate(
         {
             "model": {"id": "org/micro", "path": str(base)},
-            "trainer": {"gpu": "cpu", "threads": 1, "work_dir": tmp_path / "work"},
+            "trainer": {"gpu": "cpu", "threads": 2, "work_dir": tmp_path / "work"},
         }
     )
-    run = Run(FakeStore(), settings, hyperparameters={"n_epochs": 1, "batch_size": 10})
-    cold = await run.attempt(1)
-    losses = run.metrics(1)
+    return Run(FakeStore(), settings, hyperparameters={"n_epochs": 1, "batch_size": 10})
 
+
+@pytest.fixture
+def no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     async def none(*_: object, **__: object) -> None:
         raise AssertionError("no other process is started")
 
     monkeypatch.setattr(TrainingProcess, "start", none)
+
+
+def forks(ahead: ProcessAhead) -> list[psutil.Process]:
+    return psutil.Process(ahead.pid).children()
+
+
+async def test_one_process_does_one_job_after_the_other_as_any_other_process_does(run: Run, request: Any) -> None:
+    cold = await run.attempt(1)
+    request.getfixturevalue("no_other")
     async with kept_ahead() as ahead:
-        first = ahead.pid
-        run.work._ahead = ahead
-        warm = await run.attempt(2)
-        assert (warm.train_loss, run.metrics(2)) == (cold.train_loss, losses)
-        await until(lambda: ahead.pid not in (None, first), "another one waits")
+        first, run.work._ahead = ahead.pid, ahead
+        for number in (2, 3):
+            warm = await run.attempt(number)
+            assert (warm.train_loss, run.metrics(number)) == (cold.train_loss, run.metrics(1))
+            assert ahead.pid == first and not forks(ahead)
+
+
+@pytest.mark.usefixtures("no_other")
+async def test_it_outlives_a_training_that_is_killed_cancelled_or_wrong(run: Run) -> None:
+    async with kept_ahead() as ahead:
+        first, run.work._ahead = ahead.pid, ahead
+
+        def kill(event: JobProgress) -> None:
+            if event.message == "training: load":
+                [fork] = forks(ahead)
+                fork.kill()
+
+        run.on_progress = kill
+        with pytest.raises(RuntimeError, match="ended by signal 9"):
+            await run.attempt(1)
+
+        run.spec = run.spec.model_copy(update={"hyperparameters": Hyperparameters(n_epochs=50, batch_size=1)})
+        began = asyncio.Event()
+        run.on_progress = lambda event: began.set() if (event.step or 0) >= 3 else None
+        attempt = asyncio.create_task(run.attempt(2))
+        await began.wait()
+        attempt.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await attempt
+        assert [key for key in run.store.held if key.endswith("manifest.json") and "attempt-2/resume/step-" in key]
+
+        run.spec = run.spec.model_copy(update={"lora": Lora(target_modules=["nowhere"])})
+        with pytest.raises(InputError):
+            await run.attempt(3)
+        assert ahead.pid == first and not forks(ahead)
 
 
 async def test_a_process_that_dies_is_replaced_and_never_taken() -> None:
@@ -107,3 +154,13 @@ def test_before_its_plan_comes_it_has_not_loaded_what_asks_a_gpu() -> None:
     loaded, initialized = done.stdout.splitlines()
     assert json.loads(loaded) == [True, False, False]
     assert initialized == "False"
+
+
+def test_where_a_gpu_was_touched_it_does_the_training_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fork of it could not use that GPU."""
+    asked = {"plan": "plan.json", "out": "out"}
+    monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(asked) + "\n"))
+    monkeypatch.setattr(os.path, "realpath", lambda _: "/dev/nvidiactl")
+    stop = StopRequest()
+    assert _asked(stop) == asked and stop.fork is None
+    assert _asked(stop) is None
