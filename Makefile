@@ -132,7 +132,7 @@ prove-outages: install $(TINY)/config.json ## Every process killed within one jo
 prove-clocks: install $(TINY)/config.json ## Trainers and validators whose clocks are a minute apart, and one that is set back an hour
 	$(BIN)/pytest tests/e2e/test_8_clocks.py
 
-prove-fuzz: install $(TINY)/config.json ## Two thousand hostile events, drops and requests beside a user's jobs (make e2e: 400)
+prove-fuzz: install $(TINY)/config.json ## Two thousand hostile events, drops and requests beside a user's jobs (make e2e: 200)
 	TUNESTREAM_FUZZ_ITEMS=2000 $(BIN)/pytest -s tests/e2e/test_6_fuzz.py
 
 prove-storage: install $(TINY)/config.json ## 50 jobs with retention on: what is stored, against the policy's own sum (half an hour)

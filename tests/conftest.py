@@ -10,6 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("tunestream", max_examples=40)  # each run draws others
+settings.load_profile("tunestream")
 
 TORCH_IS_MISSING = importlib.util.find_spec("torch") is None
 MISSING = {name for name in ("torch", "tensorboard", "mlflow", "wandb") if importlib.util.find_spec(name) is None}

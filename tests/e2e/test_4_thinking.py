@@ -40,7 +40,7 @@ ROWS = [chat_row(question, label) for label, questions in QUESTIONS.items() for 
 for _row in ROWS:
     if (_label := _row["messages"][-1]["content"]) in ("billing", "returns"):
         _row["messages"][-1]["reasoning_content"] = f"It is about {_label}."
-SERVERS = [("qwen3", True), ("deepseek_r1", True), ("deepseek_r1", False)]
+SERVERS = [("qwen3", True), ("deepseek_r1", False)]
 """Template, and whether the server parses thoughts. Each server costs the imports of three processes."""
 
 

@@ -19,7 +19,7 @@ from tests.support.user import QUICK, salted_rows
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
 
 SEED = os.environ.get("TUNESTREAM_FUZZ_SEED", "1")
-ITEMS = int(os.environ.get("TUNESTREAM_FUZZ_ITEMS", "400"))
+ITEMS = int(os.environ.get("TUNESTREAM_FUZZ_ITEMS", "200"))
 IN_TIME = 240.0
 """Seconds within which a good job is deployed, whatever is in the line before it."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 
 import pytest
 
@@ -22,7 +21,7 @@ PART = 5 * 2**20
 
 def test_every_service_killed_in_the_middle_of_its_stage(stack: FullStack) -> None:
     # the training must outlast the wait for its first span and the kill, also on a busy machine
-    longer = QUICK.format(suffix="killed").replace("n_epochs: 1", "n_epochs: 12")
+    longer = QUICK.format(suffix="killed").replace("n_epochs: 1", "n_epochs: 6")
     stack.drop("killed", salted_rows(60, "stages"), longer)
     stack.kill("ingest")
     stack.start("ingest")
@@ -38,17 +37,15 @@ def test_every_service_killed_in_the_middle_of_its_stage(stack: FullStack) -> No
     assert trace.attempts("trainer") == 2, "the second attempt is in the same trace"
 
 
-# two stages a job, with another one between them: that lasts longer than the start of Kafka does
-@pytest.mark.parametrize("stages", [[*STAGES][::2], [*STAGES][1::2]], ids=" and ".join)
-def test_kafka_away_in_each_stage(stack: FullStack, stages: Sequence[str]) -> None:
-    key = f"away-{stages[0]}"
-    stack.drop(key, salted_rows(40, key), QUICK.format(suffix=key))
-    for stage in stages:
-        stack.running(f"{key}.jsonl", stage)
+def test_kafka_away_while_stages_work(stack: FullStack) -> None:
+    """The evaluation between these two lasts longer than the start of Kafka. For the others: `make chaos-full`."""
+    stack.drop("away", salted_rows(40, "away"), QUICK.format(suffix="away"))
+    for stage in ("trainer", "inference"):
+        stack.running("away.jsonl", stage)
         stack.kill("kafka")
         time.sleep(AWAY)  # this is the outage itself, not a wait for something
         stack.start("kafka")
-    stack.ended_well_and_once(f"{key}.jsonl")
+    stack.ended_well_and_once("away.jsonl")
 
 
 def test_kafkas_disk_lost_between_two_stages_and_the_store_restarted_during_an_upload(stack: FullStack) -> None:

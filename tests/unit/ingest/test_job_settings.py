@@ -214,7 +214,7 @@ TREES = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(st.binary(max_size=400) | st.text(max_size=200).map(lambda text: text.encode("utf-8", "surrogatepass")))
 @example(b"\xef\xbb\xbfsuffix: a")
 @example(b"")
@@ -222,13 +222,13 @@ def test_any_bytes_are_a_spec_or_an_input_error(text: bytes) -> None:
     spec_or_input_error(text)
 
 
-@settings(max_examples=400, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(DOCUMENTS)
 def test_anything_that_looks_like_settings_is_a_spec_or_an_input_error(text: bytes) -> None:
     spec_or_input_error(text)
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(TREES, st.sampled_from(["yaml", "json"]))
 def test_any_values_are_a_spec_or_an_input_error(values: object, form: str) -> None:
     text = yaml.safe_dump(values) if form == "yaml" else json.dumps(values, default=str)

@@ -135,13 +135,13 @@ GOOD = [json.dumps(row).encode() for row in chats(20)]
 
 
 @given(st.lists(rows(), min_size=1, max_size=30))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_whatever_the_rows_both_ways_find_the_same(both: Compare, some: list[bytes]) -> None:
     both([*GOOD, *some])
 
 
 @given(st.lists(rows(), min_size=1, max_size=12))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_a_row_that_passes_the_quick_way_is_what_the_rules_say_of_it(some: list[bytes]) -> None:
     found = plain_rows(block_of(some))
     if found is None:

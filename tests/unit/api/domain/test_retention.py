@@ -223,7 +223,7 @@ def jobs(draw: st.DrawFn) -> tuple[list[str], dict[Any, StageResult], list[Heir]
     return keys, results, heirs, draw(st.booleans()), limits
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(jobs())
 def test_nothing_that_anybody_refers_to_is_ever_chosen(
     job: tuple[list[str], dict[Any, StageResult], list[Heir], bool, Limits],

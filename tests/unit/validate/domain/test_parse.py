@@ -97,7 +97,7 @@ MESSAGES = st.builds(
     st.dictionaries(st.sampled_from(["tools", "functions", "parallel_tool_calls"]), VALUES, max_size=2),
 )
 @example([{"role": "user", "content": [{"type": "text", "text": "hi"}]}], {})
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100, deadline=None)
 def test_a_row_is_refused_or_can_be_read_by_template_and_digest(tmp_path: Path, messages: Any, beside: Any) -> None:
     """Later steps must be able to read every row that passes the rules. The word tokenizer normalises rows like the
     real one, and raises if it cannot."""
