@@ -63,6 +63,11 @@ class StopRequest:
         self.watched = True
         return self.requested
 
+    def kill_fork(self, _signal: int, _frame: FrameType | None) -> None:
+        if self.fork is not None:
+            with suppress(ProcessLookupError):
+                os.kill(self.fork, signal.SIGKILL)
+
     def handle(self, number: int, _frame: FrameType | None) -> None:
         if self.fork is not None:
             with suppress(ProcessLookupError):  # it has just ended
@@ -120,11 +125,13 @@ def _asked(stop: StopRequest) -> dict[str, str] | None:
     For each line this process forks, waits until the fork has ended, and says so; it is the forks that this function
     returns in. A fork has all libraries at once, and shares their memory. Nothing has used the threads of torch before,
     of which a fork would have a broken copy. Where something has touched a GPU, this process does the only training.
+    SIGUSR1 kills the training at once.
     """
     if not _may_fork():
         line = sys.stdin.readline()
         return dict(json.loads(line)) if line else None
     process = os.getpid()
+    signal.signal(signal.SIGUSR1, stop.kill_fork)
     gc.freeze()  # the collector would write to the memory that is shared
     while line := sys.stdin.readline():
         stop.fork = os.fork() or None

@@ -4,9 +4,11 @@ crashes."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
+import signal
 import sys
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -16,6 +18,8 @@ from services.trainer.engine.messages import ENDED, AnyMessage, Ended, parse_mes
 
 ROOT = Path(__file__).resolve().parents[3]
 TAIL_LINES = 400
+KILL_SECONDS = 10.0
+"""For how long a process may take to say that the training was killed."""
 NOT_INHERITED = ("TUNESTREAM_", "WANDB_", "MLFLOW_")
 
 
@@ -113,7 +117,13 @@ class TrainingProcess:
         await self.ended()
 
     async def release(self) -> None:
-        """No more is asked of this training: if it has not ended, or the process does no other, kill it."""
+        """No more is asked of this training: kill it if it has not ended. A process that does others goes on."""
+        if self._code is None and self._process.stdin is not None and self._process.returncode is None:
+            self._process.send_signal(signal.SIGUSR1)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(KILL_SECONDS):
+                    async for _ in self.messages():
+                        pass
         if self._code is None:
             await self.kill()
 

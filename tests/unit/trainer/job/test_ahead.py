@@ -9,7 +9,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,9 @@ from typing import Any
 import psutil
 import pytest
 
+from services.trainer.domain.plan import Plan
 from services.trainer.engine.__main__ import StopRequest, _asked
-from services.trainer.engine.messages import ExitCode
+from services.trainer.engine.messages import ExitCode, StepDone
 from services.trainer.job.ahead import ProcessAhead
 from services.trainer.job.process import TrainingProcess
 from shared.errors import InputError
@@ -110,6 +111,24 @@ async def test_it_outlives_a_training_that_is_killed_cancelled_or_wrong(run: Run
         with pytest.raises(InputError):
             await run.attempt(3)
         assert ahead.pid == first and not forks(ahead)
+
+
+async def test_a_training_that_nobody_wants_any_more_is_killed_and_the_next_one_runs(
+    make_plan: Callable[..., Plan], tmp_path: Path
+) -> None:
+    async with kept_ahead() as ahead:
+        first = ahead.pid
+        for n_epochs, steps in ((50, 3), (1, None)):
+            plan = make_plan(hyperparameters={"n_epochs": n_epochs, "batch_size": 8})
+            (tmp_path / "plan.json").write_text(plan.model_dump_json())
+            training = await ahead.take(tmp_path / "plan.json", tmp_path / f"out-{n_epochs}")
+            assert training is not None
+            async for message in training.messages():
+                if isinstance(message, StepDone) and message.step == steps:
+                    break
+            await training.release()
+            assert (await training.wait(), ahead.pid) == (-9 if steps else ExitCode.DONE, first)
+            assert not forks(ahead)
 
 
 async def test_a_process_that_dies_is_replaced_and_never_taken() -> None:
