@@ -31,7 +31,7 @@ PIN := $(BIN)/uv pip compile --quiet --no-emit-index-url --no-annotate --no-head
 $(if $(filter tiny-base smollm2,$(BASE)),,$(error BASE is "$(BASE)", but must be tiny-base or smollm2; TUNESTREAM_MODEL__ID names other bases))
 
 .DEFAULT_GOAL := help
-.PHONY: help install docs demo up down full full-down secrets check test test-full lint unit sim wiring e2e prove-clocks prove-fuzz prove-mining prove-outages prove-storage prove-sweep prove-synthesis prove-uploads clients prove-clients chaos chaos-full constraints clean pages
+.PHONY: help install docs demo up down full full-down secrets check test test-full lint unit sim wiring e2e prove-clocks prove-features prove-full prove-fuzz prove-mining prove-outages prove-storage prove-sweep prove-synthesis prove-uploads clients prove-clients chaos chaos-full constraints clean pages
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -101,7 +101,7 @@ check: $(CHECK)/.installed ## Style, types, import rules and unit tests without 
 test: lint unit sim wiring e2e ## Everything that needs no Docker, fast tests first
 
 test-full: install $(TINY)/config.json ## The full stack, started for the tests and removed after them: end to end, rights, outages
-	$(BIN)/pytest tests/full --durations=12
+	$(BIN)/pytest tests/full -m 'not proof' --durations=12
 
 # $(call lint,BIN)
 define lint
@@ -129,10 +129,16 @@ e2e: install $(TINY)/config.json ## The whole stack with the real vLLM, killed a
 prove-outages: install $(TINY)/config.json ## Every process killed within one job; Kafka, the store and vLLM away for two minutes each
 	TUNESTREAM_OUTAGE_SECONDS=120 $(BIN)/pytest tests/e2e/test_3_kills.py tests/e2e/test_7_outages.py --durations=8
 
+prove-features: install $(TINY)/config.json ## Tool calls, thoughts and a search of two trials, each trained and asked on the real vLLM (ten minutes)
+	$(BIN)/pytest tests/e2e/test_4_thinking.py tests/e2e/test_5_tools.py tests/e2e/test_9_sweep.py --durations=8
+
+prove-full: install $(TINY)/config.json ## The full stack: Kafka away in the middle of a job, its disk lost, the store restarted during an upload
+	$(BIN)/pytest tests/full/test_4_outages.py --durations=8
+
 prove-clocks: install $(TINY)/config.json ## Trainers and validators whose clocks are a minute apart, and one that is set back an hour
 	$(BIN)/pytest tests/e2e/test_8_clocks.py
 
-prove-fuzz: install $(TINY)/config.json ## Two thousand hostile events, drops and requests beside a user's jobs (make e2e: 200)
+prove-fuzz: install $(TINY)/config.json ## Two thousand hostile events, drops and requests beside a user's jobs
 	TUNESTREAM_FUZZ_ITEMS=2000 $(BIN)/pytest -s tests/e2e/test_6_fuzz.py
 
 prove-storage: install $(TINY)/config.json ## 50 jobs with retention on: what is stored, against the policy's own sum (half an hour)

@@ -26,7 +26,7 @@ from tests.support.data.thinking_base import TEMPLATES, make_thinking_base
 from tests.support.fakes.store import FakeStore
 from tests.support.vllm_server import VllmServer
 
-pytestmark = [pytest.mark.e2e, pytest.mark.torch, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.proof, pytest.mark.torch, pytest.mark.timeout(600)]
 
 THINKER, TUNED = "thinker", "ft:thinker:org::12345678"
 QUESTIONS = {

@@ -11,7 +11,7 @@ import pytest
 from examples.tasks import tools
 from tests.e2e.conftest import StackUnderTest
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.proof, pytest.mark.timeout(600)]
 
 ALIAS = "desk"
 # two of the three tools, because the tiny base reads all of a prompt's tools in every row

@@ -16,10 +16,10 @@ from tests.support.fuzz.assault import Assault, is_hostile, items
 from tests.support.fuzz.requests import Target
 from tests.support.user import QUICK, salted_rows
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.e2e, pytest.mark.proof, pytest.mark.timeout(1500)]
 
 SEED = os.environ.get("TUNESTREAM_FUZZ_SEED", "1")
-ITEMS = int(os.environ.get("TUNESTREAM_FUZZ_ITEMS", "200"))
+ITEMS = int(os.environ.get("TUNESTREAM_FUZZ_ITEMS", "400"))
 IN_TIME = 240.0
 """Seconds within which a good job is deployed, whatever is in the line before it."""
 

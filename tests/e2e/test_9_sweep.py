@@ -9,7 +9,7 @@ import pytest
 from tests.e2e.conftest import StackUnderTest
 from tests.support.user import support_rows
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.proof, pytest.mark.timeout(600)]
 
 SETTINGS = """
 hyperparameters: {n_epochs: 1, batch_size: 8}

@@ -37,6 +37,7 @@ def test_every_service_killed_in_the_middle_of_its_stage(stack: FullStack) -> No
     assert trace.attempts("trainer") == 2, "the second attempt is in the same trace"
 
 
+@pytest.mark.proof
 def test_kafka_away_while_stages_work(stack: FullStack) -> None:
     """The evaluation between these two lasts longer than the start of Kafka. For the others: `make chaos-full`."""
     stack.drop("away", salted_rows(40, "away"), QUICK.format(suffix="away"))
@@ -48,6 +49,7 @@ def test_kafka_away_while_stages_work(stack: FullStack) -> None:
     stack.ended_well_and_once("away.jsonl")
 
 
+@pytest.mark.proof
 def test_kafkas_disk_lost_between_two_stages_and_the_store_restarted_during_an_upload(stack: FullStack) -> None:
     body = salted_rows(40, "disk")
     filler = b" " * 200 + b"\n"  # blank lines are no rows; S3 wants parts of 5 MB
