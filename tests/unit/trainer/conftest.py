@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from services.trainer.domain.plan import Plan
+from services.trainer.job.ahead import ProcessAhead
+from shared.retry import Backoff
+from shared.tasks import in_background
 from tests.support.data.micro_base import make_base, make_tokenizer, support_rows, write_rows
+from tests.support.waiting import until
 
 
 @pytest.fixture(autouse=True)
@@ -27,6 +31,15 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tokenizer() -> Any:
     return make_tokenizer()
+
+
+@pytest.fixture
+async def ahead() -> AsyncIterator[ProcessAhead]:
+    """One that does the trainings of a test in forks of its process, so that libraries are imported once."""
+    kept = ProcessAhead(gpu="cpu", threads=1, pauses=Backoff(0.01, 0.02))
+    async with in_background(kept.run()):
+        await until(lambda: kept.pid, "a process waits")
+        yield kept
 
 
 @pytest.fixture

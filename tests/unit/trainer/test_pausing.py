@@ -15,6 +15,7 @@ import pytest
 from services.trainer.engine.report.reporter import Reporter
 from services.trainer.engine.run import run
 from services.trainer.job import telling
+from services.trainer.job.ahead import ProcessAhead
 from services.trainer.job.process import TrainingProcess
 from services.trainer.work import TrainWork
 from shared import control
@@ -50,7 +51,8 @@ class Clock:
 class Trainer:
     """A trainer service, and one job that it is asked for."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, ahead: ProcessAhead) -> None:
+        self.ahead = ahead
         self.clock = Clock()
         self.store = FakeStore(clock=self.clock)
         self.settings = settings
@@ -77,7 +79,7 @@ class Trainer:
         self.bus = FakeBus()
         runner = StageRunner(
             STAGES["trainer"],
-            TrainWork(self.store, self.settings),
+            TrainWork(self.store, self.settings, self.ahead),
             ledger=self.store,
             bus=self.bus,
             owner="trainer",
@@ -120,11 +122,11 @@ def every_step_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_a_job_that_was_paused_for_an_hour_and_killed_has_the_losses_of_an_unbroken_one(
-    settings: Settings, make_plan: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, make_plan: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ahead: ProcessAhead
 ) -> None:
     rng = random.Random(1)
     first, killed, second = sorted(rng.sample(range(2, STEPS - 15), 3))
-    trainer = Trainer(settings)
+    trainer = Trainer(settings, ahead)
     await trainer.ask()
     async with trainer.running() as runner:
         await trainer.reaches(first)

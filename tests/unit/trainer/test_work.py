@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from services.inference.domain.adapter import config_problems, file_problems
 from services.trainer.domain.plan import Plan, parse_plan
 from services.trainer.engine.report.reporter import Reporter
 from services.trainer.engine.run import run
+from services.trainer.job.ahead import ProcessAhead
 from services.trainer.job.process import child_environment, safe_trace
 from services.trainer.work import TrainWork, raise_for_exit_code
 from shared.base import BaseProfile, ServerFacts, ledger
@@ -70,13 +72,14 @@ class Run:
         start_from: FolderReference | None = None,
         base_profile: str | None = None,
         origin: dict[str, Any] | None = None,
+        ahead: ProcessAhead | None = None,
         **spec: Any,
     ) -> None:
         self.job_id = job_id
         self.origin = origin or {}
         self.base_profile = base_profile
         self.start_from = start_from
-        self.work = TrainWork(store, settings)
+        self.work = TrainWork(store, settings, ahead)
         self.store = store
         self.progress: list[JobProgress] = []
         self.on_progress: Callable[[JobProgress], None] = self.progress.append
@@ -137,9 +140,10 @@ def without_clock(metrics: str) -> list[dict[str, Any]]:
 
 
 def children() -> list[psutil.Process]:
-    """The training processes that run."""
+    """The training processes that run, also those that are forks of one that was started ahead."""
     running = [p for p in psutil.Process().children() if p.status() != psutil.STATUS_ZOMBIE]
-    return [p for p in running if "services.trainer.engine" in p.cmdline()]
+    engines = [p for p in running if "services.trainer.engine" in p.cmdline()]
+    return [each for p in engines for each in (p.children() if "--wait" in p.cmdline() else [p])]
 
 
 @pytest.mark.parametrize("problem", [None, "it has no adapters for LlamaForCausalLM"])
@@ -210,23 +214,15 @@ async def test_a_training_uses_as_many_gpus_as_the_settings_say(
 
 
 async def test_after_a_kill_the_next_attempt_continues_exactly(
-    store: FakeStore, settings: Settings, make_plan: Any, tmp_path: Path, spans: Spans
+    store: FakeStore, settings: Settings, make_plan: Any, tmp_path: Path, spans: Spans, ahead: ProcessAhead
 ):
-    job = Run(store, settings)
-
-    def kill_after_the_second_checkpoint(event: JobProgress) -> None:
-        if event.state == "checkpoint" and event.step == 20:
-            [child] = children()
-            child.kill()
-
-    job.on_progress = kill_after_the_second_checkpoint
-    with pytest.raises(RuntimeError, match="ended by signal 9"):
-        await job.attempt(1)
+    job = Run(store, settings, ahead=ahead)
+    await killed(job, 1, after=20)
+    job.progress.clear()
     reached = [span.name for span in spans.all]
     before = ["trainer.download", "trainer.start", "trainer.tokenize", "trainer.load", "trainer.prepare"]
     assert reached[:-1] == [*before, "trainer.epoch 1", *(["trainer.epoch 2"] if len(reached) > 7 else [])]
     assert spans.all[-1].status.description == "RuntimeError"
-    job.on_progress = job.progress.append
     completed = await job.attempt(2)
 
     plan = make_plan(hyperparameters=job.spec.hyperparameters, lora=job.spec.lora)
@@ -274,10 +270,12 @@ async def test_after_a_kill_the_next_attempt_continues_exactly(
     assert list((tmp_path / "work").rglob("*.jsonl")) == []
 
 
-async def test_a_job_starts_from_the_adapter_of_an_earlier_one(store: FakeStore, settings: Settings):
-    earlier = Run(store, settings)
+async def test_a_job_starts_from_the_adapter_of_an_earlier_one(
+    store: FakeStore, settings: Settings, ahead: ProcessAhead
+):
+    earlier = Run(store, settings, ahead=ahead)
     completed = await earlier.attempt(1)
-    job = Run(store, settings, job_id="ftjob-def", start_from=completed.adapter, lora={})
+    job = Run(store, settings, ahead=ahead, job_id="ftjob-def", start_from=completed.adapter, lora={})
     second = await job.attempt(1)
     assert (second.rank, second.hyperparameters["lora_alpha"]) == (8, 16)
     assert job.metrics(1)[0]["train_loss"] < earlier.metrics(1)[0]["train_loss"] - 0.3
@@ -292,17 +290,20 @@ def retry_of(parent: Run, job_id: str, **more: Any) -> Run:
     """A job that is a retry of `parent` from the training."""
     origin = {"parent_job": parent.job_id, "from_stage": "trainer"}
     settings = {**parent.spec.model_dump(), "rerun": parent.spec.rerun + 1, **more}
-    return Run(parent.store, parent.work._settings, job_id=job_id, origin=origin, **settings)
+    work = parent.work
+    return Run(parent.store, work._settings, ahead=work._ahead, job_id=job_id, origin=origin, **settings)
 
 
 async def killed(job: Run, number: int, *, after: int) -> None:
-    """Attempt `number` of `job` is killed when the checkpoint of the step `after` is uploaded."""
+    """Attempt `number` of `job` is killed when a state of the step `after`, or of a later one, is in the store."""
+    state = re.compile(rf"jobs/{job.job_id}/trainer/attempt-{number}/resume/step-(\d+)/manifest\.json")
 
     def kill(event: JobProgress) -> None:
         job.progress.append(event)
-        if event.state == "checkpoint" and event.step == after:
-            [child] = children()
-            child.kill()
+        states = filter(None, map(state.fullmatch, job.store.held))
+        if any(int(found[1]) >= after for found in states):
+            for child in children():  # none: it was killed at the event before
+                child.kill()
 
     job.on_progress = kill
     with pytest.raises(RuntimeError, match="ended by signal 9"):
@@ -317,9 +318,9 @@ def continued_from(job: Run) -> int | None:
 
 
 async def test_a_retry_of_a_retry_continues_exactly_from_the_newest_checkpoint(
-    store: FakeStore, settings: Settings, make_plan: Any, tmp_path: Path
+    store: FakeStore, settings: Settings, make_plan: Any, tmp_path: Path, ahead: ProcessAhead
 ):
-    job = Run(store, settings, hyperparameters={"n_epochs": 6, "batch_size": 4, "learning_rate": 0.01})
+    job = Run(store, settings, ahead=ahead, hyperparameters={"n_epochs": 6, "batch_size": 4, "learning_rate": 0.01})
     await killed(job, 1, after=10)
     second = retry_of(job, "ftjob-def")
     await killed(second, 1, after=30)
@@ -339,15 +340,15 @@ async def test_a_retry_of_a_retry_continues_exactly_from_the_newest_checkpoint(
 
 
 async def test_where_the_checkpoint_of_the_parent_does_not_fit_that_of_the_retry_counts(
-    store: FakeStore, settings: Settings
+    store: FakeStore, settings: Settings, ahead: ProcessAhead
 ):
     """An operator has changed what the template is given. The retry began anew, and its next attempt continues from
     there, although the parent was further."""
-    job = Run(store, settings)
+    job = Run(store, settings, ahead=ahead)
     await killed(job, 1, after=20)
     again = retry_of(job, "ftjob-def")
     model = {**settings.model.model_dump(), "profile": {"chat_template_kwargs": {"enable_thinking": True}}}
-    again.work = TrainWork(store, settings.model_copy(update={"model": ModelSettings.model_validate(model)}))
+    again.work = TrainWork(store, settings.model_copy(update={"model": ModelSettings.model_validate(model)}), ahead)
     await killed(again, 1, after=10)
     assert continued_from(again) is None
     completed = await again.attempt(2)
