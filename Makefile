@@ -129,8 +129,8 @@ e2e: install $(TINY)/config.json ## The whole stack with the real vLLM, killed a
 prove-outages: install $(TINY)/config.json ## Every process killed within one job; Kafka, the store and vLLM away for two minutes each
 	TUNESTREAM_OUTAGE_SECONDS=120 $(BIN)/pytest tests/e2e/test_3_kills.py tests/e2e/test_7_outages.py --durations=8
 
-prove-features: install $(TINY)/config.json ## Tool calls, thoughts and a search of two trials, each trained and asked on the real vLLM (ten minutes)
-	$(BIN)/pytest tests/e2e/test_4_thinking.py tests/e2e/test_5_tools.py tests/e2e/test_9_sweep.py --durations=8
+prove-features: install $(TINY)/config.json ## Tool calls, thoughts, a help-desk export and a search of two trials, each trained and asked on the real vLLM (ten minutes)
+	$(BIN)/pytest tests/e2e/test_4_thinking.py tests/e2e/test_5_tickets.py tests/e2e/test_5_tools.py tests/e2e/test_9_sweep.py --durations=8
 
 prove-full: install $(TINY)/config.json ## The full stack: Kafka away in the middle of a job, its disk lost, the store restarted during an upload
 	$(BIN)/pytest tests/full/test_4_outages.py --durations=8
@@ -159,7 +159,7 @@ prove-mining: install ## 2 GB of gzipped JSON lines, and of a table of scattered
 clients: install $(TINY)/config.json ## The official OpenAI clients, old and new, Python and Node, drive a running stack
 	$(BIN)/pytest -s tests/clients
 
-prove-clients: install $(TINY)/config.json ## The same with all versions of the Python client between them
+prove-clients: install $(TINY)/config.json ## The same sync and async, with all versions of the Python client between them
 	TUNESTREAM_CLIENTS=all $(BIN)/pytest -s tests/clients
 
 pages: install ## The pages of reports in a real browser, a headless Chrome from npm

@@ -23,7 +23,14 @@ from tests.support.user import ROOT
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3000)]
 
 SUITE = Path(__file__).with_name("suite")
-CLIENTS = (OLDEST, NEWEST, *(BETWEEN if os.environ.get("TUNESTREAM_CLIENTS") == "all" else ()))
+ALL = os.environ.get("TUNESTREAM_CLIENTS") == "all"
+MODES = ("sync", "async")
+CLIENTS = (
+    [(client, mode) for client in (OLDEST, NEWEST, *BETWEEN) for mode in MODES]
+    if ALL
+    else [(OLDEST, "sync"), (NEWEST, "async")]
+)
+"""Versions of the Python client, and how each is called."""
 BASE_ID = f"acme/{BASE.name}"
 """A slash in the id of the base: clients write it as `%2F` where it is part of a path."""
 SECONDS = 2400
@@ -63,11 +70,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
 
 def _suites() -> dict[str, list[str]]:
     """The command of each suite, but for the address. Makes the environments."""
-    suites = {
-        f"{client.name} {mode}": [str(client.python()), str(SUITE), "--mode", mode]
-        for client in CLIENTS
-        for mode in ("sync", "async")
-    }
+    suites = {f"{client.name} {mode}": [str(client.python()), str(SUITE), "--mode", mode] for client, mode in CLIENTS}
     node = node_suite()
     return suites | ({"node": node} if node else {})
 
@@ -98,8 +101,7 @@ def say(line: str) -> None:
     print(line, flush=True)  # noqa: T201
 
 
-@pytest.mark.parametrize("mode", ["sync", "async"])
-@pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.name)
+@pytest.mark.parametrize(("client", "mode"), CLIENTS, ids=lambda each: getattr(each, "name", each))
 def test_python(runs: Runs, client: PythonClient, mode: str) -> None:
     assert _ended(runs, f"{client.name} {mode}").code == 0
 

@@ -23,28 +23,17 @@ SLOW_MACHINE = 900
 SETTINGS = "evaluation: {max_examples: 16, few_shot: 2, max_tokens: 80}\n"
 LABELS = {"hyperparameters": {"n_epochs": 1}, "evaluation": {"max_examples": 8, "few_shot": 1, "max_tokens": 8}}
 EXAMPLES = ROOT / "examples"
-TICKETS = EXAMPLES / "tickets.csv"
-TICKETS_SETTINGS = """
-hyperparameters: {n_epochs: 1}
-evaluation: {max_examples: 4, few_shot: 1, max_tokens: 16}
-gate: {promote: always}
-"""
-"""They replace what the example says of its evaluation: the other job shows that a model gets better."""
 
 
 def begin(stack: StackUnderTest) -> None:
-    """Three jobs of scripts without our code. One drops rows, for default hyperparameters, and a help-desk export with
-    the source of the example; the other announces labels."""
+    """Two jobs of scripts without our code. One drops rows, for default hyperparameters; the other announces labels."""
     dataset, settings = files(stack)
     dataset.write_bytes(support_rows(260))
     settings.write_text(SETTINGS)
-    source, _, _ = TICKETS.with_suffix(".job.yaml").read_text().partition("evaluation:")
-    of_tickets, labels = stack.state / "tickets.job.yaml", stack.state / "labels.jsonl"
-    of_tickets.write_text(source + TICKETS_SETTINGS)
+    labels = stack.state / "labels.jsonl"
     labels.write_text("".join((EXAMPLES / "labels.jsonl").read_text().splitlines(keepends=True)[::2]))
     for command in (
         ("drop_s3.py", dataset, "--job", settings),
-        ("drop_s3.py", TICKETS, "--job", of_tickets),
         ("publish_event.py", labels, "--spec", json.dumps(LABELS)),
     ):
         script, *arguments = command
@@ -119,14 +108,6 @@ def test_a_strangers_bare_message_runs_a_job(stack: StackUnderTest) -> None:
     assert ended["origin"]["kind"] == "event"
     assert ended["status"] == "succeeded", ended["error"]
     assert ended["evaluation"]["metric"] == "accuracy"
-
-
-def test_a_help_desk_export_runs_from_drop_to_deployed(stack: StackUnderTest) -> None:
-    ended = stack.ended("tickets.csv", SLOW_MACHINE)
-    assert ended["status"] == "succeeded", ended["error"]
-    assert ended["deployment"]["alias"] == "tickets", ended["evaluation"]["reasons"]
-    events = stack.get(f"/jobs/{ended['id']}/events?limit=1000&order=asc")["data"]
-    assert any("do not meet the filter" in event["message"] for event in events)
 
 
 def test_the_same_drop_again_is_the_same_job(stack: StackUnderTest, job: dict) -> None:

@@ -74,6 +74,7 @@ def test_kafkas_disk_lost_between_two_stages_and_the_store_restarted_during_an_u
     stack.ended_well_and_once("lost.jsonl")
 
 
+@pytest.mark.proof
 def test_a_stopped_trainer_uploads_its_checkpoint_and_a_killed_vllm_is_waited_for(stack: FullStack) -> None:
     sidecar = QUICK.format(suffix="drained").replace("n_epochs: 1", "n_epochs: 3")
     stack.drop("drained", support_rows(120), sidecar)

@@ -10,7 +10,7 @@ from shared.retry import retry
 from shared.store.objects import ObjectStore
 
 RACERS = 32
-ROUNDS = 100
+ROUNDS = 30
 LANES = 4  # rounds at the same time, each on its own object
 
 

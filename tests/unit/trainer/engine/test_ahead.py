@@ -118,7 +118,7 @@ def test_what_nobody_has_foreseen_between_two_steps_changes_nothing(
         assert adapter(tmp_path / f"{run}-resumed") == adapter(tmp_path / "without")
 
 
-@pytest.mark.parametrize("asked", [27, 28, 29])
+@pytest.mark.parametrize("asked", [27, 29])
 def test_who_is_asked_to_stop_while_a_step_has_begun_takes_it_back(
     make_plan: MakePlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: int
 ):

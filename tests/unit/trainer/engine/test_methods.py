@@ -86,7 +86,7 @@ def loseable(out: Path, drawn: random.Random) -> None:
         (newest / drawn.choice(["adapter.safetensors", checkpoints.COMPLETE])).unlink()
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1])
 @pytest.mark.parametrize("method", ["supervised", "dpo"])
 def test_a_run_that_is_killed_at_random_steps_has_the_losses_of_an_unbroken_one(
     plan_of: Callable[..., Plan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, seed: int
