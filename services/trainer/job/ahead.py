@@ -41,7 +41,7 @@ class ProcessAhead:
         return self._process
 
     async def run(self) -> None:
-        """Keep one process ahead, for as long as this service lives."""
+        """Keep one process ahead, until it is cancelled. A training that is under way then is left to who took it."""
         ended = 0
         try:
             while True:
@@ -53,4 +53,4 @@ class ProcessAhead:
                 self._process, self._used = None, False
         finally:
             if self._process is not None:
-                await self._process.kill()
+                await self._process.end()  # a training writes a checkpoint meanwhile

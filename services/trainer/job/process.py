@@ -30,8 +30,9 @@ class TrainingProcess:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
         self._stderr: deque[str] = deque(maxlen=TAIL_LINES)
+        self._begun = False
         self._code: int | None = None
-        """Of the last training of several."""
+        """Of the last training of several; None: it has not ended."""
         self._drained = asyncio.Event()
         self._draining = asyncio.create_task(self._drain())
 
@@ -69,7 +70,7 @@ class TrainingProcess:
         stdin = self._process.stdin
         if stdin is None or self._process.returncode is not None:
             return False
-        self._code = None
+        self._begun, self._code = True, None
         self._stderr.clear()
         self._drained.clear()
         try:
@@ -82,6 +83,15 @@ class TrainingProcess:
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    async def end(self) -> None:
+        """Let a process that was started ahead begin no other training. The one that it does goes on; else wait for its
+        end."""
+        if self._begun and self._code is None:
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+        else:
+            await self.kill()
 
     async def messages(self) -> AsyncIterator[AnyMessage]:
         """The messages of the training, until it ends. Iterating may stop and begin again; no message is lost."""

@@ -113,6 +113,23 @@ async def test_it_outlives_a_training_that_is_killed_cancelled_or_wrong(run: Run
         assert ahead.pid == first and not forks(ahead)
 
 
+async def test_when_the_service_stops_the_training_leaves_a_checkpoint_and_no_process(run: Run) -> None:
+    """Both are cancelled at once."""
+    run.spec = run.spec.model_copy(update={"hyperparameters": Hyperparameters(n_epochs=50, batch_size=1)})
+    began = asyncio.Event()
+    run.on_progress = lambda event: began.set() if (event.step or 0) >= 3 else None
+    async with kept_ahead() as ahead:
+        pid, run.work._ahead = ahead.pid, ahead
+        attempt = asyncio.create_task(run.attempt(1))
+        await began.wait()
+        attempt.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await attempt
+    assert [key for key in run.store.held if key.endswith("manifest.json") and "attempt-1/resume/step-" in key]
+    assert pid is not None
+    await until(lambda: not alive(pid), "it ends, as nobody can send it a plan any more")
+
+
 async def test_a_training_that_nobody_wants_any_more_is_killed_and_the_next_one_runs(
     make_plan: Callable[..., Plan], tmp_path: Path
 ) -> None:
