@@ -325,20 +325,9 @@ class Ended(Message):
 ENDED = "--- the training has ended ---"
 
 AnyMessage = (
-    Started
-    | PhaseBegan
-    | HyperparametersChosen
-    | Estimated
-    | MemoryLowered
-    | Resumed
-    | StepDone
-    | Progress
-    | CheckpointWritten
-    | Stopped
-    | Completed
-    | Failed
-    | Ended
-)
+    Started | PhaseBegan | HyperparametersChosen | Estimated | MemoryLowered | Resumed | StepDone | Progress
+    | CheckpointWritten | Stopped | Completed | Failed | Ended
+)  # fmt: skip
 _KINDS = tuple(kind.model_fields["event"].default for kind in get_args(AnyMessage))
 _adapter: TypeAdapter[AnyMessage] = TypeAdapter(Annotated[AnyMessage, Field(discriminator="event")])
 
