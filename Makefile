@@ -47,6 +47,7 @@ define environment
 endef
 
 comma := ,
+space := $(subst ,, )
 
 $(INSTALLED): pyproject.toml constraints-$(EXTRA).txt
 	$(call environment,$(VENV),constraints-$(EXTRA).txt,$(EXTRA)$(comma)dev)
@@ -114,8 +115,11 @@ endef
 lint: install ## Style, types, import rules
 	$(call lint,$(BIN))
 
+# only the files that name a mark are imported, which are a tenth
+NAMES_A_MARK = $(shell grep -rlE "mark\.($(subst $(space)or$(space),|,$(MARKED)))" tests/unit tests/contract --include='test_*.py')
+
 unit: install $(TINY)/config.json ## Unit tests (MARKED=torch: those that need torch)
-	$(BIN)/pytest tests/unit tests/contract -n $(WORKERS) $(if $(MARKED),-m '$(MARKED)')
+	$(BIN)/pytest $(if $(MARKED),$(NAMES_A_MARK) -m '$(MARKED)',tests/unit tests/contract) -n $(WORKERS)
 
 sim: install ## The stage protocol under seeded histories of failure (SEEDS=2000), and its mutants, which must be caught
 	TUNESTREAM_SIM_SEEDS=$(SEEDS) $(BIN)/pytest tests/sim -n $(WORKERS)
@@ -127,7 +131,7 @@ e2e: install $(TINY)/config.json ## The whole stack with the real vLLM, killed a
 	$(BIN)/pytest tests/e2e -m 'not proof' --durations=8
 
 prove-outages: install $(TINY)/config.json ## Every process killed within one job; Kafka, the store and vLLM away for two minutes each
-	TUNESTREAM_OUTAGE_SECONDS=120 $(BIN)/pytest tests/e2e/test_3_kills.py tests/e2e/test_7_outages.py --durations=8
+	TUNESTREAM_OUTAGE_SECONDS=120 $(BIN)/pytest tests/e2e/test_1_main_line.py tests/e2e/test_3_kills.py tests/e2e/test_7_outages.py --durations=8
 
 prove-features: install $(TINY)/config.json ## Tool calls, thoughts, a help-desk export and a search of two trials, each trained and asked on the real vLLM (ten minutes)
 	$(BIN)/pytest tests/e2e/test_4_thinking.py tests/e2e/test_5_tickets.py tests/e2e/test_5_tools.py tests/e2e/test_9_sweep.py --durations=8

@@ -2,7 +2,7 @@
 one training, and `tunestream watch` says what is away. Without Kafka a dropped file becomes a served model.
 
 A part that is away is stopped by SIGSTOP: it takes connections and answers nothing. TUNESTREAM_OUTAGE_SECONDS is for
-how long each is away. `make e2e` runs the second test only, `make prove-outages` both."""
+how long each is away."""
 
 from __future__ import annotations
 
@@ -62,6 +62,7 @@ def test_each_job_ends_well_once_and_says_what_it_waits_for(stack: StackUnderTes
     ends_well_after_one_training(stack, "asked-without-vllm")
 
 
+@pytest.mark.proof
 def test_without_kafka_a_dropped_file_becomes_a_served_model_and_its_events_come_later(stack: StackUnderTest) -> None:
     with stack.away("tansu"):
         stack.drop("no-kafka", salted_rows(40, "no-kafka"), QUICK.format(suffix="no-kafka") + PROMOTED)
