@@ -130,13 +130,13 @@ wiring: install ## Bus, store and services on the real broker and S3 server
 e2e: install $(TINY)/config.json ## The whole stack with the real vLLM, killed and restarted
 	$(BIN)/pytest tests/e2e -m 'not proof' --durations=8
 
-prove-outages: install $(TINY)/config.json ## Every process killed within one job; Kafka, the store and vLLM away for two minutes each
+prove-outages: install $(TINY)/config.json ## Every process killed in one job, vLLM after it; Kafka, the store and vLLM away for two minutes each
 	TUNESTREAM_OUTAGE_SECONDS=120 $(BIN)/pytest tests/e2e/test_1_main_line.py tests/e2e/test_3_kills.py tests/e2e/test_7_outages.py --durations=8
 
 prove-features: install $(TINY)/config.json ## Tool calls, thoughts, a help-desk export and a search of two trials, each trained and asked on the real vLLM (ten minutes)
 	$(BIN)/pytest tests/e2e/test_4_thinking.py tests/e2e/test_5_tickets.py tests/e2e/test_5_tools.py tests/e2e/test_9_sweep.py --durations=8
 
-prove-full: install $(TINY)/config.json ## The full stack: Kafka away in the middle of a job, its disk lost, the store restarted during an upload
+prove-full: install $(TINY)/config.json ## The full stack: the outages of make test-full, Kafka away or its disk lost, a trainer stopped and vLLM killed in a job
 	$(BIN)/pytest tests/full/test_4_outages.py --durations=8
 
 prove-clocks: install $(TINY)/config.json ## Trainers and validators whose clocks are a minute apart, and one that is set back an hour

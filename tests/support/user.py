@@ -92,7 +92,7 @@ class User:
             job = self.job_of(key)
             if job and condition(job):
                 return job
-            time.sleep(0.5)  # each look costs the api more than it seems
+            time.sleep(0.5)  # each look lists all jobs
         raise AssertionError(f"{key}: not within {seconds} s: {what}; last seen: {job}")
 
     def ended(self, key: str, seconds: float = 240) -> dict[str, Any]:

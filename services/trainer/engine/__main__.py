@@ -63,19 +63,21 @@ class StopRequest:
         self.watched = True
         return self.requested
 
-    def kill_fork(self, _signal: int, _frame: FrameType | None) -> None:
-        if self.fork is not None:
-            with suppress(ProcessLookupError):
-                os.kill(self.fork, signal.SIGKILL)
-
     def handle(self, number: int, _frame: FrameType | None) -> None:
         if self.fork is not None:
-            with suppress(ProcessLookupError):  # it has just ended
-                os.kill(self.fork, number)
+            self._signal_fork(number)
             return
         if not self.peer and (self.requested or not self.watched):
             raise SystemExit(ExitCode.STOPPED)
         self.requested = True
+
+    def kill_fork(self, _number: int, _frame: FrameType | None) -> None:
+        self._signal_fork(signal.SIGKILL)
+
+    def _signal_fork(self, number: int) -> None:
+        if self.fork is not None:
+            with suppress(ProcessLookupError):  # it has just ended
+                os.kill(self.fork, number)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

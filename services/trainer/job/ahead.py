@@ -25,7 +25,6 @@ class ProcessAhead:
         self._threads = threads
         self._pauses = pauses
         self._process: TrainingProcess | None = None
-        self._used = False
 
     @property
     def pid(self) -> int | None:
@@ -35,10 +34,8 @@ class ProcessAhead:
     async def take(self, plan: Path, out: Path) -> TrainingProcess | None:
         """The process, which now trains the plan in the file `plan` as after `TrainingProcess.start`. The training that
         took it before must have released it. None: there is none, or it has ended."""
-        if self._process is None or not await self._process.begin(plan, out):
-            return None
-        self._used = True
-        return self._process
+        process = self._process
+        return process if process is not None and await process.begin(plan, out) else None
 
     async def run(self) -> None:
         """Keep one process ahead, until it is cancelled. A training that is under way then is left to who took it."""
@@ -48,9 +45,9 @@ class ProcessAhead:
                 await asyncio.sleep(self._pauses.pause(ended + 1))
                 process = self._process = await TrainingProcess.start_ahead(gpu=self._gpu, threads=self._threads)
                 code = await asyncio.shield(process.ended())  # a cancelled wait would leave its output unread
-                ended = 0 if self._used else ended + 1
+                ended = 0 if process.begun else ended + 1
                 log.info("the training process ahead ended", extra={"code": code, "reason": process.trace})
-                self._process, self._used = None, False
+                self._process = None
         finally:
             if self._process is not None:
                 await self._process.end()  # a training writes a checkpoint meanwhile

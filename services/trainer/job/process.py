@@ -30,7 +30,8 @@ class TrainingProcess:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
         self._stderr: deque[str] = deque(maxlen=TAIL_LINES)
-        self._begun = False
+        self.begun = False
+        """Whether `begin` asked it for a training, at any time."""
         self._code: int | None = None
         """Of the last training of several; None: it has not ended."""
         self._drained = asyncio.Event()
@@ -70,7 +71,7 @@ class TrainingProcess:
         stdin = self._process.stdin
         if stdin is None or self._process.returncode is not None:
             return False
-        self._begun, self._code = True, None
+        self.begun, self._code = True, None
         self._stderr.clear()
         self._drained.clear()
         try:
@@ -87,7 +88,7 @@ class TrainingProcess:
     async def end(self) -> None:
         """Let a process that was started ahead begin no other training. The one that it does goes on; else wait for its
         end."""
-        if self._begun and self._code is None:
+        if self.begun and self._code is None:
             assert self._process.stdin is not None
             self._process.stdin.close()
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +34,18 @@ def tokenizer() -> Any:
     return make_tokenizer()
 
 
+@asynccontextmanager
+async def kept_ahead() -> AsyncIterator[ProcessAhead]:
+    ahead = ProcessAhead(gpu="cpu", threads=1, pauses=Backoff(0.01, 0.02))
+    async with in_background(ahead.run()):
+        await until(lambda: ahead.pid, "a process waits")
+        yield ahead
+
+
 @pytest.fixture
 async def ahead() -> AsyncIterator[ProcessAhead]:
     """One that does the trainings of a test in forks of its process, so that libraries are imported once."""
-    kept = ProcessAhead(gpu="cpu", threads=1, pauses=Backoff(0.01, 0.02))
-    async with in_background(kept.run()):
-        await until(lambda: kept.pid, "a process waits")
+    async with kept_ahead() as kept:
         yield kept
 
 

@@ -9,8 +9,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,26 +22,14 @@ from services.trainer.engine.messages import ExitCode, StepDone
 from services.trainer.job.ahead import ProcessAhead
 from services.trainer.job.process import TrainingProcess
 from shared.errors import InputError
-from shared.events import Hyperparameters, JobProgress
-from shared.events.spec import Lora
-from shared.retry import Backoff
+from shared.events import Hyperparameters, JobProgress, Lora, TrainingCompleted
 from shared.settings import Settings
-from shared.tasks import in_background
 from tests.support.fakes.store import FakeStore
 from tests.support.waiting import until
+from tests.unit.trainer.conftest import kept_ahead
 from tests.unit.trainer.test_work import Run
 
 pytestmark = pytest.mark.torch
-
-SOON = Backoff(0.01, 0.02)
-
-
-@asynccontextmanager
-async def kept_ahead() -> AsyncIterator[ProcessAhead]:
-    ahead = ProcessAhead(gpu="cpu", threads=1, pauses=SOON)
-    async with in_background(ahead.run()):
-        await until(lambda: ahead.pid, "a process waits")
-        yield ahead
 
 
 def alive(pid: int) -> bool:
@@ -72,6 +59,21 @@ def forks(ahead: ProcessAhead) -> list[psutil.Process]:
     return psutil.Process(ahead.pid).children()
 
 
+async def under_way(run: Run, number: int) -> asyncio.Task[TrainingCompleted]:
+    """A long attempt, after its third step."""
+    run.spec = run.spec.model_copy(update={"hyperparameters": Hyperparameters(n_epochs=50, batch_size=1)})
+    began = asyncio.Event()
+    run.on_progress = lambda event: began.set() if (event.step or 0) >= 3 else None
+    attempt = asyncio.create_task(run.attempt(number))
+    await began.wait()
+    return attempt
+
+
+def states(run: Run, number: int) -> list[str]:
+    """Those that the attempt has uploaded, to continue from."""
+    return [key for key in run.store.held if key.endswith("manifest.json") and f"attempt-{number}/resume/step-" in key]
+
+
 async def test_one_process_does_one_job_after_the_other_as_any_other_process_does(run: Run, request: Any) -> None:
     cold = await run.attempt(1)
     request.getfixturevalue("no_other")
@@ -97,15 +99,11 @@ async def test_it_outlives_a_training_that_is_killed_cancelled_or_wrong(run: Run
         with pytest.raises(RuntimeError, match="ended by signal 9"):
             await run.attempt(1)
 
-        run.spec = run.spec.model_copy(update={"hyperparameters": Hyperparameters(n_epochs=50, batch_size=1)})
-        began = asyncio.Event()
-        run.on_progress = lambda event: began.set() if (event.step or 0) >= 3 else None
-        attempt = asyncio.create_task(run.attempt(2))
-        await began.wait()
+        attempt = await under_way(run, 2)
         attempt.cancel()
         with pytest.raises(asyncio.CancelledError):
             await attempt
-        assert [key for key in run.store.held if key.endswith("manifest.json") and "attempt-2/resume/step-" in key]
+        assert states(run, 2)
 
         run.spec = run.spec.model_copy(update={"lora": Lora(target_modules=["nowhere"])})
         with pytest.raises(InputError):
@@ -115,17 +113,13 @@ async def test_it_outlives_a_training_that_is_killed_cancelled_or_wrong(run: Run
 
 async def test_when_the_service_stops_the_training_leaves_a_checkpoint_and_no_process(run: Run) -> None:
     """Both are cancelled at once."""
-    run.spec = run.spec.model_copy(update={"hyperparameters": Hyperparameters(n_epochs=50, batch_size=1)})
-    began = asyncio.Event()
-    run.on_progress = lambda event: began.set() if (event.step or 0) >= 3 else None
     async with kept_ahead() as ahead:
         pid, run.work._ahead = ahead.pid, ahead
-        attempt = asyncio.create_task(run.attempt(1))
-        await began.wait()
+        attempt = await under_way(run, 1)
         attempt.cancel()
     with pytest.raises(asyncio.CancelledError):
         await attempt
-    assert [key for key in run.store.held if key.endswith("manifest.json") and "attempt-1/resume/step-" in key]
+    assert states(run, 1)
     assert pid is not None
     await until(lambda: not alive(pid), "it ends, as nobody can send it a plan any more")
 
